@@ -1,0 +1,45 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench docs clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+# torch goes first and by itself, so that no other package pulls another build of it.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("clearfuse needs Python 3.11 to 3.13" if not (3, 11) <= sys.version_info < (3, 14) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)  ## the main job on built-in scenes: demo/shards, demo/sheet.png
+	$(BIN)/synth build --task vif --n 3 --out demo/shards/vif
+	$(BIN)/synth build --task mef --n 1-3 --out demo/shards/mef
+	$(BIN)/synth build --task mff --n 1-3 --out demo/shards/mff
+	$(BIN)/synth verify demo/shards/vif demo/shards/mef demo/shards/mff --replay
+	$(BIN)/synth preview demo/shards/vif demo/shards/mef demo/shards/mff --samples 12 --out demo/sheet.png
+
+test: $(READY)  ## every test, with the coverage of synth/
+	$(BIN)/python -m pytest --cov=synth --cov-report=term:skip-covered --cov-fail-under=85
+
+check: $(READY)  ## lint, types, quick tests, generated docs fresh: under two minutes on two cores
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+
+bench: $(READY)  ## the benchmarks: a table and a ratio for each claim
+	$(BIN)/python benchmarks/operators.py
+	$(BIN)/python benchmarks/build.py
+
+docs: $(READY)  ## regenerate docs/operators.md, docs/cli.md and the README's picture
+	$(BIN)/python docs/generate.py
+
+clean:  ## remove what demo and the tests left, not the environment
+	rm -rf demo .pytest_cache .ruff_cache .hypothesis .coverage

@@ -1,0 +1,56 @@
+"""sRGB code values, linear light, luma and chroma, and the one rounding to 8 bit."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+
+LUMA = (0.299, 0.587, 0.114)
+"""ITU-R BT.601 luma weights on R'G'B' code values."""
+
+_CODES = np.arange(256, dtype=np.float64) / 255.0
+_LINEAR_OF_CODE = np.where(_CODES <= 0.04045, _CODES / 12.92, ((_CODES + 0.055) / 1.055) ** 2.4).astype(np.float32)
+_FLOAT_OF_CODE = _CODES.astype(np.float32)
+
+
+def code_to_float(image: UInt8[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w c"]:
+    """uint8 codes to code values in [0, 1]."""
+    return np.multiply(image, np.float32(1 / 255), dtype=np.float32)
+
+
+def code_to_linear(image: UInt8[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w c"]:
+    """uint8 sRGB codes to linear light in [0, 1], by table: exact and fast."""
+    return cv2.LUT(image, _LINEAR_OF_CODE).reshape(image.shape)
+
+
+def srgb_to_linear(image: Float[np.ndarray, "*dims"]) -> Float32[np.ndarray, "*dims"]:
+    """Inverse sRGB transfer: c/12.92 below 0.04045, else ((c + 0.055)/1.055)^2.4 (IEC 61966-2-1)."""
+    c = np.clip(image, 0, None).astype(np.float32)
+    low = c * np.float32(1 / 12.92)
+    high = cv2.pow((c + np.float32(0.055)) * np.float32(1 / 1.055), 2.4).reshape(c.shape)
+    return np.where(c <= 0.04045, low, high)
+
+
+def linear_to_srgb(image: Float[np.ndarray, "*dims"]) -> Float32[np.ndarray, "*dims"]:
+    """sRGB transfer of linear light clipped to [0, 1]: 12.92 x below 0.0031308, else 1.055 x^(1/2.4) − 0.055."""
+    x = np.clip(image, 0, 1).astype(np.float32, copy=False)
+    high = cv2.pow(x, 1 / 2.4).reshape(x.shape) * np.float32(1.055) - np.float32(0.055)
+    return np.where(x <= 0.0031308, x * np.float32(12.92), high)
+
+
+def to_uint8(image: Float[np.ndarray, "*dims"]) -> UInt8[np.ndarray, "*dims"]:
+    """floor(255 x + 0.5), clipped: the only rounding of the project."""
+    return np.clip(np.floor(image * np.float32(255) + np.float32(0.5)), 0, 255).astype(np.uint8)
+
+
+def luma(image: Float[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
+    """BT.601 luma of an RGB image, the channel itself of a grey one."""
+    if image.shape[2] == 1:
+        return image[..., 0].astype(np.float32)
+    return image.astype(np.float32) @ np.asarray(LUMA, np.float32)
+
+
+def as_hwc(image: np.ndarray) -> np.ndarray:
+    """``(h, w)`` to ``(h, w, 1)``; ``(h, w, c)`` as it is. cv2 drops a last axis of one: call this after it."""
+    return image[..., None] if image.ndim == 2 else image

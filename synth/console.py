@@ -1,0 +1,107 @@
+"""What both command lines share: one line a mistake, exit codes, progress."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import typer
+
+from synth.types import UserError, WorkIncomplete
+
+
+def run_app(app: typer.Typer, name: str) -> NoReturn:
+    """Run a command line: 0 done, 2 refused before work began, 1 done incompletely; a traceback with --debug alone."""
+    argv = [arg for arg in sys.argv[1:] if arg != "--debug"]
+    debug = len(argv) < len(sys.argv) - 1
+    try:
+        code = typer.main.get_command(app).main(args=argv, prog_name=name, standalone_mode=False)
+    except Exception as error:
+        if debug:
+            raise
+        code = _explain(error, name)
+    except KeyboardInterrupt:
+        code = _fail(name, "interrupted; run the same command to go on", 130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: Exception, name: str) -> int:
+    if isinstance(error, WorkIncomplete):
+        return _fail(name, str(error), 1)
+    if isinstance(error, UserError):
+        return _fail(name, str(error), 2)
+    if isinstance(error, BrokenPipeError):
+        return 1
+    message = getattr(error, "format_message", None)
+    if message is not None:  # the parser's own: unknown option, missing argument
+        return _fail(name, message().replace("\n", " "), 2)
+    if type(error).__name__ == "Abort":
+        return _fail(name, "interrupted; run the same command to go on", 130)
+    return _fail(name, f"{type(error).__name__}: {error} (add --debug for the traceback)", 1)
+
+
+def _fail(name: str, message: str, code: int) -> int:
+    print(f"{name}: error: {message}", file=sys.stderr)
+    return code
+
+
+def note(line: str) -> None:
+    """A line for the person at the terminal: standard error, so that standard output stays the result's."""
+    print(line, file=sys.stderr)
+
+
+@contextmanager
+def progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar with rate and time left on a terminal, a plain line now and then otherwise."""
+    if sys.stderr.isatty():
+        with _bar(what, unit) as update:
+            yield update
+    else:
+        yield _lines(what, unit)
+
+
+@contextmanager
+def _bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    began, first = time.monotonic(), None
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None, rate="")
+
+        def update(done: int, total: int) -> None:
+            nonlocal first
+            first = done if first is None else first
+            rate = (done - first) / max(time.monotonic() - began, 1e-9)
+            bar.update(task, completed=done, total=total, rate=f"{rate:.1f} {unit}/s")
+
+        yield update
+
+
+def _lines(what: str, unit: str, every: float = 10.0) -> Callable[[int, int], None]:
+    state: dict[str, Any] = {"began": time.monotonic(), "said": time.monotonic(), "first": None}
+
+    def update(done: int, total: int) -> None:
+        now = time.monotonic()
+        if state["first"] is None:
+            state["first"] = done
+        if done < total and now - state["said"] < every:
+            return
+        if done == total == state["first"]:
+            return
+        state["said"] = now
+        rate = (done - state["first"]) / max(now - state["began"], 1e-9)
+        left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
+        note(f"{what}: {done} of {total} {unit} ({rate:.1f}/s{left})")
+
+    return update

@@ -1,0 +1,121 @@
+"""Fixtures: small made pairs on disk, the shared data where it is there, and the command line as a function."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from synth.seeds import generator
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """GPU tests skip, with the reason, where there is no CUDA device."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real pairs: $CLEARFUSE_SHARED, or ``shared`` beside the checkout."""
+    path = Path(os.environ.get("CLEARFUSE_SHARED", ROOT.parent / "shared"))
+    if not (path / "data").is_dir():
+        pytest.skip("needs the shared data: set CLEARFUSE_SHARED")
+    return path
+
+
+def textured(seed: int, width: int = 160, height: int = 128, channels: int = 3) -> np.ndarray:
+    """A made picture with edges, texture and a bright top: uint8 ``(h, w, c)``."""
+    rng = generator(seed)
+    small = rng.random((height // 8, width // 8, channels), dtype=np.float32)
+    image = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC).reshape(height, width, channels)
+    image += 0.15 * rng.random((height, width, channels), dtype=np.float32)
+    image[height // 3 :, width // 4 : width // 2] *= 0.3
+    image[: height // 5] = image[: height // 5] * 0.2 + 0.75
+    return (np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+
+def save(path: Path, image: np.ndarray) -> Path:
+    """Write a picture, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(path)
+    return path
+
+
+@pytest.fixture
+def msrs(tmp_path: Path) -> Path:
+    """A made folder in the layout of MSRS: six training pairs and two test pairs."""
+    root = tmp_path / "MSRS"
+    for split, numbers in (("train", range(1, 7)), ("test", range(7, 9))):
+        for number in numbers:
+            save(root / split / "vi" / f"{number:05d}D.png", textured(number))
+            save(root / split / "ir" / f"{number:05d}D.png", textured(100 + number, channels=1))
+    (root / "notes.txt").write_text("not an image")
+    return root
+
+
+@pytest.fixture
+def folder_pair(tmp_path: Path) -> str:
+    """Two folders of four pairs, as ``--data folder=`` takes them."""
+    for number in range(4):
+        save(tmp_path / "near" / f"{number}.png", textured(number))
+        save(tmp_path / "far" / f"{number}.jpg", textured(50 + number))
+    return f"{tmp_path / 'near'},{tmp_path / 'far'}"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command line did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one error line: the last of standard error; tracebacks fail here."""
+        assert "Traceback" not in self.err, self.err
+        return self.err.strip().splitlines()[-1]
+
+
+@pytest.fixture
+def synth(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Run ``synth`` in this process: ``synth("build", "--task", "vif")``."""
+
+    def run(*args: str | Path) -> Ran:
+        from synth.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["synth", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capsys.readouterr()
+        return Ran(int(exit_.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def run_process(*args: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m synth.cli …`` as a process of its own."""
+    command = [sys.executable, "-m", "synth.cli", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)  # type: ignore[call-overload]
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}

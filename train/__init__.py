@@ -1,0 +1,1 @@
+"""Training of fusion models on the shards that synth builds."""
