@@ -1,0 +1,215 @@
+"""Haze, rain and snow against their formulas, and what they must and must not do to a picture."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from synth.operators import particles, weather
+from synth.operators.base import SKY_PATH, Operator, Scene
+from synth.operators.weather import Haze, Rain, Snow
+from synth.seeds import generator
+
+HAZE: dict[str, Any] = {"airlight": 1.0, "tint": 0.0, "ir_ratio": 0.2}
+RAIN: dict[str, Any] = {"wind": 10.0, "exposure": 1 / 100, "contrast": 3.0, "ir_ratio": 1.0}
+SNOW: dict[str, Any] = {"crowding": 2.0, "wetness": 0.5, "wind": 10.0, "exposure": 1 / 200, "ir_ratio": 1.0}
+WEATHER: list[type[Operator]] = [Haze, Rain, Snow]
+
+
+def scene_of(depth: np.ndarray, modality: Any = "visible") -> Scene:
+    return Scene(modality, depth.astype(np.float32))
+
+
+def daylight(h: int = 120, w: int = 160, channels: int = 3) -> np.ndarray:
+    """A street in daylight: bright upper third, textured ground."""
+    noise = generator(3).random((h, w, channels), dtype=np.float32)
+    level = np.where(np.arange(h) < h // 3, 0.7, 0.15).astype(np.float32)
+    return level[:, None, None] * (0.7 + 0.6 * noise)
+
+
+def ramp(h: int = 120, w: int = 160) -> np.ndarray:
+    """A ground plane under a sky: infinity in the upper third, then from 200 m down to 3 m."""
+    rows = np.arange(h, dtype=np.float32)
+    depth = np.where(rows < h // 3, np.inf, 200 * (3 / 200) ** ((rows - h // 3) / (h - h // 3)))
+    return np.broadcast_to(depth[:, None], (h, w)).astype(np.float32)
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return -10 * math.log10(float(np.mean((np.clip(a, 0, 1) - np.clip(b, 0, 1)) ** 2)) + 1e-12)
+
+
+def test_the_transmission_is_koschmieders_at_known_depths() -> None:
+    # Two scenes that differ only in a patch too small to move the airlight: their difference is scaled by t alone.
+    depth = np.tile(np.linspace(5, 400, 160, dtype=np.float32), (120, 1))
+    image, other = daylight(), daylight()
+    other[60:62] += 0.05
+    haze = Haze(visibility=300.0, **HAZE)
+    a, b = (haze(x, generator(0), scene_of(depth)) for x in (image, other))
+    share = (b[60] - a[60]) / (other[60] - image[60])
+    assert (
+        np.abs(weather.transmission(depth, weather.haze_extinction(300.0)) - np.exp(-2.9957 * depth / 300)).max() < 1e-3
+    )
+    assert np.abs(share - np.exp(-2.9957 * depth[60] / 300)[:, None]).max() < 1e-2
+
+
+def test_five_percent_of_contrast_is_left_at_the_visibility() -> None:
+    depth = np.full((1, 2), 250.0, np.float32)
+    clear = weather.transmission(depth, weather.haze_extinction(250.0))
+    out = weather.koschmieder(np.float32([[[0.2], [0.8]]]), clear, np.float32([0.7]))
+    assert float(out[0, 1, 0] - out[0, 0, 0]) / 0.6 == pytest.approx(0.05, abs=1e-5)
+
+
+def test_the_sky_becomes_the_airlight_and_near_things_stay() -> None:
+    image, depth = daylight(), ramp()
+    scene = scene_of(depth)
+    out = Haze(visibility=80.0, **HAZE)(image, generator(0), scene)
+    airlight = weather.estimate_light(image, scene.path()).airlight
+    assert np.abs(out[:40] - airlight).max() < 1e-4
+    assert 0.5 < airlight.mean() < 0.95
+    changes = np.abs(out - image).mean(axis=(1, 2))
+    assert changes[-1] < 0.12 < 0.3 < changes[45]
+
+
+def test_the_airlight_of_a_night_stays_dark() -> None:
+    image = 0.02 * daylight()
+    image[60:64, 80:84] = 1.0  # a lamp
+    scene = scene_of(ramp())
+    out = Haze(visibility=80.0, **HAZE)(image, generator(0), scene)
+    assert out[:40].mean() < 0.1
+    lamp_side, far_side = out[38:40, 70:94].mean(), out[38:40, :20].mean()
+    assert lamp_side > far_side, "the haze around a lamp glows"
+
+
+def test_infrared_haze_is_thinner_by_the_ratio() -> None:
+    image = np.full((60, 80, 1), 0.2, np.float32)
+    image[:, 40:] = 0.6
+    depth = np.full((60, 80), 100.0, np.float32)
+    haze = Haze(visibility=200.0, **HAZE)
+    out = haze(image, generator(0), scene_of(depth, "infrared"))
+    left = float(out[30, 70, 0] - out[30, 10, 0]) / 0.4
+    assert left == pytest.approx(math.exp(-0.2 * weather.haze_extinction(200.0) * 100), abs=1e-3)
+
+
+def test_extinctions_are_the_published_ones() -> None:
+    assert weather.rain_extinction(25.0) * 1e3 == pytest.approx(2.70, abs=0.01)
+    assert weather.rain_extinction(100.0) * 1e3 == pytest.approx(6.83, abs=0.01)
+    assert weather.snow_extinction(2.0, 1.0) * 1e3 == pytest.approx(3.84626 * 2**0.72 / 4.343, rel=1e-4)
+    assert weather.snow_extinction(2.0, 0.0) * 1e3 == pytest.approx(5.52981 * 2**1.38 / 4.343, rel=1e-4)
+
+
+def test_drops_fall_and_are_as_many_as_published() -> None:
+    assert particles.terminal_velocity(np.array([1.0, 5.0])) == pytest.approx([4.0, 9.14], abs=0.01)
+    size, slope = np.linspace(1.0, 12.0, 20_001), 4.1 * 25**-0.21
+    counted = float(np.trapezoid(8000 * np.exp(-slope * size), size))
+    assert particles.exponential_count(8000.0, slope, 1.0) == pytest.approx(counted, rel=1e-4)
+    assert counted == pytest.approx(476, rel=0.01)
+
+
+def test_a_field_fills_the_frustum_with_its_number_density() -> None:
+    focal = particles.focal_length(640, 60.0)
+    drawn = {"intercept": 8000.0, "smallest": 0.5, "largest": 5.0, "smallest_px": 0.3, "travel": 0.0}
+    field = particles.draw_field(generator(1), (480, 640), focal, slope=2.0, **drawn)
+    near = (field.z < 1.2) & (field.diameter > 1.5)
+    edge = near & (field.x >= 0) & (field.x < 640) & (field.y >= 0) & (field.y < 480)
+    volume = 480 * 640 / focal**2 * (1.2**3 - particles.NEAR**3) / 3
+    assert edge.sum() == pytest.approx(volume * particles.exponential_count(8000.0, 2.0, 1.5), rel=0.25)
+    assert (field.diameter * 1e-3 * focal / field.z).min() >= 0.3
+
+
+def test_a_streak_covers_its_width_over_its_length() -> None:
+    one = particles.Field(*(np.array([v]) for v in (40.3, 50.2, 2.0, 2.0, 0.5, 0.5)))
+    arrays = {"length": 30.0, "lean": 0.2, "width": 1.0, "cover": 0.02}
+    total = particles.splat_streaks(
+        one, (100, 80), **{k: np.array([v]) for k, v in arrays.items()}, depth=np.full((100, 80), 10, np.float32)
+    )
+    rows = total.sum(axis=1)
+    assert rows[45:55] == pytest.approx(np.full(10, 0.02), rel=0.15)
+    assert rows[30] == 0 == rows[70]
+    middle = (total * np.arange(80)).sum(axis=1)[[40, 60]] / rows[[40, 60]]
+    assert middle[1] - middle[0] == pytest.approx(4.0, abs=0.3)
+
+
+def test_particles_hide_behind_what_is_nearer() -> None:
+    image = np.full((120, 160, 3), 0.05, np.float32)
+    image[:10] = 0.8
+    depth = np.full((120, 160), 50.0, np.float32)
+    depth[:, :80] = 0.3
+    for op in (Rain(rate=100.0, **RAIN), Snow(rate=8.0, **SNOW)):
+        out = op(image, generator(0), scene_of(depth))
+        rough = [float(np.abs(np.diff(out[20:, side], axis=0)).mean()) for side in (slice(0, 78), slice(82, 160))]
+        assert rough[0] < 1e-6 < 1e-3 < rough[1], op.name
+
+
+def test_streaks_fade_against_the_sky() -> None:
+    image = np.full((120, 160, 3), 0.05, np.float32)
+    image[:60] = 0.8
+    depth = np.full((120, 160), 20.0, np.float32)
+    out = Rain(rate=100.0, **RAIN)(image, generator(0), scene_of(depth))
+    assert out[:58].std() < 0.2 * out[62:].std()
+    assert out[:58].max() <= 1.0
+
+
+@pytest.mark.parametrize("op", [Rain(rate=100.0, **RAIN), Snow(rate=8.0, **SNOW)], ids=["rain", "snow"])
+def test_the_infrared_never_gets_bright_particles(op: Operator) -> None:
+    image = np.full((120, 160, 1), 0.3, np.float32)
+    out = op(image, generator(0), scene_of(np.full((120, 160), 30.0), "infrared"))
+    assert out.max() <= 0.3 + 1e-6
+    if op.name == "rain":
+        assert out.std() < 1e-6
+
+
+@pytest.mark.parametrize("cls", WEATHER)
+@pytest.mark.parametrize("modality", ["visible", "infrared"])
+def test_the_psnr_falls_with_the_severity(cls: type[Operator], modality: Any) -> None:
+    image, depth = daylight(channels=3 if modality == "visible" else 1), ramp()
+    image = image + 0.1 * (ramp(120, 160) < 20)[..., None].astype(np.float32)
+    curve = np.zeros(5)
+    for seed in range(4):
+        for k, severity in enumerate((0, 0.25, 0.5, 0.75, 1)):
+            op = cls.draw(generator(seed), severity)
+            curve[k] += psnr(op(image, generator(seed + 9), scene_of(depth, modality)), image)
+    assert (np.diff(curve) < 0).all(), curve / 4
+
+
+@pytest.mark.parametrize("cls", WEATHER)
+@pytest.mark.parametrize("modality", ["visible", "infrared"])
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 1, 1), (1, 37, 3), (41, 1, 1), (50, 64, 1), (50, 64, 3)])
+def test_any_shape_is_kept_pure_and_finite(cls: type[Operator], modality: Any, shape: tuple[int, int, int]) -> None:
+    for value in (0.0, 1.0, None):
+        image = np.full(shape, value, np.float32) if value is not None else generator(2).random(shape, dtype=np.float32)
+        kept = image.copy()
+        op = cls.draw(generator(1), 1.0)
+        depth = np.full(shape[:2], 30.0, np.float32)
+        depth.flat[0] = np.inf
+        out, again = (op(image, generator(7), scene_of(depth, modality)) for _ in range(2))
+        assert out.shape == shape and out.dtype == np.float32
+        assert np.isfinite(out).all() and out.min() >= 0
+        assert (image == kept).all() and (out == again).all()
+
+
+@pytest.mark.parametrize("cls", WEATHER)
+@pytest.mark.parametrize("modality", ["visible", "infrared"])
+def test_the_identity_changes_nothing(cls: type[Operator], modality: Any) -> None:
+    op = cls.identity()
+    assert op is not None
+    image = daylight(channels=3 if modality == "visible" else 1)
+    assert np.abs(op(image, generator(0), scene_of(ramp(), modality)) - image).max() < 1e-6
+
+
+def test_the_drops_are_each_images_own_and_a_heavier_rain_extends_a_lighter_one() -> None:
+    focal = particles.focal_length(320, 60.0)
+    drawn = {"intercept": 8000.0, "smallest": 0.5, "largest": 5.0, "smallest_px": 0.3, "travel": 0.1}
+    light, heavy = (
+        particles.draw_field(generator(5), (240, 320), focal, slope=4.1 * rate**-0.21, **drawn)
+        for rate in (10.0, 100.0)
+    )
+    assert set(light.x) <= set(heavy.x)
+    other = particles.draw_field(generator(6), (240, 320), focal, slope=2.0, **drawn)
+    assert not set(light.x) & set(other.x)
+
+
+def test_the_path_before_the_sky_is_finite() -> None:
+    assert scene_of(np.array([[np.inf, 5.0]])).path().max() == SKY_PATH
