@@ -1,0 +1,341 @@
+"""Depth is metres along the ray, float32 ``(h, w)``: infinity for the sky, nan where it is not known.
+
+Four sources: a scene's own (``true``), a folder of metric maps (``maps``), a folder of relative inverse depth
+(``inverse``: what Depth Anything and its like give) and a guess from the image alone (``prior``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8, UInt16
+
+from synth import color
+from synth.types import BadPair, UserError, unknown
+
+PER_METRE = 64
+"""Stored units in a metre."""
+
+SKY, INVALID = 65535, 0
+"""Stored codes of the sky and of an unknown depth."""
+
+FOV = 60.0
+"""Degrees, horizontal: assumed where a camera is not known."""
+
+FAR = (100.0, 200.0)
+"""Metres: bounds of the far end of ``prior``, which knows the ground at most that far."""
+
+DEPTHS: dict[str, str] = {
+    "true": "the built-in scenes' own depth, exact",
+    "maps": "maps=DIR: your metric maps, DIR/KEY.png (16 bit, 1/64 m, 65535 sky, 0 unknown) or DIR/KEY.npy (metres)",
+    "inverse": "inverse=DIR: your relative inverse depth (near is bright), DIR/KEY.png of 8 or 16 bit or DIR/KEY.npy",
+    "prior": "no weights: position over a ground plane, and haze and contrast cues of the image; coarse",
+}
+
+Metres = Float32[np.ndarray, "h w"]
+Picture = UInt8[np.ndarray, "h w c"]
+
+
+def quantise(depth: Metres) -> UInt16[np.ndarray, "h w"]:
+    """Metres to 1/64 m: 65535 where infinite or from 1023.98 m on, 0 where nan or not positive."""
+    known = np.nan_to_num(depth.astype(np.float64), nan=0.0, posinf=2048.0, neginf=0.0)
+    # The least code is 1: a point just before the lens is near, not unknown.
+    codes = np.where(known > 0, np.clip(np.floor(known * PER_METRE + 0.5), 1, SKY), INVALID)
+    return codes.astype(np.uint16)
+
+
+def dequantise(codes: UInt16[np.ndarray, "h w"]) -> Metres:
+    """Stored codes to metres: infinity for 65535, nan for 0."""
+    metres = codes.astype(np.float32) / np.float32(PER_METRE)
+    metres[codes == SKY] = np.inf
+    metres[codes == INVALID] = np.nan
+    return metres
+
+
+def encode_png(codes: UInt16[np.ndarray, "h w"]) -> bytes:
+    """16-bit grey PNG; the same codes give the same bytes."""
+    done, data = cv2.imencode(".png", np.ascontiguousarray(codes), [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    if not done:
+        raise ValueError(f"a depth map of {codes.shape} could not be coded as PNG")
+    return data.tobytes()
+
+
+def decode_png(data: bytes) -> UInt16[np.ndarray, "h w"]:
+    """The codes that ``encode_png`` wrote."""
+    codes = _decode(data)
+    if codes is None or codes.dtype != np.uint16 or codes.ndim != 2:
+        raise ValueError("not a 16-bit grey PNG")
+    return codes
+
+
+def ray_length(z: Metres, fov: float = FOV) -> Metres:
+    """Distance along the ray of depth z along the axis: z √(1 + (x² + y²)/f²), f = (w/2)/tan(fov/2), pinhole."""
+    height, width = z.shape
+    f = width / 2 / math.tan(math.radians(fov) / 2)
+    x = (np.arange(width, dtype=np.float32) - np.float32((width - 1) / 2)) / np.float32(f)
+    y = (np.arange(height, dtype=np.float32) - np.float32((height - 1) / 2)) / np.float32(f)
+    return z * np.sqrt(1 + x[None, :] ** 2 + y[:, None] ** 2)
+
+
+def metric_from_inverse(inverse: Metres, far: float, reach: float = 60.0) -> Metres:
+    """Metres from affine-invariant inverse depth, near is large: d = far ε/(q + ε), ε = 1/(reach − 1).
+
+    q = clip((x − p₁)/(p₉₉ − p₁), 0, 1) with robust ends, the 1st and 99th percentile, so q = 0 lies at ``far`` and
+    q = 1 at far/reach: the map's unknown scale and shift are replaced by a far end and a dynamic range. Reading the
+    map as depth, or 1 − x for 1/x, puts the haze on near objects. A map of one value has no near end: all is far.
+    """
+    if not (far > 0 and reach > 1):
+        raise ValueError(f"far = {far:g}, reach = {reach:g}: far must be above 0 and reach above 1")
+    known = np.isfinite(inverse)
+    if not known.any():
+        return np.full(inverse.shape, np.nan, np.float32)
+    low, high = np.percentile(inverse[known], [1, 99])
+    q = np.zeros(inverse.shape, np.float64)
+    if high > low:
+        q[known] = np.clip((inverse[known].astype(np.float64) - low) / (high - low), 0, 1)
+    epsilon = 1 / (reach - 1)
+    metres = far * epsilon / (q + epsilon)
+    return np.where(known, metres, np.nan).astype(np.float32)
+
+
+def sky_mask(image: Picture) -> Bool[np.ndarray, "h w"]:
+    """Where the picture is sky: smooth, joined to the top border, and bright by day or near black at night.
+
+    Conservative: a wall of sky colour is the worse mistake, so a region counts only where it is flat against the
+    noise, is much brighter than the ground (or almost black, in the upper part), and meets a good part of the border.
+    """
+    height, width = image.shape[:2]
+    small = _shrunk(image)
+    rows, cols = small.shape[:2]
+    y = color.luma(small)
+    smooth = cv2.GaussianBlur(y, (0, 0), 1.5)
+    slope = np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8))
+    rough = cv2.boxFilter(slope, -1, (7, 7))
+    ground = y[rows // 2 :]
+    bright = smooth >= max(0.45, float(np.percentile(ground, 80)) + 0.02)
+    if small.shape[2] == 3:
+        # Sky is blue, grey or white; facades and leaves lean to red or green.
+        blur = cv2.GaussianBlur(small, (0, 0), 1.5)
+        bright &= (blur[..., 2] >= blur[..., 0] - 0.06) & (blur[..., 2] >= blur[..., 1] - 0.06)
+    upper = np.arange(rows)[:, None] < 0.5 * rows
+    night = (smooth <= 0.12) & (rough < 0.0035) & upper & (float(y.mean()) < 0.35)
+    mask = np.zeros((rows, cols), bool)
+    for candidate in (bright & (rough < 0.012), night):
+        mask |= _joined_to_top(candidate)
+    if not mask.any():
+        return np.zeros((height, width), bool)
+    # The window of `rough` keeps off the edges by three pixels: grow back, then snap to the picture's own edge.
+    grown = cv2.dilate(mask.astype(np.uint8), np.ones((7, 7), np.uint8)).astype(np.float32)
+    return _guided(grown, image, 4, 1e-4) > 0.5
+
+
+def _joined_to_top(candidate: np.ndarray) -> np.ndarray:
+    """The connected regions of a mask that hold at least a tenth of the top border and a fiftieth of the picture."""
+    count, labels = cv2.connectedComponents(candidate.astype(np.uint8), connectivity=4)
+    if count < 2:
+        return np.zeros(candidate.shape, bool)
+    sizes = np.bincount(labels.ravel(), minlength=count)
+    top = np.bincount(labels[:2].max(axis=0), minlength=count)
+    kept = (top >= 0.1 * candidate.shape[1]) & (sizes >= 0.02 * candidate.size)
+    kept[0] = False
+    return kept[labels]
+
+
+def prior(image: Picture, far: float = 150.0) -> Metres:
+    """Metres along the ray guessed from one picture, without weights: coarse, near at the bottom, far at the horizon.
+
+    Below the horizon a ground plane under a camera 1.6 m up, z = 1.6 f/(y − y₀); above it things that stand on that
+    ground, nearer the higher they reach (z = 14 f/(y₀ − y), between 30 m and ``far``); haze and distance lift the
+    darkest channel and take the local contrast (He et al., CVPR 2009), so bright, flat parts move back and dark,
+    textured ones forward. A guided filter (He et al., TPAMI 2013) lays log z along the picture's edges, which gives
+    an object about the depth of its surroundings at its foot. Sky by ``sky_mask``.
+    """
+    sky = sky_mask(image)
+    small = _shrunk(image)
+    rows, cols = small.shape[:2]
+    layout = _layout(rows, cols, _horizon(sky), far)
+    log_z = np.log(layout) + 0.5 * _haziness(small) * (layout > 8)
+    log_z = np.clip(log_z, math.log(1.5), math.log(far)).astype(np.float32)
+    z = np.exp(np.clip(_guided(log_z, image, max(2, max(rows, cols) // 20), 1e-2), math.log(1.5), math.log(far)))
+    metres = ray_length(z.astype(np.float32))
+    metres[sky] = np.inf
+    return metres
+
+
+def _horizon(sky: np.ndarray) -> float:
+    """The horizon as a share of the height: 0.45, lower where most columns' sky comes further down."""
+    foot = sky.sum(axis=0) / sky.shape[0]
+    return float(np.clip(np.percentile(foot, 90) + 0.02, 0.42, 0.6))
+
+
+def _layout(rows: int, cols: int, horizon: float, far: float) -> np.ndarray:
+    """z of ground and standing things by row, (rows, cols)."""
+    f = cols / 2 / math.tan(math.radians(FOV) / 2)
+    below = (np.arange(rows) + 0.5) - horizon * rows
+    ground = 1.6 * f / np.maximum(below, 1.6 * f / far)
+    standing = np.clip(14 * f / np.maximum(-below, 1e-3), min(30.0, far), far)
+    return np.repeat(np.where(below > 0, ground, standing)[:, None], cols, axis=1)
+
+
+def _haziness(small: np.ndarray) -> np.ndarray:
+    """About −1 (dark, textured: near) to 1 (bright, flat: far), zero in the mean: dark channel less local contrast."""
+    dark = cv2.erode(small.min(axis=2), np.ones((7, 7), np.uint8))
+    y = color.luma(small)
+    mean = cv2.boxFilter(y, -1, (9, 9))
+    contrast = np.sqrt(np.maximum(cv2.boxFilter(y * y, -1, (9, 9)) - mean * mean, 0)) / (mean + 0.1)
+    cue = dark - float(dark.mean()) - (contrast - float(contrast.mean()))
+    return np.clip(cue / (2 * float(cue.std()) + 1e-3), -1, 1)
+
+
+def _shrunk(image: np.ndarray, longest: int = 320) -> np.ndarray:
+    """The picture as float32 code values with its longest side at most ``longest``: cues need no more."""
+    height, width = image.shape[:2]
+    scale = min(1.0, longest / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = image if size == (width, height) else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return color.code_to_float(color.as_hwc(small))
+
+
+def _guided(small: np.ndarray, image: np.ndarray, radius: int, epsilon: float) -> np.ndarray:
+    """A small map brought to the picture's size along its edges: fast guided filter (He & Sun, arXiv 1505.00996).
+
+    q = ā I + b̄ with a = cov(I, p)/(var I + ε), b = mean p − a mean I over windows of the small picture.
+    """
+    height, width = image.shape[:2]
+    window = (2 * radius + 1, 2 * radius + 1)
+    guide = cv2.resize(color.luma(_shrunk(image)), small.shape[::-1], interpolation=cv2.INTER_AREA)
+    mean_i, mean_p = cv2.boxFilter(guide, -1, window), cv2.boxFilter(small, -1, window)
+    var = np.maximum(cv2.boxFilter(guide * guide, -1, window) - mean_i * mean_i, 0)
+    a = (cv2.boxFilter(guide * small, -1, window) - mean_i * mean_p) / (var + np.float32(epsilon))
+    b = mean_p - a * mean_i
+    a, b = cv2.boxFilter(a, -1, window), cv2.boxFilter(b, -1, window)
+    a, b = (cv2.resize(m, (width, height), interpolation=cv2.INTER_LINEAR) for m in (a, b))
+    return a * color.luma(color.code_to_float(image)) + b
+
+
+@dataclass(frozen=True)
+class Maps:
+    """A folder of the user's own maps, one for a pair, named by its key. relative: inverse depth, else metric."""
+
+    folder: str
+    relative: bool = False
+
+    def read(self, key: str, height: int, width: int) -> Metres:
+        """The pair's map at the picture's size: metres along the ray, or raw inverse depth where ``relative``."""
+        stem = Path(self.folder, key)
+        for path in (stem.with_name(stem.name + suffix) for suffix in (".png", ".npy")):
+            if path.is_file():
+                return _resized(self._load(path), height, width)
+        raise BadPair(f"no depth map {key}.png in {self.folder}")
+
+    def digest(self) -> str:
+        """Which maps these are: blake2b of their sorted names and sizes, 16 hex digits."""
+        found = sorted((p.relative_to(self.folder).as_posix(), p.stat().st_size) for p in self.files())
+        return hashlib.blake2b(repr(found).encode(), digest_size=8).hexdigest()
+
+    def files(self) -> list[Path]:
+        """The maps in the folder."""
+        return [p for p in Path(self.folder).rglob("*") if p.suffix in (".png", ".npy") and p.is_file()]
+
+    def _load(self, path: Path) -> np.ndarray:
+        if path.suffix == ".npy":
+            try:
+                found = np.load(path, allow_pickle=False)
+            except (ValueError, EOFError) as error:
+                raise BadPair(f"depth map {path} is not a plain .npy array: {error}") from None
+            if found.ndim != 2 or found.dtype.kind not in "fiu":
+                raise BadPair(f"depth map {path} is {found.dtype} {found.shape}; must be real numbers, (h, w)")
+            metres = found.astype(np.float32)
+            return metres if self.relative else np.where(metres > 0, metres, np.float32(np.nan))
+        codes = _decode(path.read_bytes())
+        if codes is None or codes.dtype not in (np.uint8, np.uint16):
+            raise BadPair(f"depth map {path} is not an 8- or 16-bit PNG")
+        if codes.ndim == 3:
+            codes = codes[..., 0]
+        if self.relative:
+            return codes.astype(np.float32)
+        if codes.dtype != np.uint16:
+            raise BadPair(
+                f"depth map {path} is 8 bit; a metric map is 16 bit, 1/64 m (inverse=DIR takes relative ones)"
+            )
+        return dequantise(codes)
+
+
+def _decode(data: bytes) -> np.ndarray | None:
+    """A PNG's codes as stored, None where it is none."""
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+
+
+def _resized(depth: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A map at another size: the weighted mean of the known neighbours, so that sky and holes don't bleed."""
+    if depth.shape == (height, width):
+        return depth
+    shrinks = depth.shape[0] > height or depth.shape[1] > width
+    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+
+    def resize(values: np.ndarray) -> np.ndarray:
+        return cv2.resize(values.astype(np.float32), (width, height), interpolation=way)
+
+    known, sky = np.isfinite(depth), np.isposinf(depth)
+    share, above = resize(known), resize(sky)
+    metres = resize(np.where(known, depth, 0)) / np.maximum(share, np.float32(1e-6))
+    none = np.where(above >= 0.5, np.float32(np.inf), np.float32(np.nan))
+    return np.where((share >= 0.5) & (above < 0.5), metres, none)
+
+
+@dataclass(frozen=True)
+class DepthSource:
+    """A resolved ``--depth``. weights: which maps these are, for the digest; None where there are no files."""
+
+    name: str
+    folder: str | None = None
+    weights: str | None = None
+
+    def estimate(self, key: str, image: Picture, true: Metres | None, far: float) -> Metres:
+        """Metres along the ray for one pair's picture. true: the scene's own depth; far: metres of the far end."""
+        height, width = image.shape[:2]
+        if self.name == "true":
+            if true is None:
+                raise BadPair("no depth of its own, and --depth true asks for it")
+            return true
+        if self.name == "prior":
+            return prior(image, min(max(far, FAR[0]), FAR[1]))
+        if self.folder is None or self.name not in DEPTHS:
+            raise ValueError(f"DepthSource({self.name!r}, {self.folder!r}) has no maps")
+        if self.name == "maps":
+            return Maps(self.folder).read(key, height, width)
+        z = metric_from_inverse(Maps(self.folder, relative=True).read(key, height, width), far)
+        metres = ray_length(z)
+        # What looks like sky is sky only where the map too says that it is far.
+        metres[sky_mask(image) & (z > 0.3 * far)] = np.inf
+        return metres
+
+
+def parse_depth(text: str, has_true: bool) -> DepthSource:
+    """``--depth auto|true|prior|maps=DIR|inverse=DIR``; auto is true where the data set brings its own, else prior."""
+    name, equals, folder = text.partition("=")
+    if name == "auto" and not equals:
+        return DepthSource("true" if has_true else "prior")
+    if name not in DEPTHS:
+        raise unknown("depth", name, ["auto", *DEPTHS])
+    if name in ("true", "prior"):
+        if equals:
+            raise UserError(f"--depth {text}: {name} takes no folder")
+        if name == "true" and not has_true:
+            raise UserError(
+                "--depth true: this data set has no depth of its own; allowed: prior, maps=DIR, inverse=DIR"
+            )
+        return DepthSource(name)
+    if not folder:
+        raise UserError(f"--depth {text}: {name} needs a folder, as in {name}=DIR")
+    if not Path(folder).is_dir():
+        raise UserError(f"--depth {text}: no folder {folder}")
+    maps = Maps(folder, relative=name == "inverse")
+    if not maps.files():
+        raise UserError(f"--depth {text}: no .png or .npy map in {folder}")
+    return DepthSource(name, folder, maps.digest())
