@@ -1,0 +1,195 @@
+"""Laws over the shipped prompt pools and over what ``compose`` makes of them: plain English, nothing dropped."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from synth.operators import OPERATORS
+from synth.prompts import KINDS, Kind, compose, load_pool, load_tasks, pool_names
+from synth.types import TASKS, Prompt, Step, Target, Task
+
+OPS = sorted(OPERATORS)
+TARGETS: tuple[Target, ...] = ("a", "b", "both")
+SEVERITIES = (None, 0.0, 0.2, 0.5, 0.9, 1.0)
+STOPS = {"imperative": ".", "question": "?", "terse": ""}
+KIND_OF: dict[str, Kind] = {phrase.id: phrase.kind for op in OPS for phrase in load_pool(op).phrases}
+KIND_OF |= {frame.id: frame.kind for frame in load_tasks().frames}
+KIND_OF |= {phrase.id: phrase.kind for task in TASKS for phrase in load_tasks().words[task].fuse}
+
+
+def faults(text: str) -> Iterator[str]:
+    """What is wrong with an English prompt, as far as rules can tell."""
+    if re.search(r"\s\s|^\s|\s$", text):
+        yield "stray space"
+    if re.search(r"[{}\[\]]", text):
+        yield "brace or bracket"
+    if re.search(r"\s[,.;:?!]|[,.;:?!]{2}|,\S", text):
+        yield "punctuation"
+    if repeated := re.search(r"\b(\w+) \1\b", text, re.IGNORECASE):
+        yield f"repeated '{repeated[1]}'"
+    for article, word in re.findall(r"\b(an?) ([\w-]+)", text, re.IGNORECASE):
+        vowel = re.match(r"[aeiou]|8|hour|honest|IR\b|ISO\b", word, re.IGNORECASE) is not None
+        vowel = vowel and re.match(r"(use|uni|one|eu)", word, re.IGNORECASE) is None
+        if vowel != (article.lower() == "an"):
+            yield f"'{article} {word}'"
+    for word in re.findall(r"\b(?:both|the two) (\w+)", text):
+        if not (word.endswith("s") or word in ("in", "stand", "keep", "readable", "preserved")):
+            yield f"singular '{word}' after both"
+    if re.search(r"\b(a|an|the|this|both) (a|an|the|this|both|them|it)\b", text, re.IGNORECASE):
+        yield "two determiners"
+    if re.search(r"\b(of|in|from|to|on|for|with|the|a|and) *[,.?]|\b(the|a|and|of|from)$", text):
+        yield "dangling word"
+    if not (text[0].isupper() or text[0].isdigit()):
+        yield "small first letter"
+    # 45 words stay within a text encoder's 64 tokens.
+    if not 3 <= len(text.split()) <= 45:
+        yield f"{len(text.split())} words"
+
+
+def ending_kind(prompt: Prompt) -> Kind:
+    """The kind that decides the end mark: the frame's where there is one, else the phrase's."""
+    frames = [name for name in prompt.templates if name.startswith("frame-")]
+    return KIND_OF[(frames or list(prompt.templates))[0]]
+
+
+def check(prompt: Prompt, steps: Sequence[Step]) -> None:
+    assert not list(faults(prompt.text)), (prompt.text, list(faults(prompt.text)))
+    stop = STOPS[ending_kind(prompt)]
+    assert prompt.text.endswith(stop) if stop else prompt.text[-1].isalnum(), prompt.text
+    for i in prompt.asked:
+        assert load_pool(steps[i].op).mentions(prompt.text), (steps[i].op, prompt.text)
+        assert any(name.startswith(f"{steps[i].op}-") for name in prompt.templates), prompt
+    if prompt.strength is not None:
+        assert prompt.strength in prompt.text.lower(), prompt
+
+
+def step(op: str, target: Target, severity: float | None) -> Step:
+    return Step(op, target, {}, 1, severity)
+
+
+def test_every_operator_has_a_pool() -> None:
+    assert pool_names() == OPS
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_pool(op: str) -> None:
+    pool = load_pool(op)
+    assert 10 <= len(pool.phrases) <= 20
+    assert len(pool.strengths) == 3
+    assert {phrase.kind for phrase in pool.phrases} == set(KINDS)
+    assert [phrase.id for phrase in pool.phrases] == [f"{op}-{k:02d}" for k in range(1, len(pool.phrases) + 1)]
+    assert len({phrase.text for phrase in pool.phrases}) == len(pool.phrases)
+    assert len({phrase.clause for phrase in pool.phrases}) == len(pool.phrases)
+    assert sum("{strength}" in phrase.text for phrase in pool.phrases) >= 4
+    assert sum("{image}" in phrase.text for phrase in pool.phrases) >= 0.7 * len(pool.phrases)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_images_are_objects_and_clauses_join(op: str) -> None:
+    for phrase in load_pool(op).phrases:
+        for text in (phrase.text, phrase.clause):
+            # One wording is singular, another plural: no verb may have to agree with it.
+            assert not re.search(r"\{image\}\]?,? (which |that )?(is|are|was|were|has|have|looks)\b", text), text
+            assert not re.search(r"(^|\ban? |\bthe |\bthis )\{image\}|\{image\}'", text), text
+            assert not re.search(r"\ban? \{strength\}", text), text
+        assert not re.search(r"[,.;:?!]|\band\b", phrase.clause), phrase.clause
+        assert phrase.clause[0].islower(), phrase.clause
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_phrases_name_their_own_fault_only(op: str) -> None:
+    own = load_pool(op)
+    for phrase in own.phrases:
+        for text in (phrase.text, phrase.clause):
+            assert own.mentions(text), text
+            rest = text
+            for name in sorted(own.names, key=len, reverse=True):
+                rest = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "", rest, flags=re.IGNORECASE)
+            others = [other for other in OPS if other != op and load_pool(other).mentions(rest)]
+            assert not others, (text, others)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("op", OPS)
+def test_one_step(op: str, task: Task) -> None:
+    texts: set[str] = set()
+    for target, severity, seed in itertools.product(TARGETS, SEVERITIES, range(20)):
+        steps = [step(op, target, severity)]
+        prompt = compose(task, steps, np.random.default_rng(seed))
+        check(prompt, steps)
+        assert prompt.asked == (0,)
+        if severity is None:
+            assert prompt.strength is None
+        elif prompt.strength is not None:
+            assert prompt.strength == load_pool(op).strengths[min(int(3 * severity), 2)]
+        texts.add(prompt.text)
+    assert len(texts) > 60
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("n", [2, 3])
+def test_every_combination(task: Task, n: int) -> None:
+    for k, ops in enumerate(itertools.combinations(OPS, n)):
+        for seed in range(6):
+            rng = np.random.default_rng([k, seed])
+            steps = [step(op, TARGETS[rng.integers(3)], SEVERITIES[rng.integers(6)]) for op in ops]
+            prompt = compose(task, steps, rng)
+            check(prompt, steps)
+            assert prompt.asked == tuple(range(n))
+            asked = tuple(i for i in range(n) if rng.random() < 0.5)
+            part = compose(task, steps, rng, asked)
+            check(part, steps)
+            assert part.asked == asked
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_mixes_of_more_than_the_papers_three(task: Task) -> None:
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        ops = rng.choice(OPS, 4, replace=False).tolist()
+        steps = [step(op, TARGETS[rng.integers(3)], 0.5) for op in ops]
+        prompt = compose(task, steps, rng)
+        assert [fault for fault in faults(prompt.text) if not fault.endswith("words")] == [], prompt.text
+        assert all(load_pool(op).mentions(prompt.text) for op in ops)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_neutral_prompts_ask_for_no_removal(task: Task) -> None:
+    steps = [step("haze", "a", 0.5)]
+    seen: set[str] = set()
+    for seed in range(300):
+        prompt = compose(task, steps, np.random.default_rng(seed), asked=())
+        check(prompt, steps)
+        assert (prompt.asked, prompt.strength, len(prompt.templates)) == ((), None, 1)
+        assert not [op for op in OPS if load_pool(op).mentions(prompt.text)], prompt.text
+        seen.add(prompt.templates[0])
+    assert seen == {phrase.id for phrase in load_tasks().words[task].fuse}
+
+
+def test_every_phrase_and_frame_is_reached() -> None:
+    seen: set[str] = set()
+    for op, seed in itertools.product(OPS, range(150)):
+        steps = [step(op, "a", 0.5), step("rain" if op != "rain" else "snow", "both", 0.5)]
+        seen.update(compose("vif", steps, np.random.default_rng(seed)).templates)
+    assert {phrase.id for op in OPS for phrase in load_pool(op).phrases} <= seen
+    assert {frame.id for frame in load_tasks().frames} <= seen
+
+
+def test_the_image_that_was_named_is_not_named_again() -> None:
+    for seed in range(300):
+        steps = [step(op, "both", 0.5) for op in ("low_exposure", "gaussian_noise", "downsample")]
+        prompt = compose("vif", steps, np.random.default_rng(seed))
+        assert len(re.findall(r"(both|the two) (images|frames|inputs)", prompt.text)) <= 1 or "efore" in prompt.text
+
+
+def test_targets_that_differ_are_told_apart() -> None:
+    steps = [step("haze", "a", 0.5), step("ir_stripes", "b", 0.5)]
+    texts = [compose("vif", steps, np.random.default_rng(seed)).text for seed in range(200)]
+    words = load_tasks().words["vif"].images
+    told = [t for t in texts if any(w in t for w in words["a"]) and any(w in t for w in words["b"])]
+    assert len(told) > 100
