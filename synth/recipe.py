@@ -1,0 +1,244 @@
+"""Recipes: which degradations a task draws, how often, how strong, and which never meet."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synth.chain import operator_class
+from synth.operators.base import Range
+from synth.resources import read_toml, resource_dir, resource_names
+from synth.types import MODALITIES, TASKS, Target, Task, UserError, unknown
+
+_TOP = ("schema", "task", "n", "ratios", "exclusive", "at_most", "operators")
+_RULE = ("weight", "target", "severity", "params")
+_TARGETS: tuple[Target, ...] = ("a", "b", "both")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a recipe draws one operator."""
+
+    weight: float
+    target: Mapping[Target, float]
+    severity: tuple[float, float]
+    ranges: Mapping[str, Range]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe, checked. ``source`` is its plain form: what receipts record and the digest covers."""
+
+    name: str
+    task: Task
+    n: Mapping[int, float]
+    ratios: Mapping[str, float]
+    limits: tuple[tuple[frozenset[str], int], ...]
+    operators: Mapping[str, Rule]
+    source: Mapping[str, Any]
+    _rooms: dict[frozenset[str], int] = field(default_factory=dict[frozenset[str], int], compare=False, repr=False)
+
+    def allows(self, names: frozenset[str]) -> bool:
+        """Whether these operators may meet in one sample."""
+        return all(len(names & group) <= most for group, most in self.limits)
+
+    def room(self, chosen: frozenset[str]) -> int:
+        """How many operators a sample can hold that already holds ``chosen``: exact, by search, remembered."""
+        if chosen not in self._rooms:
+            self._rooms[chosen] = self._search_room(chosen)
+        return self._rooms[chosen]
+
+    def _search_room(self, chosen: frozenset[str]) -> int:
+        limited = {name for group, _ in self.limits for name in group}
+        rest = [name for name in self.operators if name not in chosen and self.operators[name].weight > 0]
+        loose = sum(name not in limited for name in rest)
+        tight = [name for name in rest if name in limited]
+        for size in range(len(tight), -1, -1):
+            if any(self.allows(chosen | frozenset(extra)) for extra in itertools.combinations(tight, size)):
+                return len(chosen) + loose + size
+        return len(chosen) + loose
+
+    def max_n(self) -> int:
+        """The most degradations that one sample can hold."""
+        return self.room(frozenset())
+
+
+def load_recipe(
+    name: str | Path, *, task: Task | None = None, n: str | None = None, sets: Sequence[str] = ()
+) -> Recipe:
+    """A shipped recipe by name or a TOML file by path, with ``--set`` and ``--n`` laid over it.
+
+    name: ``vif`` or a path. n: ``"3"`` exactly three, ``"1-3"`` uniform. sets: ``a.b=c`` with TOML values. Raises
+    UserError naming the file, the key, what is allowed and the nearest name.
+    """
+    path = _find(str(name))
+    data = read_toml(path)
+    for item in sets:
+        _lay(data, item)
+    recipe = parse_recipe(data, path.stem, str(path))
+    if task is not None and recipe.task != task:
+        raise UserError(f"recipe '{recipe.name}' is for {recipe.task}, not for {task}")
+    return with_n(recipe, n) if n is not None else recipe
+
+
+def with_n(recipe: Recipe, text: str) -> Recipe:
+    """The recipe with another number of degradations a pair, refused above what it can combine."""
+    first, dash, last = text.partition("-")
+    try:
+        low, high = int(first), int(last) if dash else int(first)
+    except ValueError:
+        raise UserError(f"--n {text}: must be a number like 3, or a range like 1-3") from None
+    most = recipe.max_n()
+    if low < 1 or high < low:
+        raise UserError(f"--n {text}: must be at least 1 and rise; recipe '{recipe.name}' allows 1 to {most}")
+    if high > most:
+        raise UserError(f"--n {text}: recipe '{recipe.name}' can combine at most {most} degradations")
+    n = dict.fromkeys(range(low, high + 1), 1.0)
+    return parse_recipe({**recipe.source, "n": list(n)}, recipe.name, recipe.name)
+
+
+def _find(name: str) -> Path:
+    if name.endswith(".toml") or "/" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"recipe file {name} does not exist")
+        return path
+    shipped = resource_names("manifests/recipes")
+    if name not in shipped:
+        raise unknown("recipe", name, shipped)
+    return resource_dir("manifests/recipes") / f"{name}.toml"
+
+
+def _lay(data: dict[str, Any], item: str) -> None:
+    """Lay one ``a.b=c`` over the recipe; c is a TOML value, or a bare word."""
+    key, equals, text = item.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError(f"--set {item}: must be key=value, such as operators.haze.weight=2")
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for part in parts[:-1]:
+        data = data.setdefault(part, {})
+        if not isinstance(data, dict):
+            raise UserError(f"--set {item}: '{part}' is not a table")
+    data[parts[-1]] = value
+
+
+def parse_recipe(data: Mapping[str, Any], name: str, where: str) -> Recipe:
+    """A recipe from its plain form; every fault is one line that names the key."""
+    _only(data, _TOP, where)
+    task = data.get("task")
+    if task not in TASKS:
+        raise UserError(f"{where}: task is {task!r}: allowed: {', '.join(TASKS)}")
+    operators = {
+        op: _rule(op, rule, task, f"{where}: operators.{op}")
+        for op, rule in _table(data.get("operators", {}), f"{where}: operators").items()
+    }
+    if not any(rule.weight > 0 for rule in operators.values()):
+        raise UserError(f"{where}: operators: at least one must have a weight above 0")
+    limits = [(_group(group, operators, f"{where}: exclusive"), 1) for group in data.get("exclusive", [])]
+    for entry in data.get("at_most", []):
+        _only(_table(entry, f"{where}: at_most"), ("of", "n"), f"{where}: at_most")
+        limits.append((_group(entry.get("of", []), operators, f"{where}: at_most"), int(entry.get("n", 1))))
+    recipe = Recipe(
+        name=name,
+        task=task,
+        n=_counts(data.get("n", [1]), where),
+        ratios=_ratios(data.get("ratios", {"4:3": 1}), where),
+        limits=tuple(limits),
+        operators=operators,
+        source=dict(data),
+    )
+    if max(recipe.n) > recipe.max_n():
+        raise UserError(f"{where}: n asks for {max(recipe.n)}, but it can combine at most {recipe.max_n()}")
+    return recipe
+
+
+def _only(data: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
+    for key in data:
+        if key not in allowed:
+            error = unknown("key", key, allowed)
+            raise UserError(f"{where}: {error}")
+
+
+def _table(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: must be a table, not {value!r}")
+    return value
+
+
+def _weights(value: Any, where: str) -> dict[str, float]:
+    table = _table(value, where)
+    for key, weight in table.items():
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or weight < 0:
+            raise UserError(f"{where}.{key} = {weight!r}: must be a weight of 0 or more")
+    if not sum(table.values()) > 0:
+        raise UserError(f"{where}: at least one weight must be above 0")
+    return {key: float(weight) for key, weight in table.items()}
+
+
+def _counts(value: Any, where: str) -> dict[int, float]:
+    table = dict.fromkeys(map(str, value), 1.0) if isinstance(value, list) else value
+    try:
+        counts = {int(n): weight for n, weight in _weights(table, f"{where}: n").items() if weight > 0}
+    except ValueError:
+        raise UserError(f"{where}: n = {value!r}: must be whole numbers, as [1, 2, 3]") from None
+    if min(counts) < 1:
+        raise UserError(f"{where}: n = {value!r}: must be 1 or more")
+    return counts
+
+
+def _ratios(value: Any, where: str) -> dict[str, float]:
+    ratios = _weights(value, f"{where}: ratios")
+    for text in ratios:
+        left, colon, right = text.partition(":")
+        if not (colon and left.isdigit() and right.isdigit() and int(left) and int(right)):
+            raise UserError(f"{where}: ratios: '{text}' is not a ratio such as 4:3")
+    return ratios
+
+
+def _group(value: Any, operators: Mapping[str, Rule], where: str) -> frozenset[str]:
+    if not isinstance(value, list):
+        raise UserError(f"{where}: must be a list of operators, not {value!r}")
+    for name in value:
+        if name not in operators:
+            raise UserError(f"{where}: {unknown('operator', str(name), operators)}")
+    return frozenset(value)
+
+
+def _rule(name: str, value: Any, task: Task, where: str) -> Rule:
+    try:
+        cls = operator_class(name)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    rule = _table(value, where)
+    _only(rule, _RULE, where)
+    target = _weights(rule.get("target", {"both": 1}), f"{where}.target")
+    for image in target:
+        if image not in _TARGETS:
+            raise UserError(f"{where}.target: {unknown('target', image, _TARGETS)}")
+        reached = ("a", "b") if image == "both" else (image,)
+        wrong = [i for i in reached if MODALITIES[task][i] not in cls.modalities]
+        if wrong and target[image] > 0:
+            raise UserError(f"{where}.target: {name} does not act on the {MODALITIES[task][wrong[0]]} image")
+    try:
+        ranges = cls.narrowed(_table(rule.get("params", {}), f"{where}.params"))
+    except UserError as error:
+        raise UserError(f"{where}.params: {error}") from None
+    weight = rule.get("weight", 1.0)
+    _weights({name: weight, "any": 1}, where)
+    return Rule(float(weight), target, _severity(rule.get("severity", [0, 1]), where), ranges)  # type: ignore[arg-type]
+
+
+def _severity(value: Any, where: str) -> tuple[float, float]:
+    ends = value if isinstance(value, list) else [value, value]
+    numbers = [v for v in ends if isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v <= 1]
+    if len(ends) != 2 or len(numbers) != 2 or ends[0] > ends[1]:
+        raise UserError(f"{where}.severity = {value!r}: must be a number in [0, 1], or [low, high]")
+    return float(ends[0]), float(ends[1])
