@@ -1,0 +1,114 @@
+"""The last two files of a build: ``dataset.json``, the index that says it is whole, and ``README.md``, its card."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from synth.pairs import load_manifest
+from synth.shards import landing, write_json
+from synth.types import ROLES, SCHEMA, Task
+
+if TYPE_CHECKING:
+    from synth.builder import Build
+
+_TITLES = {"vif": "visible + infrared", "mef": "multi-exposure", "mff": "multi-focus"}
+_SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
+
+
+def write_dataset(build: Build, receipts: Sequence[Mapping[str, Any]]) -> None:
+    """``dataset.json``: the shards with their hashes, the counts, and the settings that made them."""
+    rejects = Counter(reject["reason"] for receipt in receipts for reject in receipt["rejects"])
+    listing = [{key: r[key] for key in ("shard", "sha256", "bytes", "samples")} for r in receipts]
+    data = {
+        "schema": SCHEMA,
+        "task": build.spec.task,
+        "split": build.split,
+        "samples": sum(r["samples"] for r in receipts),
+        "bytes": sum(r["bytes"] for r in receipts),
+        "variants": build.variants,
+        "rejects": dict(sorted(rejects.items())),
+        "shards": listing,
+        "digest": build.digest,
+        "settings": dict(build.settings),
+    }
+    write_json(build.out / "dataset.json", data)
+
+
+def write_card(build: Build, receipts: Sequence[Mapping[str, Any]]) -> None:
+    """``README.md``: a data-set card with YAML front matter for the Hugging Face hub."""
+    with landing(build.out / "README.md") as file:
+        file.write(card(build, receipts).encode())
+
+
+def card(build: Build, receipts: Sequence[Mapping[str, Any]]) -> str:
+    """The card's text: what it is, where it comes from under which terms, how to read it and how to make it again."""
+    task: Task = build.spec.task
+    samples = sum(r["samples"] for r in receipts)
+    rejects = sum(len(r["rejects"]) for r in receipts)
+    settings, codec = build.settings, build.codec
+    size = next((label for bound, label in _SIZES if samples < bound), "n>1M")
+    sources = "\n".join(_source(name, record) for name, record in settings["data"].items())
+    operators = "\n".join(
+        f"| `{name}` | {rule.weight:g} | {', '.join(f'{t} {w:g}' for t, w in rule.target.items())} "
+        f"| {rule.severity[0]:g} to {rule.severity[1]:g} |"
+        for name, rule in build.spec.recipe.operators.items()
+    )
+    return f"""---
+license: other
+task_categories:
+- image-to-image
+tags:
+- image-fusion
+- image-restoration
+- {task}
+- webdataset
+size_categories:
+- {size}
+configs:
+- config_name: default
+  data_files:
+  - split: {build.split if build.split != "val" else "validation"}
+    path: "{task}-{build.split}-*.tar"
+---
+# Degraded {_TITLES[task]} pairs
+
+{samples} samples of {len(build.pairs)} clean pairs in {len(receipts)} shards ({build.split}), {build.variants} degraded
+version{"s" if build.variants > 1 else ""} a pair, {rejects} rejected.
+a is the {ROLES[task]["a"]} image, b the {ROLES[task]["b"]} one.
+
+| member | what |
+|---|---|
+| `a.{codec}`, `b.{codec}` | the degraded pair |
+| `clean_a.{codec}`, `clean_b.{codec}` | the same crop, not degraded |
+| `gt.{codec}` | ground truth, fused from the clean pair or the data set's own |
+| `depth.png` | where a step used depth: 16 bit, 1/64 m, 65535 sky, 0 invalid |
+| `txt` | the prompt |
+| `json` | sources, crop, every step with its parameters and seed, fuser, depth |
+
+```python
+import webdataset as wds
+for sample in wds.WebDataset("{task}-{build.split}-000000.tar", shardshuffle=False).decode("pil"):
+    print(sample["txt"], sample["a.{codec}"].size)
+```
+`synth verify --replay` makes every degraded image again from the sample alone and compares it bit for bit.
+
+## Sources
+| data set | pairs | licence | citation |
+|---|---|---|---|
+{sources}
+
+## Recipe `{build.spec.recipe.name}`
+n = {", ".join(map(str, build.spec.recipe.n))}; seed {settings["seed"]}; digest `{build.digest}`.
+
+| operator | weight | target | severity |
+|---|---|---|---|
+{operators}
+"""
+
+
+def _source(name: str, record: Mapping[str, Any]) -> str:
+    manifest = load_manifest(name)
+    title = f"[{manifest.title}]({manifest.url})" if manifest.url else manifest.title
+    return f"| {title} | {record['pairs']} | {manifest.licence} | {manifest.citation or '-'} |"

@@ -1,0 +1,210 @@
+"""Every choice of a build, made once before work begins, and the settings that record them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from synth import __version__
+from synth.codecs import find_codec
+from synth.depth import DepthSource, parse_depth
+from synth.execute import find_executor
+from synth.fusers import FUSER_HELP
+from synth.pairs import SPLITS, Found, builtin_pairs, find_pairs, load_manifest
+from synth.prompts import pools_digest
+from synth.recipe import Recipe, load_recipe
+from synth.render import Spec
+from synth.seeds import unit_hash
+from synth.shards import dumps
+from synth.types import TASKS, PairRef, Task, UserError, unknown
+
+BUILTIN_SCENES = 32
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user can say about a build; the names and defaults are the command line's."""
+
+    task: str
+    data: tuple[str, ...] = ()
+    out: str | None = None
+    n: str | None = None
+    recipe: str | None = None
+    sets: tuple[str, ...] = ()
+    seed: int = 0
+    workers: int | None = None
+    split: str = "train"
+    limit: int | None = None
+    variants: int = 1
+    shard_size: int = 256
+    fuser: str = "auto"
+    depth: str = "auto"
+    codec: str = "webp"
+    executor: str = "processes"
+    partial: float = 0.0
+    max_rejects: float = 0.01
+    overwrite: bool = False
+    extend: bool = False
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The choices: ``settings`` is their record (no paths, hosts or times), ``notes`` are lines for the user."""
+
+    spec: Spec
+    pairs: tuple[PairRef, ...]
+    settings: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+
+def resolve(options: Options) -> Resolved:
+    """Check every option and resolve every ``auto``. Raises UserError, one line, before anything is written."""
+    task = _check(options)
+    codec = find_codec(options.codec)
+    find_executor(options.executor)
+    recipe = load_recipe(options.recipe or task, task=task, n=options.n, sets=options.sets)
+    sets = _sets(options)
+    pairs, found, notes = _pairs(options, task, sets)
+    names = sorted({ref.dataset for ref in pairs})
+    fusers = {name: _fuser(options, name, pairs) for name in names}
+    depths = {name: parse_depth(options.depth, has_true=name == "scenes") for name in names}
+    spec = Spec(task, options.seed, recipe, fusers, depths, options.partial, codec.largest)
+    notes += [f"ground truth: {_spread(fusers)}", f"depth: {_spread({n: d.name for n, d in depths.items()})}"]
+    return Resolved(spec, pairs, _settings(options, recipe, pairs, found, fusers, depths), tuple(notes))
+
+
+def _check(options: Options) -> Task:
+    task: Task
+    for task in TASKS:
+        if task == options.task:
+            break
+    else:
+        raise unknown("task", options.task, TASKS)
+    if options.split not in SPLITS:
+        raise unknown("split", options.split, SPLITS)
+    if options.fuser not in FUSER_HELP:
+        raise unknown("fuser", options.fuser, FUSER_HELP)
+    least = {"variants": 1, "shard_size": 1, "limit": 1, "workers": 1}
+    for name, low in least.items():
+        value = getattr(options, name)
+        if value is not None and value < low:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {low}")
+    if not 0 <= options.seed < 2**53:
+        raise UserError(f"--seed {options.seed}: must be in [0, 2^53)")
+    for name in ("partial", "max_rejects"):
+        value = getattr(options, name)
+        if not 0 <= value <= 1:
+            raise UserError(f"--{name.replace('_', '-')} {value:g}: must be a share in [0, 1]")
+    if options.out is not None and "://" in options.out:
+        raise UserError(f"--out {options.out}: must be a local folder")
+    if options.overwrite and options.extend:
+        raise UserError("--overwrite and --extend exclude each other: replace a build, or add variants to it")
+    return task
+
+
+def _sets(options: Options) -> dict[str, str]:
+    sets: dict[str, str] = {}
+    for item in options.data:
+        name, equals, location = item.partition("=")
+        if not equals or not location:
+            raise UserError(f"--data {item}: must be NAME=DIR, such as msrs=/data/MSRS")
+        if name in sets:
+            raise UserError(f"--data {item}: data set '{name}' is given twice")
+        if load_manifest(name).builtin:
+            raise UserError(f"--data {item}: '{name}' is built in: leave --data out to use it")
+        sets[name] = location
+    return dict(sorted(sets.items()))
+
+
+def _pairs(
+    options: Options, task: Task, sets: Mapping[str, str]
+) -> tuple[tuple[PairRef, ...], dict[str, Found], list[str]]:
+    if not sets:
+        pairs = builtin_pairs(task, options.split, options.limit or BUILTIN_SCENES)
+        return pairs, {}, [f"pairs: {len(pairs)} built-in scenes (name your own with --data NAME=DIR)"]
+    found = {name: find_pairs(load_manifest(name), at, task, options.split) for name, at in sets.items()}
+    notes: list[str] = []
+    for name, one in found.items():
+        elsewhere = [f"{count} in {split}" for split, count in one.splits.items() if split != options.split and count]
+        more = [*elsewhere, f"{one.ignored} other files ignored"] if one.ignored else elsewhere
+        notes.append(
+            f"pairs: {len(one.pairs)} of {name} in {options.split}" + (f" ({', '.join(more)})" if more else "")
+        )
+        if one.unpaired:
+            notes.append(f"warning: {len(one.unpaired)} images of {name} have no partner, such as {one.unpaired[0]}")
+    pairs = tuple(ref for one in found.values() for ref in one.pairs)
+    if options.limit is not None and options.limit < len(pairs):
+        # By hash, so that a small build is a fair sample of every set and scene, not the first few near-duplicates.
+        kept = sorted(pairs, key=lambda ref: unit_hash("limit", ref.dataset, ref.key))[: options.limit]
+        pairs = tuple(ref for ref in pairs if ref in kept)
+    return pairs, found, notes
+
+
+def _fuser(options: Options, name: str, pairs: tuple[PairRef, ...]) -> str:
+    """``auto``: the set's own ground truth where every pair has one, else the weight-free pyramid."""
+    if options.fuser not in ("auto", "dataset"):
+        return options.fuser
+    own = all("gt" in ref.sources for ref in pairs if ref.dataset == name)
+    own = own or (name == "scenes" and options.task == "mff")
+    if options.fuser == "dataset" and not own:
+        raise UserError(f"--fuser dataset: '{name}' has no ground truth of its own for every pair: use --fuser pyramid")
+    return "dataset" if own else "pyramid"
+
+
+def _spread(choices: Mapping[str, str]) -> str:
+    if len(set(choices.values())) == 1:
+        return next(iter(choices.values()))
+    return ", ".join(f"{value} for {name}" for name, value in choices.items())
+
+
+def _settings(
+    options: Options,
+    recipe: Recipe,
+    pairs: tuple[PairRef, ...],
+    found: Mapping[str, Found],
+    fusers: Mapping[str, str],
+    depths: Mapping[str, DepthSource],
+) -> dict[str, Any]:
+    """What the digest covers: everything that decides a byte, and nothing that does not."""
+    return {
+        "task": options.task,
+        "split": options.split,
+        "seed": options.seed,
+        "limit": options.limit,
+        "shard_size": options.shard_size,
+        "codec": options.codec,
+        "partial": options.partial,
+        "recipe": {"name": recipe.name, **recipe.source},
+        "prompts": pools_digest(),
+        "data": {name: _data_record(name, pairs) for name in fusers},
+        "fuser": {name: {"name": fuser, "weights": None} for name, fuser in fusers.items()},
+        "depth": {name: {"name": depth.name, "weights": depth.weights} for name, depth in depths.items()},
+        "versions": versions(),
+    }
+
+
+def _data_record(name: str, pairs: tuple[PairRef, ...]) -> dict[str, Any]:
+    listing = [
+        [ref.key, {image: _size(path) for image, path in ref.sources.items()}] for ref in pairs if ref.dataset == name
+    ]
+    return {"pairs": len(listing), "digest": hashlib.sha256(dumps(listing)).hexdigest()[:32]}
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(Path(path)).st_size
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide bytes: ours, the pixels' and the codecs'."""
+    from PIL import features
+
+    libraries = {name: version(name) for name in ("numpy", "opencv-python-headless", "pillow")}
+    return {"clearfuse": __version__, **libraries, "libwebp": str(features.version("webp"))}

@@ -1,0 +1,187 @@
+"""Samples, shards and receipts: what a build writes, and how to read it back.
+
+A shard is a plain WebDataset tar, byte for byte a function of its samples. What is written lands by rename; the
+receipt is last, so a shard is done when its receipt is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import secrets
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from synth import depth as depth_maps
+from synth.codecs import CODECS, Codec
+from synth.types import SCHEMA, Step
+
+IMAGES = ("a", "b", "clean_a", "clean_b", "gt")
+TEMPORARY = ".tmp-"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample, decoded. images: uint8 ``(h, w, c)`` by member name; depth: uint16 as stored, or None."""
+
+    key: str
+    images: Mapping[str, np.ndarray]
+    depth: np.ndarray | None
+    prompt: str
+    meta: Mapping[str, Any]
+
+    @property
+    def steps(self) -> list[Step]:
+        """The steps of the plan, in physical order."""
+        return [Step.from_json(step) for step in self.meta["steps"]]
+
+    def metres(self) -> np.ndarray | None:
+        """The depth that the steps used: float32 metres along the ray, infinity for the sky."""
+        return None if self.depth is None else depth_maps.dequantise(self.depth)
+
+
+def dumps(data: Any) -> bytes:
+    """JSON as every file of a build holds it: one form for one value."""
+    return json.dumps(data, ensure_ascii=False, separators=(", ", ": "), allow_nan=False).encode()
+
+
+def encode_sample(sample: Sample, codec: Codec) -> dict[str, bytes]:
+    """Member name -> bytes, in the order of the tar."""
+    members = {f"{name}.{codec.name}": codec.encode(sample.images[name]) for name in IMAGES}
+    if sample.depth is not None:
+        members["depth.png"] = depth_maps.encode_png(sample.depth)
+    return members | {"txt": sample.prompt.encode(), "json": dumps(sample.meta)}
+
+
+def decode_sample(key: str, members: Mapping[str, bytes]) -> Sample:
+    """The sample that ``encode_sample`` wrote. Raises ValueError that names what is missing or damaged."""
+    meta = json.loads(_member(key, members, "json"))
+    if not isinstance(meta.get("schema"), int) or meta["schema"] > SCHEMA:
+        raise ValueError(f"sample {key}: schema {meta.get('schema')!r} is newer than this version reads ({SCHEMA})")
+    images: dict[str, np.ndarray] = {}
+    for name in IMAGES:
+        held = [codec for codec in CODECS.values() if f"{name}.{codec.name}" in members]
+        if not held:
+            raise ValueError(f"sample {key}: member {name} is missing")
+        try:
+            image = held[0].decode(members[f"{name}.{held[0].name}"])
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ValueError(f"sample {key}: {name} does not decode: {error}") from None
+        # Grey comes back from a codec without grey as three equal channels.
+        grey = meta["channels"].get(name.removeprefix("clean_")) == 1
+        images[name] = np.ascontiguousarray(image[..., :1]) if grey and image.shape[2] == 3 else image
+    depth = depth_maps.decode_png(members["depth.png"]) if "depth.png" in members else None
+    return Sample(key, images, depth, _member(key, members, "txt").decode(), meta)
+
+
+def _member(key: str, members: Mapping[str, bytes], name: str) -> bytes:
+    if name not in members:
+        raise ValueError(f"sample {key}: member {name} is missing")
+    return members[name]
+
+
+class _Hashing:
+    """A binary file that hashes and counts what is written through it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.sha256, self.size = file, hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        self.size += len(data)
+        return self.file.write(data)
+
+    def tell(self) -> int:
+        return self.size
+
+
+@contextmanager
+def landing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under its name whole or not at all: unique temporary name, fsync, rename."""
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """A JSON file a person can read, landed by rename."""
+    with landing(path) as file:
+        file.write(json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False).encode() + b"\n")
+
+
+@dataclass
+class ShardFacts:
+    """What the receipt says of a written tar."""
+
+    sha256: str = ""
+    size: int = 0
+    offsets: dict[str, int] = field(default_factory=dict[str, int])
+
+
+def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> ShardFacts:
+    """Write (key, members) as a tar of which nothing but the members decides a byte: no times, owners or hosts."""
+    facts = ShardFacts()
+    with landing(path) as file:
+        hashing = _Hashing(file)
+        with tarfile.open(fileobj=hashing, mode="w", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
+            for key, members in samples:
+                facts.offsets[key] = hashing.size
+                for name, data in members.items():
+                    info = tarfile.TarInfo(f"{key}.{name}")
+                    info.size, info.mode, info.mtime = len(data), 0o644, 0
+                    tar.addfile(info, io.BytesIO(data))
+        facts.sha256, facts.size = hashing.sha256.hexdigest(), hashing.size
+    return facts
+
+
+def read_shard(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """(key, members) of a shard in order. Raises ValueError where the tar is damaged or cut short."""
+    key: str | None = None
+    members: dict[str, bytes] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for info in tar:
+                found, _, name = info.name.partition(".")
+                if key is not None and found != key:
+                    yield key, members
+                    members = {}
+                key = found
+                stream = tar.extractfile(info)
+                data = b"" if stream is None else stream.read()
+                if len(data) != info.size:
+                    raise ValueError(f"{path.name}: cut short in {info.name}")
+                members[name] = data
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ValueError(f"{path.name}: not a whole tar: {error}") from None
+    if key is not None:
+        yield key, members
+
+
+def read_samples(path: Path) -> Iterator[Sample]:
+    """The samples of a shard, decoded."""
+    for key, members in read_shard(path):
+        yield decode_sample(key, members)
+
+
+def shard_name(task: str, split: str, index: int) -> str:
+    """``vif-train-000000.tar``."""
+    return f"{task}-{split}-{index:06d}.tar"
+
+
+def receipt_path(shard: Path) -> Path:
+    """The receipt beside a shard."""
+    return shard.with_suffix(".json")

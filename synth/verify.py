@@ -1,0 +1,195 @@
+"""Verify a build: receipts, hashes, members, decode, the contract of every sample, and replay of its pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synth import execute
+from synth.builder import read_receipt
+from synth.chain import operator_class, physical_order
+from synth.render import degrade_pair
+from synth.shards import Sample, decode_sample, read_shard, receipt_path
+from synth.types import UserError
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class VerifyReport:
+    """``ok``: no problem found. ``replayed``: samples whose degraded pair was made again and compared."""
+
+    samples: int = 0
+    replayed: int = 0
+    problems: list[str] = field(default_factory=list[str])
+
+    @property
+    def ok(self) -> bool:
+        """No problem found."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``--json`` prints."""
+        return {"ok": self.ok, "samples": self.samples, "replayed": self.replayed, "problems": self.problems}
+
+
+def find_shards(paths: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """(shards, folders) of a command line of folders and tars. Raises UserError where there are none."""
+    found: list[Path] = []
+    folders: list[Path] = []
+    for text in paths:
+        path = Path(text)
+        if path.is_dir():
+            folders.append(path)
+            here = sorted(path.glob("*.tar"))
+            if not here and not (path / "dataset.json").exists():
+                raise UserError(f"{path}: no shards in this folder")
+            found += here
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"{path}: no such file or folder")
+    return found, folders
+
+
+def verify(
+    paths: Sequence[str],
+    *,
+    replay: bool = False,
+    workers: int = 1,
+    progress: Progress = lambda done, total: None,
+) -> VerifyReport:
+    """Check shards and folders of shards; with ``replay``, make every degraded image again from its sample alone."""
+    found, folders = find_shards(paths)
+    report = VerifyReport()
+    for folder in folders:
+        report.problems += check_folder(folder)
+    executor = "serial" if workers == 1 or len(found) == 1 else "processes"
+    results = execute.run(_shard_work, replay, found, workers=workers, executor=executor)
+    for done, (samples, replayed, problems) in enumerate(results, 1):
+        report.samples += samples
+        report.replayed += replayed
+        report.problems += problems
+        progress(done, len(found))
+    return report
+
+
+def check_folder(folder: Path) -> list[str]:
+    """Problems of a folder as a whole: not finished, shards missing, or more than the index knows."""
+    index = folder / "dataset.json"
+    if not index.is_file():
+        return [f"{folder}: no dataset.json: the build is not finished; run its command again"]
+    try:
+        data = read_receipt(index)
+    except UserError as error:
+        return [str(error)]
+    listed = {shard["shard"] for shard in data["shards"]}
+    there = {path.name for path in folder.glob("*.tar")}
+    problems = [f"{folder / name}: missing, though dataset.json lists it" for name in sorted(listed - there)]
+    return problems + [f"{folder / name}: not in dataset.json" for name in sorted(there - listed)]
+
+
+def _shard_work(replay: bool, path: Path) -> tuple[int, int, list[str]]:
+    problems = list(check_receipt(path))
+    samples = replayed = 0
+    keys: list[str] = []
+    try:
+        for key, members in read_shard(path):
+            samples += 1
+            keys.append(key)
+            try:
+                sample = decode_sample(key, members)
+                faults = list(check_sample(sample))
+                if replay and not faults:
+                    faults = list(check_replay(sample))
+                    replayed += 1
+            except (ValueError, KeyError, TypeError) as error:
+                faults = [str(error) if isinstance(error, ValueError) else f"sample {key}: json: {error!r}"]
+            problems += [f"{path.name}: {fault}" for fault in faults]
+    except ValueError as error:
+        problems.append(str(error))
+    return samples, replayed, problems + list(_check_keys(path, keys))
+
+
+def check_receipt(path: Path) -> Iterator[str]:
+    """Problems of a tar against its receipt: size and hash."""
+    receipt_at = receipt_path(path)
+    if not receipt_at.is_file():
+        yield f"{path.name}: no receipt beside it: the shard was not finished"
+        return
+    try:
+        receipt = read_receipt(receipt_at)
+    except UserError as error:
+        yield str(error)
+        return
+    size = path.stat().st_size
+    if size != receipt["bytes"]:
+        yield f"{path.name}: {size} bytes, its receipt says {receipt['bytes']}"
+        return
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != receipt["sha256"]:
+            yield f"{path.name}: its bytes are not those of its receipt (sha256 differs)"
+
+
+def _check_keys(path: Path, keys: Sequence[str]) -> Iterator[str]:
+    if not receipt_path(path).is_file():
+        return
+    try:
+        listed = list(json.loads(receipt_path(path).read_bytes())["offsets"])
+    except (ValueError, KeyError):
+        return
+    missing = sorted(set(listed) - set(keys))
+    if missing:
+        yield f"{path.name}: {len(missing)} of {len(listed)} samples are missing, the first is {missing[0]}"
+
+
+def check_sample(sample: Sample) -> Iterator[str]:
+    """Problems of a sample against the contract: sizes, steps, order, depth, prompt."""
+    meta, where = sample.meta, f"sample {sample.key}"
+    width, height = meta["crop"][2:]
+    for name, image in sample.images.items():
+        if image.shape[:2] != (height, width):
+            yield f"{where}: {name} is {image.shape[1]}x{image.shape[0]}, its crop {width}x{height}"
+    steps = sample.steps
+    if len(steps) != meta["n"]:
+        yield f"{where}: {len(steps)} steps, n is {meta['n']}"
+    names = [step.op for step in steps]
+    try:
+        if names != physical_order(names) or len(set(names)) != len(names):
+            yield f"{where}: steps are not in physical order: {', '.join(names)}"
+        needs = any(operator_class(name).needs_depth for name in names)
+    except UserError as error:
+        yield f"{where}: {error}"
+        return
+    if needs and sample.depth is None:
+        yield f"{where}: a step needs depth, and depth.png is missing"
+    elif sample.depth is not None and sample.depth.shape != (height, width):
+        yield f"{where}: depth is {sample.depth.shape[1]}x{sample.depth.shape[0]}, its crop {width}x{height}"
+    if not sample.prompt.strip():
+        yield f"{where}: the prompt is empty"
+    if any(not 0 <= i < len(steps) for i in meta["prompt"]["asked"]):
+        yield f"{where}: the prompt asks for a step that is not there: {meta['prompt']['asked']}"
+
+
+def replay_pair(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """The degraded pair, made again from the sample alone."""
+    images = sample.images
+    return degrade_pair(sample.meta["task"], images["clean_a"], images["clean_b"], sample.steps, sample.metres())
+
+
+def check_replay(sample: Sample) -> Iterator[str]:
+    """Problems of a sample's pixels: each degraded image must come out again bit for bit."""
+    remade: Mapping[str, np.ndarray] = dict(zip(("a", "b"), replay_pair(sample), strict=True))
+    for name, image in remade.items():
+        stored = sample.images[name]
+        if stored.shape != image.shape:
+            yield f"sample {sample.key}: {name} replays as {image.shape}, stored as {stored.shape}"
+        elif not np.array_equal(stored, image):
+            off = int((stored != image).any(axis=2).sum())
+            yield f"sample {sample.key}: {name} differs from its replay in {off} of {stored[..., 0].size} pixels"
