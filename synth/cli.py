@@ -1,0 +1,252 @@
+"""The command line ``synth``. Heavy imports happen inside the commands: ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from synth import console
+from synth.types import UserError
+
+app = typer.Typer(
+    name="synth",
+    help="Make degraded image-fusion data: clean pairs in, WebDataset shards out.",
+    epilog="Exit codes: 0 done, 1 done incompletely, 2 refused before work began. --debug shows tracebacks.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+TaskOption = Annotated[str, typer.Option("--task", help="vif, mef or mff.")]
+DataOption = Annotated[
+    list[str],
+    typer.Option(
+        "--data", metavar="NAME=DIR", help="A data set and its folder; repeat to merge. Without it: built-in scenes."
+    ),
+]
+NOption = Annotated[
+    str | None,
+    typer.Option("--n", metavar="N|LOW-HIGH", help="Degradations a pair: 3, or 1-3. [default: the recipe's]"),
+]
+RecipeOption = Annotated[
+    str | None, typer.Option("--recipe", help="A recipe's name or TOML file. [default: the task's]")
+]
+SetOption = Annotated[
+    list[str], typer.Option("--set", metavar="A.B=C", help="Change one value of the recipe; repeatable.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="The build's seed.")]
+SplitOption = Annotated[str, typer.Option("--split", help="train, val or test.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", help="Use this many pairs at most.")]
+FuserOption = Annotated[str, typer.Option("--fuser", help="What makes the ground truth: see synth list fusers.")]
+DepthOption = Annotated[str, typer.Option("--depth", help="Where depth comes from: see synth list depths.")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", help="Worker processes. [default: all cores]")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+@app.command("build")
+def build_command(
+    task: TaskOption,
+    data: DataOption = [],  # noqa: B006  (typer copies it)
+    out: Annotated[str | None, typer.Option("--out", help="Folder of the shards. [default: shards/TASK]")] = None,
+    n: NOption = None,
+    recipe: RecipeOption = None,
+    set_: SetOption = [],  # noqa: B006
+    seed: SeedOption = 0,
+    workers: WorkersOption = None,
+    split: SplitOption = "train",
+    limit: LimitOption = None,
+    variants: Annotated[int, typer.Option("--variants", help="Degraded versions of each pair.")] = 1,
+    shard_size: Annotated[int, typer.Option("--shard-size", help="Samples a shard.")] = 256,
+    fuser: FuserOption = "auto",
+    depth: DepthOption = "auto",
+    codec: Annotated[str, typer.Option("--codec", help="Lossless codec: webp, png or jxl.")] = "webp",
+    executor: Annotated[str, typer.Option("--executor", help="processes, ray or serial.")] = "processes",
+    partial: Annotated[
+        float, typer.Option("--partial", help="Share of samples whose prompt asks for a part of the steps only.")
+    ] = 0.0,
+    max_rejects: Annotated[
+        float, typer.Option("--max-rejects", help="Share of rejected samples that is accepted.")
+    ] = 0.01,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the build in --out.")] = False,
+    extend: Annotated[bool, typer.Option("--extend", help="Add variants to the finished build in --out.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve and count; write nothing.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Build shards of degraded / clean / ground-truth / prompt samples. The same command resumes a build."""
+    from synth.builder import check_report, plan_build, run_build
+    from synth.resolve import Options
+
+    options = Options(
+        task=task,
+        data=tuple(data),
+        out=out,
+        n=n,
+        recipe=recipe,
+        sets=tuple(set_),
+        seed=seed,
+        workers=workers,
+        split=split,
+        limit=limit,
+        variants=variants,
+        shard_size=shard_size,
+        fuser=fuser,
+        depth=depth,
+        codec=codec,
+        executor=executor,
+        partial=partial,
+        max_rejects=max_rejects,
+        overwrite=overwrite,
+        extend=extend,
+    )
+    build, found = plan_build(options)
+    for line in found.notes:
+        console.note(line)
+    counts = {"samples": build.sample_count, "shards": build.shard_count, "out": str(build.out), "digest": build.digest}
+    if dry_run:
+        _result({**counts, "settings": dict(build.settings)}, json_, f"would build {_counted(counts)}; nothing written")
+        return
+    with console.progress("build", "samples") as progress:
+        report = run_build(build, options, progress)
+    check_report(report, build, options)
+    counts = {**counts, "samples": report.samples, "shards": report.shards, "resumed": report.resumed}
+    rejected = f", {len(report.rejects)} rejected" if report.rejects else ""
+    kept = f" ({report.resumed} were there)" if report.resumed else ""
+    _result({**counts, "rejects": report.rejects}, json_, f"built {_counted(counts)}{kept}{rejected}")
+
+
+def _counted(counts: dict[str, Any]) -> str:
+    shards = "1 shard" if counts["shards"] == 1 else f"{counts['shards']} shards"
+    return f"{counts['samples']} samples in {shards} in {counts['out']}"
+
+
+def _result(data: dict[str, Any], as_json: bool, text: str) -> None:
+    typer.echo(json.dumps(data, ensure_ascii=False) if as_json else text)
+
+
+@app.command("preview")
+def preview_command(
+    shards: Annotated[
+        list[str] | None, typer.Argument(metavar="[DIR|SHARD...]", help="Draw samples of these builds instead.")
+    ] = None,
+    task: Annotated[str | None, typer.Option("--task", help="vif, mef or mff; not with shards.")] = None,
+    data: DataOption = [],  # noqa: B006
+    out: Annotated[
+        str | None, typer.Option("--out", help="The sheet; a page lies beside it. [default: preview-TASK.png]")
+    ] = None,
+    n: NOption = None,
+    recipe: RecipeOption = None,
+    set_: SetOption = [],  # noqa: B006
+    seed: SeedOption = 0,
+    split: SplitOption = "train",
+    samples: Annotated[int, typer.Option("--samples", help="Rows of the sheet.")] = 6,
+    op: Annotated[
+        str | None, typer.Option("--op", help="These operators at five severities instead, or 'all'.")
+    ] = None,
+    fuser: FuserOption = "auto",
+    depth: DepthOption = "auto",
+    json_: JsonOption = False,
+) -> None:
+    """Draw a contact sheet, PNG and self-contained HTML: samples with prompts, or operators at five severities."""
+    from synth.preview import preview, preview_shards
+    from synth.resolve import Options
+
+    if shards:
+        picture, page = preview_shards(shards, out or "preview.png", samples)
+        _result({"png": str(picture), "html": str(page)}, json_, f"wrote {picture} and {page}")
+        return
+    if task is None:
+        raise UserError("preview needs --task vif, mef or mff, or folders of shards")
+    options = Options(
+        task=task,
+        data=tuple(data),
+        n=n,
+        recipe=recipe,
+        sets=tuple(set_),
+        seed=seed,
+        split=split,
+        fuser=fuser,
+        depth=depth,
+    )
+    picture, page = preview(options, out or f"preview-{task}.png", samples, op)
+    _result({"png": str(picture), "html": str(page)}, json_, f"wrote {picture} and {page}")
+
+
+@app.command("degrade")
+def degrade_command(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    op: Annotated[str, typer.Option("--op", help="Operators, as haze,gaussian_noise; applied in physical order.")],
+    out: Annotated[str, typer.Option("--out", help="Folder of the degraded images (PNG).")],
+    severity: Annotated[float | None, typer.Option("--severity", help="0 mild to 1 strong. [default: drawn]")] = None,
+    seed: SeedOption = 0,
+    depth: DepthOption = "auto",
+    modality: Annotated[str, typer.Option("--modality", help="visible or infrared.")] = "visible",
+    json_: JsonOption = False,
+) -> None:
+    """Degrade single images."""
+    from synth.preview import degrade_files
+
+    written = degrade_files(images, op, out, severity=severity, seed=seed, depth=depth, modality=modality)
+    _result({"written": written}, json_, "\n".join(f"wrote {path}" for path in written))
+
+
+@app.command("inspect")
+def inspect_command(
+    paths: Annotated[list[str], typer.Argument(metavar="DIR|SHARD...", help="Folders of shards, or shards.")],
+    examples: Annotated[int, typer.Option("--examples", help="Samples to show.")] = 3,
+    json_: JsonOption = False,
+) -> None:
+    """Count what a build holds: operators, combinations, severities, sizes, prompts, a few samples."""
+    from synth.inspection import describe, inspect
+
+    report = inspect(paths, examples)
+    _result(report, json_, describe(report))
+
+
+@app.command("verify")
+def verify_command(
+    paths: Annotated[list[str], typer.Argument(metavar="DIR|SHARD...", help="Folders of shards, or shards.")],
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Make every degraded image again and compare bit for bit.")
+    ] = False,
+    workers: WorkersOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Check receipts, hashes, members and pixels; exit code 1 where there is a problem."""
+    import os
+
+    from synth.verify import verify
+
+    with console.progress("verify", "shards") as progress:
+        report = verify(paths, replay=replay, workers=workers or os.cpu_count() or 1, progress=progress)
+    verdict = "ok" if report.ok else f"{len(report.problems)} problems"
+    lines = [f"problem: {line}" for line in report.problems]
+    lines.append(f"{verdict}: {report.samples} samples, {report.replayed} replayed")
+    _result(report.to_json(), json_, "\n".join(lines))
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command("list")
+def list_command(
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="operators, datasets, fusers, depths, codecs, prompts or recipes.")
+    ],
+    json_: JsonOption = False,
+) -> None:
+    """List what there is to choose from."""
+    from synth.listing import listing
+
+    entries = listing(kind)
+    width = max((len(name) for name in entries), default=0)
+    _result(entries, json_, "\n".join(f"{name:<{width}}  {text}" for name, text in entries.items()))
+
+
+def main() -> None:
+    """The console script."""
+    console.run_app(app, "synth")
+
+
+if __name__ == "__main__":
+    main()

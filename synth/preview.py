@@ -1,0 +1,159 @@
+"""What ``synth preview`` and ``synth degrade`` do: contact sheets of a build before it is made, and single images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from synth import depth as depth_maps
+from synth import gallery
+from synth.builder import plan_build
+from synth.chain import degrade, operator_class, physical_order
+from synth.codecs import CODECS
+from synth.depth import parse_depth
+from synth.operators import OPERATORS
+from synth.pairs import read_image
+from synth.render import Prepared, Spec, prepare, render
+from synth.resolve import Options
+from synth.seeds import seed_of
+from synth.shards import landing, read_samples
+from synth.types import MODALITIES, BadPair, UserError, WorkIncomplete, unknown
+from synth.verify import find_shards
+
+SEVERITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
+FAR = 200.0
+"""Metres: the far end of an estimated depth where no build draws it."""
+
+
+def preview(options: Options, out: str, samples: int, op: str | None) -> tuple[Path, Path]:
+    """Draw the first samples of a build, or operators at five severities on its first pair; (PNG, HTML) paths."""
+    _check_sheet(out, samples)
+    build, _ = plan_build(options)
+    names = _operator_names(op) if op is not None else None
+    order = build.order(0)
+    rows: list[gallery.Row] = []
+    refused = ""
+    for index, ref in enumerate(order):
+        if len(rows) >= samples:
+            break
+        try:
+            prepared = prepare(build.spec, ref)
+            if names is not None:
+                rows = [row for name in names for row in operator_rows(build.spec, prepared, name, options.seed)]
+                break
+            rows.append(gallery.sample_row(render(build.spec, prepared, 0, f"{index:09d}")))
+        except BadPair as error:
+            refused = f"{ref.name}: {error}"
+    if not rows:
+        raise WorkIncomplete(f"no usable pair: {refused}")
+    return _write_sheet(out, f"{options.task}: {len(rows)} rows, seed {options.seed}", rows)
+
+
+def preview_shards(paths: Sequence[str], out: str, samples: int) -> tuple[Path, Path]:
+    """Draw ``samples`` samples of finished shards, as many of each shard; (PNG, HTML) paths."""
+    _check_sheet(out, samples)
+    shards, _ = find_shards(paths)
+    rows: list[gallery.Row] = []
+    try:
+        for i, shard in enumerate(shards[:samples]):
+            share = samples * (i + 1) // min(len(shards), samples) - len(rows)
+            rows += [gallery.sample_row(sample) for sample in islice(read_samples(shard), share)]
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{error}; see synth verify") from None
+    return _write_sheet(out, f"{len(rows)} samples of {', '.join(paths)}", rows)
+
+
+def _check_sheet(out: str, samples: int) -> None:
+    if samples < 1:
+        raise UserError(f"--samples {samples}: must be at least 1")
+    if Path(out).suffix.lower() not in ("", ".png", ".html"):
+        raise UserError(f"--out {out}: must end in .png")
+
+
+def _write_sheet(out: str, title: str, rows: Sequence[gallery.Row]) -> tuple[Path, Path]:
+    try:
+        return gallery.write(Path(out), title, rows)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
+
+
+def _operator_names(op: str) -> list[str]:
+    return list(OPERATORS) if op == "all" else physical_order(part.strip() for part in op.split(","))
+
+
+def operator_rows(spec: Spec, prepared: Prepared, name: str, seed: int) -> list[gallery.Row]:
+    """A row for each image that an operator can act on: clean, then the five severities with all other draws fixed."""
+    cls = operator_class(name)
+    metres = depth_maps.dequantise(prepared.depth(spec)) if cls.needs_depth else None
+    rows: list[gallery.Row] = []
+    for image, modality in MODALITIES[spec.task].items():
+        if modality not in cls.modalities or (rows and modality == "visible"):
+            continue
+        clean = prepared.pair.a if image == "a" else prepared.pair.b
+        cells = [("clean", clean)]
+        for severity in SEVERITIES:
+            made = degrade(clean, name, severity=severity, seed=seed, depth=metres, modality=modality)
+            cells.append((f"{name} {severity:g}", made))
+        rows.append(gallery.Row(tuple(cells), (f"{name} ({cls.stage}), {modality}, {prepared.ref.name}",)))
+    return rows
+
+
+def degrade_files(
+    images: Sequence[str], op: str, out: str, *, severity: float | None, seed: int, depth: str, modality: str
+) -> list[str]:
+    """Degrade image files into ``out`` as PNG, one seed a file name. The paths written.
+
+    Raises UserError before anything is written, WorkIncomplete where some files could not be used.
+    """
+    names = _operator_names(op)
+    if modality not in ("visible", "infrared"):
+        raise unknown("modality", modality, ("visible", "infrared"))
+    if severity is not None and not 0 <= severity <= 1:
+        raise UserError(f"--severity {severity:g}: must be in [0, 1]")
+    paths = [Path(image) for image in images]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise UserError(f"{missing[0]}: no such file")
+    stems = [path.stem for path in paths]
+    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
+    if twice is not None:
+        raise UserError(f"two images are named {twice}: their results would overwrite each other")
+    wanted = [name for name in names if modality not in OPERATORS[name].modalities]
+    if wanted:
+        raise UserError(f"{wanted[0]} does not act on {modality} images")
+    source = parse_depth(depth, has_true=False)
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
+    written: list[str] = []
+    refused: list[str] = []
+    for path in paths:
+        try:
+            image, _ = read_image(str(path))
+            metres = None
+            if any(OPERATORS[name].needs_depth for name in names):
+                metres = source.estimate(path.stem, image, None, FAR)
+            made = degrade(
+                *(image, names), severity=severity, seed=seed_of(seed, path.stem), depth=metres, modality=modality
+            )
+        except BadPair as error:
+            refused.append(str(error))
+            continue
+        _write_png(folder / f"{path.stem}.png", made)
+        written.append(str(folder / f"{path.stem}.png"))
+    if refused:
+        raise WorkIncomplete(f"{len(refused)} of {len(paths)} images could not be used: {refused[0]}")
+    return written
+
+
+def _write_png(path: Path, image: np.ndarray) -> None:
+    try:
+        with landing(path) as file:
+            file.write(CODECS["png"].encode(image))
+    except OSError as error:
+        raise WorkIncomplete(f"{path}: cannot be written: {error.strerror}") from None

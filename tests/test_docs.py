@@ -1,0 +1,81 @@
+"""The generated documents are what the code says now, and the README's commands exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from synth.operators import OPERATORS
+
+
+@pytest.fixture
+def generate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import generate  # pyright: ignore[reportMissingImports]
+
+    yield generate
+    sys.modules.pop("generate", None)
+
+
+def test_generated_pages_are_fresh(generate: Any) -> None:
+    assert generate.stale() == []
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_every_operator_is_documented(name: str) -> None:
+    assert f"## `{name}`" in (ROOT / "docs/operators.md").read_text()
+
+
+def fenced(page: Path) -> list[str]:
+    """The command lines of a page's shell blocks, continued lines joined, comments dropped."""
+    blocks = re.findall(r"```(?:sh|bash|console)\n(.*?)```", page.read_text(), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in (raw.split(" #")[0].strip() for raw in lines) if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_command_that_a_page_shows_exists(page: str) -> None:
+    """Each ``synth`` line parses with its options; each ``make`` target is in the Makefile."""
+    from typer.main import get_command
+
+    from synth.cli import app
+
+    command = get_command(app)
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    shown = fenced(ROOT / page)
+    assert shown
+    for line in shown:
+        words = shlex.split(line)
+        if words[0] == "make":
+            assert words[1] in targets, line
+        elif words[0] == "synth":
+            sub = command.commands[words[1]]  # type: ignore[attr-defined]
+            sub.make_context(words[1], words[2:])
+        else:
+            assert words[0] in ("git", "cd", "pip", "pytest", "python"), line
+
+
+def test_every_relative_link_of_the_pages_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if "://" not in link:
+                assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_changelog_has_this_version() -> None:
+    from synth import __version__
+
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_no_page_or_source_names_a_machine() -> None:
+    for path in [*(ROOT / "synth").rglob("*.py"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]:
+        assert not re.search(r"/(root|tmp|home/\w+)/", path.read_text()), path
