@@ -104,29 +104,27 @@ def metric_from_inverse(inverse: Metres, far: float, reach: float = 60.0) -> Met
 
 
 def sky_mask(image: Picture) -> Bool[np.ndarray, "h w"]:
-    """Where the picture is sky: smooth, joined to the top border, and bright by day or near black at night.
+    """Where the picture is sky: smooth, joined to the top border, bright by day, faintly glowing at night.
 
-    Conservative: a wall of sky colour is the worse mistake, so a region counts only where it is flat against the
-    noise, is much brighter than the ground (or almost black, in the upper part), and meets a good part of the border.
+    Conservative: a wall taken for sky is the worse mistake. A region counts only where it is flat against the noise,
+    not reddish, meets a good part of the border, and outshines the ground: clearly by day; at night, where black
+    trees and unlit walls are as smooth, by its glow.
     """
     height, width = image.shape[:2]
     small = _shrunk(image)
-    rows, cols = small.shape[:2]
-    y = color.luma(small)
-    smooth = cv2.GaussianBlur(y, (0, 0), 1.5)
-    slope = np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8))
+    y = cv2.GaussianBlur(color.luma(small), (0, 0), 1.5)
+    slope = np.hypot(cv2.Sobel(y, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(y, cv2.CV_32F, 0, 1, scale=1 / 8))
     rough = cv2.boxFilter(slope, -1, (7, 7))
-    ground = y[rows // 2 :]
-    bright = smooth >= max(0.45, float(np.percentile(ground, 80)) + 0.02)
+    ground = y[y.shape[0] // 2 :]
+    day = (y >= max(0.45, float(np.percentile(ground, 80)) + 0.02)) & (rough < 0.012)
+    night = (y <= 0.3) & (y >= 1.2 * float(np.median(ground)) + 0.02) & (rough < 0.004) & (float(y.mean()) < 0.25)
+    # Blown sky between leaves is rough, and nothing else in the upper half is that white over that much of it.
+    day |= (y >= 0.92) & (rough < 0.03) & (np.arange(y.shape[0])[:, None] < 0.5 * y.shape[0])
     if small.shape[2] == 3:
-        # Sky is blue, grey or white; facades and leaves lean to red or green.
-        blur = cv2.GaussianBlur(small, (0, 0), 1.5)
-        bright &= (blur[..., 2] >= blur[..., 0] - 0.06) & (blur[..., 2] >= blur[..., 1] - 0.06)
-    upper = np.arange(rows)[:, None] < 0.5 * rows
-    night = (smooth <= 0.12) & (rough < 0.0035) & upper & (float(y.mean()) < 0.35)
-    mask = np.zeros((rows, cols), bool)
-    for candidate in (bright & (rough < 0.012), night):
-        mask |= _joined_to_top(candidate)
+        # Sky is blue, grey or white; facades, lit ground and leaves lean to red or green.
+        blue = cv2.GaussianBlur(small[..., 2] - small[..., :2].max(axis=2), (0, 0), 1.5)
+        day, night = day & (blue >= -0.06), night & (blue >= -0.01)
+    mask = _joined_to_top(day) | _joined_to_top(night)
     if not mask.any():
         return np.zeros((height, width), bool)
     # The window of `rough` keeps off the edges by three pixels: grow back, then snap to the picture's own edge.
@@ -150,7 +148,7 @@ def prior(image: Picture, far: float = 150.0) -> Metres:
     """Metres along the ray guessed from one picture, without weights: coarse, near at the bottom, far at the horizon.
 
     Below the horizon a ground plane under a camera 1.6 m up, z = 1.6 f/(y − y₀); above it things that stand on that
-    ground, nearer the higher they reach (z = 14 f/(y₀ − y), between 30 m and ``far``); haze and distance lift the
+    ground, nearer the higher they reach (z = 20 f/(y₀ − y), between 45 m and ``far``); haze and distance lift the
     darkest channel and take the local contrast (He et al., CVPR 2009), so bright, flat parts move back and dark,
     textured ones forward. A guided filter (He et al., TPAMI 2013) lays log z along the picture's edges, which gives
     an object about the depth of its surroundings at its foot. Sky by ``sky_mask``.
@@ -178,7 +176,7 @@ def _layout(rows: int, cols: int, horizon: float, far: float) -> np.ndarray:
     f = cols / 2 / math.tan(math.radians(FOV) / 2)
     below = (np.arange(rows) + 0.5) - horizon * rows
     ground = 1.6 * f / np.maximum(below, 1.6 * f / far)
-    standing = np.clip(14 * f / np.maximum(-below, 1e-3), min(30.0, far), far)
+    standing = np.clip(20 * f / np.maximum(-below, 1e-3), min(45.0, far), far)
     return np.repeat(np.where(below > 0, ground, standing)[:, None], cols, axis=1)
 
 
@@ -311,21 +309,32 @@ class DepthSource:
             return Maps(self.folder).read(key, height, width)
         z = metric_from_inverse(Maps(self.folder, relative=True).read(key, height, width), far)
         metres = ray_length(z)
-        # What looks like sky is sky only where the map too says that it is far.
-        metres[sky_mask(image) & (z > 0.3 * far)] = np.inf
+        metres[_confirmed(sky_mask(image), z, far / 30)] = np.inf
         return metres
+
+
+def _confirmed(sky: np.ndarray, z: np.ndarray, least: float) -> np.ndarray:
+    """The whole sky regions whose median depth is beyond ``least``: a map may be wrong at a spot of sky, not at most.
+
+    far/30 is the farther half of a relative map's range at a reach of 60; cutting by pixel would leave a hard edge.
+    """
+    count, labels = cv2.connectedComponents(sky.astype(np.uint8), connectivity=4)
+    kept = np.zeros(count, bool)
+    for i in range(1, count):
+        kept[i] = np.median(np.nan_to_num(z[labels == i], nan=0.0)) > least
+    return kept[labels]
 
 
 def parse_depth(text: str, has_true: bool) -> DepthSource:
     """``--depth auto|true|prior|maps=DIR|inverse=DIR``; auto is true where the data set brings its own, else prior."""
     name, equals, folder = text.partition("=")
-    if name == "auto" and not equals:
-        return DepthSource("true" if has_true else "prior")
-    if name not in DEPTHS:
+    if name not in ("auto", *DEPTHS):
         raise unknown("depth", name, ["auto", *DEPTHS])
-    if name in ("true", "prior"):
+    if name in ("auto", "true", "prior"):
         if equals:
             raise UserError(f"--depth {text}: {name} takes no folder")
+        if name == "auto":
+            return DepthSource("true" if has_true else "prior")
         if name == "true" and not has_true:
             raise UserError(
                 "--depth true: this data set has no depth of its own; allowed: prior, maps=DIR, inverse=DIR"

@@ -8,7 +8,6 @@ from jaxtyping import Float32
 
 from synth import color
 
-
 EXPOSED = 0.3
 """Width of well-exposedness. The paper's 0.2 suits a stack; two frames far apart need the wider one (MEF-SSIM)."""
 

@@ -13,13 +13,13 @@ from synth import color
 
 Plane = Float32[np.ndarray, "h w"]
 
-WINDOWS = ((1.2, 1.0), (4.8, 0.3))
+WINDOWS = ((1.2, 1.0), (6.0, 0.5))
 """Sigma in pixels and weight of the windows: the small one places the boundary, the wide one decides flat regions."""
 
 ISLAND = 0.001
 """Share of the picture: a smaller region of the decision map takes its surroundings' side."""
 
-SOFTNESS = 1.0
+SOFTNESS = 1.2
 """Sigma in pixels of the seam."""
 
 

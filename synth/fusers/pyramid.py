@@ -21,7 +21,7 @@ class PyramidFuser:
     """Saliency-weighted Laplacian pyramid (VIF), exposure fusion (MEF), focus selection with consistency (MFF)."""
 
     def __call__(
-        self, a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "h w d"], task: Task
+        self, a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "h_b w_b d"], task: Task
     ) -> UInt8[np.ndarray, "h w e"]:
         """The fused image: (h, w, 3) where one of the two is in colour, else (h, w, 1)."""
         if a.shape[:2] != b.shape[:2]:
