@@ -83,7 +83,7 @@ a is the {ROLES[task]["a"]} image, b the {ROLES[task]["b"]} one.
 | `a.{codec}`, `b.{codec}` | the degraded pair |
 | `clean_a.{codec}`, `clean_b.{codec}` | the same crop, not degraded |
 | `gt.{codec}` | ground truth, fused from the clean pair or the data set's own |
-| `depth.png` | where a step used depth: 16 bit, 1/64 m, 65535 sky, 0 invalid |
+| `depth.png` | the depth that the steps used: 16 bit, 1/64 m, 65535 sky, 0 invalid (everywhere, where none did) |
 | `txt` | the prompt |
 | `json` | sources, crop, every step with its parameters and seed, fuser, depth |
 

@@ -30,7 +30,7 @@ TEMPORARY = ".tmp-"
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample, decoded. images: uint8 ``(h, w, c)`` by member name; depth: uint16 as stored, or None."""
+    """One sample, decoded. images: uint8 ``(h, w, c)`` by member name; depth: uint16 as stored, None where no step used it."""
 
     key: str
     images: Mapping[str, np.ndarray]
@@ -56,8 +56,9 @@ def dumps(data: Any) -> bytes:
 def encode_sample(sample: Sample, codec: Codec) -> dict[str, bytes]:
     """Member name -> bytes, in the order of the tar."""
     members = {f"{name}.{codec.name}": codec.encode(sample.images[name]) for name in IMAGES}
-    if sample.depth is not None:
-        members["depth.png"] = depth_maps.encode_png(sample.depth)
+    # Every sample has the same members, or `datasets` refuses the shard: all invalid where no step used depth.
+    depth = np.zeros(sample.images["gt"].shape[:2], np.uint16) if sample.depth is None else sample.depth
+    members["depth.png"] = depth_maps.encode_png(depth)
     return members | {"txt": sample.prompt.encode(), "json": dumps(sample.meta)}
 
 
@@ -78,7 +79,7 @@ def decode_sample(key: str, members: Mapping[str, bytes]) -> Sample:
         # Grey comes back from a codec without grey as three equal channels.
         grey = meta["channels"].get(name.removeprefix("clean_")) == 1
         images[name] = np.ascontiguousarray(image[..., :1]) if grey and image.shape[2] == 3 else image
-    depth = depth_maps.decode_png(members["depth.png"]) if "depth.png" in members else None
+    depth = None if meta.get("depth") is None else depth_maps.decode_png(_member(key, members, "depth.png"))
     return Sample(key, images, depth, _member(key, members, "txt").decode(), meta)
 
 

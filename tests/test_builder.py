@@ -230,3 +230,21 @@ def test_datasets_streams_the_card_and_the_index_agree(tmp_path: Path, msrs: Pat
     assert card.startswith("---\nlicense: other\n") and index["digest"] in card
     assert "Tang, Yuan" in card and 'path: "vif-train-*.tar"' in card
     assert index["samples"] == 6 == sum(shard["samples"] for shard in index["shards"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_ray_gives_the_same_bytes(tmp_path: Path, msrs: Path) -> None:
+    pytest.importorskip("ray", reason="needs the extra clearfuse[ray]")
+    make(tmp_path / "serial", msrs)
+    make(tmp_path / "ray", msrs, executor="ray", workers=2)
+    assert folder_bytes(tmp_path / "ray") == folder_bytes(tmp_path / "serial")
+
+
+def test_a_missing_ray_names_its_pip_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"pip install 'clearfuse\[ray\]'"):
+        build("vif", out=str(tmp_path / "o"), executor="ray")
+    assert not (tmp_path / "o").exists()

@@ -30,7 +30,11 @@ def sample(key: str = "000000003") -> Sample:
     }
     depth = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
     return Sample(
-        key, images, depth, "Clear the haze.", {"schema": 1, "channels": {"a": 3, "b": 1, "gt": 3}, "steps": []}
+        key,
+        images,
+        depth,
+        "Clear the haze.",
+        {"schema": 1, "channels": {"a": 3, "b": 1, "gt": 3}, "depth": {"name": "true"}, "steps": []},
     )
 
 
@@ -150,3 +154,14 @@ def test_a_missing_extra_names_its_pip_line() -> None:
     else:
         image = textured(5)
         assert np.array_equal(CODECS["jxl"].decode(CODECS["jxl"].encode(image)), image)
+
+
+def test_a_sample_without_depth_has_the_same_members() -> None:
+    from dataclasses import replace
+
+    with_depth = sample()
+    without = replace(with_depth, depth=None, meta={**with_depth.meta, "depth": None})
+    members = encode_sample(without, CODECS["webp"])
+    assert list(members) == list(encode_sample(with_depth, CODECS["webp"]))
+    assert len(members["depth.png"]) < 1000
+    assert decode_sample("000000003", members).depth is None
