@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +14,10 @@ from synth import codecs, execute, shards
 from synth.card import write_card, write_dataset
 from synth.render import Spec, prepare, render
 from synth.resolve import Options, Resolved, resolve
+from synth.resume import alone, clear, done_shards, make_folder, read_receipt, remove_temporary
 from synth.seeds import seed_of
-from synth.shards import TEMPORARY, receipt_path, shard_name
-from synth.types import SCHEMA, BadPair, PairRef, Task, UserError, WorkIncomplete, check_schema, unknown
+from synth.shards import receipt_path, shard_name
+from synth.types import SCHEMA, BadPair, PairRef, Task, UserError, WorkIncomplete, unknown
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -116,12 +114,12 @@ def plan_build(options: Options) -> tuple[Build, Resolved]:
 
 def run_build(build: Build, options: Options, progress: Progress) -> BuildReport:
     """Render what is not yet done, then write ``dataset.json`` and the card. Bytes depend on the build alone."""
-    _make_folder(build.out)
-    with _alone(build.out):
+    make_folder(build.out)
+    with alone(build.out):
         if options.overwrite:
-            _clear(build.out)
-        done = _done(build, extend=options.extend)
-        _remove_temporary(build.out)
+            clear(build.out)
+        remove_temporary(build.out)
+        done = done_shards(build, extend=options.extend)
         report = BuildReport(str(build.out), resumed=len(done))
         pending = [s for s in range(build.shard_count) if s not in done]
         count = sum(len(build.samples(s)) for s in done)
@@ -136,8 +134,7 @@ def run_build(build: Build, options: Options, progress: Progress) -> BuildReport
             report.samples = sum(r["samples"] for r in receipts)
             report.shards = len(receipts)
             report.rejects = [reject for r in receipts for reject in r["rejects"]]
-            write_dataset(build, receipts)
-            write_card(build, receipts)
+            _finish(build, receipts)
     return report
 
 
@@ -150,17 +147,36 @@ def build(
     anything is written, and WorkIncomplete where shards failed or rejects exceed ``max_rejects``; what was finished
     stays, and the same call goes on.
     """
-    try:
-        chosen = Options(task, **{k: tuple(v) if k in ("data", "sets") else v for k, v in options.items()})
-    except TypeError:
-        known = [field.name for field in dataclasses.fields(Options)]
-        raise unknown("option", next(name for name in options if name not in known), known) from None
+    chosen = as_options(task, options)
     planned, found = plan_build(chosen)
     for note in found.notes:
         say(note)
     report = run_build(planned, chosen, progress)
     check_report(report, planned, chosen)
     return report
+
+
+def as_options(task: Task, options: Mapping[str, Any]) -> Options:
+    """Options from a caller's keywords, with the types that the command line gives: a wrong one is named."""
+    known = {field.name: field for field in dataclasses.fields(Options)}
+    for name in options:
+        if name not in known:
+            raise unknown("option", name, known)
+    values: dict[str, Any] = {}
+    for name, value in options.items():
+        if name in ("data", "sets"):
+            values[name] = (value,) if isinstance(value, str) else tuple(value or ())
+        elif name in ("out", "n", "recipe"):
+            values[name] = None if value is None else str(value)
+        else:
+            default = known[name].default
+            kinds = (
+                (int, type(None)) if default is None else (int, float) if isinstance(default, float) else type(default)
+            )
+            if not isinstance(value, kinds) or (isinstance(value, bool) and not isinstance(default, bool)):
+                raise UserError(f"{name} = {value!r}: must be like {1 if default is None else default!r}")
+            values[name] = value
+    return Options(task, **values)
 
 
 def check_report(report: BuildReport, build: Build, options: Options) -> None:
@@ -178,6 +194,22 @@ def check_report(report: BuildReport, build: Build, options: Options) -> None:
             f"{rejected} of {build.sample_count} samples rejected, over --max-rejects {options.max_rejects:g}: "
             f"{first['dataset']}/{first['pair']}: {first['reason']}; all are in {report.out}/*.json"
         )
+
+
+def _finish(build: Build, receipts: Sequence[Mapping[str, Any]]) -> None:
+    """The index, then the card; a finished build is left as it is, so that an edited card stays."""
+    index = build.out / "dataset.json"
+    before = index.read_bytes() if index.is_file() else None
+    try:
+        write_dataset(build, receipts)
+        if index.read_bytes() != before or not (build.out / "README.md").exists():
+            write_card(build, receipts)
+    except OSError as error:
+        raise _unwritten(index, error) from None
+
+
+def _unwritten(path: Path, error: OSError) -> WorkIncomplete:
+    return WorkIncomplete(f"{path}: cannot be written: {error.strerror or error}; run the same command to go on")
 
 
 def _render(build: Build, pending: Sequence[int], options: Options) -> Iterator[tuple[int, int, str | None]]:
@@ -245,13 +277,16 @@ def _write(build: Build, shard: int, rendered: Iterator[Rendered]) -> str | None
     path = build.path(shard)
     try:
         facts = shards.write_shard(path, members())
+        shards.write_json(receipt_path(path), _receipt(build, path, facts, rejects))
     except _Failed:
         return failures[0]
     except OSError as error:
-        raise WorkIncomplete(
-            f"{path}: cannot be written: {error.strerror or error}; run the same command to go on"
-        ) from None
-    receipt = {
+        raise _unwritten(path, error) from None
+    return None
+
+
+def _receipt(build: Build, path: Path, facts: shards.ShardFacts, rejects: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
         "schema": SCHEMA,
         "shard": path.name,
         "sha256": facts.sha256,
@@ -262,106 +297,3 @@ def _write(build: Build, shard: int, rendered: Iterator[Rendered]) -> str | None
         "digest": build.digest,
         "settings": dict(build.settings),
     }
-    shards.write_json(receipt_path(path), receipt)
-    return None
-
-
-def read_receipt(path: Path) -> dict[str, Any]:
-    """A receipt, checked. Raises UserError where it is damaged or newer than this version."""
-    try:
-        receipt = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: receipt cannot be read: {error}; remove it and its tar to render the shard again"
-        ) from None
-    check_schema(receipt.get("schema"), str(path))
-    return receipt
-
-
-def difference(old: Any, new: Any, at: str = "") -> Iterator[str]:
-    """The settings in which two builds differ, a line each: ``seed was 0, is 1``."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *(k for k in new if k not in old)]:
-            yield from difference(old.get(key), new.get(key), f"{at}.{key}" if at else str(key))
-    elif old != new:
-        yield f"{at} was {_short(old)}, is {_short(new)}"
-
-
-def _short(value: Any) -> str:
-    text = "not set" if value is None else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _done(build: Build, *, extend: bool) -> set[int]:
-    """The shards that are there with this build's digest. Another digest, or another build's files, is an error."""
-    done: set[int] = set()
-    for path in sorted(build.out.glob("*-*-??????.json")):
-        receipt = read_receipt(path)
-        if receipt["digest"] != build.digest:
-            changes = list(difference(receipt["settings"], dict(build.settings)))
-            more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
-            raise UserError(
-                f"{build.out} holds another build: {changes[0] if changes else 'digest'}{more}; "
-                "use the same settings, another --out, or --overwrite"
-            )
-        shard = int(path.stem.rpartition("-")[2])
-        if shard >= build.shard_count:
-            raise UserError(f"{build.out} holds more variants than --variants {build.variants}: use another --out")
-        if path.with_suffix(".tar").is_file():
-            done.add(shard)
-    _check_finished(build, extend)
-    return done
-
-
-def _check_finished(build: Build, extend: bool) -> None:
-    """A finished build grows by --extend alone; a README of somebody else's is not written over."""
-    dataset = build.out / "dataset.json"
-    if dataset.is_file():
-        held = read_receipt(dataset).get("variants")
-        if held != build.variants and not extend:
-            raise UserError(
-                f"{build.out} is finished with --variants {held}, not {build.variants}: add --extend to add variants"
-            )
-    elif (build.out / "README.md").exists():
-        raise UserError(f"{build.out} holds a README.md that is no build's: choose an empty folder for --out")
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / f"{TEMPORARY}{os.getpid()}-probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """One build a folder at a time; the lock is the folder's own and ends with the process, however it ends."""
-    handle = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another build is writing to {out}: wait for it, or use another --out") from None
-        yield
-    finally:
-        os.close(handle)
-
-
-def _remove_temporary(out: Path) -> None:
-    """What a killed build left behind."""
-    for path in out.glob(f"{TEMPORARY}*"):
-        path.unlink(missing_ok=True)
-
-
-def _clear(out: Path) -> None:
-    """Remove a build's own files, receipts first, so that a kill in between leaves no shard that looks done."""
-    receipts = list(out.glob("*-*-??????.json"))
-    ours = bool(receipts) or (out / "dataset.json").is_file()
-    for path in receipts:
-        path.unlink()
-        path.with_suffix(".tar").unlink(missing_ok=True)
-    for name in ("dataset.json", "README.md") if ours else ():
-        (out / name).unlink(missing_ok=True)

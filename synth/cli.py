@@ -110,11 +110,14 @@ def build_command(
         return
     with console.progress("build", "samples") as progress:
         report = run_build(build, options, progress)
-    check_report(report, build, options)
     counts = {**counts, "samples": report.samples, "shards": report.shards, "resumed": report.resumed}
+    if json_:
+        _result({**counts, "rejects": report.rejects, "failed": report.failed}, True, "")
+    check_report(report, build, options)
     rejected = f", {len(report.rejects)} rejected" if report.rejects else ""
     kept = f" ({report.resumed} were there)" if report.resumed else ""
-    _result({**counts, "rejects": report.rejects}, json_, f"built {_counted(counts)}{kept}{rejected}")
+    if not json_:
+        _result({}, False, f"built {_counted(counts)}{kept}{rejected}")
 
 
 def _counted(counts: dict[str, Any]) -> str:
@@ -219,6 +222,8 @@ def verify_command(
 
     from synth.verify import verify
 
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers {workers}: must be at least 1")
     with console.progress("verify", "shards") as progress:
         report = verify(paths, replay=replay, workers=workers or os.cpu_count() or 1, progress=progress)
     verdict = "ok" if report.ok else f"{len(report.problems)} problems"

@@ -12,6 +12,9 @@ import typer
 
 from synth.types import UserError, WorkIncomplete
 
+INTERRUPTED = 130
+"""What the parser returns for Ctrl-C; to the user it is work done incompletely, 1."""
+
 
 def run_app(app: typer.Typer, name: str) -> NoReturn:
     """Run a command line: 0 done, 2 refused before work began, 1 done incompletely; a traceback with --debug alone."""
@@ -24,7 +27,9 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
             raise
         code = _explain(error, name)
     except KeyboardInterrupt:
-        code = _fail(name, "interrupted; run the same command to go on", 130)
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        code = _fail(name, "interrupted; run the same command to go on", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -35,11 +40,14 @@ def _explain(error: Exception, name: str) -> int:
         return _fail(name, str(error), 2)
     if isinstance(error, BrokenPipeError):
         return 1
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.ctx.get_help())  # type: ignore[attr-defined]
+        return 2
     message = getattr(error, "format_message", None)
     if message is not None:  # the parser's own: unknown option, missing argument
         return _fail(name, message().replace("\n", " "), 2)
     if type(error).__name__ == "Abort":
-        return _fail(name, "interrupted; run the same command to go on", 130)
+        return INTERRUPTED
     return _fail(name, f"{type(error).__name__}: {error} (add --debug for the traceback)", 1)
 
 

@@ -229,12 +229,18 @@ class Maps:
         for path in (stem.with_name(stem.name + suffix) for suffix in (".png", ".npy")):
             if path.is_file():
                 return _resized(self._load(path), height, width)
-        raise BadPair(f"no depth map {key}.png in {self.folder}")
+        raise BadPair(f"no depth map {key}.png")
 
     def digest(self) -> str:
-        """Which maps these are: blake2b of their sorted names and sizes, 16 hex digits."""
-        found = sorted((p.relative_to(self.folder).as_posix(), p.stat().st_size) for p in self.files())
-        return hashlib.blake2b(repr(found).encode(), digest_size=8).hexdigest()
+        """Which maps these are: blake2b of their sorted names and contents, 16 hex digits.
+
+        Contents, since a .npy of other depths has the same size.
+        """
+        whole = hashlib.blake2b(digest_size=8)
+        for path in sorted(self.files()):
+            whole.update(path.relative_to(self.folder).as_posix().encode() + b"\0")
+            whole.update(hashlib.blake2b(path.read_bytes()).digest())
+        return whole.hexdigest()
 
     def files(self) -> list[Path]:
         """The maps in the folder."""
@@ -245,21 +251,21 @@ class Maps:
             try:
                 found = np.load(path, allow_pickle=False)
             except (ValueError, EOFError) as error:
-                raise BadPair(f"depth map {path} is not a plain .npy array: {error}") from None
+                raise BadPair(f"depth map {path.name} is not a plain .npy array: {error}") from None
             if found.ndim != 2 or found.dtype.kind not in "fiu":
-                raise BadPair(f"depth map {path} is {found.dtype} {found.shape}; must be real numbers, (h, w)")
+                raise BadPair(f"depth map {path.name} is {found.dtype} {found.shape}; must be real numbers, (h, w)")
             metres = found.astype(np.float32)
             return metres if self.relative else np.where(metres > 0, metres, np.float32(np.nan))
         codes = _decode(path.read_bytes())
         if codes is None or codes.dtype not in (np.uint8, np.uint16):
-            raise BadPair(f"depth map {path} is not an 8- or 16-bit PNG")
+            raise BadPair(f"depth map {path.name} is not an 8- or 16-bit PNG")
         if codes.ndim == 3:
             codes = codes[..., 0]
         if self.relative:
             return codes.astype(np.float32)
         if codes.dtype != np.uint16:
             raise BadPair(
-                f"depth map {path} is 8 bit; a metric map is 16 bit, 1/64 m (inverse=DIR takes relative ones)"
+                f"depth map {path.name} is 8 bit; a metric map is 16 bit, 1/64 m (inverse=DIR takes relative ones)"
             )
         return dequantise(codes)
 

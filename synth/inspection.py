@@ -40,8 +40,8 @@ def inspect(paths: Sequence[str], examples: int = 3) -> dict[str, Any]:
                     shown.append(
                         {"key": key, "pair": f"{meta['dataset']}/{meta['pair']}", "steps": steps, "prompt": prompt}
                     )
-        except (ValueError, KeyError) as error:
-            reason = error if isinstance(error, ValueError) else f"{path.name}: member {error} is missing"
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = error if path.name in str(error) else f"{path.name}: a sample is damaged: {error!r}"
             raise UserError(f"{reason}; see synth verify") from None
     return {
         "samples": samples,

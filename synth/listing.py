@@ -41,7 +41,7 @@ def _fusers() -> dict[str, str]:
 def _depths() -> dict[str, str]:
     from synth.depth import DEPTHS
 
-    return dict(DEPTHS)
+    return {"auto": "the scene's own where it has one, else prior"} | DEPTHS
 
 
 def _codecs() -> dict[str, str]:

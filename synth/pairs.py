@@ -107,7 +107,8 @@ def load_manifest(name: str, path: Path | None = None) -> Manifest:
 
 def natural(text: str) -> list[Any]:
     """A sort key under which frame2 comes before frame10."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
+    parts = re.split(r"([0-9]+)", text)
+    return [(1, 0, part) if i % 2 == 0 else (0, int(part), "") for i, part in enumerate(parts) if part]
 
 
 def template_regex(template: str, splits: Iterable[str], ignore_case: bool) -> re.Pattern[str]:
@@ -178,6 +179,8 @@ def _roots(manifest: Manifest, location: str) -> dict[str, tuple[Path, str]]:
         parts = [part for part in location.split(",") if part]
         if len(parts) not in (2, 3):
             raise UserError(f"--data folder={location}: must be folder=DIR_A,DIR_B or folder=DIR_A,DIR_B,DIR_GT")
+        if len({Path(part).resolve() for part in parts}) < len(parts):
+            raise UserError(f"--data folder={location}: the same folder is named twice")
         roots = dict(zip(images, parts, strict=False))
     else:
         roots = dict.fromkeys(images, location)
@@ -194,8 +197,8 @@ def _match(
     matched: dict[At, tuple[str, str]] = {}
     for name in files:
         match = pattern.match(name) if os.path.splitext(name)[1].lower() in EXTENSIONS else None
-        if match is None:
-            continue
+        if match is None or not name.isprintable() or not os.path.isfile(root / name):
+            continue  # also undecodable names, dangling links, pipes: left, and counted as ignored
         groups = match.groupdict()
         at = (groups.get("split") or "", groups["key"])
         if ignore_case:
@@ -248,13 +251,13 @@ def builtin_pairs(task: Task, split: str, count: int = 32) -> tuple[PairRef, ...
 def read_image(path: str) -> tuple[np.ndarray, str]:
     """Decode an 8 bit image: (h, w, c) uint8 with c = 1 or 3, upright, and the sha256 of the file.
 
-    Raises BadPair with the reason where the file can't be used.
+    Raises BadPair with the reason where the file is no usable picture, OSError where it can't be read at all.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     name = Path(path).name
+    raw = Path(path).read_bytes()  # an OSError here is the machine's fault, not the picture's: no reject
     try:
-        raw = Path(path).read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
@@ -266,7 +269,9 @@ def read_image(path: str) -> tuple[np.ndarray, str]:
                 grey = upright.mode in ("L", "LA", "1")
                 image = np.asarray(upright.convert("L" if grey else "RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-        reason = "is not an image" if isinstance(error, UnidentifiedImageError) else f"cannot be read: {error}"
+        unknown_kind = isinstance(error, UnidentifiedImageError)
+        detail = error.strerror if isinstance(error, OSError) and error.strerror else error
+        reason = "is not an image" if unknown_kind else f"cannot be read: {detail}"
         raise BadPair(f"{name}: {reason}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadPair(f"{name}: has too many pixels") from None

@@ -33,6 +33,9 @@ def preview(options: Options, out: str, samples: int, op: str | None) -> tuple[P
     _check_sheet(out, samples)
     build, _ = plan_build(options)
     names = _operator_names(op) if op is not None else None
+    for name in names or []:
+        if op != "all" and not operator_class(name).modalities & set(MODALITIES[build.spec.task].values()):
+            raise UserError(f"{name} acts on no image of {options.task}")
     order = build.order(0)
     rows: list[gallery.Row] = []
     refused = ""
@@ -61,15 +64,17 @@ def preview_shards(paths: Sequence[str], out: str, samples: int) -> tuple[Path, 
         for i, shard in enumerate(shards[:samples]):
             share = samples * (i + 1) // min(len(shards), samples) - len(rows)
             rows += [gallery.sample_row(sample) for sample in islice(read_samples(shard), share)]
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{error}; see synth verify") from None
+    if not rows:
+        raise UserError(f"{', '.join(paths)}: no samples to draw")
     return _write_sheet(out, f"{len(rows)} samples of {', '.join(paths)}", rows)
 
 
 def _check_sheet(out: str, samples: int) -> None:
     if samples < 1:
         raise UserError(f"--samples {samples}: must be at least 1")
-    if Path(out).suffix.lower() not in ("", ".png", ".html"):
+    if Path(out).suffix.lower() not in ("", ".png", ".html") or not Path(out).name:
         raise UserError(f"--out {out}: must end in .png")
 
 
@@ -81,7 +86,11 @@ def _write_sheet(out: str, title: str, rows: Sequence[gallery.Row]) -> tuple[Pat
 
 
 def _operator_names(op: str) -> list[str]:
-    return list(OPERATORS) if op == "all" else physical_order(part.strip() for part in op.split(","))
+    names = list(OPERATORS) if op == "all" else physical_order(part.strip() for part in op.split(","))
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"--op {op}: {twice} is named twice")
+    return names
 
 
 def operator_rows(spec: Spec, prepared: Prepared, name: str, seed: int) -> list[gallery.Row]:
@@ -111,6 +120,8 @@ def degrade_files(
     names = _operator_names(op)
     if modality not in ("visible", "infrared"):
         raise unknown("modality", modality, ("visible", "infrared"))
+    if not 0 <= seed < 2**53:
+        raise UserError(f"--seed {seed}: must be in [0, 2^53)")
     if severity is not None and not 0 <= severity <= 1:
         raise UserError(f"--severity {severity:g}: must be in [0, 1]")
     paths = [Path(image) for image in images]
@@ -126,6 +137,9 @@ def degrade_files(
         raise UserError(f"{wanted[0]} does not act on {modality} images")
     source = parse_depth(depth, has_true=False)
     folder = Path(out)
+    own = next((path for path in paths if path.resolve() == (folder / f"{path.stem}.png").resolve()), None)
+    if own is not None:
+        raise UserError(f"--out {out}: {own.name} would be written over; choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -141,7 +155,7 @@ def degrade_files(
             made = degrade(
                 *(image, names), severity=severity, seed=seed_of(seed, path.stem), depth=metres, modality=modality
             )
-        except BadPair as error:
+        except (BadPair, OSError) as error:
             refused.append(str(error))
             continue
         _write_png(folder / f"{path.stem}.png", made)

@@ -12,10 +12,11 @@ from typing import Any
 from synth.chain import operator_class
 from synth.operators.base import Range
 from synth.resources import read_toml, resource_dir, resource_names
-from synth.types import MODALITIES, TASKS, Target, Task, UserError, unknown
+from synth.types import MODALITIES, TASKS, Target, Task, UserError, check_schema, unknown
 
 _TOP = ("schema", "task", "n", "ratios", "exclusive", "at_most", "operators")
 _RULE = ("weight", "target", "severity", "params")
+MOST_WEIGHT = 1e9
 _TARGETS: tuple[Target, ...] = ("a", "b", "both")
 
 
@@ -79,6 +80,7 @@ def load_recipe(
     data = read_toml(path)
     for item in sets:
         _lay(data, item)
+    check_schema(data.get("schema"), str(path))
     recipe = parse_recipe(data, path.stem, str(path))
     if task is not None and recipe.task != task:
         raise UserError(f"recipe '{recipe.name}' is for {recipe.task}, not for {task}")
@@ -142,10 +144,8 @@ def parse_recipe(data: Mapping[str, Any], name: str, where: str) -> Recipe:
     }
     if not any(rule.weight > 0 for rule in operators.values()):
         raise UserError(f"{where}: operators: at least one must have a weight above 0")
-    limits = [(_group(group, operators, f"{where}: exclusive"), 1) for group in data.get("exclusive", [])]
-    for entry in data.get("at_most", []):
-        _only(_table(entry, f"{where}: at_most"), ("of", "n"), f"{where}: at_most")
-        limits.append((_group(entry.get("of", []), operators, f"{where}: at_most"), int(entry.get("n", 1))))
+    limits = [(_group(group, operators, f"{where}: exclusive"), 1) for group in _list(data, "exclusive", where)]
+    limits += [_at_most(entry, operators, f"{where}: at_most") for entry in _list(data, "at_most", where)]
     recipe = Recipe(
         name=name,
         task=task,
@@ -176,14 +176,32 @@ def _table(value: Any, where: str) -> dict[str, Any]:
 def _weights(value: Any, where: str) -> dict[str, float]:
     table = _table(value, where)
     for key, weight in table.items():
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or weight < 0:
-            raise UserError(f"{where}.{key} = {weight!r}: must be a weight of 0 or more")
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight <= MOST_WEIGHT:
+            raise UserError(f"{where}.{key} = {weight!r}: must be a weight in [0, {MOST_WEIGHT:g}]")
     if not sum(table.values()) > 0:
         raise UserError(f"{where}: at least one weight must be above 0")
     return {key: float(weight) for key, weight in table.items()}
 
 
+def _list(data: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    value = data.get(key, [])
+    if not isinstance(value, list):
+        raise UserError(f"{where}: {key} = {value!r}: must be a list")
+    return value
+
+
+def _at_most(value: Any, operators: Mapping[str, Rule], where: str) -> tuple[frozenset[str], int]:
+    entry = _table(value, where)
+    _only(entry, ("of", "n"), where)
+    most = entry.get("n")
+    if isinstance(most, bool) or not isinstance(most, int) or most < 0:
+        raise UserError(f"{where}.n = {most!r}: must be a whole number of 0 or more")
+    return _group(entry.get("of"), operators, f"{where}.of"), most
+
+
 def _counts(value: Any, where: str) -> dict[int, float]:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = [value]
     table = dict.fromkeys(map(str, value), 1.0) if isinstance(value, list) else value
     try:
         counts = {int(n): weight for n, weight in _weights(table, f"{where}: n").items() if weight > 0}
@@ -198,7 +216,8 @@ def _ratios(value: Any, where: str) -> dict[str, float]:
     ratios = _weights(value, f"{where}: ratios")
     for text in ratios:
         left, colon, right = text.partition(":")
-        if not (colon and left.isdigit() and right.isdigit() and int(left) and int(right)):
+        sides = [int(side) for side in (left, right) if side.isascii() and side.isdigit()]
+        if not colon or len(sides) != 2 or not all(0 < side < 1000 for side in sides):
             raise UserError(f"{where}: ratios: '{text}' is not a ratio such as 4:3")
     return ratios
 
@@ -207,7 +226,7 @@ def _group(value: Any, operators: Mapping[str, Rule], where: str) -> frozenset[s
     if not isinstance(value, list):
         raise UserError(f"{where}: must be a list of operators, not {value!r}")
     for name in value:
-        if name not in operators:
+        if not isinstance(name, str) or name not in operators:
             raise UserError(f"{where}: {unknown('operator', str(name), operators)}")
     return frozenset(value)
 
@@ -227,13 +246,13 @@ def _rule(name: str, value: Any, task: Task, where: str) -> Rule:
         wrong = [i for i in reached if MODALITIES[task][i] not in cls.modalities]
         if wrong and target[image] > 0:
             raise UserError(f"{where}.target: {name} does not act on the {MODALITIES[task][wrong[0]]} image")
+    params = _table(rule.get("params", {}), f"{where}.params")
     try:
-        ranges = cls.narrowed(_table(rule.get("params", {}), f"{where}.params"))
+        ranges = cls.narrowed(params)
     except UserError as error:
         raise UserError(f"{where}.params: {error}") from None
-    weight = rule.get("weight", 1.0)
-    _weights({name: weight, "any": 1}, where)
-    return Rule(float(weight), target, _severity(rule.get("severity", [0, 1]), where), ranges)  # type: ignore[arg-type]
+    weight = _weights({"weight": rule.get("weight", 1.0), "any": 1}, where)["weight"]
+    return Rule(weight, target, _severity(rule.get("severity", [0, 1]), where), ranges)  # type: ignore[arg-type]
 
 
 def _severity(value: Any, where: str) -> tuple[float, float]:

@@ -74,6 +74,7 @@ def resolve(options: Options) -> Resolved:
     fusers = {name: _fuser(options, name, pairs) for name in names}
     depths = {name: parse_depth(options.depth, has_true=name == "scenes") for name in names}
     spec = Spec(task, options.seed, recipe, fusers, depths, options.partial, codec.largest)
+    notes += _partial_truth(options, pairs)
     notes += [f"ground truth: {_spread(fusers)}", f"depth: {_spread({n: d.name for n, d in depths.items()})}"]
     return Resolved(spec, pairs, _settings(options, recipe, pairs, found, fusers, depths), tuple(notes))
 
@@ -100,6 +101,8 @@ def _check(options: Options) -> Task:
         value = getattr(options, name)
         if not 0 <= value <= 1:
             raise UserError(f"--{name.replace('_', '-')} {value:g}: must be a share in [0, 1]")
+    if options.out is not None and not options.out.strip():
+        raise UserError("--out is empty: name a folder")
     if options.out is not None and "://" in options.out:
         raise UserError(f"--out {options.out}: must be a local folder")
     if options.overwrite and options.extend:
@@ -140,8 +143,8 @@ def _pairs(
     pairs = tuple(ref for one in found.values() for ref in one.pairs)
     if options.limit is not None and options.limit < len(pairs):
         # By hash, so that a small build is a fair sample of every set and scene, not the first few near-duplicates.
-        kept = sorted(pairs, key=lambda ref: unit_hash("limit", ref.dataset, ref.key))[: options.limit]
-        pairs = tuple(ref for ref in pairs if ref in kept)
+        kept = sorted(unit_hash("limit", ref.dataset, ref.key) for ref in pairs)[options.limit - 1]
+        pairs = tuple(ref for ref in pairs if unit_hash("limit", ref.dataset, ref.key) <= kept)
     return pairs, found, notes
 
 
@@ -154,6 +157,20 @@ def _fuser(options: Options, name: str, pairs: tuple[PairRef, ...]) -> str:
     if options.fuser == "dataset" and not own:
         raise UserError(f"--fuser dataset: '{name}' has no ground truth of its own for every pair: use --fuser pyramid")
     return "dataset" if own else "pyramid"
+
+
+def _partial_truth(options: Options, pairs: tuple[PairRef, ...]) -> list[str]:
+    """A warning for each set that has ground truth for some of its pairs only: it is not used."""
+    notes: list[str] = []
+    for name in sorted({ref.dataset for ref in pairs}):
+        has = [bool("gt" in ref.sources) for ref in pairs if ref.dataset == name]
+        if 0 < sum(has) < len(has) and options.fuser == "auto":
+            notes.append(
+                f"warning: {sum(has)} of {len(has)} pairs of {name} have ground truth: not used, all are fused"
+            )
+        elif name == "folder" and not any(has) and any(d.count(",") == 2 for d in options.data):
+            notes.append("warning: the ground truth folder has no file for any pair: all are fused")
+    return notes
 
 
 def _spread(choices: Mapping[str, str]) -> str:
@@ -184,7 +201,7 @@ def _settings(
         "data": {name: _data_record(name, pairs) for name in fusers},
         "fuser": {name: {"name": fuser, "weights": None} for name, fuser in fusers.items()},
         "depth": {name: {"name": depth.name, "weights": depth.weights} for name, depth in depths.items()},
-        "versions": versions(),
+        "versions": versions(options.codec),
     }
 
 
@@ -202,9 +219,10 @@ def _size(path: str) -> int:
         raise UserError(f"{path}: {error.strerror}") from None
 
 
-def versions() -> dict[str, str]:
+def versions(codec: str) -> dict[str, str]:
     """The versions that decide bytes: ours, the pixels' and the codecs'."""
     from PIL import features
 
-    libraries = {name: version(name) for name in ("numpy", "opencv-python-headless", "pillow")}
+    names = ["numpy", "opencv-python-headless", "pillow"] + (["imagecodecs"] if codec == "jxl" else [])
+    libraries = {name: version(name) for name in names}
     return {"clearfuse": __version__, **libraries, "libwebp": str(features.version("webp"))}

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,12 +26,14 @@ from synth.codecs import CODECS, Codec
 from synth.types import SCHEMA, Step
 
 IMAGES = ("a", "b", "clean_a", "clean_b", "gt")
-TEMPORARY = ".tmp-"
+TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{8}-")
+"""The names under which files of a build are written before they land."""
+SHARD = re.compile(r"(vif|mef|mff)-(train|val|test)-(\d{6})\.(tar|json)\Z")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample, decoded. images: uint8 ``(h, w, c)`` by member name; depth: uint16 as stored, None where no step used it."""
+    """One sample, decoded. images: uint8 ``(h, w, c)``; depth: uint16 as stored, None where no step used it."""
 
     key: str
     images: Mapping[str, np.ndarray]
@@ -65,8 +68,13 @@ def encode_sample(sample: Sample, codec: Codec) -> dict[str, bytes]:
 def decode_sample(key: str, members: Mapping[str, bytes]) -> Sample:
     """The sample that ``encode_sample`` wrote. Raises ValueError that names what is missing or damaged."""
     meta = json.loads(_member(key, members, "json"))
-    if not isinstance(meta.get("schema"), int) or meta["schema"] > SCHEMA:
-        raise ValueError(f"sample {key}: schema {meta.get('schema')!r} is newer than this version reads ({SCHEMA})")
+    if not isinstance(meta, dict):
+        raise ValueError(f"sample {key}: json is no object")
+    schema = meta.get("schema")
+    if type(schema) is not int:
+        raise ValueError(f"sample {key}: schema must be a whole number, not {schema!r}")
+    if schema > SCHEMA:
+        raise ValueError(f"sample {key}: schema {schema} is newer than this version reads ({SCHEMA})")
     images: dict[str, np.ndarray] = {}
     for name in IMAGES:
         held = [codec for codec in CODECS.values() if f"{name}.{codec.name}" in members]
@@ -74,7 +82,7 @@ def decode_sample(key: str, members: Mapping[str, bytes]) -> Sample:
             raise ValueError(f"sample {key}: member {name} is missing")
         try:
             image = held[0].decode(members[f"{name}.{held[0].name}"])
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # codecs raise what they like on damaged bytes
             raise ValueError(f"sample {key}: {name} does not decode: {error}") from None
         # Grey comes back from a codec without grey as three equal channels.
         grey = meta["channels"].get(name.removeprefix("clean_")) == 1
@@ -107,7 +115,7 @@ class _Hashing:
 @contextmanager
 def landing(path: Path) -> Iterator[IO[bytes]]:
     """A file that appears under its name whole or not at all: unique temporary name, fsync, rename."""
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
     try:
         with temporary.open("xb") as file:
             yield file
@@ -156,6 +164,8 @@ def read_shard(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     try:
         with tarfile.open(path, "r:") as tar:
             for info in tar:
+                if not info.isfile():
+                    continue
                 found, _, name = info.name.partition(".")
                 if key is not None and found != key:
                     yield key, members

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +11,22 @@ from typing import Any
 import numpy as np
 
 from synth import execute
-from synth.builder import read_receipt
 from synth.chain import operator_class, physical_order
 from synth.render import degrade_pair
+from synth.resume import read_receipt
 from synth.shards import Sample, decode_sample, read_shard, receipt_path
 from synth.types import UserError
 
 Progress = Callable[[int, int], None]
+
+FIELDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("task", "dataset", "pair", "split", "ratio", "recipe"), str),
+    **dict.fromkeys(("variant", "n", "seed"), int),
+    **dict.fromkeys(("crop", "steps"), list),
+    **dict.fromkeys(("sources", "channels", "prompt", "fuser"), dict),
+    "depth": (dict, type(None)),
+}
+"""The fields of a sample's json and their types, as the contract fixes them."""
 
 
 @dataclass
@@ -91,7 +99,17 @@ def check_folder(folder: Path) -> list[str]:
         return [str(error)]
     listed = {shard["shard"] for shard in data["shards"]}
     there = {path.name for path in folder.glob("*.tar")}
-    problems = [f"{folder / name}: missing, though dataset.json lists it" for name in sorted(listed - there)]
+    problems: list[str] = []
+    for shard in data["shards"]:
+        receipt_at = receipt_path(folder / shard["shard"])
+        if receipt_at.is_file():
+            try:
+                receipt = read_receipt(receipt_at)
+            except UserError:
+                continue  # named with its shard
+            if (receipt["sha256"], receipt["digest"]) != (shard["sha256"], data["digest"]):
+                problems.append(f"{folder / shard['shard']}: is of another build than dataset.json")
+    problems += [f"{folder / name}: missing, though dataset.json lists it" for name in sorted(listed - there)]
     return problems + [f"{folder / name}: not in dataset.json" for name in sorted(there - listed)]
 
 
@@ -109,8 +127,8 @@ def _shard_work(replay: bool, path: Path) -> tuple[int, int, list[str]]:
                 if replay and not faults:
                     faults = list(check_replay(sample))
                     replayed += 1
-            except (ValueError, KeyError, TypeError) as error:
-                faults = [str(error) if isinstance(error, ValueError) else f"sample {key}: json: {error!r}"]
+            except Exception as error:  # one damaged sample must not hide the others
+                faults = [str(error) if isinstance(error, ValueError) else f"sample {key}: damaged: {error!r}"]
             problems += [f"{path.name}: {fault}" for fault in faults]
     except ValueError as error:
         problems.append(str(error))
@@ -141,8 +159,8 @@ def _check_keys(path: Path, keys: Sequence[str]) -> Iterator[str]:
     if not receipt_path(path).is_file():
         return
     try:
-        listed = list(json.loads(receipt_path(path).read_bytes())["offsets"])
-    except (ValueError, KeyError):
+        listed = list(read_receipt(receipt_path(path))["offsets"])
+    except UserError:
         return
     missing = sorted(set(listed) - set(keys))
     if missing:
@@ -152,6 +170,10 @@ def _check_keys(path: Path, keys: Sequence[str]) -> Iterator[str]:
 def check_sample(sample: Sample) -> Iterator[str]:
     """Problems of a sample against the contract: sizes, steps, order, depth, prompt."""
     meta, where = sample.meta, f"sample {sample.key}"
+    wrong = [name for name, kind in FIELDS.items() if not isinstance(meta.get(name), kind)]
+    if wrong:
+        yield f"{where}: json: {', '.join(wrong)} missing or of the wrong type"
+        return
     width, height = meta["crop"][2:]
     for name, image in sample.images.items():
         if image.shape[:2] != (height, width):

@@ -76,7 +76,7 @@ def test_resume_renders_only_what_is_missing(tmp_path: Path, msrs: Path) -> None
     expected = folder_bytes(out)
     for name in ("vif-train-000001.json", "dataset.json", "README.md"):
         (out / name).unlink()
-    (out / ".tmp-1-dead-vif-train-000001.tar").write_bytes(b"left by a kill")
+    (out / ".tmp-1-deadbeef-vif-train-000001.tar").write_bytes(b"left by a kill")
     stays = (out / "vif-train-000000.tar").stat().st_mtime_ns
     report = make(out, msrs)
     assert report.resumed == 2

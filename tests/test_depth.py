@@ -118,7 +118,7 @@ def test_metric_maps_by_key_at_the_pictures_size(tmp_path: Path) -> None:
         assert (metres[3:6] == 10).all(), "the sky does not bleed into what is known"
         same = source.estimate(key, image[:4, :6], None, 100.0)
         assert np.array_equal(depth.quantise(same), codes)
-    with pytest.raises(BadPair, match=f"no depth map three.png in {tmp_path}"):
+    with pytest.raises(BadPair, match=r"no depth map three\.png"):
         source.estimate("three", image, None, 100.0)
 
 

@@ -1,0 +1,259 @@
+"""Other people's files, damaged receipts, mixed builds, damaged samples: nothing is lost, each is one clear line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Ran, folder_bytes, save, textured
+
+from synth.builder import build
+from synth.shards import read_shard, write_shard
+from synth.types import UserError, WorkIncomplete
+from synth.verify import verify
+
+Synth = Callable[..., Ran]
+
+
+def make(out: Path, msrs: Path, **options: Any) -> Any:
+    """A build of three shards."""
+    common: dict[str, Any] = {"executor": "serial", "n": "2", "shard_size": 2, "codec": "png"}
+    return build("vif", out=str(out), data=[f"msrs={msrs}"], **(common | options))
+
+
+def test_overwrite_touches_nobody_elses_files(tmp_path: Path, msrs: Path) -> None:
+    out = tmp_path / "out"
+    foreign = {"trip-2024-123456.json": b"{}", "trip-2024-123456.tar": b"tar", ".tmp-mine": b"x", "notes.json": b"[]"}
+    out.mkdir()
+    for name, data in foreign.items():
+        (out / name).write_bytes(data)
+    (out / ".tmp-keep").mkdir()
+    (out / "trip-2024-123456.tar").rename(tmp_path / "moved.tar")
+    make(out, msrs)
+    make(out, msrs, seed=2, overwrite=True)
+    for name, data in foreign.items():
+        assert name.endswith(".tar") or (out / name).read_bytes() == data
+    (out / "trip-2024-123456.tar").write_bytes(b"tar")
+    with pytest.raises(UserError, match=r"trip-2024-123456\.tar is no shard of this build: move it"):
+        make(out, msrs, seed=2)
+    assert (out / "trip-2024-123456.tar").read_bytes() == b"tar"
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "README.md"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_foreign_index_or_card_is_never_written_over(tmp_path: Path, msrs: Path, name: str, overwrite: bool) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text('{"mine": 1}')
+    with pytest.raises(UserError):
+        make(out, msrs, overwrite=overwrite)
+    assert folder_bytes(out) == {name: b'{"mine": 1}'}
+
+
+def test_an_edited_card_stays(tmp_path: Path, msrs: Path) -> None:
+    out = tmp_path / "out"
+    make(out, msrs)
+    with (out / "README.md").open("a") as file:
+        file.write("\nMy note.\n")
+    make(out, msrs)
+    assert (out / "README.md").read_text().endswith("My note.\n")
+
+
+def test_a_lost_index_is_written_again(tmp_path: Path, msrs: Path) -> None:
+    out = tmp_path / "out"
+    make(out, msrs)
+    before = folder_bytes(out)
+    (out / "dataset.json").unlink()
+    make(out, msrs)
+    assert folder_bytes(out) == before
+
+
+def test_a_truncated_shard_is_rendered_again(tmp_path: Path, msrs: Path) -> None:
+    out = tmp_path / "out"
+    make(out, msrs)
+    before = folder_bytes(out)
+    os.truncate(out / "vif-train-000001.tar", 5000)
+    assert make(out, msrs).resumed == 2
+    assert folder_bytes(out) == before
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "{", '{"schema": 1}', ""])
+@pytest.mark.parametrize("name", ["dataset.json", "vif-train-000001.json"])
+def test_a_damaged_receipt_or_index_is_one_line(synth: Synth, tmp_path: Path, msrs: Path, name: str, text: str) -> None:
+    out = tmp_path / "out"
+    make(out, msrs)
+    (out / name).write_text(text)
+    with pytest.raises(UserError) as error:
+        make(out, msrs)
+    mend = "remove it and run the build again" if name == "dataset.json" else "remove it and its tar"
+    assert str(error.value).startswith(f"{out / name}: ") and mend in str(error.value)
+    ran = synth("verify", out, "--workers", "1")
+    assert ran.code == 1 and f"problem: {out / name}: " in ran.out
+
+
+def test_a_mixed_build_is_found(tmp_path: Path, msrs: Path) -> None:
+    make(tmp_path / "one", msrs)
+    make(tmp_path / "two", msrs, seed=5)
+    for end in ("tar", "json"):
+        (tmp_path / f"two/vif-train-000001.{end}").replace(tmp_path / f"one/vif-train-000001.{end}")
+    report = verify([str(tmp_path / "one")])
+    assert report.problems == [f"{tmp_path / 'one/vif-train-000001.tar'}: is of another build than dataset.json"]
+
+
+def _without(field: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda meta: {k: v for k, v in meta.items() if k != field}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        *((_without(f), f"json: {f} missing or of the wrong type") for f in ("pair", "fuser", "ratio", "seed")),
+        (lambda meta: [1], "json is no object"),
+        (lambda meta: meta | {"schema": True}, "schema must be a whole number, not True"),
+        (lambda meta: meta | {"channels": 3}, "damaged: "),
+        (lambda meta: meta | {"n": 5}, "2 steps, n is 5"),
+        (lambda meta: meta | {"steps": meta["steps"][::-1]}, "steps are not in physical order"),
+        (lambda meta: meta | {"steps": [s | {"op": None} for s in meta["steps"]]}, "damaged: "),
+    ],
+)
+def test_a_damaged_sample_is_named_and_the_others_are_checked(
+    synth: Synth, tmp_path: Path, msrs: Path, change: Callable[[dict[str, Any]], Any], said: str
+) -> None:
+    out = tmp_path / "out"
+    make(out, msrs, shard_size=6)
+    path = out / "vif-train-000000.tar"
+    content = list(read_shard(path))
+    content[1][1]["json"] = json.dumps(change(json.loads(content[1][1]["json"]))).encode()
+    write_shard(path, content)
+    report = verify([str(path)], replay=True)
+    faults = [line for line in report.problems if "sample 000000001: " in line]
+    assert len(faults) == 1 and said in faults[0]
+    assert (report.samples, report.replayed) == (6, 5)
+    for command in ("inspect", "preview"):
+        ran = synth(command, path, *(("--out", tmp_path / "p.png") if command == "preview" else ()))
+        assert ran.code in (0, 2) and "Error:" not in ran.err.replace("KeyError", "")
+
+
+def test_an_input_that_cannot_be_read_is_a_failure_not_a_reject(
+    tmp_path: Path, msrs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.read_bytes
+
+    def flaky(self: Path) -> bytes:
+        if self.name == "00002D.png":
+            raise OSError(5, "Input/output error")
+        return real(self)
+
+    monkeypatch.setattr(Path, "read_bytes", flaky)
+    with pytest.raises(WorkIncomplete, match="1 of 3 shards failed"):
+        make(tmp_path / "out", msrs, max_rejects=1.0)
+    monkeypatch.undo()
+    assert make(tmp_path / "out", msrs).samples == 6
+
+
+def test_other_contents_of_the_same_maps_are_another_build(tmp_path: Path, msrs: Path) -> None:
+    import numpy as np
+
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for number in range(1, 7):
+        np.save(maps / f"{number:05d}D.npy", np.full((64, 80), 5.0, np.float32))
+    make(tmp_path / "out", msrs, depth=f"maps={maps}")
+    np.save(maps / "00001D.npy", np.full((64, 80), 200.0, np.float32))
+    with pytest.raises(UserError, match=r"holds another build: depth\.msrs\.weights was "):
+        make(tmp_path / "out", msrs, depth=f"maps={maps}")
+
+
+def test_odd_files_among_the_pairs_are_ignored(tmp_path: Path, msrs: Path) -> None:
+    for name in ("fr²1².png", "vide o.png"):
+        save(msrs / "train/vi" / name, textured(1))
+        save(msrs / "train/ir" / name, textured(2, channels=1))
+    (msrs / "train/vi/gone.png").symlink_to(msrs / "nowhere.png")
+    (msrs / "train/vi/dir.png").mkdir()
+    os.mkfifo(msrs / "train/vi/pipe.png")
+    assert make(tmp_path / "out", msrs).samples == 8
+
+
+def test_degrade_never_writes_over_its_source(synth: Synth, tmp_path: Path) -> None:
+    source = save(tmp_path / "x.png", textured(1))
+    before = source.read_bytes()
+    ran = synth("degrade", source, "--op", "jpeg", "--out", tmp_path)
+    assert (ran.code, ran.error) == (
+        2,
+        f"synth: error: --out {tmp_path}: x.png would be written over; choose another folder",
+    )
+    assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"limit": "3"}, "limit = '3': must be like 1"),
+        ({"seed": 1.5}, "seed = 1.5: must be like 0"),
+        ({"overwrite": 1}, "overwrite = 1: must be like False"),
+        ({"out": ""}, "--out is empty: name a folder"),
+    ],
+)
+def test_the_function_names_a_wrong_type(tmp_path: Path, msrs: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as error:
+        build("vif", **({"out": str(tmp_path / "o"), "data": f"msrs={msrs}"} | options))
+    assert str(error.value) == said
+
+
+def test_the_function_takes_what_a_caller_has(tmp_path: Path, msrs: Path) -> None:
+    report = build("vif", out=tmp_path / "o", data=f"msrs={msrs}", n=1, limit=2, executor="serial")
+    assert report.samples == 2
+
+
+RECIPES = [
+    ("exclusive = 3", "exclusive = 3: must be a list"),
+    ("at_most = 5", "at_most = 5: must be a list"),
+    ('exclusive = [[["haze"]]]', "exclusive: unknown operator"),
+    ('at_most = [{ of = ["haze"], n = "x" }]', "at_most.n = 'x': must be a whole number of 0 or more"),
+    ('at_most = [{ of = ["haze"], n = 1.7 }]', "at_most.n = 1.7: must be a whole number of 0 or more"),
+    ("at_most = [{ n = 1 }]", "at_most.of: must be a list of operators, not None"),
+    ('ratios = { "²:1" = 1 }', "ratios: '²:1' is not a ratio such as 4:3"),
+    ("ratios = {}", "ratios: at least one weight must be above 0"),
+    ("operators.haze.weight = inf", "operators.haze.weight = inf: must be a weight in [0, 1e+09]"),
+    ("operators.haze.params = 3", "operators.haze.params: must be a table, not 3"),
+    ("operators.jpeg.params.quality = inf", "operators.jpeg.params: jpeg.quality = inf: must be a finite number"),
+    ("operators.haze.severity = true", "operators.haze.severity = True: must be a number in [0, 1], or [low, high]"),
+    ("operators.haze.target = 'a'", "operators.haze.target: must be a table, not 'a'"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), RECIPES)
+def test_a_recipe_of_the_wrong_type_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    from synth.recipe import load_recipe
+
+    path = tmp_path / "mine.toml"
+    path.write_text(f'schema = 1\ntask = "vif"\n{text}\n[operators.rain]\n')
+    with pytest.raises(UserError) as error:
+        load_recipe(path)
+    assert str(error.value).startswith(f"{path}: {said}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.3, 1.5])
+def test_an_interrupted_build_says_so_and_goes_on(tmp_path: Path, msrs: Path, delay: float) -> None:
+    out = tmp_path / "out"
+    options = ["--variants", "8", "--shard-size", "2", "--n", "3", "--workers", "2", "--out", str(out)]
+    command = [sys.executable, "-m", "synth.cli", "build", "--task", "vif", "--data", f"msrs={msrs}", *options]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    time.sleep(delay)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (1, -signal.SIGINT)
+    assert "Traceback" not in err or delay < 1  # before the command line has started, the interpreter speaks for itself
+    if delay > 1:
+        assert err.splitlines()[-1] == "synth: error: interrupted; run the same command to go on"
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert verify([str(out)]).ok
