@@ -90,6 +90,8 @@ class Range:
             return
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError(f"{where} = {value!r}: must be a number")
+        if not math.isfinite(value):
+            raise ValueError(f"{where} = {value}: must be a finite number")
         if self.integer and value != int(value):
             raise ValueError(f"{where} = {value:g}: must be a whole number")
         if not self.low <= value <= self.high:
