@@ -1,0 +1,148 @@
+"""Built-in scenes: streets, yards and rooms with linear radiance, metric depth and temperature, endless by seed.
+
+From each comes a pair of every task: visible and infrared, under- and over-exposed, near and far focused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from synth.scenes import imaging
+from synth.scenes.focus import refocus, split_depth
+from synth.scenes.interior import interior
+from synth.scenes.renderer import Frame
+from synth.scenes.street import street
+from synth.scenes.yard import yard
+from synth.seeds import generator, seed_of
+from synth.types import Task, unknown
+
+KINDS = ("street", "yard", "interior")
+SMALLEST = 16
+_BUILDERS: dict[str, Callable[..., Frame]] = {"street": street, "yard": yard, "interior": interior}
+
+
+@dataclass(frozen=True)
+class SceneMap:
+    """A scene as physics has it. depth: metres along the ray, infinity for the sky. temperature: kelvin."""
+
+    kind: str
+    night: bool
+    radiance: Float32[np.ndarray, "h w 3"]
+    depth: Float32[np.ndarray, "h w"]
+    temperature: Float32[np.ndarray, "h w"]
+
+
+@dataclass(frozen=True)
+class ScenePair:
+    """A clean pair of one task with its depth. gt: the all-in-focus picture of MFF, else None."""
+
+    a: UInt8[np.ndarray, "h w c"]
+    b: UInt8[np.ndarray, "h w d"]
+    gt: UInt8[np.ndarray, "h w c"] | None
+    depth: Float32[np.ndarray, "h w"]
+    kind: str
+    night: bool
+
+
+def make_scene(
+    seed: int, size: tuple[int, int] = (640, 480), kind: str | None = None, night: bool | None = None
+) -> SceneMap:
+    """The scene of a seed. size: (width, height), at least 16 each; kind and night are drawn where None."""
+    rng = generator(seed_of(seed, "scene"))
+    drawn_kind, drawn_night = str(rng.choice(KINDS, p=(0.45, 0.3, 0.25))), bool(rng.random() < 0.5)
+    return _scene(rng, size, drawn_kind if kind is None else kind, drawn_night if night is None else night)
+
+
+def _scene(rng: np.random.Generator, size: tuple[int, int], kind: str, night: bool, **rest: bool) -> SceneMap:
+    if kind not in _BUILDERS:
+        raise unknown("scene kind", kind, KINDS)
+    if min(size) < SMALLEST:
+        raise ValueError(f"size {size[0]}x{size[1]}: a scene is at least {SMALLEST}x{SMALLEST}")
+    frame = _BUILDERS[kind](rng, size, night, **rest)
+    view = frame.view
+    rx, ry = view.rays(0, view.width, 0, view.height)
+    along = np.sqrt(1 + rx[None, :] ** 2 + ry[:, None] ** 2)
+    depth = np.maximum(frame.z * along, np.float32(0.25))
+    radiance = _aerial(frame.radiance, depth, night) if kind != "interior" else frame.radiance
+    return SceneMap(kind, night, np.maximum(_glare(radiance), 0), depth, frame.temperature)
+
+
+def _aerial(radiance: np.ndarray, depth: np.ndarray, night: bool) -> np.ndarray:
+    """The clear air's own light over distance: L t + A (1 - t), t = exp(-depth / 900 m), A the horizon's colour."""
+    solid = np.isfinite(depth)
+    t = np.where(solid, np.exp(-np.where(solid, depth, 0) / np.float32(2000 if night else 900)), 1)[..., None]
+    air = np.array((0.002, 0.002, 0.003) if night else (0.62, 0.72, 0.86), np.float32)
+    return radiance * t + air * (1 - t)
+
+
+def _glare(radiance: np.ndarray) -> np.ndarray:
+    """Veiling glare of every lens: about two per cent of the light spread widely, in two halos, at low resolution."""
+    h, w = radiance.shape[:2]
+    small = cv2.resize(radiance, (max(w // 4, 4), max(h // 4, 4)), interpolation=cv2.INTER_AREA)
+    sigma = small.shape[1] / 160
+    wide = 0.014 * cv2.GaussianBlur(small, (0, 0), sigma * 2.2) + 0.006 * cv2.GaussianBlur(small, (0, 0), sigma * 8)
+    return radiance * np.float32(0.98) + cv2.resize(wide, (w, h), interpolation=cv2.INTER_LINEAR)
+
+
+def visible(scene: SceneMap) -> UInt8[np.ndarray, "h w 3"]:
+    """The metered photograph of a scene."""
+    return imaging.finish(scene.radiance * np.float32(imaging.metered(scene.radiance, night=scene.night)))
+
+
+def infrared(scene: SceneMap) -> UInt8[np.ndarray, "h w 1"]:
+    """The thermal picture of a scene."""
+    return imaging.thermal(scene.temperature, scene.depth)
+
+
+def exposure_pair(scene: SceneMap, ev: float = 2.0) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]:
+    """The pictures ``ev`` stops under and over the metered exposure."""
+    linear = scene.radiance * np.float32(imaging.metered(scene.radiance, night=False, key=0.12))
+    return imaging.expose(linear, -ev), imaging.expose(linear, ev)
+
+
+def focus_pair(
+    scene: SceneMap, blur: float = 0.010
+) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]:
+    """The near-focused, the far-focused and the all-in-focus picture; blur: widest disc radius as a share of width."""
+    inverse = 1 / scene.depth
+    cut = split_depth(inverse)
+    near_side = inverse > cut
+    near = 1 / float(np.percentile(inverse[near_side], 85)) if near_side.any() else 2.0
+    far = 1 / max(float(np.median(inverse[~near_side])), 1 / 60) if (~near_side).any() else 20.0
+    aperture = blur * scene.depth.shape[1] / max(1 / near - 1 / far, 1e-3)
+    exposure = np.float32(imaging.metered(scene.radiance, night=scene.night))
+    pictures = [refocus(scene.radiance, scene.depth, z, aperture) for z in (near, far)]
+    a, b, gt = (imaging.finish(np.maximum(p, 0) * exposure) for p in (*pictures, scene.radiance))
+    return a, b, gt
+
+
+def scene_pair(task: Task, seed: int, size: tuple[int, int] = (640, 480)) -> ScenePair:
+    """A clean pair for a task. VIF: day and night alike; MEF: much range; MFF: a subject close to the camera."""
+    rng = generator(seed_of(seed, "pair", task))
+    u, v = float(rng.random()), float(rng.random())
+    if task == "vif":
+        kind = "street" if u < 0.6 else "yard" if u < 0.92 else "interior"
+        scene = _scene(rng, size, kind, v < 0.5)
+        return ScenePair(visible(scene), infrared(scene), None, scene.depth, scene.kind, scene.night)
+    if task == "mef":
+        kind = "interior" if u < 0.5 else "street" if u < 0.8 else "yard"
+        dark = kind != "interior" and v < 0.75
+        scene = _scene(rng, size, kind, dark, dusk=dark)
+        under, over = exposure_pair(scene)
+        return ScenePair(under, over, None, scene.depth, scene.kind, scene.night)
+    if task == "mff":
+        kind = "interior" if u < 0.35 else "street" if u < 0.7 else "yard"
+        scene = _scene(rng, size, kind, v < 0.12, near=True)
+        near, far, truth = focus_pair(scene)
+        return ScenePair(near, far, truth, scene.depth, scene.kind, scene.night)
+    raise unknown("task", task, ("vif", "mef", "mff"))
+
+
+__all__ = [
+    "KINDS", "SceneMap", "ScenePair", "exposure_pair", "focus_pair", "infrared", "make_scene", "scene_pair", "visible",
+]  # fmt: skip

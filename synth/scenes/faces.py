@@ -1,0 +1,130 @@
+"""What the world is made of: planar faces, and helpers that make boxes, discs and upright figures of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Real = float | int
+Rgb = tuple[Real, Real, Real]
+Axis = tuple[Real, Real, Real]
+Points = Sequence[Any] | np.ndarray
+"""Points as a list of tuples or an array."""
+
+
+def srgb(code: int) -> Rgb:
+    """Linear albedo of a hexadecimal sRGB colour."""
+    codes = [((code >> shift) & 255) / 255 for shift in (16, 8, 0)]
+    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in codes)
+    return (r, g, b)
+
+
+def tinted(colour: Rgb, factor: Real) -> Rgb:
+    """A colour made lighter or darker."""
+    return (colour[0] * factor, colour[1] * factor, colour[2] * factor)
+
+
+@dataclass
+class Face:
+    """Polygons of one plane and one colour.
+
+    contours: each ``(k, 3)``, world metres; the first fixes the plane. warmth: kelvin above the ambient air.
+    glow: emitted radiance. gloss: share of the sky's radiance mirrored. solid: culled when seen from behind.
+    s_axis: the world direction in which the material runs.
+    """
+
+    contours: list[np.ndarray]
+    colour: Rgb
+    material: str | None = None
+    warmth: Real = 0.0
+    glow: Rgb | None = None
+    gloss: Real = 0.0
+    outward: Axis | None = None
+    s_axis: Axis | None = None
+    scale: Real = 1.0
+    lit: Real = 1.0
+
+
+def quad(*corners: Points, **rest) -> Face:
+    """A face of one polygon; pass colour and the rest by name."""
+    return Face([np.array(corners, np.float64)], **rest)
+
+
+def ground(points: Points, y: Real = 0.0, **rest) -> Face:
+    """A level polygon of (x, z) points."""
+    return Face([np.array([[x, y, z] for x, z in points], np.float64)], outward=(0, 1, 0), **rest)
+
+
+@dataclass(frozen=True)
+class Frame2:
+    """A local frame: origin on the ground and a heading. local (a, y, b): a along the heading, b to its left."""
+
+    x: Real
+    z: Real
+    heading: Real
+
+    def at(self, points: Points) -> np.ndarray:
+        """Local (a, y, b) in world axes."""
+        c, s = math.cos(self.heading), math.sin(self.heading)
+        return np.asarray(points, np.float64) @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]) + (self.x, 0, self.z)
+
+    def direction(self, a: Real, y: Real, b: Real) -> Axis:
+        """A local direction in world axes."""
+        c, s = math.cos(self.heading), math.sin(self.heading)
+        return (a * c - b * s, y, a * s + b * c)
+
+
+def box(frame: Frame2, a: tuple[Real, Real], y: tuple[Real, Real], b: tuple[Real, Real], **rest) -> list[Face]:
+    """The six faces of a box in a local frame; those seen from behind are culled when drawn."""
+    corners = frame.at([(p, q, r) for p in a for q in y for r in b])
+    along, across = rest.pop("s_axis", None) or frame.direction(1, 0, 0), frame.direction(0, 0, 1)
+    sides = (
+        ((0, 1, 3, 2), (-1, 0, 0), across), ((4, 5, 7, 6), (1, 0, 0), across), ((0, 4, 6, 2), (0, 0, -1), along),
+        ((1, 5, 7, 3), (0, 0, 1), along), ((0, 4, 5, 1), (0, -1, 0), along), ((2, 6, 7, 3), (0, 1, 0), along),
+    )  # fmt: skip
+    return [
+        Face([corners[list(order)]], outward=frame.direction(*normal), s_axis=axis, **rest)
+        for order, normal, axis in sides
+    ]
+
+
+def arc(cx: Real, cy: Real, rx: Real, ry: Real, start: Real = 0, stop: Real = 360, n: int = 20) -> np.ndarray:
+    """Points (x, y) of an elliptic arc, angles in degrees from +x towards +y."""
+    t = np.radians(np.linspace(start, stop, n, endpoint=abs(stop - start) < 360))
+    return np.stack([cx + rx * np.cos(t), cy + ry * np.sin(t)], -1)
+
+
+def limb(points: Points, radii: Sequence[float]) -> np.ndarray:
+    """The outline of a bent, tapering limb with round ends: the polyline offset to both sides."""
+    p, r = np.asarray(points, np.float64), np.asarray(radii, np.float64)[:, None]
+    t = np.gradient(p, axis=0)
+    t /= np.maximum(np.linalg.norm(t, axis=1, keepdims=True), 1e-9)
+    n = np.stack([-t[:, 1], t[:, 0]], -1)
+    first, last = math.degrees(math.atan2(*-t[0, ::-1])), math.degrees(math.atan2(*t[-1, ::-1]))
+    start = arc(p[0, 0], p[0, 1], float(r[0, 0]), float(r[0, 0]), first - 60, first + 60, 5)
+    end = arc(p[-1, 0], p[-1, 1], float(r[-1, 0]), float(r[-1, 0]), last - 60, last + 60, 5)
+    return np.concatenate([start, (p - n * r), end, (p + n * r)[::-1]])
+
+
+@dataclass(frozen=True)
+class Upright:
+    """A vertical plane through a ground point, turned towards the camera: figures are drawn on it in (x, y) metres."""
+
+    x: Real
+    z: Real
+    right: tuple[Real, Real]
+    base: Real = 0.0
+
+    def lift(self, points: Points) -> np.ndarray:
+        """Plane coordinates (x, y) in world axes."""
+        p = np.asarray(points, np.float64)
+        across, up = p[..., 0], p[..., 1] + self.base
+        return np.stack([self.x + across * self.right[0], up, self.z + across * self.right[1]], -1)
+
+    def face(self, points: Points, colour: Rgb, **rest) -> Face:
+        """One polygon on the plane."""
+        return Face([self.lift(points)], colour, s_axis=(self.right[0], 0, self.right[1]), **rest)

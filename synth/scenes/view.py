@@ -1,0 +1,85 @@
+"""The pinhole view: a level camera whose pitch is a vertical shift, so that verticals stay vertical.
+
+World axes: x right, y up from the ground, z forward, in metres. Camera axes: the same, turned by the yaw about the
+camera, with y measured from the eye. A pixel (u, v) looks along ((u - cx)/f, (horizon - v)/f, 1).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+NEAR = 0.3
+"""Metres: polygons are cut at this distance in front of the camera."""
+
+FOV = 60.0
+"""Degrees, horizontal: what every operator assumes where nothing else is said."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Where the camera stands and how it projects."""
+
+    width: int
+    height: int
+    horizon: float
+    eye: float
+    x: float = 0.0
+    yaw: float = 0.0
+
+    @property
+    def focal(self) -> float:
+        """Focal length in pixels: f = w / (2 tan(fov/2))."""
+        return self.width / (2 * math.tan(math.radians(FOV) / 2))
+
+    @property
+    def cx(self) -> float:
+        """Column of the optical axis (pixel centres are whole numbers)."""
+        return (self.width - 1) / 2
+
+    def turned(self, direction: np.ndarray) -> np.ndarray:
+        """World directions in camera axes."""
+        c, s = math.cos(self.yaw), math.sin(self.yaw)
+        return direction @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+
+    def to_camera(self, points: np.ndarray) -> np.ndarray:
+        """World points in camera axes."""
+        return self.turned(points - (self.x, self.eye, 0.0))
+
+    def to_world(self, points: np.ndarray) -> np.ndarray:
+        """Camera points in world axes."""
+        c, s = math.cos(self.yaw), math.sin(self.yaw)
+        return points @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]]) + (self.x, self.eye, 0.0)
+
+    def spot(self, across: float, z: float) -> tuple[float, float]:
+        """World (x, z) of the ground point seen at ``across`` (-1 left edge, 1 right edge), ``z`` metres ahead."""
+        lateral = across * z * math.tan(math.radians(FOV) / 2)
+        world = self.to_world(np.array([lateral, 0.0, z]))
+        return float(world[0]), float(world[2])
+
+    def pixels(self, camera: np.ndarray) -> np.ndarray:
+        """Pixel coordinates of camera points: u = cx + f x/z, v = horizon - f y/z."""
+        return camera[..., :2] * (self.focal / camera[..., 2:]) * (1, -1) + (self.cx, self.horizon)
+
+    def rays(self, x0: int, x1: int, y0: int, y1: int) -> tuple[np.ndarray, np.ndarray]:
+        """The x and the y of the ray through each column and each row of a box, at z = 1."""
+        rx = (np.arange(x0, x1, dtype=np.float32) - np.float32(self.cx)) / np.float32(self.focal)
+        ry = (np.float32(self.horizon) - np.arange(y0, y1, dtype=np.float32)) / np.float32(self.focal)
+        return rx, ry
+
+
+def clip_near(points: np.ndarray) -> np.ndarray:
+    """The part of a polygon, ``(k, 3)`` in camera axes, with z >= NEAR (Sutherland and Hodgman 1974, one plane)."""
+    z = points[:, 2]
+    if (z >= NEAR).all():
+        return points
+    kept: list[np.ndarray] = []
+    for here, there in zip(points, np.roll(points, -1, axis=0), strict=True):
+        if here[2] >= NEAR:
+            kept.append(here)
+        if (here[2] >= NEAR) != (there[2] >= NEAR):
+            t = (NEAR - here[2]) / (there[2] - here[2])
+            kept.append(here + t * (there - here))
+    return np.array(kept).reshape(-1, 3)
