@@ -121,8 +121,8 @@ def build_command(
 
 
 def _counted(counts: dict[str, Any]) -> str:
-    shards = "1 shard" if counts["shards"] == 1 else f"{counts['shards']} shards"
-    return f"{counts['samples']} samples in {shards} in {counts['out']}"
+    samples, shards = console.counted(counts["samples"], "sample"), console.counted(counts["shards"], "shard")
+    return f"{samples} in {shards} in {counts['out']}"
 
 
 def _result(data: dict[str, Any], as_json: bool, text: str) -> None:
@@ -226,9 +226,9 @@ def verify_command(
         raise UserError(f"--workers {workers}: must be at least 1")
     with console.progress("verify", "shards") as progress:
         report = verify(paths, replay=replay, workers=workers or os.cpu_count() or 1, progress=progress)
-    verdict = "ok" if report.ok else f"{len(report.problems)} problems"
+    verdict = "ok" if report.ok else console.counted(len(report.problems), "problem")
     lines = [f"problem: {line}" for line in report.problems]
-    lines.append(f"{verdict}: {report.samples} samples, {report.replayed} replayed")
+    lines.append(f"{verdict}: {console.counted(report.samples, 'sample')}, {report.replayed} replayed")
     _result(report.to_json(), json_, "\n".join(lines))
     raise typer.Exit(0 if report.ok else 1)
 

@@ -56,6 +56,11 @@ def _fail(name: str, message: str, code: int) -> int:
     return code
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 shard``, ``2 shards``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def note(line: str) -> None:
     """A line for the person at the terminal: standard error, so that standard output stays the result's."""
     print(line, file=sys.stderr)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from synth.console import counted
 from synth.shards import read_shard
 from synth.types import UserError
 from synth.verify import find_shards
@@ -81,7 +82,8 @@ def _tally(
 
 def describe(report: dict[str, Any]) -> str:
     """The report as text: a line a count, operators with a bar and their severities from mild to strong."""
-    lines = [f"{report['samples']} samples in {report['shards']} shards, {report['prompts']} different prompts"]
+    held = counted(report["samples"], "sample"), counted(report["shards"], "shard")
+    lines = [f"{held[0]} in {held[1]}, {counted(report['prompts'], 'different prompt')}"]
     lines.append("n: " + ", ".join(f"{n}: {c}" for n, c in report["n"].items()))
     lines.append("data sets: " + ", ".join(f"{name} {c}" for name, c in report["datasets"].items()))
     lines.append("ground truth: " + ", ".join(f"{name} {c}" for name, c in report["fusers"].items()))

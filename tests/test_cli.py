@@ -86,7 +86,7 @@ def test_build_verify_inspect_and_preview(synth: Synth, tmp_path: Path, msrs: Pa
     report = json.loads(synth("inspect", out, "--json").out)
     assert report["samples"] == 6 and report["n"] == {"3": 6}
     assert sum(report["operators"].values()) == 18
-    assert "6 samples in 1 shards" in synth("inspect", out).out
+    assert "6 samples in 1 shard, 6 different prompts" in synth("inspect", out).out
     sheet = tmp_path / "sheet.png"
     assert synth("preview", out, "--samples", "2", "--out", sheet).code == 0
     with Image.open(sheet) as picture:

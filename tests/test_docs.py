@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_process
 
 from synth.operators import OPERATORS
 
@@ -79,3 +79,16 @@ def test_the_changelog_has_this_version() -> None:
 def test_no_page_or_source_names_a_machine() -> None:
     for path in [*(ROOT / "synth").rglob("*.py"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]:
         assert not re.search(r"/(root|tmp|home/\w+)/", path.read_text()), path
+
+
+@pytest.mark.slow
+def test_the_readme_s_commands_run_as_they_stand(tmp_path: Path, msrs: Path, folder_pair: str) -> None:
+    """Every ``synth`` line of the README, in order, on made data in place of the reader's own."""
+    lines = [line for line in fenced(ROOT / "README.md") if line.startswith("synth ")]
+    assert len(lines) >= 5
+    for line in lines:
+        ran = run_process(*shlex.split(line.replace("/data/MSRS", str(msrs)))[1:], cwd=tmp_path)
+        assert ran.returncode == 0, f"{line}: {ran.stderr}"
+    tree = {path.name for path in (tmp_path / "shards/msrs").iterdir()}
+    assert tree >= {"vif-train-000000.tar", "vif-train-000000.json", "dataset.json", "README.md"}
+    assert (tmp_path / "operators.png").is_file()
