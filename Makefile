@@ -4,7 +4,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo eval test check bench docs clean
+
+SHARDS ?= demo/shards/vif demo/shards/mef demo/shards/mff
+REPORT ?= report
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -24,8 +27,11 @@ demo: $(READY)  ## the main job on built-in scenes: demo/shards, demo/sheet.png
 	$(BIN)/synth verify demo/shards/vif demo/shards/mef demo/shards/mff --replay
 	$(BIN)/synth preview demo/shards/vif demo/shards/mef demo/shards/mff --samples 12 --out demo/sheet.png
 
-test: $(READY)  ## every test, with the coverage of synth/
-	$(BIN)/python -m pytest --cov=synth --cov-report=term:skip-covered --cov-fail-under=85
+eval: $(READY)  ## score the fusers on SHARDS="dir ..." into REPORT=dir: tables and pictures
+	$(BIN)/train eval $(SHARDS) --out $(REPORT)
+
+test: $(READY)  ## every test, with coverage
+	$(BIN)/python -m pytest --cov=synth --cov=train --cov-report=term:skip-covered --cov-fail-under=85
 
 check: $(READY)  ## lint, types, quick tests, generated docs fresh: under two minutes on two cores
 	$(BIN)/ruff check .

@@ -46,8 +46,9 @@ class BadPair(Exception):
 def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
     """The error for a name that no table has: the nearest one first, then all that are allowed."""
     allowed = sorted(choices)
-    near = difflib.get_close_matches(name.lower(), allowed, n=1, cutoff=0.5)
-    hint = f" did you mean '{near[0]}'?" if near else ""
+    cased = {choice.lower(): choice for choice in allowed}
+    near = difflib.get_close_matches(name.lower(), cased, n=1, cutoff=0.5)
+    hint = f" did you mean '{cased[near[0]]}'?" if near else ""
     return UserError(f"unknown {what} '{name}':{hint} allowed: {', '.join(allowed)}")
 
 

@@ -42,12 +42,13 @@ def fenced(page: Path) -> list[str]:
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
 def test_every_command_that_a_page_shows_exists(page: str) -> None:
-    """Each ``synth`` line parses with its options; each ``make`` target is in the Makefile."""
+    """Each ``synth`` and ``train`` line parses with its options; each ``make`` target is in the Makefile."""
     from typer.main import get_command
 
-    from synth.cli import app
+    from synth.cli import app as synth_app
+    from train.cli import app as train_app
 
-    command = get_command(app)
+    commands = {"synth": get_command(synth_app), "train": get_command(train_app)}
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     shown = fenced(ROOT / page)
     assert shown
@@ -55,8 +56,8 @@ def test_every_command_that_a_page_shows_exists(page: str) -> None:
         words = shlex.split(line)
         if words[0] == "make":
             assert words[1] in targets, line
-        elif words[0] == "synth":
-            sub = command.commands[words[1]]  # type: ignore[attr-defined]
+        elif words[0] in commands:
+            sub = commands[words[0]].commands[words[1]]  # type: ignore[attr-defined]
             sub.make_context(words[1], words[2:])
         else:
             assert words[0] in ("git", "cd", "pip", "pytest", "python"), line
@@ -77,7 +78,12 @@ def test_the_changelog_has_this_version() -> None:
 
 
 def test_no_page_or_source_names_a_machine() -> None:
-    for path in [*(ROOT / "synth").rglob("*.py"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]:
+    for path in [
+        *(ROOT / "synth").rglob("*.py"),
+        *(ROOT / "train").rglob("*.py"),
+        *(ROOT / "docs").rglob("*.md"),
+        ROOT / "README.md",
+    ]:
         assert not re.search(r"/(root|tmp|home/\w+)/", path.read_text()), path
 
 

@@ -1,6 +1,9 @@
-"""The command line ``train``."""
+"""The command line ``train``. Heavy imports happen inside the commands: ``--help`` answers at once."""
 
 from __future__ import annotations
+
+import json
+from typing import Annotated
 
 import typer
 
@@ -15,6 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
 
 @app.callback(invoke_without_command=True)
 def callback(
@@ -23,6 +28,27 @@ def callback(
     """Fit fusion models on shards that synth builds, fuse images with them, score the result."""
     if version:
         typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command("eval")
+def eval_command(
+    shards: Annotated[list[str], typer.Argument(metavar="DIR|SHARD...", help="Folders of shards, or shards.")],
+    out: Annotated[str, typer.Option("--out", help="Folder of the report.")] = "report",
+    metrics: Annotated[
+        str, typer.Option("--metrics", metavar="NAME,...", help="What to measure.")
+    ] = "PSNR,SSIM,VIF,Qabf",
+    limit: Annotated[int | None, typer.Option("--limit", help="Use this many samples at most, of all shards.")] = None,
+    examples: Annotated[int, typer.Option("--examples", help="Samples to show as pictures.")] = 6,
+    json_: JsonOption = False,
+) -> None:
+    """Score fused images on shards: report.md, report.csv, report.html with pictures, report.json."""
+    from train.report import evaluate_shards, to_json, to_text
+
+    with console.progress("eval", "samples") as progress:
+        done = evaluate_shards(shards, out, metrics=metrics, limit=limit, examples=examples, progress=progress)
+    console.note(f"wrote {out}/report.md, report.csv, report.html and report.json")
+    typer.echo(json.dumps(to_json(done) | {"out": out}, ensure_ascii=False) if json_ else to_text(done))
 
 
 def main() -> None:

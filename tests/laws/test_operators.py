@@ -382,3 +382,28 @@ def test_degrade_says_what_is_wrong_with_an_image(image: np.ndarray, message: st
     with pytest.raises(ValueError) as error:
         degrade(image, "jpeg")
     assert str(error.value) == message
+
+
+def placed(array: np.ndarray, offset: int) -> np.ndarray:
+    """The same array ``offset`` items past an aligned address: vector code has other heads and tails there."""
+    buffer = np.empty(array.size + 64, array.dtype)
+    start = (-buffer.ctypes.data // array.itemsize) % 16 + offset
+    view = buffer[start : start + array.size].reshape(array.shape)
+    view[...] = array
+    return view
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_pixels_wherever_they_lie_in_memory(name: str) -> None:
+    """A last bit that depends on an address would break "the same bytes"; a whole chain runs, conversions with it."""
+    image = textured(97, 131, 3) if modality_of(name) == "visible" else textured(97, 131, 1)
+    depth = metres(97, 131)
+    made: set[bytes] = set()
+    for offset in range(0, 16, 3):
+        for severity in (0.3, 0.9):
+            op = drawn(name, severity)
+            scene = Scene(modality_of(name), placed(depth, offset))
+            code = placed(color.code_to_float(image), offset)
+            out = run_chain(code, [(op, generator(7))], scene)
+            made.add(bytes([int(severity * 10)]) + out.tobytes())
+    assert len(made) == 2

@@ -1,0 +1,208 @@
+"""Methods scored on the samples of shards: one pass, one record a sample and method, aggregates by group."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from synth.fusers import PyramidFuser
+from synth.shards import Sample, read_samples
+from synth.types import UserError, WorkIncomplete
+from synth.verify import find_shards
+from train.metrics import Metric, evaluate, find_metric
+from train.tally import Tally, resample_weights
+
+Progress = Callable[[int, int], None]
+BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Method:
+    """What makes a fused image (uint8) from a sample. A ceiling sees what no method may: it takes no part in ranks."""
+
+    name: str
+    fuse: Callable[[Sample], np.ndarray]
+    ceiling: bool = False
+
+
+def pyramid_on_degraded(sample: Sample) -> np.ndarray:
+    """The weight-free fuser on what a method is given."""
+    return PyramidFuser()(sample.images["a"], sample.images["b"], sample.meta["task"])
+
+
+def pyramid_on_clean(sample: Sample) -> np.ndarray:
+    """The weight-free fuser on the clean crops: what perfect restoration before it would reach."""
+    return PyramidFuser()(sample.images["clean_a"], sample.images["clean_b"], sample.meta["task"])
+
+
+METHODS: dict[str, Method] = {
+    "pyramid on degraded": Method("pyramid on degraded", pyramid_on_degraded),
+    "pyramid on clean": Method("pyramid on clean", pyramid_on_clean, ceiling=True),
+}
+
+
+@dataclass(frozen=True)
+class Portion:
+    """The first ``take`` of a shard's ``total`` samples."""
+
+    path: Path
+    take: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One sample's fused images and values; rows of ``values`` are methods, columns metrics."""
+
+    shard: str
+    sample: Sample
+    fused: Mapping[str, np.ndarray]
+    values: np.ndarray
+
+
+@dataclass
+class Evaluation:
+    """What a pass over shards found. ``groups``: what a sample is grouped by -> its value -> sums."""
+
+    methods: tuple[Method, ...]
+    metrics: tuple[Metric, ...]
+    portions: tuple[Portion, ...]
+    groups: dict[str, dict[str, Tally]] = field(default_factory=dict[str, dict[str, Tally]])
+    examples: list[Scored] = field(default_factory=list[Scored])
+    partial: int = 0
+
+    @property
+    def samples(self) -> int:
+        """Samples scored."""
+        return self.groups["overall"]["all"].samples if self.groups else 0
+
+    def ordered(self, by: str) -> list[tuple[str, Tally]]:
+        """The groups in the order of their names, numbers as numbers."""
+        return sorted(self.groups[by].items(), key=lambda item: (len(item[0]) if by == "n" else 0, item[0]))
+
+
+def choose_metrics(text: str) -> tuple[Metric, ...]:
+    """The metrics of ``PSNR,ssim``, each once, in the order asked."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UserError("--metrics: names none; give some, such as PSNR,SSIM,VIF,Qabf")
+    return tuple({metric.name: metric for metric in map(find_metric, names)}.values())
+
+
+def plan_portions(paths: Sequence[str], limit: int | None = None) -> tuple[Portion, ...]:
+    """The shards and how many samples of each: all, or ``limit`` spread evenly over them.
+
+    Reads headers only. Raises UserError, before work begins, where there are no samples or a shard is cut short.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit {limit}: must be at least 1")
+    found = list({path.resolve(): path for path in find_shards(paths)[0]}.values())
+    totals = [count_samples(path) for path in found]
+    if not sum(totals):
+        raise UserError(f"{', '.join(paths)}: no samples in these shards")
+    takes = spread(sum(totals) if limit is None else limit, totals)
+    return tuple(Portion(p, take, total) for p, take, total in zip(found, takes, totals, strict=True) if take)
+
+
+def count_samples(path: Path) -> int:
+    """Samples of a tar, from its headers. Raises UserError where it is no tar or ends before its end mark."""
+    count, end, last = 0, 0, ""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for info in tar:
+                key = info.name.partition(".")[0]
+                count, last = count + (key != last), key
+                end = info.offset_data + -(-info.size // BLOCK) * BLOCK
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise UserError(f"{path}: not a whole shard: {error}; see synth verify") from None
+    if path.stat().st_size < end + 2 * BLOCK:
+        raise UserError(f"{path}: not a whole shard: it ends after {count} samples, without a tar's end mark")
+    return count
+
+
+def spread(wanted: int, totals: Sequence[int]) -> list[int]:
+    """``wanted`` shared out evenly over places that hold ``totals``, earlier ones first; all where there are fewer."""
+    takes = [0] * len(totals)
+    left = min(wanted, sum(totals))
+    while left:
+        open_ = [i for i, total in enumerate(totals) if takes[i] < total]
+        each = max(left // len(open_), 1)
+        for i in open_[:left]:
+            more = min(each, totals[i] - takes[i], left)
+            takes[i] += more
+            left -= more
+    return takes
+
+
+def groups_of(sample: Sample) -> Iterator[tuple[str, str]]:
+    """What a sample is counted under: everything, its task, each of its operators, n, what made its ground truth."""
+    yield "overall", "all"
+    yield "task", sample.meta["task"]
+    for step in sample.steps:
+        yield "operator", step.op
+    yield "n", str(sample.meta["n"])
+    yield "ground truth", sample.meta["fuser"]["name"]
+
+
+def score_sample(sample: Sample, shard: str, methods: Sequence[Method], metrics: Sequence[Metric]) -> Scored:
+    """Fuse with every method and score: against the sample's ground truth, and the clean pair as the two sources.
+
+    The clean pair, since a method that keeps the noise and the haze of the degraded one must not gain by it.
+    """
+    images, names = sample.images, [metric.name for metric in metrics]
+    fused: dict[str, np.ndarray] = {}
+    values = np.zeros((len(methods), len(metrics)))
+    for i, method in enumerate(methods):
+        fused[method.name] = method.fuse(sample)
+        try:
+            row = evaluate(fused[method.name], images["clean_a"], images["clean_b"], images["gt"], names)
+        except ValueError as error:
+            raise ValueError(f"sample {sample.key}: {method.name}: {error}") from None
+        values[i] = [row[name] for name in names]
+    return Scored(shard, sample, fused, values)
+
+
+def score_shards(
+    portions: Sequence[Portion],
+    methods: Sequence[Method],
+    metrics: Sequence[Metric],
+    *,
+    examples: int = 0,
+    record: Callable[[Scored], None] = lambda scored: None,
+    progress: Progress = lambda done, total: None,
+) -> Evaluation:
+    """Score every sample once, hand each to ``record``, keep sums and ``examples`` samples spread over the shards.
+
+    Raises WorkIncomplete, naming shard and sample, where one can't be read or scored.
+    """
+    result = Evaluation(tuple(methods), tuple(metrics), tuple(portions))
+    total, done = sum(portion.take for portion in portions), 0
+    shown = spread(examples, [portion.take for portion in portions])
+    for place, portion in enumerate(portions):
+        for position, scored in enumerate(_scored(portion, methods, metrics)):
+            weights = resample_weights(place, position)
+            for by, value in groups_of(scored.sample):
+                tallies = result.groups.setdefault(by, {})
+                tallies.setdefault(value, Tally(len(methods), len(metrics))).add(scored.values, weights)
+            result.partial += len(scored.sample.meta["prompt"]["asked"]) < scored.sample.meta["n"]
+            record(scored)
+            if position < shown[place]:
+                result.examples.append(scored)
+            done += 1
+            progress(done, total)
+    return result
+
+
+def _scored(portion: Portion, methods: Sequence[Method], metrics: Sequence[Metric]) -> Iterator[Scored]:
+    name = portion.path.name
+    try:
+        for sample in islice(read_samples(portion.path), portion.take):
+            yield score_sample(sample, name, methods, metrics)
+    except (ValueError, KeyError) as error:
+        said = str(error) if isinstance(error, ValueError) else f"a sample's json has no {error}"
+        raise WorkIncomplete(f"{name}: {said.removeprefix(f'{name}: ')}; no report was written") from None

@@ -1,0 +1,84 @@
+"""What a metric is, and the images as every metric takes them: RGB or grey on the scale 0..255, and their luma."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from synth.color import LUMA, as_hwc
+
+PEAK = 255.0
+STRIP = 64
+GRID = 1024.0
+"""Float images and lumas are kept to 1/1024 of a code value: a grid that is exact in float32, so an image has the same
+gradients, and the same score, whichever type it came in."""
+
+Direction = Literal["higher", "lower"]
+Kind = Literal["full-reference", "fusion"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number about a fused image.
+
+    function: ``(fused, gt)`` on images ``(h, w, c)`` where ``kind`` is full-reference, ``(fused, a, b)`` on lumas
+    ``(h, w)`` where it is fusion; float32 on 0..255. direction: which value is better. smallest: the least side of an
+    image that it is defined on. digits: decimals worth printing. A value may be infinite, and is not a number where
+    the images leave it undefined.
+    """
+
+    name: str
+    function: Callable[..., float]
+    direction: Direction
+    kind: Kind
+    doc: str
+    smallest: int = 1
+    digits: int = 4
+
+
+def codes(image: np.ndarray, name: str) -> Float32[np.ndarray, "h w c"]:
+    """The image on 0..255 in float32. Takes uint8, or float in [0, 1]; raises ValueError, with ``name``, otherwise."""
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
+        raise ValueError(f"{name}: shape {image.shape} is not (h, w), (h, w, 1) or (h, w, 3)")
+    if image.size == 0:
+        raise ValueError(f"{name}: shape {image.shape} has no pixel")
+    if image.dtype == np.uint8:
+        return as_hwc(image).astype(np.float32)
+    if not np.issubdtype(image.dtype, np.floating):
+        raise ValueError(f"{name}: {image.dtype} is not taken: give uint8, or float in [0, 1]")
+    low, high = float(image.min()), float(image.max())
+    if not (low >= 0.0 and high <= 1.0):
+        raise ValueError(f"{name}: float images must lie in [0, 1], found {low:g} to {high:g}; give 0..255 as uint8")
+    return (np.rint(as_hwc(image).astype(np.float64) * (PEAK * GRID)) / GRID).astype(np.float32)
+
+
+def luma(image: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
+    """BT.601 luma 0.299 R + 0.587 G + 0.114 B on 0..255, on the grid; the channel itself of a grey image."""
+    if image.shape[2] == 1:
+        return np.ascontiguousarray(image[..., 0])
+    y = cv2.transform(image, np.asarray([LUMA], np.float32) * np.float32(GRID))
+    np.rint(y, out=y)
+    y /= np.float32(GRID)
+    return y.reshape(image.shape[:2])
+
+
+def gaussian_valid(image: Float64[np.ndarray, "h w *c"], size: int, sigma: float) -> Float64[np.ndarray, "h2 w2 *c"]:
+    """Correlation with a ``size`` x ``size`` Gaussian that sums to 1, where the window lies inside the image."""
+    margin = size // 2
+    rows, columns = image.shape[0] - margin, image.shape[1] - margin
+    return cv2.GaussianBlur(image, (size, size), sigma).reshape(image.shape)[margin:rows, margin:columns]
+
+
+def strips(rows: int, size: int) -> Iterator[slice]:
+    """Rows of overlapping strips whose valid regions under a ``size`` window tile the image's, STRIP rows each.
+
+    A strip's arrays stay in the cache and in the heap: whole images would take fresh pages for every product.
+    """
+    valid = rows - size + 1
+    for top in range(0, valid, STRIP):
+        yield slice(top, min(top + STRIP, valid) + size - 1)
