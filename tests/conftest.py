@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import cv2
@@ -93,14 +94,10 @@ class Ran:
         return self.err.strip().splitlines()[-1]
 
 
-@pytest.fixture
-def synth(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """Run ``synth`` in this process: ``synth("build", "--task", "vif")``."""
-
+def _runner(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     def run(*args: str | Path) -> Ran:
-        from synth.cli import main
-
-        monkeypatch.setattr(sys, "argv", ["synth", *map(str, args)])
+        main = import_module(f"{name}.cli").main
+        monkeypatch.setattr(sys, "argv", [name, *map(str, args)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as exit_:
             main()
@@ -108,6 +105,18 @@ def synth(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         return Ran(int(exit_.value.code or 0), captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def synth(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Run ``synth`` in this process: ``synth("build", "--task", "vif")``."""
+    return _runner("synth", monkeypatch, capsys)
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Run ``train`` in this process: ``train("eval", "shards")``."""
+    return _runner("train", monkeypatch, capsys)
 
 
 def run_process(*args: str | Path, **options: object) -> subprocess.CompletedProcess[str]:

@@ -22,23 +22,6 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_shards(tmp_path_factory.mktemp("made"))
 
 
-@pytest.fixture
-def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Train:
-    """Run ``train`` in this process: ``train("eval", "shards")``."""
-
-    def run(*args: str | Path) -> Ran:
-        from train.cli import main
-
-        monkeypatch.setattr(sys, "argv", ["train", *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        return Ran(int(exit_.value.code or 0), captured.out, captured.err)
-
-    return run
-
-
 def test_eval_prints_the_table(train: Train, shards: Path, tmp_path: Path) -> None:
     ran = train("eval", shards / "vif", shards / "mef", "--out", tmp_path / "r", "--limit", "4", "--examples", "2")
     assert ran.code == 0 and ran.out.isascii()
