@@ -8,20 +8,28 @@ import cv2
 import numpy as np
 import pytest
 
-from synth.scenes import KINDS, SceneMap, exposure_pair, infrared, make_scene, scene_pair, visible
+from synth.color import linear_to_srgb
+from synth.scenes import KINDS, SceneMap, exposure_pair, infrared, make_scene, scene_pair, sky, visible
+from synth.scenes.faces import Face, ground, quad
 from synth.scenes.focus import disc, refocus, split_depth
+from synth.scenes.imaging import expose, vignette
 from synth.scenes.materials import MATERIALS, TILE, mip_levels, sample
+from synth.scenes.renderer import draw, paste
+from synth.scenes.shading import render
+from synth.scenes.shadows import soften
+from synth.scenes.vehicles import car
 from synth.scenes.view import NEAR, View, clip_near
+from synth.seeds import generator
 from synth.types import Task, UserError
 
-SMALL = (192, 144)
-SIZES = [(16, 16), (96, 64), (97, 61), (120, 200), (320, 240)]
+SMALL = (160, 120)
+SIZES = [(16, 16), (97, 61), (120, 200)]
 TASKS: tuple[Task, ...] = get_args(Task)
 
 
 @pytest.fixture(scope="module")
 def scenes() -> list[SceneMap]:
-    return [make_scene(s, SMALL, kind, night) for s in range(3) for kind in KINDS for night in (False, True)]
+    return [make_scene(s, SMALL, kind, night) for s in range(2) for kind in KINDS for night in (False, True)]
 
 
 def detail(image: np.ndarray) -> np.ndarray:
@@ -96,7 +104,7 @@ def test_depth_is_positive_and_infinite_in_the_sky_alone(scenes: list[SceneMap])
 
 def test_ground_recedes_upwards() -> None:
     for kind in ("street", "yard"):
-        for seed in range(6):
+        for seed in range(3):
             depth = make_scene(seed, SMALL, kind).depth
             rows = np.median(depth[-30:], axis=1)
             assert rows[0] > rows[-1]
@@ -118,7 +126,7 @@ def test_people_glow_and_the_sky_is_coldest(scenes: list[SceneMap]) -> None:
         assert ir[warm].mean() > ir[solid & ~warm].mean() + 40
         if sky.any():
             assert ir[sky].mean() < ir[solid].mean()
-    assert found >= 6
+    assert found >= 4
 
 
 def test_night_is_darker_and_the_infrared_does_not_care() -> None:
@@ -160,6 +168,47 @@ def test_each_focus_is_sharp_where_it_focuses(seed: int) -> None:
         assert sharpness(pair.b, outer) > sharpness(pair.a, outer)
         assert sharpness(pair.gt, outer) >= 0.99 * sharpness(pair.b, outer)
     assert sharpness(pair.gt, inner) >= 0.99 * sharpness(pair.a, inner)
+
+
+def test_a_car_has_a_warm_bonnet_and_no_holes_in_its_depth() -> None:
+    width, height = 320, 240
+    view = View(width, height, 90.0, 1.6)
+    heaven, light = sky.day(generator(1), "noon")
+    frame = sky.start_frame(view, heaven, light, generator(2))
+    call = car(frame, generator(3), 0.0, 7.0, -np.pi / 2, driving=True)
+    soften(frame)
+    draw(frame, [ground([(-60, -4), (60, -4), (60, 300), (-60, 300)], colour=(0.2, 0.2, 0.2))], level=True)
+    call()
+    render(frame)
+    body = frame.z[110:150, 140:180]
+    assert body.max() < 10 and frame.temperature[110:150, 140:180].max() > light.air + 8
+    assert not frame.queue and np.isinf(frame.z[0, 0])
+
+
+def test_a_later_face_hides_a_cutout_and_an_earlier_one_does_not() -> None:
+    view = View(64, 48, 24.0, 1.0)
+    white, levels = (1.0, 1.0, 1.0), (np.ones((8, 8, 4), np.float32),)
+    heaven, light = sky.day(generator(1), "overcast")
+
+    def wall(z: float) -> Face:
+        return quad((-9, 0, z), (9, 0, z), (9, 9, z), (-9, 9, z), colour=white)
+
+    for before, expected in ((True, 5.0), (False, 3.0)):
+        frame = sky.start_frame(view, heaven, light, generator(2))
+        draw(frame, [wall(6.0)])
+        if before:
+            draw(frame, [wall(5.5)])
+        paste(frame, levels, (0, 0, 5.0), 3.0, white)
+        if not before:
+            draw(frame, [wall(3.0)])
+        render(frame)
+        assert frame.z[24, 32] == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_tone_table_agrees_with_the_curve() -> None:
+    linear = np.linspace(0, 3, 3000, dtype=np.float32).reshape(10, 100, 3)
+    want = np.clip(np.floor(255 * linear_to_srgb(linear * vignette(10, 100)) + 0.5), 0, 255)
+    assert np.abs(expose(linear, 0.0).astype(int) - want).max() <= 1
 
 
 def test_a_blurred_background_takes_no_light_from_a_sharp_subject() -> None:

@@ -13,9 +13,11 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from synth.scenes import imaging
-from synth.scenes.focus import refocus, split_depth
+from synth.scenes.channels import repeated
+from synth.scenes.focus import focused, separate, split_depth
 from synth.scenes.interior import interior
 from synth.scenes.renderer import Frame
+from synth.scenes.shading import render
 from synth.scenes.street import street
 from synth.scenes.yard import yard
 from synth.seeds import generator, seed_of
@@ -64,6 +66,7 @@ def _scene(rng: np.random.Generator, size: tuple[int, int], kind: str, night: bo
     if min(size) < SMALLEST:
         raise ValueError(f"size {size[0]}x{size[1]}: a scene is at least {SMALLEST}x{SMALLEST}")
     frame = _BUILDERS[kind](rng, size, night, **rest)
+    render(frame)
     view = frame.view
     rx, ry = view.rays(0, view.width, 0, view.height)
     along = np.sqrt(1 + rx[None, :] ** 2 + ry[:, None] ** 2)
@@ -74,10 +77,12 @@ def _scene(rng: np.random.Generator, size: tuple[int, int], kind: str, night: bo
 
 def _aerial(radiance: np.ndarray, depth: np.ndarray, night: bool) -> np.ndarray:
     """The clear air's own light over distance: L t + A (1 - t), t = exp(-depth / 900 m), A the horizon's colour."""
-    solid = np.isfinite(depth)
-    t = np.where(solid, np.exp(-np.where(solid, depth, 0) / np.float32(2000 if night else 900)), 1)[..., None]
+    t = cv2.exp(depth * np.float32(-1 / (2000 if night else 900)))
+    t[np.isinf(depth)] = 1
     air = np.array((0.002, 0.002, 0.003) if night else (0.62, 0.72, 0.86), np.float32)
-    return radiance * t + air * (1 - t)
+    radiance *= repeated(t)
+    radiance += cv2.merge([(1 - t) * a for a in air])
+    return radiance
 
 
 def _glare(radiance: np.ndarray) -> np.ndarray:
@@ -86,12 +91,12 @@ def _glare(radiance: np.ndarray) -> np.ndarray:
     small = cv2.resize(radiance, (max(w // 4, 4), max(h // 4, 4)), interpolation=cv2.INTER_AREA)
     sigma = small.shape[1] / 160
     wide = 0.014 * cv2.GaussianBlur(small, (0, 0), sigma * 2.2) + 0.006 * cv2.GaussianBlur(small, (0, 0), sigma * 8)
-    return radiance * np.float32(0.98) + cv2.resize(wide, (w, h), interpolation=cv2.INTER_LINEAR)
+    return cv2.addWeighted(radiance, 0.98, cv2.resize(wide, (w, h), interpolation=cv2.INTER_LINEAR), 1, 0)
 
 
 def visible(scene: SceneMap) -> UInt8[np.ndarray, "h w 3"]:
     """The metered photograph of a scene."""
-    return imaging.finish(scene.radiance * np.float32(imaging.metered(scene.radiance, night=scene.night)))
+    return imaging.finish(scene.radiance, imaging.metered(scene.radiance, night=scene.night))
 
 
 def infrared(scene: SceneMap) -> UInt8[np.ndarray, "h w 1"]:
@@ -101,8 +106,8 @@ def infrared(scene: SceneMap) -> UInt8[np.ndarray, "h w 1"]:
 
 def exposure_pair(scene: SceneMap, ev: float = 2.0) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]:
     """The pictures ``ev`` stops under and over the metered exposure."""
-    linear = scene.radiance * np.float32(imaging.metered(scene.radiance, night=False, key=0.12))
-    return imaging.expose(linear, -ev), imaging.expose(linear, ev)
+    exposure = imaging.metered(scene.radiance, night=False, key=0.12)
+    return imaging.expose(scene.radiance, -ev, exposure), imaging.expose(scene.radiance, ev, exposure)
 
 
 def focus_pair(
@@ -111,14 +116,15 @@ def focus_pair(
     """The near-focused, the far-focused and the all-in-focus picture; blur: widest disc radius as a share of width."""
     inverse = 1 / scene.depth
     cut = split_depth(inverse)
-    near_side = inverse > cut
-    near = 1 / float(np.percentile(inverse[near_side], 85)) if near_side.any() else 2.0
-    far = 1 / max(float(np.median(inverse[~near_side])), 1 / 60) if (~near_side).any() else 20.0
+    some = inverse[::2, ::2]
+    near_side = some > cut
+    near = 1 / float(np.percentile(some[near_side], 85)) if near_side.any() else 2.0
+    far = 1 / max(float(np.median(some[~near_side])), 1 / 60) if (~near_side).any() else 20.0
     aperture = blur * scene.depth.shape[1] / max(1 / near - 1 / far, 1e-3)
-    exposure = np.float32(imaging.metered(scene.radiance, night=scene.night))
-    pictures = [refocus(scene.radiance, scene.depth, z, aperture) for z in (near, far)]
-    a, b, gt = (imaging.finish(np.maximum(p, 0) * exposure) for p in (*pictures, scene.radiance))
-    return a, b, gt
+    exposure = imaging.metered(scene.radiance, night=scene.night)
+    sides = separate(scene.radiance, scene.depth, aperture, cut)
+    a, b = (imaging.finish(focused(sides, z, aperture), exposure) for z in (near, far))
+    return a, b, imaging.finish(scene.radiance, exposure)
 
 
 def scene_pair(task: Task, seed: int, size: tuple[int, int] = (640, 480)) -> ScenePair:

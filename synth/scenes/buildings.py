@@ -34,11 +34,12 @@ def _grid(rng: np.random.Generator, wide: Real, high: Real, storey: Real, start:
 
 def _rects(at: Frame2, cells: np.ndarray, inset: tuple[float, float, float, float], b: Real) -> list[np.ndarray]:
     """Cells moved by (left, bottom, right, top), as rectangles on the wall plane ``b``."""
-    x0, y0 = cells[:, 0] + inset[0], cells[:, 1] + inset[1]
-    x1, y1 = cells[:, 0] + cells[:, 2] + inset[2], cells[:, 1] + cells[:, 3] + inset[3]
-    corners = np.stack(
-        [np.stack([x, y, np.full_like(x, b)], -1) for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))], 1
-    )
+    corners = np.empty((len(cells), 4, 3))
+    corners[:, ::3, 0] = cells[:, :1] + inset[0]
+    corners[:, 1:3, 0] = cells[:, :1] + cells[:, 2:3] + inset[2]
+    corners[:, :2, 1] = cells[:, 1:2] + inset[1]
+    corners[:, 2:, 1] = cells[:, 1:2] + cells[:, 3:] + inset[3]
+    corners[..., 2] = b
     return list(at.at(corners))
 
 

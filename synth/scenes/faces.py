@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -69,8 +70,18 @@ class Frame2:
 
     def at(self, points: Points) -> np.ndarray:
         """Local (a, y, b) in world axes."""
+        out = np.dot(np.asarray(points, np.float64), self._turn)
+        out += self._origin
+        return out
+
+    @cached_property
+    def _turn(self) -> np.ndarray:
         c, s = math.cos(self.heading), math.sin(self.heading)
-        return np.asarray(points, np.float64) @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]) + (self.x, 0, self.z)
+        return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+
+    @cached_property
+    def _origin(self) -> np.ndarray:
+        return np.array([self.x, 0.0, self.z])
 
     def direction(self, a: Real, y: Real, b: Real) -> Axis:
         """A local direction in world axes."""
@@ -94,8 +105,13 @@ def box(frame: Frame2, a: tuple[Real, Real], y: tuple[Real, Real], b: tuple[Real
 
 def arc(cx: Real, cy: Real, rx: Real, ry: Real, start: Real = 0, stop: Real = 360, n: int = 20) -> np.ndarray:
     """Points (x, y) of an elliptic arc, angles in degrees from +x towards +y."""
+    return _unit_arc(start, stop, n) * (rx, ry) + (cx, cy)
+
+
+@lru_cache(maxsize=256)
+def _unit_arc(start: Real, stop: Real, n: int) -> np.ndarray:
     t = np.radians(np.linspace(start, stop, n, endpoint=abs(stop - start) < 360))
-    return np.stack([cx + rx * np.cos(t), cy + ry * np.sin(t)], -1)
+    return np.stack([np.cos(t), np.sin(t)], -1)
 
 
 def limb(points: Points, radii: Sequence[float]) -> np.ndarray:

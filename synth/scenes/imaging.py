@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from synth.color import linear_to_srgb, to_uint8
+from synth.scenes.channels import repeated
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 """Linear-light luminance weights of BT.709 primaries."""
@@ -31,19 +34,43 @@ def vignette(height: int, width: int, strength: float = 0.16) -> Float32[np.ndar
     return (1 - np.float32(strength / 2) * (x + y))[..., None]
 
 
-def finish(linear: Float32[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+BRIGHTEST = 4.0
+"""Scaled light at the end of the tone tables, above every white."""
+
+_LIGHT = BRIGHTEST * np.linspace(0, 1, 65536, dtype=np.float32) ** 2
+
+
+def _photographic(x: np.ndarray) -> np.ndarray:
     """A photographic curve with a shoulder: x (1 + x/w²) / (1 + x) with white w = 4 (Reinhard et al. 2002, eq. 4)."""
-    x = linear * (np.float32(1.45) * vignette(*linear.shape[:2]))
     curve = x * (1 + x * np.float32(1 / 16)) / (1 + x)
     # A slight contrast about middle grey, as every camera's picture style adds.
     code = linear_to_srgb(np.minimum(curve * np.float32(1.25), 1))
-    code += np.float32(0.10) * code * (1 - code) * (2 * code - 1)
-    return to_uint8(code)
+    return code + np.float32(0.10) * code * (1 - code) * (2 * code - 1)
 
 
-def expose(linear: Float32[np.ndarray, "h w 3"], ev: float) -> UInt8[np.ndarray, "h w 3"]:
+@cache
+def _table(photographic: bool) -> UInt8[np.ndarray, " n"]:
+    """Codes of the square root of light: fine enough in the dark that no code is lost."""
+    return to_uint8(_photographic(_LIGHT) if photographic else linear_to_srgb(_LIGHT))
+
+
+def _developed(linear: np.ndarray, gain: float, photographic: bool) -> np.ndarray:
+    """Codes of the light times a gain and the lens's fall-off, by table."""
+    h, w = linear.shape[:2]
+    root = cv2.sqrt(np.maximum(linear, 0)).reshape(linear.shape)
+    root *= repeated(np.sqrt(vignette(h, w)[..., 0] * np.float32(gain / BRIGHTEST)) * np.float32(65535))
+    np.minimum(root, np.float32(65535), out=root)
+    return cv2.LUT(root.astype(np.uint16), _table(photographic)).reshape(linear.shape)
+
+
+def finish(linear: Float32[np.ndarray, "h w 3"], exposure: float = 1.0) -> UInt8[np.ndarray, "h w 3"]:
+    """A photograph of the light times an exposure: a curve with a shoulder, then sRGB."""
+    return _developed(linear, 1.45 * exposure, True)
+
+
+def expose(linear: Float32[np.ndarray, "h w 3"], ev: float, exposure: float = 1.0) -> UInt8[np.ndarray, "h w 3"]:
     """One bracketed frame: 2^EV times the light, clipped at full well, sRGB."""
-    return to_uint8(linear_to_srgb(linear * (np.float32(2.0**ev) * vignette(*linear.shape[:2]))))
+    return _developed(linear, 2.0**ev * exposure, False)
 
 
 def thermal(temperature: Float32[np.ndarray, "h w"], depth: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 1"]:
@@ -53,8 +80,8 @@ def thermal(temperature: Float32[np.ndarray, "h w"], depth: Float32[np.ndarray, 
     """
     width = temperature.shape[1]
     soft = cv2.GaussianBlur(temperature, (0, 0), max(width / 640 * 0.95, 0.45))
-    solid = np.isfinite(depth[::2, ::2])
-    part = soft[::2, ::2]
+    solid = np.isfinite(depth[::3, ::3])
+    part = soft[::3, ::3]
     inside = part[solid] if solid.sum() > 16 else part.ravel()
     low, middle, top = (float(v) for v in np.percentile(inside, (1, 50, 99.7)))
     low, top = min(low, middle - 2.0) - 2.0, max(top, middle + 9.0) + 0.5
@@ -62,5 +89,9 @@ def thermal(temperature: Float32[np.ndarray, "h w"], depth: Float32[np.ndarray, 
     gamma = np.log(0.34) / np.log(np.clip((middle - low) / (top - low), 0.05, 0.9))
     x = np.clip((soft - np.float32(low)) * np.float32(1 / (top - low)), 0, 1)
     detail = soft - cv2.GaussianBlur(soft, (0, 0), max(width / 640 * 3, 0.8))
-    code = np.float32(0.03) + np.float32(0.93) * x ** np.float32(gamma) + np.float32(0.018) * np.clip(detail, -4, 4)
+    code = np.float32(0.03) + np.float32(0.93) * cv2.pow(x, float(gamma))
+    code += np.float32(0.018) * np.clip(detail, -4, 4)
+    # Below the range a gentle slope is left, so that the sky keeps its clouds: a tenth of what the range has.
+    under = np.clip((np.float32(low) - soft) * np.float32(1 / 45), 0, 1)
+    code += np.float32(0.05) * (1 - under) * (x < 1e-6)
     return to_uint8(code)[..., None]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import cv2
 import numpy as np
 
 from synth.scenes import figures, furniture, sky
 from synth.scenes.buildings import house
 from synth.scenes.faces import Face, Frame2, Real, Rgb, Upright, arc, box, srgb, tinted
 from synth.scenes.renderer import Frame, Lamp, Light, draw, paste
-from synth.scenes.shadows import ground_contact
+from synth.scenes.shadows import ground_contact, soften
 from synth.scenes.sprites import bush, tree
-from synth.scenes.street import Thing, draw_things, soften
-from synth.scenes.view import View
+from synth.scenes.street import Thing, draw_things
+from synth.scenes.view import View, clip_near, fixed_point
 
 PAINTS = tuple(srgb(c) for c in (0xD9D2C2, 0xB9C4BE, 0xC9B79A, 0xA9B4C2, 0xD8C0B0, 0x8FA08E, 0xCFCBC8))
 Opening = tuple[float, float, float, float]
@@ -300,26 +301,21 @@ def interior(
 
 
 def _sun_patch(frame: Frame, rng: np.random.Generator, hole: Opening, deep: Real, bright: Real) -> None:
-    """Sunlight through the panes on the floor: the opening projected along the sun's rays, added as light."""
+    """Sunlight through the panes on the floor: the opening projected along the sun's rays."""
     slope, skew = float(rng.uniform(0.9, 1.5)), float(rng.uniform(-0.5, 0.5))
     left, right, b, t = hole
+    mask = np.zeros(frame.z.shape, np.uint8)
     count = 3
     for i in range(count):
         x0, x1 = left + (right - left) * i / count + 0.05, left + (right - left) * (i + 1) / count - 0.03
-        points = np.array(
-            [
-                (x, 0.0, deep - y * slope + 0.1)
-                for x, y in ((x0, b + 0.05), (x1, b + 0.05), (x1, t - 0.05), (x0, t - 0.05))
-            ]
-        )
+        corners = ((x0, b + 0.05), (x1, b + 0.05), (x1, t - 0.05), (x0, t - 0.05))
+        points = np.array([(x, 0.0, deep - y * slope + 0.1) for x, y in corners])
         points[:, 0] += skew * np.array([b, b, t, t])
-        box_before = frame.radiance.copy()
-        patch = Face([points], (0.9, 0.9, 0.9), outward=(0, 1, 0))
-        depth, heat = frame.z.copy(), frame.temperature.copy()
-        draw(frame, [Face([points], (0.0, 0.0, 0.0), outward=patch.outward, glow=(1.0, 1.0, 1.0))])
-        share = np.clip((frame.radiance - box_before) / np.maximum(1 - box_before, 1e-3), 0, 1)
-        frame.radiance = box_before * (1 + share * np.array([2.6, 2.4, 2.0], np.float32) * np.float32(bright**0.5))
-        frame.z, frame.temperature = depth, heat + 4 * share[..., 0]
+        camera = clip_near(frame.view.to_camera(points))
+        if len(camera) >= 3:
+            cv2.fillPoly(mask, [fixed_point(frame.view.pixels(camera))], 255, cv2.LINE_AA, 4)
+    frame.patch = mask.astype(np.float32) * np.float32(1 / 255)
+    frame.patch_gain = tinted((2.6, 2.4, 2.0), bright**0.5)
 
 
 __all__ = ["Upright", "interior"]

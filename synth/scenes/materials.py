@@ -11,10 +11,18 @@ from functools import cache
 import cv2
 import numpy as np
 
+from synth.scenes.channels import repeated
 from synth.seeds import generator, seed_of
 
 TILE = 512
 """Pixels of a tile's side, a power of two so that the mip levels tile too."""
+
+
+@cache
+def _white() -> np.ndarray:
+    """The spectrum of one white noise; every noise is a shifted and filtered copy of it."""
+    rng = generator(seed_of("material", "white"))
+    return np.fft.rfft2(rng.standard_normal((TILE, TILE), dtype=np.float32))
 
 
 def spectral_noise(rng: np.random.Generator, slope: float, stretch: tuple[float, float] = (1, 1), low: float = 1.0):
@@ -22,13 +30,16 @@ def spectral_noise(rng: np.random.Generator, slope: float, stretch: tuple[float,
 
     stretch: by how much longer its features are in x and in y. low: frequencies below are damped, in cycles a tile.
     """
-    fx = np.fft.rfftfreq(TILE, 1 / TILE) * stretch[0]
-    fy = np.fft.fftfreq(TILE, 1 / TILE)[:, None] * stretch[1]
-    f = np.sqrt(fx**2 + fy**2)
-    gain = 1 / np.maximum(f, low) ** slope
+    fx = np.fft.rfftfreq(TILE, 1 / TILE).astype(np.float32) * np.float32(stretch[0])
+    fy = np.fft.fftfreq(TILE, 1 / TILE).astype(np.float32)[:, None] * np.float32(stretch[1])
+    f = np.maximum(np.sqrt(fx**2 + fy**2), np.float32(low))
+    gain = cv2.pow(f, -slope)
     gain[0, 0] = 0
-    noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((TILE, TILE))) * gain, (TILE, TILE))
-    return (noise / noise.std()).astype(np.float32)
+    noise = np.fft.irfft2(_white() * gain, (TILE, TILE))
+    dy, dx = rng.integers(0, TILE, 2)
+    # Half of the time mirrored, so that no two noises of one slope are the same but for a shift.
+    noise = np.roll(noise[:: 1 - 2 * int(dy % 2), :: 1 - 2 * int(dx % 2)], (dy, dx), (0, 1))
+    return noise / noise.std()
 
 
 def _cells(rng: np.random.Generator, rows: int, cols: int, joint: float, shift: bool, spread: float):
@@ -50,7 +61,7 @@ def _rgb(mono: np.ndarray, hue: np.ndarray, tint: tuple[float, float, float]) ->
 
 
 def _asphalt(rng: np.random.Generator) -> np.ndarray:
-    grain = cv2.GaussianBlur(rng.standard_normal((TILE, TILE)).astype(np.float32), (0, 0), 0.8)
+    grain = cv2.GaussianBlur(rng.standard_normal((TILE, TILE), dtype=np.float32), (0, 0), 0.8)
     stones = (grain > 1.15) * 0.35 - (grain < -1.2) * 0.2
     tone = 1 + 0.16 * spectral_noise(rng, 1.0) + 0.16 * grain + stones.astype(np.float32)
     crack = np.abs(spectral_noise(rng, 1.6))
@@ -82,7 +93,7 @@ def _block(rng: np.random.Generator) -> np.ndarray:
 
 def _plaster(rng: np.random.Generator) -> np.ndarray:
     streaks = spectral_noise(rng, 1.3, (1, 6))
-    grain = cv2.GaussianBlur(rng.standard_normal((TILE, TILE)).astype(np.float32), (0, 0), 0.9)
+    grain = cv2.GaussianBlur(rng.standard_normal((TILE, TILE), dtype=np.float32), (0, 0), 0.9)
     return 1 + 0.055 * spectral_noise(rng, 1.1) + 0.035 * streaks + 0.05 * grain
 
 
@@ -98,13 +109,13 @@ def _grass(rng: np.random.Generator) -> np.ndarray:
 
 
 def _hedge(rng: np.random.Generator) -> np.ndarray:
-    leaves = cv2.GaussianBlur(rng.standard_normal((TILE, TILE)).astype(np.float32), (0, 0), 3.0) * 10
+    leaves = cv2.GaussianBlur(rng.standard_normal((TILE, TILE), dtype=np.float32), (0, 0), 3.0) * 10
     tone = np.clip(0.95 + 0.32 * leaves + 0.22 * spectral_noise(rng, 1.2), 0.12, 2.4)
     return _rgb(tone, spectral_noise(rng, 0.8), (0.16, 0.05, 0.0))
 
 
 def _soil(rng: np.random.Generator) -> np.ndarray:
-    stones = cv2.GaussianBlur(rng.standard_normal((TILE, TILE)).astype(np.float32), (0, 0), 1.8) * 6
+    stones = cv2.GaussianBlur(rng.standard_normal((TILE, TILE), dtype=np.float32), (0, 0), 1.8) * 6
     return np.clip(1 + 0.25 * stones + 0.15 * spectral_noise(rng, 1.2), 0.25, 2.2)
 
 
@@ -203,28 +214,57 @@ def mip_levels(name: str) -> tuple[np.ndarray, ...]:
     return tuple(levels)
 
 
+@cache
+def _atlas(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All mip levels in one picture, each with a wrapped border; the column and the row where each begins."""
+    levels = mip_levels(name)
+    left, top = np.zeros(len(levels), np.float32), np.zeros(len(levels), np.float32)
+    canvas = np.zeros((TILE + 16, TILE + TILE // 2 + 4, *levels[0].shape[2:]), np.float32)
+    x = y = 0
+    for number, level in enumerate(levels):
+        side = level.shape[0]
+        canvas[y : y + side + 2, x : x + side + 2] = np.pad(level, ((1, 1), (1, 1), (0, 0))[: level.ndim], "wrap")
+        left[number], top[number] = x + 0.5, y + 0.5
+        x, y = (TILE + 2, 0) if number == 0 else (x, y + side + 2)
+    return canvas, left, top
+
+
 def sample(name: str, s: np.ndarray, t: np.ndarray, footprint: np.ndarray) -> np.ndarray:
     """The material at plane coordinates s, t in metres, filtered by mip levels for a footprint in metres a pixel.
 
     Trilinear (Williams 1983, Pyramidal parametrics): linear within a level and between the two nearest levels.
     """
-    levels = mip_levels(name)
-    texels = np.float32(TILE / MATERIALS[name][1])
-    lod = np.clip(np.log2(np.maximum(footprint * texels, 1e-6)), 0, len(levels) - 1.001).astype(np.float32)
-    first, last = int(lod.min()), int(lod.max()) + 1
-    out = np.zeros(s.shape + levels[0].shape[2:], np.float32)
-    # Wrapped once, within the finest level: remap's fixed point holds 15 bits.
-    u, v = (x - np.floor(x * np.float32(1 / TILE)) * np.float32(TILE) for x in (s * texels, t * texels))
-    for number in range(first, last + 1):
-        weight = np.maximum(1 - np.abs(lod - np.float32(number)), 0)
-        rows, cols = np.flatnonzero(weight.any(1)), np.flatnonzero(weight.any(0))
-        if not rows.size:
-            continue
-        box = np.s_[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-        scale, half = np.float32(0.5**number), np.float32(0.5)
-        part = cv2.remap(
-            levels[number], u[box] * scale - half, v[box] * scale - half, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
-        )
-        w = weight[box]
-        out[box] += part * (w[..., None] if part.ndim == 3 else w)
-    return out
+    atlas, left, top = _atlas(name)
+    shape, metres = s.shape, np.float32(1 / MATERIALS[name][1])
+    lod = np.log2(np.maximum(footprint.ravel() * (metres * np.float32(TILE)), 1))
+    lod = np.minimum(lod, np.float32(len(left) - 1.001))
+    level = lod.astype(np.intp)
+    u, v = (_folded(x.ravel() * metres) for x in (s, t))
+    first = _tap(atlas, left, top, level, u, v)
+    blend = lod - level
+    blend = blend.astype(np.float32)
+    blend = blend if first.ndim == 1 else repeated(blend)
+    first += (_tap(atlas, left, top, level + 1, u, v) - first) * blend
+    return first.reshape(*shape, *first.shape[1:])
+
+
+def _folded(x: np.ndarray) -> np.ndarray:
+    return x - np.floor(x)
+
+
+ROW = 1024
+"""Samples in a row of remap's maps: cv2 takes pictures, not lists."""
+
+
+def _tap(
+    atlas: np.ndarray, left: np.ndarray, top: np.ndarray, level: np.ndarray, u: np.ndarray, v: np.ndarray
+) -> np.ndarray:
+    """One level's value a sample, ``(n,)`` or ``(n, 3)``; u and v in tiles."""
+    side = np.take(np.float32(TILE) * np.float32(0.5) ** np.arange(len(left), dtype=np.float32), level)
+    n = u.size
+    maps = np.zeros((2, -(-max(n, 1) // ROW) * ROW), np.float32)
+    for out, at, start in ((maps[0], u, left), (maps[1], v, top)):
+        np.multiply(at, side, out=out[:n])
+        out[:n] += np.take(start, level)
+    part = cv2.remap(atlas, maps[0].reshape(-1, ROW), maps[1].reshape(-1, ROW), cv2.INTER_LINEAR)
+    return part.reshape(-1, *atlas.shape[2:])[:n]

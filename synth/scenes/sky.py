@@ -81,29 +81,37 @@ def night(rng: np.random.Generator, dusk: bool = False) -> tuple[Sky, Light]:
 
 
 def start_frame(view: View, sky: Sky, light: Light, rng: np.random.Generator) -> Frame:
-    """A frame that holds the sky alone."""
+    """A frame that holds the sky alone: smooth enough for half the resolution, but for stars and the moon."""
     shape = (view.height, view.width)
     rows = min(max(math.ceil(view.horizon) + 2, 1), view.height)
-    rx, ry = view.rays(0, view.width, 0, rows)
+    rx, ry = view.rays(0, view.width + view.width % 2, 0, rows + rows % 2)
+    rx, ry = (rx[::2] + rx[1::2]) / 2, (ry[::2] + ry[1::2]) / 2
     long = 1 / np.sqrt(1 + rx[None, :] ** 2 + ry[:, None] ** 2)
     up = np.maximum(ry[:, None] * long, 0)
-    mix = np.exp(-up / np.float32(0.22))[..., None]
-    radiance = np.zeros((*shape, 3), np.float32)
+    mix = cv2.exp(up * np.float32(-1 / 0.22))[..., None]
     sheet = np.array(sky.zenith, np.float32) + np.array(np.subtract(sky.horizon, sky.zenith), np.float32) * mix
     cover = _clouds(rx, ry, rng, sky.cover)
     sheet += (np.array(sky.cloud, np.float32) - sheet) * cover[..., None]
-    sun = view.turned(np.array(light.sun_from, float))
-    if sky.stars:
-        _stars(sheet, rng, view, 1 - cover)
-    elif sun[2] > 0:
+    sun = view.turned(np.array(light.sun_from, float)).astype(np.float32)
+    if not sky.stars and sun[2] > 0:
         angle = 1 - (rx[None, :] * sun[0] + ry[:, None] * sun[1] + sun[2]) * long
-        near = np.exp(-angle / 0.02) * 0.9 + np.exp(-angle / 0.0012) * 3 + 600 * (angle < 0.00004)
-        sheet += near[..., None].astype(np.float32) * np.array(sky.glow, np.float32) * 0.5
-    radiance[:rows] = sheet
-    radiance[rows:] = sky.horizon
-    temperature = np.full(shape, sky.cold[1], np.float32)
+        near = cv2.exp(angle * np.float32(-50)) * np.float32(0.9) + cv2.exp(angle / np.float32(-0.0012)) * np.float32(3)
+        near += 600 * (angle < 0.00004)
+        sheet += near[..., None] * (np.array(sky.glow, np.float32) * np.float32(0.5))
     # The zenith is the coldest; clouds are warmer than the clear sky (Berger et al. 1984, Infrared Phys. 24).
-    temperature[:rows] -= (sky.cold[1] - sky.cold[0]) * (1 - mix[..., 0]) * (1 - np.float32(0.6) * cover)
+    cold = np.float32(sky.cold[0] - sky.cold[1]) * (1 - mix[..., 0]) * (1 - np.float32(0.6) * cover)
+
+    def whole(half: np.ndarray) -> np.ndarray:
+        size = (2 * half.shape[1], 2 * half.shape[0])
+        return cv2.resize(half, size, interpolation=cv2.INTER_LINEAR)[:rows, : view.width]
+
+    radiance = np.empty((*shape, 3), np.float32)
+    radiance[:rows] = whole(sheet)
+    radiance[rows:] = sky.horizon
+    if sky.stars:
+        _stars(radiance[:rows], rng, view, 1 - whole(cover))
+    temperature = np.full(shape, sky.cold[1], np.float32)
+    temperature[:rows] += whole(cold)
     far = np.full(shape, np.inf, np.float32)
     ones = np.ones(shape, np.float32)
     return Frame(view, light, radiance, far, temperature, ones, ones.copy())
@@ -112,7 +120,7 @@ def start_frame(view: View, sky: Sky, light: Light, rng: np.random.Generator) ->
 def _clouds(rx: np.ndarray, ry: np.ndarray, rng: np.random.Generator, cover: float) -> np.ndarray:
     """Coverage of a cloud sheet at one height, seen in perspective; thinner towards the horizon's haze."""
     height = np.maximum(ry, 0.02)[:, None]
-    offset = rng.uniform(0, 512, 2)
+    offset = rng.uniform(0, 512, 2).astype(np.float32)
     mx = ((rx[None, :] / (height + 0.12)) * 90 + offset[0]) % 512
     my = np.broadcast_to((1 / (height + 0.12)) * 90 + offset[1], mx.shape) % 512
     tile = mip_levels("noise")[0]
@@ -120,7 +128,7 @@ def _clouds(rx: np.ndarray, ry: np.ndarray, rng: np.random.Generator, cover: flo
     field = cv2.remap(tile, mx, my, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
     field += 0.35 * (cv2.remap(tile, mx * 3 % 512, my * 3 % 512, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP) - 1)
     edge = np.clip((field - (1.28 - 0.5 * cover)) / 0.3, 0, 1)
-    return edge * edge * (3 - 2 * edge) * np.clip(0.35 + ry * 2.2, 0.3, 0.92)[:, None].astype(np.float32)
+    return edge * edge * (3 - 2 * edge) * np.clip(0.35 + ry * 2.2, 0.3, 0.92)[:, None]
 
 
 def _stars(sheet: np.ndarray, rng: np.random.Generator, view: View, clear: np.ndarray) -> None:

@@ -31,11 +31,14 @@ def _leaves(
     hue = rng.normal(0, 0.13, count)
     turn, long = rng.uniform(0, np.pi, count), size * rng.uniform(0.7, 1.4, count)
     shape = np.array([[-1, 0], [-0.3, 0.42], [0.5, 0.36], [1, 0], [0.5, -0.36], [-0.3, -0.42]])
-    for i in range(count):
-        c, s = np.cos(turn[i]) * long[i], np.sin(turn[i]) * long[i]
-        points = shape @ np.array([[c, s], [-s, c]]) + centre[i]
-        value = 180 * np.sqrt(tone[i]) * np.array([1 + hue[i], 1.0, 1 - 0.4 * hue[i]])
-        cv2.fillPoly(canvas, [np.rint(points * 16).astype(np.int32)], (*value.clip(0, 255), 255), cv2.LINE_AA, 4)
+    c, s = np.cos(turn) * long, np.sin(turn) * long
+    points = shape @ np.stack([np.stack([c, s], -1), np.stack([-s, c], -1)], 1) + centre[:, None]
+    fixed = np.rint(points * 16).astype(np.int32)
+    value = 180 * np.sqrt(tone)[:, None] * np.stack([1 + hue, np.ones(count), 1 - 0.4 * hue, np.ones(count)], -1)
+    value = value.clip(0, 255)
+    value[:, 3] = 255
+    for leaf, colour in zip(fixed, value.tolist(), strict=True):
+        cv2.fillConvexPoly(canvas, leaf, colour, cv2.LINE_AA, 4)
 
 
 def _finish(canvas: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -5,26 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 
 from synth.scenes import buildings, figures, sky, vehicles
 from synth.scenes.faces import Face, Frame2, Real, box, ground, quad, srgb, tinted
 from synth.scenes.furniture import bench, bin_faces
 from synth.scenes.renderer import Frame, draw
+from synth.scenes.shadows import soften
 from synth.scenes.view import View
 
 Thing = tuple[float, Callable[[], None]]
 """Distance of a thing and the call that draws it."""
 
 FAR = 88.0
-
-
-def soften(frame: Frame) -> None:
-    """Penumbrae: the shadow masks blurred by a thousandth or two of the picture."""
-    sigma = max(frame.view.width / 500, 0.4)
-    frame.sunlit = cv2.GaussianBlur(frame.sunlit, (0, 0), sigma)
-    frame.contact = cv2.GaussianBlur(frame.contact, (0, 0), sigma * 1.6)
 
 
 def draw_things(frame: Frame, things: list[Thing]) -> None:
@@ -238,4 +231,4 @@ def near_subject(frame: Frame, rng: np.random.Generator) -> Thing:
     return (z, lambda: draw(frame, faces))
 
 
-__all__ = ["Thing", "draw_things", "near_subject", "quad", "soften", "street"]
+__all__ = ["Thing", "draw_things", "near_subject", "quad", "street"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 
@@ -27,7 +28,7 @@ BODIES = {
 
 
 def _body(frame: Frame2, shape: tuple, paint: Rgb, engine: Real) -> list[Face]:
-    """Cabin, then the lower body; glass over the cabin's faces."""
+    """Lids, cabin, sides; glass over the cabin's faces."""
     _, half, belt, roof, (rear, top_rear, top_front, front) = shape
     inner = half * 0.80
     faces: list[Face] = []
@@ -37,7 +38,7 @@ def _body(frame: Frame2, shape: tuple, paint: Rgb, engine: Real) -> list[Face]:
 
     def pane(points: np.ndarray, outward, **rest) -> None:
         middle = points.mean(0)
-        add(middle + (points - middle) * np.array([0.88, 0.84, 0.88]), GLASS, outward, gloss=0.35, warmth=-1.5, **rest)
+        add(middle + (points - middle) * np.array([0.88, 0.84, 0.88]), GLASS, outward, gloss=0.35, warmth=-3.0, **rest)
 
     front_glass = np.array(
         [(front, belt, -half), (front, belt, half), (top_front, roof, inner), (top_front, roof, -inner)]
@@ -70,12 +71,13 @@ def _body(frame: Frame2, shape: tuple, paint: Rgb, engine: Real) -> list[Face]:
                 s = (level - belt) / (roof - belt)
                 a0, a1 = rear + (top_rear - rear) * s, front + (top_front - front) * s
                 corners.append((a0 + (a1 - a0) * part, level, b + (c - b) * s * min(t * 1.2, 1)))
-            add(corners, GLASS, out, gloss=0.4, warmth=-1.5)
-    return faces + _lower_body(frame, shape, paint, engine)
+            add(corners, GLASS, out, gloss=0.4, warmth=-2.5)
+    # The cabin may hide the lid behind it, and each near side hides what is beyond.
+    return [*_lids(frame, shape, paint, engine), *faces, *_sides(frame, shape, paint)]
 
 
-def _lower_body(frame: Frame2, shape: tuple, paint: Rgb, engine: Real) -> list[Face]:
-    """Bonnet, boot and sides with their sills, lines and doors."""
+def _lids(frame: Frame2, shape: tuple, paint: Rgb, engine: Real) -> list[Face]:
+    """Bonnet, warm above the engine, and boot."""
     length, half, belt, _, (rear, _, _, front) = shape
     nose, tail, bonnet = length / 2, -length / 2, belt - 0.08
     faces: list[Face] = []
@@ -83,31 +85,43 @@ def _lower_body(frame: Frame2, shape: tuple, paint: Rgb, engine: Real) -> list[F
     def add(points, colour, outward, **rest) -> None:
         faces.append(Face([frame.at(points)], colour, outward=frame.direction(*outward), **rest))
 
-    if front < nose - 0.1:
+    if front < nose - 0.01:
         add(
             [
                 (front, belt, -half),
                 (front, belt, half),
-                (nose, bonnet - 0.1, half * 0.94),
-                (nose, bonnet - 0.1, -half * 0.94),
+                (nose, bonnet - 0.1, half),
+                (nose, bonnet - 0.1, -half),
             ],
             paint,
             (0.2, 1, 0),
             gloss=0.2,
             warmth=engine,
         )
-    if rear > tail + 0.1:
+    if rear > tail + 0.01:
         add(
             [
                 (rear, belt, -half),
                 (rear, belt, half),
-                (tail, belt - 0.03, half * 0.94),
-                (tail, belt - 0.03, -half * 0.94),
+                (tail, belt - 0.03, half),
+                (tail, belt - 0.03, -half),
             ],
             paint,
             (-0.1, 1, 0),
             gloss=0.2,
         )
+    return faces
+
+
+def _sides(frame: Frame2, shape: tuple, paint: Rgb) -> list[Face]:
+    """The sides with their sills, lines and doors."""
+    length, half, belt, _, (rear, _, _, front) = shape
+    nose, tail, bonnet = length / 2, -length / 2, belt - 0.08
+    faces: list[Face] = []
+
+    def add(points, colour, outward, **rest) -> None:
+        faces.append(Face([frame.at(points)], colour, outward=frame.direction(*outward), **rest))
+
     for b in (-half, half):
         side = [
             (tail + 0.05, 0.3, b),
@@ -148,8 +162,8 @@ def _ends(frame: Frame2, shape: tuple, paint: Rgb, lights: bool, engine: Real) -
         strip(
             0.3,
             top,
-            -half * 0.97,
-            half * 0.97,
+            -half,
+            half,
             tinted(paint, 0.92),
             gloss=0.06,
             warmth=engine * 0.5 if sign > 0 else 0.5,
@@ -185,27 +199,34 @@ def _ends(frame: Frame2, shape: tuple, paint: Rgb, lights: bool, engine: Real) -
     return faces
 
 
+@cache
+def _wheel() -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """A wheel's rings, then the gaps between its spokes, about its axle: (a, y, how far out)."""
+    rings, spokes = [], []
+    for radius in (0.41, 0.335, 0.22, 0.07):
+        ring = arc(0, 0.335, radius, radius, n=22)
+        ring = ring[ring[:, 1] > 0.3] if radius > 0.4 else ring
+        rings.append(np.c_[ring, np.full(len(ring), 0.006 + 0.004 * (0.41 - radius))])
+    for start in range(0, 360, 72):
+        gap = np.concatenate([[(0, 0.335)], arc(0, 0.335, 0.205, 0.205, start, start + 34, 5)])
+        spokes.append(np.c_[gap, np.full(len(gap), 0.0074)])
+    return rings, spokes
+
+
 def _wheels(frame: Frame2, shape: tuple, b: Real, moving: Real) -> list[Face]:
+    """Arch, tyre, rim, hub and spokes of one side's wheels; the brake behind the rim is the warmest."""
     length, out = shape[0], frame.direction(0, 0, math.copysign(1, b))
+    rings, spokes = _wheel()
+    looks = ((srgb(0x0E0F10), moving * 0.3), (srgb(0x1B1C1E), moving), (srgb(0x8F9498), moving * 0.8))
+    looks = (*looks, (srgb(0x3A3D40), moving * 1.6))
+    side = (1, 1, math.copysign(1, b))
     faces: list[Face] = []
     for a in (-length * 0.31, length * 0.32):
-        for radius, colour, warmth in (
-            (0.41, srgb(0x0E0F10), 0.0),
-            (0.335, srgb(0x1B1C1E), moving),
-            (0.22, srgb(0x8F9498), moving * 0.6),
-            (0.07, srgb(0x3A3D40), moving * 1.6),
-        ):
-            ring = arc(a, 0.335, radius, radius, n=22)
-            if radius > 0.4:
-                ring = ring[ring[:, 1] > 0.3]
-            shifted = b + math.copysign(0.006 + 0.004 * (0.41 - radius), b)
-            points = np.stack([ring[:, 0], ring[:, 1], np.full(len(ring), shifted)], -1)
-            faces.append(Face([frame.at(points)], colour, outward=out, warmth=warmth))
-        spokes = [arc(a, 0.335, 0.205, 0.205, start, start + 34, 5) for start in range(0, 360, 72)]
-        contours = [
-            frame.at(np.concatenate([[(a, 0.335, shifted)], np.c_[s, np.full(len(s), shifted)]])) for s in spokes
-        ]
-        faces.append(Face(contours, srgb(0x2A2C2E), outward=out, warmth=moving * 0.5))
+        shift = (a, 0, b)
+        for ring, (colour, warmth) in zip(rings, looks, strict=True):
+            faces.append(Face([frame.at(ring * side + shift)], colour, outward=out, warmth=warmth))
+        contours = [frame.at(gap * side + shift) for gap in spokes]
+        faces.append(Face(contours, srgb(0x2A2C2E), outward=out, warmth=moving * 1.3))
     return faces
 
 
@@ -225,8 +246,8 @@ def car(
     shape = BODIES[kind]
     length, half, belt, roof, cabin = shape
     at = Frame2(x, z, heading)
-    engine = float(rng.uniform(6, 14)) if driving else float(rng.choice([0.0, 5.0], p=(0.7, 0.3)))
-    wheels = float(rng.uniform(5, 9)) if driving else 0.5
+    engine = float(rng.uniform(12, 22)) if driving else float(rng.choice([0.0, 9.0], p=(0.65, 0.35)))
+    wheels = float(rng.uniform(9, 15)) if driving else 0.4 * engine + 0.5
     low = [(-length / 2, 0.15, half), (length / 2, 0.15, half), (length / 2, 0.15, -half), (-length / 2, 0.15, -half)]
     high = [
         (cabin[1], roof, half * 0.8),
@@ -234,12 +255,8 @@ def car(
         (cabin[2], roof, -half * 0.8),
         (cabin[1], roof, -half * 0.8),
     ]
-    belts = [
-        (-length / 2, belt, half),
-        (length / 2, belt - 0.1, half),
-        (length / 2, belt - 0.1, -half),
-        (-length / 2, belt, -half),
-    ]
+    belts = [(a, belt - drop, b) for a, drop, b in ((-1, 0, 1), (1, 0.1, 1), (1, 0.1, -1), (-1, 0, -1))]
+    belts = [(a * length / 2, y, b * half) for a, y, b in belts]
     shadows = [at.at(np.array(p)) for p in (low, high, belts)]
     shadows += [
         at.at(np.array([p[i], p[(i + 1) % 4], q[(i + 1) % 4], q[i]]))
@@ -252,7 +269,6 @@ def car(
         for b in (-half * 0.75, half * 0.75):
             place = at.at(np.array([length / 2 + 0.1, 0.68, b]))
             frame.light.lamps.append(Lamp(tuple(place), (2.6, 2.45, 2.2), at.direction(1, -0.045, 0), 4, 0.4))
-    # The near side is the one whose outward normal looks back at the camera.
     under = Face(
         [
             at.at(
@@ -264,7 +280,11 @@ def car(
     )
     far = [w for b in (-half + 0.12, half - 0.12) for w in _tyres(at, length, b)]
     faces = [*far, under, *_body(at, shape, paint, engine), *_ends(at, shape, paint, lights, engine)]
-    faces += _wheels(at, shape, half, wheels) + _wheels(at, shape, -half, wheels)
+    # Only the side whose outward normal looks back at the camera shows its wheels.
+    for b in (-half, half):
+        out = at.direction(0, 0, b)
+        if out[0] * (frame.view.x - x) - out[2] * z > half * half:
+            faces += _wheels(at, shape, b, wheels)
     return lambda: draw(frame, faces)
 
 

@@ -83,3 +83,8 @@ def clip_near(points: np.ndarray) -> np.ndarray:
             t = (NEAR - here[2]) / (there[2] - here[2])
             kept.append(here + t * (there - here))
     return np.array(kept).reshape(-1, 3)
+
+
+def fixed_point(pixel: np.ndarray) -> np.ndarray:
+    """Pixel coordinates in sixteenths, as cv2 takes them; bounded, so that they don't overflow."""
+    return np.rint(pixel.clip(-20000, 20000) * 16).astype(np.int32)

@@ -9,9 +9,9 @@ import numpy as np
 from synth.scenes import buildings, figures, furniture, sky, vehicles
 from synth.scenes.faces import Face, Frame2, Real, ground, srgb, tinted
 from synth.scenes.renderer import Frame, Lamp, draw, paste
-from synth.scenes.shadows import cast_shadow, ground_contact
+from synth.scenes.shadows import cast_shadow, ground_contact, soften
 from synth.scenes.sprites import bush
-from synth.scenes.street import Thing, draw_things, near_subject, soften
+from synth.scenes.street import Thing, draw_things, near_subject
 from synth.scenes.view import View
 
 
