@@ -55,6 +55,7 @@ def test_every_sample_replays_bit_for_bit(tmp_path: Path, msrs: Path) -> None:
     assert (report.ok, report.samples, report.replayed) == (True, 12, 12)
 
 
+@pytest.mark.slow
 def test_the_same_bytes_with_one_and_two_workers(tmp_path: Path, msrs: Path) -> None:
     make(tmp_path / "serial", msrs)
     make(tmp_path / "shards", msrs, executor="processes", workers=2)

@@ -83,6 +83,7 @@ def test_every_kind_at_every_size(kind: str) -> None:
         assert scene.kind == kind and scene.radiance.shape == (size[1], size[0], 3)
 
 
+@pytest.mark.slow
 def test_radiance_is_finite_and_of_high_range(scenes: list[SceneMap]) -> None:
     stops = []
     for scene in scenes:
@@ -102,6 +103,7 @@ def test_depth_is_positive_and_infinite_in_the_sky_alone(scenes: list[SceneMap])
             assert sky.any()
 
 
+@pytest.mark.slow
 def test_ground_recedes_upwards() -> None:
     for kind in ("street", "yard"):
         for seed in range(3):
@@ -136,6 +138,7 @@ def test_night_is_darker_and_the_infrared_does_not_care() -> None:
     assert infrared(night).std() > 15
 
 
+@pytest.mark.slow
 def test_each_exposure_keeps_what_the_other_clips() -> None:
     kept_by_under = kept_by_over = 0
     for seed in range(8):
@@ -154,6 +157,7 @@ def test_exposure_pair_straddles_the_metered_exposure() -> None:
     assert far[0].mean() < near[0].mean() < near[1].mean() < far[1].mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_each_focus_is_sharp_where_it_focuses(seed: int) -> None:
     pair = scene_pair("mff", seed, (256, 192))

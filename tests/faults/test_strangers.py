@@ -85,6 +85,7 @@ def test_a_truncated_shard_is_rendered_again(tmp_path: Path, msrs: Path) -> None
     assert folder_bytes(out) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["[]", "null", "{", '{"schema": 1}', ""])
 @pytest.mark.parametrize("name", ["dataset.json", "vif-train-000001.json"])
 def test_a_damaged_receipt_or_index_is_one_line(synth: Synth, tmp_path: Path, msrs: Path, name: str, text: str) -> None:
@@ -112,6 +113,7 @@ def _without(field: str) -> Callable[[dict[str, Any]], Any]:
     return lambda meta: {k: v for k, v in meta.items() if k != field}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -229,6 +229,7 @@ def test_any_size_and_content(name: str, channels: int, size: tuple[int, int]) -
                 check_call(name, image.astype(np.float32), severity, modality)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_usual_size(name: str, channels: int) -> None:

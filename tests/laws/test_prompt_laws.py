@@ -114,6 +114,7 @@ def test_phrases_name_their_own_fault_only(op: str) -> None:
             assert not others, (text, others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("op", OPS)
 def test_one_step(op: str, task: Task) -> None:
@@ -131,6 +132,7 @@ def test_one_step(op: str, task: Task) -> None:
     assert len(texts) > 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("n", [2, 3])
 def test_every_combination(task: Task, n: int) -> None:
