@@ -51,6 +51,19 @@ def eval_command(
     typer.echo(json.dumps(to_json(done) | {"out": out}, ensure_ascii=False) if json_ else to_text(done))
 
 
+@app.command("info")
+def info_command(
+    preset: Annotated[str, typer.Argument(metavar="PRESET", help="The preset's name.")],
+    size: Annotated[str, typer.Option("--size", metavar="WxH", help="Image size of the costs.")] = "1024x1024",
+    json_: JsonOption = False,
+) -> None:
+    """Say what a preset is and costs: parameters in total and active, FLOPs, memory."""
+    from train.presets import describe, parse_size, to_text
+
+    info = describe(preset, parse_size(size))
+    typer.echo(json.dumps(info, ensure_ascii=False) if json_ else to_text(info))
+
+
 def main() -> None:
     """The console script."""
     console.run_app(app, "train")

@@ -1,0 +1,35 @@
+"""The table of model families, and how one is built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from synth.types import unknown
+from train.models.base import Family, Prediction
+from train.models.mmaif import MMAIF, MMAIFConfig, flops, inactive
+
+MODELS: dict[str, Family] = {
+    "mmaif": Family(MMAIFConfig, MMAIF, inactive, flops),
+}
+
+
+def find_model(name: str) -> Family:
+    """The family of a name."""
+    if name not in MODELS:
+        raise unknown("model", name, MODELS)
+    return MODELS[name]
+
+
+def build_model(name: str, config: Any, rng: torch.Generator) -> nn.Module:
+    """A network on the CPU with its parameters drawn from the generator: the same seed, the same weights."""
+    with torch.device("meta"):
+        network = find_model(name).network(config)
+    network = network.to_empty(device="cpu")
+    network.initialise(rng)
+    return network
+
+
+__all__ = ["MODELS", "Family", "MMAIFConfig", "Prediction", "build_model", "find_model"]

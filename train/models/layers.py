@@ -1,0 +1,343 @@
+"""The parts of a diffusion transformer, each a figure's box or an equation.
+
+Letters of the shapes: b batch, l tokens (the image's first, then the prompt's), d width, n heads, k width of a head,
+e experts; h, w the grid of image tokens.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ZeroLinear(nn.Linear):
+    """A linear layer that starts at zero, so that the branch it closes starts as nothing."""
+
+
+class RMSNorm(nn.RMSNorm):
+    """x / rms(x) ⊙ weight in the precision of x, whatever that of the weight."""
+
+    def forward(self, x: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:
+        """Over the last axis."""
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps).to(x.dtype)
+
+
+class Eta(nn.Module):
+    """The weight η of the value residual: a scalar that starts at 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(()))
+
+
+def initialise(root: nn.Module, rng: torch.Generator) -> None:
+    """Set every parameter below ``root`` from the generator.
+
+    Linear: Xavier uniform, bias 0. ZeroLinear, η, and the NAF block's residual scales: 0. Convolution: uniform within
+    ±1/√fan-in, bias 0. Experts: Xavier uniform, each its own. Norms: weight 1, bias 0. Embedding: N(0, 0.02²).
+    """
+    for module in root.modules():
+        match module:
+            case ZeroLinear() | Eta():
+                for parameter in module.parameters():
+                    nn.init.zeros_(parameter)
+            case nn.Linear():
+                nn.init.xavier_uniform_(module.weight, generator=rng)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            case nn.Conv1d() | nn.Conv2d():
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                nn.init.uniform_(module.weight, -bound, bound, generator=rng)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            case nn.LayerNorm() | nn.RMSNorm():
+                for name, parameter in module.named_parameters(recurse=False):
+                    nn.init.constant_(parameter, float(name == "weight"))
+            case nn.Embedding():
+                nn.init.normal_(module.weight, std=0.02, generator=rng)
+            case MoE():
+                for stack in (module.w_in, module.w_out):
+                    bound = math.sqrt(6 / (stack.shape[1] + stack.shape[2]))
+                    nn.init.uniform_(stack, -bound, bound, generator=rng)
+            case NAFBlock():
+                nn.init.zeros_(module.beta)
+                nn.init.zeros_(module.gamma)
+
+
+# Attention.
+
+
+@functools.cache
+def _has_xformers() -> bool:
+    return importlib.util.find_spec("xformers") is not None
+
+
+def attention(
+    q: Float[Tensor, "b n l k"],
+    k: Float[Tensor, "b n m k"],
+    v: Float[Tensor, "b n m k"],
+    mask: Bool[Tensor, "b m"] | None,
+) -> Float[Tensor, "b n l k"]:
+    """softmax(q kᵀ / √k) v; keys where the mask is False take no part. The one place that picks the kernel."""
+    if q.is_cuda and _has_xformers():
+        return _xformers_attention(q, k, v, mask)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None, :])
+
+
+def _xformers_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    from xformers.ops import memory_efficient_attention  # pyright: ignore[reportMissingImports]
+
+    bias = None
+    if mask is not None:
+        # The kernels want rows of the bias to start at multiples of 8 elements: allocate so, then cut to size.
+        b, n, queries, keys = q.shape[0], q.shape[1], q.shape[2], k.shape[2]
+        row = torch.zeros((b, 1, 1, -(-keys // 8) * 8), dtype=q.dtype, device=q.device)
+        row[..., :keys].masked_fill_(~mask[:, None, None, :], float("-inf"))
+        bias = row.expand(b, n, queries, -1)[..., :keys]
+    q, k, v = (rearrange(x, "b n l k -> b l n k") for x in (q, k, v))
+    return rearrange(memory_efficient_attention(q, k, v, attn_bias=bias), "b l n k -> b n l k")
+
+
+def rope_angles(
+    height: int, width: int, head_width: int, base: float, device: torch.device | None = None
+) -> Float[Tensor, "l half"]:
+    """Angles of the image tokens, row by row: (y ω_0 … y ω_F−1, x ω_0 … x ω_F−1), ω_i = base^(−i / F), F = k / 4.
+
+    Source: Su et al., arXiv 2104.09864, on two axes; base 2000 in MMAIF.
+    """
+    count = head_width // 4
+    omega = base ** (-torch.arange(count, dtype=torch.float32, device=device) / count)
+    y = (torch.arange(height, device=device)[:, None] * omega)[:, None].expand(height, width, count)
+    x = (torch.arange(width, device=device)[:, None] * omega)[None].expand(height, width, count)
+    return rearrange(torch.cat([y, x], -1), "h w half -> (h w) half")
+
+
+def rotate(x: Float[Tensor, "b n l k"], angles: Float[Tensor, "l half"]) -> Float[Tensor, "b n l k"]:
+    """Turn each pair (x_i, x_i+k/2) by its token's angle: scores of two tokens then depend on their offset alone."""
+    cos, sin = angles.cos(), angles.sin()
+    first, second = x.float().chunk(2, -1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], -1).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the tokens lie, the same for all layers: the image's grid, angles and positions, and who is padding."""
+
+    height: int
+    width: int
+    angles: Float[Tensor, "l half"] | None
+    positions: Float[Tensor, "hw d"] | None
+    mask: Bool[Tensor, "b l"] | None
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with RMS-normed q and k, 2-D RoPE and the value residual.
+
+    V_l = (1 − η) W_V X + η V_l−1 (MMAIF eq. 6); the first layer has no V_l−1 and no η.
+    """
+
+    def __init__(self, width: int, heads: int, value_residual: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.q_norm = RMSNorm(width // heads, eps=1e-6)
+        self.k_norm = RMSNorm(width // heads, eps=1e-6)
+        self.eta = Eta() if value_residual else None
+        self.out = nn.Linear(width, width)
+
+    def forward(
+        self, x: Float[Tensor, "b l d"], place: Place, v_before: Float[Tensor, "b n l k"] | None
+    ) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "b n l k"]]:
+        """The attended tokens, and the values for the next layer."""
+        q, k, v = rearrange(self.qkv(x), "b l (three n k) -> three b n l k", three=3, n=self.heads).unbind()
+        q, k = self.q_norm(q), self.k_norm(k)
+        if self.eta is not None and v_before is not None:
+            v = (1 - self.eta.value) * v + self.eta.value * v_before
+        if place.angles is not None:
+            q, k = rotate(q, place.angles), rotate(k, place.angles)
+        attended = attention(q, k, v, place.mask)
+        return self.out(rearrange(attended, "b n l k -> b l (n k)")), v
+
+
+# Feed-forward.
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What a router did. balance: e Σ f_i P_i, f_i the share of tokens sent to expert i, P_i its mean probability."""
+
+    balance: Float[Tensor, ""]
+    load: Float[Tensor, " e"]
+
+
+class SwiGLU(nn.Module):
+    """W_out (silu(W_g x) ⊙ W_u x), without biases. Source: Shazeer, arXiv 2002.05202."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.w_in = nn.Linear(width, 2 * hidden, bias=False)
+        self.w_out = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """Each token alone."""
+        gate, up = self.w_in(x).chunk(2, -1)
+        return self.w_out(F.silu(gate) * up)
+
+
+class MoE(nn.Module):
+    """Mixture of SwiGLU experts: y = shared(x) + Σ over the greedy top experts of w_i expert_i(x).
+
+    w: the softmax of the router, over the chosen experts made to sum to 1. No capacity: no token is dropped, and a
+    token's route depends on no other. Source: DeepSeekMoE, arXiv 2401.06066, with one group as MMAIF has it.
+    """
+
+    def __init__(self, width: int, experts: int, active: int, hidden: int, shared: int) -> None:
+        super().__init__()
+        self.experts, self.active = experts, active
+        self.router = nn.Linear(width, experts, bias=False)
+        self.w_in = nn.Parameter(torch.zeros(experts, width, 2 * hidden))
+        self.w_out = nn.Parameter(torch.zeros(experts, hidden, width))
+        self.shared = SwiGLU(width, shared) if shared else None
+
+    def forward(
+        self, x: Float[Tensor, "b l d"], mask: Bool[Tensor, "b l"] | None
+    ) -> tuple[Float[Tensor, "b l d"], Routing]:
+        """Each token through its experts; the mask keeps padding out of the statistics alone."""
+        tokens = rearrange(x, "b l d -> (b l) d")
+        probability = F.linear(tokens.float(), self.router.weight.float()).softmax(-1)
+        weight, chosen = probability.topk(self.active, -1)
+        weight = weight / weight.sum(-1, keepdim=True)
+        order = chosen.flatten().argsort(stable=True)
+        parts = tokens.repeat_interleave(self.active, 0)[order].split(
+            torch.bincount(chosen.flatten(), minlength=self.experts).tolist()
+        )
+        done = torch.cat([self._expert(part, i) for i, part in enumerate(parts)])
+        back = rearrange(done[order.argsort()], "(t active) d -> t active d", active=self.active)
+        y = (back * weight[..., None].to(back.dtype)).sum(1)
+        if self.shared is not None:
+            y = y + self.shared(tokens)
+        return y.view_as(x), self._routing(probability, chosen, mask)
+
+    def _expert(self, x: Tensor, i: int) -> Tensor:
+        gate, up = (x @ self.w_in[i].to(x.dtype)).chunk(2, -1)
+        return (F.silu(gate) * up) @ self.w_out[i].to(x.dtype)
+
+    def _routing(self, probability: Tensor, chosen: Tensor, mask: Tensor | None) -> Routing:
+        """Load-balancing loss e Σ f_i P_i over the tokens that are not padding; 1 at balance (arXiv 2101.03961)."""
+        sent = F.one_hot(chosen, self.experts).sum(1) / self.active
+        real = probability.new_ones(len(probability)) if mask is None else mask.flatten().to(probability.dtype)
+        load = (sent * real[:, None]).sum(0) / real.sum()
+        mean = (probability * real[:, None]).sum(0) / real.sum()
+        return Routing(self.experts * (load * mean).sum(), load)
+
+
+class NAFBlock(nn.Module):
+    """The NAFNet block, on tokens laid out as a picture. Source: Chen et al., arXiv 2204.04676, figure 3.
+
+    y = x + β ⊙ W3 SCA(SG(DW3×3(W1 LN(x)))); z = y + γ ⊙ W5 SG(W4 LN(y)); SG splits the channels in two and
+    multiplies the halves; SCA(u) = u ⊙ (W mean(u)); β and γ start at 0.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.conv1 = nn.Linear(width, 2 * width)
+        self.conv2 = nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2 * width)
+        self.sca = nn.Linear(width, width)
+        self.conv3 = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.conv4 = nn.Linear(width, 2 * width)
+        self.conv5 = nn.Linear(width, width)
+        self.beta = nn.Parameter(torch.zeros(width))
+        self.gamma = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Float[Tensor, "b h w d"]) -> Float[Tensor, "b h w d"]:
+        """The convolutions of one pixel are linear layers here."""
+        u = self.conv2(rearrange(self.conv1(self.norm1(x)), "b h w d -> b d h w"))
+        u = simple_gate(rearrange(u, "b d h w -> b h w d"))
+        y = x + self.beta * self.conv3(u * self.sca(u.mean((1, 2), keepdim=True)))
+        return y + self.gamma * self.conv5(simple_gate(self.conv4(self.norm2(y))))
+
+
+def simple_gate(x: Float[Tensor, "*b twice"]) -> Float[Tensor, "*b d"]:
+    """SG(x) = x1 ⊙ x2, the halves of the channels."""
+    first, second = x.chunk(2, -1)
+    return first * second
+
+
+# Conditioning.
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """What a condition does to a branch, token by token: shift and scale before it, gate after it."""
+
+    shift: Float[Tensor, "b l d"]
+    scale: Float[Tensor, "b l d"]
+    gate: Float[Tensor, "b l d"]
+
+
+def modulate(x: Float[Tensor, "b l d"], shift: Float[Tensor, "b l d"], scale: Float[Tensor, "b l d"]) -> Tensor:
+    """(1 + scale) ⊙ x + shift."""
+    return torch.addcmul(x + shift, x, scale)
+
+
+class AdaLN(nn.Module):
+    """Modulations from each token's own condition: W2 W1 silu(c), narrow in the middle; W2 starts at 0.
+
+    lora: width of the middle; 0: one full matrix in place of the two.
+    """
+
+    def __init__(self, width: int, lora: int, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.down = nn.Linear(width, lora) if lora else nn.Identity()
+        self.up = ZeroLinear(lora or width, outputs * width)
+
+    def forward(self, c: Float[Tensor, "b l d"]) -> tuple[Tensor, ...]:
+        """The outputs, each (b, l, d)."""
+        return self.up(self.down(F.silu(c))).chunk(self.outputs, -1)
+
+
+class Positions(nn.Module):
+    """Learned absolute positions: pe[y, x] = MLP_h(y) + MLP_w(x) (MMAIF eq. 5), from any index; they start at 0."""
+
+    UNIT = 64
+    """Tokens that count as 1: the side of a 1024 × 1024 image at f = 8 and patch 2."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.rows = nn.Sequential(nn.Linear(1, width), nn.SiLU(), ZeroLinear(width, width))
+        self.columns = nn.Sequential(nn.Linear(1, width), nn.SiLU(), ZeroLinear(width, width))
+
+    def forward(self, height: int, width: int) -> Float[Tensor, "hw d"]:
+        """Positions of all tokens of a grid, row by row."""
+        like = self.rows[0].weight
+        rows, columns = (torch.arange(n, device=like.device, dtype=like.dtype) / self.UNIT for n in (height, width))
+        pe = self.rows(rows[:, None])[:, None] + self.columns(columns[:, None])[None]
+        return rearrange(pe, "h w d -> (h w) d")
+
+
+class TimeEmbedding(nn.Module):
+    """MLP of the sinusoids of 1000 t: cos(1000 t ω_i), sin(1000 t ω_i), ω_i = 10000^(−i / 128)."""
+
+    FREQUENCIES = 128
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(2 * self.FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
+        """The embedding of times in [0, 1]."""
+        count = self.FREQUENCIES
+        omega = torch.exp(-math.log(10000) * torch.arange(count, device=t.device, dtype=torch.float32) / count)
+        angles = 1000 * t.float()[:, None] * omega
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], -1).to(self.mlp[0].weight.dtype))

@@ -1,0 +1,247 @@
+"""MMAIF: a diffusion transformer that restores and fuses the latents of two degraded images under a prompt.
+
+Source: MMAIF, section 3.3 and figure 3c. Letters of the shapes: b batch, z latent channels, h, w latent grid,
+l tokens, d width. The network knows no tokenizer, no text encoder and no objective: it maps latents to a latent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from train.models.base import Prediction
+from train.models.layers import (
+    AdaLN,
+    Attention,
+    MoE,
+    NAFBlock,
+    Place,
+    Positions,
+    Routing,
+    SwiGLU,
+    TimeEmbedding,
+    ZeroLinear,
+    initialise,
+    modulate,
+    rope_angles,
+)
+
+
+@dataclass(frozen=True)
+class MMAIFConfig:
+    """Sizes and switches of the network; the defaults are the paper's, for a regression on latents of 16 channels."""
+
+    flow: bool = False  # main stream: a noisy latent with its time; else both degraded latents, and no time at all
+    head: str = "plain"  # or "blend": w Z_a + (1 − w) Z_b + r, for latents wider than the network
+    latent_channels: int = 16
+    text_width: int = 2048  # width of the prompt's embedding; 0: a model without prompts
+    depth: int = 16
+    width: int = 576
+    heads: int = 12
+    patch: int = 2
+    experts: int = 4  # routed experts of a layer; 0: one dense SwiGLU in their place
+    active: int = 2  # experts that a token goes to
+    expert_width: int = 1752  # hidden width of an expert, or of the dense SwiGLU
+    shared_width: int = 640  # hidden width of the expert that sees all tokens; 0: none
+    lora: int = 128  # middle width of the AdaLN's two factors; 0: one full matrix
+    rope: bool = True
+    rope_base: float = 2000.0
+    pe: bool = True  # learned absolute positions before each block
+    value_residual: bool = True
+    naf: bool = True  # NAFNet block before attention
+
+    def __post_init__(self) -> None:
+        for name in ("latent_channels", "depth", "width", "heads", "patch", "expert_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.width % (4 * self.heads):
+            raise ValueError(f"width {self.width} must be a multiple of 4 × heads ({4 * self.heads}), for 2-D RoPE")
+        if self.experts and not 1 <= self.active <= self.experts:
+            raise ValueError(f"active {self.active} must be 1 to {self.experts}, the number of experts")
+        if self.head not in ("plain", "blend"):
+            raise ValueError(f"head must be 'plain' or 'blend', not {self.head!r}")
+
+
+class Block(nn.Module):
+    """One block of figure 3c: positions, NAF block, modulated attention, modulated experts.
+
+    Prompt tokens skip the first two. The gates start at 0, and so does what the first two add: the block starts as
+    the identity.
+    """
+
+    def __init__(self, config: MMAIFConfig, first: bool) -> None:
+        super().__init__()
+        width = config.width
+        self.naf = NAFBlock(width) if config.naf else nn.Identity()
+        self.adaln = AdaLN(width, config.lora, outputs=6)
+        self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.attention = Attention(width, config.heads, config.value_residual and not first)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        if config.experts:
+            self.mlp = MoE(width, config.experts, config.active, config.expert_width, config.shared_width)
+        else:
+            self.mlp = SwiGLU(width, config.expert_width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b l d"],
+        c: Float[Tensor, "b l d"],
+        place: Place,
+        v: Float[Tensor, "b n l k"] | None,
+    ) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "b n l k"], Routing | None]:
+        """The tokens, the attention's values for the next block, and what the router did."""
+        image, text = x.tensor_split([place.height * place.width], 1)
+        if place.positions is not None:
+            image = image + place.positions
+        image = self.naf(rearrange(image, "b (h w) d -> b h w d", h=place.height))
+        x = torch.cat([rearrange(image, "b h w d -> b (h w) d"), text], 1)
+
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaln(c)
+        attended, values = self.attention(modulate(self.norm1(x), shift1, scale1), place, v)
+        x = x + gate1 * attended
+        hidden = modulate(self.norm2(x), shift2, scale2)
+        mixed, routing = self.mlp(hidden, place.mask) if isinstance(self.mlp, MoE) else (self.mlp(hidden), None)
+        return x + gate2 * mixed, values, routing
+
+
+class MMAIF(nn.Module):
+    """The network: ``MMAIF(config)(z_a, z_b, z_t, t, text, text_mask)``."""
+
+    def __init__(self, config: MMAIFConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, patch = config.width, config.latent_channels * config.patch**2
+        self.embed = nn.Linear(patch if config.flow else 2 * patch, width)
+        self.condition = nn.Sequential(nn.Linear(2 * patch, width), nn.SiLU(), nn.Linear(width, width))
+        self.time = TimeEmbedding(width) if config.flow else None
+        self.text = None
+        if config.text_width:
+            self.text = nn.Sequential(nn.LayerNorm(config.text_width), nn.Linear(config.text_width, width))
+        self.positions = Positions(width) if config.pe else None
+        self.blocks = nn.ModuleList(Block(config, first=i == 0) for i in range(config.depth))
+        self.adaln = AdaLN(width, 0, outputs=2)
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.head = ZeroLinear(width, patch)
+        self.blend = ZeroLinear(width, patch) if config.head == "blend" else None
+
+    def initialise(self, rng: torch.Generator) -> None:
+        """Set all parameters from the generator, as ``layers.initialise`` lists them."""
+        initialise(self, rng)
+
+    def forward(
+        self,
+        z_a: Float[Tensor, "b z h w"],
+        z_b: Float[Tensor, "b z h w"],
+        z_t: Float[Tensor, "b z h w"] | None,
+        t: Float[Tensor, " b"] | None,
+        text: Float[Tensor, "b m e"],
+        text_mask: Bool[Tensor, "b m"],
+    ) -> Prediction:
+        """The latent predicted from two degraded ones of any size; z_t and t for a flow model, None for a regression.
+
+        text: the prompts' embedding, of any length, 0 too; text_mask: False where a token is padding.
+        """
+        if self.config.flow != (z_t is not None) or self.config.flow != (t is not None):
+            raise ValueError("a flow model takes z_t and t, a regression neither")
+        height, width = z_a.shape[2:]
+        pair = torch.cat([self._patches(z_a), self._patches(z_b)], -1)
+        c = self.condition(pair)
+        c_text = c.new_zeros(len(c), 1, c.shape[2])
+        if self.time is not None and t is not None:
+            c_text = self.time(t)[:, None]
+            c = c + c_text
+        x = self.embed(pair if z_t is None else self._patches(z_t))
+        place = self._place(height, width, text_mask)
+
+        x, c_all = self._join(x, c, c_text, text)
+        v, routings = None, []
+        for block in self.blocks:
+            x, v, routing = block(x, c_all, place, v)
+            routings.append(routing)
+        x = modulate(self.norm(x[:, : c.shape[1]]), *self.adaln(c))
+
+        latent = self._picture(self.head(x), place)[..., :height, :width]
+        if self.blend is not None:
+            w = self._picture(self.blend(x), place)[..., :height, :width].sigmoid()
+            latent = latent + w * z_a + (1 - w) * z_b
+        return Prediction(latent, *_balance(routings, latent))
+
+    def _join(self, x: Tensor, c: Tensor, c_text: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Image and prompt tokens in one sequence, with their conditions; a prompt token's is the time alone."""
+        if self.text is None or text.shape[1] == 0:
+            return x, c
+        tokens = self.text(text.to(x.dtype))
+        return torch.cat([x, tokens], 1), torch.cat([c, c_text.expand_as(tokens)], 1)
+
+    def _place(self, height: int, width: int, text_mask: Tensor) -> Place:
+        """Grid, angles and positions of the image tokens; prompt tokens have angle 0."""
+        config = self.config
+        rows, columns = -(-height // config.patch), -(-width // config.patch)
+        prompt = text_mask.shape[1] if self.text is not None else 0
+        angles = mask = None
+        if config.rope:
+            angles = rope_angles(rows, columns, config.width // config.heads, config.rope_base, text_mask.device)
+            angles = F.pad(angles, (0, 0, 0, prompt))
+        if prompt:
+            mask = F.pad(text_mask, (rows * columns, 0), value=True)
+        return Place(rows, columns, angles, None if self.positions is None else self.positions(rows, columns), mask)
+
+    def _patches(self, z: Tensor) -> Tensor:
+        """Tokens of patch × patch; the last row and column are repeated where the grid is no multiple."""
+        p = self.config.patch
+        z = F.pad(z, (0, -z.shape[3] % p, 0, -z.shape[2] % p), mode="replicate")
+        return rearrange(z, "b z (h p) (w q) -> b (h w) (z p q)", p=p, q=p)
+
+    def _picture(self, tokens: Tensor, place: Place) -> Tensor:
+        p = self.config.patch
+        return rearrange(tokens, "b (h w) (z p q) -> b z (h p) (w q)", h=place.height, p=p, q=p)
+
+
+def _balance(routings: list[Routing | None], like: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean load-balancing loss of the layers, and the load of each; 0 and no columns without experts."""
+    routed = [routing for routing in routings if routing is not None]
+    if not routed:
+        return like.new_zeros(()), like.new_zeros(len(routings), 0)
+    return torch.stack([r.balance for r in routed]).mean(), torch.stack([r.load for r in routed]).detach()
+
+
+def inactive(config: MMAIFConfig) -> int:
+    """Parameters that a token does not use: the experts it is not sent to."""
+    idle = max(config.experts - config.active, 0)
+    return config.depth * idle * 3 * config.width * config.expert_width
+
+
+def flops(config: MMAIFConfig, height: int, width: int, text_tokens: int) -> int:
+    """2 × MAC of one call on latents of height × width: matrices, convolutions, and attention's two products.
+
+    A block: 6 d² + 18 d an image token for the NAF block, and for each token AdaLN (7 d r), q, k, v and out (4 d²),
+    router and experts (d e + 3 d (active f + shared)); attention 2 l² d.
+    """
+    d, p, r = config.width, config.patch, config.lora
+    image = -(-height // p) * -(-width // p)
+    tokens = image + (text_tokens if config.text_width else 0)
+    patch = config.latent_channels * p * p
+
+    token = (7 * d * r if r else 6 * d * d) + 4 * d * d
+    if config.experts:
+        token += d * config.experts + 3 * d * (config.active * config.expert_width + config.shared_width)
+    else:
+        token += 3 * d * config.expert_width
+    block = tokens * token + 2 * tokens * tokens * d
+    if config.naf:
+        block += image * (6 * d * d + 18 * d) + d * d
+
+    ends = image * (2 * patch * d + d * d)  # condition
+    ends += image * (patch if config.flow else 2 * patch) * d  # patch embedding
+    ends += image * (2 * d * d + patch * d * (2 if config.head == "blend" else 1))  # last AdaLN, head
+    ends += (tokens - image) * config.text_width * d
+    if config.flow:
+        ends += 2 * TimeEmbedding.FREQUENCIES * d + d * d
+    if config.pe:
+        ends += (-(-height // p) + -(-width // p)) * (d + d * d)
+    return 2 * (config.depth * block + ends)

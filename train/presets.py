@@ -1,0 +1,159 @@
+"""Presets: what ``--preset`` names. One row holds all that a run is: model, tokenizer, prompts, objective, schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from synth.types import UserError, unknown
+from train.models import find_model
+from train.models.mmaif import MMAIFConfig
+from train.objectives import FlowMatching, Regression
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a preset is fitted, unless the command line says otherwise; the defaults are the paper's, section 4.2."""
+
+    crop: int = 512  # side of the training crops, pixels
+    batch: int = 8
+    accumulate: int = 3  # batches a step
+    steps: int = 200_000
+    warmup: int = 1000
+    lr: float = 2e-4
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A row of the table. model: a name in MODELS, with ``config`` of its kind."""
+
+    about: str
+    model: str
+    config: Any
+    tokenizer: str  # a name in TOKENIZERS
+    text: str  # a name in TEXTS
+    objective: Regression | FlowMatching
+    schedule: Schedule
+
+
+def _tiny(flow: bool) -> MMAIFConfig:
+    """All of the network's parts at a size for a CPU, on the 192 channels of the DCT tokenizer.
+
+    A token of these latents has 768 numbers, more than the width: only a blend of the inputs can carry them through.
+    """
+    return MMAIFConfig(
+        flow=flow,
+        head="blend",
+        latent_channels=192,
+        text_width=128,
+        depth=4,
+        width=256,
+        heads=8,
+        expert_width=256,
+        shared_width=256,
+        lora=64,
+    )
+
+
+_TINY = Schedule(crop=128, batch=4, accumulate=1, steps=2000, warmup=50, lr=5e-4)
+
+PRESETS: dict[str, Preset] = {
+    "tiny-reg": Preset(
+        "regression for a CPU, no download", "mmaif", _tiny(flow=False), "dct", "bytes", Regression(), _TINY
+    ),
+    "tiny-fm": Preset(
+        "flow matching for a CPU, no download",
+        "mmaif",
+        _tiny(flow=True),
+        "dct",
+        "bytes",
+        FlowMatching(predicts="clean"),
+        _TINY,
+    ),
+    "mmaif-reg": Preset(
+        "the paper's regression model", "mmaif", MMAIFConfig(), "cosmos", "t5-xl", Regression(), Schedule()
+    ),
+    "mmaif-fm": Preset(
+        "the paper's flow matching model",
+        "mmaif",
+        MMAIFConfig(flow=True),
+        "cosmos",
+        "t5-xl",
+        FlowMatching(),
+        Schedule(),
+    ),
+}
+
+PIXELS_A_CELL = 8
+"""Pixels along a side of a latent cell: f of all tokenizers."""
+
+TEXT_TOKENS = 64
+TRAINING_BYTES = 20
+"""Bytes of training state a parameter: weight, gradient, AdamW's two moments and the EMA, in fp32."""
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of a name."""
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``1024x768`` as (width, height)."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise UserError(f"--size {text}: must be WIDTHxHEIGHT in pixels, such as 1024x1024")
+    return int(width), int(height)
+
+
+def describe(name: str, size: tuple[int, int] = (1024, 1024)) -> dict[str, Any]:
+    """What a preset's network is and costs, without making its weights; ``train info --json`` prints it.
+
+    parameters_*: counted from the module. flops: 2 × MAC of one call of the network on one image of ``size`` (width,
+    height) with 64 prompt tokens, by formula, the tokenizer and the text encoder not included; calls: calls an image.
+    memory_inference: weights and the largest live activations of one image in bf16; memory_training: weights,
+    gradients, AdamW's moments and the EMA in fp32, without activations. Both in bytes.
+    """
+    preset = find_preset(name)
+    family = find_model(preset.model)
+    with torch.device("meta"):
+        network = family.network(preset.config)
+    total = sum(parameter.numel() for parameter in network.parameters())
+    width, height = (-(-side // PIXELS_A_CELL) for side in size)
+    patch = preset.config.patch
+    tokens = -(-width // patch) * -(-height // patch) + TEXT_TOKENS
+    calls, steps = 1, 1
+    if isinstance(preset.objective, FlowMatching):
+        steps = preset.objective.steps
+        calls = 2 * steps if preset.objective.sampler == "midpoint" else steps
+    return {
+        "preset": name,
+        "about": preset.about,
+        "model": preset.model,
+        "tokenizer": preset.tokenizer,
+        "text": preset.text,
+        "size": f"{size[0]}x{size[1]}",
+        "parameters_total": total,
+        "parameters_active": total - family.inactive(preset.config),
+        "flops": family.flops(preset.config, height, width, TEXT_TOKENS),
+        "calls": calls,
+        # Live at once in a block: tokens, condition, six modulations, q, k, v, the values before, two branches.
+        "memory_inference": 2 * (total + 14 * tokens * preset.config.width),
+        "memory_training": TRAINING_BYTES * total,
+    }
+
+
+def to_text(info: dict[str, Any]) -> str:
+    """The lines that ``train info`` prints."""
+    rows = [
+        ("preset", f"{info['preset']}: {info['about']}"),
+        ("model", f"{info['model']}, tokenizer {info['tokenizer']}, prompts {info['text']}"),
+        ("parameters", f"{info['parameters_total'] / 1e6:.2f} M, active {info['parameters_active'] / 1e6:.2f} M"),
+        ("flops", f"{info['flops'] / 1e12:.3g} T a call at {info['size']}, {info['calls']} a picture (network alone)"),
+        ("memory", f"{info['memory_inference'] / 2**30:.2f} GiB to run in bf16 (network alone)"),
+        ("", f"{info['memory_training'] / 2**30:.2f} GiB to train in fp32, activations not included"),
+    ]
+    return "\n".join(f"{name:<12}{value}" for name, value in rows)
