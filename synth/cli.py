@@ -34,6 +34,9 @@ NOption = Annotated[
 RecipeOption = Annotated[
     str | None, typer.Option("--recipe", help="A recipe's name or TOML file. [default: the task's]")
 ]
+PromptsOption = Annotated[
+    str | None, typer.Option("--prompts", help="A folder of your own prompt pools. [default: those that ship]")
+]
 SetOption = Annotated[
     list[str], typer.Option("--set", metavar="A.B=C", help="Change one value of the recipe; repeatable.")
 ]
@@ -53,6 +56,7 @@ def build_command(
     out: Annotated[str | None, typer.Option("--out", help="Folder of the shards. [default: shards/TASK]")] = None,
     n: NOption = None,
     recipe: RecipeOption = None,
+    prompts: PromptsOption = None,
     set_: SetOption = [],  # noqa: B006
     seed: SeedOption = 0,
     workers: WorkersOption = None,
@@ -85,6 +89,7 @@ def build_command(
         out=out,
         n=n,
         recipe=recipe,
+        prompts=prompts,
         sets=tuple(set_),
         seed=seed,
         workers=workers,
@@ -141,6 +146,7 @@ def preview_command(
     ] = None,
     n: NOption = None,
     recipe: RecipeOption = None,
+    prompts: PromptsOption = None,
     set_: SetOption = [],  # noqa: B006
     seed: SeedOption = 0,
     split: SplitOption = "train",
@@ -167,6 +173,7 @@ def preview_command(
         data=tuple(data),
         n=n,
         recipe=recipe,
+        prompts=prompts,
         sets=tuple(set_),
         seed=seed,
         split=split,

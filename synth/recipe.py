@@ -81,7 +81,8 @@ def load_recipe(
     for item in sets:
         _lay(data, item)
     check_schema(data.get("schema"), str(path))
-    recipe = parse_recipe(data, path.stem, str(path))
+    # With --n the recipe's own n must not stand in the way of what is left after --set.
+    recipe = parse_recipe(data if n is None else data | {"n": [1]}, path.stem, str(path))
     if task is not None and recipe.task != task:
         raise UserError(f"recipe '{recipe.name}' is for {recipe.task}, not for {task}")
     return with_n(recipe, n) if n is not None else recipe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ class Spec:
     depths: Mapping[str, DepthSource]
     partial: float = 0.0
     largest: int = 16383
+    prompts: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
     stored = crop.of(prepared.depth(spec)) if any(operator_class(s.op).needs_depth for s in steps) else None
     metres = None if stored is None else depth_maps.dequantise(stored)
     asked = draw_asked(len(steps), spec.partial, generator(seed_of(seed("prompt"), "partial")))
-    prompt = compose(spec.task, steps, generator(seed("prompt")), asked=asked)
+    prompt = compose(spec.task, steps, generator(seed("prompt")), asked=asked, folder=spec.prompts)
     a, b = degrade_pair(spec.task, clean["clean_a"], clean["clean_b"], steps, metres)
     gt, fuser = crop.of(prepared.gt), spec.fusers[ref.dataset]
     if len(asked) < len(steps):

@@ -16,7 +16,7 @@ from synth.depth import DepthSource, parse_depth
 from synth.execute import find_executor
 from synth.fusers import FUSER_HELP
 from synth.pairs import SPLITS, Found, builtin_pairs, find_pairs, load_manifest
-from synth.prompts import pools_digest
+from synth.prompts import load_pool, load_tasks, pools_digest
 from synth.recipe import Recipe, load_recipe
 from synth.render import Spec
 from synth.seeds import unit_hash
@@ -35,6 +35,7 @@ class Options:
     out: str | None = None
     n: str | None = None
     recipe: str | None = None
+    prompts: str | None = None
     sets: tuple[str, ...] = ()
     seed: int = 0
     workers: int | None = None
@@ -68,12 +69,13 @@ def resolve(options: Options) -> Resolved:
     codec = find_codec(options.codec)
     find_executor(options.executor)
     recipe = load_recipe(options.recipe or task, task=task, n=options.n, sets=options.sets)
+    prompts = _prompts(options, recipe)
     sets = _sets(options)
     pairs, found, notes = _pairs(options, task, sets)
     names = sorted({ref.dataset for ref in pairs})
     fusers = {name: _fuser(options, name, pairs) for name in names}
     depths = {name: parse_depth(options.depth, has_true=name == "scenes") for name in names}
-    spec = Spec(task, options.seed, recipe, fusers, depths, options.partial, codec.largest)
+    spec = Spec(task, options.seed, recipe, fusers, depths, options.partial, codec.largest, prompts)
     notes += _partial_truth(options, pairs)
     notes += [f"ground truth: {_spread(fusers)}", f"depth: {_spread({n: d.name for n, d in depths.items()})}"]
     return Resolved(spec, pairs, _settings(options, recipe, pairs, found, fusers, depths), tuple(notes))
@@ -108,6 +110,20 @@ def _check(options: Options) -> Task:
     if options.overwrite and options.extend:
         raise UserError("--overwrite and --extend exclude each other: replace a build, or add variants to it")
     return task
+
+
+def _prompts(options: Options, recipe: Recipe) -> Path | None:
+    """The folder of the prompt pools; every pool that can be drawn is read: a typo stops a build before work."""
+    folder = None if options.prompts is None else Path(options.prompts)
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"--prompts {options.prompts}: folder does not exist")
+    for cached in (load_tasks, load_pool):  # the files as they are now, as the digest has them
+        cached.cache_clear()
+    load_tasks(folder)
+    for name, rule in recipe.operators.items():
+        if rule.weight > 0:
+            load_pool(name, folder)
+    return folder
 
 
 def _sets(options: Options) -> dict[str, str]:
@@ -197,7 +213,7 @@ def _settings(
         "codec": options.codec,
         "partial": options.partial,
         "recipe": {"name": recipe.name, **recipe.source},
-        "prompts": pools_digest(),
+        "prompts": pools_digest(None if options.prompts is None else Path(options.prompts)),
         "data": {name: _data_record(name, pairs) for name in fusers},
         "fuser": {name: {"name": fuser, "weights": None} for name, fuser in fusers.items()},
         "depth": {name: {"name": depth.name, "weights": depth.weights} for name, depth in depths.items()},

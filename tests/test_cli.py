@@ -323,3 +323,44 @@ def test_a_process_of_its_own_has_the_same_exit_codes(tmp_path: Path) -> None:
 def test_debug_shows_the_traceback() -> None:
     ran = run_process("verify", "no/such", "--debug")
     assert ran.returncode == 1 and "Traceback" in ran.stderr
+
+
+def test_a_prompt_file_with_a_typo_stops_a_build_before_work(synth: Synth, tmp_path: Path, msrs: Path) -> None:
+    import shutil
+
+    from synth.resources import resource_dir
+
+    mine = shutil.copytree(resource_dir("prompts"), tmp_path / "mine")
+    args = ("build", "--task", "vif", "--data", f"msrs={msrs}", "--prompts", mine, "--executor", "serial")
+    assert synth(*args, "--out", tmp_path / "good").code == 0
+    (mine / "haze.toml").write_text((mine / "haze.toml").read_text().replace("{image}", "{imgae}", 1))
+    ran = synth(*args, "--out", tmp_path / "bad")
+    assert ran.code == 2 and ran.error.startswith(f"synth: error: {mine / 'haze.toml'}: ")
+    assert "imgae" in ran.error and "image" in ran.error
+    assert not (tmp_path / "bad").exists()
+    ran = synth(*args[:5], "--prompts", tmp_path / "no", "--out", tmp_path / "bad")
+    assert (ran.code, ran.error) == (2, f"synth: error: --prompts {tmp_path / 'no'}: folder does not exist")
+
+
+def test_own_prompts_are_used_and_are_part_of_the_build(synth: Synth, tmp_path: Path, msrs: Path) -> None:
+    import shutil
+
+    from synth.resources import resource_dir
+
+    mine = shutil.copytree(resource_dir("prompts"), tmp_path / "mine")
+    (mine / "jpeg.toml").write_text(
+        'schema = 1\nnames = ["blocks"]\nstrengths = ["few", "some", "many"]\n'
+        '[[phrase]]\nid = "jpeg-01"\nkind = "terse"\ntext = "blocks be gone"\nclause = "end the blocks"\n'
+    )
+    args = ["build", "--task", "vif", "--data", f"msrs={msrs}", "--out", tmp_path / "o", "--executor", "serial"]
+    args += ["--n", "1"] + [f for op in ("haze", "rain", "snow") for f in ("--set", f"operators.{op}.weight=0")]
+    args += [f for op in OTHERS for f in ("--set", f"operators.{op}.weight=0")]
+    assert synth(*args, "--prompts", mine).code == 0
+    report = json.loads(synth("inspect", tmp_path / "o", "--json", "--examples", "6").out)
+    assert report["operators"] == {"jpeg": 6}
+    assert all("blocks" in one["prompt"].lower() for one in report["examples"])
+    ran = synth(*args)
+    assert ran.code == 2 and "holds another build: prompts was " in ran.error
+
+
+OTHERS = ["motion_blur", "gaussian_blur", "low_exposure", "ir_stripes", "low_contrast", "gaussian_noise", "downsample"]

@@ -28,7 +28,7 @@ class TextEncoder(nn.Module):
 
     def forward(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
         """Embeddings padded to the longest prompt; the mask is False where a token is padding."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no forward")
 
 
 def to_bytes(prompts: Sequence[str], limit: int, multiple: int) -> Int64[Tensor, "b s"]:

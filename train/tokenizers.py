@@ -26,11 +26,11 @@ class Tokenizer(nn.Module):
 
     def encode(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b z h w"]:
         """Latents of ceil(H / f) × ceil(W / f), the images padded by reflection to the multiple."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no encode")
 
     def decode(self, latents: Float[Tensor, "b z h w"], size: tuple[int, int]) -> Float[Tensor, "b 3 H W"]:
         """Images of ``size``, (height, width), the padding cut off; values may leave [−1, 1]."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no decode")
 
 
 def pad_to(images: Float[Tensor, "b c H W"], f: int) -> Float[Tensor, "b c H2 W2"]:
