@@ -41,6 +41,7 @@ check: $(READY)  ## lint, types, quick tests, generated docs fresh: under two mi
 	$(BIN)/python -m pytest -q -m "not slow and not gpu"
 
 bench: $(READY)  ## the benchmarks: a table and a ratio for each claim
+	$(BIN)/python benchmarks/scenes.py
 	$(BIN)/python benchmarks/operators.py
 	$(BIN)/python benchmarks/build.py
 

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from synth.memory import keep_freed_memory
 from synth.types import UserError, WorkIncomplete, unknown
 
 EXECUTORS = {
@@ -42,16 +43,17 @@ def run(work: Work, common: Any, tasks: Iterable[Any], *, workers: int, executor
     At most twice as many tasks as workers are in flight. A worker that dies is a WorkIncomplete.
     """
     if executor == "serial" or (executor == "processes" and workers == 1):
-        one_thread()
+        settle()
         return (work(common, task) for task in tasks)
     return (_run_processes if executor == "processes" else _run_ray)(work, common, tasks, workers)
 
 
-def one_thread() -> None:
-    """One thread a worker: parallelism is across tasks, and cv2's own threads would only get in the way."""
+def settle() -> None:
+    """One thread a worker, since tasks run in parallel and cv2's own would get in the way; memory kept."""
     import cv2
 
     cv2.setNumThreads(0)
+    keep_freed_memory()
 
 
 def _run_processes(work: Work, common: Any, tasks: Iterable[Any], workers: int) -> Iterator[Any]:
@@ -87,7 +89,7 @@ def _start_worker(parent: int, work: Work, common: Any) -> None:
     global _worker
     _worker = (work, common)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends us
-    one_thread()
+    settle()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
@@ -113,7 +115,7 @@ def _ray() -> Any:
 
 
 def _ray_work(work: Work, common: Any, task: Any) -> Any:
-    one_thread()
+    settle()
     return work(common, task)
 
 

@@ -292,12 +292,12 @@ def plant(frame: Frame, rng: np.random.Generator, x: Real, z: Real, *, small: bo
     wide = float(rng.uniform(0.9, 1.8) if small else rng.uniform(3.6, 6.0) * (0.62 if number >= 4 else 1.0))
     sprite = (lambda: bush(number)) if small else (lambda: tree(number))
     high = wide * (0.7 if small else (2.2 if number >= 4 else 1.45))
-    for level, size in ((0.3, 0.34), (0.55, 0.5), (0.75, 0.42), (0.9, 0.25)):
-        ring = arc(0, 0, wide * size, wide * size, n=16)
-        wobble = 1 + 0.18 * rng.standard_normal((16, 1)).clip(-1.5, 1.5)
-        ring = ring * wobble
-        blob = np.stack([x + ring[:, 0], np.full(16, high * level), z + ring[:, 1]], -1)
-        cast_shadow(frame, [blob])
+    level, size = np.array([(0.3, 0.34), (0.55, 0.5), (0.75, 0.42), (0.9, 0.25)]).T[..., None]
+    wobble = 1 + 0.18 * rng.standard_normal((4, 16)).clip(-1.5, 1.5)
+    blobs = np.empty((4, 16, 3))
+    blobs[..., ::2] = arc(0, 0, wide, wide, n=16) * (size * wobble)[..., None] + (x, z)
+    blobs[..., 1] = high * level
+    cast_shadow(frame, list(blobs))
     if not small:
         cast_shadow(
             frame, [np.array([(x - 0.15, 0, z), (x + 0.15, 0, z), (x + 0.1, high * 0.6, z), (x - 0.1, high * 0.6, z)])]

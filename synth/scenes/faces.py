@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ Points = Sequence[Any] | np.ndarray
 """Points as a list of tuples or an array."""
 
 
+@cache
 def srgb(code: int) -> Rgb:
     """Linear albedo of a hexadecimal sRGB colour."""
     codes = [((code >> shift) & 255) / 255 for shift in (16, 8, 0)]

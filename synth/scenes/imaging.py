@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 
 import cv2
 import numpy as np
@@ -54,13 +54,21 @@ def _table(photographic: bool) -> UInt8[np.ndarray, " n"]:
     return to_uint8(_photographic(_LIGHT) if photographic else linear_to_srgb(_LIGHT))
 
 
+@lru_cache(maxsize=4)
+def _fall_off(height: int, width: int) -> Float32[np.ndarray, "h w 3"]:
+    """The square root of the fall-off in codes of the tone tables, for every channel."""
+    plane = np.sqrt(vignette(height, width)[..., 0] * np.float32(1 / BRIGHTEST)) * np.float32(65535)
+    out = repeated(plane)
+    out.setflags(write=False)
+    return out
+
+
 def _developed(linear: np.ndarray, gain: float, photographic: bool) -> np.ndarray:
     """Codes of the light times a gain and the lens's fall-off, by table."""
-    h, w = linear.shape[:2]
-    root = cv2.sqrt(np.maximum(linear, 0)).reshape(linear.shape)
-    root *= repeated(np.sqrt(vignette(h, w)[..., 0] * np.float32(gain / BRIGHTEST)) * np.float32(65535))
-    np.minimum(root, np.float32(65535), out=root)
-    return cv2.LUT(root.astype(np.uint16), _table(photographic)).reshape(linear.shape)
+    root = cv2.sqrt(cv2.max(linear, 0))
+    # Rounded to the table's places, and held to its end.
+    place = cv2.multiply(root, _fall_off(*linear.shape[:2]), scale=float(np.sqrt(gain)), dtype=cv2.CV_16U)
+    return cv2.LUT(place, _table(photographic)).reshape(linear.shape)
 
 
 def finish(linear: Float32[np.ndarray, "h w 3"], exposure: float = 1.0) -> UInt8[np.ndarray, "h w 3"]:

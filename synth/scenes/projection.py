@@ -60,7 +60,8 @@ def _clipped(view: View, contours: list[np.ndarray], owner: np.ndarray) -> tuple
     camera = view.to_camera(np.concatenate(contours))
     cut = np.minimum.reduceat(camera[:, 2], starts) < NEAR
     if cut.any():
-        parts = np.split(camera, starts[1:])
+        begins = starts.tolist()
+        parts = [camera[a:b] for a, b in zip(begins, [*begins[1:], len(camera)], strict=True)]
         for k in np.flatnonzero(cut):
             parts[k] = clip_near(parts[k])
         sizes = np.array([len(p) for p in parts])

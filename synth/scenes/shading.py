@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -9,7 +10,7 @@ import numpy as np
 
 from synth.scenes.channels import repeated
 from synth.scenes.faces import Face, Real
-from synth.scenes.lamps import lamp_light, lamp_map
+from synth.scenes.lamps import Lamps, lamp_light, lamp_map, lamps_of
 from synth.scenes.materials import MATERIALS, sample
 from synth.scenes.projection import SAMPLES, Projected, Samples, paint, project, resolve
 from synth.scenes.renderer import Batch, Cutout, Frame, Light
@@ -22,7 +23,8 @@ NAMES = tuple(MATERIALS)
 class Tables:
     """What each label means; row 0 is the sky's.
 
-    base: radiance without texture, lamps and shadows. direct: the sun's part of it. reflects: albedo where lamps reach.
+    base: radiance without texture, lamps and shadows, and fourth the temperature. direct: the sun's part of it.
+    reflects: albedo where lamps reach. The fourth of direct, emitted and reflects is zero.
     """
 
     plane: np.ndarray
@@ -31,7 +33,6 @@ class Tables:
     base: np.ndarray
     direct: np.ndarray
     emitted: np.ndarray
-    heat: np.ndarray
     material: np.ndarray
     level: np.ndarray
     reflects: np.ndarray
@@ -75,6 +76,8 @@ def _tables(view: View, cast: Projected, faces: list[Face], batches: list[Batch]
     gloss = np.array([f.gloss for f in faces], float)[:, None] * (0.45 + 0.55 * np.maximum(n[:, 1:2], 0))
     glow = np.array([f.glow or (0, 0, 0) for f in faces], float).reshape(-1, 3)
     s, t = _axes(faces, n, view)
+    heat = np.array([b.light.air + f.warmth for b, f in zip(batches, faces, strict=True)], float)
+    reached, none = np.array([b.light is inside for b in batches], float), np.zeros(len(faces))
     scale = np.array([f.scale for f in faces], float)
     eye = view.turned(np.array([view.x, view.eye, 0.0]))
     s, t = (np.column_stack([a / scale[:, None], (a @ eye) / scale]) for a in (s, t))
@@ -82,13 +85,12 @@ def _tables(view: View, cast: Projected, faces: list[Face], batches: list[Batch]
         plane=_headed(cast.plane),
         spans=_headed(cast.spans, 1.0),
         normal=_headed(n),
-        base=_headed(albedo * (direct + rows("sky") * up + rows("bounce") * (1 - up)) * lit),
-        direct=_headed(albedo * direct),
-        emitted=_headed(rows("mirror") * gloss + glow),
-        heat=_headed(np.array([b.light.air + f.warmth for b, f in zip(batches, faces, strict=True)], float)),
+        base=_headed(np.column_stack([albedo * (direct + rows("sky") * up + rows("bounce") * (1 - up)) * lit, heat])),
+        direct=_headed(np.column_stack([albedo * direct, none])),
+        emitted=_headed(np.column_stack([rows("mirror") * gloss + glow, none])),
         material=np.array([0, *(1 + NAMES.index(f.material) if f.material else 0 for f in faces)], np.uint8),
         level=np.array([False, *(b.level for b in batches)]),
-        reflects=_headed(albedo * np.array([b.light is inside for b in batches], float)[:, None]),
+        reflects=_headed(np.column_stack([albedo * reached[:, None], none])),
         round=np.array([False, *(b.round_off > 0 for b in batches)]),
         s_axis=_headed(s),
         t_axis=_headed(t),
@@ -109,17 +111,21 @@ def render(frame: Frame) -> None:
     parts = resolve(painted)
     rounding = _rounding(frame, cast, owners)
     _light(frame, tables, parts, rounding)
+    lamps = {id(item.light): lamps_of(item.light, view) for item in frame.queue if isinstance(item, Cutout)}
     before = 0
     for item in frame.queue:
         if isinstance(item, Batch):
             before += len(item.faces)
         else:
-            _paste(frame, item, painted, int(np.searchsorted(cast.index, before)))
+            _paste(frame, item, lamps[id(item.light)], painted, int(np.searchsorted(cast.index, before)))
     frame.queue.clear()
 
 
 def _light(frame: Frame, tables: Tables, parts: Samples, rounding: np.ndarray | None) -> None:
-    """Radiance, temperature and depth of every sample, summed over each pixel."""
+    """Radiance, temperature and depth of every sample, summed over each pixel.
+
+    ``value`` holds a sample's radiance and, fourth, its temperature: rows of 16 bytes move at once.
+    """
     view, label, pixel = frame.view, parts.label, parts.pixel
     shape = (view.height, view.width)
     count = view.height * view.width
@@ -133,41 +139,53 @@ def _light(frame: Frame, tables: Tables, parts: Samples, rounding: np.ndarray | 
     # A boundary pixel may lie outside its polygon, where a plane seen edge-on runs away: hold z to the vertices' range.
     z = 1 / np.maximum(iz, np.float32(1e-3))
     np.clip(z, np.take(tables.spans[:, 0], label), np.take(tables.spans[:, 1], label), out=z)
-    radiance, heat = np.take(tables.base, label, axis=0), np.take(tables.heat, label)
+    value = np.take(tables.base, label, axis=0)
     gain = np.ones(label.size, np.float32)
     ground = np.flatnonzero(np.take(tables.level, label))
     if ground.size:
-        _shade_ground(frame, tables, parts, ground, (radiance, gain))
-    if frame.light.lamps:
-        radiance += _lamps(frame, tables, parts, (rx, ry, z))
+        _shade_ground(frame, tables, parts, ground, (value, gain))
+    lamps = lamps_of(frame.light, view)
+    if lamps is not None:
+        value += _lamps(lamps, view, tables, parts, (rx, ry, z))
     if frame.patch is not None:
         patch = np.take(frame.patch, pixel[ground])
         on = np.flatnonzero(patch)
-        radiance[ground[on]] *= 1 + patch[on, None] * np.array(frame.patch_gain, np.float32)
-        heat[ground[on]] += 4 * patch[on]
+        share = repeated(patch[on], 4)
+        wet = np.array((*frame.patch_gain, 0), np.float32)
+        _put(value, ground[on], _rows(value, ground[on]) * (1 + share * wet) + share * np.float32([0, 0, 0, 4]))
     if rounding is not None:
         on = np.flatnonzero(np.take(tables.round, label))
         gain[on] *= np.take(rounding, pixel[on])
-    _add_textures(view, tables, label, (radiance, heat, gain), (rx, ry, z))
-    radiance *= repeated(gain)
+    _add_textures(view, tables, label, (value, gain), (rx, ry, z))
+    value *= cv2.merge([gain, gain, gain, np.ones_like(gain)]).reshape(-1, 4)
     shining = np.flatnonzero(np.take(tables.emitted.any(-1), label))
-    radiance[shining] += np.take(tables.emitted, label[shining], axis=0)
+    _put(value, shining, _rows(value, shining) + _rows(tables.emitted, label[shining]))
     sky = np.flatnonzero(label == 0)
-    radiance[sky] = np.take(frame.radiance.reshape(-1, 3), pixel[sky], axis=0)
-    heat[sky] = np.take(frame.temperature, pixel[sky])
+    above = cv2.merge([*cv2.split(frame.radiance), frame.temperature]).reshape(-1, 4)
+    _put(value, sky, _rows(above, pixel[sky]))
     z[sky] = np.inf
     frame.z = z[:count].reshape(shape)
-    frame.radiance = _summed(radiance, parts, count).reshape(*shape, 3)
-    frame.temperature = _summed(heat[:, None], parts, count).reshape(shape)
+    summed = _summed(value, parts, count).reshape(*shape, 4)
+    frame.radiance = cv2.cvtColor(summed, cv2.COLOR_BGRA2BGR)
+    frame.temperature = summed[..., 3].copy()
+
+
+def _rows(values: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """The rows of ``(n, 4)`` at those places, as a copy."""
+    return np.take(values, at, axis=0)
+
+
+def _put(values: np.ndarray, at: np.ndarray, rows: np.ndarray) -> None:
+    """Write rows of four float32 to those places, in place: as one item of 16 bytes each, ten times as fast."""
+    values.view(np.complex128)[at, 0] = np.ascontiguousarray(rows, np.float32).view(np.complex128)[:, 0]
 
 
 def _summed(values: np.ndarray, parts: Samples, count: int) -> np.ndarray:
     """Each pixel's own value times its weight, and for mixed ones the other samples' with theirs."""
     out = values[:count]
     if parts.mixed.size:
-        width = values.shape[1]
-        rest = np.add.reduceat(values[count:] * repeated(parts.weight[count:], width), parts.runs, axis=0)
-        out[parts.mixed] = np.take(out, parts.mixed, axis=0) * repeated(parts.weight[parts.mixed], width) + rest
+        rest = np.add.reduceat(values[count:] * repeated(parts.weight[count:], 4), parts.runs, axis=0)
+        _put(out, parts.mixed, _rows(out, parts.mixed) * repeated(parts.weight[parts.mixed], 4) + rest)
     return out
 
 
@@ -175,30 +193,33 @@ def _shade_ground(
     frame: Frame, tables: Tables, parts: Samples, ground: np.ndarray, into: tuple[np.ndarray, np.ndarray]
 ) -> None:
     """Shadows and contact on the samples of level ground, in place."""
-    radiance, gain = into
+    value, gain = into
     under = parts.pixel[ground]
     shade = 1 - np.take(frame.sunlit, under)
     dark = np.flatnonzero(shade > 0.002)
-    radiance[ground[dark]] -= np.take(tables.direct, parts.label[ground[dark]], axis=0) * repeated(shade[dark])
+    on = ground[dark]
+    _put(value, on, _rows(value, on) - _rows(tables.direct, parts.label[on]) * repeated(shade[dark], 4))
     gain[ground] = np.take(frame.contact, under)
 
 
-def _lamps(frame: Frame, tables: Tables, parts: Samples, at: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+def _lamps(
+    lamps: Lamps, view: View, tables: Tables, parts: Samples, at: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> np.ndarray:
     """What the faces send back of the lamps' light."""
-    view, label = frame.view, parts.label
+    label = parts.label
     own = label[: view.height * view.width].reshape(view.height, view.width)
-    smooth, exact = lamp_map(frame.light, view, own, tables.plane, tables.spans, tables.normal)
+    smooth, exact = lamp_map(lamps, view, own, tables.plane, tables.spans, tables.normal)
     lit = np.take(tables.reflects.any(-1), label)
     lit[: own.size] &= ~exact.ravel()
     rest = np.flatnonzero(lit)
     rx, ry, z = (np.take(a, rest) for a in at)
     which = label[rest]
     normals = tuple(np.take(tables.normal[:, i], which) for i in range(3))
-    total = np.empty((label.size, 3), np.float32)
-    total[: own.size] = smooth.reshape(-1, 3)
+    total = np.empty((label.size, 4), np.float32)
+    total[: own.size] = smooth.reshape(-1, 4)
     total[own.size :] = 0
-    total[rest] = lamp_light(frame.light, view, (rx * z, ry * z, z), normals)
-    total *= np.take(tables.reflects, label, axis=0)
+    _put(total, rest, lamp_light(lamps, (rx * z, ry * z, z), normals))
+    total *= _rows(tables.reflects, label)
     return total
 
 
@@ -210,14 +231,15 @@ def _add_textures(
     view: View,
     tables: Tables,
     label: np.ndarray,
-    into: tuple[np.ndarray, np.ndarray, np.ndarray],
+    into: tuple[np.ndarray, np.ndarray],
     at: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
     """Multiply radiance, or the gain where a material has no colours, in place; its dark spots are a little warmer."""
-    radiance, heat, gain = into
+    value, gain = into
     material = np.take(tables.material, label)
     steepness = np.sqrt((tables.plane**2).sum(-1))
     finest = 1 / (np.float32(view.focal) * tables.scale)
+    heat = value[:, 3]
     for number in np.flatnonzero(np.bincount(material, minlength=1)[1:]) + 1:
         whole = np.flatnonzero(material == number)
         for start in range(0, whole.size, CHUNK):
@@ -234,8 +256,10 @@ def _add_textures(
                 gain[on] *= tone
                 heat[on] += np.float32(1.4) * (1 - tone)
             else:
-                radiance[on] = np.take(radiance, on, axis=0) * tone
-                heat[on] += np.float32(1.4) * (1 - tone[:, 1])
+                rows = _rows(value, on)
+                rows[:, :3] *= tone
+                rows[:, 3] += np.float32(1.4) * (1 - tone[:, 1])
+                _put(value, on, rows)
 
 
 def _across(axis: np.ndarray, which: np.ndarray, rx: np.ndarray, ry: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -281,7 +305,7 @@ def _rounding(frame: Frame, cast: Projected, owners: list[Batch]) -> np.ndarray 
     return factor
 
 
-def _paste(frame: Frame, item: Cutout, painted: np.ndarray, before: int) -> None:
+def _paste(frame: Frame, item: Cutout, lamps: Lamps | None, painted: np.ndarray, before: int) -> None:
     """Porter and Duff's over, in linear light, where no later face hides the cut-out.
 
     Depth belongs to whoever covers more than half of the pixel.
@@ -316,23 +340,32 @@ def _paste(frame: Frame, item: Cutout, painted: np.ndarray, before: int) -> None
     frame.temperature[at] *= 1 - cover
     frame.temperature[at] += heat
     frame.radiance[at] *= repeated(1 - cover)
-    frame.radiance[at] += cv2.cvtColor(drawn, cv2.COLOR_BGRA2BGR) * _sprite_light(item, view, (x0, x1, y0, y1))
+    frame.radiance[at] += cv2.cvtColor(drawn, cv2.COLOR_BGRA2BGR) * _sprite_light(item, lamps, view, (x0, x1, y0, y1))
     np.copyto(frame.z[at], np.float32(base[2]), where=cover > 0.5)
 
 
-def _sprite_light(item: Cutout, view: View, box: tuple[int, int, int, int]) -> np.ndarray:
-    """The tint times the light on a cut-out; the lamps' by every fourth pixel."""
+def _centres(length: int, step: float) -> np.ndarray:
+    """The middles of equal parts, each at most ``step`` long, of a row of pixels, whose own middles are whole."""
+    count = math.ceil(length / step)
+    return (np.arange(count, dtype=np.float32) + np.float32(0.5)) * np.float32(length / count) - np.float32(0.5)
+
+
+def _sprite_light(item: Cutout, lamps: Lamps | None, view: View, box: tuple[int, int, int, int]) -> np.ndarray:
+    """The tint times the light on a cut-out; the lamps' by every fourth pixel, or at about 24 places across."""
     light = item.light
     sun = view.turned(np.array(light.sun_from, float))
     facing = 0.55 + 0.35 * max(-float(sun[2]), 0)
     total = np.array(light.sun) * facing + np.array(light.sky) * 0.7 + np.array(light.bounce) * 0.3
     tint = np.array(item.tint, np.float32)
     whole = (total * item.lit).astype(np.float32) * tint
-    if not light.lamps:
+    if lamps is None:
         return whole
     x0, x1, y0, y1 = box
-    rx, ry = (r[::4] for r in view.rays(x0, x1 + 3, y0, y1 + 3))
+    step = max(4.0, max(x1 - x0, y1 - y0) / 24)
+    # At the places where cv2's interpolation takes the values to be.
+    u, v = (first + _centres(last - first, step) for first, last in ((x0, x1), (y0, y1)))
+    rx, ry = (u - np.float32(view.cx)) / np.float32(view.focal), (np.float32(view.horizon) - v) / np.float32(view.focal)
     z = np.full((len(ry), len(rx)), item.base[2], np.float32)
     normal = tuple(np.array(n, np.float32) for n in (0, 0, -1))
-    lamps = lamp_light(light, view, (rx[None, :] * z, ry[:, None] * z, z), normal)
-    return cv2.resize(lamps, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR) * tint + whole
+    lit = cv2.cvtColor(lamp_light(lamps, (rx[None, :] * z, ry[:, None] * z, z), normal), cv2.COLOR_BGRA2BGR)
+    return cv2.resize(lit * tint + whole, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)

@@ -88,25 +88,26 @@ def start_frame(view: View, sky: Sky, light: Light, rng: np.random.Generator) ->
     rx, ry = (rx[::2] + rx[1::2]) / 2, (ry[::2] + ry[1::2]) / 2
     long = 1 / np.sqrt(1 + rx[None, :] ** 2 + ry[:, None] ** 2)
     up = np.maximum(ry[:, None] * long, 0)
-    mix = cv2.exp(up * np.float32(-1 / 0.22))[..., None]
-    sheet = np.array(sky.zenith, np.float32) + np.array(np.subtract(sky.horizon, sky.zenith), np.float32) * mix
+    mix = cv2.exp(up * np.float32(-1 / 0.22))
     cover = _clouds(rx, ry, rng, sky.cover)
-    sheet += (np.array(sky.cloud, np.float32) - sheet) * cover[..., None]
+    ends = zip(sky.zenith, sky.horizon, sky.cloud, strict=True)
+    clear = ((np.float32(top) + np.float32(low - top) * mix, np.float32(cloud)) for top, low, cloud in ends)
+    sheet = [plane + (cloud - plane) * cover for plane, cloud in clear]
     sun = view.turned(np.array(light.sun_from, float)).astype(np.float32)
     if not sky.stars and sun[2] > 0:
         angle = 1 - (rx[None, :] * sun[0] + ry[:, None] * sun[1] + sun[2]) * long
         near = cv2.exp(angle * np.float32(-50)) * np.float32(0.9) + cv2.exp(angle / np.float32(-0.0012)) * np.float32(3)
         near += 600 * (angle < 0.00004)
-        sheet += near[..., None] * (np.array(sky.glow, np.float32) * np.float32(0.5))
+        sheet = [plane + near * np.float32(0.5 * glow) for plane, glow in zip(sheet, sky.glow, strict=True)]
     # The zenith is the coldest; clouds are warmer than the clear sky (Berger et al. 1984, Infrared Phys. 24).
-    cold = np.float32(sky.cold[0] - sky.cold[1]) * (1 - mix[..., 0]) * (1 - np.float32(0.6) * cover)
+    cold = np.float32(sky.cold[0] - sky.cold[1]) * (1 - mix) * (1 - np.float32(0.6) * cover)
 
     def whole(half: np.ndarray) -> np.ndarray:
         size = (2 * half.shape[1], 2 * half.shape[0])
         return cv2.resize(half, size, interpolation=cv2.INTER_LINEAR)[:rows, : view.width]
 
     radiance = np.empty((*shape, 3), np.float32)
-    radiance[:rows] = whole(sheet)
+    radiance[:rows] = whole(cv2.merge(sheet))
     radiance[rows:] = sky.horizon
     if sky.stars:
         _stars(radiance[:rows], rng, view, 1 - whole(cover))
@@ -141,10 +142,12 @@ def _stars(sheet: np.ndarray, rng: np.random.Generator, view: View, clear: np.nd
     for x, y, p in zip(u, v, power, strict=True):
         if y < rows:
             canvas[int(y), min(int(x), view.width - 1)] = p
-    sheet += (cv2.GaussianBlur(canvas, (0, 0), 0.6) * clear)[..., None] * np.array([0.02, 0.022, 0.026], np.float32)
+    light = cv2.GaussianBlur(canvas, (0, 0), 0.6) * clear
+    sheet += cv2.merge([light * np.float32(c) for c in (0.02, 0.022, 0.026)])
     moon, mu, mv = rng.random(), rng.uniform(0.1, 0.9), rng.uniform(0.08, 0.35)
     if moon < 0.4:
-        disc = np.zeros(sheet.shape[:2], np.uint8)
         centre = (int(mu * view.width * 16), int(mv * view.horizon * 16))
-        cv2.circle(disc, centre, int(view.focal * 0.016 * 16), 255, -1, cv2.LINE_AA, 4)
-        sheet += (disc.astype(np.float32) / 255)[..., None] * np.array([1.6, 1.5, 1.3], np.float32)
+        soft = np.zeros(sheet.shape[:2], np.uint8)
+        cv2.circle(soft, centre, int(view.focal * 0.016 * 16), 255, -1, cv2.LINE_AA, 4)
+        disc = soft.astype(np.float32) * np.float32(1 / 255)
+        sheet += cv2.merge([disc * np.float32(c) for c in (1.6, 1.5, 1.3)])

@@ -73,16 +73,16 @@ class View:
 def clip_near(points: np.ndarray) -> np.ndarray:
     """The part of a polygon, ``(k, 3)`` in camera axes, with z >= NEAR (Sutherland and Hodgman 1974, one plane)."""
     z = points[:, 2]
-    if (z >= NEAR).all():
+    front = z >= NEAR
+    if front.all():
         return points
-    kept: list[np.ndarray] = []
-    for here, there in zip(points, np.roll(points, -1, axis=0), strict=True):
-        if here[2] >= NEAR:
-            kept.append(here)
-        if (here[2] >= NEAR) != (there[2] >= NEAR):
-            t = (NEAR - here[2]) / (there[2] - here[2])
-            kept.append(here + t * (there - here))
-    return np.array(kept).reshape(-1, 3)
+    if not front.any():
+        return np.zeros((0, 3))
+    following = np.concatenate([points[1:], points[:1]])
+    crosses = front != np.concatenate([front[1:], front[:1]])
+    rise = np.where(crosses, following[:, 2] - z, 1)
+    cut = points + ((NEAR - z) / rise)[:, None] * (following - points)
+    return np.stack([points, cut], 1)[np.stack([front, crosses], 1)]
 
 
 def fixed_point(pixel: np.ndarray) -> np.ndarray:

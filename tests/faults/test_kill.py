@@ -16,8 +16,8 @@ pytestmark = pytest.mark.slow
 
 
 def command(msrs: Path, out: Path, workers: int) -> list[str]:
-    """A build of 12 shards."""
-    options = ["--variants", "4", "--shard-size", "2", "--n", "3", "--workers", str(workers)]
+    """A build of 24 shards."""
+    options = ["--variants", "8", "--shard-size", "2", "--n", "3", "--workers", str(workers)]
     return [
         sys.executable,
         "-m",
