@@ -6,8 +6,11 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 .PHONY: help demo eval test check bench docs clean
 
-SHARDS ?= demo/shards/vif demo/shards/mef demo/shards/mff
+DEMO := demo/shards/vif demo/shards/mef demo/shards/mff
+TESTS := $(DEMO:%=%-test)
+SHARDS ?= $(TESTS)
 REPORT ?= report
+MODEL ?=
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -20,15 +23,20 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
-demo: $(READY)  ## the main job on built-in scenes: demo/shards, demo/sheet.png
-	$(BIN)/synth build --task vif --n 3 --out demo/shards/vif
+demo: $(READY)  ## the whole chain on built-in scenes: demo/shards, demo/sheet.png, demo/run, demo/report
+	$(BIN)/synth build --task vif --n 1-3 --out demo/shards/vif
 	$(BIN)/synth build --task mef --n 1-3 --out demo/shards/mef
 	$(BIN)/synth build --task mff --n 1-3 --out demo/shards/mff
-	$(BIN)/synth verify demo/shards/vif demo/shards/mef demo/shards/mff --replay
-	$(BIN)/synth preview demo/shards/vif demo/shards/mef demo/shards/mff --samples 12 --out demo/sheet.png
+	$(BIN)/synth build --task vif --n 1-3 --split test --limit 8 --out demo/shards/vif-test
+	$(BIN)/synth build --task mef --n 1-3 --split test --limit 8 --out demo/shards/mef-test
+	$(BIN)/synth build --task mff --n 1-3 --split test --limit 8 --out demo/shards/mff-test
+	$(BIN)/synth verify $(DEMO) $(TESTS) --replay
+	$(BIN)/synth preview $(DEMO) --samples 12 --out demo/sheet.png
+	$(BIN)/train fit $(DEMO) --preset tiny-reg --steps 600 --out demo/run --device cpu
+	$(BIN)/train eval $(TESTS) --model demo/run --out demo/report
 
-eval: $(READY)  ## score the fusers on SHARDS="dir ..." into REPORT=dir: tables and pictures
-	$(BIN)/train eval $(SHARDS) --out $(REPORT)
+eval: $(READY)  ## score MODEL=dir and the fusers on SHARDS="dir ..." into REPORT=dir: tables and pictures
+	$(BIN)/train eval $(SHARDS) --out $(REPORT) $(if $(MODEL),--model $(MODEL))
 
 test: $(READY)  ## every test, with coverage
 	$(BIN)/python -m pytest --cov=synth --cov=train --cov-report=term:skip-covered --cov-fail-under=85

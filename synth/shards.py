@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,8 +65,11 @@ def encode_sample(sample: Sample, codec: Codec) -> dict[str, bytes]:
     return members | {"txt": sample.prompt.encode(), "json": dumps(sample.meta)}
 
 
-def decode_sample(key: str, members: Mapping[str, bytes]) -> Sample:
-    """The sample that ``encode_sample`` wrote. Raises ValueError that names what is missing or damaged."""
+def decode_sample(key: str, members: Mapping[str, bytes], names: Sequence[str] = IMAGES) -> Sample:
+    """The sample that ``encode_sample`` wrote, with the images asked for.
+
+    Raises ValueError that names what is missing or damaged.
+    """
     meta = json.loads(_member(key, members, "json"))
     if not isinstance(meta, dict):
         raise ValueError(f"sample {key}: json is no object")
@@ -76,7 +79,7 @@ def decode_sample(key: str, members: Mapping[str, bytes]) -> Sample:
     if schema > SCHEMA:
         raise ValueError(f"sample {key}: schema {schema} is newer than this version reads ({SCHEMA})")
     images: dict[str, np.ndarray] = {}
-    for name in IMAGES:
+    for name in names:
         held = [codec for codec in CODECS.values() if f"{name}.{codec.name}" in members]
         if not held:
             raise ValueError(f"sample {key}: member {name} is missing")
@@ -159,10 +162,19 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) 
 
 def read_shard(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """(key, members) of a shard in order. Raises ValueError where the tar is damaged or cut short."""
+    try:
+        with path.open("rb") as file:
+            yield from read_members(file)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path.name}: {error}") from None
+
+
+def read_members(file: io.BufferedIOBase) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """(key, members) of an open tar in order. Raises ValueError where it is damaged or cut short."""
     key: str | None = None
     members: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r:") as tar:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
             for info in tar:
                 if not info.isfile():
                     continue
@@ -174,10 +186,10 @@ def read_shard(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
                 stream = tar.extractfile(info)
                 data = b"" if stream is None else stream.read()
                 if len(data) != info.size:
-                    raise ValueError(f"{path.name}: cut short in {info.name}")
+                    raise ValueError(f"cut short in {info.name}")
                 members[name] = data
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise ValueError(f"{path.name}: not a whole tar: {error}") from None
+        raise ValueError(f"not a whole tar: {error}") from None
     if key is not None:
         yield key, members
 

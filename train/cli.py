@@ -31,6 +31,82 @@ def callback(
         raise typer.Exit
 
 
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", metavar="DIR|HUB_ID", help="A run's folder or a model on the hub; the only one in runs/."),
+]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda; CUDA where there is one.")]
+
+
+@app.command("fit")
+def fit_command(
+    shards: Annotated[list[str], typer.Argument(metavar="DIR|SHARD...", help="Folders of shards, or shards.")],
+    out: Annotated[str | None, typer.Option("--out", metavar="DIR", help="The run's folder; runs/PRESET.")] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="What to fit; tiny-reg without CUDA, else mmaif-reg.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Steps of the optimizer; the preset's.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", help="Samples a batch.")] = None,
+    accumulate: Annotated[int | None, typer.Option("--accumulate", help="Batches a step.")] = None,
+    crop: Annotated[int | None, typer.Option("--crop", help="Side of the training crops, pixels.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of weights, order, crops and noise.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes that decode; all cores but one, at most 8.")
+    ] = None,
+    validate_every: Annotated[int, typer.Option("--validate-every", metavar="STEPS", help="Validate so often.")] = 250,
+    checkpoint_every: Annotated[
+        int, typer.Option("--checkpoint-every", metavar="STEPS", help="Save this often.")
+    ] = 250,
+    device: DeviceOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew where a run is.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Fit a model on shards. The same command goes on where it was stopped, to the same numbers."""
+    import dataclasses
+
+    from train.fitting import run_fit
+
+    changed = {"steps": steps, "batch": batch, "accumulate": accumulate, "crop": crop, "lr": lr}
+    with console.progress("fit", "steps") as progress:
+        done = run_fit(
+            *(shards, out, preset, seed, changed),
+            workers=workers,
+            validate_every=validate_every,
+            checkpoint_every=checkpoint_every,
+            device=device,
+            overwrite=overwrite,
+            progress=progress,
+            note=console.note,
+        )
+    typer.echo(json.dumps(dataclasses.asdict(done)) if json_ else done.line())
+
+
+@app.command("fuse")
+def fuse_command(
+    a: Annotated[str, typer.Argument(metavar="A", help="Visible, under-exposed or near-focused: image or folder.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Infrared, over-exposed or far-focused: image or folder.")],
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE|DIR", help="The fused image, or a folder of them.")],
+    task: Annotated[str, typer.Option("--task", metavar="vif|mef|mff", help="What the pair is.")],
+    prompt: Annotated[str | None, typer.Option("--prompt", help="What to do; without it, to fuse the pair.")] = None,
+    model: ModelOption = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Steps of a flow model's sampler.")] = None,
+    sampler: Annotated[str | None, typer.Option("--sampler", help="A flow model's sampler.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of a flow model's noise.")] = 0,
+    device: DeviceOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Fuse two images, or two folders of images paired by file name, of any size."""
+    from train.fusing import fuse_files
+
+    with console.progress("fuse", "pairs") as progress:
+        done = fuse_files(
+            *(a, b, out, task),
+            prompt=prompt, model=model, steps=steps, sampler=sampler, seed=seed, device=device, progress=progress,
+        )  # fmt: skip
+    typer.echo(json.dumps({"fused": done}) if json_ else f"fused {console.counted(len(done), 'pair')} into {out}")
+
+
 @app.command("eval")
 def eval_command(
     shards: Annotated[list[str], typer.Argument(metavar="DIR|SHARD...", help="Folders of shards, or shards.")],
@@ -38,15 +114,28 @@ def eval_command(
     metrics: Annotated[
         str, typer.Option("--metrics", metavar="NAME,...", help="What to measure.")
     ] = "PSNR,SSIM,VIF,Qabf",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="DIR|HUB_ID|none",
+            help="A model to score, repeatable; the only run in runs/. none: the fusers alone.",
+        ),
+    ] = None,
+    device: DeviceOption = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Use this many samples at most, of all shards.")] = None,
     examples: Annotated[int, typer.Option("--examples", help="Samples to show as pictures.")] = 6,
     json_: JsonOption = False,
 ) -> None:
     """Score fused images on shards: report.md, report.csv, report.html with pictures, report.json."""
+    from train.fusing import methods_of
     from train.report import evaluate_shards, to_json, to_text
 
     with console.progress("eval", "samples") as progress:
-        done = evaluate_shards(shards, out, metrics=metrics, limit=limit, examples=examples, progress=progress)
+        done = evaluate_shards(
+            *(shards, out),
+            metrics=metrics, limit=limit, examples=examples, methods=methods_of(model, device), progress=progress,
+        )  # fmt: skip
     console.note(f"wrote {out}/report.md, report.csv, report.html and report.json")
     typer.echo(json.dumps(to_json(done) | {"out": out}, ensure_ascii=False) if json_ else to_text(done))
 

@@ -13,8 +13,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
+from synth.types import unknown
 from train.models.base import Prediction
 from train.samplers import find_sampler, one_shot
 
@@ -36,7 +36,12 @@ class Objective(Protocol):
     """A row of choices that turns predictions into losses, and into samples."""
 
     def loss(
-        self, predict: Predict, target: Float[Tensor, "b z h w"], rng: torch.Generator, pixels: PixelLoss | None = None
+        self,
+        predict: Predict,
+        target: Float[Tensor, "b z h w"],
+        rng: torch.Generator,
+        pixels: PixelLoss | None = None,
+        weight: Float[Tensor, "z 1 1"] | None = None,
     ) -> Loss:
         """The loss on clean latents."""
         ...
@@ -48,17 +53,33 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Regression:
-    """MSE(f(Z_a, Z_b, P), Z_GT) (MMAIF eq. 8). It draws nothing."""
+    """MSE(f(Z_a, Z_b, P), Z_GT) (MMAIF eq. 8), or under ``log`` the mean of log(MSE + 0.001) over the samples.
 
+    The logarithm is the mean PSNR where the weights make the latents' error the pixels': a batch of one hazy and one
+    clear pair then learns from both, not from the hazy one alone. It draws nothing.
+    """
+
+    measure: str = "mse"  # or "log"
     balance: float = 0.01  # weight of the experts' load-balancing loss
     pixel: float = 0.0  # weight of the auxiliary pixel loss, eq. 9
 
+    def __post_init__(self) -> None:
+        if self.measure not in ("mse", "log"):
+            raise ValueError(f"measure must be 'mse' or 'log', not {self.measure!r}")
+
     def loss(
-        self, predict: Predict, target: Float[Tensor, "b z h w"], rng: torch.Generator, pixels: PixelLoss | None = None
+        self,
+        predict: Predict,
+        target: Float[Tensor, "b z h w"],
+        rng: torch.Generator,
+        pixels: PixelLoss | None = None,
+        weight: Float[Tensor, "z 1 1"] | None = None,
     ) -> Loss:
         """The loss on clean latents."""
         prediction = predict(None, None)
-        return _total(self, F.mse_loss(prediction.latent, target), prediction, prediction.latent, pixels)
+        each = errors(prediction.latent, target, weight)
+        error = each.mean() if self.measure == "mse" else (each + FLOOR).log().mean()
+        return _total(self, error, prediction, prediction.latent, pixels)
 
     def sample(self, predict: Predict, like: Float[Tensor, "b z h w"], rng: torch.Generator) -> Tensor:
         """One call."""
@@ -88,7 +109,12 @@ class FlowMatching:
         find_sampler(self.sampler)
 
     def loss(
-        self, predict: Predict, target: Float[Tensor, "b z h w"], rng: torch.Generator, pixels: PixelLoss | None = None
+        self,
+        predict: Predict,
+        target: Float[Tensor, "b z h w"],
+        rng: torch.Generator,
+        pixels: PixelLoss | None = None,
+        weight: Float[Tensor, "z 1 1"] | None = None,
     ) -> Loss:
         """The loss at one drawn time and noise for each latent."""
         t = torch.rand(len(target), generator=rng, device=rng.device).to(target.device)  # fp32 whatever the latents
@@ -98,7 +124,7 @@ class FlowMatching:
         v = self.velocity(prediction.latent, z_t, t)
         v_target = target - noise if self.predicts == "velocity" else clean_to_velocity(target, z_t, t)
         clean = prediction.latent if self.predicts == "clean" else z_t + _wide(1 - t, v) * v
-        return _total(self, F.mse_loss(v, v_target), prediction, clean, pixels)
+        return _total(self, errors(v, v_target, weight).mean(), prediction, clean, pixels)
 
     def velocity(
         self, latent: Float[Tensor, "b z h w"], z_t: Float[Tensor, "b z h w"], t: Float[Tensor, " b"]
@@ -113,6 +139,9 @@ class FlowMatching:
             lambda z_t, t: self.velocity(predict(z_t, t).latent, z_t, t), noise, self.steps
         )
 
+
+FLOOR = 1e-3
+"""Errors below it count as alike under the logarithm."""
 
 NEAREST = 0.05
 """The least 1 − t that a clean prediction's velocity is divided by."""
@@ -132,6 +161,14 @@ def clean_to_velocity(
     return (clean - z_t) / _wide((1 - t).clamp(min=NEAREST), clean)
 
 
+def errors(
+    predicted: Float[Tensor, "b z h w"], target: Float[Tensor, "b z h w"], weight: Float[Tensor, "z 1 1"] | None
+) -> Float[Tensor, " b"]:
+    """Each sample's mean of weight (predicted − target)², the weight being 1 where none is given."""
+    square = (predicted - target).square()
+    return (square if weight is None else weight * square).mean((1, 2, 3))
+
+
 def source_loss(
     fused: Float[Tensor, "b 3 h w"], a: Float[Tensor, "b 3 h w"], b: Float[Tensor, "b 3 h w"]
 ) -> Float[Tensor, ""]:
@@ -149,11 +186,11 @@ def _wide(t: Tensor, like: Tensor) -> Tensor:
 
 
 def _total(
-    weights: Regression | FlowMatching, mse: Tensor, prediction: Prediction, clean: Tensor, pixels: PixelLoss | None
+    weights: Regression | FlowMatching, error: Tensor, prediction: Prediction, clean: Tensor, pixels: PixelLoss | None
 ) -> Loss:
-    """mse + balance × load-balancing loss + pixel × auxiliary loss."""
-    terms = {"mse": mse, "balance": prediction.balance}
-    total = mse + weights.balance * prediction.balance
+    """error + balance × load-balancing loss + pixel × auxiliary loss."""
+    terms = {"error": error, "balance": prediction.balance}
+    total = error + weights.balance * prediction.balance
     if weights.pixel:
         if pixels is None:
             raise ValueError(f"the pixel loss has weight {weights.pixel}, but no function computes it")
@@ -163,3 +200,10 @@ def _total(
 
 
 OBJECTIVES: dict[str, type[Regression] | type[FlowMatching]] = {"regression": Regression, "flow": FlowMatching}
+
+
+def find_objective(name: str) -> type[Regression] | type[FlowMatching]:
+    """The objective of a name."""
+    if name not in OBJECTIVES:
+        raise unknown("objective", name, OBJECTIVES)
+    return OBJECTIVES[name]

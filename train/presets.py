@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from synth.types import UserError, unknown
+from train.design import Design
 from train.models import find_model
 from train.models.mmaif import MMAIFConfig
 from train.objectives import FlowMatching, Regression
@@ -23,18 +24,18 @@ class Schedule:
     steps: int = 200_000
     warmup: int = 1000
     lr: float = 2e-4
+    decay: float = 0.01  # of the weights, AdamW's
+    ema: float = 0.9999  # decay of the weights' moving average
+    clip: float = 1.0  # largest norm of the gradients
+    plain: float = 0.1  # share of prompts that the task's plain request stands in for
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A row of the table. model: a name in MODELS, with ``config`` of its kind."""
+    """A row of the table."""
 
     about: str
-    model: str
-    config: Any
-    tokenizer: str  # a name in TOKENIZERS
-    text: str  # a name in TEXTS
-    objective: Regression | FlowMatching
+    design: Design
     schedule: Schedule
 
 
@@ -57,33 +58,20 @@ def _tiny(flow: bool) -> MMAIFConfig:
     )
 
 
-_TINY = Schedule(crop=128, batch=4, accumulate=1, steps=2000, warmup=50, lr=5e-4)
+_TINY = Schedule(crop=128, batch=4, accumulate=1, steps=2000, warmup=50, lr=1e-3, ema=0.99)
+
+_MMAIF = {
+    "reg": Design("mmaif", MMAIFConfig(), "cosmos", "t5-xl", Regression()),
+    "fm": Design("mmaif", MMAIFConfig(flow=True), "cosmos", "t5-xl", FlowMatching()),
+}
+_TINY_REG = Design("mmaif", _tiny(flow=False), "dct", "bytes", Regression(measure="log"))
+_TINY_FM = Design("mmaif", _tiny(flow=True), "dct", "bytes", FlowMatching(predicts="clean"))
 
 PRESETS: dict[str, Preset] = {
-    "tiny-reg": Preset(
-        "regression for a CPU, no download", "mmaif", _tiny(flow=False), "dct", "bytes", Regression(), _TINY
-    ),
-    "tiny-fm": Preset(
-        "flow matching for a CPU, no download",
-        "mmaif",
-        _tiny(flow=True),
-        "dct",
-        "bytes",
-        FlowMatching(predicts="clean"),
-        _TINY,
-    ),
-    "mmaif-reg": Preset(
-        "the paper's regression model", "mmaif", MMAIFConfig(), "cosmos", "t5-xl", Regression(), Schedule()
-    ),
-    "mmaif-fm": Preset(
-        "the paper's flow matching model",
-        "mmaif",
-        MMAIFConfig(flow=True),
-        "cosmos",
-        "t5-xl",
-        FlowMatching(),
-        Schedule(),
-    ),
+    "tiny-reg": Preset("regression for a CPU, no download", _TINY_REG, _TINY),
+    "tiny-fm": Preset("flow matching for a CPU, no download", _TINY_FM, _TINY),
+    "mmaif-reg": Preset("the paper's regression model", _MMAIF["reg"], Schedule()),
+    "mmaif-fm": Preset("the paper's flow matching model", _MMAIF["fm"], Schedule()),
 }
 
 PIXELS_A_CELL = 8
@@ -117,31 +105,31 @@ def describe(name: str, size: tuple[int, int] = (1024, 1024)) -> dict[str, Any]:
     memory_inference: weights and the largest live activations of one image in bf16; memory_training: weights,
     gradients, AdamW's moments and the EMA in fp32, without activations. Both in bytes.
     """
-    preset = find_preset(name)
-    family = find_model(preset.model)
+    about, design = find_preset(name).about, find_preset(name).design
+    family, config = find_model(design.model), design.config
     with torch.device("meta"):
-        network = family.network(preset.config)
+        network = family.network(config)
     total = sum(parameter.numel() for parameter in network.parameters())
     width, height = (-(-side // PIXELS_A_CELL) for side in size)
-    patch = preset.config.patch
+    patch = config.patch
     tokens = -(-width // patch) * -(-height // patch) + TEXT_TOKENS
     calls, steps = 1, 1
-    if isinstance(preset.objective, FlowMatching):
-        steps = preset.objective.steps
-        calls = 2 * steps if preset.objective.sampler == "midpoint" else steps
+    if isinstance(design.objective, FlowMatching):
+        steps = design.objective.steps
+        calls = 2 * steps if design.objective.sampler == "midpoint" else steps
     return {
         "preset": name,
-        "about": preset.about,
-        "model": preset.model,
-        "tokenizer": preset.tokenizer,
-        "text": preset.text,
+        "about": about,
+        "model": design.model,
+        "tokenizer": design.tokenizer,
+        "text": design.text,
         "size": f"{size[0]}x{size[1]}",
         "parameters_total": total,
-        "parameters_active": total - family.inactive(preset.config),
-        "flops": family.flops(preset.config, height, width, TEXT_TOKENS),
+        "parameters_active": total - family.inactive(config),
+        "flops": family.flops(config, height, width, TEXT_TOKENS),
         "calls": calls,
         # Live at once in a block: tokens, condition, six modulations, q, k, v, the values before, two branches.
-        "memory_inference": 2 * (total + 14 * tokens * preset.config.width),
+        "memory_inference": 2 * (total + 14 * tokens * config.width),
         "memory_training": TRAINING_BYTES * total,
     }
 

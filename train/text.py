@@ -16,6 +16,19 @@ from torch.nn import functional as F
 from synth.types import unknown
 from train.models.layers import Attention, Place, SwiGLU, initialise
 
+PLAIN = {
+    "vif": "fuse the visible and infrared images",
+    "mef": "fuse the under-exposed and over-exposed images",
+    "mff": "fuse the near-focus and far-focus images",
+}
+
+
+def plain_request(task: str) -> str:
+    """What is asked of a model where nobody says more: it stands in for a share of the training prompts too."""
+    if task not in PLAIN:
+        raise unknown("task", task, PLAIN)
+    return PLAIN[task]
+
 
 class TextEncoder(nn.Module):
     """Prompts to (embedding, mask): what every encoder answers to.

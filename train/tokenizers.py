@@ -17,12 +17,14 @@ class Tokenizer(nn.Module):
     """Images in [−1, 1] of any height and width to latents and back: what every tokenizer answers to.
 
     f: pixels along a side of one latent cell; z: latent channels; scale: the raw latents' root mean square over natural
-    images, by which ``encode`` divides and ``decode`` multiplies: a model sees latents of about unit size.
+    images, by which ``encode`` divides and ``decode`` multiplies: a model sees latents of about unit size. weight: of
+    each channel's squared error in a loss, mean 1.
     """
 
     f: int
     z: int
     scale: Float[Tensor, "z 1 1"]
+    weight: Float[Tensor, "z 1 1"]
 
     def encode(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b z h w"]:
         """Latents of ceil(H / f) × ceil(W / f), the images padded by reflection to the multiple."""
@@ -79,7 +81,10 @@ class DCT(Tokenizer):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("matrix", dct_matrix(self.f), persistent=False)
-        self.register_buffer("scale", dct_scale(self.f).flatten().repeat(3)[:, None, None], persistent=False)
+        scale = dct_scale(self.f).flatten().repeat(3)[:, None, None]
+        self.register_buffer("scale", scale, persistent=False)
+        # The transform is orthonormal: so weighted, an error of latents is that of pixels.
+        self.register_buffer("weight", scale**2 / (scale**2).mean(), persistent=False)
 
     def encode(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b z h w"]:
         """Latents of the images in [−1, 1]."""

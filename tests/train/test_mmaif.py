@@ -204,16 +204,16 @@ def test_an_unknown_model_names_the_nearest() -> None:
 def test_tiny_reg_fits_a_small_batch() -> None:
     """Thirty steps on two pairs of blocks and noise: the loss falls by more than half."""
     preset, rng = PRESETS["tiny-reg"], seeded()
-    network = build_model(preset.model, preset.config, rng)
+    network = build_model(preset.design.model, preset.design.config, rng)
     given = [randn(2, 192, 8, 8, seed=i) for i in range(2)]
     target = 0.8 * given[0] + 0.2 * given[1] + 0.3 * randn(1, 192, 1, 1, seed=3)
     text, mask = randn(2, 4, 128, seed=4), torch.ones(2, 4, dtype=torch.bool)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     losses = []
     for _ in range(30):
-        loss = preset.objective.loss(lambda z_t, t: network(*given, z_t, t, text, mask), target, rng)
+        loss = preset.design.objective.loss(lambda z_t, t: network(*given, z_t, t, text, mask), target, rng)
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
-        losses.append(float(loss.terms["mse"]))
+        losses.append(float(loss.terms["error"]))
     assert losses[-1] < 0.5 * losses[0], losses

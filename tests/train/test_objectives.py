@@ -40,7 +40,7 @@ def test_regression_is_the_mean_square_and_the_balance() -> None:
     loss = Regression(balance=0.1).loss(predict, target, seeded())
     mse = (guess - target).square().mean()
     torch.testing.assert_close(loss.total, mse + 0.1 * 1.5)
-    assert loss.terms.keys() == {"mse", "balance"} and torch.equal(
+    assert loss.terms.keys() == {"error", "balance"} and torch.equal(
         Regression().sample(predict, target, seeded()), guess
     )
     assert calls == [(None, None), (None, None)], "a regression never sees a time"

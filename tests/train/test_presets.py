@@ -47,11 +47,11 @@ def test_the_paper_s_models_have_its_counts(name: str) -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_builds_as_its_row_says(name: str) -> None:
     preset = find_preset(name)
-    family = MODELS[preset.model]
-    assert isinstance(preset.config, family.config)
-    assert preset.config.flow == isinstance(preset.objective, FlowMatching)
+    family = MODELS[preset.design.model]
+    assert isinstance(preset.design.config, family.config)
+    assert preset.design.config.flow == isinstance(preset.design.objective, FlowMatching)
     with torch.device("meta"):
-        family.network(preset.config)
+        family.network(preset.design.config)
     assert preset.schedule.crop % 16 == 0 and preset.schedule.warmup < preset.schedule.steps
 
 
@@ -61,9 +61,9 @@ def test_the_tiny_presets_need_no_download(name: str) -> None:
     from train.tokenizers import build_tokenizer
 
     preset = PRESETS[name]
-    assert preset.config.latent_channels == build_tokenizer(preset.tokenizer).z
-    assert preset.config.text_width == build_text(preset.text, torch.Generator()).width
-    assert preset.config.width >= 192
+    assert preset.design.config.latent_channels == build_tokenizer(preset.design.tokenizer).z
+    assert preset.design.config.text_width == build_text(preset.design.text, torch.Generator()).width
+    assert preset.design.config.width >= 192
 
 
 def test_info_in_lines_and_as_json(train: Train) -> None:

@@ -23,7 +23,19 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_eval_prints_the_table(train: Train, shards: Path, tmp_path: Path) -> None:
-    ran = train("eval", shards / "vif", shards / "mef", "--out", tmp_path / "r", "--limit", "4", "--examples", "2")
+    ran = train(
+        "eval",
+        "--model",
+        "none",
+        shards / "vif",
+        shards / "mef",
+        "--out",
+        tmp_path / "r",
+        "--limit",
+        "4",
+        "--examples",
+        "2",
+    )
     assert ran.code == 0 and ran.out.isascii()
     lines = ran.out.splitlines()
     assert lines[0].split() == ["samples", "method", "PSNR", "SSIM", "VIF", "Qabf"]
@@ -36,7 +48,7 @@ def test_eval_prints_the_table(train: Train, shards: Path, tmp_path: Path) -> No
 
 
 def test_eval_json_is_one_object(train: Train, shards: Path, tmp_path: Path) -> None:
-    ran = train("eval", shards / "mef", "--out", tmp_path / "r", "--metrics", "qabf,Psnr", "--json")
+    ran = train("eval", "--model", "none", shards / "mef", "--out", tmp_path / "r", "--metrics", "qabf,Psnr", "--json")
     data = json.loads(ran.out)
     assert (ran.code, data["samples"], data["out"]) == (0, 3, str(tmp_path / "r"))
     assert [metric["name"] for metric in data["metrics"]] == ["Qabf", "PSNR"]
@@ -65,7 +77,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.tar").write_bytes(b"no tar")
-    ran = train("eval", *(arg.format(shards=shards) for arg in args))
+    ran = train("eval", "--model", "none", *(arg.format(shards=shards) for arg in args))
     assert (ran.code, ran.out) == (2, "")
     assert ran.error.startswith(f"train: error: {message}") and ran.err.count("error") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.tar", "empty"]
@@ -74,7 +86,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(
 def test_a_damaged_sample_is_exit_1(train: Train, shards: Path, tmp_path: Path) -> None:
     data = (shards / "mef/mef-train-000000.tar").read_bytes().replace(b'"schema": 1', b'"schema": 9')
     (tmp_path / "x.tar").write_bytes(data)
-    ran = train("eval", tmp_path / "x.tar", "--out", tmp_path / "r")
+    ran = train("eval", "--model", "none", tmp_path / "x.tar", "--out", tmp_path / "r")
     assert ran.code == 1 and ran.out == "" and not (tmp_path / "r").exists()
     assert ran.error == (
         "train: error: x.tar: sample 000000000: schema 9 is newer than this version reads (1); no report was written"

@@ -6,6 +6,7 @@ l tokens, d width. The network knows no tokenizer, no text encoder and no object
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +38,7 @@ class MMAIFConfig:
     """Sizes and switches of the network; the defaults are the paper's, for a regression on latents of 16 channels."""
 
     flow: bool = False  # main stream: a noisy latent with its time; else both degraded latents, and no time at all
-    head: str = "plain"  # or "blend": w Z_a + (1 − w) Z_b + r, for latents wider than the network
+    head: str = "plain"  # or "blend": g (w Z_a + (1 − w) Z_b) + r, for latents wider than the network
     latent_channels: int = 16
     text_width: int = 2048  # width of the prompt's embedding; 0: a model without prompts
     depth: int = 16
@@ -127,7 +128,7 @@ class MMAIF(nn.Module):
         self.adaln = AdaLN(width, 0, outputs=2)
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.head = ZeroLinear(width, patch)
-        self.blend = ZeroLinear(width, patch) if config.head == "blend" else None
+        self.blend = ZeroLinear(width, 2 * patch) if config.head == "blend" else None
 
     def initialise(self, rng: torch.Generator) -> None:
         """Set all parameters from the generator, as ``layers.initialise`` lists them."""
@@ -167,8 +168,9 @@ class MMAIF(nn.Module):
 
         latent = self._picture(self.head(x), place)[..., :height, :width]
         if self.blend is not None:
-            w = self._picture(self.blend(x), place)[..., :height, :width].sigmoid()
-            latent = latent + w * z_a + (1 - w) * z_b
+            parts = self.blend(x).chunk(2, -1)
+            w, gain = (self._picture(part, place)[..., :height, :width] for part in parts)
+            latent = latent + blend(w, gain, z_a, z_b)
         return Prediction(latent, *_balance(routings, latent))
 
     def _join(self, x: Tensor, c: Tensor, c_text: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,6 +202,20 @@ class MMAIF(nn.Module):
     def _picture(self, tokens: Tensor, place: Place) -> Tensor:
         p = self.config.patch
         return rearrange(tokens, "b (h w) (z p q) -> b z (h p) (w q)", h=place.height, p=p, q=p)
+
+
+def blend(
+    w: Float[Tensor, "b z h w"],
+    gain: Float[Tensor, "b z h w"],
+    z_a: Float[Tensor, "b z h w"],
+    z_b: Float[Tensor, "b z h w"],
+) -> Float[Tensor, "b z h w"]:
+    """g ⊙ (σ(w) ⊙ Z_a + (1 − σ(w)) ⊙ Z_b), g = softplus(gain + ln(e − 1)): the mean of both where w = gain = 0.
+
+    The gain shrinks a coefficient that is noise and raises one that blur took, as Wiener's filter does.
+    """
+    share = w.sigmoid()
+    return F.softplus(gain + math.log(math.e - 1)) * (share * z_a + (1 - share) * z_b)
 
 
 def _balance(routings: list[Routing | None], like: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,7 +254,7 @@ def flops(config: MMAIFConfig, height: int, width: int, text_tokens: int) -> int
 
     ends = image * (2 * patch * d + d * d)  # condition
     ends += image * (patch if config.flow else 2 * patch) * d  # patch embedding
-    ends += image * (2 * d * d + patch * d * (2 if config.head == "blend" else 1))  # last AdaLN, head
+    ends += image * (2 * d * d + patch * d * (3 if config.head == "blend" else 1))  # last AdaLN, head
     ends += (tokens - image) * config.text_width * d
     if config.flow:
         ends += 2 * TimeEmbedding.FREQUENCIES * d + d * d

@@ -1,0 +1,130 @@
+"""Training data: the index, what is held out, the order, the crops; the same batches whatever decodes them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import textured
+from made import made_shards
+
+from synth.shards import read_samples
+from synth.types import UserError
+from train.data import Batch, Broken, Samples, batches, cropped, index, to_tensor, which
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_shards(tmp_path_factory.mktemp("made"))
+
+
+def test_the_index_finds_every_sample_once(shards: Path) -> None:
+    corpus = index([str(shards / "vif"), str(shards / "mef"), str(shards / "vif" / "vif-train-000000.tar")])
+    assert len(corpus.train) + len(corpus.held_out) == 8
+    data = Samples(corpus, side=32, training=True)
+    names = {data[i]["name"] for i in range(len(data))}  # type: ignore[index]
+    assert len(names) == len(corpus.train)
+
+
+def test_validation_shards_are_held_out_and_test_shards_left_alone(shards: Path, tmp_path: Path) -> None:
+    for split, number in (("train", 0), ("val", 1), ("test", 1)):
+        shutil.copy(shards / f"vif/vif-train-{number:06d}.tar", tmp_path / f"vif-{split}-000000.tar")
+    corpus = index([str(tmp_path)])
+    assert (len(corpus.train), len(corpus.held_out)) == (3, 2)
+    assert [path.name for path in corpus.shards] == ["vif-train-000000.tar", "vif-val-000000.tar"]
+
+
+def test_held_out_pairs_go_by_hash(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.data.HELD_OUT", 0.5)
+    first = index([str(shards / "vif")])
+    assert first.held_out and first.train
+    assert index([str(shards / "vif"), str(shards / "mef")]).held_out[: len(first.held_out)] == first.held_out
+
+
+def test_nothing_to_train_on_is_one_line(shards: Path, tmp_path: Path) -> None:
+    shutil.copy(shards / "vif/vif-train-000000.tar", tmp_path / "vif-test-000000.tar")
+    with pytest.raises(UserError, match="no shards to train on"):
+        index([str(tmp_path)])
+    shutil.copy(shards / "vif/vif-train-000000.tar", tmp_path / "vif-train-000000.tar")
+    size = (tmp_path / "vif-train-000000.tar").stat().st_size
+    for cut in (size // 2, 700):
+        os.truncate(tmp_path / "vif-train-000000.tar", cut)
+        with pytest.raises(UserError, match=r"vif-train-000000\.tar: not a whole shard"):
+            index([str(tmp_path)])
+
+
+def test_each_epoch_is_a_permutation() -> None:
+    for epoch in range(3):
+        assert sorted(which(7, epoch * 11 + i, 11) for i in range(11)) == list(range(11))
+    orders = {tuple(which(seed, i, 11) for i in range(start, start + 11)) for seed, start in ((7, 0), (7, 11), (8, 0))}
+    assert len(orders) == 3
+
+
+def test_a_crop_is_a_window_of_the_image() -> None:
+    image = textured(3)
+    middle = cropped(image, 64, (0.5, 0.5), mirrored=False)
+    y, x = (128 - 64 + 1) // 2, (160 - 64 + 1) // 2
+    np.testing.assert_array_equal(middle, image[y : y + 64, x : x + 64])
+    np.testing.assert_array_equal(cropped(image, 64, (0.5, 0.5), mirrored=True), middle[:, ::-1])
+    np.testing.assert_array_equal(cropped(image, 64, (0.999, 0.999), mirrored=False), image[-64:, -64:])
+    grey = cropped(image[..., :1], 192, (0, 0), mirrored=False)
+    assert grey.shape == (192, 192, 3)
+    np.testing.assert_array_equal(grey[128:, :160, 1], image[: 63 - 128 : -1, :, 0])
+
+
+def test_a_batch_holds_one_window_of_all_three(shards: Path) -> None:
+    corpus = index([str(shards / "vif")])
+    (batch,) = batches(Samples(corpus, side=48, seed=3, training=True), range(2), 2)
+    assert isinstance(batch, Batch)
+    truth = {f"{path.name} {s.key}": s for path in corpus.shards for s in read_samples(path)}
+    for row, name in enumerate(batch.names):
+        sample = truth[name]
+        gt = to_tensor([sample.images["gt"]])[0]
+        window = batch.gt[row]
+        places = [
+            (y, x, flip)
+            for flip in (False, True)
+            for y in range(gt.shape[1] - 47)
+            for x in range(gt.shape[2] - 47)
+            if torch.equal(gt[:, y : y + 48, x : x + 48].flip(-1) if flip else gt[:, y : y + 48, x : x + 48], window)
+        ]
+        (y, x, flip) = places[0]
+        b = to_tensor([np.repeat(sample.images["b"], 3, 2)])[0][:, y : y + 48, x : x + 48]
+        assert torch.equal(b.flip(-1) if flip else b, batch.b[row])
+
+
+@pytest.mark.slow
+def test_the_same_batches_for_any_number_of_workers_and_any_start(shards: Path) -> None:
+    corpus = index([str(shards / "vif"), str(shards / "mef")])
+
+    def taken(start: int, workers: int, cache: int) -> list[Batch]:
+        data = Samples(corpus, side=32, seed=5, plain=0.3, training=True, cache=cache)
+        return [b for b in batches(data, range(start, 24), 4, workers) if isinstance(b, Batch)]
+
+    here = taken(0, 0, 0)
+    for start, workers, cache in ((0, 2, 1 << 20), (8, 1, 0), (16, 0, 1 << 30)):
+        for one, other in zip(here[start // 4 :], taken(start, workers, cache), strict=True):
+            assert one.prompts == other.prompts and one.names == other.names
+            assert torch.equal(one.a, other.a) and torch.equal(one.gt, other.gt)
+
+
+def test_a_share_of_the_prompts_is_the_plain_request(shards: Path) -> None:
+    corpus = index([str(shards / "mef")])
+    for plain, expected in ((1.0, {"fuse the under-exposed and over-exposed images"}), (0.0, set[str]())):
+        data = Samples(corpus, side=32, plain=plain, training=True)
+        prompts = {data[i]["prompt"] for i in range(len(data))}  # type: ignore[index]
+        assert prompts & {"fuse the under-exposed and over-exposed images"} == expected
+
+
+def test_a_damaged_sample_is_named(shards: Path, tmp_path: Path) -> None:
+    path = tmp_path / "vif-train-000000.tar"
+    data = bytearray((shards / "vif/vif-train-000000.tar").read_bytes())
+    start = data.index(b"RIFF")
+    data[start : start + 100] = bytes(100)
+    path.write_bytes(data)
+    (first, *_) = batches(Samples(index([str(path)]), side=32, training=True), range(3), 3)
+    assert isinstance(first, Broken) and first.reason.startswith(f"{path}: sample 000000000: ")

@@ -1,0 +1,280 @@
+"""The trainer: it learns, goes on bit for bit after a kill, refuses another run, stops at what is not finite."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Ran, textured
+from made import made_shards
+from tiny import SMALL
+
+from synth.types import UserError, WorkIncomplete
+from train import checkpoint
+from train.pipeline import FusionPipeline
+from train.presets import PRESETS
+from train.runs import Settings, the_only_run
+from train.trainer import Fitted, fit
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_shards(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(autouse=True)
+def _presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, preset in SMALL.items():
+        monkeypatch.setitem(PRESETS, name, preset)
+
+
+def run(shards: Path, out: Path, preset: str = "small", **changed: object) -> Fitted:
+    options = {"validate_every": 3, "checkpoint_every": 2, "overwrite": bool(changed.pop("overwrite", False))}
+    paths = [str(shards / "vif"), str(shards / "mef")]
+    return fit(paths, str(out), Settings.of(preset, **changed), **options)  # type: ignore[arg-type]
+
+
+def tensors(out: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.read_tensors(checkpoint.found(out / "checkpoints")[-1])[0]
+
+
+def same(one: Path, other: Path) -> None:
+    assert (one / "log.jsonl").read_bytes() == (other / "log.jsonl").read_bytes()
+    a, b = tensors(one), tensors(other)
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    models = [checkpoint.read_tensors(path / "model.safetensors")[0] for path in (one, other)]
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+@pytest.mark.parametrize("preset", ["small", "small-fm"])
+def test_a_run_leaves_its_record_its_log_and_its_model(shards: Path, tmp_path: Path, preset: str) -> None:
+    done = run(shards, tmp_path / "run", preset)
+    assert done.step == done.steps == 6 and done.loss is not None
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+    assert all(
+        {"loss", "error", "balance", "lr", "grad_norm"} <= line.keys() for line in lines if line["kind"] == "train"
+    )
+    kept = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
+    assert kept == ["step-0000004.safetensors", "step-0000006.safetensors"]
+    assert list((tmp_path / "run/tensorboard").glob("events.out.tfevents.*"))
+    fused = FusionPipeline.from_pretrained(tmp_path / "run")(textured(1), textured(2), task="vif")
+    assert fused.shape == (128, 160, 3)
+
+
+def test_the_weights_before_training_are_the_mean_of_both_images(shards: Path, tmp_path: Path) -> None:
+    run(shards, tmp_path / "run", steps=1, lr=1e-12)
+    a, b = textured(1), textured(2)
+    fused = FusionPipeline.from_pretrained(tmp_path / "run")(a, b, task="vif")
+    assert abs(fused.astype(float) - (a.astype(float) + b) / 2).max() <= 0.51
+
+
+def test_the_loss_falls(shards: Path, tmp_path: Path) -> None:
+    run(shards, tmp_path / "run", steps=60, lr=3e-3)
+    losses = [
+        json.loads(line)["error"] for line in (tmp_path / "run/log.jsonl").read_text().splitlines() if "lr" in line
+    ]
+    assert sum(losses[-15:]) < 0.8 * sum(losses[:15])
+
+
+def test_stopped_and_resumed_is_the_same_run(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(shards, tmp_path / "whole")
+
+    def dies(folder: Path, state: checkpoint.Training) -> Path:
+        if state.step == 4:
+            raise MemoryError("killed here")
+        return kept(folder, state)
+
+    kept = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", dies)
+    with pytest.raises(MemoryError):
+        run(shards, tmp_path / "cut")
+    monkeypatch.setattr(checkpoint, "save", kept)
+    with (tmp_path / "cut/log.jsonl").open("a") as file:
+        file.write('{"step": 5, "kind": "tr')  # a line that the kill cut short
+    assert run(shards, tmp_path / "cut").step == 6
+    same(tmp_path / "whole", tmp_path / "cut")
+    assert run(shards, tmp_path / "cut").step == 6  # done is done
+    same(tmp_path / "whole", tmp_path / "cut")
+
+
+KILLED = """
+import sys
+sys.path[:0] = [{tests!r}, {here!r}]
+from tiny import SMALL
+from train.presets import PRESETS
+from train.runs import Settings
+from train.trainer import fit
+PRESETS.update(SMALL)
+if __name__ == "__main__":
+    settings = Settings.of("small", steps=60)
+    fit({paths!r}, {out!r}, settings, validate_every=7, checkpoint_every=5, workers={workers})
+"""
+
+
+def script(tmp_path: Path, shards: Path, out: str, workers: int) -> list[str]:
+    here = Path(__file__).resolve().parent
+    paths = [str(shards / "vif"), str(shards / "mef")]
+    text = KILLED.format(tests=str(here.parent), here=str(here), paths=paths, out=str(tmp_path / out), workers=workers)
+    path = tmp_path / f"{out}.py"
+    path.write_text(text)
+    return [sys.executable, str(path)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "after"), [(signal.SIGKILL, 11), (signal.SIGKILL, 33), (signal.SIGTERM, 21)])
+def test_a_killed_process_goes_on_bit_for_bit(shards: Path, tmp_path: Path, number: int, after: int) -> None:
+    subprocess.run(script(tmp_path, shards, "whole", 0), check=True, capture_output=True)
+    command = script(tmp_path, shards, "cut", 1)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    board = tmp_path / "cut/checkpoints"
+    while process.poll() is None and not any(board.glob(f"step-{after // 5 * 5:07d}.*")):
+        time.sleep(0.002)
+    time.sleep(0.01 * (after % 5))
+    (os.killpg if number == signal.SIGKILL else os.kill)(process.pid, number)
+    process.communicate(timeout=60)
+    assert process.returncode == (-number if number == signal.SIGKILL else 0)
+    assert len(checkpoint.found(board)) > 0 and checkpoint.found(board)[-1].name != "step-0000060.safetensors"
+    subprocess.run(command, check=True, capture_output=True)
+    same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_another_preset_setting_or_data_is_named(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(shards, out, steps=2)
+    for changed, said in (
+        ({"preset": "small-fm", "steps": 2}, "a run with accumulate 2, not 1"),
+        ({"steps": 2, "lr": 0.5}, "a run with lr 0.001, not 0.5"),
+        ({"steps": 3}, "a run with steps 2, not 3"),
+        ({"steps": 2, "seed": 4}, "a run with seed 0, not 4"),
+    ):
+        with pytest.raises(UserError) as error:
+            run(shards, out, **changed)  # type: ignore[arg-type]
+        assert str(error.value).startswith(f"{out}: {said}; go on with ")
+    with pytest.raises(UserError, match="a run on other shards"):
+        fit([str(shards / "mef")], str(out), Settings.of("small", steps=2))
+    before = tensors(out)
+    assert run(shards, out, "small-fm", steps=2, overwrite=True).step == 2
+    assert tensors(out).keys() != before.keys()
+
+
+def test_a_checkpoint_of_another_model_is_named(shards: Path, tmp_path: Path) -> None:
+    run(shards, tmp_path / "reg", steps=2)
+    run(shards, tmp_path / "fm", "small-fm", steps=2)
+    name = "checkpoints/step-0000002.safetensors"
+    (tmp_path / "fm" / name).write_bytes((tmp_path / "reg" / name).read_bytes())
+    with pytest.raises(UserError, match=r"step-0000002\.safetensors: holds the weights of another model"):
+        run(shards, tmp_path / "fm", "small-fm", steps=2)
+    (tmp_path / "fm" / name).write_bytes(b"cut short")
+    with pytest.raises(UserError, match=r"step-0000002\.safetensors: is no whole safetensors file"):
+        run(shards, tmp_path / "fm", "small-fm", steps=2)
+
+
+def test_a_foreign_folder_is_left_alone(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"holds other files and no run\.json"):
+            run(shards, tmp_path / "mine", overwrite=overwrite)
+    with pytest.raises(UserError, match="is a file, must be a folder"):
+        run(shards, tmp_path / "mine/notes.txt")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_what_is_not_finite_stops_before_the_step(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    out = tmp_path / "run"
+    run(shards, out, steps=4)
+    (out / "checkpoints/step-0000004.safetensors").unlink()
+    before = tensors(out)
+    if what == "loss":
+        monkeypatch.setattr("train.objectives.errors", lambda x, y, w: (x - y).square().sum((1, 2, 3)) / 0)
+    else:
+        monkeypatch.setattr("train.optim.grad_norm", lambda parameters: torch.tensor(float("nan")))
+    with pytest.raises(WorkIncomplete) as error:
+        run(shards, out, steps=4)
+    said = {"loss": "the loss is inf", "gradient": "the gradients' norm is nan"}[what]
+    assert str(error.value) == (
+        f"step 2: {said}; its samples are in {out / 'nonfinite.json'}; "
+        "the last checkpoint, step-0000002.safetensors, is whole"
+    )
+    named = json.loads((out / "nonfinite.json").read_text())
+    assert named["step"] == 2 and all(".tar 0000" in name for name in named["samples"])
+    assert all(torch.equal(before[name], tensors(out)[name]) for name in before)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(tensors: object, path: Path, metadata: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / "run"
+    run(shards, out, steps=4)
+    (out / "checkpoints/step-0000004.safetensors").unlink()
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(WorkIncomplete, match=r"can't be written: .*No space left"):
+        run(shards, out, steps=4)
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-0000002.safetensors"]
+    assert not list(out.glob(".tmp-*"))
+
+
+def test_nothing_held_out_still_leaves_a_model(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.data.HELD_OUT", 0.0)
+    done = run(shards, tmp_path / "run", steps=2)
+    assert done.validation is None and (tmp_path / "run/model.safetensors").is_file()
+
+
+def test_settings_are_checked() -> None:
+    for changed, said in (
+        ({"steps": 0}, "--steps 0: must be at least 1"),
+        ({"lr": -1.0}, "--lr -1.0: must be above 0"),
+    ):
+        with pytest.raises(UserError) as error:
+            Settings.of("small", **changed)  # type: ignore[arg-type]
+        assert str(error.value) == said
+
+
+def test_the_only_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"runs with a model under .*: none"):
+        the_only_run(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").touch()
+        if name == "one":
+            assert the_only_run(tmp_path) == tmp_path / "one"
+    with pytest.raises(UserError, match=r"one, .*two"):
+        the_only_run(tmp_path)
+
+
+@pytest.mark.slow
+def test_fit_from_the_command_line(train, shards: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "run"
+    options = ["--preset", "small", "--steps", "4", "--workers", "1", "--validate-every", "2", "--out", out]
+    ran: Ran = train("fit", shards / "vif", *options, "--json")
+    assert ran.code == 0 and json.loads(ran.out)["step"] == 4, ran.err
+    ran = train("fit", shards / "vif", *options)
+    assert ran.code == 0 and ran.out.startswith(f"{out}: step 4 of 4")
+    mistakes = [
+        ([shards / "vif", "--preset", "tiny-rge"], 2, "unknown preset 'tiny-rge': did you mean 'tiny-reg'?"),
+        ([shards / "vif", "--preset", "mmaif-fm"], 2, "unknown tokenizer 'cosmos'"),
+        ([tmp_path / "none"], 2, "none: no such file or folder"),
+        ([tmp_path], 2, "no shards in this folder"),
+        ([shards / "vif", "--preset", "small-fm", "--out", out], 2, "a run with accumulate 2, not 1"),
+        ([shards / "vif", "--batch", "0"], 2, "--batch 0: must be at least 1"),
+        ([shards / "vif", "--workers", "-1"], 2, "--workers -1: must be at least 0"),
+        ([shards / "vif", "--validate-every", "0"], 2, "--validate-every 0: must be at least 1"),
+    ]
+    for arguments, code, said in mistakes:
+        ran = train("fit", *arguments)
+        assert (ran.code, said in ran.error) == (code, True), ran.err

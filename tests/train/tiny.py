@@ -1,0 +1,25 @@
+"""A design that fits in a second, for the tests of the trainer and of the pipeline."""
+
+from __future__ import annotations
+
+from train.design import Design
+from train.models import MMAIFConfig
+from train.objectives import FlowMatching, Regression
+from train.presets import Preset, Schedule
+
+
+def small(flow: bool = False) -> Design:
+    """All parts of the network, none of its size."""
+    config = MMAIFConfig(
+        flow=flow, head="blend", latent_channels=192, text_width=128, depth=2, width=32, heads=2, expert_width=16,
+        shared_width=16, lora=8,
+    )  # fmt: skip
+    return Design("mmaif", config, "dct", "bytes", FlowMatching(predicts="clean", steps=2) if flow else Regression())
+
+
+SMALL = {
+    "small": Preset(
+        "for tests", small(), Schedule(crop=32, batch=2, accumulate=2, steps=6, warmup=1, lr=1e-3, ema=0.9)
+    ),
+    "small-fm": Preset("for tests", small(flow=True), Schedule(crop=32, batch=2, accumulate=1, steps=6, lr=1e-3)),
+}

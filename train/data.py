@@ -1,0 +1,251 @@
+"""Training samples from shards: an index of all of them, which are held out, and batches by position.
+
+What a batch holds is a function of (seed, position) alone, whatever the number of loader processes and wherever a run
+was taken up again. Shapes: b samples, H and W the side of the crop.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from synth.execute import settle
+from synth.seeds import generator, seed_of, unit_hash
+from synth.shards import SHARD, Sample, decode_sample, read_members
+from synth.types import TASKS, UserError
+from synth.verify import find_shards
+from train.text import plain_request
+
+HELD_OUT = 0.05
+"""Share of the pairs, by hash, that is never trained on where there are no validation shards."""
+
+INPUTS = ("a", "b", "gt")
+CACHE = 3 << 30
+"""Bytes of decoded samples that all loader processes together keep."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a sample lies: its shard's number, and the bytes of its members in the tar."""
+
+    shard: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The samples of a run: those to train on, those to validate on."""
+
+    shards: tuple[Path, ...]
+    train: tuple[Place, ...]
+    held_out: tuple[Place, ...]
+
+    def fingerprint(self) -> list[list[Any]]:
+        """The shards by name and size, as a run's record holds them."""
+        return sorted([path.name, path.stat().st_size] for path in self.shards)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Degraded pairs and their ground truth in [−1, 1], grey as three equal channels, with what to say of them."""
+
+    a: Float[Tensor, "b 3 H W"]
+    b: Float[Tensor, "b 3 H W"]
+    gt: Float[Tensor, "b 3 H W"]
+    prompts: list[str]
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A sample that could not be read, and why: an exception would lose its type between processes."""
+
+    reason: str
+
+
+def index(paths: Sequence[str]) -> Corpus:
+    """Find all samples of the training and validation shards under ``paths`` (folders and tars).
+
+    ``*-val-*`` is validated on where there is any, else 5 % of the pairs by hash. ``*-test-*`` is left alone. A shard
+    of another name is trained on. Raises UserError where there is nothing to train on or a shard is cut short.
+    """
+    found = [path for path in dict.fromkeys(find_shards(paths)[0]) if _split(path) != "test"]
+    if not found:
+        raise UserError(f"{', '.join(paths)}: no shards to train on")
+    by_split = any(_split(path) == "val" for path in found)
+    train: list[Place] = []
+    held_out: list[Place] = []
+    for number, path in enumerate(found):
+        for start, stop, meta in _scan(path):
+            if by_split:
+                aside = _split(path) == "val"
+            else:
+                aside = unit_hash("held out", meta["dataset"], meta["pair"]) < HELD_OUT
+            (held_out if aside else train).append(Place(number, start, stop))
+    if not train:
+        raise UserError(f"{', '.join(paths)}: no samples to train on")
+    return Corpus(tuple(found), tuple(train), tuple(held_out))
+
+
+def _split(path: Path) -> str:
+    match = SHARD.match(path.name)
+    return match[2] if match else "train"
+
+
+BLOCK = 512
+
+
+def _scan(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Where each sample of a tar begins and ends, and its ``json``; only headers and that member are read."""
+    key, start, stop, meta = None, 0, 0, None
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for info in tar:
+                found, _, member = info.name.partition(".")
+                if found != key:
+                    if key is not None:
+                        yield start, stop, _checked(meta, path, key)
+                    key, start, meta = found, info.offset, None
+                stop = info.offset_data + -(-info.size // BLOCK) * BLOCK
+                if member == "json":
+                    stream = tar.extractfile(info)
+                    meta = None if stream is None else json.loads(stream.read())
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise UserError(f"{path}: not a whole shard: {error}; see synth verify") from None
+    if path.stat().st_size < stop + 2 * BLOCK:
+        raise UserError(f"{path}: not a whole shard: it is cut short; see synth verify")
+    if key is not None:
+        yield start, stop, _checked(meta, path, key)
+
+
+def _checked(meta: Any, path: Path, key: str) -> dict[str, Any]:
+    if not isinstance(meta, dict) or not {"dataset", "pair", "task"} <= meta.keys() or meta["task"] not in TASKS:
+        raise UserError(f"{path}: sample {key} has no json of a synth sample; see synth verify")
+    return meta
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return generator(seed_of("order", seed, epoch)).permutation(count)
+
+
+def which(seed: int, position: int, count: int) -> int:
+    """The sample at a position of the run: each epoch is a permutation of its own."""
+    return int(_order(seed, position // count, count)[position % count])
+
+
+class Samples(Dataset[Any]):
+    """Crops by position: for training drawn and mirrored at random, for validation from the middle.
+
+    side: of the crops; smaller images are continued by reflection. plain: share of prompts that the task's plain
+    request stands in for. cache: bytes of decoded samples to keep.
+    """
+
+    def __init__(
+        self, corpus: Corpus, *, side: int, training: bool, seed: int = 0, plain: float = 0.0, cache: int = 0
+    ) -> None:
+        self.shards = corpus.shards
+        self.places = corpus.train if training else corpus.held_out
+        self.side, self.training, self.seed, self.plain, self.cache = side, training, seed, plain, cache
+        self._kept: dict[int, Sample] = {}
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, position: int) -> dict[str, Any] | Broken:
+        number = which(self.seed, position, len(self.places)) if self.training else position
+        path = self.shards[self.places[number].shard]
+        try:
+            sample = self._sample(number)
+        except (ValueError, KeyError, OSError) as error:
+            return Broken(f"{path}: {error}")
+        rng = generator(seed_of("crop", self.seed, position))
+        u, v, mirrored, spoken = (float(x) for x in rng.random(4))
+        if not self.training:
+            u, v, mirrored, spoken = 0.5, 0.5, 1.0, 1.0
+        crops = {name: cropped(sample.images[name], self.side, (u, v), mirrored < 0.5) for name in INPUTS}
+        prompt = plain_request(sample.meta["task"]) if spoken < self.plain else sample.prompt
+        return {**crops, "prompt": prompt, "name": f"{path.name} {sample.key}"}
+
+    def _sample(self, number: int) -> Sample:
+        """The sample, from memory or its shard, with the images that a model needs."""
+        if number in self._kept:
+            return self._kept[number]
+        place = self.places[number]
+        with self.shards[place.shard].open("rb") as file:
+            file.seek(place.start)
+            data = file.read(place.stop - place.start)
+        (key, members), *_ = read_members(io.BytesIO(data + bytes(2 * BLOCK)))
+        sample = decode_sample(key, members, INPUTS)
+        size = sum(image.nbytes for image in sample.images.values())
+        # What is kept stays: passing over everything in turn, the most lately used would always be gone when needed.
+        if size <= self.cache:
+            self.cache -= size
+            self._kept[number] = sample
+        return sample
+
+
+def cropped(image: np.ndarray, side: int, at: tuple[float, float], mirrored: bool) -> np.ndarray:
+    """A square of an image, ``(side, side, 3)``; at: its place, 0 at the top or left end, 1 at the other."""
+    short = [max(side - length, 0) for length in image.shape[:2]]
+    if any(short):
+        image = np.pad(image, ((0, short[0]), (0, short[1]), (0, 0)), "symmetric")
+    y, x = (int(part * (length - side + 1)) for part, length in zip(at, image.shape[:2], strict=True))
+    image = image[y : y + side, x : x + side]
+    image = image[:, ::-1] if mirrored else image
+    return np.repeat(image, 3, 2) if image.shape[2] == 1 else image
+
+
+def to_tensor(images: Sequence[np.ndarray]) -> Float[Tensor, "b 3 H W"]:
+    """uint8 ``(H, W, 3)`` to [−1, 1]."""
+    stacked = torch.from_numpy(np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2)))
+    return stacked.float() / 127.5 - 1
+
+
+def collate(items: Sequence[dict[str, Any] | Broken]) -> Batch | Broken:
+    """One batch; the first sample that could not be read in its stead."""
+    good: list[dict[str, Any]] = []
+    for item in items:
+        if isinstance(item, Broken):
+            return item
+        good.append(item)
+    a, b, gt = (to_tensor([item[name] for item in good]) for name in INPUTS)
+    return Batch(a, b, gt, [item["prompt"] for item in good], [item["name"] for item in good])
+
+
+def batches(samples: Samples, positions: Sequence[int], size: int, workers: int = 0) -> Iterator[Batch | Broken]:
+    """Batches of ``size`` over positions, in order, decoded ahead by ``workers`` processes; 0: in this one."""
+    more: dict[str, Any] = {}
+    if workers:
+        more = {"multiprocessing_context": "spawn", "prefetch_factor": 4, "worker_init_fn": _start_worker}
+    return iter(
+        DataLoader(
+            samples,
+            batch_size=size,
+            sampler=positions,
+            num_workers=workers,
+            collate_fn=collate,
+            generator=torch.Generator(),  # or it would draw from the global one
+            **more,
+        )
+    )
+
+
+def _start_worker(number: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer hears it too, and ends us
+    torch.set_num_threads(1)
+    settle()

@@ -1,0 +1,40 @@
+"""``train fit`` as a function: what the command line leaves open, decided."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from synth.types import UserError
+from train.runs import Settings
+from train.trainer import Fitted, fit
+
+
+def default_preset() -> str:
+    """What suits the machine."""
+    import torch
+
+    return "mmaif-reg" if torch.cuda.is_available() else "tiny-reg"
+
+
+def run_fit(
+    shards: list[str],
+    out: str | None,
+    preset: str | None,
+    seed: int,
+    changed: Mapping[str, Any],
+    *,
+    workers: int | None = None,
+    **options: Any,
+) -> Fitted:
+    """Fit, with the preset that suits the machine, a folder under ``runs/``, and a process a core where not told."""
+    for name in ("validate_every", "checkpoint_every"):
+        if options.get(name, 1) < 1:
+            raise UserError(f"--{name.replace('_', '-')} {options[name]}: must be at least 1")
+    if workers is not None and workers < 0:
+        raise UserError(f"--workers {workers}: must be at least 0")
+    name = preset or default_preset()
+    if workers is None:
+        workers = min(max((os.cpu_count() or 1) - 1, 1), 8)
+    return fit(shards, out or f"runs/{name}", Settings.of(name, seed, **changed), workers=workers, **options)

@@ -1,0 +1,179 @@
+"""Run folders: what a run was asked, what it logged, and how it is found and stopped.
+
+``run.json`` (settings, data), ``log.jsonl`` (a line a step), ``tensorboard/``, ``checkpoints/``, and the pipeline: the
+averaged weights with the lowest validation loss so far.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from synth.shards import write_json
+from synth.types import UserError
+from train.data import Corpus
+from train.presets import Schedule, find_preset
+
+RUN, LOG = "run.json", "log.jsonl"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Settings(Schedule):
+    """All that decides what a run computes, with its data."""
+
+    preset: str = "tiny-reg"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("crop", "batch", "accumulate", "steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
+        if not 0 < self.lr < float("inf"):
+            raise UserError(f"--lr {self.lr}: must be above 0")
+
+    @staticmethod
+    def of(preset: str, seed: int = 0, **changed: Any) -> Settings:
+        """A preset's schedule with what the user changed; None changes nothing. The warm-up is a tenth at most."""
+        schedule = dataclasses.asdict(find_preset(preset).schedule)
+        schedule |= {name: value for name, value in changed.items() if value is not None}
+        if "warmup" not in changed:
+            schedule["warmup"] = min(schedule["warmup"], max(schedule["steps"] // 10, 1))
+        return Settings(**schedule, preset=preset, seed=seed)
+
+
+def run_record(settings: Settings, corpus: Corpus) -> dict[str, Any]:
+    """What ``run.json`` holds."""
+    return {"schema": SCHEMA, "settings": dataclasses.asdict(settings), "shards": corpus.fingerprint()}
+
+
+def begin(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Path:
+    """Make a run's folder, or find that it is this very run's.
+
+    Raises UserError where the folder is something else's, or the run's settings or data were others.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder}: is a file, must be a folder")
+    if not (folder / RUN).exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"--out {folder}: holds other files and no {RUN}; choose an empty folder")
+        folder.mkdir(parents=True, exist_ok=True)
+    elif overwrite:
+        _clear(folder)
+    else:
+        _same(folder / RUN, record)
+        return folder
+    write_json(folder / RUN, record)
+    return folder
+
+
+def _same(path: Path, record: Mapping[str, Any]) -> None:
+    try:
+        held = json.loads(path.read_bytes())
+        settings, shards = dict(held["settings"]), held["shards"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: is no run's record; --overwrite starts anew") from None
+    for name in {**settings, **record["settings"]}:
+        before, now = settings.get(name), record["settings"].get(name)
+        if before != now:
+            raise UserError(
+                f"{path.parent}: a run with {name} {before}, not {now}; go on with {before}, choose another --out, "
+                "or start anew with --overwrite"
+            )
+    if shards != record["shards"]:
+        raise UserError(f"{path.parent}: a run on other shards; choose another --out, or start anew with --overwrite")
+
+
+def _clear(folder: Path) -> None:
+    """Remove a run's own files and no other."""
+    for name in ("checkpoints", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (LOG, "pipeline.json", "model.safetensors", "nonfinite.json", RUN):
+        (folder / name).unlink(missing_ok=True)
+
+
+class Log(AbstractContextManager["Log"]):
+    """``log.jsonl`` and TensorBoard. Lines after ``step``, of a run that was killed, are cut off."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        path = folder / LOG
+        kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
+        temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+        temporary.write_text("".join(kept))
+        temporary.replace(path)
+        self._file = path.open("a")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, kind: str, values: Mapping[str, float], speed: Mapping[str, float]) -> None:
+        """A line of values, which are the same in every run alike; speed goes to TensorBoard alone."""
+        self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+        for name, value in {**values, **speed}.items():
+            self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def flush(self) -> None:
+        """To the disk, so that no checkpoint is ahead of the log."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._board.flush()
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+        self._board.close()
+
+
+def _lines(path: Path) -> list[str]:
+    """The whole lines of a log; one that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+class Stop(AbstractContextManager["Stop"]):
+    """SIGTERM and the first Ctrl-C let the step end; the run saves and leaves. A second Ctrl-C leaves at once."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.asked: int = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        try:
+            self._before = {number: signal.signal(number, self._ask) for number in self.SIGNALS}
+        except ValueError:  # not the main thread: its signals are not ours
+            self._before = {}
+        return self
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.asked = number
+
+    def raise_if_interrupted(self) -> None:
+        """Ctrl-C is an interruption; SIGTERM, with all saved, is a good end."""
+        if self.asked == signal.SIGINT:
+            raise KeyboardInterrupt
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def the_only_run(root: Path = Path("runs")) -> Path:
+    """The one run below ``runs/``. Raises UserError with the list where there are none or several."""
+    found = sorted(path.parent for path in root.glob("*/model.safetensors"))
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(map(str, found)) if found else "none"
+    raise UserError(f"--model: name a run's folder or a hub id; runs with a model under {root}/: {listed}")

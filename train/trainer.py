@@ -1,0 +1,231 @@
+"""The trainer: batches in, a run folder out.
+
+A step is a function of (settings, data, weights before it): its samples by position, its noise by a seed of its
+number. So a run that was killed goes on from its last checkpoint to the same numbers, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from synth.execute import settle
+from synth.seeds import seed_of
+from synth.shards import write_json
+from synth.types import WorkIncomplete
+from train import checkpoint, optim, pipeline
+from train.checkpoint import Training
+from train.data import CACHE, Batch, Broken, Corpus, Samples, batches, index
+from train.design import Assembly
+from train.objectives import Loss
+from train.presets import find_preset
+from train.runs import Log, Settings, Stop, begin, run_record
+
+Progress = Callable[[int, int], None]
+Note = Callable[[str], None]
+VALIDATED = 48
+"""Held-out samples that a validation looks at, spread over all of them."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How a run stands. loss: of its last step; validation: the lowest so far."""
+
+    out: str
+    step: int
+    steps: int
+    loss: float | None
+    validation: float | None
+    psnr: float | None
+
+    def line(self) -> str:
+        """What the command line prints."""
+        said = "" if self.validation is None else f", lowest validation loss {self.validation:.4f}"
+        said += "" if self.psnr is None else f", PSNR {self.psnr:.2f} dB on held-out crops"
+        return f"{self.out}: step {self.step} of {self.steps}{said}"
+
+
+def fit(
+    paths: list[str],
+    out: str,
+    settings: Settings,
+    *,
+    workers: int = 0,
+    validate_every: int = 250,
+    checkpoint_every: int = 250,
+    device: str | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+    note: Note = lambda line: None,
+) -> Fitted:
+    """Fit ``settings.preset`` on shards, or go on with the run in ``out`` where it left off.
+
+    Raises UserError before work begins, WorkIncomplete where a sample can't be read or a loss is not finite.
+    """
+    design = find_preset(settings.preset).design
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    settle()
+    assembly = Assembly(design, torch.Generator().manual_seed(seed_of("weights", settings.seed)))
+    corpus = index(paths)
+    folder = begin(Path(out), run_record(settings, corpus), overwrite)
+    write_json(folder / pipeline.DESIGN, design.to_json())
+    run = _Run(settings, corpus, assembly.to(where), folder, workers)
+    kept = checkpoint.found(folder / "checkpoints")
+    if kept:
+        checkpoint.load(kept[-1], run.state)
+        note(f"going on after step {run.state.step} of {settings.steps}")
+    note(
+        f"{settings.preset} on {where.type}: {len(corpus.train)} samples to train on, {len(corpus.held_out)} held out; "
+        f"{settings.steps} steps of {settings.batch * settings.accumulate}"
+    )
+    return run.go(validate_every, checkpoint_every, progress, note)
+
+
+class _Run:
+    """The parts of a run, and its loop."""
+
+    def __init__(self, settings: Settings, corpus: Corpus, assembly: Assembly, folder: Path, workers: int) -> None:
+        self.settings, self.corpus, self.assembly, self.folder, self.workers = (
+            settings, corpus, assembly.train(), folder, workers,
+        )  # fmt: skip
+        self.shadow = copy.deepcopy(assembly).eval()
+        weights = assembly.trained()
+        optimizer = optim.build_optimizer(weights, settings.lr, settings.decay)
+        self.state = Training(weights, self.shadow.trained(), optimizer)
+        self.device = next(iter(weights.values())).device
+        self.validation = Samples(corpus, side=settings.crop, training=False, cache=CACHE // 4)
+
+    def go(self, validate_every: int, checkpoint_every: int, progress: Progress, note: Note) -> Fitted:
+        """All steps that are left."""
+        state, settings = self.state, self.settings
+        loss: float | None = None
+        psnr: float | None = None
+        with Log(self.folder, state.step) as log, Stop() as stop:
+            batch_of = self._batches(state.step)
+            progress(state.step, settings.steps)
+            while state.step < settings.steps:
+                loss = self._step(batch_of, log)
+                last = state.step == settings.steps or stop.asked
+                if state.step % validate_every == 0 or state.step == settings.steps:
+                    psnr = self._validated(log, note, loss)
+                if state.step % checkpoint_every == 0 or last:
+                    log.flush()
+                    checkpoint.save(self.folder / "checkpoints", state)
+                progress(state.step, settings.steps)
+                if stop.asked and state.step < settings.steps:
+                    note(f"stopped after step {state.step}, which is saved; the same command goes on")
+                    stop.raise_if_interrupted()
+                    break
+        return Fitted(str(self.folder), state.step, settings.steps, loss, state.best, psnr)
+
+    def _batches(self, step: int) -> Iterator[Batch | Broken]:
+        """The training batches from a step on."""
+        s = self.settings
+        cache = CACHE // max(self.workers, 1)
+        samples = Samples(self.corpus, side=s.crop, seed=s.seed, plain=s.plain, training=True, cache=cache)
+        a_step = s.batch * s.accumulate
+        return batches(samples, range(step * a_step, s.steps * a_step), s.batch, self.workers)
+
+    def _step(self, source: Iterator[Batch | Broken], log: Log) -> float:
+        """One step of the optimizer: gradients of all its batches, clipped, applied; the average follows."""
+        settings, state = self.settings, self.state
+        began, waited, total = time.monotonic(), 0.0, 0.0
+        terms: dict[str, float] = {}
+        lr = optim.learning_rate(state.step, peak=settings.lr, warmup=settings.warmup, steps=settings.steps)
+        optim.set_learning_rate(state.optimizer, lr)
+        state.optimizer.zero_grad(set_to_none=True)
+        names: list[str] = []
+        for part in range(settings.accumulate):
+            asked = time.monotonic()
+            batch = _whole(next(source))
+            waited += time.monotonic() - asked
+            names += batch.names
+            rng = torch.Generator().manual_seed(seed_of("noise", settings.seed, state.step, part))
+            loss = self._loss(self.assembly, batch, rng)
+            value = float(loss.total.detach())
+            if not math.isfinite(value):
+                self._stop_at(names, f"the loss is {value}")
+            (loss.total / settings.accumulate).backward()
+            total += value / settings.accumulate
+            for name, term in loss.terms.items():
+                terms[name] = terms.get(name, 0.0) + float(term) / settings.accumulate
+        norm = optim.grad_norm(state.weights.values())
+        if not torch.isfinite(norm):
+            self._stop_at(names, f"the gradients' norm is {float(norm)}")
+        optim.clip_gradients(state.weights.values(), norm, settings.clip)
+        state.optimizer.step()
+        optim.average(state.shadow.values(), state.weights.values(), state.step, settings.ema)
+        state.step += 1
+        values = {"loss": total, **terms, "lr": lr, "grad_norm": float(norm)}
+        spent = time.monotonic() - began
+        speed = {"samples_per_second": len(names) / spent, "data_wait": waited / spent}
+        log.write(state.step, "train", values, speed)
+        return total
+
+    def _loss(self, assembly: Assembly, batch: Batch, rng: torch.Generator) -> Loss:
+        """The objective on a batch, in bf16 on CUDA."""
+        z_a, z_b, target = (assembly.encode(x.to(self.device)) for x in (batch.a, batch.b, batch.gt))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            predict = assembly.bind(z_a, z_b, batch.prompts)
+            return assembly.objective.loss(predict, target, rng, weight=assembly.tokenizer.weight)
+
+    def _stop_at(self, names: list[str], what: str) -> None:
+        """Leave before the optimizer's step, with the samples written out."""
+        path = self.folder / "nonfinite.json"
+        write_json(path, {"step": self.state.step, "what": what, "samples": names})
+        kept = checkpoint.found(self.folder / "checkpoints")
+        whole = f"the last checkpoint, {kept[-1].name}, is whole" if kept else "there is no checkpoint yet"
+        raise WorkIncomplete(f"step {self.state.step}: {what}; its samples are in {path}; {whole}")
+
+    def _validated(self, log: Log, note: Note, loss: float) -> float | None:
+        """Score the averaged weights on held-out samples; the best so far become the run's model."""
+        state = self.state
+        count = min(len(self.validation), VALIDATED)
+        if not count:
+            self._publish()
+            note(f"step {state.step}: loss {loss:.4f} (nothing held out)")
+            return None
+        validation, psnr = self._validate([i * len(self.validation) // count for i in range(count)])
+        log.write(state.step, "validation", {"loss": validation, "PSNR": psnr}, {})
+        if state.best is None or validation < state.best:
+            state.best = validation
+            self._publish()
+        note(f"step {state.step}: loss {loss:.4f}, validation {validation:.4f} (PSNR {psnr:.2f} dB)")
+        return psnr
+
+    @torch.inference_mode()
+    def _validate(self, places: list[int]) -> tuple[float, float]:
+        """Mean loss, and mean PSNR of the fused crops, the same noise each time."""
+        losses, decibels = 0.0, 0.0
+        for number, found in enumerate(batches(self.validation, places, self.settings.batch)):
+            batch = _whole(found)
+            rng = torch.Generator().manual_seed(seed_of("validation", number))
+            losses += float(self._loss(self.shadow, batch, rng).total) * len(batch.names)
+            a, b = batch.a.to(self.device), batch.b.to(self.device)
+            fused = self.shadow.fuse(a, b, batch.prompts, rng).clamp(-1, 1)
+            decibels += float(psnr_of(fused, batch.gt.to(self.device)).sum())
+        return losses / len(places), decibels / len(places)
+
+    def _publish(self) -> None:
+        weights = self.shadow.state_dict()
+        checkpoint.write_tensors(
+            self.folder / pipeline.WEIGHTS, weights, {"format": "pt", "step": str(self.state.step)}
+        )
+
+
+def psnr_of(images: Tensor, truth: Tensor) -> Tensor:
+    """10 log10(4 / MSE) of each image: the range [−1, 1] has length 2."""
+    return 10 * torch.log10(4 / (images - truth).square().mean((1, 2, 3)).clamp(min=1e-10))
+
+
+def _whole(batch: Batch | Broken) -> Batch:
+    if isinstance(batch, Broken):
+        raise WorkIncomplete(f"{batch.reason}; see synth verify")
+    return batch
