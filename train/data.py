@@ -11,7 +11,7 @@ import json
 import signal
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from synth.seeds import generator, seed_of, unit_hash
 from synth.shards import SHARD, Sample, decode_sample, read_members
 from synth.types import TASKS, UserError
 from synth.verify import find_shards
+from train.priors import find_prior
 from train.text import plain_request
 
 HELD_OUT = 0.05
@@ -66,6 +67,7 @@ class Batch:
     a: Float[Tensor, "b 3 H W"]
     b: Float[Tensor, "b 3 H W"]
     gt: Float[Tensor, "b 3 H W"]
+    prior: Float[Tensor, "b 3 H W"] | None
     prompts: list[str]
     names: list[str]
 
@@ -156,11 +158,20 @@ class Samples(Dataset[Any]):
     """
 
     def __init__(
-        self, corpus: Corpus, *, side: int, training: bool, seed: int = 0, plain: float = 0.0, cache: int = 0
+        self,
+        corpus: Corpus,
+        *,
+        side: int,
+        training: bool,
+        seed: int = 0,
+        plain: float = 0.0,
+        prior: str = "none",
+        cache: int = 0,
     ) -> None:
         self.shards = corpus.shards
         self.places = corpus.train if training else corpus.held_out
         self.side, self.training, self.seed, self.plain, self.cache = side, training, seed, plain, cache
+        self.prior = find_prior(prior)
         self._kept: dict[int, Sample] = {}
 
     def __len__(self) -> int:
@@ -177,7 +188,7 @@ class Samples(Dataset[Any]):
         u, v, mirrored, spoken = (float(x) for x in rng.random(4))
         if not self.training:
             u, v, mirrored, spoken = 0.5, 0.5, 1.0, 1.0
-        crops = {name: cropped(sample.images[name], self.side, (u, v), mirrored < 0.5) for name in INPUTS}
+        crops = {name: cropped(sample.images[name], self.side, (u, v), mirrored < 0.5) for name in sample.images}
         prompt = plain_request(sample.meta["task"]) if spoken < self.plain else sample.prompt
         return {**crops, "prompt": prompt, "name": f"{path.name} {sample.key}"}
 
@@ -191,6 +202,9 @@ class Samples(Dataset[Any]):
             data = file.read(place.stop - place.start)
         (key, members), *_ = read_members(io.BytesIO(data + bytes(2 * BLOCK)))
         sample = decode_sample(key, members, INPUTS)
+        if self.prior is not None:
+            first = self.prior(sample.images["a"], sample.images["b"], sample.meta["task"])
+            sample = replace(sample, images={**sample.images, "prior": first})
         size = sum(image.nbytes for image in sample.images.values())
         # What is kept stays: passing over everything in turn, the most lately used would always be gone when needed.
         if size <= self.cache:
@@ -224,7 +238,8 @@ def collate(items: Sequence[dict[str, Any] | Broken]) -> Batch | Broken:
             return item
         good.append(item)
     a, b, gt = (to_tensor([item[name] for item in good]) for name in INPUTS)
-    return Batch(a, b, gt, [item["prompt"] for item in good], [item["name"] for item in good])
+    prior = to_tensor([item["prior"] for item in good]) if "prior" in good[0] else None
+    return Batch(a, b, gt, prior, [item["prompt"] for item in good], [item["name"] for item in good])
 
 
 def batches(samples: Samples, positions: Sequence[int], size: int, workers: int = 0) -> Iterator[Batch | Broken]:

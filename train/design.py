@@ -19,6 +19,7 @@ from synth.types import UserError, check_schema
 from train.models import build_model, find_model
 from train.models.base import Prediction
 from train.objectives import OBJECTIVES, FlowMatching, Objective, Predict, Regression, find_objective
+from train.priors import find_prior
 from train.text import build_text
 from train.tokenizers import build_tokenizer
 
@@ -34,6 +35,7 @@ class Design:
     tokenizer: str  # a name in TOKENIZERS
     text: str  # a name in TEXTS
     objective: Regression | FlowMatching
+    prior: str = "none"  # a name in PRIORS
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``pipeline.json`` holds."""
@@ -44,6 +46,7 @@ class Design:
             "config": dataclasses.asdict(self.config),
             "tokenizer": self.tokenizer,
             "text": self.text,
+            "prior": self.prior,
             "objective": {"kind": kind, **dataclasses.asdict(self.objective)},
         }
 
@@ -61,6 +64,7 @@ class Design:
                 data["tokenizer"],
                 data["text"],
                 _settings(find_objective(objective.pop("kind")), objective),
+                data.get("prior", "none"),
             )
         except KeyError as error:
             raise UserError(f"{where}: {error} is missing") from None
@@ -89,6 +93,9 @@ class Assembly(nn.Module):
         self.design = design
         self.objective: Objective = design.objective
         self.tokenizer = build_tokenizer(design.tokenizer).requires_grad_(False)
+        self.prior = find_prior(design.prior)
+        if getattr(design.config, "prior", False) != (self.prior is not None):
+            raise UserError(f"the design's prior is '{design.prior}', and its network's config says otherwise")
         self.text = build_text(design.text, rng)
         self.network = build_model(design.model, design.config, rng)
 
@@ -101,12 +108,18 @@ class Assembly(nn.Module):
         with torch.no_grad():
             return self.tokenizer.encode(images)
 
-    def bind(self, z_a: Float[Tensor, "b z h w"], z_b: Float[Tensor, "b z h w"], prompts: Sequence[str]) -> Predict:
-        """The network with the degraded latents and the prompts bound to it, as an objective calls it."""
+    def bind(
+        self,
+        z_a: Float[Tensor, "b z h w"],
+        z_b: Float[Tensor, "b z h w"],
+        prompts: Sequence[str],
+        z_prior: Float[Tensor, "b z h w"] | None = None,
+    ) -> Predict:
+        """The network with the degraded latents, the prompts and the prior bound to it, as an objective calls it."""
         text, mask = self.text(prompts)
 
         def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
-            return self.network(z_a, z_b, z_t, t, text, mask)
+            return self.network(z_a, z_b, z_t, t, text, mask, z_prior)
 
         return predict
 
@@ -118,8 +131,10 @@ class Assembly(nn.Module):
         prompts: Sequence[str],
         rng: torch.Generator,
         objective: Objective | None = None,
+        prior: Float[Tensor, "b 3 H W"] | None = None,
     ) -> Float[Tensor, "b 3 H W"]:
-        """Fused images; values may leave [−1, 1]. objective: another way to sample."""
+        """Fused images; values may leave [−1, 1]. objective: another way to sample; prior: the design's."""
         z_a, z_b = self.encode(a), self.encode(b)
-        latent = (objective or self.objective).sample(self.bind(z_a, z_b, prompts), z_a, rng)
+        z_prior = None if prior is None else self.encode(prior)
+        latent = (objective or self.objective).sample(self.bind(z_a, z_b, prompts, z_prior), z_a, rng)
         return self.tokenizer.decode(latent.float(), (a.shape[2], a.shape[3]))

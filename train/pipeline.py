@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,14 +101,19 @@ class FusionPipeline:
             raise UserError("the two images differ in size: {} and {}".format(*sizes))
         objective = self._objective(steps, sampler)
         words = plain_request(task) if prompt is None else prompt
-        pair = [to_tensor([_coloured(x)]).to(self.device) for x in (a, b)]
+        images = [_coloured(a), _coloured(b)]
+        if self.assembly.prior is not None:
+            grey = [x if x.ndim == 3 else x[..., None] for x in (a, b)]
+            images.append(_coloured(self.assembly.prior(*grey, task)))
+        given = [to_tensor([x]).to(self.device) for x in images]
 
-        def fuse(x: Tensor, y: Tensor, number: int) -> Tensor:
+        def fuse(parts: Sequence[Tensor], number: int) -> Tensor:
+            x, y, *prior = parts
             rng = torch.Generator().manual_seed(seed + number)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                return self.assembly.fuse(x, y, [words], rng, objective).float()
+                return self.assembly.fuse(x, y, [words], rng, objective, *prior).float()
 
-        fused = tiled(fuse, *pair, tile=TILE, overlap=OVERLAP)
+        fused = tiled(fuse, given, tile=TILE, overlap=OVERLAP)
         return ((fused[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
     def _objective(self, steps: int | None, sampler: str | None) -> Objective:
@@ -162,22 +167,22 @@ def starts(length: int, tile: int, overlap: int) -> list[int]:
 
 
 def tiled(
-    fuse: Callable[[Tensor, Tensor, int], Tensor],
-    a: Float[Tensor, "1 3 H W"],
-    b: Float[Tensor, "1 3 H W"],
+    fuse: Callable[[Sequence[Tensor], int], Tensor],
+    images: Sequence[Float[Tensor, "1 3 H W"]],
     *,
     tile: int,
     overlap: int,
 ) -> Float[Tensor, "1 3 H W"]:
     """``fuse`` on the whole, or on overlapping tiles whose weights rise linearly from their borders."""
-    height, width = a.shape[2:]
+    like = images[0]
+    height, width = like.shape[2:]
     if max(height, width) <= tile:
-        return fuse(a, b, 0)
-    total, weight = torch.zeros_like(a), torch.zeros_like(a[:, :1])
+        return fuse(images, 0)
+    total, weight = torch.zeros_like(like), torch.zeros_like(like[:, :1])
     for number, (y, x) in enumerate(_places(height, width, tile, overlap)):
         box = (slice(None), slice(None), slice(y, y + tile), slice(x, x + tile))
-        part = fuse(a[box], b[box], number)
-        w = _ramp(part.shape[2], overlap, a)[:, None] * _ramp(part.shape[3], overlap, a)[None]
+        part = fuse([image[box] for image in images], number)
+        w = _ramp(part.shape[2], overlap, like)[:, None] * _ramp(part.shape[3], overlap, like)[None]
         total[box] += part * w
         weight[box] += w
     return total / weight

@@ -39,13 +39,14 @@ class Preset:
     schedule: Schedule
 
 
-def _tiny(flow: bool) -> MMAIFConfig:
+def _tiny(flow: bool, prior: bool = False) -> MMAIFConfig:
     """All of the network's parts at a size for a CPU, on the 192 channels of the DCT tokenizer.
 
     A token of these latents has 768 numbers, more than the width: only a blend of the inputs can carry them through.
     """
     return MMAIFConfig(
         flow=flow,
+        prior=prior,
         head="blend",
         latent_channels=192,
         text_width=128,
@@ -64,7 +65,7 @@ _MMAIF = {
     "reg": Design("mmaif", MMAIFConfig(), "cosmos", "t5-xl", Regression()),
     "fm": Design("mmaif", MMAIFConfig(flow=True), "cosmos", "t5-xl", FlowMatching()),
 }
-_TINY_REG = Design("mmaif", _tiny(flow=False), "dct", "bytes", Regression(measure="log"))
+_TINY_REG = Design("mmaif", _tiny(flow=False, prior=True), "dct", "bytes", Regression(measure="log"), prior="pyramid")
 _TINY_FM = Design("mmaif", _tiny(flow=True), "dct", "bytes", FlowMatching(predicts="clean"))
 
 PRESETS: dict[str, Preset] = {

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,7 +101,7 @@ class _Run:
         optimizer = optim.build_optimizer(weights, settings.lr, settings.decay)
         self.state = Training(weights, self.shadow.trained(), optimizer)
         self.device = next(iter(weights.values())).device
-        self.validation = Samples(corpus, side=settings.crop, training=False, cache=CACHE // 4)
+        self.validation = self._samples(training=False, cache=CACHE // 4)
 
     def go(self, validate_every: int, checkpoint_every: int, progress: Progress, note: Note) -> Fitted:
         """All steps that are left."""
@@ -125,11 +126,16 @@ class _Run:
                     break
         return Fitted(str(self.folder), state.step, settings.steps, loss, state.best, psnr)
 
+    def _samples(self, training: bool, cache: int) -> Samples:
+        s = self.settings
+        more: dict[str, Any] = {"prior": self.assembly.design.prior, "training": training, "cache": cache}
+        return Samples(self.corpus, side=s.crop, seed=s.seed, plain=s.plain, **more)
+
     def _batches(self, step: int) -> Iterator[Batch | Broken]:
         """The training batches from a step on."""
         s = self.settings
         cache = CACHE // max(self.workers, 1)
-        samples = Samples(self.corpus, side=s.crop, seed=s.seed, plain=s.plain, training=True, cache=cache)
+        samples = self._samples(training=True, cache=cache)
         a_step = s.batch * s.accumulate
         return batches(samples, range(step * a_step, s.steps * a_step), s.batch, self.workers)
 
@@ -172,8 +178,9 @@ class _Run:
     def _loss(self, assembly: Assembly, batch: Batch, rng: torch.Generator) -> Loss:
         """The objective on a batch, in bf16 on CUDA."""
         z_a, z_b, target = (assembly.encode(x.to(self.device)) for x in (batch.a, batch.b, batch.gt))
+        z_prior = None if batch.prior is None else assembly.encode(batch.prior.to(self.device))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            predict = assembly.bind(z_a, z_b, batch.prompts)
+            predict = assembly.bind(z_a, z_b, batch.prompts, z_prior)
             return assembly.objective.loss(predict, target, rng, weight=assembly.tokenizer.weight)
 
     def _stop_at(self, names: list[str], what: str) -> None:
@@ -209,7 +216,8 @@ class _Run:
             rng = torch.Generator().manual_seed(seed_of("validation", number))
             losses += float(self._loss(self.shadow, batch, rng).total) * len(batch.names)
             a, b = batch.a.to(self.device), batch.b.to(self.device)
-            fused = self.shadow.fuse(a, b, batch.prompts, rng).clamp(-1, 1)
+            prior = None if batch.prior is None else batch.prior.to(self.device)
+            fused = self.shadow.fuse(a, b, batch.prompts, rng, prior=prior).clamp(-1, 1)
             decibels += float(psnr_of(fused, batch.gt.to(self.device)).sum())
         return losses / len(places), decibels / len(places)
 

@@ -12,6 +12,7 @@ import torch
 from conftest import textured
 from made import made_shards
 
+from synth.fusers import PyramidFuser
 from synth.shards import read_samples
 from synth.types import UserError
 from train.data import Batch, Broken, Samples, batches, cropped, index, to_tensor, which
@@ -118,6 +119,30 @@ def test_a_share_of_the_prompts_is_the_plain_request(shards: Path) -> None:
         data = Samples(corpus, side=32, plain=plain, training=True)
         prompts = {data[i]["prompt"] for i in range(len(data))}  # type: ignore[index]
         assert prompts & {"fuse the under-exposed and over-exposed images"} == expected
+
+
+def test_the_prior_is_made_of_the_whole_image(shards: Path) -> None:
+    corpus = index([str(shards / "mef")])
+    (batch,) = batches(Samples(corpus, side=48, training=True, prior="pyramid", cache=1 << 20), range(2), 2)
+    assert isinstance(batch, Batch) and batch.prior is not None
+    truth = {f"{path.name} {s.key}": s for path in corpus.shards for s in read_samples(path)}
+    for row, name in enumerate(batch.names):
+        images = truth[name].images
+        whole = PyramidFuser()(images["a"], images["b"], "mef")
+        a, prior = batch.a[row], batch.prior[row]
+        place = next(
+            (y, x, flip)
+            for flip in (False, True)
+            for y in range(128 - 47)
+            for x in range(160 - 47)
+            if torch.equal(window_of(images["a"], y, x, flip), a)
+        )
+        assert torch.equal(window_of(whole, *place), prior)
+
+
+def window_of(image: np.ndarray, y: int, x: int, flip: bool) -> torch.Tensor:
+    window = to_tensor([image[y : y + 48, x : x + 48]])[0]
+    return window.flip(-1) if flip else window
 
 
 def test_a_damaged_sample_is_named(shards: Path, tmp_path: Path) -> None:

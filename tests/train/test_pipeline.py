@@ -26,8 +26,8 @@ from train.pipeline import starts, tiled
 Train = Callable[..., Ran]
 
 
-def made(flow: bool = False, seed: int = 0) -> FusionPipeline:
-    assembly = Assembly(small(flow), torch.Generator().manual_seed(seed))
+def made(flow: bool = False, prior: bool = False, seed: int = 0) -> FusionPipeline:
+    assembly = Assembly(small(flow, prior), torch.Generator().manual_seed(seed))
     rng = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for parameter in assembly.parameters():
@@ -42,9 +42,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("flow", [False, True])
-def test_saved_and_loaded_is_the_same(tmp_path: Path, flow: bool) -> None:
-    one = made(flow)
+@pytest.mark.parametrize(("flow", "prior"), [(False, False), (False, True), (True, False), (True, True)])
+def test_saved_and_loaded_is_the_same(tmp_path: Path, flow: bool, prior: bool) -> None:
+    one = made(flow, prior)
     one.save_pretrained(tmp_path)
     other = FusionPipeline.from_pretrained(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "pipeline.json"]
@@ -111,6 +111,8 @@ def test_a_folder_that_is_no_model_is_named(folder: Path, tmp_path: Path) -> Non
     assert "MMAIFConfig has no 'depht'" in said(lambda p: edit(p, config={"depht": 3}))
     assert "MMAIFConfig.depth must be of type int, not '3'" in said(lambda p: edit(p, config={"depth": "3"}))
     assert "unknown objective 'guess'" in said(lambda p: edit(p, objective={"kind": "guess"}))
+    assert "unknown prior 'pyrmaid': did you mean 'pyramid'" in said(lambda p: edit(p, prior="pyrmaid"))
+    assert "config says otherwise" in said(lambda p: edit(p, prior="pyramid"))
     assert "'objective' is missing" in said(lambda p: (p / "pipeline.json").write_text('{"schema": 1}'))
 
     def other(path: Path) -> None:
@@ -156,9 +158,9 @@ def test_tiles_cover_a_side(length: int, tile: int, overlap: int) -> None:
 
 def test_tiles_leave_no_seams() -> None:
     a = torch.rand(1, 3, 70, 90, generator=torch.Generator().manual_seed(0))
-    whole = tiled(lambda x, y, number: x + 2 * y, a, a, tile=32, overlap=8)
+    whole = tiled(lambda parts, number: parts[0] + 2 * parts[1], [a, a], tile=32, overlap=8)
     torch.testing.assert_close(whole, 3 * a)
-    steps = tiled(lambda x, y, number: torch.full_like(x, number % 2), a, a, tile=32, overlap=8)
+    steps = tiled(lambda parts, number: torch.full_like(parts[0], number % 2), [a, a], tile=32, overlap=8)
     assert steps.diff(dim=3).abs().max() < 0.15, "tiles that differ by one fade over the overlap"
 
 

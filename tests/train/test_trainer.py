@@ -16,6 +16,7 @@ from conftest import Ran, textured
 from made import made_shards
 from tiny import SMALL
 
+from synth.fusers import PyramidFuser
 from synth.types import UserError, WorkIncomplete
 from train import checkpoint
 from train.pipeline import FusionPipeline
@@ -53,7 +54,7 @@ def same(one: Path, other: Path) -> None:
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
 
 
-@pytest.mark.parametrize("preset", ["small", "small-fm"])
+@pytest.mark.parametrize("preset", ["small", "small-prior", "small-fm"])
 def test_a_run_leaves_its_record_its_log_and_its_model(shards: Path, tmp_path: Path, preset: str) -> None:
     done = run(shards, tmp_path / "run", preset)
     assert done.step == done.steps == 6 and done.loss is not None
@@ -74,6 +75,13 @@ def test_the_weights_before_training_are_the_mean_of_both_images(shards: Path, t
     a, b = textured(1), textured(2)
     fused = FusionPipeline.from_pretrained(tmp_path / "run")(a, b, task="vif")
     assert abs(fused.astype(float) - (a.astype(float) + b) / 2).max() <= 0.51
+
+
+def test_the_weights_before_training_are_the_prior(shards: Path, tmp_path: Path) -> None:
+    run(shards, tmp_path / "run", "small-prior", steps=1, lr=1e-12)
+    a, b = textured(1), textured(2, channels=1)
+    fused = FusionPipeline.from_pretrained(tmp_path / "run")(a, b, task="vif")
+    assert abs(fused.astype(int) - PyramidFuser()(a, b, "vif")).max() <= 1
 
 
 def test_the_loss_falls(shards: Path, tmp_path: Path) -> None:

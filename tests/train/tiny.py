@@ -8,18 +8,20 @@ from train.objectives import FlowMatching, Regression
 from train.presets import Preset, Schedule
 
 
-def small(flow: bool = False) -> Design:
+def small(flow: bool = False, prior: bool = False) -> Design:
     """All parts of the network, none of its size."""
     config = MMAIFConfig(
-        flow=flow, head="blend", latent_channels=192, text_width=128, depth=2, width=32, heads=2, expert_width=16,
-        shared_width=16, lora=8,
+        flow=flow, prior=prior, head="blend", latent_channels=192, text_width=128, depth=2, width=32, heads=2,
+        expert_width=16, shared_width=16, lora=8,
     )  # fmt: skip
-    return Design("mmaif", config, "dct", "bytes", FlowMatching(predicts="clean", steps=2) if flow else Regression())
+    objective = FlowMatching(predicts="clean", steps=2) if flow else Regression()
+    return Design("mmaif", config, "dct", "bytes", objective, "pyramid" if prior else "none")
 
 
 SMALL = {
     "small": Preset(
         "for tests", small(), Schedule(crop=32, batch=2, accumulate=2, steps=6, warmup=1, lr=1e-3, ema=0.9)
     ),
+    "small-prior": Preset("for tests", small(prior=True), Schedule(crop=32, batch=2, accumulate=1, steps=6, lr=1e-3)),
     "small-fm": Preset("for tests", small(flow=True), Schedule(crop=32, batch=2, accumulate=1, steps=6, lr=1e-3)),
 }

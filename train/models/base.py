@@ -28,9 +28,9 @@ class Prediction:
 class Family:
     """A model family: its config, its network, and its costs by formula.
 
-    network(config): a module with ``forward(z_a, z_b, z_t, t, text, text_mask) -> Prediction``; z_t and t are None
-    in a regression. inactive(config): parameters that a token does not use. flops(config, h, w, text_tokens): 2 × MAC
-    of one call on one image with latents of h × w.
+    network(config): a module with ``forward(z_a, z_b, z_t, t, text, text_mask, prior) -> Prediction``; z_t and t are
+    None in a regression, prior where the config has none. inactive(config): parameters that a token does not use.
+    flops(config, h, w, text_tokens): 2 × MAC of one call on one image with latents of h × w.
     """
 
     config: type

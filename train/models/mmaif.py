@@ -38,7 +38,8 @@ class MMAIFConfig:
     """Sizes and switches of the network; the defaults are the paper's, for a regression on latents of 16 channels."""
 
     flow: bool = False  # main stream: a noisy latent with its time; else both degraded latents, and no time at all
-    head: str = "plain"  # or "blend": g (w Z_a + (1 − w) Z_b) + r, for latents wider than the network
+    prior: bool = False  # a first guess at the latent is given: the main stream sees it, a blend starts from it
+    head: str = "plain"  # or "blend": g (w Z_a + (1 − w) Z_b) + r, for latents wider than a token
     latent_channels: int = 16
     text_width: int = 2048  # width of the prompt's embedding; 0: a model without prompts
     depth: int = 16
@@ -117,7 +118,7 @@ class MMAIF(nn.Module):
         super().__init__()
         self.config = config
         width, patch = config.width, config.latent_channels * config.patch**2
-        self.embed = nn.Linear(patch if config.flow else 2 * patch, width)
+        self.embed = nn.Linear(streams(config) * patch, width)
         self.condition = nn.Sequential(nn.Linear(2 * patch, width), nn.SiLU(), nn.Linear(width, width))
         self.time = TimeEmbedding(width) if config.flow else None
         self.text = None
@@ -128,7 +129,7 @@ class MMAIF(nn.Module):
         self.adaln = AdaLN(width, 0, outputs=2)
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.head = ZeroLinear(width, patch)
-        self.blend = ZeroLinear(width, 2 * patch) if config.head == "blend" else None
+        self.blend = ZeroLinear(width, (3 if config.prior else 2) * patch) if config.head == "blend" else None
 
     def initialise(self, rng: torch.Generator) -> None:
         """Set all parameters from the generator, as ``layers.initialise`` lists them."""
@@ -142,6 +143,7 @@ class MMAIF(nn.Module):
         t: Float[Tensor, " b"] | None,
         text: Float[Tensor, "b m e"],
         text_mask: Bool[Tensor, "b m"],
+        prior: Float[Tensor, "b z h w"] | None = None,
     ) -> Prediction:
         """The latent predicted from two degraded ones of any size; z_t and t for a flow model, None for a regression.
 
@@ -149,6 +151,8 @@ class MMAIF(nn.Module):
         """
         if self.config.flow != (z_t is not None) or self.config.flow != (t is not None):
             raise ValueError("a flow model takes z_t and t, a regression neither")
+        if self.config.prior != (prior is not None):
+            raise ValueError("a prior is given where, and only where, the config has one")
         height, width = z_a.shape[2:]
         pair = torch.cat([self._patches(z_a), self._patches(z_b)], -1)
         c = self.condition(pair)
@@ -156,7 +160,8 @@ class MMAIF(nn.Module):
         if self.time is not None and t is not None:
             c_text = self.time(t)[:, None]
             c = c + c_text
-        x = self.embed(pair if z_t is None else self._patches(z_t))
+        stream = [pair if z_t is None else self._patches(z_t), *(() if prior is None else (self._patches(prior),))]
+        x = self.embed(torch.cat(stream, -1))
         place = self._place(height, width, text_mask)
 
         x, c_all = self._join(x, c, c_text, text)
@@ -168,9 +173,13 @@ class MMAIF(nn.Module):
 
         latent = self._picture(self.head(x), place)[..., :height, :width]
         if self.blend is not None:
-            parts = self.blend(x).chunk(2, -1)
-            w, gain = (self._picture(part, place)[..., :height, :width] for part in parts)
-            latent = latent + blend(w, gain, z_a, z_b)
+            parts = self.blend(x).chunk(3 if self.config.prior else 2, -1)
+            w, gain, *away = (self._picture(part, place)[..., :height, :width] for part in parts)
+            base = blend(w, z_a, z_b)
+            if prior is not None:
+                base = prior + away[0].tanh() * (base - prior)
+            # The gain shrinks a coefficient that is noise and raises one that blur took, as Wiener's filter does.
+            latent = latent + F.softplus(gain + math.log(math.e - 1)) * base
         return Prediction(latent, *_balance(routings, latent))
 
     def _join(self, x: Tensor, c: Tensor, c_text: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,18 +213,17 @@ class MMAIF(nn.Module):
         return rearrange(tokens, "b (h w) (z p q) -> b z (h p) (w q)", h=place.height, p=p, q=p)
 
 
-def blend(
-    w: Float[Tensor, "b z h w"],
-    gain: Float[Tensor, "b z h w"],
-    z_a: Float[Tensor, "b z h w"],
-    z_b: Float[Tensor, "b z h w"],
-) -> Float[Tensor, "b z h w"]:
-    """g ⊙ (σ(w) ⊙ Z_a + (1 − σ(w)) ⊙ Z_b), g = softplus(gain + ln(e − 1)): the mean of both where w = gain = 0.
+def streams(config: MMAIFConfig) -> int:
+    """Latents that the main stream embeds: the noisy one or both degraded ones, and the prior."""
+    return (1 if config.flow else 2) + config.prior
 
-    The gain shrinks a coefficient that is noise and raises one that blur took, as Wiener's filter does.
-    """
+
+def blend(
+    w: Float[Tensor, "b z h w"], z_a: Float[Tensor, "b z h w"], z_b: Float[Tensor, "b z h w"]
+) -> Float[Tensor, "b z h w"]:
+    """σ(w) ⊙ Z_a + (1 − σ(w)) ⊙ Z_b: the mean of both where w = 0."""
     share = w.sigmoid()
-    return F.softplus(gain + math.log(math.e - 1)) * (share * z_a + (1 - share) * z_b)
+    return share * z_a + (1 - share) * z_b
 
 
 def _balance(routings: list[Routing | None], like: Tensor) -> tuple[Tensor, Tensor]:
@@ -253,8 +261,9 @@ def flops(config: MMAIFConfig, height: int, width: int, text_tokens: int) -> int
         block += image * (6 * d * d + 18 * d) + d * d
 
     ends = image * (2 * patch * d + d * d)  # condition
-    ends += image * (patch if config.flow else 2 * patch) * d  # patch embedding
-    ends += image * (2 * d * d + patch * d * (3 if config.head == "blend" else 1))  # last AdaLN, head
+    ends += image * streams(config) * patch * d  # patch embedding
+    outputs = 1 if config.head == "plain" else 4 if config.prior else 3
+    ends += image * (2 * d * d + patch * d * outputs)  # last AdaLN, head
     ends += (tokens - image) * config.text_width * d
     if config.flow:
         ends += 2 * TimeEmbedding.FREQUENCIES * d + d * d
