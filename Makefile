@@ -32,7 +32,7 @@ demo: $(READY)  ## the whole chain on built-in scenes: demo/shards, demo/sheet.p
 	$(BIN)/synth build --task mff --n 1-3 --split test --limit 8 --out demo/shards/mff-test
 	$(BIN)/synth verify $(DEMO) $(TESTS) --replay
 	$(BIN)/synth preview $(DEMO) --samples 12 --out demo/sheet.png
-	$(BIN)/train fit $(DEMO) --preset tiny-reg --steps 600 --out demo/run --device cpu
+	$(BIN)/train fit $(DEMO) --preset tiny-reg --steps 400 --out demo/run --device cpu
 	$(BIN)/train eval $(TESTS) --model demo/run --out demo/report
 
 eval: $(READY)  ## score MODEL=dir and the fusers on SHARDS="dir ..." into REPORT=dir: tables and pictures

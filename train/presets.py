@@ -47,6 +47,7 @@ def _tiny(flow: bool, prior: bool = False) -> MMAIFConfig:
     return MMAIFConfig(
         flow=flow,
         prior=prior,
+        compress=True,
         head="blend",
         latent_channels=192,
         text_width=128,
@@ -59,7 +60,7 @@ def _tiny(flow: bool, prior: bool = False) -> MMAIFConfig:
     )
 
 
-_TINY = Schedule(crop=128, batch=4, accumulate=1, steps=2000, warmup=50, lr=1e-3, ema=0.99)
+_TINY = Schedule(crop=128, batch=8, accumulate=1, steps=1250, warmup=50, lr=1e-3, ema=0.99)
 
 _MMAIF = {
     "reg": Design("mmaif", MMAIFConfig(), "cosmos", "t5-xl", Regression()),

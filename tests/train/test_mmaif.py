@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -207,13 +208,36 @@ def test_tiny_reg_fits_a_small_batch() -> None:
     network = build_model(preset.design.model, preset.design.config, rng)
     given = [randn(2, 192, 8, 8, seed=i) for i in range(2)]
     target = 0.8 * given[0] + 0.2 * given[1] + 0.3 * randn(1, 192, 1, 1, seed=3)
+    prior = 0.5 * given[0] + 0.5 * given[1]
     text, mask = randn(2, 4, 128, seed=4), torch.ones(2, 4, dtype=torch.bool)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     losses = []
     for _ in range(30):
-        loss = preset.design.objective.loss(lambda z_t, t: network(*given, z_t, t, text, mask), target, rng)
+        loss = preset.design.objective.loss(lambda z_t, t: network(*given, z_t, t, text, mask, prior), target, rng)
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
-        losses.append(float(loss.terms["error"]))
+        losses.append(math.exp(loss.terms["error"]))
     assert losses[-1] < 0.5 * losses[0], losses
+
+
+def test_heavy_tails_are_compressed_before_the_network_sees_them() -> None:
+    """asinh z is z where small and grows as a logarithm; the blend still takes the latents as they are."""
+    config = MMAIFConfig(head="blend", compress=True, latent_channels=4, text_width=0, depth=1, width=32, heads=2)
+    network = build_model("mmaif", config, torch.Generator().manual_seed(0))
+    z = 40 * torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    seen: list[torch.Tensor] = []
+    network.embed.register_forward_hook(lambda module, given, out: seen.append(given[0]))  # type: ignore[union-attr]
+    latent = network(z, -z, None, None, z.new_zeros(1, 0, 0), z.new_zeros(1, 0, dtype=torch.bool)).latent
+    assert seen[0].abs().max() < 6 and seen[0].abs().max() == pytest.approx(float(z.asinh().abs().max()))
+    torch.testing.assert_close(latent, torch.zeros_like(z))  # the mean of z and −z
+
+
+def test_a_prior_is_where_the_blend_starts() -> None:
+    config = MMAIFConfig(head="blend", prior=True, latent_channels=4, text_width=0, depth=1, width=32, heads=2)
+    network = build_model("mmaif", config, torch.Generator().manual_seed(0))
+    z = torch.randn(3, 1, 4, 5, 6, generator=torch.Generator().manual_seed(1))
+    text = (z.new_zeros(1, 0, 0), z.new_zeros(1, 0, dtype=torch.bool))
+    torch.testing.assert_close(network(z[0], z[1], None, None, *text, z[2]).latent, z[2])
+    with pytest.raises(ValueError, match="a prior is given where, and only where"):
+        network(z[0], z[1], None, None, *text)

@@ -39,6 +39,7 @@ class MMAIFConfig:
 
     flow: bool = False  # main stream: a noisy latent with its time; else both degraded latents, and no time at all
     prior: bool = False  # a first guess at the latent is given: the main stream sees it, a blend starts from it
+    compress: bool = False  # the network sees asinh(z): for latents with heavy tails, which would drown all else in x
     head: str = "plain"  # or "blend": g (w Z_a + (1 − w) Z_b) + r, for latents wider than a token
     latent_channels: int = 16
     text_width: int = 2048  # width of the prompt's embedding; 0: a model without prompts
@@ -154,13 +155,13 @@ class MMAIF(nn.Module):
         if self.config.prior != (prior is not None):
             raise ValueError("a prior is given where, and only where, the config has one")
         height, width = z_a.shape[2:]
-        pair = torch.cat([self._patches(z_a), self._patches(z_b)], -1)
+        pair = torch.cat([self._seen(z_a), self._seen(z_b)], -1)
         c = self.condition(pair)
         c_text = c.new_zeros(len(c), 1, c.shape[2])
         if self.time is not None and t is not None:
             c_text = self.time(t)[:, None]
             c = c + c_text
-        stream = [pair if z_t is None else self._patches(z_t), *(() if prior is None else (self._patches(prior),))]
+        stream = [pair if z_t is None else self._seen(z_t), *(() if prior is None else (self._seen(prior),))]
         x = self.embed(torch.cat(stream, -1))
         place = self._place(height, width, text_mask)
 
@@ -201,6 +202,10 @@ class MMAIF(nn.Module):
         if prompt:
             mask = F.pad(text_mask, (rows * columns, 0), value=True)
         return Place(rows, columns, angles, None if self.positions is None else self.positions(rows, columns), mask)
+
+    def _seen(self, z: Tensor) -> Tensor:
+        """The tokens of a latent as the network sees it."""
+        return self._patches(z.asinh() if self.config.compress else z)
 
     def _patches(self, z: Tensor) -> Tensor:
         """Tokens of patch × patch; the last row and column are repeated where the grid is no multiple."""
