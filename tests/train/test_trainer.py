@@ -84,6 +84,7 @@ def test_the_weights_before_training_are_the_prior(shards: Path, tmp_path: Path)
     assert abs(fused.astype(int) - PyramidFuser()(a, b, "vif")).max() <= 1
 
 
+@pytest.mark.slow
 def test_the_loss_falls(shards: Path, tmp_path: Path) -> None:
     run(shards, tmp_path / "run", steps=60, lr=3e-3)
     losses = [
@@ -196,6 +197,7 @@ def test_a_foreign_folder_is_left_alone(shards: Path, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_what_is_not_finite_stops_before_the_step(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
