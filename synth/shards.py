@@ -135,6 +135,11 @@ def write_json(path: Path, data: Any) -> None:
         file.write(json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False).encode() + b"\n")
 
 
+BLOCK = 512
+"""Bytes: members of a tar begin at multiples of it."""
+END_MARK = 2 * BLOCK
+
+
 @dataclass
 class ShardFacts:
     """What the receipt says of a written tar."""
@@ -167,6 +172,35 @@ def read_shard(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
             yield from read_members(file)
     except (ValueError, OSError) as error:
         raise ValueError(f"{path.name}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a sample lies in its tar: its first and last byte, and (start, size) of each member."""
+
+    key: str
+    start: int
+    stop: int
+    members: Mapping[str, tuple[int, int]]
+
+
+def read_spans(path: Path) -> list[Span]:
+    """All samples of a tar, from its headers alone. Raises ValueError where it is no tar or lacks its end mark."""
+    found: list[Span] = []
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for info in tar:
+                if not info.isfile():
+                    continue
+                key, _, name = info.name.partition(".")
+                before = found.pop() if found and found[-1].key == key else Span(key, info.offset, 0, {})
+                stop = info.offset_data + -(-info.size // BLOCK) * BLOCK
+                found.append(Span(key, before.start, stop, {**before.members, name: (info.offset_data, info.size)}))
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ValueError(f"not a whole shard: {error}") from None
+    if path.stat().st_size < (found[-1].stop if found else 0) + END_MARK:
+        raise ValueError(f"not a whole shard: it is cut short after {len(found)} samples")
+    return found
 
 
 def read_members(file: io.BufferedIOBase) -> Iterator[tuple[str, dict[str, bytes]]]:

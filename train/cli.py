@@ -128,7 +128,7 @@ def eval_command(
     json_: JsonOption = False,
 ) -> None:
     """Score fused images on shards: report.md, report.csv, report.html with pictures, report.json."""
-    from train.fusing import methods_of
+    from train.methods import methods_of
     from train.report import evaluate_shards, to_json, to_text
 
     with console.progress("eval", "samples") as progress:

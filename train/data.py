@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,9 +23,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from synth.execute import settle
+from synth.prompts import compose
 from synth.seeds import generator, seed_of, unit_hash
-from synth.shards import SHARD, Sample, decode_sample, read_members
-from synth.types import TASKS, UserError
+from synth.shards import END_MARK, SHARD, Sample, Span, decode_sample, read_members, read_spans
+from synth.types import TASKS, Step, UserError
 from synth.verify import find_shards
 from train.priors import find_prior
 from train.text import plain_request
@@ -34,8 +35,6 @@ HELD_OUT = 0.05
 """Share of the pairs, by hash, that is never trained on where there are no validation shards."""
 
 INPUTS = ("a", "b", "gt")
-CACHE = 3 << 30
-"""Bytes of decoded samples that all loader processes together keep."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +91,12 @@ def index(paths: Sequence[str]) -> Corpus:
     train: list[Place] = []
     held_out: list[Place] = []
     for number, path in enumerate(found):
-        for start, stop, meta in _scan(path):
+        for span, meta in _read(path):
             if by_split:
                 aside = _split(path) == "val"
             else:
                 aside = unit_hash("held out", meta["dataset"], meta["pair"]) < HELD_OUT
-            (held_out if aside else train).append(Place(number, start, stop))
+            (held_out if aside else train).append(Place(number, span.start, span.stop))
     if not train:
         raise UserError(f"{', '.join(paths)}: no samples to train on")
     return Corpus(tuple(found), tuple(train), tuple(held_out))
@@ -108,30 +107,17 @@ def _split(path: Path) -> str:
     return match[2] if match else "train"
 
 
-BLOCK = 512
-
-
-def _scan(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Where each sample of a tar begins and ends, and its ``json``; only headers and that member are read."""
-    key, start, stop, meta = None, 0, 0, None
+def _read(path: Path) -> Iterator[tuple[Span, dict[str, Any]]]:
+    """Each sample of a tar and its ``json``; only headers and that member are read."""
     try:
-        with tarfile.open(path, "r:") as tar:
-            for info in tar:
-                found, _, member = info.name.partition(".")
-                if found != key:
-                    if key is not None:
-                        yield start, stop, _checked(meta, path, key)
-                    key, start, meta = found, info.offset, None
-                stop = info.offset_data + -(-info.size // BLOCK) * BLOCK
-                if member == "json":
-                    stream = tar.extractfile(info)
-                    meta = None if stream is None else json.loads(stream.read())
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a whole shard: {error}; see synth verify") from None
-    if path.stat().st_size < stop + 2 * BLOCK:
-        raise UserError(f"{path}: not a whole shard: it is cut short; see synth verify")
-    if key is not None:
-        yield start, stop, _checked(meta, path, key)
+        spans = read_spans(path)
+        with path.open("rb") as file:
+            for span in spans:
+                start, size = span.members.get("json", (0, 0))
+                file.seek(start)
+                yield span, _checked(json.loads(file.read(size)) if size else None, path, span.key)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: {error}; see synth verify") from None
 
 
 def _checked(meta: Any, path: Path, key: str) -> dict[str, Any]:
@@ -154,7 +140,8 @@ class Samples(Dataset[Any]):
     """Crops by position: for training drawn and mirrored at random, for validation from the middle.
 
     side: of the crops; smaller images are continued by reflection. plain: share of prompts that the task's plain
-    request stands in for. cache: bytes of decoded samples to keep.
+    request stands in for. rephrase: share of the others that say the same in other words, drawn from the pools;
+    a sample with a step that no pool of this version knows keeps its own. cache: bytes of decoded samples to keep.
     """
 
     def __init__(
@@ -165,12 +152,14 @@ class Samples(Dataset[Any]):
         training: bool,
         seed: int = 0,
         plain: float = 0.0,
+        rephrase: float = 0.0,
         prior: str = "none",
         cache: int = 0,
     ) -> None:
         self.shards = corpus.shards
         self.places = corpus.train if training else corpus.held_out
-        self.side, self.training, self.seed, self.plain, self.cache = side, training, seed, plain, cache
+        self.side, self.training, self.seed, self.cache = side, training, seed, cache
+        self.plain, self.rephrase = plain, rephrase
         self.prior = find_prior(prior)
         self._kept: dict[int, Sample] = {}
 
@@ -185,11 +174,15 @@ class Samples(Dataset[Any]):
         except (ValueError, KeyError, OSError) as error:
             return Broken(f"{path}: {error}")
         rng = generator(seed_of("crop", self.seed, position))
-        u, v, mirrored, spoken = (float(x) for x in rng.random(4))
+        u, v, mirrored, plain, rephrase = rng.random(5).tolist()
         if not self.training:
-            u, v, mirrored, spoken = 0.5, 0.5, 1.0, 1.0
+            u, v, mirrored, plain, rephrase = 0.5, 0.5, 1.0, 1.0, 1.0
         crops = {name: cropped(sample.images[name], self.side, (u, v), mirrored < 0.5) for name in sample.images}
-        prompt = plain_request(sample.meta["task"]) if spoken < self.plain else sample.prompt
+        prompt = sample.prompt
+        if plain < self.plain:
+            prompt = plain_request(sample.meta["task"])
+        elif rephrase < self.rephrase:
+            prompt = rephrased(sample, rng)
         return {**crops, "prompt": prompt, "name": f"{path.name} {sample.key}"}
 
     def _sample(self, number: int) -> Sample:
@@ -200,7 +193,7 @@ class Samples(Dataset[Any]):
         with self.shards[place.shard].open("rb") as file:
             file.seek(place.start)
             data = file.read(place.stop - place.start)
-        (key, members), *_ = read_members(io.BytesIO(data + bytes(2 * BLOCK)))
+        (key, members), *_ = read_members(io.BytesIO(data + bytes(END_MARK)))
         sample = decode_sample(key, members, INPUTS)
         if self.prior is not None:
             first = self.prior(sample.images["a"], sample.images["b"], sample.meta["task"])
@@ -211,6 +204,20 @@ class Samples(Dataset[Any]):
             self.cache -= size
             self._kept[number] = sample
         return sample
+
+
+def rephrased(sample: Sample, rng: np.random.Generator) -> str:
+    """A prompt that asks for what the sample's asks for, composed anew from its recorded steps."""
+    steps = [Step.from_json(step) for step in sample.meta["steps"]]
+    try:
+        return compose(sample.meta["task"], steps, rng, sample.meta["prompt"]["asked"]).text
+    except UserError:  # no pool has words for an operator of another version
+        return sample.prompt
+
+
+def cache_size() -> int:
+    """Bytes of decoded samples that all loader processes together keep: a quarter of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
 
 
 def cropped(image: np.ndarray, side: int, at: tuple[float, float], mirrored: bool) -> np.ndarray:

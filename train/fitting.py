@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from synth.types import UserError
+from train.device import find_device
 from train.runs import Settings
 from train.trainer import Fitted, fit
 
 
 def default_preset() -> str:
     """What suits the machine."""
-    import torch
-
-    return "mmaif-reg" if torch.cuda.is_available() else "tiny-reg"
+    return "mmaif-reg" if find_device().type == "cuda" else "tiny-reg"
 
 
 def run_fit(

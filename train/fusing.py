@@ -1,8 +1,8 @@
-"""Models at work: ``train fuse`` on files, and models as methods of an evaluation."""
+"""Models at work: ``train fuse`` on files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,9 @@ from PIL import Image
 
 from synth.execute import settle
 from synth.pairs import read_image
-from synth.shards import Sample, landing
+from synth.shards import landing
 from synth.types import TASKS, BadPair, UserError, WorkIncomplete, unknown
-from train.evaluate import METHODS, Method
+from train.device import find_device
 from train.pipeline import FusionPipeline
 from train.runs import the_only_run
 
@@ -32,32 +32,8 @@ OPTIONS = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}
 
 def load_pipeline(name: str | None, device: str | None = None) -> FusionPipeline:
     """The named model, or that of the only run."""
-    import torch
-
     settle()
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return FusionPipeline.from_pretrained(str(the_only_run()) if name is None else name, where)
-
-
-def methods_of(models: Sequence[str] | None, device: str | None = None) -> tuple[Method, ...]:
-    """The models as methods, then the fusers; ``none`` is no model. Raises UserError where one can't be loaded."""
-    names = [str(the_only_run())] if not models else [name for name in models if name != "none"]
-    if len({_short(name) for name in names}) < len(names):
-        raise UserError("--model: two models of one name")
-    return (*(_method(_short(name), load_pipeline(name, device)) for name in names), *METHODS.values())
-
-
-def _short(name: str) -> str:
-    return Path(name).resolve().name if Path(name).exists() else name
-
-
-def _method(name: str, pipeline: FusionPipeline) -> Method:
-    def fuse(sample: Sample) -> np.ndarray:
-        """The model on what it is given: the degraded pair and the sample's prompt."""
-        images = sample.images
-        return pipeline(images["a"], images["b"], task=sample.meta["task"], prompt=sample.prompt)
-
-    return Method(name, fuse)
+    return FusionPipeline.from_pretrained(str(the_only_run()) if name is None else name, find_device(device))
 
 
 def fuse_files(

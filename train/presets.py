@@ -28,6 +28,7 @@ class Schedule:
     ema: float = 0.9999  # decay of the weights' moving average
     clip: float = 1.0  # largest norm of the gradients
     plain: float = 0.1  # share of prompts that the task's plain request stands in for
+    rephrase: float = 0.0  # share of the others that are put in other words, from the sample's recorded steps
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,10 @@ def _tiny(flow: bool, prior: bool = False) -> MMAIFConfig:
         prior=prior,
         compress=True,
         head="blend",
+        context=True,
         latent_channels=192,
         text_width=128,
-        depth=4,
+        depth=2,
         width=256,
         heads=8,
         expert_width=256,
@@ -60,7 +62,7 @@ def _tiny(flow: bool, prior: bool = False) -> MMAIFConfig:
     )
 
 
-_TINY = Schedule(crop=128, batch=8, accumulate=1, steps=1250, warmup=50, lr=1e-3, ema=0.99)
+_TINY = Schedule(crop=128, batch=8, accumulate=1, steps=1900, warmup=50, lr=1e-3, ema=0.99, rephrase=0.9)
 
 _MMAIF = {
     "reg": Design("mmaif", MMAIFConfig(), "cosmos", "t5-xl", Regression()),

@@ -52,22 +52,43 @@ def to_bytes(prompts: Sequence[str], limit: int, multiple: int) -> Int64[Tensor,
     return torch.tensor([row + [0] * (length - len(row)) for row in rows], dtype=torch.int64).view(len(rows), length)
 
 
+def hashed_grams(codes: Int64[Tensor, "b s"], n: int, slots: int) -> Int64[Tensor, "b s"]:
+    """A slot for the n bytes that end at each place; 0 where there are fewer or the place is padding.
+
+    The polynomial Σ code_k BASE^k, mixed by a multiplication and a shift, modulo the slots − 1, plus 1.
+    """
+    value = torch.zeros_like(codes)
+    for back in range(n):
+        value = value * HASH_BASE + F.pad(codes, (back, 0))[:, : codes.shape[1]]
+    value = (value * HASH_MIX) ^ ((value * HASH_MIX) >> 29)
+    whole = (codes > 0) & (torch.arange(codes.shape[1], device=codes.device) >= n - 1)
+    return (value.remainder(slots - 1) + 1) * whole
+
+
+HASH_BASE = 1_000_003
+HASH_MIX = 0x5851F42D4C957F2D  # Knuth's multiplier, below 2^63; products wrap
+
+
 class BytesEncoder(TextEncoder):
     """A small trainable encoder of bytes: no vocabulary, no download, any language.
 
-    Bytes are embedded, mixed with their neighbours by two convolutions, averaged by eights, and the means, with
-    learned positions, go through two transformer blocks. At most 512 bytes, 64 tokens; what lies beyond is cut.
+    Each byte of the prompt in lower case is embedded, and with it, by a hash, the 4 and the 6 bytes that end there:
+    a word then has numbers of its own from the first step (Pagnoni et al., arXiv 2412.09871, section 3.2.1). Eight
+    bytes are averaged to a token, which, with learned positions, goes through two transformer blocks. At most 512
+    bytes, 64 tokens; what lies beyond is cut.
     """
 
     POOL = 8
     TOKENS = 64
+    GRAMS = (4, 6)
+    SLOTS = 1 << 14
     trainable = True
 
     def __init__(self, width: int = 128, heads: int = 4, depth: int = 2) -> None:
         super().__init__()
         self.width = width
         self.embed = nn.Embedding(256 + 2, width)
-        self.mix = nn.ModuleList(nn.Conv1d(width, width, 5, padding=2) for _ in range(2))
+        self.grams = nn.ModuleList(nn.Embedding(self.SLOTS, width) for _ in self.GRAMS)
         self.positions = nn.Embedding(self.TOKENS, width)
         self.blocks = nn.ModuleList(TextBlock(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -78,15 +99,16 @@ class BytesEncoder(TextEncoder):
 
     def forward(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
         """Embeddings of the prompts, and where they are no padding; each is the same beside any other prompt."""
-        codes = to_bytes(prompts, self.POOL * self.TOKENS, self.POOL).to(self.embed.weight.device)
-        real = (codes > 0)[..., None]
-        x = self.embed(codes) * real
-        for conv in self.mix:
-            x = x + F.silu(rearrange(conv(rearrange(x, "b s e -> b e s")), "b e s -> b s e")) * real
-        counts = rearrange(real, "b (m p) one -> b m p one", p=self.POOL).sum(2)
-        x = rearrange(x, "b (m p) e -> b m p e", p=self.POOL).sum(2) / counts.clamp(min=1)
+        lower = [prompt.lower() for prompt in prompts]
+        codes = to_bytes(lower, self.POOL * self.TOKENS, self.POOL).to(self.embed.weight.device)
+        x = self.embed(codes) * (codes > 0)[..., None]
+        for n, table in zip(self.GRAMS, self.grams, strict=True):
+            slot = hashed_grams(codes, n, self.SLOTS)
+            x = x + table(slot) * (slot > 0)[..., None]
+        counts = rearrange(codes > 0, "b (m p) -> b m p", p=self.POOL).sum(2)
+        x = rearrange(x, "b (m p) e -> b m p e", p=self.POOL).sum(2) / counts.clamp(min=1)[..., None]
         x = x + self.positions.weight[: x.shape[1]]
-        mask = counts[..., 0] > 0
+        mask = counts > 0
         for block in self.blocks:
             x = block(x, mask)
         return self.norm(x), mask

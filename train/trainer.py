@@ -23,8 +23,9 @@ from synth.shards import write_json
 from synth.types import WorkIncomplete
 from train import checkpoint, optim, pipeline
 from train.checkpoint import Training
-from train.data import CACHE, Batch, Broken, Corpus, Samples, batches, index
+from train.data import Batch, Broken, Corpus, Samples, batches, cache_size, index
 from train.design import Assembly
+from train.device import find_device
 from train.objectives import Loss
 from train.presets import find_preset
 from train.runs import Log, Settings, Stop, begin, run_record
@@ -71,7 +72,7 @@ def fit(
     Raises UserError before work begins, WorkIncomplete where a sample can't be read or a loss is not finite.
     """
     design = find_preset(settings.preset).design
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = find_device(device)
     settle()
     assembly = Assembly(design, torch.Generator().manual_seed(seed_of("weights", settings.seed)))
     corpus = index(paths)
@@ -101,7 +102,7 @@ class _Run:
         optimizer = optim.build_optimizer(weights, settings.lr, settings.decay)
         self.state = Training(weights, self.shadow.trained(), optimizer)
         self.device = next(iter(weights.values())).device
-        self.validation = self._samples(training=False, cache=CACHE // 4)
+        self.validation = self._samples(training=False, cache=cache_size() // 8)
 
     def go(self, validate_every: int, checkpoint_every: int, progress: Progress, note: Note) -> Fitted:
         """All steps that are left."""
@@ -129,12 +130,12 @@ class _Run:
     def _samples(self, training: bool, cache: int) -> Samples:
         s = self.settings
         more: dict[str, Any] = {"prior": self.assembly.design.prior, "training": training, "cache": cache}
-        return Samples(self.corpus, side=s.crop, seed=s.seed, plain=s.plain, **more)
+        return Samples(self.corpus, side=s.crop, seed=s.seed, plain=s.plain, rephrase=s.rephrase, **more)
 
     def _batches(self, step: int) -> Iterator[Batch | Broken]:
         """The training batches from a step on."""
         s = self.settings
-        cache = CACHE // max(self.workers, 1)
+        cache = cache_size() // max(self.workers, 1)
         samples = self._samples(training=True, cache=cache)
         a_step = s.batch * s.accumulate
         return batches(samples, range(step * a_step, s.steps * a_step), s.batch, self.workers)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +15,11 @@ from conftest import textured
 from made import made_shards
 
 from synth.fusers import PyramidFuser
+from synth.prompts import load_pool
+from synth.seeds import generator
 from synth.shards import read_samples
 from synth.types import UserError
-from train.data import Batch, Broken, Samples, batches, cropped, index, to_tensor, which
+from train.data import Batch, Broken, Samples, batches, cropped, index, rephrased, to_tensor, which
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +123,30 @@ def test_a_share_of_the_prompts_is_the_plain_request(shards: Path) -> None:
         data = Samples(corpus, side=32, plain=plain, training=True)
         prompts = {data[i]["prompt"] for i in range(len(data))}  # type: ignore[index]
         assert prompts & {"fuse the under-exposed and over-exposed images"} == expected
+
+
+def test_prompts_in_other_words_ask_for_the_same(shards: Path) -> None:
+    """Other words each time a sample comes round, each a prompt that its own steps could have had."""
+    corpus = index([str(shards / "mef")])
+    count = len(corpus.train)
+    truth = {f"{path.name} {s.key}": s for path in corpus.shards for s in read_samples(path)}
+    data = Samples(corpus, side=32, rephrase=1.0, training=True)
+    items: list[Any] = [data[position] for position in range(12 * count)]
+    assert [item["prompt"] for item in items] == [data[i]["prompt"] for i in range(12 * count)]  # type: ignore[index]
+    for name, sample in truth.items():
+        said = {item["prompt"] for item in items if item["name"] == name}
+        if not said:
+            continue  # held out
+        assert len(said) > 3
+        for step in sample.steps:
+            pool = load_pool(step.op)
+            assert all(pool.mentions(prompt) for prompt in said), (step.op, said)
+
+
+def test_a_step_without_words_keeps_its_prompt(shards: Path) -> None:
+    sample = next(iter(read_samples(shards / "mef/mef-train-000000.tar")))
+    meta = {**sample.meta, "steps": [{**step, "op": "fading"} for step in sample.meta["steps"]]}
+    assert rephrased(replace(sample, meta=meta), generator(0)) == sample.prompt
 
 
 def test_the_prior_is_made_of_the_whole_image(shards: Path) -> None:

@@ -29,6 +29,9 @@ SWITCHES: list[dict[str, Any]] = [
     {"naf": False},
     {"lora": 0},
     {"head": "blend"},
+    {"context": True},
+    {"context": True, "head": "blend"},
+    {"context": True, "text_width": 0},
     {"text_width": 0},
     {"patch": 1},
 ]
@@ -241,3 +244,31 @@ def test_a_prior_is_where_the_blend_starts() -> None:
     torch.testing.assert_close(network(z[0], z[1], None, None, *text, z[2]).latent, z[2])
     with pytest.raises(ValueError, match="a prior is given where, and only where"):
         network(z[0], z[1], None, None, *text)
+
+
+@torch.no_grad()
+def test_the_context_lets_one_corner_reach_every_token_without_any_block() -> None:
+    """A blend without blocks: what is far changes nothing, but through the context, and the prompt likewise."""
+    for context in (False, True):
+        config = replace(SMALL, head="blend", context=context, depth=1, naf=False)
+        network, given = awake(config), inputs(SMALL)
+        network.blocks = nn.ModuleList()
+        plain = network(*given).latent
+        corner, prompt = list(given), list(given)
+        corner[0] = given[0].clone()
+        corner[0][..., -2:, -2:] += 3
+        prompt[4] = given[4] + randn(*given[4].shape, seed=9)
+        for changed in (corner, prompt):
+            assert ((network(*changed).latent - plain)[..., :2, :2].abs().max() > 1e-4) == context
+
+
+@torch.no_grad()
+def test_the_context_scales_and_shifts_a_blend_as_a_whole() -> None:
+    """Only the tone's biases set: the latent is softplus-scaled and shifted, a number a channel, the same anywhere."""
+    network, given = build_model("mmaif", replace(SMALL, head="blend", context=True), seeded()), inputs(SMALL)
+    torch.testing.assert_close(network(*given).latent, (given[0] + given[1]) / 2)
+    scale, shift = randn(2, 6, seed=3)
+    network.tone.bias.copy_(torch.cat([scale, shift]))  # type: ignore[union-attr]
+    gain = torch.nn.functional.softplus(scale + math.log(math.e - 1))[:, None, None]
+    expected = gain * (given[0] + given[1]) / 2 + shift[:, None, None]
+    torch.testing.assert_close(network(*given).latent, expected)

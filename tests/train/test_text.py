@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from synth.types import UserError
-from train.text import TEXTS, BytesEncoder, build_text, to_bytes
+from train.text import TEXTS, BytesEncoder, build_text, hashed_grams, to_bytes
 
 PROMPTS = ["fix the noise", "", "Edit out the snow from this scene, and fix the noise in this photo.", "去除雾"]
 
@@ -51,6 +51,26 @@ def test_a_prompt_has_64_tokens_at_most() -> None:
 
 def test_bytes_are_utf_8() -> None:
     assert to_bytes(["a", "é"], 512, 4).tolist() == [[1, 99, 0, 0], [1, 0xC3 + 2, 0xA9 + 2, 0]]
+
+
+def test_the_same_bytes_have_the_same_slot_wherever_they_stand() -> None:
+    codes = to_bytes(["haze", "no haze", "gaze"], 512, 8)
+    slots = hashed_grams(codes, 4, 1 << 14)
+    assert slots[0, 4] == slots[1, 7] > 0 and slots[0, 4] != slots[2, 4]
+    assert (slots[:, :3] == 0).all() and (slots[codes == 0] == 0).all() and int(slots.max()) < 1 << 14
+
+
+def test_slots_are_spread() -> None:
+    """20,000 strings into 4,095 slots: no slot has many more than its five, as a Poisson law has it."""
+    codes = torch.arange(20_000)[:, None] // torch.tensor([1, 256, 65_536, 1]) % 256 + 2
+    counts = hashed_grams(codes, 4, 4096)[:, -1].bincount(minlength=4096)[1:]
+    assert counts.max() < 25 and (counts == 0).float().mean() < 0.05
+
+
+@torch.no_grad()
+def test_capitals_make_no_difference() -> None:
+    encoder = build_text("bytes", seeded())
+    assert torch.equal(encoder(["Remove the JPEG blocks"])[0], encoder(["remove the jpeg blocks"])[0])
 
 
 def test_bytes_learn_and_are_drawn_from_the_seed() -> None:

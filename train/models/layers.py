@@ -307,6 +307,29 @@ class AdaLN(nn.Module):
         return self.up(self.down(F.silu(c))).chunk(self.outputs, -1)
 
 
+class Context(nn.Module):
+    """What is true of the picture as a whole: W2 silu(W1 silu(mean silu(x) + W LN(mean text))), one vector a sample.
+
+    Exposure, haze and low contrast are faults of all of a picture, and a prompt speaks of all of it: attention would
+    have to learn the mean first.
+    """
+
+    def __init__(self, width: int, text_width: int) -> None:
+        super().__init__()
+        self.text = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, width)) if text_width else None
+        self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(
+        self, x: Float[Tensor, "b l d"], text: Float[Tensor, "b m e"], mask: Bool[Tensor, "b m"]
+    ) -> Float[Tensor, "b d"]:
+        """Of the image's tokens and the prompt's; mask: False where a prompt's token is padding."""
+        mean = F.silu(x).mean(1)
+        if self.text is not None and text.shape[1]:
+            real = mask[..., None].to(text.dtype)
+            mean = mean + self.text(((text * real).sum(1) / real.sum(1).clamp(min=1)).to(x.dtype))
+        return self.mlp(mean)
+
+
 class Positions(nn.Module):
     """Learned absolute positions: pe[y, x] = MLP_h(y) + MLP_w(x) (MMAIF eq. 5), from any index; they start at 0."""
 

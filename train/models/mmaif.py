@@ -19,6 +19,7 @@ from train.models.base import Prediction
 from train.models.layers import (
     AdaLN,
     Attention,
+    Context,
     MoE,
     NAFBlock,
     Place,
@@ -41,6 +42,7 @@ class MMAIFConfig:
     prior: bool = False  # a first guess at the latent is given: the main stream sees it, a blend starts from it
     compress: bool = False  # the network sees asinh(z): for latents with heavy tails, which would drown all else in x
     head: str = "plain"  # or "blend": g (w Z_a + (1 − w) Z_b) + r, for latents wider than a token
+    context: bool = False  # the means of all tokens join each condition, and scale and shift a blend as a whole
     latent_channels: int = 16
     text_width: int = 2048  # width of the prompt's embedding; 0: a model without prompts
     depth: int = 16
@@ -125,12 +127,15 @@ class MMAIF(nn.Module):
         self.text = None
         if config.text_width:
             self.text = nn.Sequential(nn.LayerNorm(config.text_width), nn.Linear(config.text_width, width))
+        self.context = Context(width, config.text_width) if config.context else None
         self.positions = Positions(width) if config.pe else None
         self.blocks = nn.ModuleList(Block(config, first=i == 0) for i in range(config.depth))
         self.adaln = AdaLN(width, 0, outputs=2)
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.head = ZeroLinear(width, patch)
         self.blend = ZeroLinear(width, (3 if config.prior else 2) * patch) if config.head == "blend" else None
+        tone = config.context and config.head == "blend"
+        self.tone = ZeroLinear(width, 2 * config.latent_channels) if tone else None
 
     def initialise(self, rng: torch.Generator) -> None:
         """Set all parameters from the generator, as ``layers.initialise`` lists them."""
@@ -163,6 +168,10 @@ class MMAIF(nn.Module):
             c = c + c_text
         stream = [pair if z_t is None else self._seen(z_t), *(() if prior is None else (self._seen(prior),))]
         x = self.embed(torch.cat(stream, -1))
+        whole = None
+        if self.context is not None:
+            whole = self.context(c + x, text, text_mask)
+            c = c + whole[:, None]
         place = self._place(height, width, text_mask)
 
         x, c_all = self._join(x, c, c_text, text)
@@ -174,14 +183,22 @@ class MMAIF(nn.Module):
 
         latent = self._picture(self.head(x), place)[..., :height, :width]
         if self.blend is not None:
-            parts = self.blend(x).chunk(3 if self.config.prior else 2, -1)
-            w, gain, *away = (self._picture(part, place)[..., :height, :width] for part in parts)
-            base = blend(w, z_a, z_b)
+            parts = [self._picture(part, place)[..., :height, :width] for part in self._parts(x)]
+            base = blend(parts[0], z_a, z_b)
             if prior is not None:
-                base = prior + away[0].tanh() * (base - prior)
+                base = prior + parts[2].tanh() * (base - prior)
+            gain = parts[1]
+            if self.tone is not None and whole is not None:
+                scale, shift = self.tone(F.silu(whole))[..., None, None].chunk(2, 1)
+                gain, latent = gain + scale, latent + shift
             # The gain shrinks a coefficient that is noise and raises one that blur took, as Wiener's filter does.
             latent = latent + F.softplus(gain + math.log(math.e - 1)) * base
         return Prediction(latent, *_balance(routings, latent))
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        """A blend's numbers: w, gain and, with a prior, how far to leave it."""
+        assert self.blend is not None
+        return self.blend(x).chunk(3 if self.config.prior else 2, -1)
 
     def _join(self, x: Tensor, c: Tensor, c_text: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Image and prompt tokens in one sequence, with their conditions; a prompt token's is the time alone."""
@@ -270,6 +287,8 @@ def flops(config: MMAIFConfig, height: int, width: int, text_tokens: int) -> int
     outputs = 1 if config.head == "plain" else 4 if config.prior else 3
     ends += image * (2 * d * d + patch * d * outputs)  # last AdaLN, head
     ends += (tokens - image) * config.text_width * d
+    if config.context:
+        ends += 2 * d * d + config.text_width * d + (2 * config.latent_channels * d if config.head == "blend" else 0)
     if config.flow:
         ends += 2 * TimeEmbedding.FREQUENCIES * d + d * d
     if config.pe:
