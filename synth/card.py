@@ -47,14 +47,9 @@ def card(build: Build, receipts: Sequence[Mapping[str, Any]]) -> str:
     task: Task = build.spec.task
     samples = sum(r["samples"] for r in receipts)
     rejects = sum(len(r["rejects"]) for r in receipts)
-    settings, codec = build.settings, build.codec
     size = next((label for bound, label in _SIZES if samples < bound), "n>1M")
-    sources = "\n".join(_source(name, record) for name, record in settings["data"].items())
-    operators = "\n".join(
-        f"| `{name}` | {rule.weight:g} | {', '.join(f'{t} {w:g}' for t, w in rule.target.items())} "
-        f"| {rule.severity[0]:g} to {rule.severity[1]:g} |"
-        for name, rule in build.spec.recipe.operators.items()
-    )
+    sources = "\n".join(_source(name, record) for name, record in build.settings["data"].items())
+    what, made = ("Clean", "crop") if build.spec.lean else ("Degraded", "degraded\nversion")
     return f"""---
 license: other
 task_categories:
@@ -72,13 +67,26 @@ configs:
   - split: {build.split if build.split != "val" else "validation"}
     path: "{task}-{build.split}-*.tar"
 ---
-# Degraded {_TITLES[task]} pairs
+# {what} {_TITLES[task]} pairs
 
-{samples} samples of {len(build.pairs)} clean pairs in {len(receipts)} shards ({build.split}), {build.variants} degraded
-version{"s" if build.variants > 1 else ""} a pair, {rejects} rejected.
+{samples} samples of {len(build.pairs)} clean pairs in {len(receipts)} shards ({build.split}), {build.variants} {made}\
+{"s" if build.variants > 1 else ""} a pair, {rejects} rejected.
 a is the {ROLES[task]["a"]} image, b the {ROLES[task]["b"]} one.
 
-| member | what |
+{_lean_members(build) if build.spec.lean else _members(build)}
+
+## Sources
+| data set | pairs | licence | citation |
+|---|---|---|---|
+{sources}
+
+{_crops(build) if build.spec.lean else _recipe(build)}
+"""
+
+
+def _members(build: Build) -> str:
+    codec = build.codec
+    return f"""| member | what |
 |---|---|
 | `a.{codec}`, `b.{codec}` | the degraded pair |
 | `clean_a.{codec}`, `clean_b.{codec}` | the same crop, not degraded |
@@ -89,23 +97,51 @@ a is the {ROLES[task]["a"]} image, b the {ROLES[task]["b"]} one.
 
 ```python
 import webdataset as wds
-for sample in wds.WebDataset("{task}-{build.split}-000000.tar", shardshuffle=False).decode("pil"):
+for sample in wds.WebDataset("{build.spec.task}-{build.split}-000000.tar", shardshuffle=False).decode("pil"):
     print(sample["txt"], sample["a.{codec}"].size)
 ```
-`synth verify --replay` makes every degraded image again from the sample alone and compares it bit for bit.
+`synth verify --replay` makes every degraded image again from the sample alone and compares it bit for bit."""
 
-## Sources
-| data set | pairs | licence | citation |
-|---|---|---|---|
-{sources}
 
-## Recipe `{build.spec.recipe.name}`
-n = {", ".join(map(str, build.spec.recipe.n))}; seed {settings["seed"]}; digest `{build.digest}`.
+def _lean_members(build: Build) -> str:
+    codec, task = build.codec, build.spec.task
+    return f"""Lean: no degraded images and no prompts; `train fit` degrades the pairs as it reads them, anew each time.
+
+| member | what |
+|---|---|
+| `clean_a.{codec}`, `clean_b.{codec}` | the pair, not degraded |
+| `gt.{codec}` | ground truth, fused from the pair or the data set's own |
+| `depth.png` | depth along the ray: 16 bit, 1/64 m, 65535 sky, 0 invalid |
+| `json` | sources, crop, fuser, depth; `"lean": true` |
+
+```python
+from pathlib import Path
+from synth import load_recipe
+from synth.onthefly import OnTheFly
+from synth.shards import read_samples
+for sample in map(OnTheFly(load_recipe("{task}")), read_samples(Path("{task}-{build.split}-000000.tar"))):
+    print(sample.prompt, sample.images["a"].shape)
+```"""
+
+
+def _recipe(build: Build) -> str:
+    operators = "\n".join(
+        f"| `{name}` | {rule.weight:g} | {', '.join(f'{t} {w:g}' for t, w in rule.target.items())} "
+        f"| {rule.severity[0]:g} to {rule.severity[1]:g} |"
+        for name, rule in build.spec.recipe.operators.items()
+    )
+    return f"""## Recipe `{build.spec.recipe.name}`
+n = {", ".join(map(str, build.spec.recipe.n))}; seed {build.spec.seed}; digest `{build.digest}`.
 
 | operator | weight | target | severity |
 |---|---|---|---|
-{operators}
-"""
+{operators}"""
+
+
+def _crops(build: Build) -> str:
+    ratios = ", ".join(ratio for ratio, weight in build.spec.recipe.ratios.items() if weight > 0)
+    return f"""## Crops
+Ratios {ratios}; seed {build.spec.seed}; digest `{build.digest}`."""
 
 
 def _source(name: str, record: Mapping[str, Any]) -> str:

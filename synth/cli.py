@@ -76,6 +76,9 @@ def build_command(
     ] = 0.01,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the build in --out.")] = False,
     extend: Annotated[bool, typer.Option("--extend", help="Add variants to the finished build in --out.")] = False,
+    lean: Annotated[
+        bool, typer.Option("--lean", help="Clean images, ground truth and depth alone: train fit degrades them.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve and count; write nothing.")] = False,
     json_: JsonOption = False,
 ) -> None:
@@ -105,6 +108,7 @@ def build_command(
         max_rejects=max_rejects,
         overwrite=overwrite,
         extend=extend,
+        lean=lean,
     )
     build, found = plan_build(options)
     for line in found.notes:
@@ -163,7 +167,7 @@ def preview_command(
     from synth.resolve import Options
 
     if shards:
-        picture, page = preview_shards(shards, out or "preview.png", samples)
+        picture, page = preview_shards(shards, out or "preview.png", samples, recipe)
         _result({"png": str(picture), "html": str(page)}, json_, f"wrote {picture} and {page}")
         return
     if task is None:
@@ -235,7 +239,8 @@ def verify_command(
         report = verify(paths, replay=replay, workers=workers or os.cpu_count() or 1, progress=progress)
     verdict = "ok" if report.ok else console.counted(len(report.problems), "problem")
     lines = [f"problem: {line}" for line in report.problems]
-    lines.append(f"{verdict}: {console.counted(report.samples, 'sample')}, {report.replayed} replayed")
+    lean = f", {report.lean} lean: no degraded images to replay" if report.lean else ""
+    lines.append(f"{verdict}: {console.counted(report.samples, 'sample')}, {report.replayed} replayed{lean}")
     _result(report.to_json(), json_, "\n".join(lines))
     raise typer.Exit(0 if report.ok else 1)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from synth.console import counted
-from synth.shards import read_shard
+from synth.shards import is_lean, read_shard
 from synth.types import UserError
 from synth.verify import find_shards
 
@@ -27,14 +27,17 @@ def inspect(paths: Sequence[str], examples: int = 3) -> dict[str, Any]:
     targets: dict[str, Counter[str]] = {}
     severities: dict[str, list[int]] = {}
     prompts: set[str] = set()
+    lean = 0
     shown: list[dict[str, Any]] = []
     samples = 0
     for path in shards:
         try:
             for key, members in read_shard(path):
-                meta, prompt = json.loads(members["json"]), members["txt"].decode()
+                meta = json.loads(members["json"])
+                prompt = None if is_lean(meta) else members["txt"].decode()
                 samples += 1
-                prompts.add(prompt)
+                lean += prompt is None
+                prompts |= set() if prompt is None else {prompt}
                 _tally(meta, count, targets, severities)
                 if len(shown) < examples:
                     steps = [f"{s['op']}({s['target']})" for s in meta["steps"]]
@@ -46,6 +49,7 @@ def inspect(paths: Sequence[str], examples: int = 3) -> dict[str, Any]:
             raise UserError(f"{reason}; see synth verify") from None
     return {
         "samples": samples,
+        "lean": lean,
         "shards": len(shards),
         **{
             name: dict(sorted(counter.items(), key=lambda item: (-item[1], item[0]))) for name, counter in count.items()
@@ -65,12 +69,14 @@ def _tally(
     severities: dict[str, list[int]],
 ) -> None:
     names = [step["op"] for step in meta["steps"]]
-    count["n"][str(meta["n"])] += 1
-    count["combinations"][" + ".join(names)] += 1
     count["datasets"][meta["dataset"]] += 1
     count["ratios"][meta["ratio"]] += 1
     count["sizes"]["x".join(map(str, meta["crop"][2:]))] += 1
     count["fusers"][meta["fuser"]["name"]] += 1
+    if is_lean(meta):
+        return
+    count["n"][str(meta["n"])] += 1
+    count["combinations"][" + ".join(names)] += 1
     count["asked"]["all" if len(meta["prompt"]["asked"]) == meta["n"] else "a part"] += 1
     for step in meta["steps"]:
         count["operators"][step["op"]] += 1
@@ -84,10 +90,24 @@ def describe(report: dict[str, Any]) -> str:
     """The report as text: a line a count, operators with a bar and their severities from mild to strong."""
     held = counted(report["samples"], "sample"), counted(report["shards"], "shard")
     lines = [f"{held[0]} in {held[1]}, {counted(report['prompts'], 'different prompt')}"]
-    lines.append("n: " + ", ".join(f"{n}: {c}" for n, c in report["n"].items()))
+    if report["lean"]:
+        lines.append(f"lean: {report['lean']}, clean images, ground truth and depth alone: degraded as they are read")
+    if report["n"]:
+        lines.append("n: " + ", ".join(f"{n}: {c}" for n, c in report["n"].items()))
     lines.append("data sets: " + ", ".join(f"{name} {c}" for name, c in report["datasets"].items()))
     lines.append("ground truth: " + ", ".join(f"{name} {c}" for name, c in report["fusers"].items()))
     lines.append("crop ratios: " + ", ".join(f"{name} {c}" for name, c in report["ratios"].items()))
+    if report["operators"]:
+        lines += _degradations(report)
+    lines.append("examples:")
+    for one in report["examples"]:
+        lines.append(f"  {one['key']} {one['pair']}: {', '.join(one['steps']) or 'lean'}")
+        lines += [] if one["prompt"] is None else [f'    "{one["prompt"]}"']
+    return "\n".join(lines)
+
+
+def _degradations(report: dict[str, Any]) -> list[str]:
+    lines: list[str] = []
     most = max(report["operators"].values(), default=1)
     lines.append("operators (severity from mild to strong; targets):")
     for name, count in report["operators"].items():
@@ -96,9 +116,4 @@ def describe(report: dict[str, Any]) -> str:
         target = ", ".join(f"{t} {c}" for t, c in report["targets"][name].items())
         lines.append(f"  {name:<16}{count:>6}  {bar:<20}  [{severity}]  {target}")
     lines.append("most frequent combinations:")
-    lines += [f"  {count:>6}  {name}" for name, count in list(report["combinations"].items())[:8]]
-    lines.append("examples:")
-    for one in report["examples"]:
-        lines.append(f"  {one['key']} {one['pair']}: {', '.join(one['steps'])}")
-        lines.append(f'    "{one["prompt"]}"')
-    return "\n".join(lines)
+    return lines + [f"  {count:>6}  {name}" for name, count in list(report["combinations"].items())[:8]]

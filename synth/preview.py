@@ -14,12 +14,14 @@ from synth.builder import plan_build
 from synth.chain import degrade, operator_class, physical_order
 from synth.codecs import CODECS
 from synth.depth import parse_depth
+from synth.onthefly import OnTheFly
 from synth.operators import OPERATORS
 from synth.pairs import read_image
+from synth.recipe import load_recipe
 from synth.render import Prepared, Spec, prepare, render
 from synth.resolve import Options
 from synth.seeds import seed_of
-from synth.shards import landing, read_samples
+from synth.shards import Sample, landing, read_samples
 from synth.types import MODALITIES, BadPair, UserError, WorkIncomplete, unknown
 from synth.verify import find_shards
 
@@ -55,20 +57,31 @@ def preview(options: Options, out: str, samples: int, op: str | None) -> tuple[P
     return _write_sheet(out, f"{options.task}: {len(rows)} rows, seed {options.seed}", rows)
 
 
-def preview_shards(paths: Sequence[str], out: str, samples: int) -> tuple[Path, Path]:
-    """Draw ``samples`` samples of finished shards, as many of each shard; (PNG, HTML) paths."""
+def preview_shards(paths: Sequence[str], out: str, samples: int, recipe: str | None = None) -> tuple[Path, Path]:
+    """Draw ``samples`` samples of finished shards, as many of each shard; (PNG, HTML) paths.
+
+    Lean ones are degraded here, by ``recipe`` or their task's own, with their own seeds.
+    """
     _check_sheet(out, samples)
     shards, _ = find_shards(paths)
     rows: list[gallery.Row] = []
     try:
         for i, shard in enumerate(shards[:samples]):
             share = samples * (i + 1) // min(len(shards), samples) - len(rows)
-            rows += [gallery.sample_row(sample) for sample in islice(read_samples(shard), share)]
+            rows += [gallery.sample_row(_degraded(sample, recipe)) for sample in islice(read_samples(shard), share)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{error}; see synth verify") from None
     if not rows:
         raise UserError(f"{', '.join(paths)}: no samples to draw")
     return _write_sheet(out, f"{len(rows)} samples of {', '.join(paths)}", rows)
+
+
+def _degraded(sample: Sample, recipe: str | None) -> Sample:
+    if sample.lean:
+        return OnTheFly(load_recipe(recipe or sample.meta["task"], task=sample.meta["task"]))(sample)
+    if recipe is not None:
+        raise UserError(f"--recipe {recipe}: these shards hold their degradations; it is for lean ones")
+    return sample
 
 
 def _check_sheet(out: str, samples: int) -> None:
@@ -132,7 +145,7 @@ def degrade_files(
     twice = next((stem for stem in stems if stems.count(stem) > 1), None)
     if twice is not None:
         raise UserError(f"two images are named {twice}: their results would overwrite each other")
-    wanted = [name for name in names if modality not in OPERATORS[name].modalities]
+    wanted = [name for name in names if modality not in operator_class(name).modalities]
     if wanted:
         raise UserError(f"{wanted[0]} does not act on {modality} images")
     source = parse_depth(depth, has_true=False)
@@ -150,7 +163,7 @@ def degrade_files(
         try:
             image, _ = read_image(str(path))
             metres = None
-            if any(OPERATORS[name].needs_depth for name in names):
+            if any(operator_class(name).needs_depth for name in names):
                 metres = source.estimate(path.stem, image, None, FAR)
             made = degrade(
                 *(image, names), severity=severity, seed=seed_of(seed, path.stem), depth=metres, modality=modality

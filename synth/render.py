@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ FALLBACK = "pyramid"
 
 @dataclass(frozen=True)
 class Spec:
-    """What decides a sample's pixels beside the pair itself."""
+    """What decides a sample's pixels beside the pair itself. lean: without degraded images, steps and prompt."""
 
     task: Task
     seed: int
@@ -40,6 +40,7 @@ class Spec:
     partial: float = 0.0
     largest: int = 16383
     prompts: Path | None = None
+    lean: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,32 +73,92 @@ def prepare(spec: Spec, ref: PairRef) -> Prepared:
 
 
 def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
-    """Crop, degrade, describe. Raises BadPair where no crop fits."""
+    """Crop, degrade, describe; with ``spec.lean`` the crop alone. Raises BadPair where no crop fits."""
     ref = prepared.ref
-
-    def seed(role: str, step: int = 0) -> int:
-        return seed_of(spec.seed, ref.dataset, ref.key, variant, role, step)
-
+    seed = Seeds(spec.seed, ref.dataset, ref.key, variant)
     height, width = prepared.gt.shape[:2]
     crop = draw_crop(spec.recipe, width, height, generator(seed("crop")))
     if max(crop.width, crop.height) > spec.largest:
         raise BadPair(f"{width}x{height}: the codec stores at most {spec.largest} pixels a side")
-    steps = draw_steps(spec.recipe, generator(seed("plan")), lambda i: seed("step", i))
-    clean = {"clean_a": crop.of(prepared.pair.a), "clean_b": crop.of(prepared.pair.b)}
-    stored = crop.of(prepared.depth(spec)) if any(operator_class(s.op).needs_depth for s in steps) else None
+    whole = {"clean_a": prepared.pair.a, "clean_b": prepared.pair.b, "gt": prepared.gt}
+    clean = {name: crop.of(image) for name, image in whole.items()}
+    fuser, source = spec.fusers[ref.dataset], spec.depths[ref.dataset]
+
+    def stored() -> np.ndarray:
+        return crop.of(prepared.depth(spec))
+
+    if spec.lean:  # depth of every pair: any recipe may read it
+        meta = _meta(spec, prepared, variant, crop, NOTHING, fuser, source, clean) | {"lean": True}
+        return Sample(key, clean, stored(), "", meta)
+    made = degrade_clean(spec.recipe, seed, clean, stored, fuser, partial=spec.partial, prompts=spec.prompts)
+    depth = None if made.depth is None else source
+    meta = _meta(spec, prepared, variant, crop, made.record(), made.fuser, depth, made.images)
+    return Sample(key, made.images, made.depth, made.prompt.text, meta)
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The seeds of one sample by role and step."""
+
+    seed: int
+    dataset: str
+    pair: str
+    variant: int
+
+    def __call__(self, role: str, step: int = 0) -> int:
+        return seed_of(self.seed, self.dataset, self.pair, self.variant, role, step)
+
+
+NOTHING: Mapping[str, Any] = {"n": 0, "steps": [], "prompt": Prompt("", (), None, ()).to_json()}
+"""What a lean sample's ``json`` says of degradations: it holds none."""
+
+
+@dataclass(frozen=True)
+class Degraded:
+    """A clean crop after its plan: all images of a sample, and what its ``json`` says of how they came about."""
+
+    images: Mapping[str, np.ndarray]
+    depth: np.ndarray | None
+    steps: tuple[Step, ...]
+    prompt: Prompt
+    fuser: str
+
+    def record(self) -> dict[str, Any]:
+        """``n``, ``steps`` and ``prompt`` as the ``json`` has them."""
+        return {
+            "n": len(self.steps),
+            "steps": [step.to_json() for step in self.steps],
+            "prompt": self.prompt.to_json(),
+        }
+
+
+def degrade_clean(
+    recipe: Recipe,
+    seed: Seeds,
+    clean: Mapping[str, np.ndarray],
+    depth: Callable[[], np.ndarray],
+    fuser: str,
+    *,
+    partial: float = 0.0,
+    prompts: Path | None = None,
+) -> Degraded:
+    """Draw a plan for a clean crop and carry it out: the one way to a degraded sample, in a build and on the fly.
+
+    clean: ``clean_a``, ``clean_b``, ``gt``, uint8 ``(h, w, c)``. depth: gives the crop's, uint16 as stored; called only
+    where a step needs it. fuser: what made ``gt``. partial, prompts: as for a build.
+    """
+    steps = draw_steps(recipe, generator(seed("plan")), lambda i: seed("step", i))
+    stored = depth() if any(operator_class(step.op).needs_depth for step in steps) else None
     metres = None if stored is None else depth_maps.dequantise(stored)
-    asked = draw_asked(len(steps), spec.partial, generator(seed_of(seed("prompt"), "partial")))
-    prompt = compose(spec.task, steps, generator(seed("prompt")), asked=asked, folder=spec.prompts)
-    a, b = degrade_pair(spec.task, clean["clean_a"], clean["clean_b"], steps, metres)
-    gt, fuser = crop.of(prepared.gt), spec.fusers[ref.dataset]
+    asked = draw_asked(len(steps), partial, generator(seed_of(seed("prompt"), "partial")))
+    prompt = compose(recipe.task, steps, generator(seed("prompt")), asked=asked, folder=prompts)
+    pair, gt = (clean["clean_a"], clean["clean_b"]), clean["gt"]
+    a, b = degrade_pair(recipe.task, *pair, steps, metres)
     if len(asked) < len(steps):
         kept = [step for i, step in enumerate(steps) if i not in asked]
         fuser = FALLBACK if fuser == "dataset" else fuser
-        gt = FUSERS[fuser]()(*degrade_pair(spec.task, clean["clean_a"], clean["clean_b"], kept, metres), spec.task)
-    images = {"a": a, "b": b, **clean, "gt": gt}
-    depth = None if stored is None else spec.depths[ref.dataset]
-    meta = _meta(spec, prepared, variant, crop, steps, prompt, fuser, depth, images)
-    return Sample(key, images, stored, prompt.text, meta)
+        gt = FUSERS[fuser]()(*degrade_pair(recipe.task, *pair, kept, metres), recipe.task)
+    return Degraded({"a": a, "b": b, **clean, "gt": gt}, stored, tuple(steps), prompt, fuser)
 
 
 def degrade_pair(
@@ -118,13 +179,17 @@ def draw_asked(n: int, partial: float, rng: np.random.Generator) -> tuple[int, .
     return tuple(sorted(int(i) for i in rng.choice(n, size, replace=False)))
 
 
+def channels(images: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Channels by image, as the ``json`` has them: a clean image has as many as its degraded one."""
+    return {name: images[name if name in images else f"clean_{name}"].shape[2] for name in ("a", "b", "gt")}
+
+
 def _meta(
     spec: Spec,
     prepared: Prepared,
     variant: int,
     crop: Crop,
-    steps: Sequence[Step],
-    prompt: Prompt,
+    record: Mapping[str, Any],
     fuser: str,
     depth: DepthSource | None,
     images: Mapping[str, np.ndarray],
@@ -140,10 +205,8 @@ def _meta(
         "sources": dict(prepared.pair.sha256),
         "crop": [crop.x, crop.y, crop.width, crop.height],
         "ratio": crop.ratio,
-        "channels": {name: images[name].shape[2] for name in ("a", "b", "gt")},
-        "n": len(steps),
-        "steps": [step.to_json() for step in steps],
-        "prompt": prompt.to_json(),
+        "channels": channels(images),
+        **record,
         "fuser": {"name": fuser, "weights": None},
         "depth": None if depth is None else {"name": depth.name, "weights": depth.weights},
         "seed": spec.seed,

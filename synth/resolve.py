@@ -51,6 +51,7 @@ class Options:
     max_rejects: float = 0.01
     overwrite: bool = False
     extend: bool = False
+    lean: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,11 @@ def resolve(options: Options) -> Resolved:
     names = sorted({ref.dataset for ref in pairs})
     fusers = {name: _fuser(options, name, pairs) for name in names}
     depths = {name: parse_depth(options.depth, has_true=name == "scenes") for name in names}
-    spec = Spec(task, options.seed, recipe, fusers, depths, options.partial, codec.largest, prompts)
+    spec = Spec(task, options.seed, recipe, fusers, depths, options.partial, codec.largest, prompts, options.lean)
     notes += _partial_truth(options, pairs)
     notes += [f"ground truth: {_spread(fusers)}", f"depth: {_spread({n: d.name for n, d in depths.items()})}"]
+    if options.lean:
+        notes.append("lean: no degraded images; train fit --recipe degrades as it reads")
     return Resolved(spec, pairs, _settings(options, recipe, pairs, found, fusers, depths), tuple(notes))
 
 
@@ -109,7 +112,21 @@ def _check(options: Options) -> Task:
         raise UserError(f"--out {options.out}: must be a local folder")
     if options.overwrite and options.extend:
         raise UserError("--overwrite and --extend exclude each other: replace a build, or add variants to it")
+    if options.lean:
+        _check_lean(options)
     return task
+
+
+def _check_lean(options: Options) -> None:
+    """Refuse what would decide nothing: a lean build degrades nothing, and has no prompt."""
+    idle = {"--n": options.n, "--partial": options.partial or None, "--prompts": options.prompts}
+    idle |= {"--set": next((item for item in options.sets if not item.strip().startswith("ratios")), None)}
+    for name, value in idle.items():
+        if value is not None:
+            raise UserError(
+                f"{name} {value}: decides nothing with --lean, which degrades nothing; "
+                "give train fit a recipe with --recipe"
+            )
 
 
 def _prompts(options: Options, recipe: Recipe) -> Path | None:
@@ -119,11 +136,16 @@ def _prompts(options: Options, recipe: Recipe) -> Path | None:
         raise UserError(f"--prompts {options.prompts}: folder does not exist")
     for cached in (load_tasks, load_pool):  # the files as they are now, as the digest has them
         cached.cache_clear()
+    read_pools(recipe, folder)
+    return folder
+
+
+def read_pools(recipe: Recipe, folder: Path | None = None) -> None:
+    """Read every pool that the recipe can draw from. Raises UserError where one is missing or wrong."""
     load_tasks(folder)
     for name, rule in recipe.operators.items():
         if rule.weight > 0:
             load_pool(name, folder)
-    return folder
 
 
 def _sets(options: Options) -> dict[str, str]:
@@ -204,6 +226,13 @@ def _settings(
     depths: Mapping[str, DepthSource],
 ) -> dict[str, Any]:
     """What the digest covers: everything that decides a byte, and nothing that does not."""
+    drawn: dict[str, Any] = {
+        "partial": options.partial,
+        "recipe": {"name": recipe.name, **recipe.source},
+        "prompts": pools_digest(None if options.prompts is None else Path(options.prompts)),
+    }
+    if options.lean:
+        drawn = {"lean": True, "recipe": {"name": recipe.name, "ratios": dict(recipe.ratios)}}
     return {
         "task": options.task,
         "split": options.split,
@@ -211,9 +240,7 @@ def _settings(
         "limit": options.limit,
         "shard_size": options.shard_size,
         "codec": options.codec,
-        "partial": options.partial,
-        "recipe": {"name": recipe.name, **recipe.source},
-        "prompts": pools_digest(None if options.prompts is None else Path(options.prompts)),
+        **drawn,
         "data": {name: _data_record(name, pairs) for name in fusers},
         "fuser": {name: {"name": fuser, "weights": None} for name, fuser in fusers.items()},
         "depth": {name: {"name": depth.name, "weights": depth.weights} for name, depth in depths.items()},

@@ -26,6 +26,8 @@ from synth.codecs import CODECS, Codec
 from synth.types import SCHEMA, Step
 
 IMAGES = ("a", "b", "clean_a", "clean_b", "gt")
+LEAN_IMAGES = ("clean_a", "clean_b", "gt")
+"""The images of a lean sample, which is degraded where it is read."""
 TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{8}-")
 """The names under which files of a build are written before they land."""
 SHARD = re.compile(r"(vif|mef|mff)-(train|val|test)-(\d{6})\.(tar|json)\Z")
@@ -33,13 +35,21 @@ SHARD = re.compile(r"(vif|mef|mff)-(train|val|test)-(\d{6})\.(tar|json)\Z")
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample, decoded. images: uint8 ``(h, w, c)``; depth: uint16 as stored, None where no step used it."""
+    """One sample, decoded. images: uint8 ``(h, w, c)``; depth: uint16 as stored, None where no step used it.
+
+    A lean sample has no degraded images, no steps and an empty prompt, and always its depth.
+    """
 
     key: str
     images: Mapping[str, np.ndarray]
     depth: np.ndarray | None
     prompt: str
     meta: Mapping[str, Any]
+
+    @property
+    def lean(self) -> bool:
+        """Whether it holds clean images, ground truth and depth alone."""
+        return is_lean(self.meta)
 
     @property
     def steps(self) -> list[Step]:
@@ -51,6 +61,11 @@ class Sample:
         return None if self.depth is None else depth_maps.dequantise(self.depth)
 
 
+def is_lean(meta: Mapping[str, Any]) -> bool:
+    """Whether a sample's ``json`` says that it holds no degraded images."""
+    return meta.get("lean") is True
+
+
 def dumps(data: Any) -> bytes:
     """JSON as every file of a build holds it: one form for one value."""
     return json.dumps(data, ensure_ascii=False, separators=(", ", ": "), allow_nan=False).encode()
@@ -58,15 +73,17 @@ def dumps(data: Any) -> bytes:
 
 def encode_sample(sample: Sample, codec: Codec) -> dict[str, bytes]:
     """Member name -> bytes, in the order of the tar."""
-    members = {f"{name}.{codec.name}": codec.encode(sample.images[name]) for name in IMAGES}
+    names = LEAN_IMAGES if sample.lean else IMAGES
+    members = {f"{name}.{codec.name}": codec.encode(sample.images[name]) for name in names}
     # Every sample has the same members, or `datasets` refuses the shard: all invalid where no step used depth.
     depth = np.zeros(sample.images["gt"].shape[:2], np.uint16) if sample.depth is None else sample.depth
     members["depth.png"] = depth_maps.encode_png(depth)
-    return members | {"txt": sample.prompt.encode(), "json": dumps(sample.meta)}
+    text = {} if sample.lean else {"txt": sample.prompt.encode()}
+    return members | text | {"json": dumps(sample.meta)}
 
 
-def decode_sample(key: str, members: Mapping[str, bytes], names: Sequence[str] = IMAGES) -> Sample:
-    """The sample that ``encode_sample`` wrote, with the images asked for.
+def decode_sample(key: str, members: Mapping[str, bytes], names: Sequence[str] | None = None) -> Sample:
+    """The sample that ``encode_sample`` wrote, with the images asked for, else all that it holds.
 
     Raises ValueError that names what is missing or damaged.
     """
@@ -78,8 +95,13 @@ def decode_sample(key: str, members: Mapping[str, bytes], names: Sequence[str] =
         raise ValueError(f"sample {key}: schema must be a whole number, not {schema!r}")
     if schema > SCHEMA:
         raise ValueError(f"sample {key}: schema {schema} is newer than this version reads ({SCHEMA})")
+    lean = is_lean(meta)
     images: dict[str, np.ndarray] = {}
+    if names is None:
+        names = LEAN_IMAGES if lean else IMAGES
     for name in names:
+        if lean and name not in LEAN_IMAGES:
+            raise ValueError(f"sample {key}: is lean and holds no degraded {name}")
         held = [codec for codec in CODECS.values() if f"{name}.{codec.name}" in members]
         if not held:
             raise ValueError(f"sample {key}: member {name} is missing")
@@ -91,7 +113,8 @@ def decode_sample(key: str, members: Mapping[str, bytes], names: Sequence[str] =
         grey = meta["channels"].get(name.removeprefix("clean_")) == 1
         images[name] = np.ascontiguousarray(image[..., :1]) if grey and image.shape[2] == 3 else image
     depth = None if meta.get("depth") is None else depth_maps.decode_png(_member(key, members, "depth.png"))
-    return Sample(key, images, depth, _member(key, members, "txt").decode(), meta)
+    prompt = "" if lean else _member(key, members, "txt").decode()
+    return Sample(key, images, depth, prompt, meta)
 
 
 def _member(key: str, members: Mapping[str, bytes], name: str) -> bytes:

@@ -31,10 +31,14 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 
 @dataclass
 class VerifyReport:
-    """``ok``: no problem found. ``replayed``: samples whose degraded pair was made again and compared."""
+    """``ok``: no problem found. ``replayed``: samples whose degraded pair was made again and compared.
+
+    ``lean``: samples that hold no degraded pair.
+    """
 
     samples: int = 0
     replayed: int = 0
+    lean: int = 0
     problems: list[str] = field(default_factory=list[str])
 
     @property
@@ -80,9 +84,10 @@ def verify(
         report.problems += check_folder(folder)
     executor = "serial" if workers == 1 or len(found) == 1 else "processes"
     results = execute.run(_shard_work, replay, found, workers=workers, executor=executor)
-    for done, (samples, replayed, problems) in enumerate(results, 1):
+    for done, (samples, replayed, lean, problems) in enumerate(results, 1):
         report.samples += samples
         report.replayed += replayed
+        report.lean += lean
         report.problems += problems
         progress(done, len(found))
     return report
@@ -113,9 +118,9 @@ def check_folder(folder: Path) -> list[str]:
     return problems + [f"{folder / name}: not in dataset.json" for name in sorted(there - listed)]
 
 
-def _shard_work(replay: bool, path: Path) -> tuple[int, int, list[str]]:
+def _shard_work(replay: bool, path: Path) -> tuple[int, int, int, list[str]]:
     problems = list(check_receipt(path))
-    samples = replayed = 0
+    samples = replayed = lean = 0
     keys: list[str] = []
     try:
         for key, members in read_shard(path):
@@ -124,7 +129,8 @@ def _shard_work(replay: bool, path: Path) -> tuple[int, int, list[str]]:
             try:
                 sample = decode_sample(key, members)
                 faults = list(check_sample(sample))
-                if replay and not faults:
+                lean += sample.lean
+                if replay and not faults and not sample.lean:
                     faults = list(check_replay(sample))
                     replayed += 1
             except Exception as error:  # one damaged sample must not hide the others
@@ -132,7 +138,7 @@ def _shard_work(replay: bool, path: Path) -> tuple[int, int, list[str]]:
             problems += [f"{path.name}: {fault}" for fault in faults]
     except ValueError as error:
         problems.append(str(error))
-    return samples, replayed, problems + list(_check_keys(path, keys))
+    return samples, replayed, lean, problems + list(_check_keys(path, keys))
 
 
 def check_receipt(path: Path) -> Iterator[str]:
@@ -193,6 +199,10 @@ def check_sample(sample: Sample) -> Iterator[str]:
         yield f"{where}: a step needs depth, and depth.png is missing"
     elif sample.depth is not None and sample.depth.shape != (height, width):
         yield f"{where}: depth is {sample.depth.shape[1]}x{sample.depth.shape[0]}, its crop {width}x{height}"
+    if sample.lean:
+        if steps or sample.depth is None:
+            yield f"{where}: is lean, which goes with no steps and with depth"
+        return
     if not sample.prompt.strip():
         yield f"{where}: the prompt is empty"
     if any(not 0 <= i < len(steps) for i in meta["prompt"]["asked"]):
