@@ -46,7 +46,8 @@ class Scene:
         """Metres of air in front of each pixel: the depth with the sky at ``SKY_PATH``."""
         if self.depth is None:
             raise ValueError("this operator needs depth: pass depth=metres along the ray, (h, w)")
-        return np.clip(np.nan_to_num(self.depth, nan=NEAREST, posinf=SKY_PATH), NEAREST, SKY_PATH).astype(np.float32)
+        metres = np.fmax(self.depth, np.float32(NEAREST), dtype=np.float32)  # fmax: not a number becomes the nearest
+        return np.minimum(metres, np.float32(SKY_PATH), out=metres)
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,13 @@ def severe(mild: float, strong: float, doc: str, /, **rest: Any) -> Any:
     return _declared(Range("severe", doc, mild, strong, **rest))
 
 
-def free(lowest: float, highest: float, doc: str, /, **rest: Any) -> Any:
-    """A parameter drawn uniformly (log-uniformly with ``log``), whatever the severity."""
+def free(lowest: float, highest: float, doc: str, /, *, default: float | None = None, **rest: Any) -> Any:
+    """A parameter drawn uniformly (log-uniformly with ``log``), whatever the severity.
+
+    default: what steps recorded before the parameter existed had; declared last, it leaves their draws as they were.
+    """
     bounds = {"low": lowest, "high": highest} | rest
-    return _declared(Range("free", doc, mild=lowest, strong=highest, **bounds))
+    return _declared(Range("free", doc, mild=lowest, strong=highest, **bounds), default)
 
 
 def choice(*options: Any, doc: str, identity: Any = None) -> Any:
@@ -127,8 +131,9 @@ def choice(*options: Any, doc: str, identity: Any = None) -> Any:
     return _declared(Range("choice", doc, options=options, identity=identity))
 
 
-def _declared(declared: Range) -> Any:
-    return field(metadata={"range": declared}, kw_only=True)
+def _declared(declared: Range, default: float | None = None) -> Any:
+    given: Any = dataclasses.MISSING if default is None else default
+    return field(default=given, metadata={"range": declared}, kw_only=True)
 
 
 class Operator:

@@ -12,151 +12,22 @@ from typing import ClassVar
 
 import cv2
 import numpy as np
-from jaxtyping import Float32
 
-from synth import color
 from synth.operators import particles
-from synth.operators.base import SKY_PATH, Image, Operator, Scene, Stage, free, severe
-
-ANALYSIS_WIDTH = 160
-"""Pixels: the airlight and the light around are estimated on an image this wide."""
-NIGHT = (0.03, 0.12)
-"""Mean linear luminance from which a scene counts as lit by lamps alone, and from which by the sky alone."""
-
-
-def transmission(path: Float32[np.ndarray, "h w"], extinction: float) -> Float32[np.ndarray, "h w"]:
-    """Beer-Lambert: t = exp(−β d), β in 1/m, d in m along the ray."""
-    return np.exp(path * np.float32(-extinction))
-
-
-def koschmieder(image: Image, clear: Float32[np.ndarray, "h w"], airlight: Float32[np.ndarray, "*any c"]) -> Image:
-    """I = J t + A (1 − t): light from the scene through the air, and light that the air scatters in (Koschmieder 1924).
-
-    clear: the transmission t.
-    """
-    h, w, c = image.shape
-    wide = image.reshape(h, w * c)
-    # One row of interleaved channels: numpy is slow over a last axis of three.
-    air = np.tile(airlight, w) if airlight.ndim == 1 else airlight.reshape(h, w * c)
-    out = wide - air
-    out *= clear if c == 1 else cv2.merge([clear] * c).reshape(h, w * c)
-    out += air
-    return out.reshape(h, w, c)
-
-
-def haze_extinction(visibility: float) -> float:
-    """β = −ln(0.05) / V ≈ 2.996 / V, in 1/m: the contrast left at the meteorological optical range V is 5 %."""
-    return -math.log(0.05) / visibility
-
-
-def rain_extinction(rate: float) -> float:
-    """β = 0.312 R^0.67 per km, here in 1/m; R in mm/h."""
-    return 0.312e-3 * rate**0.67
-
-
-def snow_extinction(rate: float, wetness: float, wavelength: float = 550.0) -> float:
-    """β = a S^b / 4.343 per km, here in 1/m, between dry (wetness 0) and wet snow (1); S in mm/h, λ in nm.
-
-    Dry: a = 5.42e−5 λ + 5.50, b = 1.38; wet: a = 1.023e−4 λ + 3.79, b = 0.72. a S^b is in dB/km.
-    """
-    dry = (5.42e-5 * wavelength + 5.50) * rate**1.38
-    wet = (1.023e-4 * wavelength + 3.79) * rate**0.72
-    return (dry + (wet - dry) * wetness) / 4343
-
-
-@dataclass(frozen=True)
-class Light:
-    """What an image tells of the light on the scene's air and particles: linear radiances."""
-
-    airlight: Float32[np.ndarray, " c"]
-    """What a path of infinite length looks like."""
-    mean: float
-    """Mean luminance without the brightest 2 %."""
-    bright: float
-    """Luminance that 2 % exceed: the sky by day."""
-    night: float
-    """0 under the sky, 1 where lamps are all the light."""
-    around: Float32[np.ndarray, "sh sw c"]
-    """The light around each place, smooth and small: what the air and the particles there scatter at night."""
-
-    def air(self, size: tuple[int, int], gain: Float32[np.ndarray, " c"]) -> Float32[np.ndarray, "*any c"]:
-        """The airlight times ``gain``; at night as a map of (h, w), since lamps light the air around them."""
-        if self.night == 0:
-            return np.minimum(self.airlight * gain, 1)
-        night = np.float32(self.night)
-        return _enlarged((self.airlight * (1 - 0.4 * night) + 0.8 * night * self.around) * gain, size)
-
-    def on_particles(self, size: tuple[int, int]) -> Float32[np.ndarray, "*any c"]:
-        """Radiance of a drop or flake, which scatters light of a wide view: the sky's by day, the lamps' at night."""
-        # An overcast sky is brighter overhead, where the camera does not look, than above the horizon.
-        level = max(self.bright, min(2.5 * self.mean, 1.15 * self.bright))
-        day = self.airlight * np.float32(level / max(float(self.airlight.mean()), 1e-6))
-        day = np.minimum(np.maximum(day, self.airlight), 1)
-        if self.night == 0:
-            return day
-        lamps = 3 * self.around + np.float32(3 * self.mean)
-        return _enlarged(day + np.float32(self.night) * (lamps - day), size)
-
-
-def _enlarged(small: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return color.as_hwc(cv2.resize(np.minimum(small, 1), size[::-1], interpolation=cv2.INTER_LINEAR))
-
-
-def estimate_light(image: Image, path: Float32[np.ndarray, "h w"]) -> Light:
-    """Estimate the airlight, after the dark channel prior (He, Sun and Tang 2011), and the light around.
-
-    Candidates are the sky where there is one, else the brightest of the dark channel among far places. The estimate
-    is held between 1.5 (at night 2.5) and 4.5 times the mean light, since air scatters the light that there is: at
-    night it stays dark. Haze is greyer than what it hides, so a part of the colour is taken out.
-    """
-    h, w = image.shape[:2]
-    scale = min(1.0, ANALYSIS_WIDTH / max(h, w))
-    small_size = (max(1, round(w * scale)), max(1, round(h * scale)))
-    small = color.as_hwc(cv2.resize(image, small_size, interpolation=cv2.INTER_AREA))
-    far = cv2.resize(path, small_size, interpolation=cv2.INTER_NEAREST).ravel()
-    luminance = color.luma(small)
-    bright = float(np.percentile(luminance, 98))
-    mean = float(np.minimum(luminance, bright).mean())
-    night = 1 - min(max((mean - NIGHT[0]) / (NIGHT[1] - NIGHT[0]), 0.0), 1.0)
-    dark = cv2.erode(small.min(axis=2), np.ones((7, 7), np.uint8)).ravel()
-    sky = far >= 0.5 * SKY_PATH
-    score = dark * (0.25 + far / far.max())
-    candidates = sky if sky.mean() > 0.01 else score >= np.quantile(score, 0.98)
-    estimate = np.median(small.reshape(-1, small.shape[2])[candidates], axis=0).astype(np.float64)
-    level = float(estimate.mean())
-    held = min(max(level, (1.5 + night) * mean), 4.5 * mean, 0.95)
-    chroma = 1 + 0.6 * (np.clip(estimate / max(level, 1e-6), 0.5, 1.5) - 1)
-    coarse = (-(-small_size[0] // 4), -(-small_size[1] // 4))
-    surroundings = color.as_hwc(cv2.resize(np.minimum(small, 1), coarse, interpolation=cv2.INTER_AREA))
-    return Light(
-        airlight=(held * chroma).astype(np.float32),
-        mean=mean,
-        bright=bright,
-        night=night,
-        around=color.as_hwc(cv2.GaussianBlur(surroundings, (0, 0), max(0.08 * max(coarse), 0.5))),
-    )
-
-
-def air_radiance(image: Image) -> float:
-    """Thermal radiance of the air in the path: the scene's median, since most of it is near the air's temperature."""
-    return float(np.median(image))
-
-
-def infrared_weather(
-    image: Image, path: Float32[np.ndarray, "h w"], extinction: float, air: float, blur: float
-) -> Image:
-    """What weather does to a thermal image: I t + B (1 − t), softened by scattering at small angles.
-
-    blur: the Gaussian's σ in pixels of a 640-pixel-wide frame.
-    """
-    out = koschmieder(image, transmission(path, extinction), np.full(image.shape[2], air, np.float32))
-    sigma = blur * image.shape[1] / 640
-    return color.as_hwc(cv2.GaussianBlur(out, (0, 0), sigma)) if sigma > 0.05 else out
-
-
-def scatter_blur(extinction: float) -> float:
-    """σ of the infrared's softening, in pixels of a 640-pixel-wide frame: 1.8 (1 − exp(−β 150 m))."""
-    return 1.8 * -math.expm1(-150 * extinction)
+from synth.operators.air import (
+    air_radiance,
+    density_field,
+    estimate_light,
+    haze_extinction,
+    infrared_weather,
+    koschmieder,
+    rain_extinction,
+    scatter_blur,
+    snow_extinction,
+    through_particles,
+    transmission,
+)
+from synth.operators.base import Image, Operator, Scene, Stage, free, severe
 
 
 @dataclass(frozen=True)
@@ -166,6 +37,7 @@ class Haze(Operator):
     V is the visibility in metres, d the metres of air along the ray, A the airlight: estimated from the image, then
     scaled and tinted. At night the airlight is low and takes on the glow of the lamps around. In the infrared the
     extinction is ``ir_ratio`` β, the path radiates as the air does, and small-angle scattering softens the image.
+    With ``patchiness`` the density varies over the field of view: t = exp(−β d ρ), ρ log-normal of mean 1.
     """
 
     name: ClassVar[str] = "haze"
@@ -184,9 +56,16 @@ class Haze(Operator):
     airlight: float = free(0.85, 1.15, "airlight over its estimate from the image")
     tint: float = free(-1, 1, "colour of the airlight, from cool (-1) to warm (1)")
     ir_ratio: float = free(0.05, 0.3, "infrared extinction over visible extinction")
+    patchiness: float = free(
+        0.0, 0.0, "standard deviation of the log of the air's density; 0 unless a recipe sets it",
+        low=0.0, high=2.0, default=0.0,
+    )  # fmt: skip
+    field: float = free(0.0, 1.0, "which density field: one for both frames", default=0.0)
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         path = scene.path()
+        if self.patchiness > 0:
+            path = path * density_field(path.shape, self.patchiness, self.field)
         extinction = haze_extinction(self.visibility)
         if scene.modality == "infrared":
             blur = scatter_blur(extinction)
@@ -241,9 +120,9 @@ class Rain(Operator):
             even = air + (image - np.float32(air)) * wet
             return infrared_weather(even, path, self.ir_ratio * extinction, air, scatter_blur(extinction))
         light = estimate_light(image, path)
-        veiled = koschmieder(image, transmission(path, extinction), light.air(path.shape, np.ones_like(light.airlight)))
+        air = light.air(path.shape, np.ones_like(light.airlight))
         cover = self._streaks(rng, path, scene.fov)
-        return koschmieder(veiled, 1 - cover, light.on_particles(path.shape))
+        return through_particles(image, transmission(path, extinction), air, cover, light.on_particles(path.shape))
 
     def _streaks(self, rng: np.random.Generator, path: np.ndarray, fov: float) -> np.ndarray:
         focal = particles.focal_length(path.shape[1], fov)
@@ -315,8 +194,8 @@ class Snow(Operator):
             return infrared_weather(flaked, path, self.ir_ratio * extinction, 0.9 * air, scatter_blur(extinction))
         cover = self._flakes(rng, path, scene.fov)
         light = estimate_light(image, path)
-        veiled = koschmieder(image, transmission(path, extinction), light.air(path.shape, np.ones_like(light.airlight)))
-        return koschmieder(veiled, 1 - cover, light.on_particles(path.shape))
+        air = light.air(path.shape, np.ones_like(light.airlight))
+        return through_particles(image, transmission(path, extinction), air, cover, light.on_particles(path.shape))
 
     def _flakes(self, rng: np.random.Generator, path: np.ndarray, fov: float) -> np.ndarray:
         focal = particles.focal_length(path.shape[1], fov)

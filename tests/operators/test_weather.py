@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synth.operators import particles, weather
+from synth.operators import air, particles
 from synth.operators.base import SKY_PATH, Operator, Scene
 from synth.operators.weather import Haze, Rain, Snow
 from synth.seeds import generator
@@ -49,16 +49,14 @@ def test_the_transmission_is_koschmieders_at_known_depths() -> None:
     haze = Haze(visibility=300.0, **HAZE)
     a, b = (haze(x, generator(0), scene_of(depth)) for x in (image, other))
     share = (b[60] - a[60]) / (other[60] - image[60])
-    assert (
-        np.abs(weather.transmission(depth, weather.haze_extinction(300.0)) - np.exp(-2.9957 * depth / 300)).max() < 1e-3
-    )
+    assert np.abs(air.transmission(depth, air.haze_extinction(300.0)) - np.exp(-2.9957 * depth / 300)).max() < 1e-3
     assert np.abs(share - np.exp(-2.9957 * depth[60] / 300)[:, None]).max() < 1e-2
 
 
 def test_five_percent_of_contrast_is_left_at_the_visibility() -> None:
     depth = np.full((1, 2), 250.0, np.float32)
-    clear = weather.transmission(depth, weather.haze_extinction(250.0))
-    out = weather.koschmieder(np.float32([[[0.2], [0.8]]]), clear, np.float32([0.7]))
+    clear = air.transmission(depth, air.haze_extinction(250.0))
+    out = air.koschmieder(np.float32([[[0.2], [0.8]]]), clear, np.float32([0.7]))
     assert float(out[0, 1, 0] - out[0, 0, 0]) / 0.6 == pytest.approx(0.05, abs=1e-5)
 
 
@@ -66,7 +64,7 @@ def test_the_sky_becomes_the_airlight_and_near_things_stay() -> None:
     image, depth = daylight(), ramp()
     scene = scene_of(depth)
     out = Haze(visibility=80.0, **HAZE)(image, generator(0), scene)
-    airlight = weather.estimate_light(image, scene.path()).airlight
+    airlight = air.estimate_light(image, scene.path()).airlight
     assert np.abs(out[:40] - airlight).max() < 1e-4
     assert 0.5 < airlight.mean() < 0.95
     changes = np.abs(out - image).mean(axis=(1, 2))
@@ -90,14 +88,14 @@ def test_infrared_haze_is_thinner_by_the_ratio() -> None:
     haze = Haze(visibility=200.0, **HAZE)
     out = haze(image, generator(0), scene_of(depth, "infrared"))
     left = float(out[30, 70, 0] - out[30, 10, 0]) / 0.4
-    assert left == pytest.approx(math.exp(-0.2 * weather.haze_extinction(200.0) * 100), abs=1e-3)
+    assert left == pytest.approx(math.exp(-0.2 * air.haze_extinction(200.0) * 100), abs=1e-3)
 
 
 def test_extinctions_are_the_published_ones() -> None:
-    assert weather.rain_extinction(25.0) * 1e3 == pytest.approx(2.70, abs=0.01)
-    assert weather.rain_extinction(100.0) * 1e3 == pytest.approx(6.83, abs=0.01)
-    assert weather.snow_extinction(2.0, 1.0) * 1e3 == pytest.approx(3.84626 * 2**0.72 / 4.343, rel=1e-4)
-    assert weather.snow_extinction(2.0, 0.0) * 1e3 == pytest.approx(5.52981 * 2**1.38 / 4.343, rel=1e-4)
+    assert air.rain_extinction(25.0) * 1e3 == pytest.approx(2.70, abs=0.01)
+    assert air.rain_extinction(100.0) * 1e3 == pytest.approx(6.83, abs=0.01)
+    assert air.snow_extinction(2.0, 1.0) * 1e3 == pytest.approx(3.84626 * 2**0.72 / 4.343, rel=1e-4)
+    assert air.snow_extinction(2.0, 0.0) * 1e3 == pytest.approx(5.52981 * 2**1.38 / 4.343, rel=1e-4)
 
 
 def test_drops_fall_and_are_as_many_as_published() -> None:
@@ -213,3 +211,26 @@ def test_the_drops_are_each_images_own_and_a_heavier_rain_extends_a_lighter_one(
 
 def test_the_path_before_the_sky_is_finite() -> None:
     assert scene_of(np.array([[np.inf, 5.0]])).path().max() == SKY_PATH
+
+
+def test_particles_over_a_veil_are_two_veils_in_one() -> None:
+    rng = generator(5)
+    image, clear, cover = (rng.random(shape, np.float32) for shape in ((150, 70, 3), (150, 70), (150, 70)))
+    a, glow = np.float32([0.5, 0.6, 0.7]), np.float32([0.9, 0.8, 0.7])
+    expected = air.koschmieder(air.koschmieder(image, clear, a), 1 - cover, glow)
+    np.testing.assert_allclose(air.through_particles(image, clear, a, cover, glow), expected, atol=1e-6)
+    a_map = np.broadcast_to(a, image.shape).copy()
+    np.testing.assert_allclose(air.through_particles(image, clear, a_map, cover, glow), expected, atol=1e-6)
+
+
+def test_patches_of_haze_have_its_mean_density_and_are_the_same_for_both_frames() -> None:
+    fields = np.stack([air.density_field((120, 160), 0.5, k / 50) for k in range(50)])
+    assert fields.mean() == pytest.approx(1, abs=0.02)
+    assert np.log(fields).std() == pytest.approx(0.5, rel=0.05)
+    assert np.abs(np.diff(np.log(fields), axis=2)).max() < 0.15  # no edge that a cloud would not have
+    depth, image = ramp(), daylight()
+    patchy = Haze(visibility=200.0, patchiness=0.5, field=0.3, **HAZE)
+    first, again, other = (patchy(image, generator(seed), scene_of(depth)) for seed in (0, 1, 2))
+    assert np.array_equal(first, again) and np.array_equal(first, other)
+    even = Haze(visibility=200.0, **HAZE)(image, generator(0), scene_of(depth))
+    assert 0.005 < np.abs(first - even).mean() < 0.1
