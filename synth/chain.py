@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from synth import color
+from synth import bridge, color
 from synth.operators import OPERATORS
-from synth.operators.base import LINEAR_STAGES, Operator, Scene
+from synth.operators.base import LINEAR_STAGES, STAGES, Operator, Scene
 from synth.seeds import generator, seed_of
 from synth.types import MODALITIES, ImageName, Modality, Step, Task, unknown
 
@@ -20,20 +20,26 @@ _ORDER = {name: place for place, name in enumerate(OPERATORS)}
 
 
 def operator_class(name: str) -> type[Operator]:
-    """The operator of that name, or an error with the nearest one."""
+    """The operator of that name, or an error with the nearest one; ``albumentations:NAME`` is made by the bridge."""
+    if bridge.is_bridged(name):
+        return bridge.bridged(name)
     if name not in OPERATORS:
         raise unknown("operator", name, OPERATORS)
     return OPERATORS[name]
 
 
 def physical_order(names: Iterable[str]) -> list[str]:
-    """Operator names in the order in which the world applies them: the order of OPERATORS."""
-    return sorted(names, key=lambda name: _ORDER[operator_class(name).name])
+    """Operator names in the order in which the world applies them: that of OPERATORS, the bridge's last in a stage."""
+    return sorted(names, key=lambda name: _place(operator_class(name)))
+
+
+def _place(cls: type[Operator]) -> tuple[int, int, str]:
+    return STAGES.index(cls.stage), _ORDER.get(cls.name, len(_ORDER)), cls.name
 
 
 def reaches(step: Step, image: ImageName) -> bool:
     """Whether a step changes that image: its targets, and both for weather, which is one event."""
-    return step.target in (image, "both") or OPERATORS[step.op].event
+    return step.target in (image, "both") or operator_class(step.op).event
 
 
 def apply_steps(

@@ -87,7 +87,8 @@ def draw_step(recipe: Recipe, name: str, seed: int) -> Step:
     low, high = rule.severity
     severity = float(f"{low + (high - low) * rng.random():.6g}")
     op = operator_class(name).draw(rng, severity, dict(rule.ranges))
-    return Step(name, target, op.params(), seed, severity)
+    graded = any(declared.kind == "severe" for declared in rule.ranges.values())
+    return Step(name, target, op.params(), seed, severity if graded else None)
 
 
 def draw_steps(recipe: Recipe, rng: np.random.Generator, step_seed: Callable[[int], int]) -> list[Step]:

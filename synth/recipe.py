@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from synth import bridge
 from synth.chain import operator_class
 from synth.operators.base import Range
 from synth.resources import read_toml, resource_dir, resource_names
@@ -139,14 +140,17 @@ def parse_recipe(data: Mapping[str, Any], name: str, where: str) -> Recipe:
     task = data.get("task")
     if task not in TASKS:
         raise UserError(f"{where}: task is {task!r}: allowed: {', '.join(TASKS)}")
-    operators = {
-        op: _rule(op, rule, task, f"{where}: operators.{op}")
-        for op, rule in _table(data.get("operators", {}), f"{where}: operators").items()
-    }
+    operators: dict[str, Rule] = {}
+    names: dict[str, str] = {}  # as the recipe writes them -> as steps do
+    for op, entry in _table(data.get("operators", {}), f"{where}: operators").items():
+        names[op], rule = _staged(op, entry, f"{where}: operators.{op}")
+        if names[op] in operators:
+            raise UserError(f"{where}: operators.{op}: {names[op]} is there twice")
+        operators[names[op]] = _rule(names[op], rule, task, f"{where}: operators.{op}")
     if not any(rule.weight > 0 for rule in operators.values()):
         raise UserError(f"{where}: operators: at least one must have a weight above 0")
-    limits = [(_group(group, operators, f"{where}: exclusive"), 1) for group in _list(data, "exclusive", where)]
-    limits += [_at_most(entry, operators, f"{where}: at_most") for entry in _list(data, "at_most", where)]
+    limits = [(_group(group, names, f"{where}: exclusive"), 1) for group in _list(data, "exclusive", where)]
+    limits += [_at_most(entry, names, f"{where}: at_most") for entry in _list(data, "at_most", where)]
     recipe = Recipe(
         name=name,
         task=task,
@@ -191,13 +195,13 @@ def _list(data: Mapping[str, Any], key: str, where: str) -> list[Any]:
     return value
 
 
-def _at_most(value: Any, operators: Mapping[str, Rule], where: str) -> tuple[frozenset[str], int]:
+def _at_most(value: Any, names: Mapping[str, str], where: str) -> tuple[frozenset[str], int]:
     entry = _table(value, where)
     _only(entry, ("of", "n"), where)
     most = entry.get("n")
     if isinstance(most, bool) or not isinstance(most, int) or most < 0:
         raise UserError(f"{where}.n = {most!r}: must be a whole number of 0 or more")
-    return _group(entry.get("of"), operators, f"{where}.of"), most
+    return _group(entry.get("of"), names, f"{where}.of"), most
 
 
 def _counts(value: Any, where: str) -> dict[int, float]:
@@ -223,20 +227,27 @@ def _ratios(value: Any, where: str) -> dict[str, float]:
     return ratios
 
 
-def _group(value: Any, operators: Mapping[str, Rule], where: str) -> frozenset[str]:
+def _group(value: Any, names: Mapping[str, str], where: str) -> frozenset[str]:
     if not isinstance(value, list):
         raise UserError(f"{where}: must be a list of operators, not {value!r}")
     for name in value:
-        if not isinstance(name, str) or name not in operators:
-            raise UserError(f"{where}: {unknown('operator', str(name), operators)}")
-    return frozenset(value)
+        if not isinstance(name, str) or name not in names:
+            raise UserError(f"{where}: {unknown('operator', str(name), names)}")
+    return frozenset(names[name] for name in value)
+
+
+def _staged(name: str, entry: Any, where: str) -> tuple[str, Any]:
+    """The name that steps record and the rule without its stage, which is a part of a bridge operator's name."""
+    try:
+        if not isinstance(entry, dict) or "stage" not in entry:
+            return operator_class(name).name, entry
+        return bridge.staged(name, entry["stage"]), {key: entry[key] for key in entry if key != "stage"}
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def _rule(name: str, value: Any, task: Task, where: str) -> Rule:
-    try:
-        cls = operator_class(name)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+    cls = operator_class(name)
     rule = _table(value, where)
     _only(rule, _RULE, where)
     target = _weights(rule.get("target", {"both": 1}), f"{where}.target")
@@ -252,6 +263,8 @@ def _rule(name: str, value: Any, task: Task, where: str) -> Rule:
         ranges = cls.narrowed(params)
     except UserError as error:
         raise UserError(f"{where}.params: {error}") from None
+    if "severity" in rule and not any(declared.kind == "severe" for declared in ranges.values()):
+        raise UserError(f"{where}.severity: {name} has none: set its params")
     weight = _weights({"weight": rule.get("weight", 1.0), "any": 1}, where)["weight"]
     return Rule(weight, target, _severity(rule.get("severity", [0, 1]), where), ranges)  # type: ignore[arg-type]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from synth import __version__
+from synth import __version__, bridge
 from synth.codecs import find_codec
 from synth.depth import DepthSource, parse_depth
 from synth.execute import find_executor
@@ -244,7 +244,7 @@ def _settings(
         "data": {name: _data_record(name, pairs) for name in fusers},
         "fuser": {name: {"name": fuser, "weights": None} for name, fuser in fusers.items()},
         "depth": {name: {"name": depth.name, "weights": depth.weights} for name, depth in depths.items()},
-        "versions": versions(options.codec),
+        "versions": versions(options.codec, recipe.operators),
     }
 
 
@@ -262,10 +262,11 @@ def _size(path: str) -> int:
         raise UserError(f"{path}: {error.strerror}") from None
 
 
-def versions(codec: str) -> dict[str, str]:
-    """The versions that decide bytes: ours, the pixels' and the codecs'."""
+def versions(codec: str, operators: Iterable[str] = ()) -> dict[str, str]:
+    """The versions that decide bytes: ours, the pixels', the codecs', and the bridge's where an operator is of it."""
     from PIL import features
 
     names = ["numpy", "opencv-python-headless", "pillow"] + (["imagecodecs"] if codec == "jxl" else [])
+    names += bridge.VERSIONS if any(map(bridge.is_bridged, operators)) else ()
     libraries = {name: version(name) for name in names}
     return {"clearfuse": __version__, **libraries, "libwebp": str(features.version("webp"))}

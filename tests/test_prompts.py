@@ -108,7 +108,7 @@ PHRASE = HAZE[HAZE.index("[[phrase]]") :]
     [
         (
             lambda t: t.replace("clause =", "claus ="),
-            "phrase haze-01: unknown key 'claus': did you mean 'clause'? allowed: clause, id, kind, text",
+            "phrase haze-01: unknown key 'claus': did you mean 'clause'? allowed: clause, id, kind, source, text",
         ),
         (lambda t: t.replace('clause = "clear the haze"\n', ""), "phrase haze-01: clause is missing"),
         (lambda t: t.replace('id = "haze-01"\n', ""), "phrase number 1: id is missing"),
