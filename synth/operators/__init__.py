@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from synth.operators.base import Operator, Range, Scene
 from synth.operators.codec import Downsample, Jpeg
-from synth.operators.exposure import HighExposure, LowContrast, LowExposure
+from synth.operators.exposure import HighContrast, HighExposure, IrLowContrast, LowContrast, LowExposure
 from synth.operators.optics import GaussianBlur, MotionBlur
-from synth.operators.sensor import GaussianNoise, IrStripes
+from synth.operators.sensor import GaussianNoise, IrDeadPixels, IrStripes, SensorNoise
 from synth.operators.weather import Haze, Rain, Snow
 
 OPERATORS: dict[str, type[Operator]] = {
@@ -17,8 +17,12 @@ OPERATORS: dict[str, type[Operator]] = {
     "gaussian_blur": GaussianBlur,
     "low_exposure": LowExposure,
     "high_exposure": HighExposure,
+    "sensor_noise": SensorNoise,
     "ir_stripes": IrStripes,
+    "ir_dead_pixels": IrDeadPixels,
     "low_contrast": LowContrast,
+    "high_contrast": HighContrast,
+    "ir_low_contrast": IrLowContrast,
     "gaussian_noise": GaussianNoise,
     "downsample": Downsample,
     "jpeg": Jpeg,

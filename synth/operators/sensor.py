@@ -1,15 +1,16 @@
-"""What the sensor and its read-out add: noise that changes from frame to frame, and the infrared's fixed pattern."""
+"""What the sensor and its read-out add: noise that changes from frame to frame, and the infrared's fixed faults."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int64
 
 from synth.operators.base import Image, Operator, Scene, Stage, free, severe
 from synth.types import Modality
@@ -19,6 +20,12 @@ MAX_STRIPS = 64
 
 STRIP_BASE = 640.0
 """Image width in pixels at which strips are 1 to 8 pixels wide."""
+
+READ_POWER, READ_LEVEL, READ_SPREAD = 2.18, 1.20, 0.26
+"""The law of read noise, ln k_r = 2.18 ln k_s + 1.20 + N(0, 0.26²): Brooks et al., CVPR 2019, section 3.1."""
+
+BLOCK = 1 << 16
+"""Values in a block of rows: what is in work at a time stays in the cache. Part of what a seed means."""
 
 
 @functools.cache
@@ -33,10 +40,61 @@ def _normal_quantiles() -> Float32[np.ndarray, " n"]:
 def normal_field(shape: tuple[int, ...], rng: np.random.Generator) -> Float32[np.ndarray, "*dims"]:
     """Standard normal variates by the inverse of the distribution at 16-bit uniforms.
 
-    Three times as fast as the ziggurat; exact mean and variance, tails to 4.3 sigma: noise of which 8 bits are kept
+    Four times as fast as the ziggurat; exact mean and variance, tails to 4.3 sigma: noise of which 8 bits are kept
     shows no difference.
     """
-    return np.take(_normal_quantiles(), rng.integers(0, 65536, size=shape, dtype=np.uint16))
+    size = math.prod(shape)
+    if size % 4 == 0 and isinstance(rng.bit_generator, np.random.Philox):
+        # The same numbers as below, in the same order, straight from the generator's 64-bit words.
+        uniform = rng.bit_generator.random_raw(size // 4).astype("<u8", copy=False).view("<u2").reshape(shape)
+    else:
+        uniform = rng.integers(0, 65536, size=shape, dtype=np.uint16)
+    return np.take(_normal_quantiles(), uniform)
+
+
+def read_variance(shot: float, quantile: float) -> float:
+    """k_r = e^(1.20 + 0.26 z) · k_s^2.18, z = Φ⁻¹(quantile): a variance, in squares of the full scale.
+
+    The published joint law of read and shot noise, at a quantile in (0, 1) of its spread; 0 where k_s is 0.
+    """
+    return math.exp(READ_LEVEL + READ_SPREAD * NormalDist().inv_cdf(quantile)) * shot**READ_POWER
+
+
+def shot_and_read(
+    image: Image, shot: float, read: float, rng: np.random.Generator, *, full_well: float = 1.0, shared: bool = False
+) -> Image:
+    """out = clip(min(x + s, full_well) + √k_r z_r, 0, full_well), in linear light, k_s = shot and k_r = read.
+
+    The photon count (x + s)/k_s is Poisson of mean x/k_s, so var s = k_s x. Its Cornish–Fisher expansion stands for it:
+    s = √(k_s x − m²/18) z_s + m (z_s² − 1)/6, m = min(x, k_s). Mean and variance are exact everywhere, the skewness
+    from one photon on. With the read noise of the law, down to two standard deviations below its middle, the
+    distribution function is within 0.03 of the exact one at every count; one normal variate would be within 0.045.
+    shared: the channels are one detector's, and have the same z.
+    """
+    h, w, c = image.shape
+    planes, f32 = 1 if shared else c, np.float32
+    out = np.empty_like(image, order="C")
+    rows = max(1, BLOCK // (w * planes))
+    for top in range(0, h, rows):
+        o, x = out[top : top + rows], np.maximum(image[top : top + rows], 0)
+        shape = (len(o), w, planes)
+        z = normal_field(shape, rng)
+        m = np.minimum(x, f32(shot))
+        np.multiply(x, f32(shot), out=o)
+        o -= m * m * f32(1 / 18)
+        np.sqrt(o, out=o)
+        o *= z
+        o += x
+        z *= z
+        z -= f32(1)
+        m *= z * f32(1 / 6)
+        o += m
+        np.minimum(o, f32(full_well), out=o)
+        z = normal_field(shape, rng)
+        z *= f32(math.sqrt(read))
+        o += z
+        np.clip(o, 0, full_well, out=o)
+    return out
 
 
 def autoregressive(innovations: Float64[np.ndarray, " n"], sigma: float, rho: float) -> Float64[np.ndarray, " n"]:
@@ -95,6 +153,41 @@ class GaussianNoise(Operator):
 
 
 @dataclass(frozen=True)
+class SensorNoise(Operator):
+    """Shot and read noise in linear light: σ²(x) = k_s x + k_r, k_s = ``shot``, ln k_r = 2.18 ln k_s + 1.20 + 0.26 z.
+
+    out = clip(min(x + shot noise, 1) + read noise, 0, 1): the shot noise is that of the light before the full well
+    clips it, so what the exposure has blown out is quiet but for the read noise. z = Φ⁻¹(``read``).
+    1/k_s is the full well in photo-electrons: 10,000 at the mild end, 83 at the strong one. Drawn anew for each image
+    of a pair; each channel has its own noise, but the channels of an infrared image are one detector's.
+    """
+
+    name: ClassVar[str] = "sensor_noise"
+    stage: ClassVar[Stage] = "sensor"
+    unclipped: ClassVar[bool] = True
+    source: ClassVar[str] = (
+        "Brooks et al., Unprocessing images for learned raw denoising, CVPR 2019 (joint law of k_s and k_r); "
+        "Foi et al., Practical Poissonian-Gaussian noise modeling, IEEE TIP 2008 (clipping)"
+    )
+
+    shot: float = severe(
+        1e-4,
+        1.2e-2,
+        "k_s, the signal of one photo-electron",
+        low=0.0,
+        high=0.1,
+        unit="of full scale",
+        log=True,
+        identity=0.0,
+    )
+    read: float = free(1e-4, 0.9999, "quantile at which k_r lies in its law, 0.5 the middle")
+
+    def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
+        read = read_variance(self.shot, self.read)
+        return shot_and_read(image, self.shot, read, rng, shared=scene.modality == "infrared")
+
+
+@dataclass(frozen=True)
 class IrStripes(Operator):
     """An uncorrected microbolometer: out(i, j) = g_j x(i, j) + o_j + s_j + r_i, clipped.
 
@@ -135,3 +228,68 @@ class IrStripes(Operator):
         out += columns.astype(np.float32)[None, :, None]
         out += rows.astype(np.float32)[:, None, None]
         return np.clip(out, 0, 1, out=out)
+
+
+_PATHS = np.array([((0, 0), *rest) for rest in itertools.permutations([(0, 1), (1, 0), (1, 1)])])
+"""(6, 4, 2): the orders in which a defect of up to four pixels fills a block of 2 by 2, from its first pixel."""
+
+
+def defect_sites(
+    h: int, w: int, count: int, clusters: float, draws: Float64[np.ndarray, "n k"]
+) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
+    """The places (flat) and the defects of the first ``count`` defective pixels, in order of appearance.
+
+    A row of draws, uniform in [0, 1), is a defect: row, column, size, direction and path. A share ``clusters`` of the
+    defects has 2, 3 or 4 pixels, each as likely, within a block of 2 by 2; the others have one. At the frame's edge
+    a block turns inward. A place may occur twice: the first defect holds it.
+    """
+    y, x, size, turn, path = draws[:, :5].T
+    pixels = np.where(size < clusters, 2 + np.floor(3 * size / max(clusters, 1e-9)), 1)
+    first = np.stack([np.floor(y * h), np.floor(x * w)], axis=1).astype(np.int64)
+    quarter = np.floor(4 * turn).astype(np.int64)
+    step = 1 - 2 * np.stack([quarter & 1, quarter >> 1], axis=1)
+    last = np.array([h - 1, w - 1])
+    step = np.where((first + step < 0) | (first + step > last), -step, step)
+    block = first[:, None] + step[:, None] * _PATHS[np.floor(6 * path).astype(np.int64)]
+    block = np.clip(block, 0, last)  # a frame one pixel wide or high
+    defect, k = np.nonzero(np.arange(4) < pixels[:, None])
+    defect, k = defect[:count], k[:count]
+    return block[defect, k, 0] * w + block[defect, k, 1], defect
+
+
+@dataclass(frozen=True)
+class IrDeadPixels(Operator):
+    """Defective detector elements: whatever the scene, out = 0 (dead), 1 (hot), or a level ~ U(0, 1) (stuck).
+
+    Single pixels and clusters of 2 to 4 within 2 by 2, at uniform places; a cluster is one defect, of one level.
+    −ln(1 − share) · h · w pixels are drawn, which with chance overlaps makes the share. A larger share adds pixels
+    to those of a smaller one. Noise and stripes do not show on them: they stand at a rail of the read-out.
+    """
+
+    name: ClassVar[str] = "ir_dead_pixels"
+    stage: ClassVar[Stage] = "sensor"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"infrared"})
+    source: ClassVar[str] = (
+        "GB/T 17444-2013, parameters of infrared focal plane arrays (dead and overheated pixels); operability, the "
+        "share of the others: 98 to 99.99 %"
+    )
+
+    share: float = severe(
+        1e-4, 0.02, "defective pixels", low=0.0, high=0.1, unit="of all pixels", log=True, identity=0.0
+    )
+    clusters: float = free(0.1, 0.4, "share of the defects that are clusters", low=0.0, high=1.0)
+    stuck: float = free(0.0, 0.4, "share of the defects that are stuck at a level", low=0.0, high=1.0)
+    hot: float = free(0.2, 0.8, "share of the other defects that are hot, not dead", low=0.0, high=1.0)
+
+    def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
+        h, w, c = image.shape
+        count = round(-math.log1p(-self.share) * h * w)
+        # As many defects as pixels is enough, and the first rows are the same for every number of rows.
+        draws = rng.random((count, 8))
+        places, defect = defect_sites(h, w, count, self.clusters, draws)
+        stuck, hot, level = draws[:, 5:].T
+        value = np.where(stuck < self.stuck, level, hot < self.hot).astype(np.float32)
+        out = image.copy(order="C")
+        # Backwards: of two defects at one place the first is written last.
+        out.reshape(h * w, c)[places[::-1]] = value[defect[::-1], None]
+        return out

@@ -22,7 +22,7 @@ from synth.seeds import generator, seed_of
 from synth.types import ImageName, Modality, Step, UserError
 
 NAMES = list(OPERATORS)
-RANDOM = {"motion_blur", "gaussian_noise", "ir_stripes", "rain", "snow"}
+RANDOM = {"motion_blur", "gaussian_noise", "sensor_noise", "ir_stripes", "ir_dead_pixels", "rain", "snow"}
 """Operators whose pixels depend on the seed of the step, not only on its parameters."""
 SIZES = [(1, 1), (1, 9), (9, 1), (2, 3), (17, 33)]
 SEVERITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
