@@ -65,15 +65,19 @@ def preview_shards(paths: Sequence[str], out: str, samples: int, recipe: str | N
     _check_sheet(out, samples)
     shards, _ = find_shards(paths)
     rows: list[gallery.Row] = []
+    lean = False
     try:
         for i, shard in enumerate(shards[:samples]):
             share = samples * (i + 1) // min(len(shards), samples) - len(rows)
-            rows += [gallery.sample_row(_degraded(sample, recipe)) for sample in islice(read_samples(shard), share)]
+            for sample in islice(read_samples(shard), share):
+                lean = lean or sample.lean
+                rows.append(gallery.sample_row(_degraded(sample, recipe)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{error}; see synth verify") from None
     if not rows:
         raise UserError(f"{', '.join(paths)}: no samples to draw")
-    return _write_sheet(out, f"{len(rows)} samples of {', '.join(paths)}", rows)
+    here = f" (lean ones degraded here: recipe {recipe or 'of their task'})" if lean else ""
+    return _write_sheet(out, f"{len(rows)} samples of {', '.join(paths)}{here}", rows)
 
 
 def _degraded(sample: Sample, recipe: str | None) -> Sample:

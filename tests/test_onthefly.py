@@ -196,6 +196,7 @@ def test_build_verify_inspect_and_preview_of_lean_shards(synth: Synth, tmp_path:
     assert synth("preview", out, "--samples", "2", "--out", sheet).code == 0
     with Image.open(sheet) as picture:
         assert picture.width > 5 * 160
+    assert "(lean ones degraded here: recipe of their task)" in sheet.with_suffix(".html").read_text()
     ran = synth("preview", out, "--recipe", "mef", "--out", sheet)
     assert (ran.code, ran.error) == (2, "synth: error: recipe 'mef' is for mef, not for vif")
 

@@ -50,6 +50,15 @@ def fit_command(
     accumulate: Annotated[int | None, typer.Option("--accumulate", help="Batches a step.")] = None,
     crop: Annotated[int | None, typer.Option("--crop", help="Side of the training crops, pixels.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--recipe", metavar="NAME|FILE", help="What degrades lean shards; repeatable by task; the task's own."
+        ),
+    ] = None,
+    partial: Annotated[
+        float, typer.Option("--partial", help="Lean shards: share of prompts that ask for a part of the steps only.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, order, crops and noise.")] = 0,
     workers: Annotated[
         int | None, typer.Option("--workers", help="Processes that decode; all cores but one, at most 8.")
@@ -71,6 +80,8 @@ def fit_command(
     with console.progress("fit", "steps") as progress:
         done = run_fit(
             *(shards, out, preset, seed, changed),
+            recipes=recipe or (),
+            partial=partial,
             workers=workers,
             validate_every=validate_every,
             checkpoint_every=checkpoint_every,

@@ -1,7 +1,8 @@
 """Training samples from shards: an index of all of them, which are held out, and batches by position.
 
 What a batch holds is a function of (seed, position) alone, whatever the number of loader processes and wherever a run
-was taken up again. Shapes: b samples, H and W the side of the crop.
+was taken up again. Samples of lean shards are degraded as they are read, by a new plan at each position. Shapes: b
+samples, H and W the side of the crop.
 """
 
 from __future__ import annotations
@@ -25,9 +26,20 @@ from torch.utils.data import DataLoader, Dataset
 from synth.execute import settle
 from synth.prompts import compose
 from synth.seeds import generator, seed_of, unit_hash
-from synth.shards import END_MARK, SHARD, Sample, Span, decode_sample, read_members, read_spans
-from synth.types import TASKS, Step, UserError
+from synth.shards import (
+    END_MARK,
+    LEAN_IMAGES,
+    SHARD,
+    Sample,
+    Span,
+    decode_sample,
+    is_lean,
+    read_members,
+    read_spans,
+)
+from synth.types import TASKS, Step, Task, UserError
 from synth.verify import find_shards
+from train.degrading import Degraders
 from train.priors import find_prior
 from train.text import plain_request
 
@@ -39,20 +51,22 @@ INPUTS = ("a", "b", "gt")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a sample lies: its shard's number, and the bytes of its members in the tar."""
+    """Where a sample lies: its shard's number, and the bytes of its members in the tar; whether it is lean."""
 
     shard: int
     start: int
     stop: int
+    lean: bool = False
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The samples of a run: those to train on, those to validate on."""
+    """The samples of a run: those to train on, those to validate on. lean: the tasks that lean samples are of."""
 
     shards: tuple[Path, ...]
     train: tuple[Place, ...]
     held_out: tuple[Place, ...]
+    lean: tuple[Task, ...] = ()
 
     def fingerprint(self) -> list[list[Any]]:
         """The shards by name and size, as a run's record holds them."""
@@ -90,16 +104,18 @@ def index(paths: Sequence[str]) -> Corpus:
     by_split = any(_split(path) == "val" for path in found)
     train: list[Place] = []
     held_out: list[Place] = []
+    tasks: set[Task] = set()
     for number, path in enumerate(found):
         for span, meta in _read(path):
             if by_split:
                 aside = _split(path) == "val"
             else:
                 aside = unit_hash("held out", meta["dataset"], meta["pair"]) < HELD_OUT
-            (held_out if aside else train).append(Place(number, span.start, span.stop))
+            (held_out if aside else train).append(Place(number, span.start, span.stop, is_lean(meta)))
+            tasks |= {meta["task"]} if is_lean(meta) else set()
     if not train:
         raise UserError(f"{', '.join(paths)}: no samples to train on")
-    return Corpus(tuple(found), tuple(train), tuple(held_out))
+    return Corpus(tuple(found), tuple(train), tuple(held_out), tuple(task for task in TASKS if task in tasks))
 
 
 def _split(path: Path) -> str:
@@ -142,6 +158,8 @@ class Samples(Dataset[Any]):
     side: of the crops; smaller images are continued by reflection. plain: share of prompts that the task's plain
     request stands in for. rephrase: share of the others that say the same in other words, drawn from the pools;
     a sample with a step that no pool of this version knows keeps its own. cache: bytes of decoded samples to keep.
+    degrade: what degrades lean samples, by task: for training with a seed of the position, for validation with the
+    sample's own, so that it is the same each time. Operators act on the whole image, before the crop.
     """
 
     def __init__(
@@ -155,11 +173,16 @@ class Samples(Dataset[Any]):
         rephrase: float = 0.0,
         prior: str = "none",
         cache: int = 0,
+        degrade: Degraders | None = None,
     ) -> None:
         self.shards = corpus.shards
         self.places = corpus.train if training else corpus.held_out
         self.side, self.training, self.seed, self.cache = side, training, seed, cache
         self.plain, self.rephrase = plain, rephrase
+        self.degrade = degrade or {}
+        bare = [task for task in corpus.lean if task not in self.degrade]
+        if bare:
+            raise ValueError(f"lean samples of {', '.join(bare)}: degrade must hold what degrades them")
         self.prior = find_prior(prior)
         self._kept: dict[int, Sample] = {}
 
@@ -169,24 +192,40 @@ class Samples(Dataset[Any]):
     def __getitem__(self, position: int) -> dict[str, Any] | Broken:
         number = which(self.seed, position, len(self.places)) if self.training else position
         path = self.shards[self.places[number].shard]
-        try:
-            sample = self._sample(number)
-        except (ValueError, KeyError, OSError) as error:
-            return Broken(f"{path}: {error}")
         rng = generator(seed_of("crop", self.seed, position))
         u, v, mirrored, plain, rephrase = rng.random(5).tolist()
         if not self.training:
             u, v, mirrored, plain, rephrase = 0.5, 0.5, 1.0, 1.0, 1.0
-        crops = {name: cropped(sample.images[name], self.side, (u, v), mirrored < 0.5) for name in sample.images}
+        try:
+            sample = self._sample(number)
+            if sample.lean:
+                sample = self._degraded(sample, position, whole=plain < self.plain)
+        except (ValueError, KeyError, OSError) as error:
+            return Broken(f"{path}: {error}")
+        images = {name: sample.images[name] for name in (*INPUTS, "prior") if name in sample.images}
+        crops = {name: cropped(image, self.side, (u, v), mirrored < 0.5) for name, image in images.items()}
         prompt = sample.prompt
         if plain < self.plain:
             prompt = plain_request(sample.meta["task"])
-        elif rephrase < self.rephrase:
+        elif rephrase < self.rephrase and not self.places[number].lean:  # a lean sample's words are new each time
             prompt = rephrased(sample, rng)
         return {**crops, "prompt": prompt, "name": f"{path.name} {sample.key}"}
 
+    def _degraded(self, sample: Sample, position: int, whole: bool) -> Sample:
+        """The lean sample after a plan; whole: ground truth without any of its steps, as the plain request has it."""
+        degrade = self.degrade[sample.meta["task"]]
+        if whole:
+            degrade = replace(degrade, partial=0.0)
+        return self._with_prior(degrade(sample, seed_of("degrade", self.seed, position) if self.training else None))
+
+    def _with_prior(self, sample: Sample) -> Sample:
+        if self.prior is None:
+            return sample
+        first = self.prior(sample.images["a"], sample.images["b"], sample.meta["task"])
+        return replace(sample, images={**sample.images, "prior": first})
+
     def _sample(self, number: int) -> Sample:
-        """The sample, from memory or its shard, with the images that a model needs."""
+        """The sample, from memory or its shard, with the images that a model needs, or that a plan needs."""
         if number in self._kept:
             return self._kept[number]
         place = self.places[number]
@@ -194,11 +233,11 @@ class Samples(Dataset[Any]):
             file.seek(place.start)
             data = file.read(place.stop - place.start)
         (key, members), *_ = read_members(io.BytesIO(data + bytes(END_MARK)))
-        sample = decode_sample(key, members, INPUTS)
-        if self.prior is not None:
-            first = self.prior(sample.images["a"], sample.images["b"], sample.meta["task"])
-            sample = replace(sample, images={**sample.images, "prior": first})
+        sample = decode_sample(key, members, LEAN_IMAGES if place.lean else INPUTS)
+        if not place.lean:
+            sample = self._with_prior(sample)
         size = sum(image.nbytes for image in sample.images.values())
+        size += 0 if sample.depth is None else sample.depth.nbytes
         # What is kept stays: passing over everything in turn, the most lately used would always be gone when needed.
         if size <= self.cache:
             self.cache -= size

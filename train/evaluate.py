@@ -108,11 +108,15 @@ def plan_portions(paths: Sequence[str], limit: int | None = None) -> tuple[Porti
 
 
 def count_samples(path: Path) -> int:
-    """Samples of a tar, from its headers. Raises UserError where it is no tar or ends before its end mark."""
+    """Samples of a tar, from its headers. Raises UserError where it is no tar, cut short, or lean."""
     try:
-        return len(read_spans(path))
+        spans = read_spans(path)
     except ValueError as error:
         raise UserError(f"{path}: {error}; see synth verify") from None
+    held = {name.partition(".")[0] for span in spans[:1] for name in span.members}
+    if "clean_a" in held and not held & {"a", "b", "txt"}:
+        raise UserError(f"{path}: is lean, without degraded images to score: build it without --lean")
+    return len(spans)
 
 
 def spread(wanted: int, totals: Sequence[int]) -> list[int]:

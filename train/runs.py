@@ -18,8 +18,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from synth.resume import difference
 from synth.shards import write_json
 from synth.types import UserError
+from train import degrading
 from train.data import Corpus
 from train.presets import Schedule, find_preset
 
@@ -51,9 +53,14 @@ class Settings(Schedule):
         return Settings(**schedule, preset=preset, seed=seed)
 
 
-def run_record(settings: Settings, corpus: Corpus) -> dict[str, Any]:
-    """What ``run.json`` holds."""
-    return {"schema": SCHEMA, "settings": dataclasses.asdict(settings), "shards": corpus.fingerprint()}
+def run_record(settings: Settings, corpus: Corpus, degraders: degrading.Degraders | None = None) -> dict[str, Any]:
+    """What ``run.json`` holds; ``degrade`` is what lean shards are degraded by, null where there are none."""
+    return {
+        "schema": SCHEMA,
+        "settings": dataclasses.asdict(settings),
+        "degrade": degrading.record(degraders or {}),
+        "shards": corpus.fingerprint(),
+    }
 
 
 def begin(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Path:
@@ -79,7 +86,7 @@ def begin(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Path:
 def _same(path: Path, record: Mapping[str, Any]) -> None:
     try:
         held = json.loads(path.read_bytes())
-        settings, shards = dict(held["settings"]), held["shards"]
+        settings, shards, degrade = dict(held["settings"]), held["shards"], held.get("degrade")
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: is no run's record; --overwrite starts anew") from None
     for name in {**settings, **record["settings"]}:
@@ -91,6 +98,11 @@ def _same(path: Path, record: Mapping[str, Any]) -> None:
             )
     if shards != record["shards"]:
         raise UserError(f"{path.parent}: a run on other shards; choose another --out, or start anew with --overwrite")
+    for change in difference(degrade, record["degrade"]):
+        raise UserError(
+            f"{path.parent}: a run with other degradations: {change}; choose another --out, or start anew with "
+            "--overwrite"
+        )
 
 
 def _clear(folder: Path) -> None:

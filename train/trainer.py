@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from synth.execute import settle
 from synth.seeds import seed_of
 from synth.shards import write_json
 from synth.types import WorkIncomplete
-from train import checkpoint, optim, pipeline
+from train import checkpoint, degrading, optim, pipeline
 from train.checkpoint import Training
 from train.data import Batch, Broken, Corpus, Samples, batches, cache_size, index
 from train.design import Assembly
@@ -59,6 +59,8 @@ def fit(
     out: str,
     settings: Settings,
     *,
+    recipes: Sequence[str] = (),
+    partial: float = 0.0,
     workers: int = 0,
     validate_every: int = 250,
     checkpoint_every: int = 250,
@@ -69,16 +71,18 @@ def fit(
 ) -> Fitted:
     """Fit ``settings.preset`` on shards, or go on with the run in ``out`` where it left off.
 
-    Raises UserError before work begins, WorkIncomplete where a sample can't be read or a loss is not finite.
+    recipes, partial: what lean shards are degraded by. Raises UserError before work begins, WorkIncomplete where a
+    sample can't be read or a loss is not finite.
     """
     design = find_preset(settings.preset).design
     where = find_device(device)
     settle()
     assembly = Assembly(design, torch.Generator().manual_seed(seed_of("weights", settings.seed)))
     corpus = index(paths)
-    folder = begin(Path(out), run_record(settings, corpus), overwrite)
+    degraders = degrading.choose(corpus.lean, recipes, partial)
+    folder = begin(Path(out), run_record(settings, corpus, degraders), overwrite)
     write_json(folder / pipeline.DESIGN, design.to_json())
-    run = _Run(settings, corpus, assembly.to(where), folder, workers)
+    run = _Run(settings, corpus, degraders, assembly.to(where), folder, workers)
     kept = checkpoint.found(folder / "checkpoints")
     if kept:
         checkpoint.load(kept[-1], run.state)
@@ -87,15 +91,25 @@ def fit(
         f"{settings.preset} on {where.type}: {len(corpus.train)} samples to train on, {len(corpus.held_out)} held out; "
         f"{settings.steps} steps of {settings.batch * settings.accumulate}"
     )
+    for task, degrader in degraders.items():
+        note(f"lean shards of {task} are degraded as they are read: recipe '{degrader.recipe.name}'")
     return run.go(validate_every, checkpoint_every, progress, note)
 
 
 class _Run:
     """The parts of a run, and its loop."""
 
-    def __init__(self, settings: Settings, corpus: Corpus, assembly: Assembly, folder: Path, workers: int) -> None:
-        self.settings, self.corpus, self.assembly, self.folder, self.workers = (
-            settings, corpus, assembly.train(), folder, workers,
+    def __init__(
+        self,
+        settings: Settings,
+        corpus: Corpus,
+        degraders: degrading.Degraders,
+        assembly: Assembly,
+        folder: Path,
+        workers: int,
+    ) -> None:
+        self.settings, self.corpus, self.degraders, self.assembly, self.folder, self.workers = (
+            settings, corpus, degraders, assembly.train(), folder, workers,
         )  # fmt: skip
         self.shadow = copy.deepcopy(assembly).eval()
         weights = assembly.trained()
@@ -130,6 +144,7 @@ class _Run:
     def _samples(self, training: bool, cache: int) -> Samples:
         s = self.settings
         more: dict[str, Any] = {"prior": self.assembly.design.prior, "training": training, "cache": cache}
+        more["degrade"] = self.degraders
         return Samples(self.corpus, side=s.crop, seed=s.seed, plain=s.plain, rephrase=s.rephrase, **more)
 
     def _batches(self, step: int) -> Iterator[Batch | Broken]:

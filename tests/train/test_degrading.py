@@ -1,0 +1,230 @@
+"""Training on lean shards: a new plan at each position, the same for any loader; the recipes, chosen and recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Ran, save, textured
+from tiny import SMALL
+
+from synth.builder import build
+from synth.shards import read_samples
+from synth.types import UserError
+from train import degrading
+from train.checkpoint import found, read_tensors
+from train.data import Batch, Broken, Corpus, Samples, batches, index
+from train.presets import PRESETS
+from train.runs import Settings, begin, run_record
+from train.trainer import fit
+
+Train = Callable[..., Ran]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``lean/vif``, ``lean/mef`` and the same builds ``full``."""
+    root = tmp_path_factory.mktemp("lean")
+    for number in range(5):
+        save(root / "MSRS/train/vi" / f"{number:05d}D.png", textured(number))
+        save(root / "MSRS/train/ir" / f"{number:05d}D.png", textured(100 + number, channels=1))
+        save(root / "under" / f"{number}.png", textured(200 + number) // 3)
+        save(root / "over" / f"{number}.png", 255 - (255 - textured(200 + number)) // 3)
+    data = {"vif": f"msrs={root / 'MSRS'}", "mef": f"folder={root / 'under'},{root / 'over'}"}
+    for kind, lean in (("lean", True), ("full", False)):
+        for task, where in data.items():
+            out = str(root / kind / task)
+            build(task, data=[where], out=out, shard_size=3, lean=lean, executor="serial", seed=3)  # type: ignore[arg-type]
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, preset in SMALL.items():
+        monkeypatch.setitem(PRESETS, name, preset)
+
+
+def read(shards: Path, *kinds: str) -> Corpus:
+    return index([str(shards / kind) for kind in kinds])
+
+
+def items(data: Samples, positions: range) -> list[dict[str, Any]]:
+    found_ = [data[position] for position in positions]
+    broken = [item.reason for item in found_ if isinstance(item, Broken)]
+    assert not broken, broken
+    return found_  # type: ignore[return-value]
+
+
+def test_the_index_says_which_tasks_are_lean(shards: Path) -> None:
+    assert read(shards, "lean/mef", "lean/vif").lean == ("vif", "mef")
+    assert read(shards, "lean/mef", "full/vif").lean == ("mef",)
+    assert read(shards, "full/vif").lean == ()
+    with pytest.raises(ValueError, match="lean samples of vif: degrade must hold what degrades them"):
+        Samples(read(shards, "lean/vif"), side=32, training=True)
+
+
+def test_validation_sees_what_a_full_build_would_hold(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.data.HELD_OUT", 0.5)
+    lean, full = read(shards, "lean/vif", "lean/mef"), read(shards, "full/vif", "full/mef")
+    assert len(lean.held_out) == len(full.held_out) > 1
+    more: dict[str, Any] = {"side": 48, "training": False, "prior": "pyramid", "seed": 9}
+    one = Samples(lean, degrade=degrading.choose(lean.lean), **more)
+    other = Samples(full, **more)
+    for made, held in zip(items(one, range(len(one))), items(other, range(len(other))), strict=True):
+        assert made.keys() == held.keys() and (made["prompt"], made["name"]) == (held["prompt"], held["name"])
+        assert all(np.array_equal(made[name], held[name]) for name in ("a", "b", "gt", "prior"))
+
+
+def test_each_time_round_is_a_new_plan_of_seed_and_position(shards: Path) -> None:
+    corpus = read(shards, "lean/vif")
+    count = len(corpus.train)
+
+    def made(seed: int = 4, cache: int = 0) -> list[dict[str, Any]]:
+        degrade = degrading.choose(corpus.lean)
+        data = Samples(corpus, side=32, seed=seed, training=True, degrade=degrade, cache=cache, rephrase=1.0)
+        return items(data, range(6 * count))
+
+    first = made()
+    for again in (made(), made(cache=1 << 30)):
+        for one, other in zip(first, again, strict=True):
+            assert one["prompt"] == other["prompt"] and np.array_equal(one["a"], other["a"])
+    for name in {item["name"] for item in first}:
+        rounds = [item for item in first if item["name"] == name]
+        assert len(rounds) == 6 and len({item["prompt"] for item in rounds}) > 3
+    other_seed = {item["prompt"] for item in made(seed=5)}
+    assert other_seed != {item["prompt"] for item in first}
+
+
+@pytest.mark.slow
+def test_the_same_batches_for_any_number_of_workers_and_any_start(shards: Path) -> None:
+    corpus = read(shards, "lean/vif", "full/mef")
+    degrade = degrading.choose(corpus.lean, partial=0.5)
+
+    def taken(start: int, workers: int, cache: int) -> list[Batch]:
+        more: dict[str, Any] = {"seed": 5, "plain": 0.3, "prior": "pyramid", "cache": cache, "degrade": degrade}
+        data = Samples(corpus, side=32, training=True, **more)
+        return [b for b in batches(data, range(start, 24), 4, workers) if isinstance(b, Batch)]
+
+    here = taken(0, 0, 0)
+    assert len(here) == 6
+    for start, workers, cache in ((0, 2, 1 << 20), (8, 1, 0), (16, 0, 1 << 30)):
+        for one, other in zip(here[start // 4 :], taken(start, workers, cache), strict=True):
+            assert one.prompts == other.prompts and one.names == other.names
+            assert one.prior is not None and other.prior is not None
+            pairs = ((one.a, other.a), (one.b, other.b), (one.gt, other.gt), (one.prior, other.prior))
+            assert all(torch.equal(x, y) for x, y in pairs)
+
+
+def test_partial_ground_truth_goes_with_its_prompt_and_never_with_the_plain_request(shards: Path) -> None:
+    corpus = read(shards, "lean/mef")
+    truth = {f"{path.name} {s.key}": s.images["gt"] for path in corpus.shards for s in read_samples(path)}
+    differs: dict[float, int] = {}
+    for plain in (0.0, 1.0):
+        degrade = degrading.choose(corpus.lean, partial=1.0)
+        made = items(Samples(corpus, side=160, plain=plain, training=True, degrade=degrade), range(6))
+        for item in made:
+            held = truth[item["name"]]
+            whole = [np.pad(held, ((0, 160 - held.shape[0]), (0, 160 - held.shape[1]), (0, 0)), "symmetric")]
+            differs.setdefault(plain, 0)
+            differs[plain] += not any(
+                np.array_equal(item["gt"], w) or np.array_equal(item["gt"], w[:, ::-1]) for w in whole
+            )
+    assert differs == {0.0: 6, 1.0: 0}
+
+
+def test_recipes_are_chosen_by_task(shards: Path, tmp_path: Path) -> None:
+    own = tmp_path / "night.toml"
+    own.write_text('schema = 1\ntask = "vif"\nn = [1]\nratios = {"1:1" = 1}\n[operators.gaussian_noise]\n')
+    assert {task: one.recipe.name for task, one in degrading.choose(("vif", "mef"), [str(own)]).items()} == {
+        "vif": "night",
+        "mef": "mef",
+    }
+    data = Samples(
+        index([str(shards / "lean/vif")]), side=32, training=True, degrade=degrading.choose(("vif",), [str(own)])
+    )
+    assert all(
+        ("nois" in item["prompt"].lower() or "grain" in item["prompt"].lower()) for item in items(data, range(4))
+    )
+
+
+MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...], float, str]] = [
+    ((), ("vif",), 0.0, "--recipe vif: is for lean shards (synth build --lean); these are degraded already"),
+    ((), (), 0.2, "--partial 0.2: is for lean shards (synth build --lean); these are degraded already"),
+    (("vif",), ("mef",), 0.0, "--recipe mef: is for mef, the lean shards here are of vif"),
+    (("vif", "mef"), ("vif", "vif"), 0.0, "--recipe vif: vif has 'vif': give one a task"),
+    (("vif",), ("vfi",), 0.0, "unknown recipe 'vfi': did you mean 'vif'?"),
+    (("vif",), (), 1.2, "--partial 1.2: must be a share in [0, 1]"),
+]
+
+
+@pytest.mark.parametrize(("lean", "recipes", "partial", "said"), MISTAKES)
+def test_a_recipe_that_fits_nothing_is_one_line(
+    lean: tuple[Any, ...], recipes: tuple[str, ...], partial: float, said: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        degrading.choose(lean, recipes, partial)
+    assert str(error.value).startswith(said)
+
+
+def run(shards: Path, out: Path, **changed: Any) -> None:
+    options = {"validate_every": 3, "checkpoint_every": 2, **changed}
+    fit([str(shards / "lean/vif")], str(out), Settings.of("small", steps=4), **options)
+
+
+@pytest.mark.slow
+def test_a_run_records_its_recipes_and_stops_and_goes_on_bit_for_bit(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    run(shards, tmp_path / "whole", note=notes.append)
+    assert "lean shards of vif are degraded as they are read: recipe 'vif'" in notes
+    record = json.loads((tmp_path / "whole/run.json").read_bytes())["degrade"]
+    assert record["vif"]["partial"] == 0 and record["vif"]["recipe"]["n"] == [1, 2, 3]
+
+    def stopped(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(shards, tmp_path / "cut", progress=stopped)
+    run(shards, tmp_path / "cut")
+    assert (tmp_path / "cut/log.jsonl").read_bytes() == (tmp_path / "whole/log.jsonl").read_bytes()
+    one, other = (read_tensors(found(tmp_path / name / "checkpoints")[-1])[0] for name in ("whole", "cut"))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    with pytest.raises(
+        UserError, match=r"a run with other degradations: vif\.partial was 0\.0, is 0\.5; choose another"
+    ):
+        run(shards, tmp_path / "whole", partial=0.5)
+
+
+def test_a_run_of_before_lean_shards_goes_on(shards: Path, tmp_path: Path) -> None:
+    record = run_record(Settings.of("small"), read(shards, "full/vif"))
+    before = {name: value for name, value in record.items() if name != "degrade"}
+    assert record["degrade"] is None and len(before) == len(record) - 1
+    begin(tmp_path / "run", before, overwrite=False)
+    assert begin(tmp_path / "run", record, overwrite=False) == tmp_path / "run"
+
+
+@pytest.mark.slow
+def test_the_command_line(train: Train, shards: Path, tmp_path: Path) -> None:
+    options = ("--preset", "small", "--steps", "1", "--workers", "0", "--out", tmp_path / "run")
+    ran = train("fit", shards / "lean/vif", shards / "lean/mef", *options, "--recipe", "mef", "--recipe", "vif")
+    assert ran.code == 0, ran.err
+    ran = train("fit", shards / "full/vif", "--preset", "small", "--recipe", "vif", "--out", tmp_path / "none")
+    assert (ran.code, ran.error) == (
+        2,
+        "train: error: --recipe vif: is for lean shards (synth build --lean); these are degraded already",
+    )
+    assert not (tmp_path / "none").exists()
+
+
+def test_eval_of_lean_shards_is_one_line(train: Train, shards: Path, tmp_path: Path) -> None:
+    ran = train("eval", shards / "lean/vif", "--model", "none", "--out", tmp_path / "report")
+    path = shards / "lean/vif/vif-train-000000.tar"
+    assert (ran.code, ran.out, (tmp_path / "report").exists()) == (2, "", False)
+    assert ran.error == (f"train: error: {path}: is lean, without degraded images to score: build it without --lean")
