@@ -130,22 +130,23 @@ def splat_streaks(
     length: rows that a streak spans. lean: columns it moves a row. width: half its width in pixels; the profile across
     is a biweight of unit area. cover: the streak's opacity times its sharp width. A streak is hidden where the
     scene is nearer than its particle. Along its length a streak is smooth: where streaks are long and upright enough,
-    every other row is summed, and those between are interpolated.
+    every second to fourth row is summed, and those between are interpolated.
     """
-    long, upright = np.median(length) >= 12 if length.size else False, np.abs(lean).max(initial=0) <= 0.7
-    step = 2 if long and upright else 1
+    step = 1
+    if length.size:
+        step = max(1, min(4, int(np.median(length) / 5), int(1.4 / max(float(np.median(np.abs(lean))), 0.1))))
     rows = -(-size[0] // step)
     taps = np.ceil(2 * width).astype(int)
     # A margin as wide as the widest profile saves a test a pixel.
     margin = int(taps.max(initial=1)) + 1
     stride = size[1] + 2 * margin
-    total = np.zeros(rows * stride)
+    total: np.ndarray | None = None
     hides = bool(depth.min() <= field.z.max(initial=0.0))
     scene = np.pad(depth[::step], ((0, 0), (margin, margin))).ravel() if hides else None
     top = np.floor((field.y - length / 2) / step)
     bottom = np.clip(top + np.maximum(np.ceil(length / step) + 1, 2), 0, rows).astype(int)
     top = np.clip(top, 0, rows).astype(int)
-    # Sums stand for the middle of their two rows, which is where the interpolation expects them.
+    # Sums stand for the middle of their rows, which is where the interpolation expects them.
     above = top * step + (step - 1) / 2 - field.y
     x, pace = field.x + above * lean, 1 / np.maximum(length, 1)
     streaks = np.stack([top, x, lean * step, width, above * pace, step * pace, cover / width, field.z])
@@ -156,21 +157,26 @@ def splat_streaks(
         for part in np.split(chosen, np.searchsorted(ends, np.arange(CHUNK, int(ends.max(initial=0)), CHUNK))):
             index, value, near = _streak_taps(streaks[:, part], bottom[part] - top[part], int(k), stride, margin)
             if scene is not None:
-                value[scene[index] <= near] = 0
+                value *= scene[index] > near
             held.append((index.ravel(), value.ravel()))
             if sum(len(each) for each, _ in held) > CHUNK:
-                total, held = total + _summed(held, total.size), []
-    total = total + _summed(held, total.size) if held else total
-    covered = total.astype(np.float32).reshape(rows, stride)[:, margin:-margin]
-    if step == 2:
-        covered = cv2.resize(covered, (size[1], 2 * rows), interpolation=cv2.INTER_LINEAR)[: size[0]]
-    return 1 - cv2.exp(-covered)
+                total, held = _more(total, held, rows * stride), []
+    total = _more(total, held, rows * stride)
+    covered = 1 - cv2.exp(-total.reshape(rows, stride)[:, margin:-margin].astype(np.float32))
+    return (
+        cv2.resize(covered, (size[1], step * rows), interpolation=cv2.INTER_LINEAR)[: size[0]] if step > 1 else covered
+    )
 
 
-def _summed(parts: Sequence[tuple[np.ndarray, np.ndarray]], size: int) -> Float[np.ndarray, " size"]:
-    """Values added up at their indices."""
+def _more(
+    total: np.ndarray | None, parts: Sequence[tuple[np.ndarray, np.ndarray]], size: int
+) -> Float[np.ndarray, " size"]:
+    """The total, None for nothing yet, with values added up at their indices."""
+    if not parts:
+        return np.zeros(size) if total is None else total
     index, value = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
-    return np.bincount(index, value, minlength=size)
+    sums = np.bincount(index, value, minlength=size)
+    return sums if total is None else total + sums
 
 
 def _streak_taps(
@@ -267,21 +273,19 @@ class _Sum:
         offset = np.arange(-k, k + 1)
         index = ((row + m) * self.stride + column + m)[:, None, None] + (offset[:, None] * self.stride + offset)
         if self.depth is not None:
-            windows[self.depth[index] <= z[:, None, None]] = 0
+            windows *= self.depth[index] > z[:, None, None]
         self.held.append((index.ravel(), windows.ravel()))
         if sum(len(each) for each, _ in self.held) > CHUNK:
             self._sum()
 
     def _sum(self) -> None:
-        more = _summed(self.held, (self.size[0] + 2 * self.margin) * self.stride)
-        self.total, self.held = more if self.total is None else self.total + more, []
+        size = (self.size[0] + 2 * self.margin) * self.stride
+        self.total, self.held = _more(self.total, self.held, size), []
 
     def values(self) -> Float32[np.ndarray, "h w"]:
         """What was added, without the margin."""
-        if self.held:
-            self._sum()
-        if self.total is None:
-            return np.zeros(self.size, np.float32)
+        self._sum()
+        assert self.total is not None
         m, (height, width) = self.margin, self.size
         return self.total.reshape(-1, self.stride)[m : m + height, m : m + width].astype(np.float32)
 
