@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from synth.color import code_to_float, to_uint8
+from synth.color import code_to_float
 from synth.operators.base import Image, Operator, Scene, Stage, free, severe
 from synth.operators.sensor import read_variance, shot_and_read
 from synth.types import Modality
@@ -28,6 +28,18 @@ def expose(image: Image, ev: float) -> Image:
 def compress(image: Image, contrast: float, pedestal: float) -> Image:
     """out = p + c (x − p): every value a share ``1 - c`` of the way nearer to the pedestal ``p``."""
     return image * np.float32(contrast) + np.float32((1 - contrast) * pedestal)
+
+
+def requantised(image: Image, contrast: float, pedestal: float) -> Image:
+    """floor(255 (p + c (x − p)) + 0.5) / 255: ``compress`` in 8 bit, x and p in [0, 1], c at most 1."""
+    codes = image * np.float32(255 * contrast)
+    codes += np.float32(255 * (1 - contrast) * pedestal + 0.5)
+    return code_to_float(codes.astype(np.uint8))  # positive: the conversion is the floor
+
+
+def mean_level(image: Image) -> float:
+    """The mean, summed in pairs in single precision: within 1e-6, in a third of double precision's time."""
+    return float(image.mean(dtype=np.float32))
 
 
 def gain_variances(ev: float) -> tuple[float, float]:
@@ -109,9 +121,8 @@ class LowContrast(Operator):
     pedestal: float = free(0.2, 0.6, "level toward which the image's mean drifts, half of the way", low=0.0, high=1.0)
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
-        mean = float(image.mean(dtype=np.float64))
-        pedestal = mean + DRIFT * (self.pedestal - mean)
-        return code_to_float(to_uint8(compress(image, self.contrast, pedestal)))
+        mean = mean_level(image)
+        return requantised(image, self.contrast, mean + DRIFT * (self.pedestal - mean))
 
 
 @dataclass(frozen=True)
@@ -131,7 +142,7 @@ class HighContrast(Operator):
     pivot: float = free(-0.5, 0.5, "how far the pivot lies from the mean m, in m (1 − m)", low=-1.0, high=1.0)
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
-        mean = float(image.mean(dtype=np.float64))
+        mean = mean_level(image)
         out = compress(image, self.contrast, mean + self.pivot * mean * (1 - mean))
         return np.clip(out, 0, 1, out=out)
 
@@ -160,4 +171,4 @@ class IrLowContrast(Operator):
     pedestal: float = free(0.0, 1.0, "the cold part of what is added to the span")
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
-        return code_to_float(to_uint8(compress(image, self.contrast, self.pedestal)))
+        return requantised(image, self.contrast, self.pedestal)
