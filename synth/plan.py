@@ -79,18 +79,21 @@ def draw_operators(recipe: Recipe, rng: np.random.Generator) -> list[str]:
     return physical_order(chosen)
 
 
-def draw_step(recipe: Recipe, name: str, seed: int) -> Step:
-    """Draw one step's target, severity and parameters from its seed; the pixels' randomness comes from it too."""
+def draw_step(recipe: Recipe, name: str, seed: int, turn: int = 0) -> Step:
+    """Draw one step's target, severity and parameters from its seed; the pixels' randomness comes from it too.
+
+    turn: the sample's variant, which decides the severity's bounds where the recipe has a schedule of them.
+    """
     rule = recipe.operators[name]
     rng = generator(seed_of(seed, "draw"))
     target = weighted(rng, rule.target)
-    low, high = rule.severity
+    low, high = rule.severity[turn % len(rule.severity)]
     severity = float(f"{low + (high - low) * rng.random():.6g}")
     op = operator_class(name).draw(rng, severity, dict(rule.ranges))
     graded = any(declared.kind == "severe" for declared in rule.ranges.values())
     return Step(name, target, op.params(), seed, severity if graded else None)
 
 
-def draw_steps(recipe: Recipe, rng: np.random.Generator, step_seed: Callable[[int], int]) -> list[Step]:
-    """The steps of a sample in physical order. step_seed: the seed of step i."""
-    return [draw_step(recipe, name, step_seed(i)) for i, name in enumerate(draw_operators(recipe, rng))]
+def draw_steps(recipe: Recipe, rng: np.random.Generator, step_seed: Callable[[int], int], turn: int = 0) -> list[Step]:
+    """The steps of a sample in physical order. step_seed: the seed of step i. turn: as for ``draw_step``."""
+    return [draw_step(recipe, name, step_seed(i), turn) for i, name in enumerate(draw_operators(recipe, rng))]

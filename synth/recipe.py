@@ -15,7 +15,7 @@ from synth.operators.base import Range
 from synth.resources import read_toml, resource_dir, resource_names
 from synth.types import MODALITIES, TASKS, Target, Task, UserError, check_schema, unknown
 
-_TOP = ("schema", "task", "n", "ratios", "exclusive", "at_most", "operators")
+_TOP = ("schema", "task", "n", "severity", "ratios", "exclusive", "at_most", "operators")
 _RULE = ("weight", "target", "severity", "params")
 MOST_WEIGHT = 1e9
 _TARGETS: tuple[Target, ...] = ("a", "b", "both")
@@ -27,7 +27,8 @@ class Rule:
 
     weight: float
     target: Mapping[Target, float]
-    severity: tuple[float, float]
+    severity: tuple[tuple[float, float], ...]
+    """Bounds, turn by turn: variant v of a pair has those of turn v modulo their number."""
     ranges: Mapping[str, Range]
 
 
@@ -142,11 +143,12 @@ def parse_recipe(data: Mapping[str, Any], name: str, where: str) -> Recipe:
         raise UserError(f"{where}: task is {task!r}: allowed: {', '.join(TASKS)}")
     operators: dict[str, Rule] = {}
     names: dict[str, str] = {}  # as the recipe writes them -> as steps do
+    severity = _severity(data.get("severity", [0, 1]), where)
     for op, entry in _table(data.get("operators", {}), f"{where}: operators").items():
         names[op], rule = _staged(op, entry, f"{where}: operators.{op}")
         if names[op] in operators:
             raise UserError(f"{where}: operators.{op}: {names[op]} is there twice")
-        operators[names[op]] = _rule(names[op], rule, task, f"{where}: operators.{op}")
+        operators[names[op]] = _rule(names[op], rule, task, severity, f"{where}: operators.{op}")
     if not any(rule.weight > 0 for rule in operators.values()):
         raise UserError(f"{where}: operators: at least one must have a weight above 0")
     limits = [(_group(group, names, f"{where}: exclusive"), 1) for group in _list(data, "exclusive", where)]
@@ -246,7 +248,7 @@ def _staged(name: str, entry: Any, where: str) -> tuple[str, Any]:
         raise UserError(f"{where}: {error}") from None
 
 
-def _rule(name: str, value: Any, task: Task, where: str) -> Rule:
+def _rule(name: str, value: Any, task: Task, severity: tuple[tuple[float, float], ...], where: str) -> Rule:
     cls = operator_class(name)
     rule = _table(value, where)
     _only(rule, _RULE, where)
@@ -266,12 +268,27 @@ def _rule(name: str, value: Any, task: Task, where: str) -> Rule:
     if "severity" in rule and not any(declared.kind == "severe" for declared in ranges.values()):
         raise UserError(f"{where}.severity: {name} has none: set its params")
     weight = _weights({"weight": rule.get("weight", 1.0), "any": 1}, where)["weight"]
-    return Rule(weight, target, _severity(rule.get("severity", [0, 1]), where), ranges)  # type: ignore[arg-type]
+    if "severity" in rule:
+        severity = _severity(rule["severity"], where)
+    return Rule(weight, target, severity, ranges)  # type: ignore[arg-type]
 
 
-def _severity(value: Any, where: str) -> tuple[float, float]:
+def _severity(value: Any, where: str) -> tuple[tuple[float, float], ...]:
+    """``0.5``, ``[0.2, 0.8]``, or ``{ schedule = [0.25, 0.5, [0.7, 1]] }``: one of these for each turn."""
+    if isinstance(value, dict):
+        _only(value, ("schedule",), f"{where}.severity")
+        turns = value.get("schedule")
+        if not isinstance(turns, list) or not turns:
+            raise UserError(f"{where}.severity.schedule = {turns!r}: must be a list of severities, one for each turn")
+        return tuple(_bounds(turn, where) for turn in turns)
+    return (_bounds(value, where),)
+
+
+def _bounds(value: Any, where: str) -> tuple[float, float]:
     ends = value if isinstance(value, list) else [value, value]
     numbers = [v for v in ends if isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v <= 1]
     if len(ends) != 2 or len(numbers) != 2 or ends[0] > ends[1]:
-        raise UserError(f"{where}.severity = {value!r}: must be a number in [0, 1], or [low, high]")
+        raise UserError(
+            f"{where}.severity = {value!r}: must be a number in [0, 1], [low, high], or a schedule of these"
+        )
     return float(ends[0]), float(ends[1])

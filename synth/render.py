@@ -147,7 +147,7 @@ def degrade_clean(
     clean: ``clean_a``, ``clean_b``, ``gt``, uint8 ``(h, w, c)``. depth: gives the crop's, uint16 as stored; called only
     where a step needs it. fuser: what made ``gt``. partial, prompts: as for a build.
     """
-    steps = draw_steps(recipe, generator(seed("plan")), lambda i: seed("step", i))
+    steps = draw_steps(recipe, generator(seed("plan")), lambda i: seed("step", i), seed.variant)
     stored = depth() if any(operator_class(step.op).needs_depth for step in steps) else None
     metres = None if stored is None else depth_maps.dequantise(stored)
     asked = draw_asked(len(steps), partial, generator(seed_of(seed("prompt"), "partial")))

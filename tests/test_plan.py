@@ -89,3 +89,11 @@ def test_severity_and_parameters_stay_in_the_recipe() -> None:
         step = draw_step(recipe, "haze", seed)
         assert 0.2 <= (step.severity or 0) <= 0.4
         assert 100 <= step.params["visibility"] <= 300
+
+
+def test_a_schedule_of_severities_goes_by_variant() -> None:
+    recipe = load_recipe("vif", sets=["severity={schedule=[0.25, 0.5, [0.9, 1]]}", "operators.rain.severity=0.1"])
+    drawn = [draw_step(recipe, "haze", 7, turn).severity for turn in range(6)]
+    assert drawn[:2] == drawn[3:5] == [0.25, 0.5]
+    assert drawn[2] == drawn[5] and 0.9 <= (drawn[2] or 0) <= 1
+    assert {draw_step(recipe, "rain", seed, seed).severity for seed in range(5)} == {0.1}

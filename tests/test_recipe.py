@@ -70,7 +70,7 @@ REFUSED = [
     ),
     (
         'task = "vif"\n[operators.haze]\nseverity = 2',
-        "{file}: operators.haze.severity = 2: must be a number in [0, 1], or [low, high]",
+        "{file}: operators.haze.severity = 2: must be a number in [0, 1], [low, high], or a schedule of these",
     ),
     ('task = "vif"\nn = [4]\n[operators.haze]', "{file}: n asks for 4, but it can combine at most 1"),
     ('task = "vif"\nn = [0]\n[operators.haze]', "{file}: n = [0]: must be 1 or more"),
@@ -104,7 +104,7 @@ def _load(**options: object) -> Callable[[], object]:
         (_load(n="many"), "--n many: must be a number like 3, or a range like 1-3"),
         (_load(task="mef"), "recipe 'vif' is for vif, not for mef"),
         (_load(sets=["haze"]), "--set haze: must be key=value, such as operators.haze.weight=2"),
-        (lambda: load_recipe("vfi"), "unknown recipe 'vfi': did you mean 'vif'? allowed: mef, mff, vif"),
+        (lambda: load_recipe("vfi"), "unknown recipe 'vfi': did you mean 'vif'? allowed: mef, mef-severe, mff, mff-severe, vif, vif-severe, weather"),
         (lambda: load_recipe("no/such.toml"), "recipe file no/such.toml does not exist"),
     ],
 )
