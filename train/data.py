@@ -216,7 +216,11 @@ class Samples(Dataset[Any]):
         degrade = self.degrade[sample.meta["task"]]
         if whole:
             degrade = replace(degrade, partial=0.0)
-        return self._with_prior(degrade(sample, seed_of("degrade", self.seed, position) if self.training else None))
+        if not self.training:
+            return self._with_prior(degrade(sample))
+        # A schedule of severities goes by variant: here by epoch.
+        seed, epoch = seed_of("degrade", self.seed, position), position // len(self.places)
+        return self._with_prior(degrade(sample, seed, epoch))
 
     def _with_prior(self, sample: Sample) -> Sample:
         if self.prior is None:
