@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from synth import console
-from synth.types import UserError
+from synth.types import UserError, WorkIncomplete
 
 app = typer.Typer(
     name="synth",
@@ -243,6 +243,53 @@ def verify_command(
     lines.append(f"{verdict}: {console.counted(report.samples, 'sample')}, {report.replayed} replayed{lean}")
     _result(report.to_json(), json_, "\n".join(lines))
     raise typer.Exit(0 if report.ok else 1)
+
+
+prompts_app = typer.Typer(help="Prompt pools.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app.add_typer(prompts_app, name="prompts")
+
+
+@prompts_app.command("expand")
+def expand_command(
+    out: Annotated[str, typer.Option("--out", help="New folder for all pools: for synth build --prompts.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", help="A text model of transformers, a folder or hub id; or the endpoint's name for one."
+        ),
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--endpoint", metavar="URL", help="An OpenAI-compatible server instead; its key in CLEARFUSE_API_KEY."
+        ),
+    ] = None,
+    op: Annotated[list[str], typer.Option("--op", help="Grow this pool; repeatable. [default: all]")] = [],  # noqa: B006
+    count: Annotated[int, typer.Option("--count", help="Phrasings to ask for, a pool.")] = 20,
+    prompts: Annotated[
+        str | None, typer.Option("--prompts", help="A folder of the pools to grow. [default: those that ship]")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of what the model writes.")] = 0,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the endpoint.")] = 120.0,
+    json_: JsonOption = False,
+) -> None:
+    """Grow prompt pools with a language model; what it writes is checked, and marked as a machine's."""
+    from pathlib import Path
+
+    from synth.expand import expand, find_writer, summary
+
+    names = [name.strip() for part in op for name in part.split(",")]
+    with console.progress("expand", "calls") as progress:
+        grown = expand(
+            *(lambda: find_writer(model, endpoint, timeout), names, count, out),
+            seed=seed,
+            folder=None if prompts is None else Path(prompts),
+            progress=progress,
+        )
+    text, missing = summary(grown, out)
+    _result({"out": out, "pools": {name: one.to_json() for name, one in grown.items()}}, json_, text)
+    if missing is not None:
+        raise WorkIncomplete(missing)
 
 
 @app.command("list")
