@@ -28,6 +28,9 @@ def cli_page() -> str:
         for name, sub in sorted(getattr(command, "commands", {}).items()):
             child = sub.make_context(name, [], parent=context, resilient_parsing=True, max_content_width=100)
             parts.append(_block(f"{command.name} {name}", sub.get_help(child)))
+            for below, leaf in sorted(getattr(sub, "commands", {}).items()):
+                grandchild = leaf.make_context(below, [], parent=child, resilient_parsing=True, max_content_width=100)
+                parts.append(_block(f"{command.name} {name} {below}", leaf.get_help(grandchild)))
     return "\n".join(parts)
 
 
@@ -47,7 +50,7 @@ def operators_page() -> str:
     for name, cls in OPERATORS.items():
         facts = [f"stage {cls.stage}", " and ".join(sorted(cls.modalities, reverse=True))]
         facts += ["one event for the pair"] if cls.event else []
-        facts += ["needs depth"] if cls.needs_depth else []
+        facts += ["needs depth"] if cls.needs_depth else ["uses depth where it is known"] if cls.uses_depth else []
         parts.append(f"## `{name}`\n*{'; '.join(facts)}*\n\n{inspect.cleandoc(cls.__doc__ or '')}\n")
         parts.append(f"![{name} at severities 0, 0.25, 0.5, 0.75 and 1](pictures/{name}.jpg)\n")
         parts.append("| parameter | kind | mild, strong | unit | identity | what |\n|---|---|---|---|---|---|")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from synth.pairs import load_manifest
+from synth.recipe import Rule
 from synth.shards import landing, write_json
 from synth.types import ROLES, SCHEMA, Task
 
@@ -127,7 +128,7 @@ for sample in map(OnTheFly(load_recipe("{task}")), read_samples(Path("{task}-{bu
 def _recipe(build: Build) -> str:
     operators = "\n".join(
         f"| `{name}` | {rule.weight:g} | {', '.join(f'{t} {w:g}' for t, w in rule.target.items())} "
-        f"| {rule.severity[0]:g} to {rule.severity[1]:g} |"
+        f"| {_severity(rule)} |"
         for name, rule in build.spec.recipe.operators.items()
     )
     return f"""## Recipe `{build.spec.recipe.name}`
@@ -136,6 +137,13 @@ n = {", ".join(map(str, build.spec.recipe.n))}; seed {build.spec.seed}; digest `
 | operator | weight | target | severity |
 |---|---|---|---|
 {operators}"""
+
+
+def _severity(rule: Rule) -> str:
+    """``0 to 1``, or what each turn of a schedule has; a dash where nothing is severe."""
+    if not any(declared.kind == "severe" for declared in rule.ranges.values()):
+        return "-"
+    return ", then ".join(f"{low:g}" if low == high else f"{low:g} to {high:g}" for low, high in rule.severity)
 
 
 def _crops(build: Build) -> str:

@@ -113,7 +113,7 @@ def _operator_names(op: str) -> list[str]:
 def operator_rows(spec: Spec, prepared: Prepared, name: str, seed: int) -> list[gallery.Row]:
     """A row for each image that an operator can act on: clean, then the five severities with all other draws fixed."""
     cls = operator_class(name)
-    metres = depth_maps.dequantise(prepared.depth(spec)) if cls.needs_depth else None
+    metres = depth_maps.dequantise(prepared.depth(spec)) if cls.takes_depth() else None
     rows: list[gallery.Row] = []
     for image, modality in MODALITIES[spec.task].items():
         if modality not in cls.modalities or (rows and modality == "visible"):
@@ -167,7 +167,7 @@ def degrade_files(
         try:
             image, _ = read_image(str(path))
             metres = None
-            if any(operator_class(name).needs_depth for name in names):
+            if any(operator_class(name).takes_depth() for name in names):
                 metres = source.estimate(path.stem, image, None, FAR)
             made = degrade(
                 *(image, names), severity=severity, seed=seed_of(seed, path.stem), depth=metres, modality=modality

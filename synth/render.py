@@ -148,7 +148,7 @@ def degrade_clean(
     where a step needs it. fuser: what made ``gt``. partial, prompts: as for a build.
     """
     steps = draw_steps(recipe, generator(seed("plan")), lambda i: seed("step", i), seed.variant)
-    stored = depth() if any(operator_class(step.op).needs_depth for step in steps) else None
+    stored = depth() if any(operator_class(step.op).takes_depth() for step in steps) else None
     metres = None if stored is None else depth_maps.dequantise(stored)
     asked = draw_asked(len(steps), partial, generator(seed_of(seed("prompt"), "partial")))
     prompt = compose(recipe.task, steps, generator(seed("prompt")), asked=asked, folder=prompts)

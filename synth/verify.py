@@ -191,7 +191,7 @@ def check_sample(sample: Sample) -> Iterator[str]:
     try:
         if names != physical_order(names) or len(set(names)) != len(names):
             yield f"{where}: steps are not in physical order: {', '.join(names)}"
-        needs = any(operator_class(name).needs_depth for name in names)
+        needs = any(operator_class(name).takes_depth() for name in names)
     except UserError as error:
         yield f"{where}: {error}"
         return

@@ -147,6 +147,8 @@ class Operator:
     name: ClassVar[str]
     stage: ClassVar[Stage]
     needs_depth: ClassVar[bool] = False
+    uses_depth: ClassVar[bool] = False
+    """Takes depth into account where it is known: a build then provides it, ``degrade`` goes without."""
     unclipped: ClassVar[bool] = False
     """Takes values above 1 as they are: scene, optics and exposure, which come before the full-well clip."""
     event: ClassVar[bool] = False
@@ -162,6 +164,11 @@ class Operator:
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         raise TypeError(f"{type(self).__name__} defines no __call__")
+
+    @classmethod
+    def takes_depth(cls) -> bool:
+        """Whether a build provides depth for it."""
+        return cls.needs_depth or cls.uses_depth
 
     @classmethod
     def ranges(cls) -> dict[str, Range]:
