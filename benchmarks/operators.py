@@ -62,7 +62,7 @@ ROWS = (
     Row("defocus_blur", {}, ("defocus_blur",), None),
     Row("low_contrast", {"contrast": 0.5}, ("Contrast ×0.5", "contrast"), (0.9, 0.9)),
     Row("downsample", {"factor": 2.0, "kernel": "area", "up": "bilinear"}, ("Downscale ×2",), (0.9, 0.9)),
-    Row("jpeg", {"quality": 50, "subsampling": "4:2:0"}, ("JPEG q50", "jpeg_compression"), (0.9, 0.9)),
+    Row("jpeg", {"quality": 50, "subsampling": "4:2:0"}, ("JPEG q50",), (0.9, 0.9)),
 )
 
 
