@@ -22,7 +22,17 @@ from synth.seeds import generator, seed_of
 from synth.types import ImageName, Modality, Step, UserError
 
 NAMES = list(OPERATORS)
-RANDOM = {"motion_blur", "gaussian_noise", "sensor_noise", "ir_stripes", "ir_dead_pixels", "rain", "snow"}
+RANDOM = {
+    "motion_blur",
+    "gaussian_noise",
+    "sensor_noise",
+    "ir_stripes",
+    "ir_dead_pixels",
+    "rain",
+    "snow",
+    "lens_rain",
+    "ghosting",
+}
 """Operators whose pixels depend on the seed of the step, not only on its parameters."""
 SIZES = [(1, 1), (1, 9), (9, 1), (2, 3), (17, 33)]
 SEVERITIES = (0.0, 0.25, 0.5, 0.75, 1.0)

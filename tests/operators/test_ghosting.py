@@ -1,0 +1,112 @@
+"""Ghosting: what moved is elsewhere by the drawn vector, and what it hid is filled."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from synth.operators.base import Scene
+from synth.operators.ghosting import Ghosting, blob, donor, healed, mirrored, near_objects
+from synth.seeds import generator
+
+
+def field(h: int = 240, w: int = 320) -> tuple[np.ndarray, np.ndarray]:
+    """An even wall at 20 m, and a red board at 3 m before it."""
+    image = np.full((h, w, 3), 0.4, np.float32)
+    depth = np.full((h, w), 20.0, np.float32)
+    image[100:170, 120:180] = (0.8, 0.1, 0.1)
+    depth[100:170, 120:180] = 3.0
+    return image, depth
+
+
+def red(image: np.ndarray) -> tuple[float, float, float]:
+    """Mass and centre (x, y) of what is red."""
+    mass = np.maximum(image[..., 0] - image[..., 1], 0)
+    y, x = np.indices(mass.shape)
+    return float(mass.sum()), float((x * mass).sum() / mass.sum()), float((y * mass).sum() / mass.sum())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_near_object_moves_as_a_whole_and_leaves_no_rim(seed: int) -> None:
+    image, depth = field()
+    out = Ghosting(displacement=0.05, size=0.1, regions=2)(image, generator(seed), Scene("visible", depth))
+    (mass, x, y), (moved, to_x, to_y) = red(image), red(out)
+    assert moved == pytest.approx(mass, rel=0.05)
+    assert 0.7 * 16 - 1 <= np.hypot(to_x - x, to_y - y) <= 1.3 * 16 + 1
+    assert abs(to_x - x) > abs(to_y - y), "mostly across the frame"
+    # All that is not red is the wall: its old place is filled.
+    left = round(to_x - x)
+    rim = out[95:175, 115 : 120 + left - 4] if left > 0 else out[95:175, 180 + left + 4 : 185]
+    np.testing.assert_allclose(rim, 0.4, atol=0.08)
+    assert np.abs(rim - 0.4).mean() < 0.005
+
+
+def test_severity_moves_the_same_thing_the_same_way_farther() -> None:
+    image, depth = field()
+    places = [
+        red(Ghosting(displacement=d, size=0.1, regions=1)(image, generator(3), Scene("visible", depth)))[1]
+        for d in (0.0, 0.02, 0.04, 0.08)
+    ]
+    steps = np.diff(places)
+    assert (steps > 0).all() or (steps < 0).all()
+
+
+def test_without_depth_a_region_moves_and_the_rest_is_untouched() -> None:
+    image = generator(1).random((240, 320, 3), dtype=np.float32)
+    out = Ghosting(displacement=0.04, size=0.08, regions=1)(image, generator(2), Scene())
+    changed = (out != image).any(axis=2)
+    assert 0.005 < changed.mean() < 0.2
+    assert out.max() <= image.max() + 0.2
+
+
+def test_more_regions_add_to_the_first_and_consume_the_generator_alike() -> None:
+    image = generator(1).random((240, 320, 3), dtype=np.float32)
+    left, changed = [], []
+    for regions, displacement in ((1, 0.03), (2, 0.03), (3, 0.03), (3, 0.0)):
+        rng = generator(7)
+        out = Ghosting(displacement=displacement, size=0.06, regions=regions)(image, rng, Scene())
+        left.append(rng.random())
+        changed.append(float((out != image).any(axis=2).mean()))
+    assert len(set(left)) == 1
+    assert 0 == changed[3] < changed[0] < changed[1] < changed[2]
+
+
+def test_a_constant_image_stays_constant() -> None:
+    image, (_, depth) = np.full((240, 320, 3), 0.6, np.float32), field()
+    for seed in range(4):
+        for known in (None, depth):
+            out = Ghosting(displacement=0.06, size=0.12, regions=3)(image, generator(seed), Scene("visible", known))
+            np.testing.assert_allclose(out, 0.6, atol=1e-5)
+
+
+def test_near_objects_are_what_stands_out_and_not_the_ground() -> None:
+    rows = np.linspace(0.02, 1, 240, dtype=np.float32)
+    ground = np.tile((rows / 1.6)[:, None], (1, 320))
+    assert near_objects(ground) == []
+    ground[80:200, 150:180] = ground[200, 0]
+    (found,) = near_objects(ground)
+    assert found[85:195, 152:178].all()
+    assert found.sum() < 1.7 * 120 * 30
+
+
+def test_the_donor_is_alike_and_out_of_the_way() -> None:
+    picture = np.zeros((100, 200, 1), np.float32)
+    picture[50:] = 1.0  # two bands: only along them is it alike
+    bared = np.zeros((100, 200), bool)
+    bared[40:60, 90:96] = True
+    taboo = bared.copy()
+    taboo[40:60, 96:130] = True
+    dx, dy = donor(picture, bared, taboo, 6.0)
+    assert dy == 0
+    assert dx < -6
+
+
+def test_a_fill_meets_its_surroundings() -> None:
+    under, beside = np.full((40, 40, 1), 0.36, np.float32), np.full((40, 40, 1), 0.40, np.float32)
+    cover = (blob((40, 40), (20, 20), 10, [0.0, 0.0, 0.3, 0.3]) < 1).astype(np.float32)
+    np.testing.assert_allclose(healed(under, beside, cover), 0.36, atol=1e-4)
+
+
+def test_indices_are_mirrored_about_the_border_pixels() -> None:
+    assert mirrored(-3, 8, 5).tolist() == [3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1]
+    assert mirrored(-2, 2, 1).tolist() == [0, 0, 0, 0]
