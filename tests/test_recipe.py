@@ -104,7 +104,10 @@ def _load(**options: object) -> Callable[[], object]:
         (_load(n="many"), "--n many: must be a number like 3, or a range like 1-3"),
         (_load(task="mef"), "recipe 'vif' is for vif, not for mef"),
         (_load(sets=["haze"]), "--set haze: must be key=value, such as operators.haze.weight=2"),
-        (lambda: load_recipe("vfi"), "unknown recipe 'vfi': did you mean 'vif'? allowed: mef, mef-severe, mff, mff-severe, vif, vif-severe, weather"),
+        (
+            lambda: load_recipe("vfi"),
+            "unknown recipe 'vfi': did you mean 'vif'? allowed: " + ", ".join(resource_names("manifests/recipes")),
+        ),
         (lambda: load_recipe("no/such.toml"), "recipe file no/such.toml does not exist"),
     ],
 )

@@ -182,6 +182,7 @@ class DefocusBlur(Operator):
 
     name: ClassVar[str] = "defocus_blur"
     stage: ClassVar[Stage] = "optics"
+    uses_depth: ClassVar[bool] = True
     unclipped: ClassVar[bool] = True
     source: ClassVar[str] = (
         "Potmesil and Chakravarty, A lens and aperture camera model, SIGGRAPH 1981 (circle of confusion); "

@@ -147,6 +147,7 @@ class Misregistration(Operator):
 
     name: ClassVar[str] = "misregistration"
     stage: ClassVar[Stage] = "scene"
+    uses_depth: ClassVar[bool] = True
     unclipped: ClassVar[bool] = True
     source: ClassVar[str] = (
         "Hartley and Zisserman, Multiple View Geometry, 2nd ed., 2004, sections 2.3 and 13.1 (homographies, plane and "

@@ -227,6 +227,7 @@ class Ghosting(Operator):
 
     name: ClassVar[str] = "ghosting"
     stage: ClassVar[Stage] = "scene"
+    uses_depth: ClassVar[bool] = True
     unclipped: ClassVar[bool] = True
     modalities: ClassVar[frozenset[Modality]] = frozenset({"visible"})
     source: ClassVar[str] = (

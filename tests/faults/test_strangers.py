@@ -227,7 +227,10 @@ RECIPES = [
     ("operators.haze.weight = inf", "operators.haze.weight = inf: must be a weight in [0, 1e+09]"),
     ("operators.haze.params = 3", "operators.haze.params: must be a table, not 3"),
     ("operators.jpeg.params.quality = inf", "operators.jpeg.params: jpeg.quality = inf: must be a finite number"),
-    ("operators.haze.severity = true", "operators.haze.severity = True: must be a number in [0, 1], or [low, high]"),
+    (
+        "operators.haze.severity = true",
+        "operators.haze.severity = True: must be a number in [0, 1], [low, high], or a schedule of these",
+    ),
     ("operators.haze.target = 'a'", "operators.haze.target: must be a table, not 'a'"),
 ]
 
