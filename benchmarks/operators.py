@@ -1,7 +1,7 @@
 """Milliseconds an operator takes on one thread, beside albumentations and imagecorruptions in the same run.
 
-Each row sets ours and theirs to the same kernel, quality or factor where both have one; all get float32 images (those of
-imagecorruptions, which takes nothing else, uint8). Ours are timed in their own space, linear light or code values; the
+Each row sets ours and theirs to the same kernel, quality or factor where both have one; all get float32 images, but for
+imagecorruptions, which takes uint8 alone. Ours are timed in their own space, linear light or code values; the
 conversion is timed by itself. Runs alternate, and the fastest of each counts. A ratio above 1: ours is faster; the bar
 is what the project asks of itself. imagecorruptions is no dependency: without it, its column says so.
 """
@@ -29,7 +29,7 @@ from synth.seeds import generator
 SIZES = ((640, 480), (1280, 1024))
 SEVERITY = 0.5
 DAY = 2
-"""The built-in scene: under an even sky. At night the airlight is a map of the lamps' glow, and weather takes longer."""
+"""The built-in scene, under an even sky. At night the airlight is a map of the lamps' glow: weather takes longer."""
 
 Peer = Callable[[np.ndarray, np.ndarray], Any]
 """Of the image as float32 and as uint8."""
@@ -67,7 +67,7 @@ ROWS = (
 
 
 def peers() -> dict[str, Peer]:
-    """What else makes such images, as called in a loader; simpler models of weather, the same ones of blur and files."""
+    """What else makes such images, as a loader calls it; simpler models of weather, the same ones of blur and files."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     import albumentations as A
 
