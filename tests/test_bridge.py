@@ -46,6 +46,7 @@ def steps(name: str, seed: int = 3, **params: object) -> list[Step]:
     return [Step(f"albumentations:{name}", "both", params, seed)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*GREY, *COLOUR])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_same_step_same_bytes(name: str, channels: int) -> None:

@@ -54,6 +54,7 @@ def test_the_bytes_of_a_full_build(mff: Path) -> None:
     assert parts > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["vif", "mef"])
 def test_the_bytes_of_a_full_build_of_files(tmp_path: Path, msrs: Path, folder_pair: str, task: str) -> None:
     data = [f"msrs={msrs}"] if task == "vif" else [f"folder={folder_pair}"]
@@ -77,6 +78,7 @@ def test_another_seed_or_variant_is_another_plan_of_the_same_crop(mff: Path) -> 
     assert degrade(sample, 6).prompt == made[1].prompt
 
 
+@pytest.mark.slow
 def test_a_full_sample_is_degraded_anew_where_it_holds_what_that_needs(tmp_path: Path, msrs: Path) -> None:
     sets = tuple(f"operators.{name}.weight=0" for name in ("rain", "snow", "haze"))
     build("vif", data=[f"msrs={msrs}"], out=str(tmp_path / "o"), sets=sets, partial=0.5, **COMMON)
@@ -179,6 +181,7 @@ def test_what_decides_nothing_is_refused(synth: Synth, tmp_path: Path, option: s
     )
 
 
+@pytest.mark.slow
 def test_build_verify_inspect_and_preview_of_lean_shards(synth: Synth, tmp_path: Path, msrs: Path) -> None:
     out = tmp_path / "shards"
     options = ("--data", f"msrs={msrs}", "--out", out, "--executor", "serial", "--set", "ratios={'1:1'=1}")

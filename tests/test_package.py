@@ -34,6 +34,7 @@ def test_the_wheel_carries_its_prompts_and_manifests(installed: Path) -> None:
     assert not (installed / "tests").exists()
 
 
+@pytest.mark.slow
 def test_the_wheel_works_away_from_the_checkout(installed: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
 

@@ -173,6 +173,7 @@ def test_neutral_prompts_ask_for_no_removal(task: Task) -> None:
     assert seen == {phrase.id for phrase in load_tasks().words[task].fuse}
 
 
+@pytest.mark.slow
 def test_every_phrase_and_frame_is_reached() -> None:
     seen: set[str] = set()
     for op, seed in itertools.product(OPS, range(150)):

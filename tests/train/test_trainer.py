@@ -54,6 +54,7 @@ def same(one: Path, other: Path) -> None:
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["small", "small-prior", "small-fm"])
 def test_a_run_leaves_its_record_its_log_and_its_model(shards: Path, tmp_path: Path, preset: str) -> None:
     done = run(shards, tmp_path / "run", preset)
@@ -70,6 +71,7 @@ def test_a_run_leaves_its_record_its_log_and_its_model(shards: Path, tmp_path: P
     assert fused.shape == (128, 160, 3)
 
 
+@pytest.mark.slow
 def test_the_weights_before_training_are_the_mean_of_both_images(shards: Path, tmp_path: Path) -> None:
     run(shards, tmp_path / "run", steps=1, lr=1e-12)
     a, b = textured(1), textured(2)
@@ -93,6 +95,7 @@ def test_the_loss_falls(shards: Path, tmp_path: Path) -> None:
     assert sum(losses[-15:]) < 0.8 * sum(losses[:15])
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_the_same_run(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(shards, tmp_path / "whole")
 
@@ -174,6 +177,7 @@ def test_another_preset_setting_or_data_is_named(shards: Path, tmp_path: Path) -
     assert tensors(out).keys() != before.keys()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_model_is_named(shards: Path, tmp_path: Path) -> None:
     run(shards, tmp_path / "reg", steps=2)
     run(shards, tmp_path / "fm", "small-fm", steps=2)
@@ -222,6 +226,7 @@ def test_what_is_not_finite_stops_before_the_step(
     assert all(torch.equal(before[name], tensors(out)[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_checkpoint_whole(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
