@@ -17,6 +17,8 @@ from synth.shards import read_samples
 from synth.types import UserError, WorkIncomplete
 from synth.verify import verify
 
+pytestmark = pytest.mark.slow
+
 COMMON: dict[str, Any] = {"executor": "serial", "n": "2-3"}
 
 

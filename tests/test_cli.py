@@ -188,6 +188,7 @@ def damage_unfinished(out: Path) -> str:
     return f"{out}: no dataset.json: the build is not finished; run its command again"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage", [damage_truncated, damage_flipped, damage_missing, damage_no_receipt, damage_unfinished]
 )

@@ -41,6 +41,7 @@ def shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.tar"))
 
 
+@pytest.mark.slow
 def test_the_bytes_of_a_full_build(mff: Path) -> None:
     """Degraded images, depth, prompt, partial ground truth, json: member for member."""
     degrade = OnTheFly(load_recipe("mff", n="1-3"), partial=0.6)

@@ -42,6 +42,7 @@ def test_too_small_is_a_reject_with_its_reason() -> None:
     assert str(error.value) == "63x500 is too small: no ratio leaves sides of 64 or more"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_exactly_n_in_physical_order_without_replacement(task: str) -> None:
     order = list(OPERATORS)
@@ -54,6 +55,7 @@ def test_exactly_n_in_physical_order_without_replacement(task: str) -> None:
             assert recipe.allows(frozenset(names))
 
 
+@pytest.mark.slow
 def test_n_is_uniform_over_a_range_and_weights_are_obeyed() -> None:
     recipe = load_recipe("vif", n="1-3", sets=["operators.haze.weight=4"])
     drawn = [draw_operators(recipe, generator(seed_of("plan", i))) for i in range(3000)]

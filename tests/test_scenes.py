@@ -22,6 +22,8 @@ from synth.scenes.view import NEAR, View, clip_near
 from synth.seeds import generator
 from synth.types import Task, UserError
 
+pytestmark = pytest.mark.slow
+
 SMALL = (160, 120)
 SIZES = [(16, 16), (97, 61), (120, 200)]
 TASKS: tuple[Task, ...] = get_args(Task)

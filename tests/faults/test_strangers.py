@@ -20,6 +20,8 @@ from synth.shards import read_shard, write_shard
 from synth.types import UserError, WorkIncomplete
 from synth.verify import verify
 
+pytestmark = pytest.mark.slow
+
 Synth = Callable[..., Ran]
 
 

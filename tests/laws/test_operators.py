@@ -228,6 +228,7 @@ def check_call(name: str, image: np.ndarray, severity: float, modality: Modality
         assert out.max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -317,6 +318,7 @@ def assert_falls(name: str, images: list[np.ndarray]) -> None:
     assert all(a > b for a, b in itertools.pairwise(means)), [round(m, 2) for m in means]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_stronger_is_farther_from_clean(name: str) -> None:
     assert_falls(name, [textured(240, 320, 3, seed) for seed in range(3)])
@@ -404,6 +406,7 @@ def placed(array: np.ndarray, offset: int) -> np.ndarray:
     return view
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_pixels_wherever_they_lie_in_memory(name: str) -> None:
     """A last bit that depends on an address would break "the same bytes"; a whole chain runs, conversions with it."""

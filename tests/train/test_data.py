@@ -149,6 +149,7 @@ def test_a_step_without_words_keeps_its_prompt(shards: Path) -> None:
     assert rephrased(replace(sample, meta=meta), generator(0)) == sample.prompt
 
 
+@pytest.mark.slow
 def test_the_prior_is_made_of_the_whole_image(shards: Path) -> None:
     corpus = index([str(shards / "mef")])
     (batch,) = batches(Samples(corpus, side=48, training=True, prior="pyramid", cache=1 << 20), range(2), 2)

@@ -141,6 +141,7 @@ def test_a_regression_has_no_time_and_a_flow_has() -> None:
         build_model("mmaif", FLOW, seeded())(*inputs(SMALL))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switch", SWITCHES, ids=str)
 @pytest.mark.parametrize("flow", [False, True], ids=["regression", "flow"])
 def test_every_switch_builds_and_all_its_parameters_learn(switch: dict[str, Any], flow: bool) -> None:
@@ -161,6 +162,7 @@ def test_the_same_seed_gives_the_same_weights_and_touches_no_global_generator() 
     assert not torch.equal(first["embed.weight"], third["embed.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switch", [{}, *SWITCHES], ids=str)
 @pytest.mark.parametrize("flow", [False, True], ids=["regression", "flow"])
 def test_flops_by_formula_are_those_counted(switch: dict[str, Any], flow: bool) -> None:
