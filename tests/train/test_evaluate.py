@@ -23,6 +23,8 @@ from train.metrics import METRICS, evaluate
 from train.report import evaluate_shards, to_json, to_text
 from train.tally import Tally, resample_weights
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -23,6 +23,8 @@ from train.checkpoint import read_tensors, write_tensors
 from train.design import Assembly, Design
 from train.pipeline import starts, tiled
 
+pytestmark = pytest.mark.slow
+
 Train = Callable[..., Ran]
 
 
