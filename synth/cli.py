@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from synth import console
 from synth.types import UserError, WorkIncomplete
+
+if TYPE_CHECKING:
+    from synth.resolve import Options
 
 app = typer.Typer(
     name="synth",
@@ -49,6 +52,15 @@ WorkersOption = Annotated[int | None, typer.Option("--workers", help="Worker pro
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
+PartialOption = Annotated[
+    float, typer.Option("--partial", help="Share of samples whose prompt asks for a part of the steps only.")
+]
+RejectsOption = Annotated[float, typer.Option("--max-rejects", help="Share of rejected samples that is accepted.")]
+LeanOption = Annotated[
+    bool, typer.Option("--lean", help="Clean images, ground truth and depth alone: train fit degrades them.")
+]
+
+
 @app.command("build")
 def build_command(
     task: TaskOption,
@@ -68,22 +80,15 @@ def build_command(
     depth: DepthOption = "auto",
     codec: Annotated[str, typer.Option("--codec", help="Lossless codec: webp, png or jxl.")] = "webp",
     executor: Annotated[str, typer.Option("--executor", help="processes, ray or serial.")] = "processes",
-    partial: Annotated[
-        float, typer.Option("--partial", help="Share of samples whose prompt asks for a part of the steps only.")
-    ] = 0.0,
-    max_rejects: Annotated[
-        float, typer.Option("--max-rejects", help="Share of rejected samples that is accepted.")
-    ] = 0.01,
+    partial: PartialOption = 0.0,
+    max_rejects: RejectsOption = 0.01,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the build in --out.")] = False,
     extend: Annotated[bool, typer.Option("--extend", help="Add variants to the finished build in --out.")] = False,
-    lean: Annotated[
-        bool, typer.Option("--lean", help="Clean images, ground truth and depth alone: train fit degrades them.")
-    ] = False,
+    lean: LeanOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve and count; write nothing.")] = False,
     json_: JsonOption = False,
 ) -> None:
     """Build shards of degraded / clean / ground-truth / prompt samples. The same command resumes a build."""
-    from synth.builder import check_report, plan_build, run_build
     from synth.resolve import Options
 
     options = Options(
@@ -110,6 +115,13 @@ def build_command(
         extend=extend,
         lean=lean,
     )
+    _build(options, dry_run, json_)
+
+
+def _build(options: Options, dry_run: bool, json_: bool) -> None:
+    """Plan, say what was found, build, and say what became of it."""
+    from synth.builder import check_report, plan_build, run_build
+
     build, found = plan_build(options)
     for line in found.notes:
         console.note(line)

@@ -1,4 +1,4 @@
-"""The C library's allocator, told to keep what it has.
+"""Memory: how much there is, and the C library's allocator, told to keep what it has.
 
 Pictures are allocated and freed all the time. By default glibc gives every freed picture back to the kernel and asks
 for it again, page by page: a sixth of the time of a built-in scene.
@@ -7,12 +7,17 @@ for it again, page by page: a sixth of the time of a built-in scene.
 from __future__ import annotations
 
 import ctypes
+import os
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 """mallopt's parameters: malloc.h of glibc."""
 
 KEPT = 256 << 20
 """Bytes a process keeps at most."""
+
+CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where a container's limit stands: control groups, version 2 and 1."""
 
 
 def keep_freed_memory() -> bool:
@@ -26,3 +31,10 @@ def keep_freed_memory() -> bool:
     settings = ((M_TRIM_THRESHOLD, KEPT), (M_TOP_PAD, KEPT // 4), (M_MMAP_THRESHOLD, 32 << 20))
     taken = [mallopt(parameter, value) == 1 for parameter, value in settings]
     return all(taken)
+
+
+def memory_limit() -> int:
+    """Bytes of memory that there are: the machine's, or the container's where that is less."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    said = [path.read_text().strip() for path in CGROUPS if path.is_file()]
+    return min([machine, *(int(text) for text in said if text.isdecimal())])  # version 2 says "max" for no limit

@@ -161,6 +161,15 @@ def pool_names(folder: Path | None = None) -> list[str]:
     return sorted(path.stem for path in base.glob("*.toml") if path.stem not in (GENERIC, "tasks"))
 
 
+@functools.cache
+def shipped_templates() -> frozenset[str]:
+    """The ids of all phrases and frames that ship: what a sample's ``prompt.templates`` may name."""
+    tasks = load_tasks()
+    phrases = [phrase for op in pool_names() for phrase in load_pool(op).phrases]
+    fuse = [phrase for words in tasks.words.values() for phrase in words.fuse]
+    return frozenset(one.id for one in (*phrases, *fuse, *tasks.frames))
+
+
 def pools_digest(folder: Path | None = None) -> str:
     """blake2b over the names and bytes of all prompt files in name order: a part of the build digest."""
     digest = hashlib.blake2b(digest_size=16)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from synth.execute import settle
+from synth.memory import memory_limit
+from synth.pools import shipped_templates
 from synth.prompts import compose
 from synth.seeds import generator, seed_of, unit_hash
 from synth.shards import (
@@ -156,8 +157,8 @@ class Samples(Dataset[Any]):
     """Crops by position: for training drawn and mirrored at random, for validation from the middle.
 
     side: of the crops; smaller images are continued by reflection. plain: share of prompts that the task's plain
-    request stands in for. rephrase: share of the others that say the same in other words, drawn from the pools;
-    a sample with a step that no pool of this version knows keeps its own. cache: bytes of decoded samples to keep.
+    request stands in for. rephrase: share of the others that say the same in other words, where their own words are of
+    the shipped pools. cache: bytes of decoded samples to keep.
     degrade: what degrades lean samples, by task: for training with a seed of the position, for validation with the
     sample's own, so that it is the same each time. Operators act on the whole image, before the crop.
     """
@@ -250,17 +251,20 @@ class Samples(Dataset[Any]):
 
 
 def rephrased(sample: Sample, rng: np.random.Generator) -> str:
-    """A prompt that asks for what the sample's asks for, composed anew from its recorded steps."""
-    steps = [Step.from_json(step) for step in sample.meta["steps"]]
-    try:
-        return compose(sample.meta["task"], steps, rng, sample.meta["prompt"]["asked"]).text
-    except UserError:  # no pool has words for an operator of another version
+    """A prompt that asks for what the sample's asks for, composed anew from its recorded steps.
+
+    Only where its words are of the shipped pools: one's own phrasings, or a language model's, stay as they are.
+    """
+    said = sample.meta["prompt"]
+    if not set(said["templates"]) <= shipped_templates():
         return sample.prompt
+    steps = [Step.from_json(step) for step in sample.meta["steps"]]
+    return compose(sample.meta["task"], steps, rng, said["asked"]).text
 
 
 def cache_size() -> int:
-    """Bytes of decoded samples that all loader processes together keep: a quarter of the machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    """Bytes of decoded samples that all loader processes together keep: a quarter of the memory."""
+    return memory_limit() // 4
 
 
 def cropped(image: np.ndarray, side: int, at: tuple[float, float], mirrored: bool) -> np.ndarray:

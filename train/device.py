@@ -17,6 +17,8 @@ def find_device(name: str | None = None) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
+    # torch says a wrong name and a missing or full GPU by the first, a build without CUDA by the second, a kind of
+    # device that this build knows but has no code for by the third.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         said = str(error).strip().splitlines()[0]
         raise UserError(f"--device {name}: {said}") from None

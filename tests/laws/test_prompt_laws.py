@@ -12,6 +12,7 @@ import pytest
 from synth.operators import OPERATORS
 from synth.prompts import KINDS, Kind, compose, load_pool, load_tasks, pool_names
 from synth.types import TASKS, Prompt, Step, Target, Task
+from synth.wording import english_faults
 
 OPS = sorted(OPERATORS)
 TARGETS: tuple[Target, ...] = ("a", "b", "both")
@@ -23,27 +24,15 @@ KIND_OF |= {phrase.id: phrase.kind for task in TASKS for phrase in load_tasks().
 
 
 def faults(text: str) -> Iterator[str]:
-    """What is wrong with an English prompt, as far as rules can tell."""
-    if re.search(r"\s\s|^\s|\s$", text):
-        yield "stray space"
+    """What is wrong with an English prompt, as far as rules can tell: as a phrase, and as a whole prompt."""
+    yield from english_faults(text)
     if re.search(r"[{}\[\]]", text):
         yield "brace or bracket"
-    if re.search(r"\s[,.;:?!]|[,.;:?!]{2}|,\S", text):
+    if re.search(r"\s[;:]|[;:]{2}|[,.?!][;:]", text):
         yield "punctuation"
-    if repeated := re.search(r"\b(\w+) \1\b", text, re.IGNORECASE):
-        yield f"repeated '{repeated[1]}'"
-    for article, word in re.findall(r"\b(an?) ([\w-]+)", text, re.IGNORECASE):
-        vowel = re.match(r"[aeiou]|8|hour|honest|IR\b|ISO\b", word, re.IGNORECASE) is not None
-        vowel = vowel and re.match(r"(use|uni|one|eu)", word, re.IGNORECASE) is None
-        if vowel != (article.lower() == "an"):
-            yield f"'{article} {word}'"
     for word in re.findall(r"\b(?:both|the two) (\w+)", text):
         if not (word.endswith("s") or word in ("in", "stand", "keep", "readable", "preserved")):
             yield f"singular '{word}' after both"
-    if re.search(r"\b(a|an|the|this|both) (a|an|the|this|both|them|it)\b", text, re.IGNORECASE):
-        yield "two determiners"
-    if re.search(r"\b(of|in|from|to|on|for|with|the|a|and) *[,.?]|\b(the|a|and|of|from)$", text):
-        yield "dangling word"
     if not (text[0].isupper() or text[0].isdigit()):
         yield "small first letter"
     # 45 words stay within a text encoder's 64 tokens.

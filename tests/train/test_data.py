@@ -143,10 +143,14 @@ def test_prompts_in_other_words_ask_for_the_same(shards: Path) -> None:
             assert all(pool.mentions(prompt) for prompt in said), (step.op, said)
 
 
-def test_a_step_without_words_keeps_its_prompt(shards: Path) -> None:
+def test_words_that_did_not_ship_are_kept(shards: Path) -> None:
+    """One's own phrasings, in another language perhaps, are not put into ours."""
     sample = next(iter(read_samples(shards / "mef/mef-train-000000.tar")))
-    meta = {**sample.meta, "steps": [{**step, "op": "fading"} for step in sample.meta["steps"]]}
-    assert rephrased(replace(sample, meta=meta), generator(0)) == sample.prompt
+    prompt = sample.meta["prompt"]
+    assert {rephrased(sample, generator(seed)) for seed in range(8)} != {sample.prompt}
+    for own in ("haze-de-01", "rain-machine-01"):
+        meta = {**sample.meta, "prompt": {**prompt, "templates": [own, *prompt["templates"][1:]]}}
+        assert {rephrased(replace(sample, meta=meta), generator(seed)) for seed in range(8)} == {sample.prompt}
 
 
 @pytest.mark.slow
