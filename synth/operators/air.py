@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from synth import color
-from synth.operators.base import SKY_PATH, Image
+from synth.operators import kernels
+from synth.operators.base import NEAREST, SKY_PATH, Image
+from synth.operators.particles import Fall
 from synth.seeds import generator, seed_of
 
-ANALYSIS_WIDTH = 160
+ANALYSIS_WIDTH = 96
 """Pixels: the airlight and the light around are estimated on an image this wide."""
-BAND = 64
-"""Rows that are composited at a time."""
 NIGHT = (0.03, 0.12)
 """Mean linear luminance from which a scene counts as lit by lamps alone, and from which by the sky alone."""
 
@@ -44,31 +44,19 @@ def koschmieder(image: Image, clear: Float32[np.ndarray, "h w"], airlight: Float
 
 def through_particles(
     image: Image,
-    clear: Float32[np.ndarray, "h w"],
+    depth: Float[np.ndarray, "h w"],
+    extinction: float,
     airlight: Float32[np.ndarray, "*any c"],
-    cover: Float32[np.ndarray, "h w"],
+    fall: Fall,
     glow: Float32[np.ndarray, "*some c"],
 ) -> Image:
-    """(J t + A (1 − t)) (1 − a) + L a: a veil behind, particles of radiance L in front that cover a share a.
-
-    Where A and L are one colour each it is J u + (A v + L a), u = t (1 − a), v = 1 − a − u, in bands of rows that stay
-    in the core's cache.
-    """
+    """(J t + A (1 − t)) (1 − a) + L a: a veil behind, particles of radiance L in front that cover a share a."""
     h, w, c = image.shape
-    if airlight.ndim > 1 or glow.ndim > 1 or c == 1:
-        return koschmieder(koschmieder(image, clear, airlight), 1 - cover, glow)
-    wide, out = image.reshape(h, w * c), np.empty((h, w * c), np.float32)
-    colours = list(zip(airlight.tolist(), glow.tolist(), strict=True))
-    for y in range(0, h, BAND):
-        a = cover[y : y + BAND]
-        seen = 1 - a
-        u = seen * clear[y : y + BAND]
-        v = seen - u
-        added = cv2.merge([cv2.addWeighted(v, air, a, light, 0) for air, light in colours]).reshape(len(u), w * c)
-        band = out[y : y + BAND]
-        np.multiply(wide[y : y + BAND], cv2.merge([u] * c).reshape(len(u), w * c), out=band)
-        band += added
-    return out.reshape(h, w, c)
+    airlight, glow = (np.ascontiguousarray(v.reshape(h if v.ndim > 1 else 1, -1)) for v in (airlight, glow))
+    out = np.empty((h, w, c), np.float32)
+    rows, to = image.reshape(h, w * c), out.reshape(h, w * c)
+    kernels.through_particles(rows, depth, extinction, NEAREST, SKY_PATH, fall.clear, fall.step, airlight, glow, to)
+    return out
 
 
 def haze_extinction(visibility: float) -> float:
@@ -147,7 +135,7 @@ def _enlarged(small: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return color.as_hwc(cv2.resize(np.minimum(small, 1), size[::-1], interpolation=cv2.INTER_LINEAR))
 
 
-def estimate_light(image: Image, path: Float32[np.ndarray, "h w"]) -> Light:
+def estimate_light(image: Image, depth: Float[np.ndarray, "h w"]) -> Light:
     """Estimate the airlight, after the dark channel prior (He, Sun and Tang 2011), and the light around.
 
     Candidates are the sky where there is one, else the brightest of the dark channel among far places. The estimate
@@ -157,17 +145,24 @@ def estimate_light(image: Image, path: Float32[np.ndarray, "h w"]) -> Light:
     h, w = image.shape[:2]
     scale = min(1.0, ANALYSIS_WIDTH / max(h, w))
     small_size = (max(1, round(w * scale)), max(1, round(h * scale)))
-    small = color.as_hwc(cv2.resize(image, small_size, interpolation=cv2.INTER_AREA))
-    far = cv2.resize(path, small_size, interpolation=cv2.INTER_NEAREST).ravel()
+    bands = np.empty((small_size[1], w * image.shape[2]), np.float32)
+    # Three rows of a band tell its mean as well as all.
+    kernels.band_means(image.reshape(h, -1), bands, -(-h // (3 * small_size[1])))
+    small = cv2.resize(bands.reshape(-1, w, image.shape[2]), small_size, interpolation=cv2.INTER_AREA)
+    small = color.as_hwc(small)
+    sampled = cv2.resize(depth, small_size, interpolation=cv2.INTER_NEAREST).ravel()
+    far = np.minimum(np.fmax(sampled, NEAREST), SKY_PATH)
     luminance = color.luma(small)
-    bright = float(np.percentile(luminance, 98))
+    bright = float(np.partition(luminance, rank := int(0.98 * (luminance.size - 1)), axis=None)[rank])
     mean = float(np.minimum(luminance, bright).mean())
     night = 1 - min(max((mean - NIGHT[0]) / (NIGHT[1] - NIGHT[0]), 0.0), 1.0)
-    dark = cv2.erode(functools.reduce(np.minimum, cv2.split(small)), np.ones((7, 7), np.uint8)).ravel()
-    sky = far >= 0.5 * SKY_PATH
-    score = dark * (0.25 + far / far.max())
-    candidates = sky if sky.mean() > 0.01 else score >= np.quantile(score, 0.98)
-    estimate = np.median(small.reshape(-1, small.shape[2])[candidates], axis=0).astype(np.float64)
+    candidates = far >= 0.5 * SKY_PATH
+    if np.count_nonzero(candidates) <= 0.01 * far.size:
+        dark = cv2.erode(functools.reduce(np.minimum, cv2.split(small)), np.ones((7, 7), np.uint8)).ravel()
+        score = dark * (0.25 + far / far.max())
+        candidates = score >= np.quantile(score, 0.98)
+    chosen = small.reshape(-1, small.shape[2])[np.nonzero(candidates)[0]]
+    estimate = np.array([np.partition(plane, plane.size // 2)[plane.size // 2] for plane in chosen.T], np.float64)
     level = float(estimate.mean())
     held = min(max(level, (1.5 + night) * mean), 4.5 * mean, 0.95)
     chroma = 1 + 0.6 * (np.clip(estimate / max(level, 1e-6), 0.5, 1.5) - 1)

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
+from synth.operators import kernels
 from synth.types import Modality, UserError, unknown
 
 Stage = Literal["scene", "optics", "exposure", "sensor", "processing", "resolution", "codec"]
@@ -42,12 +43,18 @@ class Scene:
     depth: np.ndarray | None = None
     fov: float = 60.0
 
-    def path(self) -> Float32[np.ndarray, "h w"]:
-        """Metres of air in front of each pixel: the depth with the sky at ``SKY_PATH``."""
+    def metres(self) -> Float[np.ndarray, "h w"]:
+        """The depth, which must be known."""
         if self.depth is None:
             raise ValueError("this operator needs depth: pass depth=metres along the ray, (h, w)")
-        metres = np.fmax(self.depth, np.float32(NEAREST), dtype=np.float32)  # fmax: not a number becomes the nearest
-        return np.minimum(metres, np.float32(SKY_PATH), out=metres)
+        return self.depth
+
+    def path(self) -> Float32[np.ndarray, "h w"]:
+        """Metres of air in front of each pixel: the depth with the sky at ``SKY_PATH``."""
+        depth = self.metres()
+        path = np.empty(depth.shape, np.float32)
+        kernels.within(depth, NEAREST, SKY_PATH, path)
+        return path
 
 
 @dataclass(frozen=True)

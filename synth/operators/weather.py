@@ -109,26 +109,26 @@ class Rain(Operator):
     ir_ratio: float = free(0.8, 1.1, "infrared extinction over visible extinction")
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
-        path = scene.path()
         if self.rate == 0:
             return image.copy()
+        depth = scene.metres()
         extinction = rain_extinction(self.rate)
         if scene.modality == "infrared":
             air = air_radiance(image)
             # Wet surfaces evaporate towards one temperature: a loss of contrast that no distance explains.
             wet = np.float32(0.75 + 0.25 * math.exp(-200 * extinction))
             even = air + (image - np.float32(air)) * wet
-            return infrared_weather(even, path, self.ir_ratio * extinction, air, scatter_blur(extinction))
-        light = estimate_light(image, path)
-        air = light.air(path.shape, np.ones_like(light.airlight))
-        cover = self._streaks(rng, path, scene.fov)
-        return through_particles(image, transmission(path, extinction), air, cover, light.on_particles(path.shape))
+            return infrared_weather(even, scene.path(), self.ir_ratio * extinction, air, scatter_blur(extinction))
+        light = estimate_light(image, depth)
+        air = light.air(depth.shape, np.ones_like(light.airlight))
+        streaks = self._streaks(rng, depth, scene.fov)
+        return through_particles(image, depth, extinction, air, streaks, light.on_particles(depth.shape))
 
-    def _streaks(self, rng: np.random.Generator, path: np.ndarray, fov: float) -> np.ndarray:
-        focal = particles.focal_length(path.shape[1], fov)
+    def _streaks(self, rng: np.random.Generator, depth: np.ndarray, fov: float) -> particles.Fall:
+        focal = particles.focal_length(depth.shape[1], fov)
         drops = particles.draw_field(
             rng,
-            path.shape,
+            depth.shape,
             focal,
             intercept=8000.0,
             slope=4.1 * self.rate**-0.21,
@@ -145,12 +145,12 @@ class Rain(Operator):
         lean = gale / np.maximum(speed, 4.0) + 0.05 * (2 * drops.u - 1)
         return particles.splat_streaks(
             drops,
-            path.shape,
+            depth.shape,
             length=length,
             lean=lean,
             width=np.maximum(np.hypot(width, particles.defocus(drops.z, focal)), 1.0),
             cover=width * width / (length + width) * self.contrast * (0.6 + 0.8 * drops.v),
-            depth=path,
+            depth=depth,
         )
 
 
@@ -180,31 +180,32 @@ class Snow(Operator):
     ir_ratio: float = free(0.8, 1.1, "infrared extinction over visible extinction")
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
-        path = scene.path()
         if self.rate == 0:
             return image.copy()
+        depth = scene.metres()
         extinction = snow_extinction(self.rate, self.wetness)
         if scene.modality == "infrared":
             air = air_radiance(image)
             # Flakes are soft in the infrared: half of the resolution holds them.
-            h, w = path.shape
-            half = cv2.resize(path, (max(1, w // 2), max(1, h // 2)), interpolation=cv2.INTER_NEAREST)
-            cover = cv2.resize(self._flakes(rng, half, scene.fov), (w, h), interpolation=cv2.INTER_LINEAR)
-            flaked = image + np.minimum(np.float32(0.6 * air) - image, 0) * (0.25 * cover[..., None])
-            return infrared_weather(flaked, path, self.ir_ratio * extinction, 0.9 * air, scatter_blur(extinction))
-        cover = self._flakes(rng, path, scene.fov)
-        light = estimate_light(image, path)
-        air = light.air(path.shape, np.ones_like(light.airlight))
-        return through_particles(image, transmission(path, extinction), air, cover, light.on_particles(path.shape))
+            h, w = depth.shape
+            half = cv2.resize(depth, (max(1, w // 2), max(1, h // 2)), interpolation=cv2.INTER_NEAREST)
+            clear = cv2.resize(self._flakes(rng, half, scene.fov).clear, (w, h), interpolation=cv2.INTER_LINEAR)
+            flaked = image + np.minimum(np.float32(0.6 * air) - image, 0) * (0.25 * (1 - clear[..., None]))
+            return infrared_weather(
+                flaked, scene.path(), self.ir_ratio * extinction, 0.9 * air, scatter_blur(extinction)
+            )
+        flakes = self._flakes(rng, depth, scene.fov)
+        light = estimate_light(image, depth)
+        air = light.air(depth.shape, np.ones_like(light.airlight))
+        return through_particles(image, depth, extinction, air, flakes, light.on_particles(depth.shape))
 
-    def _flakes(self, rng: np.random.Generator, path: np.ndarray, fov: float) -> np.ndarray:
-        focal = particles.focal_length(path.shape[1], fov)
-        shapes = particles.flake_shapes(rng)
+    def _flakes(self, rng: np.random.Generator, depth: np.ndarray, fov: float) -> particles.Fall:
+        focal = particles.focal_length(depth.shape[1], fov)
         speed = 0.8 + 1.2 * self.wetness
         drift = speed / math.cos(math.radians(self.wind))
         flakes = particles.draw_field(
             rng,
-            path.shape,
+            depth.shape,
             focal,
             intercept=self.crowding * 3800 * self.rate**-0.87,
             slope=2.55 * self.rate**-0.48,
@@ -217,12 +218,11 @@ class Snow(Operator):
         width = flakes.diameter * 1e-3 * swell * focal / flakes.z
         return particles.splat_flakes(
             flakes,
-            path.shape,
+            depth.shape,
             radius=width / 2,
             blur=particles.defocus(flakes.z, focal) / 2 + 0.5,
             streak=drift * self.exposure * focal / flakes.z,
             lean=math.tan(math.radians(self.wind)),
             cover=(1.5 - 0.5 * self.wetness) * (0.6 + 0.4 * flakes.v),
-            shapes=shapes,
-            depth=path,
+            depth=depth,
         )

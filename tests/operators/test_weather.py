@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -102,7 +103,7 @@ def test_drops_fall_and_are_as_many_as_published() -> None:
     assert particles.terminal_velocity(np.array([1.0, 5.0])) == pytest.approx([4.0, 9.14], abs=0.01)
     size, slope = np.linspace(1.0, 12.0, 20_001), 4.1 * 25**-0.21
     counted = float(np.trapezoid(8000 * np.exp(-slope * size), size))
-    assert particles.exponential_count(8000.0, slope, 1.0) == pytest.approx(counted, rel=1e-4)
+    assert particles.exponential_count(8000.0, slope, np.array([1.0])) == pytest.approx(counted, rel=1e-4)
     assert counted == pytest.approx(476, rel=0.01)
 
 
@@ -113,21 +114,27 @@ def test_a_field_fills_the_frustum_with_its_number_density() -> None:
     near = (field.z < 1.2) & (field.diameter > 1.5)
     edge = near & (field.x >= 0) & (field.x < 640) & (field.y >= 0) & (field.y < 480)
     volume = 480 * 640 / focal**2 * (1.2**3 - particles.NEAR**3) / 3
-    assert edge.sum() == pytest.approx(volume * particles.exponential_count(8000.0, 2.0, 1.5), rel=0.25)
+    assert edge.sum() == pytest.approx(volume * particles.exponential_count(8000.0, 2.0, np.array([1.5])), rel=0.25)
     assert (field.diameter * 1e-3 * focal / field.z).min() >= 0.3
 
 
-def test_a_streak_covers_its_width_over_its_length() -> None:
-    one = particles.Field(*(np.array([v]) for v in (40.3, 50.2, 2.0, 2.0, 0.5, 0.5)))
-    arrays = {"length": 30.0, "lean": 0.2, "width": 1.0, "cover": 0.02}
-    total = particles.splat_streaks(
-        one, (100, 80), **{k: np.array([v]) for k, v in arrays.items()}, depth=np.full((100, 80), 10, np.float32)
+@pytest.mark.parametrize(("length", "lean", "step"), [(12.0, 0.2, 2), (30.0, 0.2, 4), (30.0, 2.0, 1)])
+def test_a_streak_covers_its_width_over_its_length(length: float, lean: float, step: int) -> None:
+    one = particles.Field(*(np.float32([v]) for v in (40.3, 50.2, 2.0, 2.0, 0.5, 0.5)))
+    arrays = {"length": length, "lean": lean, "width": 1.0, "cover": 0.02}
+    fall = particles.splat_streaks(
+        one, (100, 80), **{k: np.float32([v]) for k, v in arrays.items()}, depth=np.full((100, 80), 10, np.float32)
     )
-    rows = total.sum(axis=1)
-    assert rows[45:55] == pytest.approx(np.full(10, 0.02), rel=0.15)
-    assert rows[30] == 0 == rows[70]
-    middle = (total * np.arange(80)).sum(axis=1)[[40, 60]] / rows[[40, 60]]
-    assert middle[1] - middle[0] == pytest.approx(4.0, abs=0.3)
+    assert fall.step == step
+    summed = -np.log(fall.clear)
+    middles = np.arange(len(summed)) * step + (step - 1) / 2
+    rows = summed.sum(axis=1)
+    inside, outside = np.abs(middles - 50.2) < length / 4 - 1, np.abs(middles - 50.2) > length / 2 + step
+    assert rows[inside] == pytest.approx(0.02, rel=0.15)
+    assert (rows[outside] == 0).all()
+    (first, *_, last) = np.nonzero(inside)[0]
+    middle = (summed[[first, last]] * np.arange(80)).sum(axis=1) / rows[[first, last]]
+    assert middle[1] - middle[0] == pytest.approx(lean * (middles[last] - middles[first]), abs=0.3)
 
 
 def test_particles_hide_behind_what_is_nearer() -> None:
@@ -204,23 +211,45 @@ def test_the_drops_are_each_images_own_and_a_heavier_rain_extends_a_lighter_one(
         particles.draw_field(generator(5), (240, 320), focal, slope=4.1 * rate**-0.21, **drawn)
         for rate in (10.0, 100.0)
     )
-    assert set(light.x) <= set(heavy.x)
     other = particles.draw_field(generator(6), (240, 320), focal, slope=2.0, **drawn)
-    assert not set(light.x) & set(other.x)
+    places = [set(zip(field.x.tolist(), field.y.tolist(), strict=True)) for field in (light, heavy, other)]
+    assert places[0] <= places[1]
+    assert not places[0] & places[2]
 
 
 def test_the_path_before_the_sky_is_finite() -> None:
     assert scene_of(np.array([[np.inf, 5.0]])).path().max() == SKY_PATH
 
 
-def test_particles_over_a_veil_are_two_veils_in_one() -> None:
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("step", [1, 4])
+def test_particles_over_a_veil_are_two_veils_in_one(channels: int, step: int) -> None:
     rng = generator(5)
-    image, clear, cover = (rng.random(shape, np.float32) for shape in ((150, 70, 3), (150, 70), (150, 70)))
-    a, glow = np.float32([0.5, 0.6, 0.7]), np.float32([0.9, 0.8, 0.7])
-    expected = air.koschmieder(air.koschmieder(image, clear, a), 1 - cover, glow)
-    np.testing.assert_allclose(air.through_particles(image, clear, a, cover, glow), expected, atol=1e-6)
-    a_map = np.broadcast_to(a, image.shape).copy()
-    np.testing.assert_allclose(air.through_particles(image, clear, a_map, cover, glow), expected, atol=1e-6)
+    image = rng.random((150, 70, channels), np.float32)
+    depth = rng.random((150, 70), np.float32) * 400
+    depth[0, :3] = np.inf, np.nan, 0.0
+    rows = rng.random((-(-150 // step), 70), np.float32)
+    # Between the middles of their rows they are interpolated.
+    clear = cv2.resize(rows, (70, len(rows) * step), interpolation=cv2.INTER_LINEAR)[:150]
+    a, glow = np.float32([0.5, 0.6, 0.7])[:channels], np.float32([0.9, 0.8, 0.7])[:channels]
+    behind = air.koschmieder(image, air.transmission(Scene("visible", depth).path(), 0.01), a)
+    expected = air.koschmieder(behind, clear, glow)
+    fall = particles.Fall(rows, step)
+    a_map, glow_map = (np.broadcast_to(v, image.shape).copy() for v in (a, glow))
+    for airlight, light in ((a, glow), (a_map, glow), (a, glow_map), (a_map, glow_map)):
+        out = air.through_particles(image, depth, 0.01, airlight, fall, light)
+        np.testing.assert_allclose(out, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("extinction", [0.0, 1e-4, 0.01, 3.0])
+def test_the_veil_s_exponential_is_exact(extinction: float) -> None:
+    depth = np.geomspace(0.25, 10_000, 4096).reshape(64, 64).astype(np.float32)
+    image, black = np.ones((64, 64, 1), np.float32), np.zeros(1, np.float32)
+    out = air.through_particles(image, depth, extinction, black, particles.Fall(np.ones((64, 64), np.float32)), black)
+    exact = np.exp(-extinction * depth.astype(np.float64))
+    # An exponent of −87 is the last whose power is a normal number.
+    np.testing.assert_allclose(out[..., 0][exact > 1e-37], exact[exact > 1e-37], rtol=1e-5)
+    np.testing.assert_allclose(out[..., 0], exact, atol=1e-7)
 
 
 def test_patches_of_haze_have_its_mean_density_and_are_the_same_for_both_frames() -> None:
