@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8, UInt16
 
 from synth import color
+from synth.focus import split_by_focus
 from synth.types import BadPair, UserError, unknown
 
 PER_METRE = 64
@@ -300,15 +301,22 @@ class DepthSource:
     folder: str | None = None
     weights: str | None = None
 
-    def estimate(self, key: str, image: Picture, true: Metres | None, far: float) -> Metres:
-        """Metres along the ray for one pair's picture. true: the scene's own depth; far: metres of the far end."""
+    def estimate(
+        self, key: str, image: Picture, true: Metres | None, far: float, focused: tuple[Picture, Picture] | None = None
+    ) -> Metres:
+        """Metres along the ray for one pair's picture.
+
+        true: the scene's own depth; far: metres of the far end; focused: the pictures of two focus distances that
+        ``image`` was fused from, whose sharpness helps the prior.
+        """
         height, width = image.shape[:2]
         if self.name == "true":
             if true is None:
                 raise BadPair("no depth of its own, and --depth true asks for it")
             return true
         if self.name == "prior":
-            return prior(image, min(max(far, FAR[0]), FAR[1]))
+            metres = prior(image, min(max(far, FAR[0]), FAR[1]))
+            return metres if focused is None else split_by_focus(metres, *focused)
         if self.folder is None or self.name not in DEPTHS:
             raise ValueError(f"DepthSource({self.name!r}, {self.folder!r}) has no maps")
         if self.name == "maps":

@@ -57,7 +57,8 @@ class Prepared:
         far = FAR[0] * (FAR[1] / FAR[0]) ** unit_hash(spec.seed, *name, "far")
         # The visible frame of VIF; of two exposures or two focus distances the fused one, which shows most.
         image = self.pair.a if spec.task == "vif" else self.gt
-        metres = spec.depths[self.ref.dataset].estimate(self.ref.key, image, self.pair.depth, far)
+        focused = (self.pair.a, self.pair.b) if spec.task == "mff" else None
+        metres = spec.depths[self.ref.dataset].estimate(self.ref.key, image, self.pair.depth, far, focused)
         return depth_maps.quantise(metres)
 
 

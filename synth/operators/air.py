@@ -109,8 +109,16 @@ class Light:
     """Luminance that 2 % exceed: the sky by day."""
     night: float
     """0 under the sky, 1 where lamps are all the light."""
-    around: Float32[np.ndarray, "sh sw c"]
-    """The light around each place, smooth and small: what the air and the particles there scatter at night."""
+    small: Float32[np.ndarray, "sh sw c"]
+    """The image, small."""
+
+    @functools.cached_property
+    def around(self) -> Float32[np.ndarray, "gh gw c"]:
+        """The light around each place, smooth: what the air and the particles there scatter at night."""
+        h, w = self.small.shape[:2]
+        coarse = (-(-w // 4), -(-h // 4))
+        light = color.as_hwc(cv2.resize(np.minimum(self.small, 1), coarse, interpolation=cv2.INTER_AREA))
+        return color.as_hwc(cv2.GaussianBlur(light, (0, 0), max(0.08 * max(coarse), 0.5)))
 
     def air(self, size: tuple[int, int], gain: Float32[np.ndarray, " c"]) -> Float32[np.ndarray, "*any c"]:
         """The airlight times ``gain``; at night as a map of (h, w), since lamps light the air around them."""
@@ -145,11 +153,8 @@ def estimate_light(image: Image, depth: Float[np.ndarray, "h w"]) -> Light:
     h, w = image.shape[:2]
     scale = min(1.0, ANALYSIS_WIDTH / max(h, w))
     small_size = (max(1, round(w * scale)), max(1, round(h * scale)))
-    bands = np.empty((small_size[1], w * image.shape[2]), np.float32)
-    # Three rows of a band tell its mean as well as all.
-    kernels.band_means(image.reshape(h, -1), bands, -(-h // (3 * small_size[1])))
-    small = cv2.resize(bands.reshape(-1, w, image.shape[2]), small_size, interpolation=cv2.INTER_AREA)
-    small = color.as_hwc(small)
+    small = np.empty((*small_size[::-1], image.shape[2]), np.float32)
+    kernels.shrink(image, small)
     sampled = cv2.resize(depth, small_size, interpolation=cv2.INTER_NEAREST).ravel()
     far = np.minimum(np.fmax(sampled, NEAREST), SKY_PATH)
     luminance = color.luma(small)
@@ -166,15 +171,7 @@ def estimate_light(image: Image, depth: Float[np.ndarray, "h w"]) -> Light:
     level = float(estimate.mean())
     held = min(max(level, (1.5 + night) * mean), 4.5 * mean, 0.95)
     chroma = 1 + 0.6 * (np.clip(estimate / max(level, 1e-6), 0.5, 1.5) - 1)
-    coarse = (-(-small_size[0] // 4), -(-small_size[1] // 4))
-    surroundings = color.as_hwc(cv2.resize(np.minimum(small, 1), coarse, interpolation=cv2.INTER_AREA))
-    return Light(
-        airlight=(held * chroma).astype(np.float32),
-        mean=mean,
-        bright=bright,
-        night=night,
-        around=color.as_hwc(cv2.GaussianBlur(surroundings, (0, 0), max(0.08 * max(coarse), 0.5))),
-    )
+    return Light((held * chroma).astype(np.float32), mean, bright, night, small)
 
 
 def air_radiance(image: Image) -> float:

@@ -59,19 +59,27 @@ def unpack(words: UInt16[np.ndarray, " k"], out: Float32[np.ndarray, "c n"]) -> 
 
 
 @compiled
-def band_means(image: Float32[np.ndarray, "h n"], means: Float32[np.ndarray, "k n"], step: int) -> None:
-    """The mean row of each of k bands of rows, from every ``step``-th row in them."""
-    height, bands = image.shape[0], means.shape[0]
-    for i in range(bands):
-        top = i * height // bands
-        bottom = max((i + 1) * height // bands, top + 1)
-        row = means[i]
-        row[:] = image[top]
-        rows = 1
-        for y in range(top + step, bottom, step):
-            row += image[y]
-            rows += 1
-        row *= np.float32(1 / rows)
+def shrink(image: Float32[np.ndarray, "h w c"], cells: Float32[np.ndarray, "sh sw c"]) -> None:
+    """Means over a grid of cells, from about three rows and four columns of each: a sample tells them. One or three
+    channels.
+    """
+    height, width = image.shape[:2]
+    middle, last = image.shape[2] // 2, image.shape[2] - 1
+    for i in range(cells.shape[0]):
+        top, bottom = i * height // cells.shape[0], (i + 1) * height // cells.shape[0]
+        down = max((bottom - top + 1) // 3, 1)
+        for j in range(cells.shape[1]):
+            left, right = j * width // cells.shape[1], (j + 1) * width // cells.shape[1]
+            along = max((right - left + 2) // 4, 1)
+            share = np.float32(1 / (((bottom - 1 - top) // down + 1) * ((right - 1 - left) // along + 1)))
+            # Three sums at a time: each addition waits for the last one in its own sum alone.
+            first, second, third = np.float32(0), np.float32(0), np.float32(0)
+            for y in range(top, bottom, down):
+                for x in range(left, right, along):
+                    first += image[y, x, 0]
+                    second += image[y, x, middle]
+                    third += image[y, x, last]
+            cells[i, j, 0], cells[i, j, middle], cells[i, j, last] = first * share, second * share, third * share
 
 
 @compiled
@@ -141,14 +149,15 @@ def through_particles(
 @compiled
 def add_streaks(
     total: Float32[np.ndarray, "r w"],
-    depth: Float32[np.ndarray, "r w"],
+    depth: Float32[np.ndarray, "h w"],
+    nearest: Float32[np.ndarray, " r"],
     step: int,
     streaks: Float32[np.ndarray, "7 n"],
 ) -> None:
     """Add the optical depth of streaks: x, y, z, length, lean, reach and cover each, in pixels of the full frame.
 
-    Row r of the frames stands for the middle of the rows from r·step; the scene hides what is behind it. Across, a
-    streak is a biweight on ± reach, of unit area: 15/16 (1 − x²)².
+    Row r of the sum stands for the middle of the rows from r·step; the scene hides what is behind it, and ``nearest``
+    says how near it comes in each row. Across, a streak is a biweight on ± reach, of unit area: 15/16 (1 − x²)².
     """
     rows, columns = total.shape
     one = np.float32(1)
@@ -171,18 +180,27 @@ def add_streaks(
             centre = x + below * lean
             left = min(int(max(centre - reach + one, np.float32(0))), columns - taps)
             offset = np.float32(left) - centre
-            for four in range(taps // 4):
-                for k in range(4):
-                    c = 4 * four + k
-                    across = (offset + np.float32(c)) * narrow
-                    profile = max(one - across * across, np.float32(0))
-                    value = amplitude * profile * profile
-                    total[r, left + c] += value if depth[r, left + c] > z else np.float32(0)
+            open_view, scene = z < nearest[r], depth[r * step]
+            if open_view:
+                for four in range(taps // 4):
+                    for k in range(4):
+                        c = 4 * four + k
+                        across = (offset + np.float32(c)) * narrow
+                        profile = max(one - across * across, np.float32(0))
+                        total[r, left + c] += amplitude * profile * profile
+            else:
+                for four in range(taps // 4):
+                    for k in range(4):
+                        c = 4 * four + k
+                        across = (offset + np.float32(c)) * narrow
+                        profile = max(one - across * across, np.float32(0))
+                        value = amplitude * profile * profile
+                        total[r, left + c] += value if scene[left + c] > z else np.float32(0)
             for c in range(taps - taps % 4, taps):
                 across = (offset + np.float32(c)) * narrow
                 profile = max(one - across * across, np.float32(0))
                 value = amplitude * profile * profile
-                total[r, left + c] += value if depth[r, left + c] > z else np.float32(0)
+                total[r, left + c] += value if scene[left + c] > z else np.float32(0)
 
 
 @compiled

@@ -150,7 +150,7 @@ def splat_streaks(
         step = max(1, min(4, int(np.mean(length) / 6), int(1.4 / max(float(np.mean(np.abs(lean))), 0.1))))
     total = np.zeros((-(-size[0] // step), size[1]), np.float32)
     streaks = np.stack([field.x, field.y, field.z, length, lean, width, cover]).astype(np.float32, copy=False)
-    kernels.add_streaks(total, np.ascontiguousarray(depth[::step]), step, streaks)
+    kernels.add_streaks(total, np.ascontiguousarray(depth), depth[::step].min(axis=1), step, streaks)
     return Fall(_clear(total), step)
 
 

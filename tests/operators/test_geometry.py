@@ -66,7 +66,7 @@ def test_a_shift_moves_the_picture_by_its_pixels() -> None:
 
 def test_the_picture_is_where_the_homography_takes_it() -> None:
     image = np.zeros((240, 320, 1), np.float32)
-    places = np.float64([[60, 50], [260, 60], [160, 120], [80, 190], [250, 200]])
+    places = np.array([[60, 50], [260, 60], [160, 120], [80, 190], [250, 200]], np.float64)
     y, x = np.mgrid[0:240, 0:320]
     for px, py in places:
         image[..., 0] += np.exp(-((x - px) ** 2 + (y - py) ** 2) / 8)

@@ -24,7 +24,7 @@ def uniform(*shape: int) -> np.ndarray:
 
 def placed(*ranges: tuple[float, float]) -> np.ndarray:
     """Particles: one row an attribute, uniform between its bounds; some reach over the frame's rim."""
-    low, high = np.float32(ranges).T[..., None]
+    low, high = np.array(ranges, np.float32).T[..., None]
     return low + (high - low) * uniform(len(ranges), 25)
 
 
@@ -32,10 +32,10 @@ POSITION = ((-3.0, 24.0), (-3.0, 15.0), (1.0, 9.0))
 CALLS: list[tuple[Callable[..., None], tuple[Any, ...], tuple[int, ...]]] = [
     (kernels.within, (uniform(*FRAME) * 9, 1.0, 8.0), FRAME),
     (kernels.unpack, (np.arange(24, dtype=np.uint16) * 2700,), (6, 4)),
-    (kernels.band_means, (uniform(13, 9), 2), (5, 9)),
+    (kernels.shrink, (uniform(13, 9, 3),), (5, 2, 3)),
     (
         kernels.add_streaks,
-        (uniform(*FRAME) * 10, 2, placed(*POSITION, (2, 30), (-1, 1), (1, 12), (0, 1))),
+        (uniform(24, 21) * 10, uniform(12) * 5, 2, placed(*POSITION, (2, 30), (-1, 1), (1, 12), (0, 1))),
         FRAME,
     ),
     *(
@@ -59,7 +59,7 @@ def run(function: Callable[..., None], arguments: tuple[Any, ...], shape: tuple[
     """What the function makes of a black image of that shape, which stands in different places of its arguments."""
     out = np.zeros(shape, np.float32)
     names = list(inspect.signature(function).parameters)
-    at = names.index("total" if "total" in names else "means" if "means" in names else "out")
+    at = names.index("total" if "total" in names else "cells" if "cells" in names else "out")
     function(*arguments[:at], out, *arguments[at:])
     return out
 
@@ -79,6 +79,14 @@ def test_uniform_draws_are_the_middles_of_their_steps() -> None:
     words, out = np.uint16([0, 1, 65535, 2, 3, 4]), np.zeros((3, 2), np.float32)
     kernels.unpack(words, out)
     np.testing.assert_array_equal(out.T.ravel() * 65536, words + np.float32(0.5))
+
+
+def test_a_small_image_holds_the_means_of_its_cells() -> None:
+    y, x = np.mgrid[0:96, 0:128].astype(np.float32)
+    image, small = np.dstack([y / 96, x / 128]), np.zeros((12, 16, 2), np.float32)
+    kernels.shrink(image, small)
+    exact = image.reshape(12, 8, 16, 8, 2).mean(axis=(1, 3))
+    assert np.abs(small - exact).max() < 1 / 96  # samples lie up to a pixel off the middle of a cell
 
 
 def test_what_is_not_a_number_is_the_lowest() -> None:

@@ -231,7 +231,7 @@ def test_particles_over_a_veil_are_two_veils_in_one(channels: int, step: int) ->
     rows = rng.random((-(-150 // step), 70), np.float32)
     # Between the middles of their rows they are interpolated.
     clear = cv2.resize(rows, (70, len(rows) * step), interpolation=cv2.INTER_LINEAR)[:150]
-    a, glow = np.float32([0.5, 0.6, 0.7])[:channels], np.float32([0.9, 0.8, 0.7])[:channels]
+    a, glow = np.array([[0.5, 0.6, 0.7], [0.9, 0.8, 0.7]], np.float32)[:, :channels]
     behind = air.koschmieder(image, air.transmission(Scene("visible", depth).path(), 0.01), a)
     expected = air.koschmieder(behind, clear, glow)
     fall = particles.Fall(rows, step)
