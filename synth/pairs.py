@@ -1,65 +1,65 @@
-"""Clean pairs: manifests (a data set's layout as data), the folders that they match, and decoding."""
+"""Clean pairs: what a data set's folder holds of the layouts in its manifest, and decoding."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from synth import color
-from synth.resources import read_toml, resource_dir, resource_names
+from synth.fingerprints import Known, brightness, known_scene, thumbnails
+from synth.manifest import SPLITS, Manifest, natural
+from synth.manifest import load_manifest as load_manifest
+from synth.manifest import template_regex as template_regex
 from synth.seeds import unit_hash
-from synth.types import MODALITIES, TASKS, BadPair, PairRef, Task, UserError, unknown
+from synth.types import MODALITIES, BadPair, PairRef, Task, UserError, unknown
 
-SPLITS = {"train": 157_500, "val": 31_500, "test": 6_300}
-"""Shares of a set that has no split of its own: the paper's counts (MMAIF, section 4.1)."""
+PAIRINGS = ("extreme", "adjacent", "all")
+"""Which exposures of a sequence make a pair: see ``frame_pairs``."""
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
-_KEYS = (
-    *("schema", "title", "task", "a", "b", "gt", "ignore_case", "splits", "scene", "counts"),
-    *("licence", "citation", "url", "builtin"),
-)
+
+At = tuple[str, str, str]
+"""Where a file belongs: its split's folder, its part's folder and its key, as compared."""
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """A data set's layout. ``a``, ``b``, ``gt``: path templates below its folder, with {split}, {key} and *."""
+class File(NamedTuple):
+    """An image of a data set: its pair's key as written, the frame of a sequence, and the path."""
 
-    name: str
-    title: str
-    task: str
-    a: str
-    b: str
-    gt: str
-    ignore_case: bool
-    splits: Mapping[str, str]
-    scene: str
-    counts: Mapping[str, int]
-    licence: str
-    citation: str
-    url: str
-    builtin: bool
+    key: str
+    frame: str
+    path: str
 
 
-At = tuple[str, str]
+class Group(NamedTuple):
+    """The pairs of one scene: the split's folder ("" where none is said), the scene's key, (key, sources) a pair."""
+
+    split: str
+    key: str
+    pairs: tuple[tuple[str, dict[str, str]], ...]
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a folder holds of one split: its pairs in natural order, and what was left out."""
+    """What a folder holds: its pairs in natural order, and what was left out.
+
+    splits: pairs by split, whichever were asked for; scenes: pairs and sequences of all splits.
+    """
 
     pairs: tuple[PairRef, ...]
     ignored: int
     unpaired: tuple[str, ...]
     splits: Mapping[str, int]
+    scenes: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,62 +71,6 @@ class CleanPair:
     gt: np.ndarray | None
     depth: np.ndarray | None
     sha256: Mapping[str, str]
-
-
-def load_manifest(name: str, path: Path | None = None) -> Manifest:
-    """The manifest of a data set by name, checked; or the TOML file at ``path``."""
-    names = resource_names("manifests/datasets")
-    if path is None:
-        if name not in names:
-            raise unknown("data set", name, names)
-        path = resource_dir("manifests/datasets") / f"{name}.toml"
-    data = read_toml(path)
-    for key in data:
-        if key not in _KEYS:
-            raise UserError(f"{path}: {unknown('key', key, _KEYS)}")
-    if data.get("task") not in (*TASKS, "any"):
-        raise UserError(f"{path}: task is {data.get('task')!r}: allowed: {', '.join(TASKS)}, any")
-    builtin = bool(data.get("builtin", False))
-    for key in () if builtin else ("a", "b"):
-        if "{key}" not in str(data.get(key, "")):
-            raise UserError(f"{path}: {key} must be a path template with {{key}} in it")
-    for split in data.get("splits", {}):
-        if split not in SPLITS:
-            raise UserError(f"{path}: {unknown('split', split, SPLITS)}")
-    texts = {k: str(data.get(k, "")) for k in ("title", "task", "a", "b", "gt", "licence", "citation", "url")}
-    return Manifest(
-        name=name,
-        ignore_case=bool(data.get("ignore_case", False)),
-        splits=data.get("splits", {}),
-        scene=data.get("scene", "{key}"),
-        counts=data.get("counts", {}),
-        builtin=builtin,
-        **texts,
-    )
-
-
-def natural(text: str) -> list[Any]:
-    """A sort key under which frame2 comes before frame10."""
-    parts = re.split(r"([0-9]+)", text)
-    return [(1, 0, part) if i % 2 == 0 else (0, int(part), "") for i, part in enumerate(parts) if part]
-
-
-def template_regex(template: str, splits: Iterable[str], ignore_case: bool) -> re.Pattern[str]:
-    """A path template as a regular expression.
-
-    {key} is captured once and repeated after that, {split} is one of the folders, * a piece of a name; a last .* is
-    the extension, so that a key may hold dots.
-    """
-    out, seen = "", set[str]()
-    for part in re.split(r"(\{key\}|\{split\}|\.\*\Z|\*)", template):
-        if part in ("{key}", "{split}"):
-            name = part[1:-1]
-            body = "[^/]+?" if name == "key" else "|".join(re.escape(s) for s in splits)
-            out += f"(?P={name})" if name in seen else f"(?P<{name}>{body})"
-            seen.add(name)
-        else:
-            out += {"*": "[^/]*?", ".*": r"\.[^/.]+"}.get(part) or re.escape(part)
-    return re.compile(out + r"\Z", re.IGNORECASE if ignore_case else 0)
 
 
 def walk_files(root: Path) -> list[str]:
@@ -151,30 +95,59 @@ def scene_split(scene: str) -> str:
     return list(SPLITS)[int(np.searchsorted(edges, unit_hash("split", scene), side="right"))]
 
 
-def find_pairs(manifest: Manifest, location: str, task: Task, split: str) -> Found:
+def find_pairs(manifest: Manifest, location: str, task: Task, split: str, pairs: str = "extreme") -> Found:
     """The pairs of a split below a folder.
 
-    location: the data set's folder, or for ``folder`` ``DIR_A,DIR_B[,DIR_GT]``. Raises UserError where the folder is
-    missing, the set is for another task, has no such split, or nothing matches its layout.
+    location: the data set's folder, or for ``folder`` ``DIR_A,DIR_B[,DIR_GT]``. pairs: which exposures of a sequence
+    make a pair: extreme, adjacent or all. Raises UserError where the folder is missing, the set is for another task,
+    has no such split, or nothing matches its layout.
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
+    if manifest.own_splits and split not in manifest.splits and manifest.task in (task, "any"):
+        raise UserError(f"data set '{manifest.name}' has no split '{split}': it has {', '.join(manifest.splits)}")
+    found = find_all(manifest, location, task, pairs)
+    here = tuple(ref for ref in found.pairs if ref.split == split)
+    if not here:
+        has = ", ".join(f"{n} {name}" for name, n in found.splits.items())
+        raise UserError(f"--data {manifest.name}={location}: no pair in split '{split}': {has}")
+    return replace(found, pairs=here)
+
+
+def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extreme") -> Found:
+    """The pairs of every split below a folder: see ``find_pairs``."""
     if manifest.task not in (task, "any"):
         raise UserError(f"data set '{manifest.name}' is for {manifest.task}, not for {task}")
-    if manifest.splits and split not in manifest.splits:
-        raise UserError(f"data set '{manifest.name}' has no split '{split}': it has {', '.join(manifest.splits)}")
+    if pairs not in PAIRINGS:
+        raise unknown("pairing", pairs, PAIRINGS)
     roots = _roots(manifest, location)
     files = {root: walk_files(root) for root, _ in roots.values()}
     left = {root: set(names) for root, names in files.items()}
-    sides: dict[str, dict[At, tuple[str, str]]] = {}
-    for image, (root, template) in roots.items():
-        pattern = template_regex(template, manifest.splits.values(), manifest.ignore_case)
-        sides[image] = _match(files[root], root, pattern, manifest.ignore_case, left[root])
-    return _pair_up(manifest, sides, task, split, sum(map(len, left.values())), location)
+    sides: dict[str, dict[At, list[File]]] = {}
+    for image, (root, templates) in roots.items():
+        patterns = [manifest.pattern(template) for template in templates]
+        sides[image] = _match(manifest, files[root], root, patterns, left[root])
+        _check_single(root, image, sides[image])
+    looked_at = sides.values() if manifest.like else [sides.get("frames", {})]
+    paths = [file.path for side in looked_at for group in side.values() for file in group]
+    small = thumbnails(paths, location)
+    complete, unpaired = _pair_up(manifest, sides, small, pairs)
+    if not complete:
+        raise UserError(f"--data {manifest.name}={location}: no pair found: expected {manifest.expected} below it")
+    counts = dict.fromkeys(manifest.splits if manifest.own_splits else SPLITS, 0)
+    folders = {folder.casefold(): name for name, folder in manifest.splits.items()}
+    refs: list[PairRef] = []
+    for group in complete:
+        scene, known = _scene(manifest, group, small)
+        own = folders.get(group.split.casefold()) or known or scene_split(scene)
+        counts[own] += len(group.pairs)
+        refs += [PairRef(task, manifest.name, key, scene, own, sources) for key, sources in group.pairs]
+    refs.sort(key=lambda ref: natural(ref.key))
+    return Found(tuple(refs), sum(map(len, left.values())), unpaired, counts, len(complete))
 
 
-def _roots(manifest: Manifest, location: str) -> dict[str, tuple[Path, str]]:
-    images = {"a": manifest.a, "b": manifest.b} | ({"gt": manifest.gt} if manifest.gt else {})
+def _roots(manifest: Manifest, location: str) -> dict[str, tuple[Path, tuple[str, ...]]]:
+    images = manifest.templates
     if manifest.name == "folder":
         parts = [part for part in location.split(",") if part]
         if len(parts) not in (2, 3):
@@ -191,53 +164,94 @@ def _roots(manifest: Manifest, location: str) -> dict[str, tuple[Path, str]]:
 
 
 def _match(
-    files: Sequence[str], root: Path, pattern: re.Pattern[str], ignore_case: bool, left: set[str]
-) -> dict[At, tuple[str, str]]:
-    """(split folder, key) -> (key as written, path) of the images that a template takes; they leave ``left``."""
-    matched: dict[At, tuple[str, str]] = {}
+    manifest: Manifest, files: Sequence[str], root: Path, patterns: Sequence[re.Pattern[str]], left: set[str]
+) -> dict[At, list[File]]:
+    """The images that a template takes, by where they belong; they leave ``left``.
+
+    A folder of a split or a part may be given itself: its own name counts as the first piece of a path too.
+    """
+    own = Path(os.path.abspath(root)).name
+    inside = own.casefold() in {f.casefold() for f in (*manifest.splits.values(), *manifest.parts.values())}
+    parts = {folder.casefold(): f"{name}-" for name, folder in manifest.parts.items()} | {"": ""}
+    matched: dict[At, list[File]] = {}
     for name in files:
-        match = pattern.match(name) if os.path.splitext(name)[1].lower() in EXTENSIONS else None
-        if match is None or not name.isprintable() or not os.path.isfile(root / name):
-            continue  # also undecodable names, dangling links, pipes: left, and counted as ignored
+        if os.path.splitext(name)[1].lower() not in EXTENSIONS or not name.isprintable():
+            continue  # also undecodable names: left, and counted as ignored
+        names = (name, f"{own}/{name}") if inside else (name,)
+        match = next((m for pattern in patterns for one in names if (m := pattern.match(one))), None)
+        if match is None or not os.path.isfile(root / name):  # dangling links, pipes
+            continue
         groups = match.groupdict()
-        at = (groups.get("split") or "", groups["key"])
-        if ignore_case:
-            at = (at[0].casefold(), at[1].casefold())
-        if at in matched:
-            raise UserError(f"{root}: two files for one image: {Path(matched[at][1]).name} and {Path(name).name}")
-        matched[at] = (groups["key"], str(root / name))
+        if groups["key"].casefold() in manifest.exclude:
+            continue
+        part = groups.get("part") or ""
+        at = (groups.get("split") or "", part, groups["key"])
+        if manifest.ignore_case:
+            at = (at[0].casefold(), at[1].casefold(), at[2].casefold())
+        key = parts[part.casefold()] + groups["key"]
+        matched.setdefault(at, []).append(File(key, groups.get("frame") or "", str(root / name)))
         left.discard(name)
     return matched
 
 
+def _check_single(root: Path, image: str, side: Mapping[At, Sequence[File]]) -> None:
+    """One file an image; one file a frame of a sequence."""
+    for files in side.values():
+        seen: dict[str, str] = {}
+        for file in files:
+            name = file.frame.casefold() if image == "frames" else ""
+            if name in seen:
+                raise UserError(f"{root}: two files for one image: {Path(seen[name]).name} and {Path(file.path).name}")
+            seen[name] = file.path
+
+
 def _pair_up(
-    manifest: Manifest,
-    sides: Mapping[str, Mapping[At, tuple[str, str]]],
-    task: Task,
-    split: str,
-    ignored: int,
-    location: str,
-) -> Found:
-    folder_split = {f.casefold() if manifest.ignore_case else f: name for name, f in manifest.splits.items()}
-    complete = sides["a"].keys() & sides["b"].keys()
-    unpaired = [path for image in ("a", "b") for at, (_, path) in sides[image].items() if at not in complete]
-    counts = dict.fromkeys(manifest.splits or SPLITS, 0)
-    pairs: list[PairRef] = []
-    for at in sorted(complete):
-        key = sides["a"][at][0]
-        scene = manifest.scene.replace("{key}", key)
-        own = folder_split[at[0]] if manifest.splits else scene_split(scene)
-        counts[own] += 1
-        if own == split:
-            sources = {image: of[at][1] for image, of in sides.items() if at in of}
-            pairs.append(PairRef(task, manifest.name, key, scene, split, sources))
-    where = f"--data {manifest.name}={location}"
-    if not complete:
-        raise UserError(f"{where}: no pair found: expected {manifest.a} and {manifest.b} below it")
-    if not pairs:
-        has = ", ".join(f"{n} {name}" for name, n in counts.items())
-        raise UserError(f"{where}: no pair in split '{split}': {has}")
-    return Found(tuple(sorted(pairs, key=lambda p: natural(p.key))), ignored, tuple(sorted(unpaired)), counts)
+    manifest: Manifest, sides: Mapping[str, Mapping[At, list[File]]], small: Mapping[str, np.ndarray], pairing: str
+) -> tuple[list[Group], tuple[str, ...]]:
+    """What can be paired, a scene's pairs together, and the paths of what has no partner."""
+    truth = {at: files[0].path for at, files in sides.get("gt", {}).items()}
+    if not manifest.sequence:
+        a, b = sides["a"], sides["b"]
+        single = [files[0].path for side in (a, b) for at, files in side.items() if at not in a or at not in b]
+        groups: list[Group] = []
+        for at in sorted(a.keys() & b.keys()):
+            sources = {"a": a[at][0].path, "b": b[at][0].path} | ({"gt": truth[at]} if at in truth else {})
+            groups.append(Group(at[0], a[at][0].key, ((a[at][0].key, sources),)))
+        return groups, tuple(sorted(single))
+    groups, alone = [], list[str]()
+    for at, files in sorted(sides["frames"].items()):
+        light = {file: brightness(small[file.path]) for file in files if file.path in small}
+        ordered = sorted(light, key=lambda file: (light[file], natural(file.frame)))
+        alone += [file.path for file in files if file not in light or len(ordered) < 2]
+        if len(ordered) > 1:
+            made = [
+                (key, sources | ({"gt": truth[at]} if at in truth else {}))
+                for key, sources in frame_pairs(ordered, pairing)
+            ]
+            groups.append(Group(at[0], ordered[0].key, tuple(made)))
+    return groups, tuple(sorted(alone))
+
+
+def frame_pairs(ordered: Sequence[File], pairing: str) -> list[tuple[str, dict[str, str]]]:
+    """(key, sources) of the pairs of a sequence that is ordered dark to bright: a is the darker, b the brighter.
+
+    extreme: the first and the last, under the scene's own key; adjacent: neighbours; all: every two, the frames' names
+    behind the key.
+    """
+    if pairing == "extreme":
+        return [(ordered[0].key, {"a": ordered[0].path, "b": ordered[-1].path})]
+    two = itertools.pairwise(ordered) if pairing == "adjacent" else itertools.combinations(ordered, 2)
+    return [(f"{a.key}_{a.frame}_{b.frame}", {"a": a.path, "b": b.path}) for a, b in two]
+
+
+def _scene(manifest: Manifest, group: Group, small: Mapping[str, np.ndarray]) -> Known:
+    """The scene of a group: by its pictures where they may be another set's, else by its key."""
+    if manifest.like:
+        paths = list(dict.fromkeys(path for _, sources in group.pairs for path in sources.values()))
+        known = known_scene([small[path] for path in paths if path in small], manifest.like)
+        if known is not None:
+            return known
+    return Known(manifest.scene_of(group.key), None)
 
 
 def builtin_pairs(task: Task, split: str, count: int = 32) -> tuple[PairRef, ...]:

@@ -178,8 +178,24 @@ def test_three_channel_infrared_becomes_one(tmp_path: Path) -> None:
     ("name", "path", "task", "train", "total"),
     [
         ("msrs", "vif/MSRS", "vif", 9, 29),
+        ("m3fd", "vif/M3FD", "vif", 4, 4),
+        ("llvip", "vif/LLVIP", "vif", 32, 38),
+        ("roadscene", "vif/RoadScene", "vif", 131, 160),
+        ("vifb", "vif/VIFB", "vif", 19, 21),
+        ("textif", "vif/TextIF_test_imgs", "vif", 2, 4),
+        ("drmf", "vif/DRMF_degraded", "vif", 4, 4),
+        ("awfusion", "vif/AWFusion_degraded", "vif", 4, 4),
+        ("sice", "mef/SICE", "mef", 4, 4),
+        ("sice", "mef/SICE/Dataset_Part1", "mef", 4, 4),
+        ("sice-flat", "mef/SICE_over_under", "mef", 3, 5),
         ("mefb", "mef/MEFB", "mef", 45, 48),
+        ("kedema", "mef/KedeMa_sequences", "mef", 4, 4),
+        ("mfiwhu", "mff/MFI-WHU_MiT", "mff", 18, 19),
         ("mfiwhu", "mff/NYU-D-100", "mff", 22, 30),
+        ("nyud", "mff/NYU-D-100", "mff", 20, 30),
+        ("lytro", "mff/Lytro", "mff", 15, 20),
+        ("mfifb", "mff/MFIFB", "mff", 39, 49),
+        ("mfif-liu", "mff/MFIF_Liu", "mff", 5, 10),
     ],
 )
 def test_real_sets_are_found_whole(shared: Path, name: str, path: str, task: str, train: int, total: int) -> None:
@@ -188,4 +204,4 @@ def test_real_sets_are_found_whole(shared: Path, name: str, path: str, task: str
     assert not found.unpaired
     pair = read_pair(found.pairs[0])
     assert pair.a.shape[:2] == pair.b.shape[:2]
-    assert pair.b.shape[2] == (1 if task == "vif" else 3)
+    assert pair.b.shape[2] == (1 if task == "vif" or name in ("mfifb", "mfif-liu") else 3)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 
 import pytest
 from conftest import save, textured
 
-from synth.pairs import find_pairs, load_manifest, natural, read_pair
-from synth.resources import resource_dir, resource_names
-from synth.types import TASKS, PairRef, UserError
+from synth.manifest import load_manifest, natural
+from synth.pairs import find_all, read_pair
+from synth.resources import read_toml, resource_dir, resource_names
+from synth.types import TASKS, Task, UserError
 
 NAMES = resource_names("manifests/datasets")
 ON_DISK = [name for name in NAMES if not load_manifest(name).builtin and name != "folder"]
@@ -23,32 +26,67 @@ def test_it_states_what_a_user_must_know(name: str) -> None:
     assert manifest.builtin or name == "folder" or (manifest.citation and manifest.url.startswith("https://"))
 
 
-@pytest.mark.parametrize("name", ON_DISK)
-def test_it_finds_its_own_layout(tmp_path: Path, name: str) -> None:
+def _made(template: str, **names: str) -> str:
+    """A path of a template's first form: ``{one|other}`` is one, and an extension png."""
+    filled = re.sub(r"\{([^{}|]*)\|[^{}]*\}", r"\1", template)
+    for name, value in names.items():
+        filled = filled.replace(f"{{{name}}}", value)
+    return re.sub(r"\.\*\Z", ".png", filled)
+
+
+def _make(root: Path, name: str, form: int) -> int:
+    """A folder in one of a manifest's forms, three scenes in each split or part; how many there are."""
     manifest = load_manifest(name)
-    templates = [template for template in (manifest.a, manifest.b, manifest.gt) if template]
-    folders = list(manifest.splits.values()) or [""]
-    for k, key in enumerate(("1", "2", "10")):
-        for folder in folders:
-            for i, template in enumerate(templates):
-                path = template.replace("{key}", f"{key}{folder}").replace("{split}", folder).replace(".*", ".png")
-                save(tmp_path / path, textured(10 * k + i, 80, 64))
-    found = [_pairs(name, tmp_path, split) for split in ("train", "val", "test")]
-    assert sum(map(len, found)) == 3 * len(folders)
-    for pairs in found:
-        assert [p.key for p in pairs] == sorted((p.key for p in pairs), key=natural)
-    pair = read_pair(next(p for pairs in found for p in pairs))
+    splits = list(manifest.splits.values()) or [""]
+    parts = list(manifest.parts.values()) or [""]
+    scenes = 0
+    for split, part, key in itertools.product(splits, parts, ("1", "2", "10")):
+        scenes += 1
+        of_split = f"{key}{split}" if "{split}" in next(iter(manifest.templates.values()))[form] else key
+        for i, templates in enumerate(manifest.templates.values()):
+            template = templates[min(form, len(templates) - 1)]
+            for frame in range(3 if "{frame}" in template else 1):
+                path = _made(template, key=of_split, split=split, part=part, frame=f"f{frame}")
+                if not (root / path).exists():
+                    save(root / path, textured(10 * scenes + i, 80, 64) // (frame + 1))
+    if "{split}" not in next(iter(manifest.templates.values()))[form]:
+        scenes //= len(splits)
+    return scenes
+
+
+FORMS = [(name, form) for name in ON_DISK for form in range(len(next(iter(load_manifest(name).templates.values()))))]
+
+
+@pytest.mark.parametrize(("name", "form"), FORMS)
+def test_it_finds_its_own_layout(tmp_path: Path, name: str, form: int) -> None:
+    manifest = load_manifest(name)
+    scenes = _make(tmp_path, name, form)
+    found = find_all(manifest, str(tmp_path), _task(name))
+    assert (len(found.pairs), found.scenes, found.ignored, found.unpaired) == (scenes, scenes, 0, ())
+    assert sum(found.splits.values()) == scenes
+    assert [p.key for p in found.pairs] == sorted((p.key for p in found.pairs), key=natural)
+    assert len({p.key for p in found.pairs}) == scenes
+    pair = read_pair(found.pairs[0])
     assert (pair.gt is not None) == bool(manifest.gt)
+    if manifest.sequence:
+        assert pair.a.mean() < pair.b.mean()
 
 
-def _pairs(name: str, root: Path, split: str) -> tuple[PairRef, ...]:
+def _task(name: str) -> Task:
+    task: Task
+    for task in TASKS:
+        if task == load_manifest(name).task:
+            return task
+    return "vif"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_it_names_exists(name: str) -> None:
     manifest = load_manifest(name)
-    task = "vif" if manifest.task == "any" else manifest.task
-    try:
-        return find_pairs(manifest, str(root), task, split).pairs  # type: ignore[arg-type]
-    except UserError as error:
-        assert "no split" in str(error) or "no pair in split" in str(error)
-        return ()
+    prints = read_toml(resource_dir("manifests") / "fingerprints.toml")
+    assert all(other in NAMES and prints[other] for other in manifest.like)
+    assert manifest.same_as in ("", *NAMES)
+    assert set(manifest.counts) <= {"all", *manifest.splits, *manifest.parts}
 
 
 @pytest.mark.parametrize("name", NAMES)

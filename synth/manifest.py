@@ -1,0 +1,162 @@
+"""Manifests: a data set's layout as data, and the path templates that it is written in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synth.resources import read_toml, resource_dir, resource_names
+from synth.types import TASKS, UserError, unknown
+
+SPLITS = {"train": 157_500, "val": 31_500, "test": 6_300}
+"""Shares of a set that has no split of its own: the paper's counts (MMAIF, section 4.1)."""
+
+_KEYS = (
+    *("schema", "title", "task", "a", "b", "gt", "sequence", "exclude", "ignore_case", "splits", "parts"),
+    *("scene", "like", "same_as", "counts", "licence", "citation", "url", "builtin"),
+)
+_TOKEN = re.compile(r"(\{[^{}]*\}|\.\*\Z|\*)")
+_SCENE = re.compile(r"\{key(?:\[:(\d+)\]|:(d))?\}")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set's layout: path templates below its folder, several where it is found in several forms.
+
+    Templates hold ``{key}``, ``{split}``, ``{part}``, ``{one|other}`` (either; may be empty), ``*`` and a last ``.*``.
+    A set of sequences has ``sequence`` with a ``{frame}`` instead of a and b. ``splits`` and ``parts``: names to
+    folders; a part is a piece of the set whose keys start anew, and leads the key (``part1-12``). ``exclude``: keys
+    that are no scenes. ``like``: sets whose pictures it shares in part; a scene known from one of them bears that
+    one's name. ``same_as``: the set whose pictures it is in another form.
+    """
+
+    name: str
+    title: str
+    task: str
+    a: tuple[str, ...]
+    b: tuple[str, ...]
+    gt: tuple[str, ...]
+    sequence: tuple[str, ...]
+    exclude: frozenset[str]
+    ignore_case: bool
+    splits: Mapping[str, str]
+    parts: Mapping[str, str]
+    scene: str
+    like: tuple[str, ...]
+    same_as: str
+    counts: Mapping[str, int]
+    licence: str
+    citation: str
+    url: str
+    builtin: bool
+
+    @property
+    def templates(self) -> dict[str, tuple[str, ...]]:
+        """The templates by image: a, b or frames, and gt where the set has one."""
+        images = {"frames": self.sequence} if self.sequence else {"a": self.a, "b": self.b}
+        return images | ({"gt": self.gt} if self.gt else {})
+
+    @property
+    def own_splits(self) -> bool:
+        """Whether every layout says the split, so that none is drawn."""
+        first = next(iter(self.templates.values()), ())
+        return bool(self.splits) and all("{split}" in template for template in first)
+
+    def pattern(self, template: str) -> re.Pattern[str]:
+        """One of its templates as a regular expression."""
+        return template_regex(template, self.splits.values(), self.ignore_case, self.parts.values())
+
+    def scene_of(self, key: str) -> str:
+        """The scene of a key: ``{key}``, ``{key[:2]}`` (its first characters) or ``{key:d}`` (its number)."""
+
+        def fill(match: re.Match[str]) -> str:
+            head, number = match.groups()
+            if number:
+                return str(int(key)) if key.isdecimal() else key
+            return key[: int(head)] if head else key
+
+        return _SCENE.sub(fill, self.scene)
+
+    @property
+    def expected(self) -> str:
+        """What a folder should hold, for a message: the first layout."""
+        firsts = [templates[0] for image, templates in self.templates.items() if image != "gt"]
+        return " and ".join(firsts)
+
+
+def load_manifest(name: str, path: Path | None = None) -> Manifest:
+    """The manifest of a data set by name, checked; or the TOML file at ``path``. Raises UserError, one line."""
+    names = resource_names("manifests/datasets")
+    if path is None:
+        if name not in names:
+            raise unknown("data set", name, names)
+        path = resource_dir("manifests/datasets") / f"{name}.toml"
+    data = read_toml(path)
+    for key in data:
+        if key not in _KEYS:
+            raise UserError(f"{path}: {unknown('key', key, _KEYS)}")
+    if data.get("task") not in (*TASKS, "any"):
+        raise UserError(f"{path}: task is {data.get('task')!r}: allowed: {', '.join(TASKS)}, any")
+    for split in data.get("splits", {}):
+        if split not in SPLITS:
+            raise UserError(f"{path}: {unknown('split', split, SPLITS)}")
+    layouts = {key: _templates(data.get(key, ())) for key in ("a", "b", "gt", "sequence")}
+    _check_layouts(path, layouts, bool(data.get("builtin", False)))
+    texts = {k: str(data.get(k, "")) for k in ("title", "task", "licence", "citation", "url", "same_as")}
+    return Manifest(
+        name=name,
+        exclude=frozenset(str(key).casefold() for key in data.get("exclude", ())),
+        ignore_case=bool(data.get("ignore_case", False)),
+        splits=data.get("splits", {}),
+        parts=data.get("parts", {}),
+        scene=data.get("scene", "{key}"),
+        like=tuple(data.get("like", ())),
+        counts=data.get("counts", {}),
+        builtin=bool(data.get("builtin", False)),
+        **layouts,
+        **texts,
+    )
+
+
+def _templates(value: Any) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(str(item) for item in value)
+
+
+def _check_layouts(path: Path, layouts: Mapping[str, tuple[str, ...]], builtin: bool) -> None:
+    needed = {"sequence": "{frame}"} if layouts["sequence"] else {"a": "{key}", "b": "{key}"}
+    for image, token in {} if builtin else needed.items():
+        if not layouts[image] or not all("{key}" in text and token in text for text in layouts[image]):
+            what = token if token == "{key}" else "{key} and {frame}"
+            raise UserError(f"{path}: {image} must be a path template with {what} in it")
+
+
+def natural(text: str) -> list[Any]:
+    """A sort key under which frame2 comes before frame10."""
+    parts = re.split(r"([0-9]+)", text)
+    return [(1, 0, part) if i % 2 == 0 else (0, int(part), "") for i, part in enumerate(parts) if part]
+
+
+def template_regex(
+    template: str, splits: Iterable[str], ignore_case: bool, parts: Iterable[str] = ()
+) -> re.Pattern[str]:
+    """A path template as a regular expression.
+
+    {key} and {frame} are captured once and repeated after that, {split} and {part} are one of the folders, {x|y} is x
+    or y, * a piece of a name; a last .* is the extension, so that a key may hold dots.
+    """
+    folders = {"split": splits, "part": parts}
+    out, seen = "", set[str]()
+    for part in _TOKEN.split(template):
+        name = part[1:-1]
+        if part in ("{key}", "{frame}", "{split}", "{part}"):
+            body = "|".join(re.escape(folder) for folder in folders[name]) if name in folders else "[^/]+?"
+            out += f"(?P={name})" if name in seen else f"(?P<{name}>{body})"
+            seen.add(name)
+        elif part.startswith("{"):
+            out += f"(?:{'|'.join(re.escape(one) for one in name.split('|'))})"
+        else:
+            out += {"*": "[^/]*?", ".*": r"\.[^/.]+"}.get(part) or re.escape(part)
+    return re.compile(out + r"\Z", re.IGNORECASE if ignore_case else 0)
