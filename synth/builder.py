@@ -36,17 +36,32 @@ class Build:
     codec: str
     settings: Mapping[str, Any]
     digest: str
-    _orders: dict[int, list[PairRef]] = field(default_factory=dict[int, list[PairRef]], compare=False, repr=False)
+    _orders: dict[tuple[int, str | None], list[PairRef]] = field(
+        default_factory=dict[tuple[int, "str | None"], list[PairRef]], compare=False, repr=False
+    )
 
     @property
-    def shards_per_variant(self) -> int:
-        """Every variant fills its own shards."""
-        return -(-len(self.pairs) // self.shard_size)
+    def splits(self) -> tuple[str, ...]:
+        """The splits, in the order of their shards."""
+        return tuple(self.split.split(","))
+
+    def shards_per_variant(self, split: str) -> int:
+        """Every variant of a split fills its own shards."""
+        return -(-len(self.order(0, split)) // self.shard_size)
 
     @property
     def shard_count(self) -> int:
-        """Shards of all variants."""
-        return self.shards_per_variant * self.variants
+        """Shards of all splits and variants."""
+        return self.variants * sum(map(self.shards_per_variant, self.splits))
+
+    def locate(self, shard: int) -> tuple[str, int]:
+        """The split of a shard, and its number there: the one its name has."""
+        for split in self.splits:
+            count = self.variants * self.shards_per_variant(split)
+            if shard < count:
+                return split, shard
+            shard -= count
+        raise IndexError(shard)
 
     @property
     def sample_count(self) -> int:
@@ -55,22 +70,24 @@ class Build:
 
     def path(self, shard: int) -> Path:
         """Where a shard lands."""
-        return self.out / shard_name(self.spec.task, self.split, shard)
+        return self.out / shard_name(self.spec.task, *self.locate(shard))
 
     def samples(self, shard: int) -> list[SampleTask]:
         """The samples of a shard: the plan is variant-major, and keys keep their place whatever is rejected."""
-        variant, part = divmod(shard, self.shards_per_variant)
-        drawn = self.order(variant)[part * self.shard_size : (part + 1) * self.shard_size]
-        return [SampleTask(shard * self.shard_size + i, variant, ref) for i, ref in enumerate(drawn)]
+        split, number = self.locate(shard)
+        variant, part = divmod(number, self.shards_per_variant(split))
+        drawn = self.order(variant, split)[part * self.shard_size : (part + 1) * self.shard_size]
+        return [SampleTask(number * self.shard_size + i, variant, ref) for i, ref in enumerate(drawn)]
 
-    def order(self, variant: int) -> list[PairRef]:
-        """The pairs in a variant's order: by a hash of (seed, pair, variant)."""
-        if variant not in self._orders:
+    def order(self, variant: int, split: str | None = None) -> list[PairRef]:
+        """The pairs of a split, or of all, in a variant's order: by a hash of (seed, pair, variant)."""
+        if (variant, split) not in self._orders:
             seed = self.spec.seed
-            self._orders[variant] = sorted(
-                self.pairs, key=lambda ref: seed_of(seed, ref.dataset, ref.key, variant, "order", 0)
+            self._orders[variant, split] = sorted(
+                (ref for ref in self.pairs if split in (None, ref.split)),
+                key=lambda ref: seed_of(seed, ref.dataset, ref.key, variant, "order", 0),
             )
-        return self._orders[variant]
+        return self._orders[variant, split]
 
 
 @dataclass(frozen=True)
@@ -102,7 +119,7 @@ def plan_build(options: Options) -> tuple[Build, Resolved]:
         out=out,
         spec=found.spec,
         pairs=found.pairs,
-        split=options.split,
+        split=found.settings["split"],
         shard_size=options.shard_size,
         variants=options.variants,
         codec=options.codec,

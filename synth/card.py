@@ -26,6 +26,7 @@ def write_dataset(build: Build, receipts: Sequence[Mapping[str, Any]]) -> None:
         "schema": SCHEMA,
         "task": build.spec.task,
         "split": build.split,
+        "splits": {split: sum(r["samples"] for r in receipts if f"-{split}-" in r["shard"]) for split in build.splits},
         "samples": sum(r["samples"] for r in receipts),
         "bytes": sum(r["bytes"] for r in receipts),
         "variants": build.variants,
@@ -50,6 +51,7 @@ def card(build: Build, receipts: Sequence[Mapping[str, Any]]) -> str:
     rejects = sum(len(r["rejects"]) for r in receipts)
     size = next((label for bound, label in _SIZES if samples < bound), "n>1M")
     sources = "\n".join(_source(name, record) for name, record in build.settings["data"].items())
+    counts = _counts(build, receipts)
     what, made = ("Clean", "crop") if build.spec.lean else ("Degraded", "degraded\nversion")
     return f"""---
 license: other
@@ -65,12 +67,11 @@ size_categories:
 configs:
 - config_name: default
   data_files:
-  - split: {build.split if build.split != "val" else "validation"}
-    path: "{task}-{build.split}-*.tar"
+{_data_files(build)}
 ---
 # {what} {_TITLES[task]} pairs
 
-{samples} samples of {len(build.pairs)} clean pairs in {len(receipts)} shards ({build.split}), {build.variants} {made}\
+{samples} samples of {len(build.pairs)} clean pairs in {len(receipts)} shards ({counts}), {build.variants} {made}\
 {"s" if build.variants > 1 else ""} a pair, {rejects} rejected.
 a is the {ROLES[task]["a"]} image, b the {ROLES[task]["b"]} one.
 
@@ -83,6 +84,23 @@ a is the {ROLES[task]["a"]} image, b the {ROLES[task]["b"]} one.
 
 {_crops(build) if build.spec.lean else _recipe(build)}
 """
+
+
+def _data_files(build: Build) -> str:
+    """The files of each split, under the names that the hub gives them."""
+    hub = {"val": "validation"}
+    lines = (
+        f'  - split: {hub.get(split, split)}\n    path: "{build.spec.task}-{split}-*.tar"' for split in build.splits
+    )
+    return "\n".join(lines)
+
+
+def _counts(build: Build, receipts: Sequence[Mapping[str, Any]]) -> str:
+    """``train``; or samples by split where there are several."""
+    if len(build.splits) == 1:
+        return build.split
+    of = {split: sum(r["samples"] for r in receipts if f"-{split}-" in r["shard"]) for split in build.splits}
+    return ", ".join(f"{count} {split}" for split, count in of.items())
 
 
 def _members(build: Build) -> str:
@@ -98,7 +116,7 @@ def _members(build: Build) -> str:
 
 ```python
 import webdataset as wds
-for sample in wds.WebDataset("{build.spec.task}-{build.split}-000000.tar", shardshuffle=False).decode("pil"):
+for sample in wds.WebDataset("{build.spec.task}-{build.splits[0]}-000000.tar", shardshuffle=False).decode("pil"):
     print(sample["txt"], sample["a.{codec}"].size)
 ```
 `synth verify --replay` makes every degraded image again from the sample alone and compares it bit for bit."""
@@ -120,7 +138,7 @@ from pathlib import Path
 from synth import load_recipe
 from synth.onthefly import OnTheFly
 from synth.shards import read_samples
-for sample in map(OnTheFly(load_recipe("{task}")), read_samples(Path("{task}-{build.split}-000000.tar"))):
+for sample in map(OnTheFly(load_recipe("{task}")), read_samples(Path("{task}-{build.splits[0]}-000000.tar"))):
     print(sample.prompt, sample.images["a"].shape)
 ```"""
 

@@ -44,7 +44,10 @@ SetOption = Annotated[
     list[str], typer.Option("--set", metavar="A.B=C", help="Change one value of the recipe; repeatable.")
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="The build's seed.")]
-SplitOption = Annotated[str, typer.Option("--split", help="train, val or test.")]
+SplitOption = Annotated[str, typer.Option("--split", help="train, val or test; or several: train,val,test.")]
+PairsOption = Annotated[
+    str, typer.Option("--pairs", help="Exposures of a sequence that make a pair: extreme, adjacent or all.")
+]
 LimitOption = Annotated[int | None, typer.Option("--limit", help="Use this many pairs at most.")]
 FuserOption = Annotated[str, typer.Option("--fuser", help="What makes the ground truth: see synth list fusers.")]
 DepthOption = Annotated[str, typer.Option("--depth", help="Where depth comes from: see synth list depths.")]
@@ -73,6 +76,7 @@ def build_command(
     seed: SeedOption = 0,
     workers: WorkersOption = None,
     split: SplitOption = "train",
+    pairs: PairsOption = "extreme",
     limit: LimitOption = None,
     variants: Annotated[int, typer.Option("--variants", help="Degraded versions of each pair.")] = 1,
     shard_size: Annotated[int, typer.Option("--shard-size", help="Samples a shard.")] = 256,
@@ -102,6 +106,7 @@ def build_command(
         seed=seed,
         workers=workers,
         split=split,
+        pairs=pairs,
         limit=limit,
         variants=variants,
         shard_size=shard_size,
@@ -166,6 +171,7 @@ def preview_command(
     set_: SetOption = [],  # noqa: B006
     seed: SeedOption = 0,
     split: SplitOption = "train",
+    pairs: PairsOption = "extreme",
     samples: Annotated[int, typer.Option("--samples", help="Rows of the sheet.")] = 6,
     op: Annotated[
         str | None, typer.Option("--op", help="These operators at five severities instead, or 'all'.")
@@ -193,6 +199,7 @@ def preview_command(
         sets=tuple(set_),
         seed=seed,
         split=split,
+        pairs=pairs,
         fuser=fuser,
         depth=depth,
     )

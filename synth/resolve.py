@@ -15,15 +15,13 @@ from synth.codecs import find_codec
 from synth.depth import DepthSource, parse_depth
 from synth.execute import find_executor
 from synth.fusers import FUSER_HELP
-from synth.pairs import SPLITS, Found, builtin_pairs, find_pairs, load_manifest
+from synth.pairs import Found, load_manifest
 from synth.prompts import load_pool, load_tasks, pools_digest
 from synth.recipe import Recipe, load_recipe
 from synth.render import Spec
-from synth.seeds import unit_hash
+from synth.selection import check_forms, check_pairing, select, split_names
 from synth.shards import dumps
 from synth.types import TASKS, PairRef, Task, UserError, unknown
-
-BUILTIN_SCENES = 32
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class Options:
     seed: int = 0
     workers: int | None = None
     split: str = "train"
+    pairs: str = "extreme"
     limit: int | None = None
     variants: int = 1
     shard_size: int = 256
@@ -72,7 +71,7 @@ def resolve(options: Options) -> Resolved:
     recipe = load_recipe(options.recipe or task, task=task, n=options.n, sets=options.sets)
     prompts = _prompts(options, recipe)
     sets = _sets(options)
-    pairs, found, notes = _pairs(options, task, sets)
+    pairs, found, notes = select(options, task, sets)
     names = sorted({ref.dataset for ref in pairs})
     fusers = {name: _fuser(options, name, pairs) for name in names}
     depths = {name: parse_depth(options.depth, has_true=name == "scenes") for name in names}
@@ -91,8 +90,8 @@ def _check(options: Options) -> Task:
             break
     else:
         raise unknown("task", options.task, TASKS)
-    if options.split not in SPLITS:
-        raise unknown("split", options.split, SPLITS)
+    split_names(options.split)
+    check_pairing(options.pairs)
     if options.fuser not in FUSER_HELP:
         raise unknown("fuser", options.fuser, FUSER_HELP)
     least = {"variants": 1, "shard_size": 1, "limit": 1, "workers": 1}
@@ -159,31 +158,8 @@ def _sets(options: Options) -> dict[str, str]:
         if load_manifest(name).builtin:
             raise UserError(f"--data {item}: '{name}' is built in: leave --data out to use it")
         sets[name] = location
+    check_forms(sets)
     return dict(sorted(sets.items()))
-
-
-def _pairs(
-    options: Options, task: Task, sets: Mapping[str, str]
-) -> tuple[tuple[PairRef, ...], dict[str, Found], list[str]]:
-    if not sets:
-        pairs = builtin_pairs(task, options.split, options.limit or BUILTIN_SCENES)
-        return pairs, {}, [f"pairs: {len(pairs)} built-in scenes (name your own with --data NAME=DIR)"]
-    found = {name: find_pairs(load_manifest(name), at, task, options.split) for name, at in sets.items()}
-    notes: list[str] = []
-    for name, one in found.items():
-        elsewhere = [f"{count} in {split}" for split, count in one.splits.items() if split != options.split and count]
-        more = [*elsewhere, f"{one.ignored} other files ignored"] if one.ignored else elsewhere
-        notes.append(
-            f"pairs: {len(one.pairs)} of {name} in {options.split}" + (f" ({', '.join(more)})" if more else "")
-        )
-        if one.unpaired:
-            notes.append(f"warning: {len(one.unpaired)} images of {name} have no partner, such as {one.unpaired[0]}")
-    pairs = tuple(ref for one in found.values() for ref in one.pairs)
-    if options.limit is not None and options.limit < len(pairs):
-        # By hash, so that a small build is a fair sample of every set and scene, not the first few near-duplicates.
-        kept = sorted(unit_hash("limit", ref.dataset, ref.key) for ref in pairs)[options.limit - 1]
-        pairs = tuple(ref for ref in pairs if unit_hash("limit", ref.dataset, ref.key) <= kept)
-    return pairs, found, notes
 
 
 def _fuser(options: Options, name: str, pairs: tuple[PairRef, ...]) -> str:
@@ -235,7 +211,8 @@ def _settings(
         drawn = {"lean": True, "recipe": {"name": recipe.name, "ratios": dict(recipe.ratios)}}
     return {
         "task": options.task,
-        "split": options.split,
+        "split": ",".join(split_names(options.split)),
+        "pairs": options.pairs,
         "seed": options.seed,
         "limit": options.limit,
         "shard_size": options.shard_size,

@@ -61,6 +61,7 @@ def _short(value: Any) -> str:
 def done_shards(build: Build, *, extend: bool) -> set[int]:
     """The shards that are there, whole, with this build's digest. Another digest, or foreign files, is an error."""
     done: set[int] = set()
+    numbers = {build.path(shard).stem: shard for shard in range(build.shard_count)}
     for path in receipts_of(build.out):
         receipt = read_receipt(path)
         if receipt["digest"] != build.digest:
@@ -70,12 +71,11 @@ def done_shards(build: Build, *, extend: bool) -> set[int]:
                 f"{build.out} holds another build: {changes[0] if changes else 'digest'}{more}; "
                 "use the same settings, another --out, or --overwrite"
             )
-        shard = int(path.stem.rpartition("-")[2])
-        if shard >= build.shard_count:
+        if path.stem not in numbers:
             raise UserError(f"{build.out} holds more variants than --variants {build.variants}: use another --out")
         tar = path.with_suffix(".tar")
         if tar.is_file() and tar.stat().st_size == receipt["bytes"]:
-            done.add(shard)
+            done.add(numbers[path.stem])
     _check_strangers(build)
     _check_finished(build, extend=extend, begun=bool(receipts_of(build.out)))
     return done

@@ -21,7 +21,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--task", "vif", "--data", "msrs=no/such"], "--data msrs=no/such: folder no/such does not exist"),
     (
         ["--task", "vif", "--data", "mrss=."],
-        "unknown data set 'mrss': did you mean 'msrs'? allowed: folder, mefb, mfiwhu, msrs, scenes",
+        "unknown data set 'mrss': did you mean 'msrs'? allowed: ",
     ),
     (["--task", "vif", "--data", "msrs"], "--data msrs: must be NAME=DIR, such as msrs=/data/MSRS"),
     (["--task", "vif", "--data", "scenes=x"], "--data scenes=x: 'scenes' is built in: leave --data out to use it"),

@@ -1,0 +1,137 @@
+"""Which pairs a build takes: of which splits, how many, and never one scene in two splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from synth.manifest import SPLITS, load_manifest
+from synth.pairs import PAIRINGS, Found, builtin_pairs, find_all, find_pairs
+from synth.seeds import unit_hash
+from synth.types import PairRef, Task, UserError, unknown
+
+if TYPE_CHECKING:
+    from synth.resolve import Options
+
+BUILTIN_SCENES = 32
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """``train,val`` as its splits, in the order of ``SPLITS``. Raises UserError where one is unknown or named twice."""
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in SPLITS:
+            raise unknown("split", name, SPLITS)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"--split {text}: {twice} is named twice")
+    return tuple(split for split in SPLITS if split in names)
+
+
+def check_pairing(pairs: str) -> None:
+    """Raise UserError where ``--pairs`` names no way to pair the exposures of a sequence."""
+    if pairs not in PAIRINGS:
+        raise unknown("pairing", pairs, PAIRINGS)
+
+
+def check_forms(sets: Mapping[str, str]) -> None:
+    """Refuse two forms of one set together: their pictures are the same, and nothing says which."""
+    for name, location in sets.items():
+        other = load_manifest(name).same_as
+        if other in sets:
+            raise UserError(f"--data {name}={location}: holds the pictures of '{other}' in another form: give one")
+
+
+def quotas(total: int, sizes: Mapping[str, float]) -> dict[str, int]:
+    """``total`` shared out in proportion to ``sizes``: at least one each, and more to the largest remainders."""
+    exact = {name: total * size / sum(sizes.values()) for name, size in sizes.items()}
+    given = {name: max(1, int(share)) for name, share in exact.items()}
+    order = sorted(sizes, key=lambda name: exact[name] - given[name], reverse=True)
+    for name in order[: max(0, total - sum(given.values()))]:
+        given[name] += 1
+    return given
+
+
+def select(
+    options: Options, task: Task, sets: Mapping[str, str]
+) -> tuple[tuple[PairRef, ...], dict[str, Found], list[str]]:
+    """The pairs of a build, what each set's folder holds, and lines for the user. Raises UserError, one line."""
+    splits = split_names(options.split)
+    if not sets:
+        given = quotas(options.limit or BUILTIN_SCENES, {split: SPLITS[split] for split in splits})
+        pairs = tuple(ref for split in splits for ref in builtin_pairs(task, split, given[split]))
+        where = "" if len(splits) == 1 else f" ({_listed(given)})"
+        return pairs, {}, [f"pairs: {len(pairs)} built-in scenes{where} (name your own with --data NAME=DIR)"]
+    found = {name: _found(name, at, task, splits, options.pairs) for name, at in sets.items()}
+    everywhere = tuple(ref for one in found.values() for ref in one.pairs)
+    pairs, crossing = keep_apart(everywhere)
+    pairs = tuple(ref for ref in pairs if ref.split in splits)
+    for split in splits:
+        if not any(ref.split == split for ref in pairs):
+            has = "; ".join(f"{name} has {_listed(one.splits)}" for name, one in found.items())
+            raise UserError(f"--split {options.split}: no pair in split '{split}': {has}")
+    notes = [line for name, one in found.items() for line in _said(name, one, splits, pairs)]
+    if crossing:
+        first = crossing[0]
+        notes.append(
+            f"warning: {len(crossing)} pairs left out of {', '.join(sorted({ref.split for ref in crossing}))}: "
+            f"another set tests on their scenes, such as {first.name}"
+        )
+    return _limited(pairs, options.limit, splits), found, notes
+
+
+def _found(name: str, at: str, task: Task, splits: tuple[str, ...], pairs: str) -> Found:
+    """All pairs of a set; where one split alone is asked for, it must be there."""
+    if len(splits) == 1:
+        find_pairs(load_manifest(name), at, task, splits[0], pairs)
+    return find_all(load_manifest(name), at, task, pairs)
+
+
+def keep_apart(pairs: Sequence[PairRef]) -> tuple[tuple[PairRef, ...], list[PairRef]]:
+    """(kept, left out): pairs whose scene another set holds in a split nearer to the test, by its own split, go.
+
+    Scenes that no set's own split places are in one split already: it follows from their name.
+    """
+    rank = {split: i for i, split in enumerate(SPLITS)}
+    held: dict[str, dict[str, int]] = {}
+    for ref in pairs:
+        of = held.setdefault(ref.scene, {})
+        of[ref.dataset] = max(of.get(ref.dataset, 0), rank[ref.split])
+    kept: list[PairRef] = []
+    left: list[PairRef] = []
+    for ref in pairs:
+        others = [r for name, r in held[ref.scene].items() if name != ref.dataset]
+        (left if max(others, default=0) > rank[ref.split] else kept).append(ref)
+    return tuple(kept), left
+
+
+def _said(name: str, one: Found, splits: tuple[str, ...], pairs: Sequence[PairRef]) -> list[str]:
+    taken = {split: sum(ref.dataset == name and ref.split == split for ref in pairs) for split in splits}
+    more = [f"{count} in {split}" for split, count in one.splits.items() if split not in splits and count]
+    more += [f"{one.ignored} other files ignored"] if one.ignored else []
+    here = ", ".join(f"{count} of {name} in {split}" for split, count in taken.items())
+    lines = [f"pairs: {here}" + (f" ({', '.join(more)})" if more else "")]
+    if one.unpaired:
+        lines.append(f"warning: {len(one.unpaired)} images of {name} have no partner, such as {one.unpaired[0]}")
+    return lines
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _limited(pairs: tuple[PairRef, ...], limit: int | None, splits: tuple[str, ...]) -> tuple[PairRef, ...]:
+    """``limit`` pairs, of every split its share.
+
+    By hash, so that a small build is a fair sample of every set and scene, not the first few near-duplicates.
+    """
+    if limit is None or limit >= len(pairs):
+        return pairs
+    sizes = {split: sum(ref.split == split for ref in pairs) for split in splits}
+    kept: set[str] = set()
+    for split, quota in quotas(limit, sizes).items():
+        drawn = sorted(
+            (ref for ref in pairs if ref.split == split), key=lambda ref: unit_hash("limit", ref.dataset, ref.key)
+        )
+        kept |= {ref.name for ref in drawn[:quota]}
+    return tuple(ref for ref in pairs if ref.name in kept)
