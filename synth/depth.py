@@ -1,23 +1,18 @@
 """Depth is metres along the ray, float32 ``(h, w)``: infinity for the sky, nan where it is not known.
 
-Four sources: a scene's own (``true``), a folder of metric maps (``maps``), a folder of relative inverse depth
-(``inverse``: what Depth Anything and its like give) and a guess from the image alone (``prior``).
+What is stored, what relative inverse depth says in metres, and a guess from a picture alone (``prior``); where a build
+takes its depth from stands in ``synth.depth_source``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8, UInt16
 
 from synth import color
-from synth.focus import split_by_focus
-from synth.types import BadPair, UserError, unknown
 
 PER_METRE = 64
 """Stored units in a metre."""
@@ -30,13 +25,6 @@ FOV = 60.0
 
 FAR = (100.0, 200.0)
 """Metres: bounds of the far end of ``prior``, which knows the ground at most that far."""
-
-DEPTHS: dict[str, str] = {
-    "true": "the built-in scenes' own depth, exact",
-    "maps": "maps=DIR: your metric maps, DIR/KEY.png (16 bit, 1/64 m, 65535 sky, 0 unknown) or DIR/KEY.npy (metres)",
-    "inverse": "inverse=DIR: your relative inverse depth (near is bright), DIR/KEY.png of 8 or 16 bit or DIR/KEY.npy",
-    "prior": "no weights: position over a ground plane, and haze and contrast cues of the image; coarse",
-}
 
 Metres = Float32[np.ndarray, "h w"]
 Picture = UInt8[np.ndarray, "h w c"]
@@ -66,9 +54,14 @@ def encode_png(codes: UInt16[np.ndarray, "h w"]) -> bytes:
     return data.tobytes()
 
 
+def decode_any(data: bytes) -> np.ndarray | None:
+    """A PNG's codes as stored, None where it is none."""
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+
+
 def decode_png(data: bytes) -> UInt16[np.ndarray, "h w"]:
     """The codes that ``encode_png`` wrote."""
-    codes = _decode(data)
+    codes = decode_any(data)
     if codes is None or codes.dtype != np.uint16 or codes.ndim != 2:
         raise ValueError("not a 16-bit grey PNG")
     return codes
@@ -130,7 +123,7 @@ def sky_mask(image: Picture) -> Bool[np.ndarray, "h w"]:
         return np.zeros((height, width), bool)
     # The window of `rough` keeps off the edges by three pixels: grow back, then snap to the picture's own edge.
     grown = cv2.dilate(mask.astype(np.uint8), np.ones((7, 7), np.uint8)).astype(np.float32)
-    return _guided(grown, image, 4, 1e-4) > 0.5
+    return guided(grown, image, 4, 1e-4) > 0.5
 
 
 def _joined_to_top(candidate: np.ndarray) -> np.ndarray:
@@ -160,7 +153,7 @@ def prior(image: Picture, far: float = 150.0) -> Metres:
     layout = _layout(rows, cols, _horizon(sky), far)
     log_z = np.log(layout) + 0.5 * _haziness(small) * (layout > 8)
     log_z = np.clip(log_z, math.log(1.5), math.log(far)).astype(np.float32)
-    z = np.exp(np.clip(_guided(log_z, image, max(2, max(rows, cols) // 20), 1e-2), math.log(1.5), math.log(far)))
+    z = np.exp(np.clip(guided(log_z, image, max(2, max(rows, cols) // 20), 1e-2), math.log(1.5), math.log(far)))
     metres = ray_length(z.astype(np.float32))
     metres[sky] = np.inf
     return metres
@@ -200,165 +193,19 @@ def _shrunk(image: np.ndarray, longest: int = 320) -> np.ndarray:
     return color.code_to_float(color.as_hwc(small))
 
 
-def _guided(small: np.ndarray, image: np.ndarray, radius: int, epsilon: float) -> np.ndarray:
+def guided(small: np.ndarray, image: np.ndarray, radius: int, epsilon: float) -> np.ndarray:
     """A small map brought to the picture's size along its edges: fast guided filter (He & Sun, arXiv 1505.00996).
 
     q = ā I + b̄ with a = cov(I, p)/(var I + ε), b = mean p − a mean I over windows of the small picture.
     """
     height, width = image.shape[:2]
     window = (2 * radius + 1, 2 * radius + 1)
-    guide = cv2.resize(color.luma(_shrunk(image)), small.shape[::-1], interpolation=cv2.INTER_AREA)
+    luma = color.luma(color.code_to_float(image))
+    guide = cv2.resize(luma, small.shape[::-1], interpolation=cv2.INTER_AREA)
     mean_i, mean_p = cv2.boxFilter(guide, -1, window), cv2.boxFilter(small, -1, window)
     var = np.maximum(cv2.boxFilter(guide * guide, -1, window) - mean_i * mean_i, 0)
     a = (cv2.boxFilter(guide * small, -1, window) - mean_i * mean_p) / (var + np.float32(epsilon))
     b = mean_p - a * mean_i
     a, b = cv2.boxFilter(a, -1, window), cv2.boxFilter(b, -1, window)
     a, b = (cv2.resize(m, (width, height), interpolation=cv2.INTER_LINEAR) for m in (a, b))
-    return a * color.luma(color.code_to_float(image)) + b
-
-
-@dataclass(frozen=True)
-class Maps:
-    """A folder of the user's own maps, one for a pair, named by its key. relative: inverse depth, else metric."""
-
-    folder: str
-    relative: bool = False
-
-    def read(self, key: str, height: int, width: int) -> Metres:
-        """The pair's map at the picture's size: metres along the ray, or raw inverse depth where ``relative``."""
-        stem = Path(self.folder, key)
-        for path in (stem.with_name(stem.name + suffix) for suffix in (".png", ".npy")):
-            if path.is_file():
-                return _resized(self._load(path), height, width)
-        raise BadPair(f"no depth map {key}.png")
-
-    def digest(self) -> str:
-        """Which maps these are: blake2b of their sorted names and contents, 16 hex digits.
-
-        Contents, since a .npy of other depths has the same size.
-        """
-        whole = hashlib.blake2b(digest_size=8)
-        for path in sorted(self.files()):
-            whole.update(path.relative_to(self.folder).as_posix().encode() + b"\0")
-            whole.update(hashlib.blake2b(path.read_bytes()).digest())
-        return whole.hexdigest()
-
-    def files(self) -> list[Path]:
-        """The maps in the folder."""
-        return [p for p in Path(self.folder).rglob("*") if p.suffix in (".png", ".npy") and p.is_file()]
-
-    def _load(self, path: Path) -> np.ndarray:
-        if path.suffix == ".npy":
-            try:
-                found = np.load(path, allow_pickle=False)
-            except (ValueError, EOFError) as error:
-                raise BadPair(f"depth map {path.name} is not a plain .npy array: {error}") from None
-            if found.ndim != 2 or found.dtype.kind not in "fiu":
-                raise BadPair(f"depth map {path.name} is {found.dtype} {found.shape}; must be real numbers, (h, w)")
-            metres = found.astype(np.float32)
-            return metres if self.relative else np.where(metres > 0, metres, np.float32(np.nan))
-        codes = _decode(path.read_bytes())
-        if codes is None or codes.dtype not in (np.uint8, np.uint16):
-            raise BadPair(f"depth map {path.name} is not an 8- or 16-bit PNG")
-        if codes.ndim == 3:
-            codes = codes[..., 0]
-        if self.relative:
-            return codes.astype(np.float32)
-        if codes.dtype != np.uint16:
-            raise BadPair(
-                f"depth map {path.name} is 8 bit; a metric map is 16 bit, 1/64 m (inverse=DIR takes relative ones)"
-            )
-        return dequantise(codes)
-
-
-def _decode(data: bytes) -> np.ndarray | None:
-    """A PNG's codes as stored, None where it is none."""
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-
-
-def _resized(depth: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A map at another size: the weighted mean of the known neighbours, so that sky and holes don't bleed."""
-    if depth.shape == (height, width):
-        return depth
-    shrinks = depth.shape[0] > height or depth.shape[1] > width
-    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-
-    def resize(values: np.ndarray) -> np.ndarray:
-        return cv2.resize(values.astype(np.float32), (width, height), interpolation=way)
-
-    known, sky = np.isfinite(depth), np.isposinf(depth)
-    share, above = resize(known), resize(sky)
-    metres = resize(np.where(known, depth, 0)) / np.maximum(share, np.float32(1e-6))
-    none = np.where(above >= 0.5, np.float32(np.inf), np.float32(np.nan))
-    return np.where((share >= 0.5) & (above < 0.5), metres, none)
-
-
-@dataclass(frozen=True)
-class DepthSource:
-    """A resolved ``--depth``. weights: which maps these are, for the digest; None where there are no files."""
-
-    name: str
-    folder: str | None = None
-    weights: str | None = None
-
-    def estimate(
-        self, key: str, image: Picture, true: Metres | None, far: float, focused: tuple[Picture, Picture] | None = None
-    ) -> Metres:
-        """Metres along the ray for one pair's picture.
-
-        true: the scene's own depth; far: metres of the far end; focused: the pictures of two focus distances that
-        ``image`` was fused from, whose sharpness helps the prior.
-        """
-        height, width = image.shape[:2]
-        if self.name == "true":
-            if true is None:
-                raise BadPair("no depth of its own, and --depth true asks for it")
-            return true
-        if self.name == "prior":
-            metres = prior(image, min(max(far, FAR[0]), FAR[1]))
-            return metres if focused is None else split_by_focus(metres, *focused)
-        if self.folder is None or self.name not in DEPTHS:
-            raise ValueError(f"DepthSource({self.name!r}, {self.folder!r}) has no maps")
-        if self.name == "maps":
-            return Maps(self.folder).read(key, height, width)
-        z = metric_from_inverse(Maps(self.folder, relative=True).read(key, height, width), far)
-        metres = ray_length(z)
-        metres[_confirmed(sky_mask(image), z, far / 30)] = np.inf
-        return metres
-
-
-def _confirmed(sky: np.ndarray, z: np.ndarray, least: float) -> np.ndarray:
-    """The whole sky regions whose median depth is beyond ``least``: a map may be wrong at a spot of sky, not at most.
-
-    far/30 is the farther half of a relative map's range at a reach of 60; cutting by pixel would leave a hard edge.
-    """
-    count, labels = cv2.connectedComponents(sky.astype(np.uint8), connectivity=4)
-    kept = np.zeros(count, bool)
-    for i in range(1, count):
-        kept[i] = np.median(np.nan_to_num(z[labels == i], nan=0.0)) > least
-    return kept[labels]
-
-
-def parse_depth(text: str, has_true: bool) -> DepthSource:
-    """``--depth auto|true|prior|maps=DIR|inverse=DIR``; auto is true where the data set brings its own, else prior."""
-    name, equals, folder = text.partition("=")
-    if name not in ("auto", *DEPTHS):
-        raise unknown("depth", name, ["auto", *DEPTHS])
-    if name in ("auto", "true", "prior"):
-        if equals:
-            raise UserError(f"--depth {text}: {name} takes no folder")
-        if name == "auto":
-            return DepthSource("true" if has_true else "prior")
-        if name == "true" and not has_true:
-            raise UserError(
-                "--depth true: this data set has no depth of its own; allowed: prior, maps=DIR, inverse=DIR"
-            )
-        return DepthSource(name)
-    if not folder:
-        raise UserError(f"--depth {text}: {name} needs a folder, as in {name}=DIR")
-    if not Path(folder).is_dir():
-        raise UserError(f"--depth {text}: no folder {folder}")
-    maps = Maps(folder, relative=name == "inverse")
-    if not maps.files():
-        raise UserError(f"--depth {text}: no .png or .npy map in {folder}")
-    return DepthSource(name, folder, maps.digest())
+    return a * luma + b

@@ -39,9 +39,9 @@ def _fusers() -> dict[str, str]:
 
 
 def _depths() -> dict[str, str]:
-    from synth.depth import DEPTHS
+    from synth.depth_source import DEPTHS
 
-    return {"auto": "the scene's own where it has one, else prior"} | DEPTHS
+    return {"auto": "the scene's own where it has one, else depth-anything where it is on disk, else prior"} | DEPTHS
 
 
 def _codecs() -> dict[str, str]:

@@ -13,7 +13,7 @@ from synth import gallery
 from synth.builder import plan_build
 from synth.chain import degrade, operator_class, physical_order
 from synth.codecs import CODECS
-from synth.depth import parse_depth
+from synth.depth_source import parse_depth
 from synth.onthefly import OnTheFly
 from synth.operators import OPERATORS
 from synth.pairs import read_image

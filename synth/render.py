@@ -11,7 +11,7 @@ import numpy as np
 
 from synth import depth as depth_maps
 from synth.chain import apply_steps, operator_class
-from synth.depth import DepthSource
+from synth.depth_source import DepthSource
 from synth.fusers import FUSERS
 from synth.pairs import CleanPair, read_pair
 from synth.plan import Crop, draw_crop, draw_steps

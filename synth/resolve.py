@@ -12,7 +12,7 @@ from typing import Any
 
 from synth import __version__, bridge
 from synth.codecs import find_codec
-from synth.depth import DepthSource, parse_depth
+from synth.depth_source import DepthSource, parse_depth
 from synth.execute import find_executor
 from synth.fusers import FUSER_HELP
 from synth.pairs import Found, load_manifest
@@ -78,6 +78,8 @@ def resolve(options: Options) -> Resolved:
     spec = Spec(task, options.seed, recipe, fusers, depths, options.partial, codec.largest, prompts, options.lean)
     notes += _partial_truth(options, pairs)
     notes += [f"ground truth: {_spread(fusers)}", f"depth: {_spread({n: d.name for n, d in depths.items()})}"]
+    if options.depth == "auto" and "prior" in {depth.name for depth in depths.values()}:
+        notes.append("a better depth: --depth depth-anything (fetched once, 99 MB)")
     if options.lean:
         notes.append("lean: no degraded images; train fit --recipe degrades as it reads")
     return Resolved(spec, pairs, _settings(options, recipe, pairs, found, fusers, depths), tuple(notes))
@@ -221,7 +223,9 @@ def _settings(
         "data": {name: _data_record(name, pairs) for name in fusers},
         "fuser": {name: {"name": fuser, "weights": None} for name, fuser in fusers.items()},
         "depth": {name: {"name": depth.name, "weights": depth.weights} for name, depth in depths.items()},
-        "versions": versions(options.codec, recipe.operators),
+        "versions": versions(
+            options.codec, recipe.operators, network="depth-anything" in {d.name for d in depths.values()}
+        ),
     }
 
 
@@ -239,11 +243,12 @@ def _size(path: str) -> int:
         raise UserError(f"{path}: {error.strerror}") from None
 
 
-def versions(codec: str, operators: Iterable[str] = ()) -> dict[str, str]:
-    """The versions that decide bytes: ours, the pixels', the codecs', and the bridge's where an operator is of it."""
+def versions(codec: str, operators: Iterable[str] = (), *, network: bool = False) -> dict[str, str]:
+    """The versions that decide bytes: ours, the pixels', the codecs', the bridge's and the networks' where used."""
     from PIL import features
 
     names = ["numpy", "opencv-python-headless", "pillow"] + (["imagecodecs"] if codec == "jxl" else [])
     names += bridge.VERSIONS if any(map(bridge.is_bridged, operators)) else ()
+    names += ["torch", "transformers"] if network else []
     libraries = {name: version(name) for name in names}
     return {"clearfuse": __version__, **libraries, "libwebp": str(features.version("webp"))}

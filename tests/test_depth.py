@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from synth import depth
+from synth import depth, depth_source
 from synth.types import BadPair, UserError
 
 
@@ -109,7 +109,7 @@ def write_maps(folder: Path) -> np.ndarray:
 
 def test_metric_maps_by_key_at_the_pictures_size(tmp_path: Path) -> None:
     codes = write_maps(tmp_path)
-    source = depth.parse_depth(f"maps={tmp_path}", has_true=True)
+    source = depth_source.parse_depth(f"maps={tmp_path}", has_true=True)
     assert source.name == "maps" and source.weights is not None and len(source.weights) == 16
     image = np.zeros((8, 12, 3), np.uint8)
     for key in ("one", "two"):
@@ -127,7 +127,7 @@ def test_maps_that_are_none_are_bad_pairs(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     np.save(tmp_path / "cube.npy", np.zeros((2, 2, 2)))
     np.save(tmp_path / "objects.npy", np.array([{}, {}]), allow_pickle=True)
-    source = depth.parse_depth(f"maps={tmp_path}", has_true=False)
+    source = depth_source.parse_depth(f"maps={tmp_path}", has_true=False)
     for key in ("grey", "text", "cube", "objects"):
         with pytest.raises(BadPair, match=key):
             source.estimate(key, np.zeros((4, 4, 3), np.uint8), None, 100.0)
@@ -135,28 +135,29 @@ def test_maps_that_are_none_are_bad_pairs(tmp_path: Path) -> None:
 
 def test_digest_follows_names_and_sizes(tmp_path: Path) -> None:
     write_maps(tmp_path)
-    before = depth.Maps(str(tmp_path)).digest()
-    assert before == depth.Maps(str(tmp_path)).digest()
+    before = depth_source.Maps(str(tmp_path)).digest()
+    assert before == depth_source.Maps(str(tmp_path)).digest()
     (tmp_path / "one.png").rename(tmp_path / "other.png")
-    assert before != depth.Maps(str(tmp_path)).digest()
+    assert before != depth_source.Maps(str(tmp_path)).digest()
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_inverse_maps_are_near_where_bright(tmp_path: Path, kind: type) -> None:
     ramp = np.linspace(0, np.iinfo(kind).max, 60).astype(kind)
     cv2.imwrite(str(tmp_path / "one.png"), np.repeat(ramp[:, None], 80, axis=1))
-    source = depth.parse_depth(f"inverse={tmp_path}", has_true=False)
+    source = depth_source.parse_depth(f"inverse={tmp_path}", has_true=False)
     metres = source.estimate("one", street(), None, 120.0)
     assert np.isinf(metres[:10]).mean() > 0.9 and metres[-1].max() < 3
-    assert (np.diff(metres[50:, 80]) <= 0.01).all(), "but for the longer ray at the rim"
+    # But for the longer ray at the rim, and a trace of the picture's noise, along whose edges the map is laid.
+    assert (np.diff(np.log(metres[50:, 80])) <= 0.01).all()
 
 
 def test_parse_depth_resolves_auto_and_refuses_the_rest(tmp_path: Path) -> None:
-    assert depth.parse_depth("auto", has_true=True) == depth.DepthSource("true")
-    assert depth.parse_depth("auto", has_true=False) == depth.DepthSource("prior")
-    assert depth.parse_depth("prior", has_true=True) == depth.DepthSource("prior")
+    assert depth_source.parse_depth("auto", has_true=True) == depth_source.DepthSource("true")
+    assert depth_source.parse_depth("auto", has_true=False) == depth_source.DepthSource("prior")
+    assert depth_source.parse_depth("prior", has_true=True) == depth_source.DepthSource("prior")
     with pytest.raises(UserError, match="unknown depth 'prioor': did you mean 'prior'"):
-        depth.parse_depth("prioor", has_true=False)
+        depth_source.parse_depth("prioor", has_true=False)
     for text, message in (
         ("true", "no depth of its own"),
         ("true=x", "takes no folder"),
@@ -167,21 +168,21 @@ def test_parse_depth_resolves_auto_and_refuses_the_rest(tmp_path: Path) -> None:
         (f"maps={tmp_path}", "no .png or .npy map"),
     ):
         with pytest.raises(UserError, match=message):
-            depth.parse_depth(text, has_true=False)
+            depth_source.parse_depth(text, has_true=False)
 
 
 def test_true_depth_is_given_back_and_missed() -> None:
     image, true = np.zeros((2, 3, 3), np.uint8), np.full((2, 3), 5.0, np.float32)
-    assert np.array_equal(depth.DepthSource("true").estimate("k", image, true, 100.0), true)
+    assert np.array_equal(depth_source.DepthSource("true").estimate("k", image, true, 100.0), true)
     with pytest.raises(BadPair, match="no depth of its own"):
-        depth.DepthSource("true").estimate("k", image, None, 100.0)
+        depth_source.DepthSource("true").estimate("k", image, None, 100.0)
 
 
 def test_real_inverse_maps_are_near_at_the_bottom(shared: Path) -> None:
     folder = shared / "data" / "depth" / "MSRS"
     pictures = sorted((shared / "data" / "vif" / "MSRS").glob("t*/vi/*.png"))[::4]
     assert pictures
-    source = depth.parse_depth(f"inverse={folder}", has_true=False)
+    source = depth_source.parse_depth(f"inverse={folder}", has_true=False)
     nearer = []
     for path in pictures:
         read = cv2.imread(str(path))
