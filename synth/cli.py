@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from synth import console
+from synth import cli_datasets, console
 from synth.types import UserError, WorkIncomplete
 
 if TYPE_CHECKING:
@@ -266,6 +266,7 @@ def verify_command(
 
 prompts_app = typer.Typer(help="Prompt pools.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 app.add_typer(prompts_app, name="prompts")
+app.add_typer(cli_datasets.app, name="datasets")
 
 
 @prompts_app.command("expand")
@@ -316,14 +317,19 @@ def list_command(
     kind: Annotated[
         str, typer.Argument(metavar="KIND", help="operators, datasets, fusers, depths, codecs, prompts or recipes.")
     ],
+    data: DataOption = [],  # noqa: B006
     json_: JsonOption = False,
 ) -> None:
-    """List what there is to choose from."""
+    """List what there is to choose from; of data sets, what the folders of --data hold too."""
+    from synth.catalogue import catalogue, summary
     from synth.listing import listing
 
-    entries = listing(kind)
+    facts = catalogue(cli_datasets.folders(data, "--data ")) if kind == "datasets" else {}
+    if data and not facts:
+        raise UserError(f"--data {data[0]}: decides nothing in a list of {kind}; synth list datasets takes it")
+    entries = {name: summary(one) for name, one in facts.items()} if facts else listing(kind)
     width = max((len(name) for name in entries), default=0)
-    _result(entries, json_, "\n".join(f"{name:<{width}}  {text}" for name, text in entries.items()))
+    _result(facts or entries, json_, "\n".join(f"{name:<{width}}  {text}" for name, text in entries.items()))
 
 
 def main() -> None:

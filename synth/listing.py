@@ -20,16 +20,9 @@ def _operators() -> dict[str, str]:
 
 
 def _datasets() -> dict[str, str]:
-    from synth.pairs import load_manifest
-    from synth.resources import resource_names
+    from synth.catalogue import catalogue, summary
 
-    lines: dict[str, str] = {}
-    for name in resource_names("manifests/datasets"):
-        manifest = load_manifest(name)
-        counts = ", ".join(f"{count} {split}" for split, count in manifest.counts.items())
-        facts = [manifest.task, manifest.title, counts, "ground truth" if manifest.gt else "", manifest.url]
-        lines[name] = "; ".join(fact for fact in [*facts, f"licence: {manifest.licence}"] if fact)
-    return lines
+    return {name: summary(facts) for name, facts in catalogue().items()}
 
 
 def _fusers() -> dict[str, str]:

@@ -16,7 +16,7 @@ SPLITS = {"train": 157_500, "val": 31_500, "test": 6_300}
 
 _KEYS = (
     *("schema", "title", "task", "a", "b", "gt", "sequence", "exclude", "ignore_case", "splits", "parts"),
-    *("scene", "like", "same_as", "counts", "licence", "citation", "url", "builtin"),
+    *("scene", "like", "same_as", "grey", "counts", "licence", "citation", "url", "builtin"),
 )
 _TOKEN = re.compile(r"(\{[^{}]*\}|\.\*\Z|\*)")
 _SCENE = re.compile(r"\{key(?:\[:(\d+)\]|:(d))?\}")
@@ -30,7 +30,7 @@ class Manifest:
     A set of sequences has ``sequence`` with a ``{frame}`` instead of a and b. ``splits`` and ``parts``: names to
     folders; a part is a piece of the set whose keys start anew, and leads the key (``part1-12``). ``exclude``: keys
     that are no scenes. ``like``: sets whose pictures it shares in part; a scene known from one of them bears that
-    one's name. ``same_as``: the set whose pictures it is in another form.
+    one's name. ``same_as``: the set whose pictures it is in another form. ``grey``: visible images may be grey.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Manifest:
     scene: str
     like: tuple[str, ...]
     same_as: str
+    grey: bool
     counts: Mapping[str, int]
     licence: str
     citation: str
@@ -83,7 +84,7 @@ class Manifest:
     @property
     def expected(self) -> str:
         """What a folder should hold, for a message: the first layout."""
-        firsts = [templates[0] for image, templates in self.templates.items() if image != "gt"]
+        firsts = [templates[0] for image, templates in self.templates.items() if templates and image != "gt"]
         return " and ".join(firsts)
 
 
@@ -114,6 +115,7 @@ def load_manifest(name: str, path: Path | None = None) -> Manifest:
         parts=data.get("parts", {}),
         scene=data.get("scene", "{key}"),
         like=tuple(data.get("like", ())),
+        grey=bool(data.get("grey", False)),
         counts=data.get("counts", {}),
         builtin=bool(data.get("builtin", False)),
         **layouts,

@@ -95,6 +95,15 @@ def scene_split(scene: str) -> str:
     return list(SPLITS)[int(np.searchsorted(edges, unit_hash("split", scene), side="right"))]
 
 
+def own_task(manifest: Manifest, other: Task = "vif") -> Task:
+    """The task of a set; ``other`` for one that is for any."""
+    task: Task
+    for task in MODALITIES:
+        if task == manifest.task:
+            return task
+    return other
+
+
 def find_pairs(manifest: Manifest, location: str, task: Task, split: str, pairs: str = "extreme") -> Found:
     """The pairs of a split below a folder.
 
