@@ -12,7 +12,8 @@ from typing import Any
 
 from synth import codecs, execute, shards
 from synth.card import write_card, write_dataset
-from synth.render import Spec, prepare, render
+from synth.prepare import BATCH, Made, Spec, on_gpu, prepare, prepare_batch
+from synth.render import render
 from synth.resolve import Options, Resolved, resolve
 from synth.resume import alone, clear, done_shards, make_folder, read_receipt, remove_temporary
 from synth.seeds import seed_of
@@ -107,6 +108,7 @@ class BuildReport:
     samples: int = 0
     shards: int = 0
     resumed: int = 0
+    made: Made = field(default_factory=Made)
     rejects: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     failed: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -127,6 +129,38 @@ def plan_build(options: Options) -> tuple[Build, Resolved]:
         digest=hashlib.sha256(shards.dumps(found.settings)).hexdigest(),
     )
     return build, found
+
+
+def prepare_pairs(build: Build, options: Options, progress: Progress) -> Made:
+    """Make the ground truth and the depth that the missing shards need and the cache does not hold, once a pair.
+
+    Where a build keeps nothing (one variant, no network) there is nothing to do: a sample's own worker is as fast.
+    """
+    made = Made()
+    missing = [
+        shard
+        for shard in range(build.shard_count)
+        if options.overwrite or not receipt_path(build.path(shard)).is_file()
+    ]
+    if not build.spec.keep or not missing:
+        return made
+    refs = list({(ref.dataset, ref.key): ref for s in missing for ref in (t.ref for t in build.samples(s))}.values())
+    batches = [refs[i : i + BATCH] for i in range(0, len(refs), BATCH)]
+    workers = min(options.workers or os.cpu_count() or 1, len(batches))
+    executor = "serial" if on_gpu(build.spec) else options.executor
+    progress(0, len(refs))
+    count = 0
+    for batch, one in zip(
+        batches, execute.run(_prepare_work, build.spec, batches, workers=workers, executor=executor), strict=True
+    ):
+        made.truths, made.depths = made.truths + one.truths, made.depths + one.depths
+        count += len(batch)
+        progress(count, len(refs))
+    return made
+
+
+def _prepare_work(spec: Spec, refs: Sequence[PairRef]) -> Made:
+    return prepare_batch(spec, refs)
 
 
 def run_build(build: Build, options: Options, progress: Progress) -> BuildReport:
@@ -168,7 +202,9 @@ def build(
     planned, found = plan_build(chosen)
     for note in found.notes:
         say(note)
+    made = prepare_pairs(planned, chosen, lambda done, total: None)
     report = run_build(planned, chosen, progress)
+    report.made = made
     check_report(report, planned, chosen)
     return report
 

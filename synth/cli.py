@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from synth import cli_datasets, console
+from synth import cli_cache, cli_datasets, console
 from synth.types import UserError, WorkIncomplete
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def build_command(
 
 def _build(options: Options, dry_run: bool, json_: bool) -> None:
     """Plan, say what was found, build, and say what became of it."""
-    from synth.builder import check_report, plan_build, run_build
+    from synth.builder import check_report, plan_build, prepare_pairs, run_build
 
     build, found = plan_build(options)
     for line in found.notes:
@@ -134,9 +134,12 @@ def _build(options: Options, dry_run: bool, json_: bool) -> None:
     if dry_run:
         _result({**counts, "settings": dict(build.settings)}, json_, f"would build {_counted(counts)}; nothing written")
         return
+    with console.progress("prepare", "pairs") as progress:
+        made = prepare_pairs(build, options, progress)
     with console.progress("build", "samples") as progress:
         report = run_build(build, options, progress)
     counts = {**counts, "samples": report.samples, "shards": report.shards, "resumed": report.resumed}
+    counts |= {"made": {"truths": made.truths, "depths": made.depths}}
     if json_:
         _result({**counts, "rejects": report.rejects, "failed": report.failed}, True, "")
     check_report(report, build, options)
@@ -267,6 +270,7 @@ def verify_command(
 prompts_app = typer.Typer(help="Prompt pools.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(cli_datasets.app, name="datasets")
+app.add_typer(cli_cache.app, name="cache")
 
 
 @prompts_app.command("expand")

@@ -46,9 +46,9 @@ def dequantise(codes: UInt16[np.ndarray, "h w"]) -> Metres:
     return metres
 
 
-def encode_png(codes: UInt16[np.ndarray, "h w"]) -> bytes:
-    """16-bit grey PNG; the same codes give the same bytes."""
-    done, data = cv2.imencode(".png", np.ascontiguousarray(codes), [cv2.IMWRITE_PNG_COMPRESSION, 6])
+def encode_png(codes: UInt16[np.ndarray, "h w"], level: int = 6) -> bytes:
+    """16-bit grey PNG at a level of compression; the same codes give the same bytes."""
+    done, data = cv2.imencode(".png", np.ascontiguousarray(codes), [cv2.IMWRITE_PNG_COMPRESSION, level])
     if not done:
         raise ValueError(f"a depth map of {codes.shape} could not be coded as PNG")
     return data.tobytes()

@@ -119,12 +119,18 @@ class DepthSource:
     weights: str | None = None
 
     def estimate(
-        self, key: str, image: Picture, true: Metres | None, far: float, focused: tuple[Picture, Picture] | None = None
+        self,
+        key: str,
+        image: Picture,
+        true: Metres | None,
+        far: float,
+        focused: tuple[Picture, Picture] | None = None,
+        inverse: Inverse | None = None,
     ) -> Metres:
         """Metres along the ray for one pair's picture.
 
         true: the scene's own depth; far: metres of the far end; focused: the pictures of two focus distances that
-        ``image`` was fused from, whose sharpness helps the prior.
+        ``image`` was fused from, whose sharpness helps the prior; inverse: the network's answer, where it is known.
         """
         height, width = image.shape[:2]
         if self.name == "true":
@@ -138,7 +144,7 @@ class DepthSource:
             raise ValueError(f"DepthSource({self.name!r}, {self.folder!r}) has no maps and no network")
         if self.name == "maps":
             return Maps(self.folder).read(key, height, width)
-        return metric(self.inverse(key, image), image, far)
+        return metric(self.inverse(key, image) if inverse is None else inverse, image, far)
 
     def inverse(self, key: str, image: Picture) -> Inverse:
         """Relative inverse depth of a picture, near is large, at any resolution: a network's, or the user's own."""

@@ -17,8 +17,9 @@ from synth.depth_source import parse_depth
 from synth.onthefly import OnTheFly
 from synth.operators import OPERATORS
 from synth.pairs import read_image
+from synth.prepare import Prepared, Spec, prepare
 from synth.recipe import load_recipe
-from synth.render import Prepared, Spec, prepare, render
+from synth.render import render
 from synth.resolve import Options
 from synth.seeds import seed_of
 from synth.shards import Sample, landing, read_samples

@@ -1,4 +1,4 @@
-"""From a pair to a sample: *prepare* once a pair (decode, ground truth, depth), *render* once a sample."""
+"""*Render*: from a prepared pair to a sample: crop, plan, degrade, describe."""
 
 from __future__ import annotations
 
@@ -13,64 +13,16 @@ from synth import depth as depth_maps
 from synth.chain import apply_steps, operator_class
 from synth.depth_source import DepthSource
 from synth.fusers import FUSERS
-from synth.pairs import CleanPair, read_pair
 from synth.plan import Crop, draw_crop, draw_steps
+from synth.prepare import Prepared, Spec
 from synth.prompts import compose
 from synth.recipe import Recipe
-from synth.seeds import generator, seed_of, unit_hash
+from synth.seeds import generator, seed_of
 from synth.shards import Sample
-from synth.types import SCHEMA, BadPair, PairRef, Prompt, Step, Task
-
-FAR = (50.0, 500.0)
-"""Metres: where the far end of an estimated depth is put, log-uniform by pair."""
+from synth.types import SCHEMA, BadPair, Prompt, Step, Task
 
 FALLBACK = "pyramid"
 """Fuses where a data set's own ground truth can't serve: under --partial, where some steps stay."""
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What decides a sample's pixels beside the pair itself. lean: without degraded images, steps and prompt."""
-
-    task: Task
-    seed: int
-    recipe: Recipe
-    fusers: Mapping[str, str]
-    depths: Mapping[str, DepthSource]
-    partial: float = 0.0
-    largest: int = 16383
-    prompts: Path | None = None
-    lean: bool = False
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A clean pair with its ground truth; depth is estimated on first need, at native resolution."""
-
-    ref: PairRef
-    pair: CleanPair
-    gt: np.ndarray
-
-    def depth(self, spec: Spec) -> np.ndarray:
-        """uint16 as stored: quantised before use, so that replay is exact."""
-        name = (self.ref.dataset, self.ref.key)
-        far = FAR[0] * (FAR[1] / FAR[0]) ** unit_hash(spec.seed, *name, "far")
-        # The visible frame of VIF; of two exposures or two focus distances the fused one, which shows most.
-        image = self.pair.a if spec.task == "vif" else self.gt
-        focused = (self.pair.a, self.pair.b) if spec.task == "mff" else None
-        metres = spec.depths[self.ref.dataset].estimate(self.ref.key, image, self.pair.depth, far, focused)
-        return depth_maps.quantise(metres)
-
-
-def prepare(spec: Spec, ref: PairRef) -> Prepared:
-    """Decode a pair and fuse its ground truth, whole. Raises BadPair with the reason."""
-    pair = read_pair(ref)
-    name = spec.fusers[ref.dataset]
-    if name == "dataset":
-        if pair.gt is None:
-            raise BadPair("no ground truth beside it, and --fuser dataset asks for the data set's own")
-        return Prepared(ref, pair, pair.gt)
-    return Prepared(ref, pair, FUSERS[name]()(pair.a, pair.b, spec.task))
 
 
 def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:

@@ -16,9 +16,9 @@ from synth.depth_source import DepthSource, parse_depth
 from synth.execute import find_executor
 from synth.fusers import FUSER_HELP
 from synth.pairs import Found, load_manifest
+from synth.prepare import NETWORKS, Spec
 from synth.prompts import load_pool, load_tasks, pools_digest
 from synth.recipe import Recipe, load_recipe
-from synth.render import Spec
 from synth.selection import check_forms, check_pairing, select, split_names
 from synth.shards import dumps
 from synth.types import TASKS, PairRef, Task, UserError, unknown
@@ -75,7 +75,11 @@ def resolve(options: Options) -> Resolved:
     names = sorted({ref.dataset for ref in pairs})
     fusers = {name: _fuser(options, name, pairs) for name in names}
     depths = {name: parse_depth(options.depth, has_true=name == "scenes") for name in names}
-    spec = Spec(task, options.seed, recipe, fusers, depths, options.partial, codec.largest, prompts, options.lean)
+    # What serves one sample alone and is soon made is not worth the disk.
+    keep = options.variants > 1 or not {*fusers.values(), *(d.name for d in depths.values())}.isdisjoint(NETWORKS)
+    spec = Spec(
+        task, options.seed, recipe, fusers, depths, options.partial, codec.largest, prompts, options.lean, keep
+    )
     notes += _partial_truth(options, pairs)
     notes += [f"ground truth: {_spread(fusers)}", f"depth: {_spread({n: d.name for n, d in depths.items()})}"]
     if options.depth == "auto" and "prior" in {depth.name for depth in depths.values()}:

@@ -1,0 +1,210 @@
+"""*Prepare*: what a build needs of a clean pair once, whatever the number of variants and of builds.
+
+Decoding, the ground truth, and depth, whole and at native resolution. Ground truth and depth are kept in the user's
+cache where a build needs them more than once or a network makes them; what is there is used by any build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synth import __version__, cache
+from synth import depth as depth_maps
+from synth.chain import operator_class
+from synth.codecs import CODECS
+from synth.depth_anything import inverse_depths
+from synth.depth_source import DepthSource
+from synth.fusers import FUSERS
+from synth.pairs import CleanPair, read_pair
+from synth.recipe import Recipe
+from synth.seeds import unit_hash
+from synth.types import BadPair, PairRef, Task, UserError
+
+FAR = (50.0, 500.0)
+"""Metres: where the far end of an estimated depth is put, log-uniform by pair."""
+
+NETWORKS = ("depth-anything", "swinfusion", "defuse")
+"""Depth sources and fusers that are worth keeping the work of, even for one variant."""
+
+BATCH = 8
+"""Pairs that are prepared together."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What decides a sample's pixels beside the pair itself. lean: without degraded images, steps and prompt.
+
+    keep: what is made of a pair goes to the cache; decides no pixel.
+    """
+
+    task: Task
+    seed: int
+    recipe: Recipe
+    fusers: Mapping[str, str]
+    depths: Mapping[str, DepthSource]
+    partial: float = 0.0
+    largest: int = 16383
+    prompts: Path | None = None
+    lean: bool = False
+    keep: bool = False
+
+    def takes_depth(self) -> bool:
+        """Whether samples may need depth: any of the recipe's operators takes it, or the build is lean."""
+        return self.lean or any(operator_class(name).takes_depth() for name in self.recipe.operators)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A clean pair with its ground truth; depth is estimated on first need, at native resolution."""
+
+    ref: PairRef
+    pair: CleanPair
+    gt: np.ndarray
+
+    def picture(self, task: Task) -> np.ndarray:
+        """What depth is estimated from: the visible frame of VIF; of MEF and MFF the fused one, which shows most."""
+        return self.pair.a if task == "vif" else self.gt
+
+    def far(self, spec: Spec) -> float:
+        """Metres of the far end of an estimated depth."""
+        return FAR[0] * (FAR[1] / FAR[0]) ** unit_hash(spec.seed, self.ref.dataset, self.ref.key, "far")
+
+    def depth(self, spec: Spec) -> np.ndarray:
+        """uint16 as stored: quantised before use, so that replay is exact."""
+        path = depth_entry(spec, self)
+        if path is not None and (data := cache.load(path)) is not None:
+            return depth_maps.decode_png(data)
+        source = spec.depths[self.ref.dataset]
+        image = self.picture(spec.task)
+        focused = (self.pair.a, self.pair.b) if spec.task == "mff" else None
+        inverse = inverses(spec, [self])[0] if source.name == "depth-anything" else None
+        metres = source.estimate(self.ref.key, image, self.pair.depth, self.far(spec), focused, inverse)
+        codes = depth_maps.quantise(metres)
+        if spec.keep and path is not None:
+            cache.keep(path, depth_maps.encode_png(codes, level=1))
+        return codes
+
+
+def prepare(spec: Spec, ref: PairRef) -> Prepared:
+    """Decode a pair and fuse its ground truth, whole. Raises BadPair with the reason."""
+    pair = read_pair(ref)
+    if spec.fusers[ref.dataset] == "dataset":
+        if pair.gt is None:
+            raise BadPair("no ground truth beside it, and --fuser dataset asks for the data set's own")
+        return Prepared(ref, pair, pair.gt)
+    path = truth_entry(spec, ref, pair)
+    if (data := cache.load(path)) is not None:
+        return Prepared(ref, pair, CODECS["png"].decode(data))
+    gt = FUSERS[spec.fusers[ref.dataset]]()(pair.a, pair.b, spec.task)
+    if spec.keep:
+        cache.keep(path, CODECS["png"].encode(gt))
+    return Prepared(ref, pair, gt)
+
+
+def truth_entry(spec: Spec, ref: PairRef, pair: CleanPair) -> Path:
+    """Where the cache holds the pair's fused ground truth."""
+    return cache.entry("truth", _versions(), spec.task, spec.fusers[ref.dataset], _sources(pair))
+
+
+def depth_entry(spec: Spec, one: Prepared) -> Path | None:
+    """Where the cache holds the pair's metric depth; None where it is read and not made."""
+    source = spec.depths[one.ref.dataset]
+    if source.name in ("true", "maps", "inverse"):
+        return None
+    fuser = None if spec.task == "vif" else spec.fusers[one.ref.dataset]
+    made_of = (spec.task, source.name, source.weights, one.far(spec), fuser, _sources(one.pair))
+    return cache.entry("depth", _versions(), *made_of)
+
+
+def inverses(spec: Spec, some: Sequence[Prepared]) -> list[np.ndarray]:
+    """The network's relative inverse depth of pairs of one set, from the cache where it is there, else in one batch.
+
+    In half precision before it is used, as it is kept, so that a kept one changes nothing.
+    """
+    source = spec.depths[some[0].ref.dataset]
+    folder = source.folder
+    assert folder is not None
+    pictures = [one.picture(spec.task) for one in some]
+    paths = [
+        cache.entry("inverse", _versions(), version("torch"), source.weights, picture.shape, _digest(picture))
+        for picture in pictures
+    ]
+    held = [cache.load(path) for path in paths]
+    missing = [i for i, data in enumerate(held) if data is None]
+    made = inverse_depths([pictures[i] for i in missing], folder) if missing else []
+    out: list[np.ndarray] = [np.empty(0)] * len(some)
+    for i, found in zip(missing, made, strict=True):
+        half = found.astype(np.float16)
+        if spec.keep:
+            cache.keep(paths[i], np.array(half.shape, "<u4").tobytes() + half.astype("<f2").tobytes())
+        out[i] = half.astype(np.float32)
+    for i, data in enumerate(held):
+        if data is not None:
+            shape = np.frombuffer(data[:8], "<u4").astype(int)
+            out[i] = np.frombuffer(data[8:], "<f2").reshape(shape).astype(np.float32)
+    return out
+
+
+@dataclass
+class Made:
+    """How much of a stage had to be made, and was not kept from before."""
+
+    truths: int = 0
+    depths: int = 0
+
+
+def prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> Made:
+    """Make what the cache does not hold of these pairs; a pair that cannot be read is left to be rejected later."""
+    made = Made()
+    waiting: dict[str, list[Prepared]] = {}
+    for ref in refs:
+        try:
+            pair = read_pair(ref)
+            fused = spec.fusers[ref.dataset] != "dataset"
+            made.truths += fused and not truth_entry(spec, ref, pair).is_file()
+            one = prepare(spec, ref)
+            path = depth_entry(spec, one) if spec.takes_depth() else None
+            if path is not None and not path.is_file():
+                waiting.setdefault(ref.dataset, []).append(one)
+        except UserError:  # a network that is not there: nothing of it would work
+            raise
+        except Exception:  # a pair that cannot be read or fused: its samples say so, and the others go on
+            continue
+    for dataset, some in waiting.items():
+        if spec.depths[dataset].name == "depth-anything":
+            inverses(spec, some)  # in one batch; each finds its own below
+        for one in some:
+            one.depth(spec)
+            made.depths += 1
+    return made
+
+
+def on_gpu(spec: Spec) -> bool:
+    """Whether networks run on a CUDA device: then one process serves it best."""
+    used = {*spec.fusers.values(), *(source.name for source in spec.depths.values())}
+    if not used & set(NETWORKS):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+Progress = Callable[[int, int], None]
+
+
+def _versions() -> list[str]:
+    return [__version__, *(version(name) for name in ("numpy", "opencv-python-headless"))]
+
+
+def _sources(pair: CleanPair) -> dict[str, Any]:
+    return {name: pair.sha256[name] for name in ("a", "b")}
+
+
+def _digest(picture: np.ndarray) -> str:
+    return cache.digest(np.ascontiguousarray(picture).tobytes()).hex()
