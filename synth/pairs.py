@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import os
 import re
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from synth import color
+from synth.decode import decode
 from synth.fingerprints import Known, brightness, known_scene, thumbnails
 from synth.manifest import SPLITS, Manifest, natural
 from synth.manifest import load_manifest as load_manifest
@@ -64,13 +63,17 @@ class Found:
 
 @dataclass(frozen=True)
 class CleanPair:
-    """A decoded clean pair: uint8 ``(h, w, c)``, with the sha256 of each source. depth: metres along the ray."""
+    """A decoded clean pair: uint8 ``(h, w, c)``, with the sha256 of each source. depth: metres along the ray.
+
+    sensor: by image, what was done to a file that is not 8 bit, upright and without alpha: see ``decode.Decoded``.
+    """
 
     a: np.ndarray
     b: np.ndarray
     gt: np.ndarray | None
     depth: np.ndarray | None
     sha256: Mapping[str, str]
+    sensor: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, "Mapping[str, Any]"])
 
 
 def walk_files(root: Path) -> list[str]:
@@ -272,33 +275,9 @@ def builtin_pairs(task: Task, split: str, count: int = 32) -> tuple[PairRef, ...
 
 
 def read_image(path: str) -> tuple[np.ndarray, str]:
-    """Decode an 8 bit image: (h, w, c) uint8 with c = 1 or 3, upright, and the sha256 of the file.
-
-    Raises BadPair with the reason where the file is no usable picture, OSError where it can't be read at all.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    name = Path(path).name
-    raw = Path(path).read_bytes()  # an OSError here is the machine's fault, not the picture's: no reject
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-            with Image.open(io.BytesIO(raw)) as file:
-                if file.mode.startswith(("I", "F")):
-                    raise BadPair(f"{name}: {file.mode} is not 8 bit")
-                file.load()
-                upright = ImageOps.exif_transpose(file)
-                grey = upright.mode in ("L", "LA", "1")
-                image = np.asarray(upright.convert("L" if grey else "RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-        unknown_kind = isinstance(error, UnidentifiedImageError)
-        detail = error.strerror if isinstance(error, OSError) and error.strerror else error
-        reason = "is not an image" if unknown_kind else f"cannot be read: {detail}"
-        raise BadPair(f"{name}: {reason}") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise BadPair(f"{name}: has too many pixels") from None
-    return color.as_hwc(image), hashlib.sha256(raw).hexdigest()
+    """A visible picture: (h, w, c) uint8 with c = 1 or 3, upright, and the sha256 of the file; see ``decode``."""
+    decoded = decode(path)
+    return decoded.image, decoded.sha256
 
 
 def as_grey(image: np.ndarray) -> np.ndarray:
@@ -316,14 +295,18 @@ def read_pair(ref: PairRef) -> CleanPair:
         return _make_builtin(ref)
     images: dict[str, np.ndarray] = {}
     hashes: dict[str, str] = {}
+    sensor: dict[str, Mapping[str, Any]] = {}
     for image, path in ref.sources.items():
-        images[image], hashes[image] = read_image(path)
-        if image != "gt" and MODALITIES[ref.task][image] == "infrared":  # type: ignore[index]
-            images[image] = as_grey(images[image])
+        modality = "visible" if image == "gt" else MODALITIES[ref.task][image]  # type: ignore[index]
+        decoded = decode(path, modality)
+        images[image] = as_grey(decoded.image) if modality == "infrared" else decoded.image
+        hashes[image] = decoded.sha256
+        if decoded.sensor:
+            sensor[image] = decoded.sensor
     sizes = {image: f"{x.shape[1]}x{x.shape[0]}" for image, x in images.items()}
     if len(set(sizes.values())) > 1:
         raise BadPair("sizes differ: " + ", ".join(f"{image} {size}" for image, size in sizes.items()))
-    return CleanPair(images["a"], images["b"], images.get("gt"), None, hashes)
+    return CleanPair(images["a"], images["b"], images.get("gt"), None, hashes, sensor)
 
 
 def _make_builtin(ref: PairRef) -> CleanPair:

@@ -156,6 +156,7 @@ def _meta(
         "variant": variant,
         "split": ref.split,
         "sources": dict(prepared.pair.sha256),
+        **({"sensor": dict(prepared.pair.sensor)} if prepared.pair.sensor else {}),
         "crop": [crop.x, crop.y, crop.width, crop.height],
         "ratio": crop.ratio,
         "channels": channels(images),

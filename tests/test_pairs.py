@@ -149,7 +149,7 @@ def _png(image: np.ndarray) -> bytes:
         (b"", "x.png: is not an image"),
         (b"hello", "x.png: is not an image"),
         (_png(textured(0))[:2000], "x.png: cannot be read: "),
-        (_png(np.zeros((4, 4), np.uint16)), "x.png: I;16 is not 8 bit"),
+        (_png(np.zeros((4, 4), np.uint16)), "x.png: I;16 is not 8 bit, and holds one value throughout"),
     ],
 )
 def test_a_bad_file_has_a_reason(tmp_path: Path, data: bytes, reason: str) -> None:
