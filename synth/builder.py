@@ -219,7 +219,7 @@ def as_options(task: Task, options: Mapping[str, Any]) -> Options:
     for name, value in options.items():
         if name in ("data", "sets"):
             values[name] = (value,) if isinstance(value, str) else tuple(value or ())
-        elif name in ("out", "n", "recipe", "prompts"):
+        elif name in ("out", "n", "recipe", "prompts", "licence"):
             values[name] = None if value is None else str(value)
         else:
             default = known[name].default

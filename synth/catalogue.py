@@ -39,6 +39,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         "sequences": by_frames,
         "gt": bool(manifest.gt),
         "licence": manifest.licence,
+        "use": manifest.use,
         "citation": manifest.citation,
         "url": manifest.url,
     }
@@ -68,7 +69,7 @@ def _lines(facts: Mapping[str, Any]) -> list[str]:
     splits = facts["splits"] if isinstance(facts["splits"], str) else f"its own ({', '.join(facts['splits'])})"
     lines = [
         f"{what}: {expected or 'any'}{_of(facts)}; splits: {splits}; ground truth: {'yes' if facts['gt'] else 'no'}",
-        f"licence: {facts['licence']}",
+        f"licence: {facts['licence']} (use: {facts['use']})",
     ]
     lines += [f"cite: {facts['citation']}"] if facts["citation"] else []
     return lines + ([f"get it: {facts['url']}"] if facts["url"] else [])

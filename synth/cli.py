@@ -48,6 +48,12 @@ SplitOption = Annotated[str, typer.Option("--split", help="train, val or test; o
 PairsOption = Annotated[
     str, typer.Option("--pairs", help="Exposures of a sequence that make a pair: extreme, adjacent or all.")
 ]
+LicenceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--licence", help="Refuse sets whose terms do not grant this use: research, non-commercial, commercial."
+    ),
+]
 LimitOption = Annotated[int | None, typer.Option("--limit", help="Use this many pairs at most.")]
 FuserOption = Annotated[str, typer.Option("--fuser", help="What makes the ground truth: see synth list fusers.")]
 DepthOption = Annotated[str, typer.Option("--depth", help="Where depth comes from: see synth list depths.")]
@@ -77,6 +83,7 @@ def build_command(
     workers: WorkersOption = None,
     split: SplitOption = "train",
     pairs: PairsOption = "extreme",
+    licence: LicenceOption = None,
     limit: LimitOption = None,
     variants: Annotated[int, typer.Option("--variants", help="Degraded versions of each pair.")] = 1,
     shard_size: Annotated[int, typer.Option("--shard-size", help="Samples a shard.")] = 256,
@@ -107,6 +114,7 @@ def build_command(
         workers=workers,
         split=split,
         pairs=pairs,
+        licence=licence,
         limit=limit,
         variants=variants,
         shard_size=shard_size,

@@ -14,9 +14,12 @@ from synth.types import TASKS, UserError, unknown
 SPLITS = {"train": 157_500, "val": 31_500, "test": 6_300}
 """Shares of a set that has no split of its own: the paper's counts (MMAIF, section 4.1)."""
 
+USES = ("research", "non-commercial", "commercial")
+"""What a build is for, narrow to wide: whoever grants one grants those before it."""
+
 _KEYS = (
     *("schema", "title", "task", "a", "b", "gt", "sequence", "exclude", "ignore_case", "splits", "parts"),
-    *("scene", "like", "same_as", "grey", "counts", "licence", "citation", "url", "builtin"),
+    *("scene", "like", "same_as", "grey", "use", "counts", "licence", "citation", "url", "builtin"),
 )
 _TOKEN = re.compile(r"(\{[^{}]*\}|\.\*\Z|\*)")
 _SCENE = re.compile(r"\{key(?:\[:(\d+)\]|:(d))?\}")
@@ -31,6 +34,7 @@ class Manifest:
     folders; a part is a piece of the set whose keys start anew, and leads the key (``part1-12``). ``exclude``: keys
     that are no scenes. ``like``: sets whose pictures it shares in part; a scene known from one of them bears that
     one's name. ``same_as``: the set whose pictures it is in another form. ``grey``: visible images may be grey.
+    ``use``: the widest of ``USES`` that its terms grant; research where they say nothing.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Manifest:
     like: tuple[str, ...]
     same_as: str
     grey: bool
+    use: str
     counts: Mapping[str, int]
     licence: str
     citation: str
@@ -101,6 +106,8 @@ def load_manifest(name: str, path: Path | None = None) -> Manifest:
             raise UserError(f"{path}: {unknown('key', key, _KEYS)}")
     if data.get("task") not in (*TASKS, "any"):
         raise UserError(f"{path}: task is {data.get('task')!r}: allowed: {', '.join(TASKS)}, any")
+    if data.get("use", "research") not in USES:
+        raise UserError(f"{path}: {unknown('use', str(data['use']), USES)}")
     for split in data.get("splits", {}):
         if split not in SPLITS:
             raise UserError(f"{path}: {unknown('split', split, SPLITS)}")
@@ -115,6 +122,7 @@ def load_manifest(name: str, path: Path | None = None) -> Manifest:
         parts=data.get("parts", {}),
         scene=data.get("scene", "{key}"),
         like=tuple(data.get("like", ())),
+        use=data.get("use", "research"),
         grey=bool(data.get("grey", False)),
         counts=data.get("counts", {}),
         builtin=bool(data.get("builtin", False)),

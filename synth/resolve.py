@@ -19,7 +19,7 @@ from synth.pairs import Found, load_manifest
 from synth.prepare import NETWORKS, Spec
 from synth.prompts import load_pool, load_tasks, pools_digest
 from synth.recipe import Recipe, load_recipe
-from synth.selection import check_forms, check_pairing, select, split_names
+from synth.selection import check_forms, check_licence, check_pairing, select, split_names
 from synth.shards import dumps
 from synth.types import TASKS, PairRef, Task, UserError, unknown
 
@@ -39,6 +39,7 @@ class Options:
     workers: int | None = None
     split: str = "train"
     pairs: str = "extreme"
+    licence: str | None = None
     limit: int | None = None
     variants: int = 1
     shard_size: int = 256
@@ -165,6 +166,7 @@ def _sets(options: Options) -> dict[str, str]:
             raise UserError(f"--data {item}: '{name}' is built in: leave --data out to use it")
         sets[name] = location
     check_forms(sets)
+    check_licence(sets, options.licence)
     return dict(sorted(sets.items()))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from synth.manifest import SPLITS, load_manifest
+from synth.manifest import SPLITS, USES, load_manifest
 from synth.pairs import PAIRINGS, Found, builtin_pairs, find_all, find_pairs
 from synth.seeds import unit_hash
 from synth.types import PairRef, Task, UserError, unknown
@@ -40,6 +40,21 @@ def check_forms(sets: Mapping[str, str]) -> None:
         other = load_manifest(name).same_as
         if other in sets:
             raise UserError(f"--data {name}={location}: holds the pictures of '{other}' in another form: give one")
+
+
+def check_licence(sets: Mapping[str, str], use: str | None) -> None:
+    """Refuse sets whose terms do not grant what a build is for: one of ``USES``, or None for no question."""
+    if use is None:
+        return
+    if use not in USES:
+        raise unknown("use", use, USES)
+    for name in sets:
+        manifest = load_manifest(name)
+        if USES.index(manifest.use) < USES.index(use):
+            raise UserError(
+                f"--licence {use}: the terms of '{name}' grant {manifest.use} use at most ({manifest.licence}): "
+                "leave it out"
+            )
 
 
 def quotas(total: int, sizes: Mapping[str, float]) -> dict[str, int]:

@@ -120,3 +120,22 @@ def test_two_forms_of_one_set_are_refused(tmp_path: Path, synth: Callable[..., R
 def test_the_card_of_one_split_names_it(msrs: Path) -> None:
     planned, _ = plan_build(Options("vif", data=(f"msrs={msrs}",), split="test"))
     assert "0 shards (test), 1 degraded" in card(planned, [])
+
+
+@pytest.mark.parametrize(
+    ("use", "error"),
+    [
+        ("research", ""),
+        ("non-commercial", "--licence non-commercial: the terms of 'msrs' grant research use at most (none stated; "),
+        (
+            "comercial",
+            "unknown use 'comercial': did you mean 'commercial'? allowed: commercial, non-commercial, research",
+        ),
+    ],
+)
+def test_a_build_refuses_sets_whose_terms_do_not_grant_its_use(
+    msrs: Path, synth: Callable[..., Ran], use: str, error: str
+) -> None:
+    ran = synth("build", "--task", "vif", "--data", f"msrs={msrs}", "--licence", use, "--dry-run")
+    assert ran.code == (2 if error else 0)
+    assert not error or ran.error.startswith(f"synth: error: {error}")
