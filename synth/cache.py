@@ -19,6 +19,7 @@ from synth.seeds import content_key
 
 KINDS = {
     "truth": "ground truth of pairs, by what fused them",
+    "quality": "how good that ground truth is",
     "depth": "depth maps of pairs, in metres",
     "inverse": "relative inverse depth, as a network gave it",
     "thumbnails": "small pictures by which datasets check and splits know pictures again",

@@ -6,6 +6,7 @@ cache where a build needs them more than once or a network makes them; what is t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,7 +22,9 @@ from synth.codecs import CODECS
 from synth.depth_anything import inverse_depths
 from synth.depth_source import DepthSource
 from synth.fusers import FUSERS
+from synth.fusers.choice import fuser_weights
 from synth.pairs import CleanPair, read_pair
+from synth.quality import truth_quality
 from synth.recipe import Recipe
 from synth.seeds import unit_hash
 from synth.types import BadPair, PairRef, Task, UserError
@@ -40,7 +43,7 @@ BATCH = 8
 class Spec:
     """What decides a sample's pixels beside the pair itself. lean: without degraded images, steps and prompt.
 
-    keep: what is made of a pair goes to the cache; decides no pixel.
+    keep: what is made of a pair goes to the cache; decides no pixel. min_gt: the least Qabf of a ground truth.
     """
 
     task: Task
@@ -53,6 +56,7 @@ class Spec:
     prompts: Path | None = None
     lean: bool = False
     keep: bool = False
+    min_gt: float = 0.0
 
     def takes_depth(self) -> bool:
         """Whether samples may need depth: any of the recipe's operators takes it, or the build is lean."""
@@ -70,6 +74,17 @@ class Prepared:
     def picture(self, task: Task) -> np.ndarray:
         """What depth is estimated from: the visible frame of VIF; of MEF and MFF the fused one, which shows most."""
         return self.pair.a if task == "vif" else self.gt
+
+    def quality(self, spec: Spec) -> dict[str, float | None]:
+        """Fusion metrics of the ground truth against the clean pair."""
+        fuser = _made_by(spec.fusers[self.ref.dataset], spec.task)
+        path = cache.entry("quality", _versions(), spec.task, fuser, dict(self.pair.sha256))
+        if (data := cache.load(path)) is not None:
+            return json.loads(data)
+        found = truth_quality(self.gt, self.pair.a, self.pair.b)
+        if spec.keep:
+            cache.keep(path, json.dumps(found).encode())
+        return found
 
     def far(self, spec: Spec) -> float:
         """Metres of the far end of an estimated depth."""
@@ -109,7 +124,8 @@ def prepare(spec: Spec, ref: PairRef) -> Prepared:
 
 def truth_entry(spec: Spec, ref: PairRef, pair: CleanPair) -> Path:
     """Where the cache holds the pair's fused ground truth."""
-    return cache.entry("truth", _versions(), spec.task, spec.fusers[ref.dataset], _sources(pair))
+    made_by = _made_by(spec.fusers[ref.dataset], spec.task)
+    return cache.entry("truth", _versions(), spec.task, made_by, _sources(pair))
 
 
 def depth_entry(spec: Spec, one: Prepared) -> Path | None:
@@ -117,7 +133,7 @@ def depth_entry(spec: Spec, one: Prepared) -> Path | None:
     source = spec.depths[one.ref.dataset]
     if source.name in ("true", "maps", "inverse"):
         return None
-    fuser = None if spec.task == "vif" else spec.fusers[one.ref.dataset]
+    fuser = None if spec.task == "vif" else _made_by(spec.fusers[one.ref.dataset], spec.task)
     made_of = (spec.task, source.name, source.weights, one.far(spec), fuser, _sources(one.pair))
     return cache.entry("depth", _versions(), *made_of)
 
@@ -169,6 +185,7 @@ def prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> Made:
             fused = spec.fusers[ref.dataset] != "dataset"
             made.truths += fused and not truth_entry(spec, ref, pair).is_file()
             one = prepare(spec, ref)
+            one.quality(spec)
             path = depth_entry(spec, one) if spec.takes_depth() else None
             if path is not None and not path.is_file():
                 waiting.setdefault(ref.dataset, []).append(one)
@@ -200,6 +217,12 @@ Progress = Callable[[int, int], None]
 
 def _versions() -> list[str]:
     return [__version__, *(version(name) for name in ("numpy", "opencv-python-headless"))]
+
+
+def _made_by(fuser: str, task: Task) -> list[str]:
+    """A fuser, and for a network its weights and what runs it."""
+    weights = fuser_weights(fuser, task)
+    return [fuser] if weights is None else [fuser, weights, version("torch")]
 
 
 def _sources(pair: CleanPair) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from synth import depth as depth_maps
 from synth.chain import apply_steps, operator_class
 from synth.depth_source import DepthSource
 from synth.fusers import FUSERS
+from synth.fusers.choice import fuser_weights
 from synth.plan import Crop, draw_crop, draw_steps
 from synth.prepare import Prepared, Spec
 from synth.prompts import compose
@@ -33,6 +34,11 @@ def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
     crop = draw_crop(spec.recipe, width, height, generator(seed("crop")))
     if max(crop.width, crop.height) > spec.largest:
         raise BadPair(f"{width}x{height}: the codec stores at most {spec.largest} pixels a side")
+    quality = prepared.quality(spec)
+    found = quality["Qabf"]
+    if spec.min_gt > 0 and (found is None or found < spec.min_gt):
+        raise BadPair(f"ground truth of Qabf {'undefined' if found is None else found}, under --min-gt {spec.min_gt:g}")
+    rated = {"gt_quality": quality}
     whole = {"clean_a": prepared.pair.a, "clean_b": prepared.pair.b, "gt": prepared.gt}
     clean = {name: crop.of(image) for name, image in whole.items()}
     fuser, source = spec.fusers[ref.dataset], spec.depths[ref.dataset]
@@ -41,11 +47,11 @@ def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
         return crop.of(prepared.depth(spec))
 
     if spec.lean:  # depth of every pair: any recipe may read it
-        meta = _meta(spec, prepared, variant, crop, NOTHING, fuser, source, clean) | {"lean": True}
+        meta = _meta(spec, prepared, variant, crop, NOTHING, fuser, source, clean) | {"lean": True, **rated}
         return Sample(key, clean, stored(), "", meta)
     made = degrade_clean(spec.recipe, seed, clean, stored, fuser, partial=spec.partial, prompts=spec.prompts)
     depth = None if made.depth is None else source
-    meta = _meta(spec, prepared, variant, crop, made.record(), made.fuser, depth, made.images)
+    meta = _meta(spec, prepared, variant, crop, made.record(), made.fuser, depth, made.images) | rated
     return Sample(key, made.images, made.depth, made.prompt.text, meta)
 
 
@@ -161,7 +167,7 @@ def _meta(
         "ratio": crop.ratio,
         "channels": channels(images),
         **record,
-        "fuser": {"name": fuser, "weights": None},
+        "fuser": {"name": fuser, "weights": fuser_weights(fuser, spec.task)},
         "depth": None if depth is None else {"name": depth.name, "weights": depth.weights},
         "seed": spec.seed,
         "recipe": spec.recipe.name,

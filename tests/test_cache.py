@@ -59,7 +59,7 @@ def test_usage_and_clearing_by_kind(own_folder: Path) -> None:
     weights.parent.mkdir()
     weights.write_bytes(b"weights")
     assert {each.kind: (each.entries, each.size) for each in cache.usage()} == {
-        "truth": (3, 78), "depth": (0, 0), "inverse": (2, 52), "thumbnails": (0, 0)
+        "truth": (3, 78), "quality": (0, 0), "depth": (0, 0), "inverse": (2, 52), "thumbnails": (0, 0)
     }  # fmt: skip
     assert sum(each.entries for each in cache.clear(("inverse",))) == 2
     assert sum(each.entries for each in cache.clear()) == 3

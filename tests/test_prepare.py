@@ -11,8 +11,10 @@ from synth import build, cache
 from synth.builder import plan_build
 from synth.pairs import read_pair
 from synth.prepare import Prepared, depth_entry, prepare, prepare_batch, truth_entry
+from synth.quality import truth_quality
 from synth.resolve import Options
 from synth.shards import read_samples
+from synth.types import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +34,7 @@ def test_sixteen_variants_make_each_once_and_another_recipe_none(tmp_path: Path,
     pairs = len(plan_build(Options("vif", data=(f"msrs={msrs}",)))[0].pairs)
     assert (first.made.truths, first.made.depths) == (pairs, pairs) and first.samples == 16 * pairs
     assert {each.kind: each.entries for each in cache.usage()} | {"thumbnails": 0} == {
-        "truth": pairs, "depth": pairs, "inverse": 0, "thumbnails": 0
+        "truth": pairs, "quality": pairs, "depth": pairs, "inverse": 0, "thumbnails": 0
     }  # fmt: skip
     other = build("vif", out=str(tmp_path / "two"), variants=2, n="1", recipe="vif-severe", **options)
     assert (other.made.truths, other.made.depths) == (0, 0)
@@ -89,9 +91,7 @@ def test_a_pair_that_cannot_be_read_is_left_to_its_sample(tmp_path: Path, msrs: 
 
 
 @pytest.mark.slow
-def test_a_network_gives_one_answer_kept_or_not(
-    tmp_path: Path, msrs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_network_gives_one_answer_kept_or_not(tmp_path: Path, msrs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Depth Anything's answers are made in batches, once a picture, whatever the seed."""
     asked: list[int] = []
 
@@ -126,3 +126,31 @@ def test_what_is_prepared_is_what_a_sample_has(msrs: Path) -> None:
     prepared = [prepare(planned.spec, ref) for ref in planned.pairs]
     assert all(isinstance(one, Prepared) and one.picture("vif") is one.pair.a for one in prepared)
     assert all(one.picture("mef") is one.gt for one in prepared)
+
+
+def test_the_quality_of_the_truth_is_recorded_and_judged(tmp_path: Path, msrs: Path) -> None:
+    options = {"data": [f"msrs={msrs}"], "workers": 1}
+    build("vif", out=str(tmp_path / "all"), **options)
+    found = {s.meta["pair"]: s.meta["gt_quality"] for s in read_samples(next((tmp_path / "all").glob("*.tar")))}
+    assert all(0 < each["Qabf"] < 0.975 and -1 <= each["CC"] <= 1 for each in found.values())
+    ranked = sorted(found, key=lambda pair: found[pair]["Qabf"])
+    least = (found[ranked[1]]["Qabf"] + found[ranked[2]]["Qabf"]) / 2
+    some = build("vif", out=str(tmp_path / "some"), min_gt=least, max_rejects=1.0, **options)
+    assert {reject["pair"] for reject in some.rejects} == set(ranked[:2])
+    assert all("under --min-gt" in reject["reason"] for reject in some.rejects)
+    with pytest.raises(UserError, match="--min-gt 2: must be a share"):
+        build("vif", out=str(tmp_path / "none"), min_gt=2.0, **options)
+
+
+def test_quality_of_known_pictures() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    same = truth_quality(a, a, a)
+    # Γg/(1 + e^(−15 · 0.5)) · Γα/(1 + e^(−22 · 0.2)), where strength and orientation are kept.
+    assert same["CC"] == 1.0 and same["Qabf"] == pytest.approx(
+        0.9994 / (1 + np.exp(-7.5)) * 0.9879 / (1 + np.exp(-4.4)), abs=1e-4
+    )
+    negative = truth_quality(255 - a, a, a)
+    assert negative["CC"] == -1.0
+    flat = np.full_like(a, 7)
+    assert truth_quality(flat, a, a)["CC"] is None

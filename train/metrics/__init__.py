@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from synth.quality import qabf
 from synth.types import unknown
 from train.metrics.base import Metric, codes, luma
 from train.metrics.fidelity import WINDOW, psnr, ssim
-from train.metrics.fusion import VIF_SMALLEST, qabf, vif
+from train.metrics.fusion import VIF_SMALLEST, vif
 
 METRICS: dict[str, Metric] = {
     "PSNR": Metric("PSNR", psnr, "higher", "full-reference", "dB against the ground truth, RGB", digits=2),
