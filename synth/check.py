@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from synth.fingerprints import FLAT, SAME, distances, fingerprint, thumbnails
+from synth.fingerprints import FLAT, SAME, distances, fingerprint, thumbnails, to_hex
 from synth.manifest import Manifest, load_manifest
 from synth.pairs import Found, find_all, own_task, read_image
 from synth.registration import displacement
@@ -221,6 +221,20 @@ def _alike(
             i, j = int(owner[start + row]), int(owner[column])
             if i < j:
                 yield i, j, float(apart[row, column])
+
+
+def fingerprint_lines(name: str, location: str) -> list[str]:
+    """A set's table in ``manifests/fingerprints.toml``: a line a pair, with its visible images' fingerprints."""
+    manifest = load_manifest(name)
+    found = find_all(manifest, location, own_task(manifest))
+    small = thumbnails([path for ref in found.pairs for path in ref.sources.values()], location)
+    lines = [f"[{name}]"]
+    for ref in found.pairs:
+        names = [image for image, modality in MODALITIES[ref.task].items() if modality == "visible"]
+        prints = [to_hex(fingerprint(small[ref.sources[n]])) for n in names if ref.sources[n] in small]
+        key = f"{ref.split}/{ref.key}" if manifest.own_splits else ref.key
+        lines.append(f'"{key}" = [' + ", ".join(f'"{text}"' for text in prints) + "]")
+    return lines
 
 
 def describe(report: CheckReport) -> str:

@@ -33,6 +33,17 @@ def check_command(
     raise typer.Exit(1 if report.problems else 0)
 
 
+@app.command("fingerprints")
+def fingerprints_command(
+    data: Annotated[str, typer.Argument(metavar="NAME=DIR", help="A data set and its folder.")],
+) -> None:
+    """Print a set's lines for manifests/fingerprints.toml, by which other sets know its scenes."""
+    from synth.check import fingerprint_lines
+
+    ((name, location),) = folders([data]).items()
+    typer.echo("\n".join(fingerprint_lines(name, location)))
+
+
 def _task(text: str) -> Task:
     task: Task
     for task in TASKS:

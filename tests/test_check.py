@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,3 +157,9 @@ def test_list_datasets_counts_what_a_folder_holds(synth: Synth, msrs: Path) -> N
     assert "pairs: 1083 train, 361 test; found: 8 pairs, 6 train, 2 test" in line and "licence: " in line
     ran = synth("list", "fusers", "--data", f"msrs={msrs}")
     assert (ran.code, "decides nothing in a list of fusers" in ran.error) == (2, True)
+
+
+def test_fingerprints_are_lines_of_the_table(synth: Synth, msrs: Path) -> None:
+    table = tomllib.loads(synth("datasets", "fingerprints", f"msrs={msrs}").out)
+    assert set(table["msrs"]) == {f"train/{i:05d}D" for i in range(1, 7)} | {"test/00007D", "test/00008D"}
+    assert all(len(texts) == 1 and len(texts[0]) == 128 for texts in table["msrs"].values())
