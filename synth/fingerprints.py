@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from synth.cache import cache_folder
 from synth.manifest import load_manifest
 from synth.resources import read_toml, resource_dir
 
@@ -80,12 +81,6 @@ def _stamp(path: str) -> str:
     except OSError:
         return path
     return f"{os.path.abspath(path)}|{stat.st_size}|{stat.st_mtime_ns}"
-
-
-def cache_folder() -> Path:
-    """Where small facts are kept: $CLEARFUSE_CACHE, else clearfuse in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(os.environ.get("CLEARFUSE_CACHE") or Path(base) / "clearfuse")
 
 
 def _cache_file(folder: str) -> Path:
