@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from synth import cli_cache, cli_datasets, console
+from synth import cli_cache, cli_datasets, cli_weights, console
 from synth.types import UserError, WorkIncomplete
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ PartialOption = Annotated[
     float, typer.Option("--partial", help="Share of samples whose prompt asks for a part of the steps only.")
 ]
 RejectsOption = Annotated[float, typer.Option("--max-rejects", help="Share of rejected samples that is accepted.")]
+MinGtOption = Annotated[float, typer.Option("--min-gt", help="Reject pairs whose ground truth has a lower Qabf.")]
 LeanOption = Annotated[
     bool, typer.Option("--lean", help="Clean images, ground truth and depth alone: train fit degrades them.")
 ]
@@ -93,6 +94,7 @@ def build_command(
     executor: Annotated[str, typer.Option("--executor", help="processes, ray or serial.")] = "processes",
     partial: PartialOption = 0.0,
     max_rejects: RejectsOption = 0.01,
+    min_gt: MinGtOption = 0.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the build in --out.")] = False,
     extend: Annotated[bool, typer.Option("--extend", help="Add variants to the finished build in --out.")] = False,
     lean: LeanOption = False,
@@ -124,6 +126,7 @@ def build_command(
         executor=executor,
         partial=partial,
         max_rejects=max_rejects,
+        min_gt=min_gt,
         overwrite=overwrite,
         extend=extend,
         lean=lean,
@@ -279,6 +282,7 @@ prompts_app = typer.Typer(help="Prompt pools.", no_args_is_help=True, add_comple
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(cli_datasets.app, name="datasets")
 app.add_typer(cli_cache.app, name="cache")
+app.add_typer(cli_weights.app, name="weights")
 
 
 @prompts_app.command("expand")

@@ -15,6 +15,7 @@ from synth.codecs import find_codec
 from synth.depth_source import DepthSource, parse_depth
 from synth.execute import find_executor
 from synth.fusers import FUSER_HELP
+from synth.fusers.choice import better_fuser, choose_fuser, fuser_weights
 from synth.pairs import Found, load_manifest
 from synth.prepare import NETWORKS, Spec
 from synth.prompts import load_pool, load_tasks, pools_digest
@@ -49,6 +50,7 @@ class Options:
     executor: str = "processes"
     partial: float = 0.0
     max_rejects: float = 0.01
+    min_gt: float = 0.0
     overwrite: bool = False
     extend: bool = False
     lean: bool = False
@@ -74,15 +76,18 @@ def resolve(options: Options) -> Resolved:
     sets = _sets(options)
     pairs, found, notes = select(options, task, sets)
     names = sorted({ref.dataset for ref in pairs})
-    fusers = {name: _fuser(options, name, pairs) for name in names}
+    fusers = {name: _fuser(options, task, name, pairs) for name in names}
     depths = {name: parse_depth(options.depth, has_true=name == "scenes") for name in names}
     # What serves one sample alone and is soon made is not worth the disk.
-    keep = options.variants > 1 or not {*fusers.values(), *(d.name for d in depths.values())}.isdisjoint(NETWORKS)
+    keep = options.variants > 1 or _networks(fusers, depths)
     spec = Spec(
-        task, options.seed, recipe, fusers, depths, options.partial, codec.largest, prompts, options.lean, keep
-    )
+        task, options.seed, recipe, fusers, depths, options.partial, codec.largest, prompts, options.lean, keep,
+        options.min_gt,
+    )  # fmt: skip
     notes += _partial_truth(options, pairs)
     notes += [f"ground truth: {_spread(fusers)}", f"depth: {_spread({n: d.name for n, d in depths.items()})}"]
+    better = {better_fuser(fuser, task) for fuser in fusers.values()} if options.fuser == "auto" else set[str]()
+    notes += [f"a better ground truth: {line}" for line in better if line is not None]
     if options.depth == "auto" and "prior" in {depth.name for depth in depths.values()}:
         notes.append("a better depth: --depth depth-anything (fetched once, 99 MB)")
     if options.lean:
@@ -108,7 +113,7 @@ def _check(options: Options) -> Task:
             raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {low}")
     if not 0 <= options.seed < 2**53:
         raise UserError(f"--seed {options.seed}: must be in [0, 2^53)")
-    for name in ("partial", "max_rejects"):
+    for name in ("partial", "max_rejects", "min_gt"):
         value = getattr(options, name)
         if not 0 <= value <= 1:
             raise UserError(f"--{name.replace('_', '-')} {value:g}: must be a share in [0, 1]")
@@ -170,15 +175,9 @@ def _sets(options: Options) -> dict[str, str]:
     return dict(sorted(sets.items()))
 
 
-def _fuser(options: Options, name: str, pairs: tuple[PairRef, ...]) -> str:
-    """``auto``: the set's own ground truth where every pair has one, else the weight-free pyramid."""
-    if options.fuser not in ("auto", "dataset"):
-        return options.fuser
+def _fuser(options: Options, task: Task, name: str, pairs: tuple[PairRef, ...]) -> str:
     own = all("gt" in ref.sources for ref in pairs if ref.dataset == name)
-    own = own or (name == "scenes" and options.task == "mff")
-    if options.fuser == "dataset" and not own:
-        raise UserError(f"--fuser dataset: '{name}' has no ground truth of its own for every pair: use --fuser pyramid")
-    return "dataset" if own else "pyramid"
+    return choose_fuser(options.fuser, task, name, own or (name == "scenes" and task == "mff"))
 
 
 def _partial_truth(options: Options, pairs: tuple[PairRef, ...]) -> list[str]:
@@ -199,6 +198,10 @@ def _spread(choices: Mapping[str, str]) -> str:
     if len(set(choices.values())) == 1:
         return next(iter(choices.values()))
     return ", ".join(f"{value} for {name}" for name, value in choices.items())
+
+
+def _networks(fusers: Mapping[str, str], depths: Mapping[str, DepthSource]) -> bool:
+    return not {*fusers.values(), *(depth.name for depth in depths.values())}.isdisjoint(NETWORKS)
 
 
 def _settings(
@@ -225,13 +228,12 @@ def _settings(
         "limit": options.limit,
         "shard_size": options.shard_size,
         "codec": options.codec,
+        "min_gt": options.min_gt,
         **drawn,
         "data": {name: _data_record(name, pairs) for name in fusers},
-        "fuser": {name: {"name": fuser, "weights": None} for name, fuser in fusers.items()},
+        "fuser": {name: {"name": one, "weights": fuser_weights(one, recipe.task)} for name, one in fusers.items()},
         "depth": {name: {"name": depth.name, "weights": depth.weights} for name, depth in depths.items()},
-        "versions": versions(
-            options.codec, recipe.operators, network="depth-anything" in {d.name for d in depths.values()}
-        ),
+        "versions": versions(options.codec, recipe.operators, network=_networks(fusers, depths)),
     }
 
 

@@ -42,7 +42,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     ),
     (
         ["--task", "vif", "--fuser", "piramid"],
-        "unknown fuser 'piramid': did you mean 'pyramid'? allowed: auto, dataset, pyramid",
+        "unknown fuser 'piramid': did you mean 'pyramid'? allowed: auto, dataset, defuse, paper, pyramid, swinfusion",
     ),
     (["--task", "vif", "--split", "dev"], "unknown split 'dev': allowed: test, train, val"),
     (["--task", "vif", "--set", "operators.haze.wieght=2"], "{recipe}: operators.haze: unknown key 'wieght': "),

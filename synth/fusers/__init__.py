@@ -1,20 +1,26 @@
-"""The table of fusers: what makes a ground truth from a clean pair."""
+"""The table of fusers: what makes a ground truth from a clean pair. Networks are loaded on use."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from synth.fusers.base import Fuser
+from synth.fusers.learned import DeFuseFuser, SwinFusionFuser
 from synth.fusers.pyramid import PyramidFuser
 
 FUSERS: dict[str, Callable[[], Fuser]] = {
     "pyramid": PyramidFuser,
+    "swinfusion": SwinFusionFuser,
+    "defuse": DeFuseFuser,
 }
 
 FUSER_HELP: dict[str, str] = {
-    "auto": "the data set's own ground truth where it has one, else pyramid",
+    "auto": "the data set's own ground truth where it has one, else paper's where its weights are there, else pyramid",
+    "paper": "swinfusion for VIF, defuse for MEF and MFF, even where a data set has its own ground truth",
     "dataset": "the data set's own ground truth",
     "pyramid": "no weights: Laplacian pyramid with saliency (VIF), exposure fusion (MEF), focus selection (MFF)",
+    "swinfusion": "SwinFusion on luma, colour put back; weights: synth weights get swinfusion-vif (-mef, -mff)",
+    "defuse": "DeFuse; weights: synth weights add defuse FILE",
 }
 
-__all__ = ["FUSERS", "FUSER_HELP", "Fuser", "PyramidFuser"]
+__all__ = ["FUSERS", "FUSER_HELP", "DeFuseFuser", "Fuser", "PyramidFuser", "SwinFusionFuser"]

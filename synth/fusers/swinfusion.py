@@ -9,6 +9,7 @@ Shapes: B batch, H W height and width, C width of the features, N windows, T = 6
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -164,13 +165,14 @@ class CRSTB(nn.Module):
 class Blocks(nn.Module):
     """The blocks of a stack, run strip by strip: a window of a block reads no token of another window."""
 
-    def __init__(self, blocks: list[nn.Module]) -> None:
+    def __init__(self, blocks: Sequence[SwinBlock | CrossBlock]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
 
     def along(self, x: Float[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:
         """One image through all blocks."""
         for block in self.blocks:
+            assert isinstance(block, SwinBlock)
             (x,) = in_strips(block, x)
         return x
 
@@ -179,11 +181,12 @@ class Blocks(nn.Module):
     ) -> tuple[Float[Tensor, "B H W C"], Float[Tensor, "B H W C"]]:
         """Two images through all blocks, side by side."""
         for block in self.blocks:
+            assert isinstance(block, CrossBlock)
             x, y = in_strips(block, x, y)
         return x, y
 
 
-def in_strips(block: nn.Module, *images: Float[Tensor, "B H W C"]) -> tuple[Tensor, ...]:
+def in_strips(block: SwinBlock | CrossBlock, *images: Float[Tensor, "B H W C"]) -> tuple[Tensor, ...]:
     """A block over images, some rows of windows at a time.
 
     A shifted block's windows begin half a window further, and wrap at the right and at the bottom: the images are

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from synth.fusers import FUSER_HELP, FUSERS
+from synth.fusers.choice import PAPER, checkpoint_of
 from synth.types import TASKS, Task
+from synth.weights import WEIGHTS
 
-CASES = [(name, task) for name in FUSERS for task in TASKS]
+# A network obeys its weights; what each must show is in tests/fusers.
+CASES = [(name, task) for name in FUSERS for task in TASKS if checkpoint_of(name, task) is None]
 SIZES = [(1, 1), (1, 5), (4, 1), (2, 2), (3, 7), (17, 33), (64, 48), (101, 75)]
 
 
@@ -23,7 +26,12 @@ def picture(height: int, width: int, channels: int, seed: int) -> np.ndarray:
 
 
 def test_every_fuser_is_described() -> None:
-    assert set(FUSERS) <= set(FUSER_HELP) and {"auto", "dataset"} <= set(FUSER_HELP)
+    assert set(FUSERS) <= set(FUSER_HELP) and {"auto", "dataset", "paper"} <= set(FUSER_HELP)
+
+
+def test_every_checkpoint_is_of_a_fuser_and_has_weights_to_get() -> None:
+    names = {checkpoint_of(name, task) for name in FUSERS for task in TASKS} - {None}
+    assert names == set(WEIGHTS) and all(PAPER[task] in FUSERS for task in TASKS)
 
 
 @pytest.mark.parametrize(("name", "task"), CASES)
