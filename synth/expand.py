@@ -22,7 +22,7 @@ from synth.console import counted
 from synth.pools import Phrase, Pool, load_pool, load_tasks, pool_names
 from synth.resources import resource_dir
 from synth.seeds import generator, seed_of
-from synth.types import UserError, unknown
+from synth.types import UserError, WorkIncomplete, unknown
 from synth.wording import CLAUSE_WORDS, TEXT_WORDS, Rules, as_phrase, repeats
 from synth.writers import EndpointWriter, LocalWriter, Messages, Writer
 
@@ -92,18 +92,24 @@ def expand(
 
     ``out`` appears whole or not at all; it stays away where nothing was kept. folder: the pools to grow, None those
     that ship. make_writer: finds the model, after all else is checked. Raises UserError before the first question,
-    WorkIncomplete where the writer fails.
+    WorkIncomplete where the writer fails: what was kept until then is written.
     """
     names = list(dict.fromkeys(ops)) or pool_names(folder)
     check(names, count, out, seed, folder)
     writer = make_writer()
     grown = {op: Grown(count) for op in names}
     starts = range(0, count, A_CALL)
-    for done, (op, start) in enumerate(itertools.product(names, starts), 1):
-        grow(grown[op], writer, op, start, seed, folder)
-        progress(done, len(names) * len(starts))
-    if any(one.kept for one in grown.values()):
-        write_pools(Path(out), {op: one.kept for op, one in grown.items()}, folder)
+    try:
+        for done, (op, start) in enumerate(itertools.product(names, starts), 1):
+            grow(grown[op], writer, op, start, seed, folder)
+            progress(done, len(names) * len(starts))
+    except WorkIncomplete as stopped:
+        kept = sum(len(one.kept) for one in grown.values())
+        until = f"{counted(kept, 'phrasing')} kept until then in {out}; go on with --prompts {out} and a new --out"
+        raise WorkIncomplete(f"{stopped}; {until if kept else 'nothing is written'}") from None
+    finally:  # what a model wrote in an hour is not lost to its last call
+        if any(one.kept for one in grown.values()):
+            write_pools(Path(out), {op: one.kept for op, one in grown.items()}, folder)
     return grown
 
 

@@ -183,7 +183,7 @@ class EndpointWriter:
             if attempt < self.retries:
                 time.sleep(wait)
         tries = "1 try" if self.retries == 0 else f"{self.retries + 1} tries"
-        raise WorkIncomplete(f"{self.url}: {failure} ({tries}); nothing is written")
+        raise WorkIncomplete(f"{self.url}: {failure} ({tries})")
 
 
 def _said(error: urllib.error.HTTPError) -> str:

@@ -430,9 +430,9 @@ def drop(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("reply", "kind", "message"),
     [
-        (lambda h, b: answered(h, b"oh no", 500), WorkIncomplete, "HTTP 500: oh no (2 tries); nothing is written"),
-        (hang, WorkIncomplete, "no answer within 0.2 s (2 tries); nothing is written"),
-        (drop, WorkIncomplete, "cannot be reached: Remote end closed connection without response (2 tries); "),
+        (lambda h, b: answered(h, b"oh no", 500), WorkIncomplete, "HTTP 500: oh no (2 tries)"),
+        (hang, WorkIncomplete, "no answer within 0.2 s (2 tries)"),
+        (drop, WorkIncomplete, "cannot be reached: Remote end closed connection without response (2 tries)"),
         (
             lambda h, b: answered(h, b"<html>hi</html>"),
             WorkIncomplete,
@@ -455,14 +455,23 @@ def test_servers_that_fail(serve: Callable[..., Server], reply: Reply, kind: typ
     assert str(error.value).startswith(f"{server.url}: {message}") and "\n" not in str(error.value)
 
 
-def test_a_server_that_fails_leaves_nothing(
+def test_a_server_that_fails_leaves_what_was_kept(
     serve: Callable[..., Server], synth: Callable[..., Ran], tmp_path: Path
 ) -> None:
     good = chat("\n".join(map(json.dumps, GOOD)))
     server = serve(lambda h, b: answered(h, good), lambda h, b: answered(h, b"gone"))
     ran = synth("prompts", "expand", "--endpoint", server.url, "--op", "haze,rain", "--out", tmp_path / "out")
-    assert ran.code == 1 and ran.error == f"synth: error: {server.url}: its answer is no chat completion: gone"
-    assert list(tmp_path.iterdir()) == []
+    out = tmp_path / "out"
+    assert ran.code == 1 and ran.error == (
+        f"synth: error: {server.url}: its answer is no chat completion: gone; {len(GOOD)} phrasings kept until then "
+        f"in {out}; go on with --prompts {out} and a new --out"
+    )
+    assert len(load_pool("haze", out).phrases) == len(load_pool("haze").phrases) + len(GOOD)
+    assert load_pool("rain", out) == load_pool("rain")
+    server = serve(lambda h, b: answered(h, b"gone"))
+    ran = synth("prompts", "expand", "--endpoint", server.url, "--op", "haze", "--out", tmp_path / "none")
+    assert ran.code == 1 and ran.error.endswith("its answer is no chat completion: gone; nothing is written")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "file:///etc/passwd", "http://"])
