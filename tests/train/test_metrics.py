@@ -101,6 +101,46 @@ def test_psnr_is_its_formula(height: int, width: int) -> None:
     assert value == pytest.approx(10 * math.log10(255**2 / mse), abs=1e-9)
 
 
+def direct_mef(fused: np.ndarray, sources: list[np.ndarray]) -> float:
+    """One scale of MEF-SSIM, window by window, from the definition."""
+    bell = np.outer(*[np.exp(-(np.arange(-5, 6) ** 2) / 4.5)] * 2)
+    bell /= bell.sum()
+    values: list[float] = []
+    for i, j in np.ndindex(fused.shape[0] - 10, fused.shape[1] - 10):
+        patches = [s[i : i + 11, j : j + 11] - s[i : i + 11, j : j + 11].mean() for s in sources]
+        norms = [float(np.linalg.norm(p)) for p in patches]
+        alike = min(float(np.linalg.norm(sum(patches))) / sum(norms), 1 - 1e-12)
+        power = min(math.tan(math.pi / 2 * alike), 10)
+        weights = [((n + 1e-3) / 11) ** power for n in norms]
+        wanted = sum(w / sum(weights) * p / (n + 1e-3) for w, p, n in zip(weights, patches, norms, strict=True))
+        wanted = wanted / np.linalg.norm(wanted) * (max(norms) + 1e-3)
+        f = fused[i : i + 11, j : j + 11]
+        w0, f0 = wanted - (bell * wanted).sum(), f - (bell * f).sum()
+        steady = (0.03 * 255) ** 2
+        above = 2 * (bell * w0 * f0).sum() + steady
+        values.append(float(above / ((bell * w0**2).sum() + (bell * f0**2).sum() + steady)))
+    return float(np.mean(values))
+
+
+def test_mef_ssim_is_the_definition_at_three_scales() -> None:
+    a, b = textured(1, 57, 46, 1)[..., 0] // 3, textured(2, 57, 46, 1)[..., 0] // 2 + 120
+    fused = noisy(a // 2 + b // 2, 5)
+    images = [x.astype(float) for x in (fused, a, b)]
+    expected = 1.0
+    for power in (0.0448, 0.2856, 0.3001):
+        expected *= direct_mef(images[0], images[1:]) ** (power / 0.6305)
+        images = [np.pad(x, ((0, x.shape[0] % 2), (0, x.shape[1] % 2)), "symmetric") for x in images]
+        images = [x.reshape(x.shape[0] // 2, 2, -1, 2).mean(axis=(1, 3)) for x in images]
+    assert evaluate(fused, a, b, metrics=["mef-ssim"])["mef-ssim"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_mef_ssim_wants_the_stronger_structure() -> None:
+    sharp = textured(1, 80, 80, 1)[..., 0]
+    flat = np.full_like(sharp, 250)
+    good, mean = (evaluate(f, flat, sharp, metrics=["MEF-SSIM"])["MEF-SSIM"] for f in (sharp, sharp // 2 + flat // 2))
+    assert good > 0.999 > 0.95 > mean
+
+
 def test_psnr_of_one_code_value_is_the_known_number() -> None:
     zero, one = np.zeros((8, 8), np.uint8), np.ones((8, 8), np.uint8)
     assert evaluate(one, zero, zero, zero, ["PSNR"])["PSNR"] == pytest.approx(48.1308036, abs=1e-7)
@@ -149,6 +189,7 @@ def test_identical_images() -> None:
         "SSIM": pytest.approx(1, abs=1e-12),
         "VIF": pytest.approx(2, abs=1e-8),
         "Qabf": pytest.approx(top, abs=1e-6),
+        "MEF-SSIM": pytest.approx(1, abs=1e-4),
     }
 
 
@@ -219,7 +260,7 @@ def test_where_a_metric_is_undefined_it_is_not_a_number() -> None:
 def test_names_are_returned_as_asked() -> None:
     x = textured(1)
     assert list(evaluate(x, x, x, x, ["qABF", "psnr"])) == ["qABF", "psnr"]
-    assert list(evaluate(x, x, x)) == ["VIF", "Qabf"]
+    assert list(evaluate(x, x, x)) == ["VIF", "Qabf", "MEF-SSIM"]
     assert list(evaluate(x, x, x, x)) == list(METRICS)
 
 
@@ -255,7 +296,10 @@ def test_images_that_cannot_be_scored_are_refused(call: Callable[[], object], me
 def test_unknown_names_are_refused_with_the_nearest() -> None:
     with pytest.raises(UserError) as error:
         evaluate(X, X, X, metrics=["Qabg"])
-    assert str(error.value).lower() == "unknown metric 'qabg': did you mean 'qabf'? allowed: psnr, qabf, ssim, vif"
+    assert (
+        str(error.value).lower()
+        == "unknown metric 'qabg': did you mean 'qabf'? allowed: mef-ssim, psnr, qabf, ssim, vif"
+    )
     with pytest.raises(UserError) as error:
         evaluate(X, X, X, profile="vifb")
     assert str(error.value) == "unknown profile 'vifb': allowed: strict"

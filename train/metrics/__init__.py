@@ -10,13 +10,14 @@ from synth.quality import qabf
 from synth.types import unknown
 from train.metrics.base import Metric, codes, luma
 from train.metrics.fidelity import WINDOW, psnr, ssim
-from train.metrics.fusion import VIF_SMALLEST, vif
+from train.metrics.fusion import MEF_SMALLEST, VIF_SMALLEST, mef_ssim, vif
 
 METRICS: dict[str, Metric] = {
     "PSNR": Metric("PSNR", psnr, "higher", "full-reference", "dB against the ground truth, RGB", digits=2),
     "SSIM": Metric("SSIM", ssim, "higher", "full-reference", "structure against the ground truth, RGB", WINDOW),
     "VIF": Metric("VIF", vif, "higher", "fusion", "information kept of both sources, a sum, luma", VIF_SMALLEST),
     "Qabf": Metric("Qabf", qabf, "higher", "fusion", "edges kept of both sources, luma", 3),
+    "MEF-SSIM": Metric("MEF-SSIM", mef_ssim, "higher", "fusion", "the best of two exposures, luma", MEF_SMALLEST),
 }
 
 PROFILES: dict[str, str] = {"strict": "each metric as its source defines it, on checked ranges"}
