@@ -1,7 +1,7 @@
 """How good the weight-free ground truth is, on real pairs: beside published results and OpenCV's Mertens fusion.
 
-``python benchmarks/truth.py DATA``, a folder with vif/VIFB, mff/Lytro, mff/NYU-D-100 and mef/MEFB. The bars are what the
-project asks of itself; published figures are their toolboxes' own.
+``python benchmarks/truth.py DATA``: a folder with vif/VIFB, mff/Lytro, mff/NYU-D-100 and mef/MEFB. The bars are what
+the project asks of itself; published figures are their toolboxes' own.
 """
 
 from __future__ import annotations
