@@ -82,7 +82,7 @@ a is the {ROLES[task]["a"]} image, b the {ROLES[task]["b"]} one.
 |---|---|---|---|
 {sources}
 
-{_crops(build) if build.spec.lean else _recipe(build)}
+{_crops(build) if build.spec.lean or all(ref.given for ref in build.pairs) else _recipe(build)}
 """
 
 
@@ -119,7 +119,18 @@ import webdataset as wds
 for sample in wds.WebDataset("{build.spec.task}-{build.splits[0]}-000000.tar", shardshuffle=False).decode("pil"):
     print(sample["txt"], sample["a.{codec}"].size)
 ```
-`synth verify --replay` makes every degraded image again from the sample alone and compares it bit for bit."""
+`synth verify --replay` makes every degraded image again from the sample alone and compares it bit for bit.\
+{_given(build)}"""
+
+
+def _given(build: Build) -> str:
+    """A line about the sets that come degraded, where there are any."""
+    names = [name for name, record in build.settings["data"].items() if record.get("given")]
+    if not names:
+        return ""
+    return f"""
+The pairs of {", ".join(names)} come degraded and are packed as they are (`"given": true` in the `json`): their steps
+are names without parameters, and nothing of them is made again."""
 
 
 def _lean_members(build: Build) -> str:

@@ -38,6 +38,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         "layout": manifest.expected,
         "sequences": by_frames,
         "gt": bool(manifest.gt),
+        "degraded": bool(manifest.degraded_a or manifest.degraded_b),
         "licence": manifest.licence,
         "use": manifest.use,
         "citation": manifest.citation,
@@ -66,9 +67,11 @@ def summary(facts: Mapping[str, Any]) -> str:
 def _lines(facts: Mapping[str, Any]) -> list[str]:
     what = "sequences" if facts["sequences"] else "pairs"
     expected = ", ".join(f"{count} {name}" for name, count in facts["expected"].items())
+    degraded = "; comes degraded" if facts["degraded"] else ""
     splits = facts["splits"] if isinstance(facts["splits"], str) else f"its own ({', '.join(facts['splits'])})"
     lines = [
-        f"{what}: {expected or 'any'}{_of(facts)}; splits: {splits}; ground truth: {'yes' if facts['gt'] else 'no'}",
+        f"{what}: {expected or 'any'}{_of(facts)}; splits: {splits}; ground truth: "
+        f"{'yes' if facts['gt'] else 'no'}{degraded}",
         f"licence: {facts['licence']} (use: {facts['use']})",
     ]
     lines += [f"cite: {facts['citation']}"] if facts["citation"] else []

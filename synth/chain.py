@@ -49,6 +49,8 @@ def apply_steps(
 
     depth: (h, w) float32 metres along the ray, infinity for the sky; needed where a step needs it.
     """
+    if any(step.seed is None for step in steps):
+        raise ValueError("a step that came with the image has no parameters and no seed: it cannot be applied")
     calls = [
         (operator_class(step.op)(**step.params), generator(seed_of(step.seed, name)))
         for step in steps

@@ -273,7 +273,8 @@ def verify_command(
     verdict = "ok" if report.ok else console.counted(len(report.problems), "problem")
     lines = [f"problem: {line}" for line in report.problems]
     lean = f", {report.lean} lean: no degraded images to replay" if report.lean else ""
-    lines.append(f"{verdict}: {console.counted(report.samples, 'sample')}, {report.replayed} replayed{lean}")
+    given = f", {report.given} given as they are: nothing to replay" if report.given else ""
+    lines.append(f"{verdict}: {console.counted(report.samples, 'sample')}, {report.replayed} replayed{lean}{given}")
     _result(report.to_json(), json_, "\n".join(lines))
     raise typer.Exit(0 if report.ok else 1)
 

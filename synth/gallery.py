@@ -46,9 +46,11 @@ def sample_row(sample: Sample) -> Row:
 
 
 def describe_step(step: Step) -> str:
-    """``haze(a) severity 0.62 visibility 210``: the step and its first parameter, short enough for a caption."""
+    """``haze[a] 0.62 (visibility 210)``: the step and its first parameter, short enough for a caption."""
+    if not step.params:
+        return f"{step.op}[{step.target}]"
     severity = "" if step.severity is None else f" {step.severity:.2f}"
-    name, value = next(iter(step.params.items()), ("", ""))
+    name, value = next(iter(step.params.items()))
     shown = f"{value:.4g}" if isinstance(value, float) else str(value)
     return f"{step.op}[{step.target}]{severity} ({name} {shown})"
 

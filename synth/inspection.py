@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from synth.console import counted
@@ -27,7 +27,7 @@ def inspect(paths: Sequence[str], examples: int = 3) -> dict[str, Any]:
     targets: dict[str, Counter[str]] = {}
     severities: dict[str, list[int]] = {}
     prompts: set[str] = set()
-    lean = 0
+    lean = given = 0
     shown: list[dict[str, Any]] = []
     samples = 0
     for path in shards:
@@ -37,6 +37,7 @@ def inspect(paths: Sequence[str], examples: int = 3) -> dict[str, Any]:
                 prompt = None if is_lean(meta) else members["txt"].decode()
                 samples += 1
                 lean += prompt is None
+                given += meta.get("given") is True
                 prompts |= set() if prompt is None else {prompt}
                 _tally(meta, count, targets, severities)
                 if len(shown) < examples:
@@ -50,6 +51,7 @@ def inspect(paths: Sequence[str], examples: int = 3) -> dict[str, Any]:
     return {
         "samples": samples,
         "lean": lean,
+        "given": given,
         "shards": len(shards),
         **{
             name: dict(sorted(counter.items(), key=lambda item: (-item[1], item[0]))) for name, counter in count.items()
@@ -76,7 +78,7 @@ def _tally(
     if is_lean(meta):
         return
     count["n"][str(meta["n"])] += 1
-    count["combinations"][" + ".join(names)] += 1
+    count["combinations"][" + ".join(names) or "none named"] += 1
     count["asked"]["all" if len(meta["prompt"]["asked"]) == meta["n"] else "a part"] += 1
     for step in meta["steps"]:
         count["operators"][step["op"]] += 1
@@ -92,6 +94,8 @@ def describe(report: dict[str, Any]) -> str:
     lines = [f"{held[0]} in {held[1]}, {counted(report['prompts'], 'different prompt')}"]
     if report["lean"]:
         lines.append(f"lean: {report['lean']}, clean images, ground truth and depth alone: degraded as they are read")
+    if report["given"]:
+        lines.append(f"given: {report['given']}, degraded by others: their steps have no parameters")
     if report["n"]:
         lines.append("n: " + ", ".join(f"{n}: {c}" for n, c in report["n"].items()))
     lines.append("data sets: " + ", ".join(f"{name} {c}" for name, c in report["datasets"].items()))
@@ -101,9 +105,13 @@ def describe(report: dict[str, Any]) -> str:
         lines += _degradations(report)
     lines.append("examples:")
     for one in report["examples"]:
-        lines.append(f"  {one['key']} {one['pair']}: {', '.join(one['steps']) or 'lean'}")
+        lines.append(f"  {one['key']} {one['pair']}: {', '.join(one['steps']) or _no_steps(one)}")
         lines += [] if one["prompt"] is None else [f'    "{one["prompt"]}"']
     return "\n".join(lines)
+
+
+def _no_steps(one: Mapping[str, Any]) -> str:
+    return "lean" if one["prompt"] is None else "no degradation named"
 
 
 def _degradations(report: dict[str, Any]) -> list[str]:

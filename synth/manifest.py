@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synth.resources import read_toml, resource_dir, resource_names
-from synth.types import TASKS, UserError, unknown
+from synth.types import DEGRADED, TASKS, Target, UserError, unknown
 
 SPLITS = {"train": 157_500, "val": 31_500, "test": 6_300}
 """Shares of a set that has no split of its own: the paper's counts (MMAIF, section 4.1)."""
@@ -18,7 +18,8 @@ USES = ("research", "non-commercial", "commercial")
 """What a build is for, narrow to wide: whoever grants one grants those before it."""
 
 _KEYS = (
-    *("schema", "title", "task", "a", "b", "gt", "sequence", "exclude", "ignore_case", "splits", "parts"),
+    *("schema", "title", "task", "a", "b", "gt", "degraded_a", "degraded_b", "degradation", "sequence"),
+    *("exclude", "ignore_case", "splits", "parts"),
     *("scene", "like", "same_as", "grey", "use", "counts", "licence", "citation", "url", "builtin"),
 )
 _TOKEN = re.compile(r"(\{[^{}]*\}|\.\*\Z|\*)")
@@ -34,7 +35,9 @@ class Manifest:
     folders; a part is a piece of the set whose keys start anew, and leads the key (``part1-12``). ``exclude``: keys
     that are no scenes. ``like``: sets whose pictures it shares in part; a scene known from one of them bears that
     one's name. ``same_as``: the set whose pictures it is in another form. ``grey``: visible images may be grey.
-    ``use``: the widest of ``USES`` that its terms grant; research where they say nothing.
+    ``use``: the widest of ``USES`` that its terms grant; research where they say nothing. A set that comes degraded has
+    ``degraded_a``, ``degraded_b`` or both beside the clean a and b; where one is absent, that image is the clean one.
+    ``degradation``: what was done to it, by part: (operator, target) in physical order; see ``degradation_of``.
     """
 
     name: str
@@ -43,6 +46,9 @@ class Manifest:
     a: tuple[str, ...]
     b: tuple[str, ...]
     gt: tuple[str, ...]
+    degraded_a: tuple[str, ...]
+    degraded_b: tuple[str, ...]
+    degradation: Mapping[str, tuple[tuple[str, Target], ...]]
     sequence: tuple[str, ...]
     exclude: frozenset[str]
     ignore_case: bool
@@ -61,9 +67,20 @@ class Manifest:
 
     @property
     def templates(self) -> dict[str, tuple[str, ...]]:
-        """The templates by image: a, b or frames, and gt where the set has one."""
+        """The templates by image: a, b or frames, and the degraded ones and gt where the set has them."""
         images = {"frames": self.sequence} if self.sequence else {"a": self.a, "b": self.b}
-        return images | ({"gt": self.gt} if self.gt else {})
+        more = {"degraded_a": self.degraded_a, "degraded_b": self.degraded_b, "gt": self.gt}
+        return images | {image: templates for image, templates in more.items() if templates}
+
+    def degradation_of(self, part: str) -> tuple[tuple[str, Target], ...]:
+        """What was done to the pairs of a part (its folder; "" of a set without parts); empty where nothing is known.
+
+        The table goes by the part's name, by what stands before its first dash (``noise15`` of ``noise15-FMB``), or
+        by ``all``.
+        """
+        names = {folder.casefold(): name for name, folder in self.parts.items()}
+        name = names.get(part.casefold(), "all")
+        return self.degradation.get(name, self.degradation.get(name.partition("-")[0], ()))
 
     @property
     def own_splits(self) -> bool:
@@ -111,7 +128,7 @@ def load_manifest(name: str, path: Path | None = None) -> Manifest:
     for split in data.get("splits", {}):
         if split not in SPLITS:
             raise UserError(f"{path}: {unknown('split', split, SPLITS)}")
-    layouts = {key: _templates(data.get(key, ())) for key in ("a", "b", "gt", "sequence")}
+    layouts = {key: _templates(data.get(key, ())) for key in ("a", "b", "gt", *DEGRADED, "sequence")}
     _check_layouts(path, layouts, bool(data.get("builtin", False)))
     texts = {k: str(data.get(k, "")) for k in ("title", "task", "licence", "citation", "url", "same_as")}
     return Manifest(
@@ -120,6 +137,7 @@ def load_manifest(name: str, path: Path | None = None) -> Manifest:
         ignore_case=bool(data.get("ignore_case", False)),
         splits=data.get("splits", {}),
         parts=data.get("parts", {}),
+        degradation=_degradation(path, data),
         scene=data.get("scene", "{key}"),
         like=tuple(data.get("like", ())),
         use=data.get("use", "research"),
@@ -137,10 +155,42 @@ def _templates(value: Any) -> tuple[str, ...]:
 
 def _check_layouts(path: Path, layouts: Mapping[str, tuple[str, ...]], builtin: bool) -> None:
     needed = {"sequence": "{frame}"} if layouts["sequence"] else {"a": "{key}", "b": "{key}"}
+    given = [image for image in DEGRADED if layouts[image]]
+    if given and layouts["sequence"]:
+        raise UserError(f"{path}: {given[0]} goes with a and b, not with a sequence")
+    needed |= dict.fromkeys(given, "{key}")
     for image, token in {} if builtin else needed.items():
         if not layouts[image] or not all("{key}" in text and token in text for text in layouts[image]):
             what = token if token == "{key}" else "{key} and {frame}"
             raise UserError(f"{path}: {image} must be a path template with {what} in it")
+
+
+def _degradation(path: Path, data: Mapping[str, Any]) -> dict[str, tuple[tuple[str, Target], ...]]:
+    """The table of degradations, each an operator of ours and the image that it is in; checked, in physical order."""
+    table = data.get("degradation", {})
+    if table and not any(image in data for image in DEGRADED):
+        raise UserError(f"{path}: degradation says what was done to degraded_a and degraded_b: neither is there")
+    parts = ["all", *data.get("parts", {})]
+    parts += [name.partition("-")[0] for name in parts]
+    out: dict[str, tuple[tuple[str, Target], ...]] = {}
+    for part, named in table.items():
+        if part not in parts:
+            raise UserError(f"{path}: degradation: {unknown('part', part, set(parts))}")
+        out[part] = _in_order(path, named)
+    return out
+
+
+def _in_order(path: Path, named: Mapping[str, str]) -> tuple[tuple[str, Target], ...]:
+    from synth.chain import physical_order  # loads the operators: for the few sets that come degraded
+
+    targets: dict[str, Target] = {"a": "a", "b": "b", "both": "both"}
+    for name, target in named.items():
+        if target not in targets:
+            raise UserError(f"{path}: degradation {name}: {unknown('target', str(target), targets)}")
+    try:
+        return tuple((name, targets[named[name]]) for name in physical_order(named))
+    except UserError as error:
+        raise UserError(f"{path}: degradation: {error}") from None
 
 
 def natural(text: str) -> list[Any]:

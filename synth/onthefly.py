@@ -74,5 +74,5 @@ class OnTheFly:
             "recipe": self.recipe.name,
         }
         # The fields keep their places, so that the json is that of a build to the byte.
-        full = {name: value for name, value in meta.items() if name != "lean"} | said
+        full = {name: value for name, value in meta.items() if name not in ("lean", "given")} | said
         return Sample(sample.key, made.images, made.depth, made.prompt.text, full)

@@ -20,7 +20,7 @@ from synth.manifest import SPLITS, Manifest, natural
 from synth.manifest import load_manifest as load_manifest
 from synth.manifest import template_regex as template_regex
 from synth.seeds import unit_hash
-from synth.types import MODALITIES, BadPair, PairRef, Task, UserError, unknown
+from synth.types import DEGRADED, MODALITIES, BadPair, PairRef, Task, UserError, unknown
 
 PAIRINGS = ("extreme", "adjacent", "all")
 """Which exposures of a sequence make a pair: see ``frame_pairs``."""
@@ -40,9 +40,10 @@ class File(NamedTuple):
 
 
 class Group(NamedTuple):
-    """The pairs of one scene: the split's folder ("" where none is said), the scene's key, (key, sources) a pair."""
+    """The pairs of one scene: the folders of split and part ("" where none is), its key, (key, sources) a pair."""
 
     split: str
+    part: str
     key: str
     pairs: tuple[tuple[str, dict[str, str]], ...]
 
@@ -66,6 +67,7 @@ class CleanPair:
     """A decoded clean pair: uint8 ``(h, w, c)``, with the sha256 of each source. depth: metres along the ray.
 
     sensor: by image, what was done to a file that is not 8 bit, upright and without alpha: see ``decode.Decoded``.
+    degraded: of a pair that comes degraded, its a, b or both; one that is absent is the clean one.
     """
 
     a: np.ndarray
@@ -74,6 +76,7 @@ class CleanPair:
     depth: np.ndarray | None
     sha256: Mapping[str, str]
     sensor: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, "Mapping[str, Any]"])
+    degraded: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
 
 
 def walk_files(root: Path) -> list[str]:
@@ -140,7 +143,8 @@ def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extrem
         patterns = [manifest.pattern(template) for template in templates]
         sides[image] = _match(manifest, files[root], root, patterns, left[root])
         _check_single(root, image, sides[image])
-    looked_at = sides.values() if manifest.like else [sides.get("frames", {})]
+    clean = [side for image, side in sides.items() if image not in DEGRADED]
+    looked_at = clean if manifest.like else [sides.get("frames", {})]
     paths = [file.path for side in looked_at for group in side.values() for file in group]
     small = thumbnails(paths, location)
     complete, unpaired = _pair_up(manifest, sides, small, pairs)
@@ -153,7 +157,8 @@ def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extrem
         scene, known = _scene(manifest, group, small)
         own = folders.get(group.split.casefold()) or known or scene_split(scene)
         counts[own] += len(group.pairs)
-        refs += [PairRef(task, manifest.name, key, scene, own, sources) for key, sources in group.pairs]
+        known_of = manifest.degradation_of(group.part)
+        refs += [PairRef(task, manifest.name, key, scene, own, sources, known_of) for key, sources in group.pairs]
     refs.sort(key=lambda ref: natural(ref.key))
     return Found(tuple(refs), sum(map(len, left.values())), unpaired, counts, len(complete))
 
@@ -223,12 +228,15 @@ def _pair_up(
     """What can be paired, a scene's pairs together, and the paths of what has no partner."""
     truth = {at: files[0].path for at, files in sides.get("gt", {}).items()}
     if not manifest.sequence:
-        a, b = sides["a"], sides["b"]
-        single = [files[0].path for side in (a, b) for at, files in side.items() if at not in a or at not in b]
+        needed = {image: side for image, side in sides.items() if image != "gt"}
+        whole = set.intersection(*(set(side) for side in needed.values()))
+        single = [files[0].path for side in needed.values() for at, files in side.items() if at not in whole]
         groups: list[Group] = []
-        for at in sorted(a.keys() & b.keys()):
-            sources = {"a": a[at][0].path, "b": b[at][0].path} | ({"gt": truth[at]} if at in truth else {})
-            groups.append(Group(at[0], a[at][0].key, ((a[at][0].key, sources),)))
+        for at in sorted(whole):
+            sources = {image: side[at][0].path for image, side in needed.items()}
+            sources |= {"gt": truth[at]} if at in truth else {}
+            key = sides["a"][at][0].key
+            groups.append(Group(at[0], at[1], key, ((key, sources),)))
         return groups, tuple(sorted(single))
     groups, alone = [], list[str]()
     for at, files in sorted(sides["frames"].items()):
@@ -240,7 +248,7 @@ def _pair_up(
                 (key, sources | ({"gt": truth[at]} if at in truth else {}))
                 for key, sources in frame_pairs(ordered, pairing)
             ]
-            groups.append(Group(at[0], ordered[0].key, tuple(made)))
+            groups.append(Group(at[0], at[1], ordered[0].key, tuple(made)))
     return groups, tuple(sorted(alone))
 
 
@@ -259,7 +267,8 @@ def frame_pairs(ordered: Sequence[File], pairing: str) -> list[tuple[str, dict[s
 def _scene(manifest: Manifest, group: Group, small: Mapping[str, np.ndarray]) -> Known:
     """The scene of a group: by its pictures where they may be another set's, else by its key."""
     if manifest.like:
-        paths = list(dict.fromkeys(path for _, sources in group.pairs for path in sources.values()))
+        clean = [path for _, sources in group.pairs for image, path in sources.items() if image not in DEGRADED]
+        paths = list(dict.fromkeys(clean))
         known = known_scene([small[path] for path in paths if path in small], manifest.like)
         if known is not None:
             return known
@@ -297,7 +306,8 @@ def read_pair(ref: PairRef) -> CleanPair:
     hashes: dict[str, str] = {}
     sensor: dict[str, Mapping[str, Any]] = {}
     for image, path in ref.sources.items():
-        modality = "visible" if image == "gt" else MODALITIES[ref.task][image]  # type: ignore[index]
+        of = image.removeprefix("degraded_")
+        modality = "visible" if of == "gt" else MODALITIES[ref.task][of]  # type: ignore[index]
         decoded = decode(path, modality)
         images[image] = as_grey(decoded.image) if modality == "infrared" else decoded.image
         hashes[image] = decoded.sha256
@@ -306,7 +316,18 @@ def read_pair(ref: PairRef) -> CleanPair:
     sizes = {image: f"{x.shape[1]}x{x.shape[0]}" for image, x in images.items()}
     if len(set(sizes.values())) > 1:
         raise BadPair("sizes differ: " + ", ".join(f"{image} {size}" for image, size in sizes.items()))
-    return CleanPair(images["a"], images["b"], images.get("gt"), None, hashes, sensor)
+    _same_channels(images)
+    degraded = {image.removeprefix("degraded_"): images[image] for image in DEGRADED if image in images}
+    return CleanPair(images["a"], images["b"], images.get("gt"), None, hashes, sensor, degraded)
+
+
+def _same_channels(images: dict[str, np.ndarray]) -> None:
+    """A grey clean image beside a coloured degraded one, or the other way round, gets three equal channels."""
+    for image in DEGRADED:
+        clean = image.removeprefix("degraded_")
+        if image in images and images[image].shape != images[clean].shape:
+            for name in (image, clean):
+                images[name] = np.repeat(images[name], 3, 2) if images[name].shape[2] == 1 else images[name]
 
 
 def _make_builtin(ref: PairRef) -> CleanPair:

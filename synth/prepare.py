@@ -186,7 +186,7 @@ def prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> Made:
             made.truths += fused and not truth_entry(spec, ref, pair).is_file()
             one = prepare(spec, ref)
             one.quality(spec)
-            path = depth_entry(spec, one) if spec.takes_depth() else None
+            path = depth_entry(spec, one) if spec.takes_depth() and not ref.given else None
             if path is not None and not path.is_file():
                 waiting.setdefault(ref.dataset, []).append(one)
         except UserError:  # a network that is not there: nothing of it would work

@@ -20,7 +20,7 @@ from synth.prompts import compose
 from synth.recipe import Recipe
 from synth.seeds import generator, seed_of
 from synth.shards import Sample
-from synth.types import SCHEMA, BadPair, Prompt, Step, Task
+from synth.types import SCHEMA, BadPair, Prompt, Step, Target, Task
 
 FALLBACK = "pyramid"
 """Fuses where a data set's own ground truth can't serve: under --partial, where some steps stay."""
@@ -49,7 +49,12 @@ def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
     if spec.lean:  # depth of every pair: any recipe may read it
         meta = _meta(spec, prepared, variant, crop, NOTHING, fuser, source, clean) | {"lean": True, **rated}
         return Sample(key, clean, stored(), "", meta)
-    made = degrade_clean(spec.recipe, seed, clean, stored, fuser, partial=spec.partial, prompts=spec.prompts)
+    if ref.given:
+        degraded = {name: crop.of(image) for name, image in prepared.pair.degraded.items()}
+        made = take_given(spec.task, seed, clean, degraded, ref.degradation, fuser, spec.prompts)
+        rated |= {"given": True}
+    else:
+        made = degrade_clean(spec.recipe, seed, clean, stored, fuser, partial=spec.partial, prompts=spec.prompts)
     depth = None if made.depth is None else source
     meta = _meta(spec, prepared, variant, crop, made.record(), made.fuser, depth, made.images) | rated
     return Sample(key, made.images, made.depth, made.prompt.text, meta)
@@ -118,6 +123,27 @@ def degrade_clean(
         fuser = FALLBACK if fuser == "dataset" else fuser
         gt = FUSERS[fuser]()(*degrade_pair(recipe.task, *pair, kept, metres), recipe.task)
     return Degraded({"a": a, "b": b, **clean, "gt": gt}, stored, tuple(steps), prompt, fuser)
+
+
+def take_given(
+    task: Task,
+    seed: Seeds,
+    clean: Mapping[str, np.ndarray],
+    degraded: Mapping[str, np.ndarray],
+    named: Sequence[tuple[str, Target]],
+    fuser: str,
+    prompts: Path | None = None,
+) -> Degraded:
+    """The crop of a pair that comes degraded, as it is: no operator is drawn.
+
+    clean: as for ``degrade_clean``. degraded: a, b or both, uint8 ``(h, w, c)``; one that is absent is the clean one.
+    named: (operator, target) of what is known; the steps have no parameters and no seed, since nobody says them. The
+    prompt asks for all of it, or is the plain request where nothing is known.
+    """
+    steps = tuple(Step(op, target, {}, None) for op, target in named)
+    prompt = compose(task, steps, generator(seed("prompt")), folder=prompts)
+    pair = {name: degraded.get(name, clean[f"clean_{name}"]) for name in ("a", "b")}
+    return Degraded({**pair, **clean}, None, steps, prompt, fuser)
 
 
 def degrade_pair(

@@ -76,6 +76,7 @@ def resolve(options: Options) -> Resolved:
     sets = _sets(options)
     pairs, found, notes = select(options, task, sets)
     names = sorted({ref.dataset for ref in pairs})
+    notes += _given(options, pairs, prompts)
     fusers = {name: _fuser(options, task, name, pairs) for name in names}
     depths = {name: parse_depth(options.depth, has_true=name == "scenes") for name in names}
     # What serves one sample alone and is soon made is not worth the disk.
@@ -85,10 +86,12 @@ def resolve(options: Options) -> Resolved:
         options.min_gt,
     )  # fmt: skip
     notes += _partial_truth(options, pairs)
-    notes += [f"ground truth: {_spread(fusers)}", f"depth: {_spread({n: d.name for n, d in depths.items()})}"]
+    notes.append(f"ground truth: {_spread(fusers)}")
+    used = {name: depth.name for name, depth in depths.items() if not all(r.given for r in pairs if r.dataset == name)}
+    notes += [f"depth: {_spread(used)}"] if used else []
     better = {better_fuser(fuser, task) for fuser in fusers.values()} if options.fuser == "auto" else set[str]()
     notes += [f"a better ground truth: {line}" for line in better if line is not None]
-    if options.depth == "auto" and "prior" in {depth.name for depth in depths.values()}:
+    if options.depth == "auto" and "prior" in used.values():
         notes.append("a better depth: --depth depth-anything (fetched once, 99 MB)")
     if options.lean:
         notes.append("lean: no degraded images; train fit --recipe degrades as it reads")
@@ -157,6 +160,22 @@ def read_pools(recipe: Recipe, folder: Path | None = None) -> None:
     for name, rule in recipe.operators.items():
         if rule.weight > 0:
             load_pool(name, folder)
+
+
+def _given(options: Options, pairs: tuple[PairRef, ...], prompts: Path | None) -> list[str]:
+    """A line for each set that comes degraded. Refuses what would decide nothing there; reads the pools it needs."""
+    counts = {name: sum(ref.dataset == name for ref in pairs) for name in sorted({r.dataset for r in pairs if r.given})}
+    if counts and options.lean:
+        raise UserError(f"--lean: the pairs of '{next(iter(counts))}' come degraded: build them without --lean")
+    if all(ref.given for ref in pairs):
+        for name, value in {"--n": options.n, "--partial": options.partial or None}.items():
+            if value is not None:
+                raise UserError(f"{name} {value}: decides nothing: the pairs of {', '.join(counts)} come degraded")
+    for op in {op for ref in pairs for op, _ in ref.degradation}:
+        load_pool(op, prompts)
+    return [
+        f"given: {count} pairs of {name} come degraded and are packed as they are" for name, count in counts.items()
+    ]
 
 
 def _sets(options: Options) -> dict[str, str]:
@@ -238,10 +257,14 @@ def _settings(
 
 
 def _data_record(name: str, pairs: tuple[PairRef, ...]) -> dict[str, Any]:
+    refs = [ref for ref in pairs if ref.dataset == name]
+    given = any(ref.given for ref in refs)
     listing = [
-        [ref.key, {image: _size(path) for image, path in ref.sources.items()}] for ref in pairs if ref.dataset == name
+        [ref.key, {image: _size(path) for image, path in ref.sources.items()}, *([ref.degradation] if given else [])]
+        for ref in refs
     ]
-    return {"pairs": len(listing), "digest": hashlib.sha256(dumps(listing)).hexdigest()[:32]}
+    record = {"pairs": len(listing), "digest": hashlib.sha256(dumps(listing)).hexdigest()[:32]}
+    return record | ({"given": True} if given else {})
 
 
 def _size(path: str) -> int:

@@ -52,6 +52,11 @@ class Sample:
         return is_lean(self.meta)
 
     @property
+    def given(self) -> bool:
+        """Whether others degraded the pair, so that its steps are names without parameters and nothing replays."""
+        return self.meta.get("given") is True
+
+    @property
     def steps(self) -> list[Step]:
         """The steps of the plan, in physical order."""
         return [Step.from_json(step) for step in self.meta["steps"]]

@@ -16,6 +16,8 @@ Target = Literal["a", "b", "both"]
 ImageName = Literal["a", "b"]
 
 TASKS: tuple[Task, ...] = ("vif", "mef", "mff")
+DEGRADED = ("degraded_a", "degraded_b")
+"""The images of a pair that comes degraded, as a manifest and a sample's sources name them."""
 SCHEMA = 1
 """Schema of a sample, a receipt and every TOML. Readers refuse a higher one."""
 
@@ -62,12 +64,15 @@ def check_schema(found: Any, where: str) -> None:
 
 @dataclass(frozen=True)
 class Step:
-    """One degradation as data: enough, with the clean image and the depth, to make the same pixels again."""
+    """One degradation as data: enough, with the clean image and the depth, to make the same pixels again.
+
+    seed: None where others degraded the image: then the name and the target are all that is known, and nothing replays.
+    """
 
     op: str
     target: Target
     params: Mapping[str, Any]
-    seed: int
+    seed: int | None
     severity: float | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -96,7 +101,11 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PairRef:
-    """Where one clean pair comes from. ``sources`` maps a, b (and gt) to paths, or is empty for a built-in scene."""
+    """Where one clean pair comes from. ``sources`` maps a, b (and gt) to paths, or is empty for a built-in scene.
+
+    A set that comes degraded has ``degraded_a``, ``degraded_b`` or both there too. degradation: what is known of them,
+    (operator, target) in physical order.
+    """
 
     task: Task
     dataset: str
@@ -104,6 +113,12 @@ class PairRef:
     scene: str
     split: str
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
+    degradation: tuple[tuple[str, Target], ...] = ()
+
+    @property
+    def given(self) -> bool:
+        """Whether the pair comes degraded, so that no operator is drawn for it."""
+        return any(image in self.sources for image in DEGRADED)
 
     @property
     def name(self) -> str:

@@ -33,12 +33,13 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 class VerifyReport:
     """``ok``: no problem found. ``replayed``: samples whose degraded pair was made again and compared.
 
-    ``lean``: samples that hold no degraded pair.
+    ``lean``: samples that hold no degraded pair. ``given``: samples that others degraded, which nothing makes again.
     """
 
     samples: int = 0
     replayed: int = 0
     lean: int = 0
+    given: int = 0
     problems: list[str] = field(default_factory=list[str])
 
     @property
@@ -47,8 +48,9 @@ class VerifyReport:
         return not self.problems
 
     def to_json(self) -> dict[str, Any]:
-        """The object that ``--json`` prints."""
-        return {"ok": self.ok, "samples": self.samples, "replayed": self.replayed, "problems": self.problems}
+        """The object that ``--json`` prints; ``given`` where there are such samples."""
+        given = {"given": self.given} if self.given else {}
+        return {"ok": self.ok, "samples": self.samples, "replayed": self.replayed, **given, "problems": self.problems}
 
 
 def find_shards(paths: Sequence[str]) -> tuple[list[Path], list[Path]]:
@@ -84,11 +86,12 @@ def verify(
         report.problems += check_folder(folder)
     executor = "serial" if workers == 1 or len(found) == 1 else "processes"
     results = execute.run(_shard_work, replay, found, workers=workers, executor=executor)
-    for done, (samples, replayed, lean, problems) in enumerate(results, 1):
-        report.samples += samples
-        report.replayed += replayed
-        report.lean += lean
-        report.problems += problems
+    for done, one in enumerate(results, 1):
+        report.samples += one.samples
+        report.replayed += one.replayed
+        report.lean += one.lean
+        report.given += one.given
+        report.problems += one.problems
         progress(done, len(found))
     return report
 
@@ -118,27 +121,28 @@ def check_folder(folder: Path) -> list[str]:
     return problems + [f"{folder / name}: not in dataset.json" for name in sorted(there - listed)]
 
 
-def _shard_work(replay: bool, path: Path) -> tuple[int, int, int, list[str]]:
-    problems = list(check_receipt(path))
-    samples = replayed = lean = 0
+def _shard_work(replay: bool, path: Path) -> VerifyReport:
+    report = VerifyReport(problems=list(check_receipt(path)))
     keys: list[str] = []
     try:
         for key, members in read_shard(path):
-            samples += 1
+            report.samples += 1
             keys.append(key)
             try:
                 sample = decode_sample(key, members)
                 faults = list(check_sample(sample))
-                lean += sample.lean
-                if replay and not faults and not sample.lean:
+                report.lean += sample.lean
+                report.given += sample.given
+                if replay and not faults and not sample.lean and not sample.given:
                     faults = list(check_replay(sample))
-                    replayed += 1
+                    report.replayed += 1
             except Exception as error:  # one damaged sample must not hide the others
                 faults = [str(error) if isinstance(error, ValueError) else f"sample {key}: damaged: {error!r}"]
-            problems += [f"{path.name}: {fault}" for fault in faults]
+            report.problems += [f"{path.name}: {fault}" for fault in faults]
     except ValueError as error:
-        problems.append(str(error))
-    return samples, replayed, lean, problems + list(_check_keys(path, keys))
+        report.problems.append(str(error))
+    report.problems += _check_keys(path, keys)
+    return report
 
 
 def check_receipt(path: Path) -> Iterator[str]:
@@ -195,7 +199,11 @@ def check_sample(sample: Sample) -> Iterator[str]:
     except UserError as error:
         yield f"{where}: {error}"
         return
-    if needs and sample.depth is None:
+    if sample.given:
+        yield from _check_given(sample)
+    elif any(step.seed is None for step in steps):
+        yield f"{where}: a step has no seed, though the sample was not given as it is"
+    elif needs and sample.depth is None:
         yield f"{where}: a step needs depth, and depth.png is missing"
     elif sample.depth is not None and sample.depth.shape != (height, width):
         yield f"{where}: depth is {sample.depth.shape[1]}x{sample.depth.shape[0]}, its crop {width}x{height}"
@@ -207,6 +215,16 @@ def check_sample(sample: Sample) -> Iterator[str]:
         yield f"{where}: the prompt is empty"
     if any(not 0 <= i < len(steps) for i in meta["prompt"]["asked"]):
         yield f"{where}: the prompt asks for a step that is not there: {meta['prompt']['asked']}"
+
+
+def _check_given(sample: Sample) -> Iterator[str]:
+    """Problems of a sample that others degraded: its steps are names alone, and what no source degraded is clean."""
+    if any(step.seed is not None or step.params for step in sample.steps):
+        yield f"sample {sample.key}: was given as it is, yet a step says parameters"
+    for name in ("a", "b"):
+        clean = sample.images[f"clean_{name}"]
+        if f"degraded_{name}" not in sample.meta["sources"] and not np.array_equal(sample.images[name], clean):
+            yield f"sample {sample.key}: {name} differs from clean_{name}, and no source of it is named"
 
 
 def replay_pair(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
