@@ -1,8 +1,8 @@
 """SwinFusion (Ma et al., IEEE/CAA JAS 2022): cross-domain fusion of two luma images by windowed attention.
 
 The network takes official checkpoints strictly and gives the official numbers. What differs is how it is carried out:
-blocks run in place on strips of windows, so that no attention map is larger than a strip's, and the masks of shifted
-windows, of which any size of image needs the same four, are made once.
+blocks run on strips of windows, so that no attention map is larger than a strip's, and the masks of shifted windows, of
+which any size of image needs the same four, are made once; on a processor, attention is one compiled loop.
 
 Shapes: B batch, H W height and width, C width of the features, N windows, T = 64 tokens of a window, h heads.
 """
@@ -17,6 +17,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from synth.fusers.attention import LOG2E, TOKENS, window_attention
+
+Biases = tuple[list[Tensor], list[Tensor]]
 
 BLOCKED = -100.0
 """Added to the attention of two tokens that only the cyclic shift brought together."""
@@ -187,25 +191,25 @@ class Blocks(nn.Module):
 
 
 def in_strips(block: SwinBlock | CrossBlock, *images: Float[Tensor, "B H W C"]) -> tuple[Tensor, ...]:
-    """A block over images, some rows of windows at a time.
+    """A block over images, some rows of windows at a time; in place where no gradients are kept.
 
-    A shifted block's windows begin half a window further, and wrap at the right and at the bottom: the images are
-    rolled back by half a window, and the last row and column of windows are ``masked``.
+    A shifted block's windows begin half a window further down and to the right, and wrap: the last row of windows, the
+    foot, has the bottom and the top of the image.
     """
     batch, height, width, _ = images[0].shape
-    size = block.window_size
+    size, biases = block.window_size, block.biases()
     half = size // 2 if block.shifted else 0
-    rolled = [x.roll((-half, -half), (1, 2)) if half else x for x in images]
-    out = [torch.empty_like(x) for x in rolled]
-    # Rows of windows at a time, but for the last: its windows have a mask of their own.
+    out = tuple(torch.empty_like(x) if torch.is_grad_enabled() else x for x in images)
+    if half:
+        foot = [torch.cat((x[:, -half:], x[:, :half]), dim=1) for x in images]
+        for result, x in zip(out, block(foot, biases[1]), strict=True):
+            result[:, -half:], result[:, :half] = x[:, :half], x[:, half:]
     rows = max(1, STRIP * size // (batch * width)) * size
-    last = height - size if half else height
-    strips = [(top, min(top + rows, last)) for top in range(0, last, rows)]
-    for top, bottom in [*strips, (last, height)] if half else strips:
-        windows = [rearrange(x[:, top:bottom], "b (i p) (j q) c -> b i j (p q) c", p=size, q=size) for x in rolled]
-        for result, x in zip(out, block(*windows, foot=half > 0 and top == last), strict=True):
-            result[:, top:bottom] = rearrange(x, "b i j (p q) c -> b (i p) (j q) c", p=size, q=size)
-    return tuple(x.roll((half, half), (1, 2)) if half else x for x in out)
+    for top in range(half, height - half, rows):
+        bottom = min(top + rows, height - half)
+        for result, x in zip(out, block([x[:, top:bottom] for x in images], biases[0]), strict=True):
+            result[:, top:bottom] = x
+    return out
 
 
 class SwinBlock(nn.Module):
@@ -220,10 +224,16 @@ class SwinBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * ratio))
 
-    def forward(self, x: Float[Tensor, "B i j T C"], foot: bool) -> tuple[Float[Tensor, "B i j T C"]]:
-        """Windows of some rows. foot: the last row of a shifted block."""
+    def biases(self) -> Biases:
+        """For the rows of windows, and for the foot."""
+        biases = self.attn.biases(self.shifted)
+        return biases[:1], biases[1:]
+
+    def forward(self, images: list[Tensor], bias: list[Tensor]) -> tuple[Float[Tensor, "B H W C"]]:
+        """Some rows of windows of the image."""
+        (x,) = images
         normed = self.norm1(x)
-        x = x + self.attn(normed, normed, self.shifted, foot)
+        x = x + self.attn(normed, normed, bias[0])
         return (x + self.mlp(self.norm2(x)),)
 
 
@@ -240,13 +250,19 @@ class CrossBlock(nn.Module):
         self.norm2_A, self.norm2_B = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.mlp_A, self.mlp_B = Mlp(dim, int(dim * ratio)), Mlp(dim, int(dim * ratio))
 
+    def biases(self) -> Biases:
+        """For the rows of windows, and for the foot: each of both images."""
+        a, b = self.attn_A.biases(self.shifted), self.attn_B.biases(self.shifted)
+        return [a[0], b[0]], [a[-1], b[-1]]
+
     def forward(
-        self, x: Float[Tensor, "B i j T C"], y: Float[Tensor, "B i j T C"], foot: bool
-    ) -> tuple[Float[Tensor, "B i j T C"], Float[Tensor, "B i j T C"]]:
-        """Windows of some rows of both images. foot: the last row of a shifted block."""
+        self, images: list[Tensor], bias: list[Tensor]
+    ) -> tuple[Float[Tensor, "B H W C"], Float[Tensor, "B H W C"]]:
+        """Some rows of windows of both images."""
+        x, y = images
         u, v = self.norm1_A(x), self.norm1_B(y)
-        x = x + self.attn_A(u, v, self.shifted, foot)
-        y = y + self.attn_B(v, u, self.shifted, foot)
+        x = x + self.attn_A(u, v, bias[0])
+        y = y + self.attn_B(v, u, bias[1])
         return x + self.mlp_A(self.norm2_A(x)), y + self.mlp_B(self.norm2_B(y))
 
 
@@ -273,24 +289,51 @@ class WindowAttention(nn.Module):
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         self.register_buffer("relative_position_index", relative_index(window))
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, shifted: bool, foot: bool) -> Float[Tensor, "B i j T C"]:
-        """Attention of windows in rows (B, i, j, T, C). Of a shifted block's, the last of each row is ``masked``."""
-        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
-        if not shifted:
-            return self._dot(q, k, v, bias)
-        inner, edge = (bias + mask for mask in masks(self.window, q.device)[2 * foot : 2 * foot + 2])
-        parts = [
-            self._dot(q[:, :, part], k[:, :, part], v[:, :, part], one)
-            for part, one in ((slice(None, -1), inner), (slice(-1, None), edge))
-            if part.stop is None or q.shape[2] > 1
-        ]
-        return torch.cat(parts, dim=2)
+    def biases(self, shifted: bool) -> list[Float[Tensor, "kinds h T T"]]:
+        """The bias by kind of window: of an unshifted block one; of a shifted one's rows and of its foot two each.
 
-    def _dot(self, q: Tensor, k: Tensor, v: Tensor, bias: Float[Tensor, "h T T"]) -> Tensor:
-        b, i, j = q.shape[:3]
-        q, k, v = (rearrange(x, "b i j t (h d) -> (b i j) h t d", h=self.heads) for x in (q, k, v))
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].to(q.dtype))
-        return rearrange(x, "(b i j) h t d -> b i j t (h d)", b=b, i=i, j=j)
+        Of two, the first is for all windows of a row but the last. Transposed and scaled where a compiled loop runs.
+        """
+        table = self.relative_position_bias_table
+        bias = table[self.relative_position_index].permute(2, 0, 1)
+        every = [bias[None]]
+        if shifted:
+            four = bias[None] + masks(self.window, table.device)[:, None]
+            every = [four[:2], four[2:]]
+        return [one.mT.mul(LOG2E).contiguous() for one in every] if self._compiled() else every
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Float[Tensor, "kinds h T T"]) -> Float[Tensor, "B H W C"]:
+        """Attention of rows of windows, which lie half a window to the right where there are two kinds."""
+        half = self.window // 2 if len(bias) > 1 else 0
+        if self._compiled():
+            arrays = (x.numpy() for x in (q, k, v, bias))
+            return torch.from_numpy(window_attention(*arrays, shift=half, threads=torch.get_num_threads()))
+        q, k, v = (
+            rearrange(
+                x.roll(-half, 2) if half else x,
+                "b (i p) (j q) (h d) -> b i j h (p q) d",
+                p=self.window,
+                q=self.window,
+                h=self.heads,
+            )
+            for x in (q, k, v)
+        )
+        last = q.shape[2] - 1 if half else q.shape[2]
+        parts = [(slice(0, last), bias[0]), (slice(last, None), bias[-1])]
+        done = [self._dot(*(x[:, :, part] for x in (q, k, v)), one) for part, one in parts if q[:, :, part].shape[2]]
+        x = rearrange(torch.cat(done, dim=2), "b i j h (p q) d -> b (i p) (j q) (h d)", p=self.window)
+        return x.roll(half, 2) if half else x
+
+    @staticmethod
+    def _dot(q: Tensor, k: Tensor, v: Tensor, bias: Float[Tensor, "h T T"]) -> Float[Tensor, "B i j h T d"]:
+        flat = (x.flatten(0, 2) for x in (q, k, v))
+        x = F.scaled_dot_product_attention(*flat, attn_mask=bias[None].to(q.dtype))
+        return x.unflatten(0, q.shape[:3])
+
+    def _compiled(self) -> bool:
+        table = self.relative_position_bias_table
+        plain = table.device.type == "cpu" and table.dtype == torch.float32
+        return plain and self.window**2 == TOKENS and not torch.is_grad_enabled()
 
 
 class SelfAttention(WindowAttention):
@@ -301,9 +344,9 @@ class SelfAttention(WindowAttention):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, y: Tensor, shifted: bool, foot: bool) -> Float[Tensor, "B i j T C"]:
+    def forward(self, x: Tensor, y: Tensor, bias: Tensor) -> Float[Tensor, "B H W C"]:
         del y  # itself
-        return self.proj(self.attend(*self.qkv(x).chunk(3, dim=-1), shifted, foot))
+        return self.proj(self.attend(*self.qkv(x).chunk(3, dim=-1), bias))
 
 
 class CrossAttention(WindowAttention):
@@ -315,8 +358,8 @@ class CrossAttention(WindowAttention):
         self.kv = nn.Linear(dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, y: Tensor, shifted: bool, foot: bool) -> Float[Tensor, "B i j T C"]:
-        return self.proj(self.attend(self.q(x), *self.kv(y).chunk(2, dim=-1), shifted, foot))
+    def forward(self, x: Tensor, y: Tensor, bias: Tensor) -> Float[Tensor, "B H W C"]:
+        return self.proj(self.attend(self.q(x), *self.kv(y).chunk(2, dim=-1), bias))
 
 
 def relative_index(window: int) -> Int[Tensor, "T T"]:
