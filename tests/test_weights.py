@@ -189,9 +189,7 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(
 def test_auto_takes_the_papers_fuser_where_its_weights_are(cache: Path) -> None:
     assert choice.choose_fuser("auto", "vif", "msrs", own=False) == "pyramid"
     assert choice.choose_fuser("auto", "mff", "scenes", own=True) == "dataset"
-    assert choice.better_fuser("pyramid", "vif") == (
-        "ground truth by swinfusion instead: run synth weights get swinfusion-vif"
-    )
+    assert choice.better_fuser("pyramid", "vif") == ("swinfusion (run synth weights get swinfusion-vif)")
     assert choice.better_fuser("dataset", "mff") is None and choice.fuser_weights("pyramid", "vif") is None
     with pytest.raises(UserError, match=r"no weights 'defuse' in .*synth weights add defuse FILE"):
         choice.choose_fuser("paper", "mef", "sice", own=True)

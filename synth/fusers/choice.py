@@ -37,11 +37,11 @@ def choose_fuser(asked: str, task: Task, name: str, own: bool) -> str:
 
 
 def better_fuser(chosen: str, task: Task) -> str | None:
-    """A line for the user of ``auto``: the command that would bring the better fuser; None where there is none."""
+    """What ``auto`` would take instead, and the command that would bring it; None where there is none."""
     paper = checkpoint_of(PAPER[task], task)
     if chosen != "pyramid" or paper is None:
         return None
-    return f"ground truth by {PAPER[task]} instead: {how_to_get(paper)}"
+    return f"{PAPER[task]} ({how_to_get(paper)})"
 
 
 def fuser_weights(fuser: str, task: Task) -> str | None:

@@ -62,9 +62,16 @@ def test_tiles_give_what_the_whole_image_gives(network: DeFuse) -> None:
     assert all(layer.pool is mean for layer in network.modules() if isinstance(layer, SplitAttention))
 
 
-@pytest.mark.slow
-def test_tiles_give_what_the_whole_image_gives_at_1280_by_1024(network: DeFuse) -> None:
-    assert tiled_and_whole(network, 1024, 1280, Tiling(0, 768, 128)) <= 2e-3
+@pytest.mark.gpu
+def test_on_a_gpu_numbers_are_the_processors_and_tiles_the_whole_at_1280_by_1024(network: DeFuse) -> None:
+    a, b = torch.rand(2, 1, 3, 40, 48).unbind()
+    with torch.inference_mode():
+        slow = network(a, b)
+        moved = network.to("cuda")
+        fast = moved(a.cuda(), b.cuda())
+        assert max((x - y.cpu()).abs().max() for x, y in zip(slow, fast, strict=True)) <= 1e-3
+    assert tiled_and_whole(moved, 1024, 1280, Tiling(0, 768, 128)) <= 2e-3
+    network.to("cpu")
 
 
 @pytest.fixture
