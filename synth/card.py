@@ -52,7 +52,10 @@ def card(build: Build, receipts: Sequence[Mapping[str, Any]]) -> str:
     size = next((label for bound, label in _SIZES if samples < bound), "n>1M")
     sources = "\n".join(_source(name, record) for name, record in build.settings["data"].items())
     counts = _counts(build, receipts)
-    what, made = ("Clean", "crop") if build.spec.lean else ("Degraded", "degraded\nversion")
+    real = any(ref.real for ref in build.pairs)
+    what, made = ("Clean", "crop") if build.spec.lean else ("Degraded", "crop" if real else "degraded\nversion")
+    pairs = f"{len(build.pairs)} {'real' if real else 'clean'} pairs"
+    members = _real_members if real else _lean_members if build.spec.lean else _members
     return f"""---
 license: other
 task_categories:
@@ -71,11 +74,11 @@ configs:
 ---
 # {what} {_TITLES[task]} pairs
 
-{samples} samples of {len(build.pairs)} clean pairs in {len(receipts)} shards ({counts}), {build.variants} {made}\
+{samples} samples of {pairs} in {len(receipts)} shards ({counts}), {build.variants} {made}\
 {"s" if build.variants > 1 else ""} a pair, {rejects} rejected.
 a is the {ROLES[task]["a"]} image, b the {ROLES[task]["b"]} one.
 
-{_lean_members(build) if build.spec.lean else _members(build)}
+{members(build)}
 
 ## Sources
 | data set | pairs | licence | citation |
@@ -131,6 +134,18 @@ def _given(build: Build) -> str:
     return f"""
 The pairs of {", ".join(names)} come degraded and are packed as they are (`"given": true` in the `json`): their steps
 are names without parameters, and nothing of them is made again."""
+
+
+def _real_members(build: Build) -> str:
+    codec = build.codec
+    return f"""Real: the pairs are degraded and have no clean side, no ground truth and no depth: to evaluate on, not to
+train on (`train eval`).
+
+| member | what |
+|---|---|
+| `a.{codec}`, `b.{codec}` | the degraded pair, as it is |
+| `txt` | the prompt |
+| `json` | sources, crop, the degradations that are known, as names; `"real": true` |"""
 
 
 def _lean_members(build: Build) -> str:

@@ -34,11 +34,12 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         "title": manifest.title,
         "expected": dict(manifest.counts),
         "found": None,
-        "splits": list(manifest.splits) if manifest.splits else "by hash of the scene",
+        "splits": list(manifest.splits) if manifest.splits else "test" if manifest.real else "by hash of the scene",
         "layout": manifest.expected,
         "sequences": by_frames,
         "gt": bool(manifest.gt),
         "degraded": bool(manifest.degraded_a or manifest.degraded_b),
+        "real": manifest.real,
         "licence": manifest.licence,
         "use": manifest.use,
         "citation": manifest.citation,
@@ -68,6 +69,7 @@ def _lines(facts: Mapping[str, Any]) -> list[str]:
     what = "sequences" if facts["sequences"] else "pairs"
     expected = ", ".join(f"{count} {name}" for name, count in facts["expected"].items())
     degraded = "; comes degraded" if facts["degraded"] else ""
+    degraded += "; real: no clean side, to evaluate on" if facts["real"] else ""
     splits = facts["splits"] if isinstance(facts["splits"], str) else f"its own ({', '.join(facts['splits'])})"
     lines = [
         f"{what}: {expected or 'any'}{_of(facts)}; splits: {splits}; ground truth: "

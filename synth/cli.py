@@ -274,6 +274,7 @@ def verify_command(
     lines = [f"problem: {line}" for line in report.problems]
     lean = f", {report.lean} lean: no degraded images to replay" if report.lean else ""
     given = f", {report.given} given as they are: nothing to replay" if report.given else ""
+    given += f", {report.real} real, without a clean side: nothing to replay" if report.real else ""
     lines.append(f"{verdict}: {console.counted(report.samples, 'sample')}, {report.replayed} replayed{lean}{given}")
     _result(report.to_json(), json_, "\n".join(lines))
     raise typer.Exit(0 if report.ok else 1)

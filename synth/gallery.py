@@ -29,17 +29,20 @@ class Row:
 
 
 def sample_row(sample: Sample) -> Row:
-    """A sample as a row: the clean pair, the degraded pair, the ground truth; its steps and its prompt."""
+    """A sample as a row: the clean pair, the degraded pair, the ground truth; its steps and its prompt.
+
+    Of a real sample the degraded pair alone.
+    """
     task: Task = sample.meta["task"]
     roles = ROLES[task]
-    images = sample.images
-    cells = (
-        (f"clean {roles['a']}", images["clean_a"]),
-        (f"clean {roles['b']}", images["clean_b"]),
-        (f"degraded {roles['a']}", images["a"]),
-        (f"degraded {roles['b']}", images["b"]),
-        (f"ground truth ({sample.meta['fuser']['name']})", images["gt"]),
-    )
+    titles = {
+        "clean_a": f"clean {roles['a']}",
+        "clean_b": f"clean {roles['b']}",
+        "a": f"degraded {roles['a']}",
+        "b": f"degraded {roles['b']}",
+        "gt": f"ground truth ({sample.meta['fuser']['name']})",
+    }
+    cells = tuple((title, sample.images[name]) for name, title in titles.items() if name in sample.images)
     steps = "   ".join(describe_step(step) for step in sample.steps)
     meta = sample.meta
     return Row(cells, (f"{meta['dataset']}/{meta['pair']}  {meta['ratio']}   {steps}", f'"{sample.prompt}"'))

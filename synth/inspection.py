@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from synth.console import counted
-from synth.shards import is_lean, read_shard
+from synth.shards import is_lean, is_real, read_shard
 from synth.types import UserError
 from synth.verify import find_shards
 
@@ -27,7 +27,7 @@ def inspect(paths: Sequence[str], examples: int = 3) -> dict[str, Any]:
     targets: dict[str, Counter[str]] = {}
     severities: dict[str, list[int]] = {}
     prompts: set[str] = set()
-    lean = given = 0
+    lean = given = real = 0
     shown: list[dict[str, Any]] = []
     samples = 0
     for path in shards:
@@ -38,6 +38,7 @@ def inspect(paths: Sequence[str], examples: int = 3) -> dict[str, Any]:
                 samples += 1
                 lean += prompt is None
                 given += meta.get("given") is True
+                real += is_real(meta)
                 prompts |= set() if prompt is None else {prompt}
                 _tally(meta, count, targets, severities)
                 if len(shown) < examples:
@@ -52,6 +53,7 @@ def inspect(paths: Sequence[str], examples: int = 3) -> dict[str, Any]:
         "samples": samples,
         "lean": lean,
         "given": given,
+        "real": real,
         "shards": len(shards),
         **{
             name: dict(sorted(counter.items(), key=lambda item: (-item[1], item[0]))) for name, counter in count.items()
@@ -96,6 +98,8 @@ def describe(report: dict[str, Any]) -> str:
         lines.append(f"lean: {report['lean']}, clean images, ground truth and depth alone: degraded as they are read")
     if report["given"]:
         lines.append(f"given: {report['given']}, degraded by others: their steps have no parameters")
+    if report["real"]:
+        lines.append(f"real: {report['real']}, degraded pairs without a clean side or ground truth: to evaluate on")
     if report["n"]:
         lines.append("n: " + ", ".join(f"{n}: {c}" for n, c in report["n"].items()))
     lines.append("data sets: " + ", ".join(f"{name} {c}" for name, c in report["datasets"].items()))

@@ -17,8 +17,11 @@ SPLITS = {"train": 157_500, "val": 31_500, "test": 6_300}
 USES = ("research", "non-commercial", "commercial")
 """What a build is for, narrow to wide: whoever grants one grants those before it."""
 
+KINDS = ("clean", "real")
+"""What a and b are: a clean pair, or a degraded one that has no clean side."""
+
 _KEYS = (
-    *("schema", "title", "task", "a", "b", "gt", "degraded_a", "degraded_b", "degradation", "sequence"),
+    *("schema", "kind", "title", "task", "a", "b", "gt", "degraded_a", "degraded_b", "degradation", "sequence"),
     *("exclude", "ignore_case", "splits", "parts"),
     *("scene", "like", "same_as", "grey", "use", "counts", "licence", "citation", "url", "builtin"),
 )
@@ -38,9 +41,11 @@ class Manifest:
     ``use``: the widest of ``USES`` that its terms grant; research where they say nothing. A set that comes degraded has
     ``degraded_a``, ``degraded_b`` or both beside the clean a and b; where one is absent, that image is the clean one.
     ``degradation``: what was done to it, by part: (operator, target) in physical order; see ``degradation_of``.
+    ``kind``: one of ``KINDS``; of a real set a and b are the degraded pair, and there is neither clean side nor gt.
     """
 
     name: str
+    kind: str
     title: str
     task: str
     a: tuple[str, ...]
@@ -64,6 +69,11 @@ class Manifest:
     citation: str
     url: str
     builtin: bool
+
+    @property
+    def real(self) -> bool:
+        """Whether its pairs are degraded and have no clean side, so that they serve evaluation alone."""
+        return self.kind == "real"
 
     @property
     def templates(self) -> dict[str, tuple[str, ...]]:
@@ -125,14 +135,18 @@ def load_manifest(name: str, path: Path | None = None) -> Manifest:
         raise UserError(f"{path}: task is {data.get('task')!r}: allowed: {', '.join(TASKS)}, any")
     if data.get("use", "research") not in USES:
         raise UserError(f"{path}: {unknown('use', str(data['use']), USES)}")
+    if data.get("kind", "clean") not in KINDS:
+        raise UserError(f"{path}: {unknown('kind', str(data['kind']), KINDS)}")
     for split in data.get("splits", {}):
         if split not in SPLITS:
             raise UserError(f"{path}: {unknown('split', split, SPLITS)}")
     layouts = {key: _templates(data.get(key, ())) for key in ("a", "b", "gt", *DEGRADED, "sequence")}
     _check_layouts(path, layouts, bool(data.get("builtin", False)))
+    _check_real(path, data)
     texts = {k: str(data.get(k, "")) for k in ("title", "task", "licence", "citation", "url", "same_as")}
     return Manifest(
         name=name,
+        kind=data.get("kind", "clean"),
         exclude=frozenset(str(key).casefold() for key in data.get("exclude", ())),
         ignore_case=bool(data.get("ignore_case", False)),
         splits=data.get("splits", {}),
@@ -165,10 +179,17 @@ def _check_layouts(path: Path, layouts: Mapping[str, tuple[str, ...]], builtin: 
             raise UserError(f"{path}: {image} must be a path template with {what} in it")
 
 
+def _check_real(path: Path, data: Mapping[str, Any]) -> None:
+    """A real set has a and b alone: what is degraded already has no degraded image, and no ground truth."""
+    more = next((image for image in (*DEGRADED, "gt", "sequence") if image in data), None)
+    if data.get("kind") == "real" and more is not None:
+        raise UserError(f"{path}: {more} does not go with kind real: there a and b are the degraded pair, and all")
+
+
 def _degradation(path: Path, data: Mapping[str, Any]) -> dict[str, tuple[tuple[str, Target], ...]]:
     """The table of degradations, each an operator of ours and the image that it is in; checked, in physical order."""
     table = data.get("degradation", {})
-    if table and not any(image in data for image in DEGRADED):
+    if table and data.get("kind") != "real" and not any(image in data for image in DEGRADED):
         raise UserError(f"{path}: degradation says what was done to degraded_a and degraded_b: neither is there")
     parts = ["all", *data.get("parts", {})]
     parts += [name.partition("-")[0] for name in parts]

@@ -50,6 +50,8 @@ class OnTheFly:
         ValueError where the sample is of another task, or lacks what the plan needs.
         """
         meta, fuser = sample.meta, sample.meta["fuser"]["name"]
+        if sample.real:
+            raise ValueError(f"sample {sample.key}: is a real pair, without a clean side to degrade")
         if meta["task"] != self.recipe.task:
             raise ValueError(f"sample {sample.key}: is {meta['task']}, recipe '{self.recipe.name}' {self.recipe.task}")
         if len(meta["prompt"]["asked"]) < meta["n"]:

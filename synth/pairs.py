@@ -67,7 +67,8 @@ class CleanPair:
     """A decoded clean pair: uint8 ``(h, w, c)``, with the sha256 of each source. depth: metres along the ray.
 
     sensor: by image, what was done to a file that is not 8 bit, upright and without alpha: see ``decode.Decoded``.
-    degraded: of a pair that comes degraded, its a, b or both; one that is absent is the clean one.
+    degraded: of a pair that comes degraded, its a, b or both; one that is absent is the clean one. A real pair has no
+    clean side: its a and b are the degraded images.
     """
 
     a: np.ndarray
@@ -125,7 +126,8 @@ def find_pairs(manifest: Manifest, location: str, task: Task, split: str, pairs:
     here = tuple(ref for ref in found.pairs if ref.split == split)
     if not here:
         has = ", ".join(f"{n} {name}" for name, n in found.splits.items())
-        raise UserError(f"--data {manifest.name}={location}: no pair in split '{split}': {has}")
+        hint = "; real pairs are for evaluation: --split test" if manifest.real and found.splits["test"] else ""
+        raise UserError(f"--data {manifest.name}={location}: no pair in split '{split}': {has}{hint}")
     return replace(found, pairs=here)
 
 
@@ -155,10 +157,13 @@ def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extrem
     refs: list[PairRef] = []
     for group in complete:
         scene, known = _scene(manifest, group, small)
-        own = folders.get(group.split.casefold()) or known or scene_split(scene)
+        own = folders.get(group.split.casefold()) or known or ("test" if manifest.real else scene_split(scene))
         counts[own] += len(group.pairs)
         known_of = manifest.degradation_of(group.part)
-        refs += [PairRef(task, manifest.name, key, scene, own, sources, known_of) for key, sources in group.pairs]
+        refs += [
+            PairRef(task, manifest.name, key, scene, own, sources, known_of, manifest.real)
+            for key, sources in group.pairs
+        ]
     refs.sort(key=lambda ref: natural(ref.key))
     return Found(tuple(refs), sum(map(len, left.values())), unpaired, counts, len(complete))
 

@@ -65,15 +65,24 @@ class Spec:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A clean pair with its ground truth; depth is estimated on first need, at native resolution."""
+    """A clean pair with its ground truth; depth is estimated on first need, at native resolution.
+
+    gt: None of a real pair, which no depth is estimated for either.
+    """
 
     ref: PairRef
     pair: CleanPair
-    gt: np.ndarray
+    gt: np.ndarray | None
+
+    @property
+    def truth(self) -> np.ndarray:
+        """The ground truth of a pair that has one: uint8 ``(h, w, c)``."""
+        assert self.gt is not None, f"{self.ref.name}: real pairs have no ground truth"
+        return self.gt
 
     def picture(self, task: Task) -> np.ndarray:
         """What depth is estimated from: the visible frame of VIF; of MEF and MFF the fused one, which shows most."""
-        return self.pair.a if task == "vif" else self.gt
+        return self.pair.a if task == "vif" else self.truth
 
     def quality(self, spec: Spec) -> dict[str, float | None]:
         """Fusion metrics of the ground truth against the clean pair."""
@@ -81,7 +90,7 @@ class Prepared:
         path = cache.entry("quality", _versions(), spec.task, fuser, dict(self.pair.sha256))
         if (data := cache.load(path)) is not None:
             return json.loads(data)
-        found = truth_quality(self.gt, self.pair.a, self.pair.b)
+        found = truth_quality(self.truth, self.pair.a, self.pair.b)
         if spec.keep:
             cache.keep(path, json.dumps(found).encode())
         return found
@@ -107,8 +116,10 @@ class Prepared:
 
 
 def prepare(spec: Spec, ref: PairRef) -> Prepared:
-    """Decode a pair and fuse its ground truth, whole. Raises BadPair with the reason."""
+    """Decode a pair and fuse its ground truth, whole; a real one has none. Raises BadPair with the reason."""
     pair = read_pair(ref)
+    if ref.real:
+        return Prepared(ref, pair, None)
     if spec.fusers[ref.dataset] == "dataset":
         if pair.gt is None:
             raise BadPair("no ground truth beside it, and --fuser dataset asks for the data set's own")

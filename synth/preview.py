@@ -40,6 +40,8 @@ def preview(options: Options, out: str, samples: int, op: str | None) -> tuple[P
         if op != "all" and not operator_class(name).modalities & set(MODALITIES[build.spec.task].values()):
             raise UserError(f"{name} acts on no image of {options.task}")
     order = build.order(0)
+    if names is not None and order[0].real:
+        raise UserError(f"--op {op}: acts on clean images, and the pairs of '{order[0].dataset}' have none")
     rows: list[gallery.Row] = []
     refused = ""
     for index, ref in enumerate(order):

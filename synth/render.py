@@ -20,7 +20,7 @@ from synth.prompts import compose
 from synth.recipe import Recipe
 from synth.seeds import generator, seed_of
 from synth.shards import Sample
-from synth.types import SCHEMA, BadPair, Prompt, Step, Target, Task
+from synth.types import NO_TRUTH, SCHEMA, BadPair, Prompt, Step, Target, Task
 
 FALLBACK = "pyramid"
 """Fuses where a data set's own ground truth can't serve: under --partial, where some steps stay."""
@@ -30,16 +30,18 @@ def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
     """Crop, degrade, describe; with ``spec.lean`` the crop alone. Raises BadPair where no crop fits."""
     ref = prepared.ref
     seed = Seeds(spec.seed, ref.dataset, ref.key, variant)
-    height, width = prepared.gt.shape[:2]
+    height, width = prepared.pair.a.shape[:2]
     crop = draw_crop(spec.recipe, width, height, generator(seed("crop")))
     if max(crop.width, crop.height) > spec.largest:
         raise BadPair(f"{width}x{height}: the codec stores at most {spec.largest} pixels a side")
+    if ref.real:
+        return _render_real(spec, prepared, variant, key, crop, seed)
     quality = prepared.quality(spec)
     found = quality["Qabf"]
     if spec.min_gt > 0 and (found is None or found < spec.min_gt):
         raise BadPair(f"ground truth of Qabf {'undefined' if found is None else found}, under --min-gt {spec.min_gt:g}")
     rated = {"gt_quality": quality}
-    whole = {"clean_a": prepared.pair.a, "clean_b": prepared.pair.b, "gt": prepared.gt}
+    whole = {"clean_a": prepared.pair.a, "clean_b": prepared.pair.b, "gt": prepared.truth}
     clean = {name: crop.of(image) for name, image in whole.items()}
     fuser, source = spec.fusers[ref.dataset], spec.depths[ref.dataset]
 
@@ -58,6 +60,14 @@ def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
     depth = None if made.depth is None else source
     meta = _meta(spec, prepared, variant, crop, made.record(), made.fuser, depth, made.images) | rated
     return Sample(key, made.images, made.depth, made.prompt.text, meta)
+
+
+def _render_real(spec: Spec, prepared: Prepared, variant: int, key: str, crop: Crop, seed: Seeds) -> Sample:
+    """The crop of a pair that has no clean side: its two images, what is known of them, and the prompt."""
+    degraded = {"a": crop.of(prepared.pair.a), "b": crop.of(prepared.pair.b)}
+    made = take_given(spec.task, seed, {}, degraded, prepared.ref.degradation, NO_TRUTH, spec.prompts)
+    meta = _meta(spec, prepared, variant, crop, made.record(), made.fuser, None, made.images) | {"real": True}
+    return Sample(key, made.images, None, made.prompt.text, meta)
 
 
 @dataclass(frozen=True)
@@ -136,13 +146,14 @@ def take_given(
 ) -> Degraded:
     """The crop of a pair that comes degraded, as it is: no operator is drawn.
 
-    clean: as for ``degrade_clean``. degraded: a, b or both, uint8 ``(h, w, c)``; one that is absent is the clean one.
+    clean: as for ``degrade_clean``; empty for a real pair, whose degraded has both. degraded: a, b or both, uint8
+    ``(h, w, c)``; one that is absent is the clean one.
     named: (operator, target) of what is known; the steps have no parameters and no seed, since nobody says them. The
     prompt asks for all of it, or is the plain request where nothing is known.
     """
     steps = tuple(Step(op, target, {}, None) for op, target in named)
     prompt = compose(task, steps, generator(seed("prompt")), folder=prompts)
-    pair = {name: degraded.get(name, clean[f"clean_{name}"]) for name in ("a", "b")}
+    pair = {name: degraded[name] if name in degraded else clean[f"clean_{name}"] for name in ("a", "b")}
     return Degraded({**pair, **clean}, None, steps, prompt, fuser)
 
 
@@ -165,8 +176,9 @@ def draw_asked(n: int, partial: float, rng: np.random.Generator) -> tuple[int, .
 
 
 def channels(images: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Channels by image, as the ``json`` has them: a clean image has as many as its degraded one."""
-    return {name: images[name if name in images else f"clean_{name}"].shape[2] for name in ("a", "b", "gt")}
+    """Channels by image, as the ``json`` has them: a clean image has as many as its degraded one. Real: a and b."""
+    held = {name: name if name in images else f"clean_{name}" for name in ("a", "b", "gt")}
+    return {name: images[image].shape[2] for name, image in held.items() if image in images}
 
 
 def _meta(

@@ -22,7 +22,7 @@ from synth.prompts import load_pool, load_tasks, pools_digest
 from synth.recipe import Recipe, load_recipe
 from synth.selection import check_forms, check_licence, check_pairing, select, split_names
 from synth.shards import dumps
-from synth.types import TASKS, PairRef, Task, UserError, unknown
+from synth.types import NO_TRUTH, TASKS, PairRef, Task, UserError, unknown
 
 
 @dataclass(frozen=True)
@@ -76,20 +76,22 @@ def resolve(options: Options) -> Resolved:
     sets = _sets(options)
     pairs, found, notes = select(options, task, sets)
     names = sorted({ref.dataset for ref in pairs})
-    notes += _given(options, pairs, prompts)
-    fusers = {name: _fuser(options, task, name, pairs) for name in names}
-    depths = {name: parse_depth(options.depth, has_true=name == "scenes") for name in names}
+    real = _is_real(pairs)
+    notes += _real(options, pairs, prompts) if real else _given(options, pairs, prompts)
+    fusers = {name: NO_TRUTH if real else _fuser(options, task, name, pairs) for name in names}
+    depths = {} if real else {name: parse_depth(options.depth, has_true=name == "scenes") for name in names}
     # What serves one sample alone and is soon made is not worth the disk.
-    keep = options.variants > 1 or _networks(fusers, depths)
+    keep = not real and (options.variants > 1 or _networks(fusers, depths))
     spec = Spec(
         task, options.seed, recipe, fusers, depths, options.partial, codec.largest, prompts, options.lean, keep,
         options.min_gt,
     )  # fmt: skip
     notes += _partial_truth(options, pairs)
-    notes.append(f"ground truth: {_spread(fusers)}")
+    notes += [] if real else [f"ground truth: {_spread(fusers)}"]
     used = {name: depth.name for name, depth in depths.items() if not all(r.given for r in pairs if r.dataset == name)}
     notes += [f"depth: {_spread(used)}"] if used else []
-    better = {better_fuser(fuser, task) for fuser in fusers.values()} if options.fuser == "auto" else set[str]()
+    asks = options.fuser == "auto" and not real
+    better = {better_fuser(fuser, task) for fuser in fusers.values()} if asks else set[str]()
     notes += [f"a better ground truth: {line}" for line in better if line is not None]
     if options.depth == "auto" and "prior" in used.values():
         notes.append("a better depth: --depth depth-anything (fetched once, 99 MB)")
@@ -134,13 +136,18 @@ def _check(options: Options) -> Task:
 def _check_lean(options: Options) -> None:
     """Refuse what would decide nothing: a lean build degrades nothing, and has no prompt."""
     idle = {"--n": options.n, "--partial": options.partial or None, "--prompts": options.prompts}
-    idle |= {"--set": next((item for item in options.sets if not item.strip().startswith("ratios")), None)}
+    idle |= {"--set": _beside_crops(options)}
     for name, value in idle.items():
         if value is not None:
             raise UserError(
                 f"{name} {value}: decides nothing with --lean, which degrades nothing; "
                 "give train fit a recipe with --recipe"
             )
+
+
+def _beside_crops(options: Options) -> str | None:
+    """The first change of the recipe that is not to the ratios of the crops."""
+    return next((item for item in options.sets if not item.strip().startswith("ratios")), None)
 
 
 def _prompts(options: Options, recipe: Recipe) -> Path | None:
@@ -176,6 +183,34 @@ def _given(options: Options, pairs: tuple[PairRef, ...], prompts: Path | None) -
     return [
         f"given: {count} pairs of {name} come degraded and are packed as they are" for name, count in counts.items()
     ]
+
+
+def _is_real(pairs: tuple[PairRef, ...]) -> bool:
+    """Whether the pairs have no clean side. Raises UserError where some have: a build's samples have one form."""
+    by_kind = {ref.real: ref.dataset for ref in reversed(pairs)}
+    if len(by_kind) > 1:
+        raise UserError(
+            f"--data {by_kind[True]}: its pairs are real, without a clean side, those of '{by_kind[False]}' are not: "
+            "build them apart"
+        )
+    return True in by_kind
+
+
+def _real(options: Options, pairs: tuple[PairRef, ...], prompts: Path | None) -> list[str]:
+    """A line for each real set. Refuses what would decide nothing there; reads the pools it needs."""
+    names = sorted({ref.dataset for ref in pairs})
+    idle = {"--lean": "" if options.lean else None, "--n": options.n, "--partial": options.partial or None}
+    choices = {"--fuser": options.fuser, "--depth": options.depth}
+    idle |= {name: value for name, value in choices.items() if value != "auto"}
+    idle |= {"--min-gt": options.min_gt or None, "--set": _beside_crops(options)}
+    for name, value in idle.items():
+        if value is not None:
+            said = f"{name} {value}".rstrip()
+            raise UserError(f"{said}: decides nothing: the pairs of {', '.join(names)} are real: packed as they are")
+    for op in {op for ref in pairs for op, _ in ref.degradation}:
+        load_pool(op, prompts)
+    counts = {name: sum(ref.dataset == name for ref in pairs) for name in names}
+    return [f"real: {count} pairs of {name} have no clean side: for train eval" for name, count in counts.items()]
 
 
 def _sets(options: Options) -> dict[str, str]:
@@ -237,8 +272,11 @@ def _settings(
         "recipe": {"name": recipe.name, **recipe.source},
         "prompts": pools_digest(None if options.prompts is None else Path(options.prompts)),
     }
+    crops = {"recipe": {"name": recipe.name, "ratios": dict(recipe.ratios)}}
     if options.lean:
-        drawn = {"lean": True, "recipe": {"name": recipe.name, "ratios": dict(recipe.ratios)}}
+        drawn = {"lean": True, **crops}
+    elif _is_real(pairs):
+        drawn = {**crops, "prompts": drawn["prompts"]}
     return {
         "task": options.task,
         "split": ",".join(split_names(options.split)),
@@ -264,7 +302,8 @@ def _data_record(name: str, pairs: tuple[PairRef, ...]) -> dict[str, Any]:
         for ref in refs
     ]
     record = {"pairs": len(listing), "digest": hashlib.sha256(dumps(listing)).hexdigest()[:32]}
-    return record | ({"given": True} if given else {})
+    kind = "real" if any(ref.real for ref in refs) else "given"
+    return record | ({kind: True} if given else {})
 
 
 def _size(path: str) -> int:

@@ -28,6 +28,8 @@ from synth.types import SCHEMA, Step
 IMAGES = ("a", "b", "clean_a", "clean_b", "gt")
 LEAN_IMAGES = ("clean_a", "clean_b", "gt")
 """The images of a lean sample, which is degraded where it is read."""
+REAL_IMAGES = ("a", "b")
+"""The images of a real sample, which has no clean side."""
 TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{8}-")
 """The names under which files of a build are written before they land."""
 SHARD = re.compile(r"(vif|mef|mff)-(train|val|test)-(\d{6})\.(tar|json)\Z")
@@ -37,7 +39,8 @@ SHARD = re.compile(r"(vif|mef|mff)-(train|val|test)-(\d{6})\.(tar|json)\Z")
 class Sample:
     """One sample, decoded. images: uint8 ``(h, w, c)``; depth: uint16 as stored, None where no step used it.
 
-    A lean sample has no degraded images, no steps and an empty prompt, and always its depth.
+    A lean sample has no degraded images, no steps and an empty prompt, and always its depth. A real sample has the
+    degraded images alone.
     """
 
     key: str
@@ -50,6 +53,11 @@ class Sample:
     def lean(self) -> bool:
         """Whether it holds clean images, ground truth and depth alone."""
         return is_lean(self.meta)
+
+    @property
+    def real(self) -> bool:
+        """Whether it holds a degraded pair without a clean side, ground truth or depth: to evaluate on."""
+        return is_real(self.meta)
 
     @property
     def given(self) -> bool:
@@ -71,6 +79,18 @@ def is_lean(meta: Mapping[str, Any]) -> bool:
     return meta.get("lean") is True
 
 
+def is_real(meta: Mapping[str, Any]) -> bool:
+    """Whether a sample's ``json`` says that its pair has no clean side."""
+    return meta.get("real") is True
+
+
+def held_images(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """The images that a sample of this ``json`` holds."""
+    if is_real(meta):
+        return REAL_IMAGES
+    return LEAN_IMAGES if is_lean(meta) else IMAGES
+
+
 def dumps(data: Any) -> bytes:
     """JSON as every file of a build holds it: one form for one value."""
     return json.dumps(data, ensure_ascii=False, separators=(", ", ": "), allow_nan=False).encode()
@@ -78,8 +98,9 @@ def dumps(data: Any) -> bytes:
 
 def encode_sample(sample: Sample, codec: Codec) -> dict[str, bytes]:
     """Member name -> bytes, in the order of the tar."""
-    names = LEAN_IMAGES if sample.lean else IMAGES
-    members = {f"{name}.{codec.name}": codec.encode(sample.images[name]) for name in names}
+    members = {f"{name}.{codec.name}": codec.encode(sample.images[name]) for name in held_images(sample.meta)}
+    if sample.real:
+        return members | {"txt": sample.prompt.encode(), "json": dumps(sample.meta)}
     # Every sample has the same members, or `datasets` refuses the shard: all invalid where no step used depth.
     depth = np.zeros(sample.images["gt"].shape[:2], np.uint16) if sample.depth is None else sample.depth
     members["depth.png"] = depth_maps.encode_png(depth)
@@ -102,11 +123,10 @@ def decode_sample(key: str, members: Mapping[str, bytes], names: Sequence[str] |
         raise ValueError(f"sample {key}: schema {schema} is newer than this version reads ({SCHEMA})")
     lean = is_lean(meta)
     images: dict[str, np.ndarray] = {}
-    if names is None:
-        names = LEAN_IMAGES if lean else IMAGES
-    for name in names:
-        if lean and name not in LEAN_IMAGES:
-            raise ValueError(f"sample {key}: is lean and holds no degraded {name}")
+    for name in held_images(meta) if names is None else names:
+        if name not in held_images(meta):
+            what = f"is lean and holds no degraded {name}" if lean else f"is a real pair and holds no {name}"
+            raise ValueError(f"sample {key}: {what}")
         held = [codec for codec in CODECS.values() if f"{name}.{codec.name}" in members]
         if not held:
             raise ValueError(f"sample {key}: member {name} is missing")

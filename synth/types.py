@@ -18,6 +18,8 @@ ImageName = Literal["a", "b"]
 TASKS: tuple[Task, ...] = ("vif", "mef", "mff")
 DEGRADED = ("degraded_a", "degraded_b")
 """The images of a pair that comes degraded, as a manifest and a sample's sources name them."""
+NO_TRUTH = "none"
+"""What stands for a fuser where a real pair has no ground truth."""
 SCHEMA = 1
 """Schema of a sample, a receipt and every TOML. Readers refuse a higher one."""
 
@@ -104,7 +106,7 @@ class PairRef:
     """Where one clean pair comes from. ``sources`` maps a, b (and gt) to paths, or is empty for a built-in scene.
 
     A set that comes degraded has ``degraded_a``, ``degraded_b`` or both there too. degradation: what is known of them,
-    (operator, target) in physical order.
+    (operator, target) in physical order. real: a and b are themselves degraded, and there is no clean side.
     """
 
     task: Task
@@ -114,11 +116,12 @@ class PairRef:
     split: str
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
     degradation: tuple[tuple[str, Target], ...] = ()
+    real: bool = False
 
     @property
     def given(self) -> bool:
-        """Whether the pair comes degraded, so that no operator is drawn for it."""
-        return any(image in self.sources for image in DEGRADED)
+        """Whether the pair comes degraded, beside a clean one or without, so that no operator is drawn for it."""
+        return self.real or any(image in self.sources for image in DEGRADED)
 
     @property
     def name(self) -> str:

@@ -15,7 +15,7 @@ from synth.chain import operator_class, physical_order
 from synth.render import degrade_pair
 from synth.resume import read_receipt
 from synth.shards import Sample, decode_sample, read_shard, receipt_path
-from synth.types import UserError
+from synth.types import NO_TRUTH, UserError
 
 Progress = Callable[[int, int], None]
 
@@ -34,12 +34,14 @@ class VerifyReport:
     """``ok``: no problem found. ``replayed``: samples whose degraded pair was made again and compared.
 
     ``lean``: samples that hold no degraded pair. ``given``: samples that others degraded, which nothing makes again.
+    ``real``: samples without a clean side, which nothing makes again either.
     """
 
     samples: int = 0
     replayed: int = 0
     lean: int = 0
     given: int = 0
+    real: int = 0
     problems: list[str] = field(default_factory=list[str])
 
     @property
@@ -48,9 +50,9 @@ class VerifyReport:
         return not self.problems
 
     def to_json(self) -> dict[str, Any]:
-        """The object that ``--json`` prints; ``given`` where there are such samples."""
-        given = {"given": self.given} if self.given else {}
-        return {"ok": self.ok, "samples": self.samples, "replayed": self.replayed, **given, "problems": self.problems}
+        """The object that ``--json`` prints; ``given`` and ``real`` where there are such samples."""
+        as_is = {name: count for name, count in (("given", self.given), ("real", self.real)) if count}
+        return {"ok": self.ok, "samples": self.samples, "replayed": self.replayed, **as_is, "problems": self.problems}
 
 
 def find_shards(paths: Sequence[str]) -> tuple[list[Path], list[Path]]:
@@ -91,6 +93,7 @@ def verify(
         report.replayed += one.replayed
         report.lean += one.lean
         report.given += one.given
+        report.real += one.real
         report.problems += one.problems
         progress(done, len(found))
     return report
@@ -133,7 +136,8 @@ def _shard_work(replay: bool, path: Path) -> VerifyReport:
                 faults = list(check_sample(sample))
                 report.lean += sample.lean
                 report.given += sample.given
-                if replay and not faults and not sample.lean and not sample.given:
+                report.real += sample.real
+                if replay and not faults and not (sample.lean or sample.given or sample.real):
                     faults = list(check_replay(sample))
                     report.replayed += 1
             except Exception as error:  # one damaged sample must not hide the others
@@ -199,7 +203,7 @@ def check_sample(sample: Sample) -> Iterator[str]:
     except UserError as error:
         yield f"{where}: {error}"
         return
-    if sample.given:
+    if sample.given or sample.real:
         yield from _check_given(sample)
     elif any(step.seed is None for step in steps):
         yield f"{where}: a step has no seed, though the sample was not given as it is"
@@ -218,9 +222,16 @@ def check_sample(sample: Sample) -> Iterator[str]:
 
 
 def _check_given(sample: Sample) -> Iterator[str]:
-    """Problems of a sample that others degraded: its steps are names alone, and what no source degraded is clean."""
+    """Problems of a sample that others degraded: its steps are names alone, and what no source degraded is clean.
+
+    A real one is degraded whole, and says neither what made a ground truth nor depth.
+    """
     if any(step.seed is not None or step.params for step in sample.steps):
         yield f"sample {sample.key}: was given as it is, yet a step says parameters"
+    if sample.real:
+        if sample.meta["fuser"].get("name") != NO_TRUTH or sample.meta["depth"] is not None:
+            yield f"sample {sample.key}: is a real pair, yet says a ground truth or depth"
+        return
     for name in ("a", "b"):
         clean = sample.images[f"clean_{name}"]
         if f"degraded_{name}" not in sample.meta["sources"] and not np.array_equal(sample.images[name], clean):

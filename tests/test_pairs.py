@@ -182,7 +182,6 @@ def test_three_channel_infrared_becomes_one(tmp_path: Path) -> None:
         ("llvip", "vif/LLVIP", "vif", 32, 38),
         ("roadscene", "vif/RoadScene", "vif", 131, 160),
         ("vifb", "vif/VIFB", "vif", 19, 21),
-        ("textif", "vif/TextIF_test_imgs", "vif", 2, 4),
         ("drmf", "vif/DRMF_degraded", "vif", 4, 4),
         ("awfusion", "vif/AWFusion_degraded", "vif", 4, 4),
         ("sice", "mef/SICE", "mef", 4, 4),

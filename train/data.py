@@ -35,6 +35,7 @@ from synth.shards import (
     Span,
     decode_sample,
     is_lean,
+    is_real,
     read_members,
     read_spans,
 )
@@ -97,10 +98,14 @@ def index(paths: Sequence[str]) -> Corpus:
     """Find all samples of the training and validation shards under ``paths`` (folders and tars).
 
     ``*-val-*`` is validated on where there is any, else 5 % of the pairs by hash. ``*-test-*`` is left alone. A shard
-    of another name is trained on. Raises UserError where there is nothing to train on or a shard is cut short.
+    of another name is trained on. Raises UserError where there is nothing to train on, a shard is cut short, or its
+    pairs are real, without ground truth.
     """
-    found = [path for path in dict.fromkeys(find_shards(paths)[0]) if _split(path) != "test"]
+    everything = dict.fromkeys(find_shards(paths)[0])
+    found = [path for path in everything if _split(path) != "test"]
     if not found:
+        for path in everything:  # test shards: where they are of real pairs, that is what to say
+            next(_read(path), None)
         raise UserError(f"{', '.join(paths)}: no shards to train on")
     by_split = any(_split(path) == "val" for path in found)
     train: list[Place] = []
@@ -140,6 +145,8 @@ def _read(path: Path) -> Iterator[tuple[Span, dict[str, Any]]]:
 def _checked(meta: Any, path: Path, key: str) -> dict[str, Any]:
     if not isinstance(meta, dict) or not {"dataset", "pair", "task"} <= meta.keys() or meta["task"] not in TASKS:
         raise UserError(f"{path}: sample {key} has no json of a synth sample; see synth verify")
+    if is_real(meta):
+        raise UserError(f"{path}: its pairs are real, without ground truth to train on; they are for train eval")
     return meta
 
 

@@ -13,7 +13,7 @@ from synth.fusers import PyramidFuser
 from synth.shards import Sample, read_samples, read_spans
 from synth.types import UserError, WorkIncomplete
 from synth.verify import find_shards
-from train.metrics import Metric, evaluate, find_metric
+from train.metrics import METRICS, Metric, evaluate, find_metric
 from train.tally import Tally, resample_weights
 
 Progress = Callable[[int, int], None]
@@ -46,11 +46,12 @@ METHODS: dict[str, Method] = {
 
 @dataclass(frozen=True)
 class Portion:
-    """The first ``take`` of a shard's ``total`` samples."""
+    """The first ``take`` of a shard's ``total`` samples. real: they have no clean side and no ground truth."""
 
     path: Path
     take: int
     total: int
+    real: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ class Evaluation:
         """Samples scored."""
         return self.groups["overall"]["all"].samples if self.groups else 0
 
+    @property
+    def real(self) -> bool:
+        """Whether the pairs have no clean side and no ground truth: then they are their own sources."""
+        return any(portion.real for portion in self.portions)
+
     def ordered(self, by: str) -> list[tuple[str, Tally]]:
         """The groups in the order of their names, numbers as numbers."""
         return sorted(self.groups[by].items(), key=lambda item: (len(item[0]) if by == "n" else 0, item[0]))
@@ -95,20 +101,45 @@ def choose_metrics(text: str) -> tuple[Metric, ...]:
 def plan_portions(paths: Sequence[str], limit: int | None = None) -> tuple[Portion, ...]:
     """The shards and how many samples of each: all, or ``limit`` spread evenly over them.
 
-    Reads headers only. Raises UserError, before work begins, where there are no samples or a shard is cut short.
+    Reads headers only. Raises UserError, before work begins, where there are no samples, a shard is cut short, or some
+    shards are of real pairs and others not, whose numbers have other meanings.
     """
     if limit is not None and limit < 1:
         raise UserError(f"--limit {limit}: must be at least 1")
     found = list({path.resolve(): path for path in find_shards(paths)[0]}.values())
-    totals = [count_samples(path) for path in found]
+    counted = [count_samples(path) for path in found]
+    totals, real = [total for total, _ in counted], [is_real for total, is_real in counted if total]
     if not sum(totals):
         raise UserError(f"{', '.join(paths)}: no samples in these shards")
+    if any(real) and not all(real):
+        one = next(path for path, (total, is_real) in zip(found, counted, strict=True) if total and is_real)
+        raise UserError(f"{one}: its pairs are real, without ground truth, those of other shards not: score them apart")
     takes = spread(sum(totals) if limit is None else limit, totals)
-    return tuple(Portion(p, take, total) for p, take, total in zip(found, takes, totals, strict=True) if take)
+    return tuple(Portion(p, take, *of) for p, take, of in zip(found, takes, counted, strict=True) if take)
 
 
-def count_samples(path: Path) -> int:
-    """Samples of a tar, from its headers. Raises UserError where it is no tar, cut short, or lean."""
+def suited(
+    portions: Sequence[Portion], methods: Sequence[Method], metrics: Sequence[Metric]
+) -> tuple[tuple[Method, ...], tuple[Metric, ...]]:
+    """The methods and metrics that can be had of the samples: all, or of real pairs those that need nothing clean.
+
+    Raises UserError where no metric is left.
+    """
+    if not any(portion.real for portion in portions):
+        return tuple(methods), tuple(metrics)
+    left = tuple(metric for metric in metrics if metric.kind != "full-reference")
+    if not left:
+        allowed = ", ".join(metric.name for metric in METRICS.values() if metric.kind != "full-reference")
+        names = ", ".join(metric.name for metric in metrics)
+        raise UserError(f"--metrics {names}: needs a ground truth, which real pairs have not; allowed: {allowed}")
+    return tuple(method for method in methods if not method.ceiling), left
+
+
+def count_samples(path: Path) -> tuple[int, bool]:
+    """Samples of a tar, from its headers, and whether its pairs are real.
+
+    Raises UserError where it is no tar, cut short, or lean.
+    """
     try:
         spans = read_spans(path)
     except ValueError as error:
@@ -116,7 +147,7 @@ def count_samples(path: Path) -> int:
     held = {name.partition(".")[0] for span in spans[:1] for name in span.members}
     if "clean_a" in held and not held & {"a", "b", "txt"}:
         raise UserError(f"{path}: is lean, without degraded images to score: build it without --lean")
-    return len(spans)
+    return len(spans), {"a", "b"} <= held and not held & {"clean_a", "clean_b", "gt"}
 
 
 def spread(wanted: int, totals: Sequence[int]) -> list[int]:
@@ -140,21 +171,24 @@ def groups_of(sample: Sample) -> Iterator[tuple[str, str]]:
     for step in sample.steps:
         yield "operator", step.op
     yield "n", str(sample.meta["n"])
-    yield "ground truth", sample.meta["fuser"]["name"]
+    if not sample.real:
+        yield "ground truth", sample.meta["fuser"]["name"]
 
 
 def score_sample(sample: Sample, shard: str, methods: Sequence[Method], metrics: Sequence[Metric]) -> Scored:
     """Fuse with every method and score: against the sample's ground truth, and the clean pair as the two sources.
 
-    The clean pair, since a method that keeps the noise and the haze of the degraded one must not gain by it.
+    The clean pair, since a method that keeps the noise and the haze of the degraded one must not gain by it. A real
+    pair has nothing else: it is its own two sources, and has no ground truth.
     """
     images, names = sample.images, [metric.name for metric in metrics]
+    a, b = (images[name if sample.real else f"clean_{name}"] for name in ("a", "b"))
     fused: dict[str, np.ndarray] = {}
     values = np.zeros((len(methods), len(metrics)))
     for i, method in enumerate(methods):
         fused[method.name] = method.fuse(sample)
         try:
-            row = evaluate(fused[method.name], images["clean_a"], images["clean_b"], images["gt"], names)
+            row = evaluate(fused[method.name], a, b, images.get("gt"), names)
         except ValueError as error:
             raise ValueError(f"sample {sample.key}: {method.name}: {error}") from None
         values[i] = [row[name] for name in names]

@@ -16,7 +16,17 @@ from typing import IO, Any
 from synth.gallery import Row, describe_step, page
 from synth.shards import landing
 from synth.types import ROLES, UserError
-from train.evaluate import METHODS, Evaluation, Method, Progress, Scored, choose_metrics, plan_portions, score_shards
+from train.evaluate import (
+    METHODS,
+    Evaluation,
+    Method,
+    Progress,
+    Scored,
+    choose_metrics,
+    plan_portions,
+    score_shards,
+    suited,
+)
 from train.metrics import METRICS, Metric
 from train.tally import INTERVAL, RESAMPLES, Stat, Tally
 
@@ -61,7 +71,8 @@ def evaluate_shards(
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {out}: is a file, must be a folder")
-    chosen, portions = choose_metrics(metrics), plan_portions(paths, limit)
+    asked, portions = choose_metrics(metrics), plan_portions(paths, limit)
+    methods, chosen = suited(portions, methods, asked)
     with _landing_in(folder) as files:
         record = _csv(files["report.csv"], methods, chosen)
         done = score_shards(portions, methods, chosen, examples=examples, record=record, progress=progress)
@@ -156,13 +167,15 @@ def notes(evaluation: Evaluation) -> list[str]:
     lines = [f"{evaluation.samples} of {held} samples in {shards} ({tasks})."]
     if kinds["full-reference"]:
         lines.append(f"{', '.join(kinds['full-reference'])}: against the ground truth.")
-    if kinds["fusion"]:
+    if evaluation.real:
+        lines += _of_real(evaluation)
+    elif kinds["fusion"]:
         lines.append(f"{', '.join(kinds['fusion'])}: the clean pair as the two sources.")
     lines.append(
         f"Profile {PROFILE}. Brackets: {INTERVAL:.0%} bootstrap interval of the mean, {RESAMPLES} resamples. "
         "Bold (* as plain text): the best mean, ceilings aside."
     )
-    same = evaluation.groups["ground truth"].get("pyramid")
+    same = evaluation.groups.get("ground truth", {}).get("pyramid")
     if same is not None:
         lines.append(
             f"The ground truth of {same.samples} samples is the pyramid fuser's own, on the whole image: there the "
@@ -174,6 +187,18 @@ def notes(evaluation: Evaluation) -> list[str]:
             "clean pair is no ceiling."
         )
     return lines + _left_out(evaluation)
+
+
+def _of_real(evaluation: Evaluation) -> list[str]:
+    """What the numbers of real pairs mean, and which there can't be."""
+    absent = ", ".join(metric.name for metric in METRICS.values() if metric.kind == "full-reference")
+    ceilings = ", ".join(method.name for method in METHODS.values() if method.ceiling)
+    fusion = ", ".join(metric.name for metric in evaluation.metrics)
+    return [
+        f"{fusion}: the degraded pair itself as the two sources, since real pairs have no clean side: what a method "
+        "keeps of noise and haze counts for it.",
+        f"Left out: {absent} (no ground truth) and {ceilings} (no clean pair).",
+    ]
 
 
 def _left_out(evaluation: Evaluation) -> list[str]:
@@ -200,6 +225,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "schema": 1,
         "profile": PROFILE,
+        **({"real": True} if evaluation.real else {}),
         "samples": evaluation.samples,
         "shards": [{"shard": p.path.name, "samples": p.take, "of": p.total} for p in evaluation.portions],
         "methods": [{"name": method.name, "ceiling": method.ceiling} for method in evaluation.methods],
@@ -221,10 +247,15 @@ def _stat_json(stat: Stat) -> dict[str, float | int | None]:
     return {**rounded, "count": stat.count, "infinite": stat.infinite, "undefined": stat.undefined}
 
 
+def _tabled(evaluation: Evaluation) -> list[str]:
+    """What there is a table by: where no step is named there is no operator, and real pairs have no ground truth."""
+    return [by for by in TITLES if by in evaluation.groups]
+
+
 def to_markdown(evaluation: Evaluation) -> str:
     """The page that a repository shows."""
     parts = ["# Fused images, scored", "\n".join(f"- {line}" for line in notes(evaluation))]
-    for by in TITLES:
+    for by in _tabled(evaluation):
         shown = table(evaluation, by)
         lines = ["| " + " | ".join(shown.header) + " |", "|" + "---|" * len(shown.header)]
         lines += ["| " + " | ".join(f"**{t}**" if best else t for t, best in row) + " |" for row in shown.rows]
@@ -258,7 +289,7 @@ h2{font-size:1.05em;margin:1.4em 0 .2em}tr.first td{border-top:1px solid #bbb}li
 
 def to_html(evaluation: Evaluation) -> str:
     """One self-contained page: the notes, pictures of the examples, every table."""
-    tables = {by: _html_table(table(evaluation, by)) for by in TITLES}
+    tables = {by: _html_table(table(evaluation, by)) for by in _tabled(evaluation)}
     intro = [STYLE, "<ul>", *(f"<li>{html.escape(line)}</li>" for line in notes(evaluation)), "</ul>"]
     intro += [tables.pop("overall"), tables.pop("task")]
     intro += ["<h2>Examples</h2>"] if evaluation.examples else []
@@ -284,14 +315,14 @@ def _html_table(shown: Table) -> str:
 
 
 def _example(evaluation: Evaluation, scored: Scored) -> Row:
-    """The degraded pair, every method's image, the ground truth; steps, prompt and values below."""
+    """The degraded pair, every method's image, the ground truth where there is one; steps, prompt, values below."""
     sample, meta = scored.sample, scored.sample.meta
     roles = ROLES[meta["task"]]
     degraded = tuple((f"degraded {roles[name]}", sample.images[name]) for name in ("a", "b"))
-    truth = (f"ground truth ({meta['fuser']['name']})", sample.images["gt"])
+    truth = () if sample.real else ((f"ground truth ({meta['fuser']['name']})", sample.images["gt"]),)
     steps = "   ".join(describe_step(step) for step in sample.steps)
     lines = [f"{meta['task']}  {meta['dataset']}/{meta['pair']}   {steps}", f'"{sample.prompt}"']
     for method, row in zip(evaluation.methods, scored.values, strict=True):
         values = zip(evaluation.metrics, row, strict=True)
         lines.append(f"{method.name}: " + ", ".join(f"{m.name} {value:.{m.digits}f}" for m, value in values))
-    return Row((*degraded, *scored.fused.items(), truth), tuple(lines))
+    return Row((*degraded, *scored.fused.items(), *truth), tuple(lines))
