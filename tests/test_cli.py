@@ -321,6 +321,7 @@ def test_a_process_of_its_own_has_the_same_exit_codes(tmp_path: Path) -> None:
     assert run_process("--help").returncode == 0
 
 
+@pytest.mark.slow
 def test_debug_shows_the_traceback() -> None:
     ran = run_process("verify", "no/such", "--debug")
     assert ran.returncode == 1 and "Traceback" in ran.stderr

@@ -57,6 +57,7 @@ def test_the_ratio_is_kept_in_patches(
     assert network_size(*size) == expected
 
 
+@pytest.mark.slow
 def test_a_batch_of_sizes_and_grey_is_what_each_is_alone(network: Path) -> None:
     pictures = [picture(), picture(50, 50, 1), picture(60, 90)]
     together = inverse_depths(pictures, str(network))
@@ -66,6 +67,7 @@ def test_a_batch_of_sizes_and_grey_is_what_each_is_alone(network: Path) -> None:
         np.testing.assert_allclose(one, inverse_depths([alone], str(network))[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_input_is_normalised_code_values(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     model: Any = depth_anything.load(str(network), None)
@@ -76,6 +78,7 @@ def test_the_input_is_normalised_code_values(network: Path, monkeypatch: pytest.
     np.testing.assert_allclose(seen[0][0, :, 20, 20].numpy(), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_source_gives_metres_along_the_edges(network: Path) -> None:
     source = depth_source.parse_depth(f"depth-anything={network}", has_true=False)
     assert source.name == "depth-anything" and source.weights is not None and len(source.weights) == 16
@@ -96,6 +99,7 @@ def test_a_coarse_map_takes_the_pictures_edges() -> None:
     assert slope.argmax() == 60 and metres[50] > 20 * metres[70]
 
 
+@pytest.mark.slow
 def test_other_weights_have_another_digest(network: Path, tmp_path: Path) -> None:
     other = shutil.copytree(network, tmp_path / "other")
     before = depth_anything.weights_digest(other)
@@ -106,6 +110,7 @@ def test_other_weights_have_another_digest(network: Path, tmp_path: Path) -> Non
     assert depth_anything.weights_digest(other) != before
 
 
+@pytest.mark.slow
 def test_what_is_no_network_is_one_line(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"no config\.json and \*\.safetensors in it"):
         locate(str(tmp_path))
@@ -136,6 +141,7 @@ def test_offline_it_says_what_to_put_where(monkeypatch: pytest.MonkeyPatch) -> N
         locate(None)
 
 
+@pytest.mark.slow
 def test_auto_takes_it_where_it_is_on_disk(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(depth_anything, "on_disk", lambda: network)
     assert depth_source.parse_depth("auto", has_true=False).name == "depth-anything"

@@ -157,6 +157,7 @@ def test_a_degraded_file_of_another_size_is_a_reject(tmp_path: Path, drmf: Path)
     assert len(samples) == 3 and receipt["rejects"][0]["reason"].startswith("sizes differ: a 160x128")
 
 
+@pytest.mark.slow
 def test_verify_counts_what_it_can_not_replay(tmp_path: Path, drmf: Path, msrs: Path, synth: Synth) -> None:
     build("vif", data=[f"drmf={drmf}", f"msrs={msrs}"], n="1", out=str(tmp_path / "out"), workers=1)
     report = verify([str(tmp_path / "out")], replay=True)

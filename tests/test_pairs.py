@@ -76,6 +76,7 @@ def test_a_template_matches_whole_names_only() -> None:
     assert kept is not None and kept["key"] == "a.b"
 
 
+@pytest.mark.slow
 def test_a_scene_has_one_split_in_the_papers_proportions() -> None:
     counts = dict.fromkeys(SPLITS, 0)
     for i in range(20_000):

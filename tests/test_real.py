@@ -136,6 +136,7 @@ def test_real_and_clean_sets_are_built_apart(tmp_path: Path, weather: Path, msrs
     )
 
 
+@pytest.mark.slow
 def test_verify_inspect_and_preview(tmp_path: Path, weather: Path, shards: Path, synth: Run) -> None:
     report = verify([str(shards)], replay=True)
     assert report.to_json() == {"ok": True, "samples": 4, "replayed": 0, "real": 4, "problems": []}

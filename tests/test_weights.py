@@ -152,6 +152,7 @@ class Evil:
         return (exec, ("raise SystemExit('run')",))
 
 
+@pytest.mark.slow
 def test_what_is_no_checkpoint_is_refused_in_one_line(
     tmp_path: Path, cache: Path, state: dict[str, torch.Tensor]
 ) -> None:

@@ -41,6 +41,7 @@ def test_the_parameters_are_as_many_as_published() -> None:
     assert network.decoder_lower_layer1 is network.decoder_upper_layer1
 
 
+@pytest.mark.slow
 def test_the_numbers_are_the_same_where_gradients_are_kept(network: DeFuse) -> None:
     a, b = torch.rand(2, 1, 3, 40, 41).unbind()
     with torch.inference_mode():
@@ -96,6 +97,7 @@ def test_order_and_colour(first_comes_back: DeFuseFuser) -> None:
     assert first_comes_back(a[..., :1], infrared, "mff").shape == (20, 30, 1)
 
 
+@pytest.mark.slow
 def test_any_size_and_channels_are_fused(tmp_path: Path, network: DeFuse) -> None:
     path = tmp_path / "models.pth"
     torch.save({"state_dict": network.state_dict(), "epoch": 3}, path)

@@ -36,6 +36,7 @@ def test_names_and_shapes_are_the_official_ones(shared: Path) -> None:
     assert entries(SwinFusion()) == published(shared / "conformance", "swinfusion")
 
 
+@pytest.mark.slow
 def test_numbers_are_the_official_ones(shared: Path, network: SwinFusion) -> None:
     known = vectors(shared / "conformance", "swinfusion")
     with torch.inference_mode():
@@ -70,6 +71,7 @@ def test_relative_index_counts_offsets() -> None:
     assert index.shape == (64, 64) and index[0, 0] == 7 * 15 + 7 and index[0, 63] == 0 and index[63, 0] == 224
 
 
+@pytest.mark.slow
 def test_strips_and_sizes_do_not_matter(network: SwinFusion, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = (torch.from_numpy(smooth(20, 26, 1, seed)).permute(2, 0, 1)[None] for seed in (1, 2))
     with torch.inference_mode():
@@ -80,6 +82,7 @@ def test_strips_and_sizes_do_not_matter(network: SwinFusion, monkeypatch: pytest
         assert (two[:1] - before).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_the_compiled_loop_is_the_librarys_attention(network: SwinFusion) -> None:
     a, b = (torch.from_numpy(smooth(20, 26, 1, seed)).permute(2, 0, 1)[None] for seed in (1, 2))
     with torch.inference_mode():
@@ -198,6 +201,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, network: SwinFusion) ->
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_any_size_and_channels_are_fused(checkpoint: Path, task: Task) -> None:
     fuse = SwinFusionFuser(checkpoint)

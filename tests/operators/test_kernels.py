@@ -95,6 +95,7 @@ def test_what_is_not_a_number_is_the_lowest() -> None:
     assert out.tolist() == [[0.25, 0.25, 0.5, 2.0]]
 
 
+@pytest.mark.slow
 def test_they_work_where_nothing_can_be_written(tmp_path: Path) -> None:
     """Neither beside the module nor in a cache folder: compiled in each process."""
     code = "\n".join([

@@ -80,6 +80,7 @@ def test_validation_sees_what_a_full_build_would_hold(shards: Path, monkeypatch:
         assert all(np.array_equal(made[name], held[name]) for name in ("a", "b", "gt", "prior"))
 
 
+@pytest.mark.slow
 def test_each_time_round_is_a_new_plan_of_seed_and_position(shards: Path) -> None:
     corpus = read(shards, "lean/vif")
     count = len(corpus.train)

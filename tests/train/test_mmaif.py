@@ -77,6 +77,7 @@ def test_the_blend_head_starts_at_the_mean() -> None:
     torch.testing.assert_close(network(*given).latent, (given[0] + given[1]) / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [SMALL, FLOW], ids=["regression", "flow"])
 @torch.no_grad()
 def test_prompt_padding_changes_nothing(config: MMAIFConfig) -> None:
@@ -90,6 +91,7 @@ def test_prompt_padding_changes_nothing(config: MMAIFConfig) -> None:
     assert (other.latent - plain.latent).abs().max() > 1e-3, "the prompt itself must matter"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [SMALL, FLOW, replace(SMALL, experts=0)], ids=["regression", "flow", "dense"])
 @torch.no_grad()
 def test_elements_of_a_batch_are_independent(config: MMAIFConfig) -> None:

@@ -79,6 +79,7 @@ def test_the_weights_before_training_are_the_mean_of_both_images(shards: Path, t
     assert abs(fused.astype(float) - (a.astype(float) + b) / 2).max() <= 0.51
 
 
+@pytest.mark.slow
 def test_the_weights_before_training_are_the_prior(shards: Path, tmp_path: Path) -> None:
     run(shards, tmp_path / "run", "small-prior", steps=1, lr=1e-12)
     a, b = textured(1), textured(2, channels=1)
@@ -158,6 +159,7 @@ def test_a_killed_process_goes_on_bit_for_bit(shards: Path, tmp_path: Path, numb
     same(tmp_path / "whole", tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_another_preset_setting_or_data_is_named(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(shards, out, steps=2)
@@ -244,6 +246,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
     assert not list(out.glob(".tmp-*"))
 
 
+@pytest.mark.slow
 def test_nothing_held_out_still_leaves_a_model(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train.data.HELD_OUT", 0.0)
     done = run(shards, tmp_path / "run", steps=2)
