@@ -107,8 +107,8 @@ def test_the_report_is_the_same_bytes_again(shards: Path, report: Path, tmp_path
 def test_the_markdown_says_what_the_numbers_are(report: Path) -> None:
     text = (report / "report.md").read_text()
     assert "- 8 of 8 samples in 3 shards (mef 3, vif 5).\n" in text
-    assert "| samples | method | PSNR ↑ | SSIM ↑ | VIF ↑ | Qabf ↑ |\n" in text
-    assert "- VIF, Qabf: the clean pair as the two sources.\n" in text
+    assert "| samples | method | PSNR ↑ | SSIM ↑ | VIF ↑ | Qabf ↑ | MEF-SSIM ↑ |\n" in text
+    assert "- VIF, Qabf, MEF-SSIM: the clean pair as the two sources.\n" in text
     assert "**" not in text, "nobody is best where one competes"
 
 
