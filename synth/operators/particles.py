@@ -25,8 +25,8 @@ NEAR = 0.35
 APERTURE = 0.002
 """Metres: the entrance pupil of a small camera, for the defocus of near particles; it focuses far away."""
 REFERENCE_WIDTH = 560
-"""Pixels: above this width the smallest particle that is drawn grows with the image, so that its angle is fixed; what is
-smaller is in the veil."""
+"""Pixels: above this width the smallest particle that is drawn grows with the image, so that its angle is fixed; the
+smaller ones are in the veil."""
 
 
 @dataclass(frozen=True)
