@@ -25,6 +25,8 @@ from synth.verify import check_sample, verify
 from train.data import Samples, collate, index
 from train.evaluate import METHODS, choose_metrics, plan_portions, score_shards
 
+pytestmark = pytest.mark.slow
+
 Synth = Callable[..., Ran]
 
 

@@ -24,6 +24,8 @@ from train.data import index
 from train.evaluate import METHODS, choose_metrics, plan_portions, score_shards, suited
 from train.metrics import evaluate
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Ran]
 MEMBERS = ["a.png", "b.png", "txt", "json"]
 

@@ -16,6 +16,8 @@ from train.models import MODELS, build_model, find_model
 from train.models.mmaif import MMAIFConfig, flops, inactive
 from train.presets import PRESETS
 
+pytestmark = pytest.mark.slow
+
 SMALL = MMAIFConfig(
     latent_channels=6, text_width=10, depth=3, width=32, heads=2, expert_width=24, shared_width=16, lora=8
 )
