@@ -7,7 +7,7 @@ cache where a build needs them more than once or a network makes them; what is t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -117,7 +117,11 @@ class Prepared:
 
 def prepare(spec: Spec, ref: PairRef) -> Prepared:
     """Decode a pair and fuse its ground truth, whole; a real one has none. Raises BadPair with the reason."""
-    pair = read_pair(ref)
+    return _fused(spec, ref, read_pair(ref))
+
+
+def _fused(spec: Spec, ref: PairRef, pair: CleanPair) -> Prepared:
+    """A decoded pair with its ground truth."""
     if ref.real:
         return Prepared(ref, pair, None)
     if spec.fusers[ref.dataset] == "dataset":
@@ -145,7 +149,9 @@ def depth_entry(spec: Spec, one: Prepared) -> Path | None:
     if source.name in ("true", "maps", "inverse"):
         return None
     fuser = None if spec.task == "vif" else _made_by(spec.fusers[one.ref.dataset], spec.task)
-    made_of = (spec.task, source.name, source.weights, one.far(spec), fuser, _sources(one.pair))
+    runs = None if source.weights is None else version("torch")
+    # All of its files: a set's own ground truth is what depth of MEF and MFF is estimated from.
+    made_of = (spec.task, source.name, source.weights, runs, one.far(spec), fuser, dict(one.pair.sha256))
     return cache.entry("depth", _versions(), *made_of)
 
 
@@ -191,11 +197,13 @@ def prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> Made:
     made = Made()
     waiting: dict[str, list[Prepared]] = {}
     for ref in refs:
+        if ref.real:
+            continue  # nothing is made of it
         try:
             pair = read_pair(ref)
-            fused = spec.fusers[ref.dataset] != "dataset"
-            made.truths += fused and not truth_entry(spec, ref, pair).is_file()
-            one = prepare(spec, ref)
+            there = spec.fusers[ref.dataset] == "dataset" or truth_entry(spec, ref, pair).is_file()
+            one = _fused(spec, ref, pair)
+            made.truths += not there
             one.quality(spec)
             path = depth_entry(spec, one) if spec.takes_depth() and not ref.given else None
             if path is not None and not path.is_file():
@@ -221,9 +229,6 @@ def on_gpu(spec: Spec) -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-Progress = Callable[[int, int], None]
 
 
 def _versions() -> list[str]:

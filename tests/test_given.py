@@ -249,6 +249,11 @@ def _tried(degrade: OnTheFly, sample: Sample, seed: int) -> Sample | None:
         ('degraded_a = "x/*.png"', "degraded_a must be a path template with {key} in it"),
         ('degraded_a = "x/{key}.*"\nsequence = "{key}/{frame}.*"',
          "degraded_a goes with a and b, not with a sequence"),
+        ('kind = "reel"', "unknown kind 'reel': did you mean 'real'? allowed: clean, real"),
+        ('kind = "real"\ngt = "x/{key}.*"',
+         "gt does not go with kind real: there a and b are the degraded pair, and all"),
+        ('kind = "real"\ndegraded_a = "x/{key}.*"', "degraded_a does not go with kind real"),
+        ('kind = "real"\ndegradation = { all = { haez = "a" } }', "degradation: unknown operator 'haez'"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_manifest_is_one_line(tmp_path: Path, lines: str, said: str) -> None:

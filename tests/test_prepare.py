@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,16 @@ def test_quality_of_known_pictures() -> None:
     assert negative["CC"] == -1.0
     flat = np.full_like(a, 7)
     assert truth_quality(flat, a, a)["CC"] is None
+
+
+@pytest.mark.parametrize("task", ["mef", "mff"])
+def test_depth_is_kept_by_all_that_it_is_made_of(msrs: Path, task: str) -> None:
+    """It is estimated from the ground truth, which may be a set's own: another one, another depth."""
+    planned = plan_build(Options("vif", data=(f"msrs={msrs}",), variants=2))[0]
+    one = prepare(planned.spec, planned.pairs[0])
+    spec = replace(planned.spec, task=task, fusers={"msrs": "dataset"})
+    entries = [
+        depth_entry(spec, replace(one, pair=replace(one.pair, sha256={**one.pair.sha256, "gt": digest})))
+        for digest in ("a" * 64, "a" * 64, "b" * 64)
+    ]
+    assert entries[0] == entries[1] != entries[2]

@@ -235,24 +235,6 @@ def test_what_can_not_be_scored_is_one_line(tmp_path: Path, shards: Path, msrs: 
     assert (ran.code, ran.error) == (2, f"train: error: {shards / 'vif-test-000000.tar'}: {said}")
 
 
-@pytest.mark.parametrize(
-    ("lines", "said"),
-    [
-        ('kind = "reel"', "unknown kind 'reel': did you mean 'real'? allowed: clean, real"),
-        ('kind = "real"\ngt = "x/{key}.*"',
-         "gt does not go with kind real: there a and b are the degraded pair, and all"),
-        ('kind = "real"\ndegraded_a = "x/{key}.*"', "degraded_a does not go with kind real"),
-        ('kind = "real"\ndegradation = { all = { haez = "a" } }', "degradation: unknown operator 'haez'"),
-    ],
-)  # fmt: skip
-def test_a_mistake_in_a_manifest_is_one_line(tmp_path: Path, lines: str, said: str) -> None:
-    path = tmp_path / "own.toml"
-    path.write_text(f'schema = 1\ntask = "vif"\na = "a/{{key}}.*"\nb = "b/{{key}}.*"\n{lines}\n')
-    with pytest.raises(UserError) as error:
-        load_manifest("own", path)
-    assert str(error.value).startswith(f"{path}: {said}") and "\n" not in str(error.value)
-
-
 def test_a_list_of_sets_says_so(synth: Run) -> None:
     assert "splits: test; ground truth: no; real: no clean side, to evaluate on" in synth("list", "datasets").out
     assert json.loads(synth("list", "datasets", "--json").out)["textif"]["real"] is True
