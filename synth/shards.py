@@ -165,7 +165,10 @@ class _Hashing:
 
 @contextmanager
 def landing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name whole or not at all: unique temporary name, fsync, rename."""
+    """A file that appears under its name whole or not at all: unique temporary name, fsync, rename, fsync of the folder.
+
+    What lands later is on the disk later: a receipt never outlives its tar in a power cut.
+    """
     temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
     try:
         with temporary.open("xb") as file:
@@ -173,8 +176,18 @@ def landing(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's names to the disk: a rename alone may be lost in a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, data: Any) -> None:
