@@ -6,6 +6,7 @@ receipt is last, so a shard is done when its receipt is there.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -165,9 +166,9 @@ class _Hashing:
 
 @contextmanager
 def landing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name whole or not at all: unique temporary name, fsync, rename, fsync of the folder.
+    """A file that appears under its name whole or not at all: unique temporary name, fsync, rename, folder's fsync.
 
-    What lands later is on the disk later: a receipt never outlives its tar in a power cut.
+    What lands later is on the disk later, so that no receipt outlives its tar in a power cut.
     """
     temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
     try:
@@ -186,6 +187,9 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems have no fsync of folders
+            raise
     finally:
         os.close(descriptor)
 
