@@ -7,17 +7,17 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from synth import codecs, execute, shards
+from synth import codecs, execute, shards, storage
 from synth.card import write_card, write_dataset
 from synth.prepare import BATCH, Made, Spec, on_gpu, prepare, prepare_batch
 from synth.render import render
 from synth.resolve import Options, Resolved, resolve
-from synth.resume import alone, clear, done_shards, make_folder, read_receipt, remove_temporary
+from synth.resume import alone, clear, done_shards, make_folder, own_receipts, remove_temporary
 from synth.seeds import seed_of
 from synth.shards import receipt_path, shard_name
+from synth.storage import Location
 from synth.types import SCHEMA, BadPair, PairRef, Task, UserError, WorkIncomplete, unknown
 
 Say = Callable[[str], None]
@@ -28,7 +28,7 @@ Progress = Callable[[int, int], None]
 class Build:
     """A resolved build: everything that a worker needs, and nothing that does not decide bytes but the folder."""
 
-    out: Path
+    out: Location
     spec: Spec
     pairs: tuple[PairRef, ...]
     split: str
@@ -69,7 +69,7 @@ class Build:
         """Samples of all variants, before rejects."""
         return len(self.pairs) * self.variants
 
-    def path(self, shard: int) -> Path:
+    def path(self, shard: int) -> Location:
         """Where a shard lands."""
         return self.out / shard_name(self.spec.task, *self.locate(shard))
 
@@ -116,7 +116,7 @@ class BuildReport:
 def plan_build(options: Options) -> tuple[Build, Resolved]:
     """Resolve every choice of a build, once, before work begins. Raises UserError for a user's mistake."""
     found = resolve(options)
-    out = Path(options.out or f"shards/{options.task}")
+    out = storage.locate(options.out or f"shards/{options.task}")
     build = Build(
         out=out,
         spec=found.spec,
@@ -137,12 +137,11 @@ def prepare_pairs(build: Build, options: Options, progress: Progress) -> Made:
     Where a build keeps nothing (one variant, no network) there is nothing to do: a sample's own worker is as fast.
     """
     made = Made()
-    missing = [
-        shard
-        for shard in range(build.shard_count)
-        if options.overwrite or not receipt_path(build.path(shard)).is_file()
-    ]
-    if not build.spec.keep or not missing:
+    if not build.spec.keep:
+        return made
+    held = {} if options.overwrite else storage.listing(build.out)
+    missing = [s for s in range(build.shard_count) if receipt_path(build.path(s)).name not in held]
+    if not missing:
         return made
     refs = list({(ref.dataset, ref.key): ref for s in missing for ref in (t.ref for t in build.samples(s))}.values())
     batches = [refs[i : i + BATCH] for i in range(0, len(refs), BATCH)]
@@ -181,7 +180,7 @@ def run_build(build: Build, options: Options, progress: Progress) -> BuildReport
             if failure is not None:
                 report.failed[build.path(shard).name] = failure
         if not report.failed:
-            receipts = [read_receipt(receipt_path(build.path(s))) for s in range(build.shard_count)]
+            receipts = own_receipts(build)
             report.samples = sum(r["samples"] for r in receipts)
             report.shards = len(receipts)
             report.rejects = [reject for r in receipts for reject in r["rejects"]]
@@ -261,7 +260,7 @@ def _finish(build: Build, receipts: Sequence[Mapping[str, Any]]) -> None:
         raise _unwritten(index, error) from None
 
 
-def _unwritten(path: Path, error: OSError) -> WorkIncomplete:
+def _unwritten(path: Location, error: OSError) -> WorkIncomplete:
     return WorkIncomplete(f"{path}: cannot be written: {error.strerror or error}; run the same command to go on")
 
 
@@ -338,7 +337,7 @@ def _write(build: Build, shard: int, rendered: Iterator[Rendered]) -> str | None
     return None
 
 
-def _receipt(build: Build, path: Path, facts: shards.ShardFacts, rejects: list[dict[str, Any]]) -> dict[str, Any]:
+def _receipt(build: Build, path: Location, facts: shards.ShardFacts, rejects: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "shard": path.name,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from synth import __version__, bridge
+from synth.cache import cache_folder
 from synth.codecs import find_codec
 from synth.depth_source import DepthSource, parse_depth
 from synth.execute import find_executor
@@ -22,7 +23,11 @@ from synth.prompts import load_pool, load_tasks, pools_digest
 from synth.recipe import Recipe, load_recipe
 from synth.selection import check_forms, check_licence, check_pairing, select, split_names
 from synth.shards import dumps
+from synth.storage import is_url
 from synth.types import NO_TRUTH, TASKS, PairRef, Task, UserError, unknown
+
+IN_PROCESS = "memory://"
+"""The store that lives in one process: each worker would have its own."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,8 @@ def resolve(options: Options) -> Resolved:
     notes += [f"a better ground truth: {line}" for line in better if line is not None]
     if options.depth == "auto" and "prior" in used.values():
         notes.append("a better depth: --depth depth-anything (fetched once, 99 MB)")
+    if is_url(options.out or ""):
+        notes.append(f"out: {options.out}: a store has no locks: run one build there at a time")
     if options.lean:
         notes.append("lean: no degraded images; train fit --recipe degrades as it reads")
     return Resolved(spec, pairs, _settings(options, recipe, pairs, found, fusers, depths), tuple(notes))
@@ -124,13 +131,24 @@ def _check(options: Options) -> Task:
             raise UserError(f"--{name.replace('_', '-')} {value:g}: must be a share in [0, 1]")
     if options.out is not None and not options.out.strip():
         raise UserError("--out is empty: name a folder")
-    if options.out is not None and "://" in options.out:
-        raise UserError(f"--out {options.out}: must be a local folder")
+    _check_one_process(options)
     if options.overwrite and options.extend:
         raise UserError("--overwrite and --extend exclude each other: replace a build, or add variants to it")
     if options.lean:
         _check_lean(options)
     return task
+
+
+def _check_one_process(options: Options) -> None:
+    """Refuse a store that lives in one process where the work is in others."""
+    workers = 1 if options.executor == "serial" else options.workers or os.cpu_count()
+    if workers == 1 and options.executor != "ray":
+        return
+    places = {"--out": options.out or "", "CLEARFUSE_CACHE": str(cache_folder())}
+    places |= {f"--data {name}": place for name, _, place in (item.partition("=") for item in options.data)}
+    for what, place in places.items():
+        if IN_PROCESS in place:
+            raise UserError(f"{what} {place}: {IN_PROCESS} is one process's own: add --executor serial")
 
 
 def _check_lean(options: Options) -> None:

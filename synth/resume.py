@@ -6,13 +6,15 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synth.shards import SHARD, TEMPORARY
-from synth.types import UserError, check_schema
+from synth import storage
+from synth.remote import Remote, StoreError, Unreachable
+from synth.shards import SHARD, TEMPORARY, receipt_path
+from synth.storage import Location
+from synth.types import UserError, WorkIncomplete, check_schema
 
 if TYPE_CHECKING:
     from synth.builder import Build
@@ -21,12 +23,14 @@ _CARD_MARK = re.compile(r"digest `[0-9a-f]{64}`")
 """What every card of a build says, edited or not."""
 
 
-def read_receipt(path: Path) -> dict[str, Any]:
+def read_receipt(path: Location) -> dict[str, Any]:
     """A receipt or ``dataset.json``, checked. Raises UserError where it is damaged or newer than this version."""
     index = path.name == "dataset.json"
     mend = "remove it and run the build again" if index else "remove it and its tar to render the shard again"
     try:
         receipt = json.loads(path.read_bytes())
+    except StoreError:
+        raise
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {error}; {mend}") from None
     fields = ("shards", "variants") if index else ("shard", "sha256", "bytes", "samples", "offsets", "rejects")
@@ -39,9 +43,9 @@ def read_receipt(path: Path) -> dict[str, Any]:
     return receipt
 
 
-def receipts_of(out: Path) -> list[Path]:
-    """The files of a folder that are named as receipts, in order."""
-    return sorted(path for path in out.iterdir() if SHARD.match(path.name) and path.suffix == ".json")
+def receipts_of(out: Location, held: Iterable[str]) -> list[Location]:
+    """Those of the files ``held`` in a folder that are named as receipts, in order."""
+    return [out / name for name in sorted(held) if SHARD.match(name) and name.endswith(".json")]
 
 
 def difference(old: Any, new: Any, at: str = "") -> Iterator[str]:
@@ -62,8 +66,9 @@ def done_shards(build: Build, *, extend: bool) -> set[int]:
     """The shards that are there, whole, with this build's digest. Another digest, or foreign files, is an error."""
     done: set[int] = set()
     numbers = {build.path(shard).stem: shard for shard in range(build.shard_count)}
-    for path in receipts_of(build.out):
-        receipt = read_receipt(path)
+    held = storage.listing(build.out)
+    receipts = receipts_of(build.out, held)
+    for path, receipt in zip(receipts, storage.in_order(read_receipt, receipts), strict=True):
         if receipt["digest"] != build.digest:
             changes = list(difference(receipt["settings"], dict(build.settings)))
             more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
@@ -73,20 +78,19 @@ def done_shards(build: Build, *, extend: bool) -> set[int]:
             )
         if path.stem not in numbers:
             raise UserError(f"{build.out} holds more variants than --variants {build.variants}: use another --out")
-        tar = path.with_suffix(".tar")
-        if tar.is_file() and tar.stat().st_size == receipt["bytes"]:
+        if held.get(f"{path.stem}.tar") == receipt["bytes"]:
             done.add(numbers[path.stem])
-    _check_strangers(build)
-    _check_finished(build, extend=extend, begun=bool(receipts_of(build.out)))
+    _check_strangers(build, held)
+    _check_finished(build, extend=extend, begun=bool(receipts))
     return done
 
 
-def _check_strangers(build: Build) -> None:
+def _check_strangers(build: Build, held: Iterable[str]) -> None:
     """A tar past the last shard would be read with the build's own by whoever reads ``*.tar``."""
     wanted = {build.path(shard).name for shard in range(build.shard_count)}
-    for path in sorted(build.out.glob("*.tar")):
-        if path.name not in wanted and not path.name.startswith("."):
-            raise UserError(f"{path} is no shard of this build: move it, or use another --out")
+    for name in sorted(held):
+        if name.endswith(".tar") and name not in wanted and not name.startswith("."):
+            raise UserError(f"{build.out / name} is no shard of this build: move it, or use another --out")
 
 
 def _check_finished(build: Build, *, extend: bool, begun: bool) -> None:
@@ -106,24 +110,37 @@ def _check_finished(build: Build, *, extend: bool, begun: bool) -> None:
         raise UserError(f"{build.out} holds a README.md that is no build's: choose an empty folder for --out")
 
 
-def _our_card(path: Path) -> bool:
+def _our_card(path: Location) -> bool:
     return path.is_file() and bool(_CARD_MARK.search(path.read_text(errors="replace")))
 
 
-def make_folder(out: Path) -> None:
+def make_folder(out: Location) -> None:
     """Make the folder, and see that it can be written to, before any work."""
+    name = f".tmp-{os.getpid()}-00000000-probe"
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".tmp-{os.getpid()}-00000000-probe"
-        probe.touch()
-        probe.unlink()
+        if isinstance(out, Remote):
+            with storage.landing(out / name):
+                pass
+        else:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / name).touch()
+        (out / name).unlink(missing_ok=True)
+    except Unreachable:
+        raise
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
 
 
 @contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """One build a folder at a time; the lock is the folder's own and ends with the process, however it ends."""
+def alone(out: Location) -> Iterator[None]:
+    """One build a folder at a time; the lock is the folder's own and ends with the process, however it ends.
+
+    A store has no locks. Two runs of one build write the same bytes there; of two different builds at once, the one
+    that ends later finds the other's receipts: see ``own_receipts``.
+    """
+    if isinstance(out, Remote):
+        yield
+        return
     handle = os.open(out, os.O_RDONLY)
     try:
         try:
@@ -135,17 +152,31 @@ def alone(out: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def remove_temporary(out: Path) -> None:
+def remove_temporary(out: Location) -> None:
     """What a killed build left behind."""
-    for path in out.iterdir():
-        if TEMPORARY.match(path.name) and path.is_file():
-            path.unlink(missing_ok=True)
+    if isinstance(out, Remote):
+        storage.sweep()
+    for name in filter(TEMPORARY.match, storage.listing(out)):
+        (out / name).unlink(missing_ok=True)
 
 
-def clear(out: Path) -> None:
+def own_receipts(build: Build) -> list[dict[str, Any]]:
+    """The receipts of a build whose shards are all there. Raises WorkIncomplete where another build wrote over some."""
+    paths = [receipt_path(build.path(shard)) for shard in range(build.shard_count)]
+    receipts = list(storage.in_order(read_receipt, paths))
+    held = storage.listing(build.out)
+    for path, receipt in zip(paths, receipts, strict=True):
+        if receipt["digest"] != build.digest or held.get(f"{path.stem}.tar") != receipt["bytes"]:
+            raise WorkIncomplete(
+                f"{path}: another build wrote to this folder meanwhile: run this one again with another --out"
+            )
+    return receipts
+
+
+def clear(out: Location) -> None:
     """Remove a build's own files and nobody else's, receipts first, so that no shard looks done after a kill."""
     index = out / "dataset.json"
-    receipts = [path for path in receipts_of(out) if _ours(path)]
+    receipts = [path for path in receipts_of(out, storage.listing(out)) if _ours(path)]
     ours = bool(receipts) or _ours(index)
     for path in receipts:
         path.unlink()
@@ -156,8 +187,10 @@ def clear(out: Path) -> None:
         index.unlink()
 
 
-def _ours(path: Path) -> bool:
+def _ours(path: Location) -> bool:
     try:
         return bool(read_receipt(path))
+    except StoreError:
+        raise
     except UserError:
         return False

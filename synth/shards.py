@@ -1,29 +1,26 @@
 """Samples, shards and receipts: what a build writes, and how to read it back.
 
-A shard is a plain WebDataset tar, byte for byte a function of its samples. What is written lands by rename; the
-receipt is last, so a shard is done when its receipt is there.
+A shard is a plain WebDataset tar, byte for byte a function of its samples. What is written lands whole or not at all
+(``storage.landing``), and the receipt after its tar, so a shard is done when its receipt is there.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
-import os
 import re
-import secrets
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from synth import depth as depth_maps
 from synth.codecs import CODECS, Codec
+from synth.remote import StoreError
+from synth.storage import Location, landing, size
 from synth.types import SCHEMA, Step
 
 IMAGES = ("a", "b", "clean_a", "clean_b", "gt")
@@ -164,38 +161,8 @@ class _Hashing:
         return self.size
 
 
-@contextmanager
-def landing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name whole or not at all: unique temporary name, fsync, rename, folder's fsync.
-
-    What lands later is on the disk later, so that no receipt outlives its tar in a power cut.
-    """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's names to the disk: a rename alone may be lost in a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems have no fsync of folders
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """A JSON file a person can read, landed by rename."""
+def write_json(path: Location, data: Any) -> None:
+    """A JSON file a person can read, landed whole."""
     with landing(path) as file:
         file.write(json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False).encode() + b"\n")
 
@@ -214,7 +181,7 @@ class ShardFacts:
     offsets: dict[str, int] = field(default_factory=dict[str, int])
 
 
-def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> ShardFacts:
+def write_shard(path: Location, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> ShardFacts:
     """Write (key, members) as a tar of which nothing but the members decides a byte: no times, owners or hosts."""
     facts = ShardFacts()
     with landing(path) as file:
@@ -230,11 +197,13 @@ def write_shard(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) 
     return facts
 
 
-def read_shard(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+def read_shard(path: Location) -> Iterator[tuple[str, dict[str, bytes]]]:
     """(key, members) of a shard in order. Raises ValueError where the tar is damaged or cut short."""
     try:
         with path.open("rb") as file:
             yield from read_members(file)
+    except StoreError:
+        raise
     except (ValueError, OSError) as error:
         raise ValueError(f"{path.name}: {error}") from None
 
@@ -249,11 +218,11 @@ class Span:
     members: Mapping[str, tuple[int, int]]
 
 
-def read_spans(path: Path) -> list[Span]:
+def read_spans(path: Location) -> list[Span]:
     """All samples of a tar, from its headers alone. Raises ValueError where it is no tar or lacks its end mark."""
     found: list[Span] = []
     try:
-        with tarfile.open(path, "r:") as tar:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for info in tar:
                 if not info.isfile():
                     continue
@@ -261,14 +230,16 @@ def read_spans(path: Path) -> list[Span]:
                 before = found.pop() if found and found[-1].key == key else Span(key, info.offset, 0, {})
                 stop = info.offset_data + -(-info.size // BLOCK) * BLOCK
                 found.append(Span(key, before.start, stop, {**before.members, name: (info.offset_data, info.size)}))
+    except StoreError:
+        raise
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ValueError(f"not a whole shard: {error}") from None
-    if path.stat().st_size < (found[-1].stop if found else 0) + END_MARK:
+    if size(path) < (found[-1].stop if found else 0) + END_MARK:
         raise ValueError(f"not a whole shard: it is cut short after {len(found)} samples")
     return found
 
 
-def read_members(file: io.BufferedIOBase) -> Iterator[tuple[str, dict[str, bytes]]]:
+def read_members(file: IO[bytes]) -> Iterator[tuple[str, dict[str, bytes]]]:
     """(key, members) of an open tar in order. Raises ValueError where it is damaged or cut short."""
     key: str | None = None
     members: dict[str, bytes] = {}
@@ -287,13 +258,15 @@ def read_members(file: io.BufferedIOBase) -> Iterator[tuple[str, dict[str, bytes
                 if len(data) != info.size:
                     raise ValueError(f"cut short in {info.name}")
                 members[name] = data
+    except StoreError:
+        raise
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ValueError(f"not a whole tar: {error}") from None
     if key is not None:
         yield key, members
 
 
-def read_samples(path: Path) -> Iterator[Sample]:
+def read_samples(path: Location) -> Iterator[Sample]:
     """The samples of a shard, decoded."""
     for key, members in read_shard(path):
         yield decode_sample(key, members)
@@ -304,6 +277,6 @@ def shard_name(task: str, split: str, index: int) -> str:
     return f"{task}-{split}-{index:06d}.tar"
 
 
-def receipt_path(shard: Path) -> Path:
+def receipt_path(shard: Location) -> Location:
     """The receipt beside a shard."""
     return shard.with_suffix(".json")
