@@ -16,6 +16,7 @@ from synth.fingerprints import FLAT, SAME, distances, fingerprint, thumbnails, t
 from synth.manifest import Manifest, load_manifest
 from synth.pairs import Found, find_all, own_task, read_image
 from synth.registration import displacement
+from synth.remote import StoreError
 from synth.types import MODALITIES, BadPair, PairRef, Task, UserError
 
 Progress = Callable[[int, int], None]
@@ -118,6 +119,8 @@ def _look(ref: PairRef, manifest: Manifest) -> _Looked:
     for name, path in ref.sources.items():
         try:
             images[name], hashes[name] = read_image(path)
+        except StoreError:
+            raise
         except (BadPair, OSError) as error:
             problems.append(Problem(ref.dataset, ref.key, "unreadable", f"{name}: {error}"))
     checks = [_size] if problems else [_size, _modality, _exposure, _registration]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from synth import color
+from synth.storage import read_bytes
 from synth.types import BadPair, Modality
 
 if TYPE_CHECKING:
@@ -41,14 +42,14 @@ class Decoded:
 
 
 def decode(path: str, modality: Modality = "visible") -> Decoded:
-    """Decode a picture of 8 to 32 bits a channel, or floating point.
+    """Decode a picture of 8 to 32 bits a channel, or floating point, at a path or URL.
 
     Raises BadPair with the reason where the file is no usable picture, OSError where it can't be read at all.
     """
     from PIL import Image, UnidentifiedImageError
 
     name = Path(path).name
-    raw = Path(path).read_bytes()  # an OSError here is the machine's fault, not the picture's: no reject
+    raw = read_bytes(path)  # an OSError here is the machine's fault, not the picture's: no reject
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

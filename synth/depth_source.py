@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from synth import depth_anything
+from synth import depth_anything, storage
 from synth.depth import (
     FAR,
     Metres,
@@ -48,10 +49,11 @@ class Maps:
 
     def load(self, key: str) -> np.ndarray:
         """The pair's map as it is stored."""
-        stem = Path(self.folder, key)
-        for path in (stem.with_name(stem.name + suffix) for suffix in (".png", ".npy")):
-            if path.is_file():
-                return self._load(path)
+        for suffix in (".png", ".npy"):
+            try:
+                return self._load(f"{key}{suffix}")
+            except (FileNotFoundError, IsADirectoryError):
+                continue
         raise BadPair(f"no depth map {key}.png")
 
     def digest(self) -> str:
@@ -60,35 +62,39 @@ class Maps:
         Contents, since a .npy of other depths has the same size.
         """
         whole = hashlib.blake2b(digest_size=8)
-        for path in sorted(self.files()):
-            whole.update(path.relative_to(self.folder).as_posix().encode() + b"\0")
-            whole.update(hashlib.blake2b(path.read_bytes()).digest())
+        for name in sorted(self.files(), key=lambda name: name.split("/")):
+            whole.update(name.encode() + b"\0")
+            whole.update(hashlib.blake2b(self._read(name)).digest())
         return whole.hexdigest()
 
-    def files(self) -> list[Path]:
-        """The maps in the folder."""
-        return [p for p in Path(self.folder).rglob("*") if p.suffix in (".png", ".npy") and p.is_file()]
+    def files(self) -> list[str]:
+        """The maps below the folder, by relative path."""
+        return [name for name in storage.walk_files(storage.locate(self.folder)) if name.endswith((".png", ".npy"))]
 
-    def _load(self, path: Path) -> np.ndarray:
-        if path.suffix == ".npy":
+    def _read(self, name: str) -> bytes:
+        return storage.read_bytes(f"{self.folder.rstrip('/')}/{name}")
+
+    def _load(self, relative: str) -> np.ndarray:
+        data, name = self._read(relative), Path(relative).name
+        if name.endswith(".npy"):
             try:
-                found = np.load(path, allow_pickle=False)
+                found = np.load(io.BytesIO(data), allow_pickle=False)
             except (ValueError, EOFError) as error:
-                raise BadPair(f"depth map {path.name} is not a plain .npy array: {error}") from None
+                raise BadPair(f"depth map {name} is not a plain .npy array: {error}") from None
             if found.ndim != 2 or found.dtype.kind not in "fiu":
-                raise BadPair(f"depth map {path.name} is {found.dtype} {found.shape}; must be real numbers, (h, w)")
+                raise BadPair(f"depth map {name} is {found.dtype} {found.shape}; must be real numbers, (h, w)")
             metres = found.astype(np.float32)
             return metres if self.relative else np.where(metres > 0, metres, np.float32(np.nan))
-        codes = decode_any(path.read_bytes())
+        codes = decode_any(data)
         if codes is None or codes.dtype not in (np.uint8, np.uint16):
-            raise BadPair(f"depth map {path.name} is not an 8- or 16-bit PNG")
+            raise BadPair(f"depth map {name} is not an 8- or 16-bit PNG")
         if codes.ndim == 3:
             codes = codes[..., 0]
         if self.relative:
             return codes.astype(np.float32)
         if codes.dtype != np.uint16:
             raise BadPair(
-                f"depth map {path.name} is 8 bit; a metric map is 16 bit, 1/64 m (inverse=DIR takes relative ones)"
+                f"depth map {name} is 8 bit; a metric map is 16 bit, 1/64 m (inverse=DIR takes relative ones)"
             )
         return dequantise(codes)
 
@@ -209,7 +215,7 @@ def parse_depth(text: str, has_true: bool) -> DepthSource:
         return _network(depth_anything.locate(folder or None))
     if not folder:
         raise UserError(f"--depth {text}: {name} needs a folder, as in {name}=DIR")
-    if not Path(folder).is_dir():
+    if not storage.locate(folder).is_dir():
         raise UserError(f"--depth {text}: no folder {folder}")
     maps = Maps(folder, relative=name == "inverse")
     if not maps.files():

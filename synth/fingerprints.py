@@ -20,8 +20,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from synth import storage
 from synth.cache import cache_folder
 from synth.manifest import load_manifest
+from synth.remote import StoreError
 from synth.resources import read_toml, resource_dir
 
 SIDE = 32
@@ -35,12 +37,15 @@ FLAT = 2.0
 
 
 def thumbnail(path: str) -> np.ndarray:
-    """A picture as (32, 32) uint8 grey code values. Raises OSError or ValueError where it can't be decoded."""
+    """A picture, by its path or URL, as (32, 32) uint8 grey code values.
+
+    Raises OSError or ValueError where it can't be decoded.
+    """
     from PIL import Image
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        with Image.open(path) as file:
+        with Image.open(io.BytesIO(storage.read_bytes(path)) if storage.is_url(path) else path) as file:
             file.draft("L", (4 * SIDE, 4 * SIDE))  # JPEG: decoded at an eighth where that suffices
             wide = file.mode.startswith(("I", "F"))
             small = file.convert("F" if wide else "L").resize((SIDE, SIDE), Image.Resampling.BOX)
@@ -56,12 +61,14 @@ def thumbnails(paths: Sequence[str], folder: str) -> dict[str, np.ndarray]:
 
     folder: the data set's, whose thumbnails lie in one file of the cache.
     """
-    stamps = {path: _stamp(path) for path in dict.fromkeys(paths)}
-    store = _cache_file(os.path.abspath(folder))
+    facts = storage.facts(dict.fromkeys(paths))
+    stamps = {path: f"{_whole(path)}|{facts[path].size}|{facts[path].stamp}" for path in facts}
+    store = _cache_file(_whole(folder))
     kept = _load(store)
     found = {path: kept[stamp] for path, stamp in stamps.items() if stamp in kept}
     missing = [path for path in stamps if path not in found]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    threads = storage.THREADS if storage.is_url(folder) else min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
         made = {path: one for path, one in zip(missing, pool.map(_try, missing), strict=True) if one is not None}
     if made:
         _save(store, kept | {stamps[path]: one for path, one in made.items()})
@@ -71,16 +78,14 @@ def thumbnails(paths: Sequence[str], folder: str) -> dict[str, np.ndarray]:
 def _try(path: str) -> np.ndarray | None:
     try:
         return thumbnail(path)
+    except StoreError:
+        raise
     except Exception:  # decoders raise what they like; whoever asked sees that it is missing
         return None
 
 
-def _stamp(path: str) -> str:
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return path
-    return f"{os.path.abspath(path)}|{stat.st_size}|{stat.st_mtime_ns}"
+def _whole(path: str) -> str:
+    return path if storage.is_url(path) else os.path.abspath(path)
 
 
 def _cache_file(folder: str) -> Path:

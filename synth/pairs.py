@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from synth import color
+from synth import color, storage
 from synth.decode import decode
 from synth.fingerprints import Known, brightness, known_scene, thumbnails
 from synth.manifest import SPLITS, Manifest, natural
 from synth.manifest import load_manifest as load_manifest
 from synth.manifest import template_regex as template_regex
+from synth.remote import Remote
 from synth.seeds import unit_hash
+from synth.storage import Location
 from synth.types import DEGRADED, MODALITIES, BadPair, PairRef, Task, UserError, unknown
 
 PAIRINGS = ("extreme", "adjacent", "all")
@@ -80,22 +82,6 @@ class CleanPair:
     degraded: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
 
 
-def walk_files(root: Path) -> list[str]:
-    """Every file below a folder as a relative path with forward slashes, sorted; links are followed, loops are not."""
-    found: list[str] = []
-    seen: set[str] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders[:] = []
-            continue
-        seen.add(real)
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        below = Path(folder).relative_to(root).as_posix()
-        found += [name if below == "." else f"{below}/{name}" for name in files if not name.startswith(".")]
-    return sorted(found)
-
-
 def scene_split(scene: str) -> str:
     """The split of a scene of a set without splits: by hash, in the paper's proportions, the same in every build."""
     edges = np.cumsum(list(SPLITS.values())) / sum(SPLITS.values())
@@ -114,9 +100,9 @@ def own_task(manifest: Manifest, other: Task = "vif") -> Task:
 def find_pairs(manifest: Manifest, location: str, task: Task, split: str, pairs: str = "extreme") -> Found:
     """The pairs of a split below a folder.
 
-    location: the data set's folder, or for ``folder`` ``DIR_A,DIR_B[,DIR_GT]``. pairs: which exposures of a sequence
-    make a pair: extreme, adjacent or all. Raises UserError where the folder is missing, the set is for another task,
-    has no such split, or nothing matches its layout.
+    location: the data set's folder, a path or a URL, or for ``folder`` ``DIR_A,DIR_B[,DIR_GT]``. pairs: which
+    exposures of a sequence make a pair: extreme, adjacent or all. Raises UserError where the folder is missing, the set
+    is for another task, has no such split, or nothing matches its layout.
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
@@ -138,7 +124,7 @@ def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extrem
     if pairs not in PAIRINGS:
         raise unknown("pairing", pairs, PAIRINGS)
     roots = _roots(manifest, location)
-    files = {root: walk_files(root) for root, _ in roots.values()}
+    files = {root: storage.walk_files(root) for root, _ in roots.values()}
     left = {root: set(names) for root, names in files.items()}
     sides: dict[str, dict[At, list[File]]] = {}
     for image, (root, templates) in roots.items():
@@ -168,31 +154,36 @@ def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extrem
     return Found(tuple(refs), sum(map(len, left.values())), unpaired, counts, len(complete))
 
 
-def _roots(manifest: Manifest, location: str) -> dict[str, tuple[Path, tuple[str, ...]]]:
+def _roots(manifest: Manifest, location: str) -> dict[str, tuple[Location, tuple[str, ...]]]:
     images = manifest.templates
     if manifest.name == "folder":
         parts = [part for part in location.split(",") if part]
         if len(parts) not in (2, 3):
             raise UserError(f"--data folder={location}: must be folder=DIR_A,DIR_B or folder=DIR_A,DIR_B,DIR_GT")
-        if len({Path(part).resolve() for part in parts}) < len(parts):
+        if len({_real_path(storage.locate(part)) for part in parts}) < len(parts):
             raise UserError(f"--data folder={location}: the same folder is named twice")
         roots = dict(zip(images, parts, strict=False))
     else:
         roots = dict.fromkeys(images, location)
-    for root in roots.values():
-        if not Path(root).is_dir():
+    places = {root: storage.locate(root) for root in roots.values()}
+    for root, place in places.items():
+        if not place.is_dir():
             raise UserError(f"--data {manifest.name}={location}: folder {root} does not exist")
-    return {image: (Path(root), images[image]) for image, root in roots.items()}
+    return {image: (places[root], images[image]) for image, root in roots.items()}
+
+
+def _real_path(place: Location) -> Location:
+    return place if isinstance(place, Remote) else place.resolve()
 
 
 def _match(
-    manifest: Manifest, files: Sequence[str], root: Path, patterns: Sequence[re.Pattern[str]], left: set[str]
+    manifest: Manifest, files: Sequence[str], root: Location, patterns: Sequence[re.Pattern[str]], left: set[str]
 ) -> dict[At, list[File]]:
     """The images that a template takes, by where they belong; they leave ``left``.
 
     A folder of a split or a part may be given itself: its own name counts as the first piece of a path too.
     """
-    own = Path(os.path.abspath(root)).name
+    own = root.name if isinstance(root, Remote) else Path(os.path.abspath(root)).name
     inside = own.casefold() in {f.casefold() for f in (*manifest.splits.values(), *manifest.parts.values())}
     parts = {folder.casefold(): f"{name}-" for name, folder in manifest.parts.items()} | {"": ""}
     matched: dict[At, list[File]] = {}
@@ -201,7 +192,7 @@ def _match(
             continue  # also undecodable names: left, and counted as ignored
         names = (name, f"{own}/{name}") if inside else (name,)
         match = next((m for pattern in patterns for one in names if (m := pattern.match(one))), None)
-        if match is None or not os.path.isfile(root / name):  # dangling links, pipes
+        if match is None or not (isinstance(root, Remote) or os.path.isfile(root / name)):  # dangling links, pipes
             continue
         groups = match.groupdict()
         if groups["key"].casefold() in manifest.exclude:
@@ -216,7 +207,7 @@ def _match(
     return matched
 
 
-def _check_single(root: Path, image: str, side: Mapping[At, Sequence[File]]) -> None:
+def _check_single(root: Location, image: str, side: Mapping[At, Sequence[File]]) -> None:
     """One file an image; one file a frame of a sequence."""
     for files in side.values():
         seen: dict[str, str] = {}

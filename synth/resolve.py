@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from synth import __version__, bridge
+from synth import __version__, bridge, storage
 from synth.cache import cache_folder
 from synth.codecs import find_codec
 from synth.depth_source import DepthSource, parse_depth
@@ -23,7 +23,6 @@ from synth.prompts import load_pool, load_tasks, pools_digest
 from synth.recipe import Recipe, load_recipe
 from synth.selection import check_forms, check_licence, check_pairing, select, split_names
 from synth.shards import dumps
-from synth.storage import is_url
 from synth.types import NO_TRUTH, TASKS, PairRef, Task, UserError, unknown
 
 IN_PROCESS = "memory://"
@@ -100,7 +99,7 @@ def resolve(options: Options) -> Resolved:
     notes += [f"a better ground truth: {line}" for line in better if line is not None]
     if options.depth == "auto" and "prior" in used.values():
         notes.append("a better depth: --depth depth-anything (fetched once, 99 MB)")
-    if is_url(options.out or ""):
+    if storage.is_url(options.out or ""):
         notes.append(f"out: {options.out}: a store has no locks: run one build there at a time")
     if options.lean:
         notes.append("lean: no degraded images; train fit --recipe degrades as it reads")
@@ -314,9 +313,14 @@ def _settings(
 
 def _data_record(name: str, pairs: tuple[PairRef, ...]) -> dict[str, Any]:
     refs = [ref for ref in pairs if ref.dataset == name]
+    facts = storage.facts(path for ref in refs for path in ref.sources.values())
     given = any(ref.given for ref in refs)
     listing = [
-        [ref.key, {image: _size(path) for image, path in ref.sources.items()}, *([ref.degradation] if given else [])]
+        [
+            ref.key,
+            {image: _size(facts, path) for image, path in ref.sources.items()},
+            *([ref.degradation] if given else []),
+        ]
         for ref in refs
     ]
     record = {"pairs": len(listing), "digest": hashlib.sha256(dumps(listing)).hexdigest()[:32]}
@@ -324,11 +328,10 @@ def _data_record(name: str, pairs: tuple[PairRef, ...]) -> dict[str, Any]:
     return record | ({kind: True} if given else {})
 
 
-def _size(path: str) -> int:
-    try:
-        return os.stat(Path(path)).st_size
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+def _size(facts: Mapping[str, storage.Fact], path: str) -> int:
+    if path not in facts:
+        raise UserError(f"{path}: is not there, or cannot be read")
+    return facts[path].size
 
 
 def versions(codec: str, operators: Iterable[str] = (), *, network: bool = False) -> dict[str, str]:

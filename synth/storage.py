@@ -58,7 +58,7 @@ def locate(text: str) -> Location:
 
 def read_bytes(path: str) -> bytes:
     """A whole file, by its path or URL."""
-    return Remote(path).read_bytes() if is_url(path) else Path(path).read_bytes()
+    return (locate(path) if "://" in path else Path(path)).read_bytes()
 
 
 class Fact(NamedTuple):
@@ -98,6 +98,27 @@ def listing(folder: Location) -> dict[str, int]:
             return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
     except (FileNotFoundError, NotADirectoryError):
         return {}
+
+
+def walk_files(root: Location) -> list[str]:
+    """Every file below a folder as a relative path with forward slashes, sorted; links are followed, loops are not.
+
+    What begins with a dot is left out.
+    """
+    if isinstance(root, Remote):
+        return sorted(name for name in root.entries(below=True) if not any(p.startswith(".") for p in name.split("/")))
+    found: list[str] = []
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders[:] = []
+            continue
+        seen.add(real)
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        below = Path(folder).relative_to(root).as_posix()
+        found += [name if below == "." else f"{below}/{name}" for name in files if not name.startswith(".")]
+    return sorted(found)
 
 
 def size(path: Location) -> int:
