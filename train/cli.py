@@ -35,6 +35,11 @@ ModelOption = Annotated[
     str | None,
     typer.Option("--model", metavar="DIR|HUB_ID", help="A run's folder or a model on the hub; the only one in runs/."),
 ]
+SamplerOption = Annotated[str | None, typer.Option("--sampler", help="A flow model's sampler, instead of its own.")]
+SamplerStepsOption = Annotated[int | None, typer.Option("--steps", help="Steps of a flow model's sampler.")]
+GuidanceOption = Annotated[
+    float | None, typer.Option("--guidance", help="How strongly a flow model follows the prompt; 1: as it learned to.")
+]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda; CUDA where there is one.")]
 
 
@@ -101,8 +106,9 @@ def fuse_command(
     task: Annotated[str, typer.Option("--task", metavar="vif|mef|mff", help="What the pair is.")],
     prompt: Annotated[str | None, typer.Option("--prompt", help="What to do; without it, to fuse the pair.")] = None,
     model: ModelOption = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Steps of a flow model's sampler.")] = None,
-    sampler: Annotated[str | None, typer.Option("--sampler", help="A flow model's sampler.")] = None,
+    steps: SamplerStepsOption = None,
+    sampler: SamplerOption = None,
+    guidance: GuidanceOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of a flow model's noise.")] = 0,
     device: DeviceOption = None,
     json_: JsonOption = False,
@@ -113,7 +119,8 @@ def fuse_command(
     with console.progress("fuse", "pairs") as progress:
         done = fuse_files(
             *(a, b, out, task),
-            prompt=prompt, model=model, steps=steps, sampler=sampler, seed=seed, device=device, progress=progress,
+            prompt=prompt, model=model, steps=steps, sampler=sampler, guidance=guidance, seed=seed, device=device,
+            progress=progress,
         )  # fmt: skip
     typer.echo(json.dumps({"fused": done}) if json_ else f"fused {console.counted(len(done), 'pair')} into {out}")
 
@@ -133,6 +140,9 @@ def eval_command(
             help="A model to score, repeatable; the only run in runs/. none: the fusers alone.",
         ),
     ] = None,
+    steps: SamplerStepsOption = None,
+    sampler: SamplerOption = None,
+    guidance: GuidanceOption = None,
     device: DeviceOption = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Use this many samples at most, of all shards.")] = None,
     examples: Annotated[int, typer.Option("--examples", help="Samples to show as pictures.")] = 6,
@@ -145,7 +155,8 @@ def eval_command(
     with console.progress("eval", "samples") as progress:
         done = evaluate_shards(
             *(shards, out),
-            metrics=metrics, limit=limit, examples=examples, methods=methods_of(model, device), progress=progress,
+            metrics=metrics, limit=limit, examples=examples, progress=progress,
+            methods=methods_of(model, device, steps=steps, sampler=sampler, guidance=guidance),
         )  # fmt: skip
     console.note(f"wrote {out}/report.md, report.csv, report.html and report.json")
     typer.echo(json.dumps(to_json(done) | {"out": out}, ensure_ascii=False) if json_ else to_text(done))

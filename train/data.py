@@ -49,6 +49,7 @@ HELD_OUT = 0.05
 """Share of the pairs, by hash, that is never trained on where there are no validation shards."""
 
 INPUTS = ("a", "b", "gt")
+CLEAN = ("clean_a", "clean_b")
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,10 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Batch:
-    """Degraded pairs and their ground truth in [−1, 1], grey as three equal channels, with what to say of them."""
+    """Degraded pairs and their ground truth in [−1, 1], grey as three equal channels, with what to say of them.
+
+    clean_a, clean_b: the pairs as they were before, where a loss asks for them.
+    """
 
     a: Float[Tensor, "b 3 H W"]
     b: Float[Tensor, "b 3 H W"]
@@ -85,6 +89,8 @@ class Batch:
     prior: Float[Tensor, "b 3 H W"] | None
     prompts: list[str]
     names: list[str]
+    clean_a: Float[Tensor, "b 3 H W"] | None = None
+    clean_b: Float[Tensor, "b 3 H W"] | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,8 @@ class Samples(Dataset[Any]):
 
     side: of the crops; smaller images are continued by reflection. plain: share of prompts that the task's plain
     request stands in for. rephrase: share of the others that say the same in other words, where their own words are of
-    the shipped pools. cache: bytes of decoded samples to keep.
+    the shipped pools. drop: share of training prompts left empty. clean: whether batches hold the clean pair too.
+    cache: bytes of decoded samples to keep.
     degrade: what degrades lean samples, by task: for training with a seed of the position, for validation with the
     sample's own, so that it is the same each time. Operators act on the whole image, before the crop.
     """
@@ -179,6 +186,8 @@ class Samples(Dataset[Any]):
         seed: int = 0,
         plain: float = 0.0,
         rephrase: float = 0.0,
+        drop: float = 0.0,
+        clean: bool = False,
         prior: str = "none",
         cache: int = 0,
         degrade: Degraders | None = None,
@@ -186,7 +195,8 @@ class Samples(Dataset[Any]):
         self.shards = corpus.shards
         self.places = corpus.train if training else corpus.held_out
         self.side, self.training, self.seed, self.cache = side, training, seed, cache
-        self.plain, self.rephrase = plain, rephrase
+        self.plain, self.rephrase, self.drop = plain, rephrase, drop
+        self.inputs = (*INPUTS, *CLEAN) if clean else INPUTS
         self.degrade = degrade or {}
         bare = [task for task in corpus.lean if task not in self.degrade]
         if bare:
@@ -210,13 +220,15 @@ class Samples(Dataset[Any]):
                 sample = self._degraded(sample, position, whole=plain < self.plain)
         except (ValueError, KeyError, OSError) as error:
             return Broken(f"{path}: {error}")
-        images = {name: sample.images[name] for name in (*INPUTS, "prior") if name in sample.images}
+        images = {name: sample.images[name] for name in (*self.inputs, "prior") if name in sample.images}
         crops = {name: cropped(image, self.side, (u, v), mirrored < 0.5) for name, image in images.items()}
         prompt = sample.prompt
         if plain < self.plain:
             prompt = plain_request(sample.meta["task"])
         elif rephrase < self.rephrase and not self.places[number].lean:  # a lean sample's words are new each time
             prompt = rephrased(sample, rng)
+        if self.training and generator(seed_of("drop", self.seed, position)).random() < self.drop:
+            prompt = ""
         return {**crops, "prompt": prompt, "name": f"{path.name} {sample.key}"}
 
     def _degraded(self, sample: Sample, position: int, whole: bool) -> Sample:
@@ -245,7 +257,7 @@ class Samples(Dataset[Any]):
             file.seek(place.start)
             data = file.read(place.stop - place.start)
         (key, members), *_ = read_members(io.BytesIO(data + bytes(END_MARK)))
-        sample = decode_sample(key, members, LEAN_IMAGES if place.lean else INPUTS)
+        sample = decode_sample(key, members, LEAN_IMAGES if place.lean else self.inputs)
         if not place.lean:
             sample = self._with_prior(sample)
         size = sum(image.nbytes for image in sample.images.values())
@@ -299,8 +311,10 @@ def collate(items: Sequence[dict[str, Any] | Broken]) -> Batch | Broken:
             return item
         good.append(item)
     a, b, gt = (to_tensor([item[name] for item in good]) for name in INPUTS)
-    prior = to_tensor([item["prior"] for item in good]) if "prior" in good[0] else None
-    return Batch(a, b, gt, prior, [item["prompt"] for item in good], [item["name"] for item in good])
+    prior, *clean = (
+        to_tensor([item[name] for item in good]) if name in good[0] else None for name in ("prior", *CLEAN)
+    )
+    return Batch(a, b, gt, prior, [item["prompt"] for item in good], [item["name"] for item in good], *clean)
 
 
 def batches(samples: Samples, positions: Sequence[int], size: int, workers: int = 0) -> Iterator[Batch | Broken]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from synth.types import UserError, check_schema
 from train.models import build_model, find_model
 from train.models.base import Prediction
-from train.objectives import OBJECTIVES, FlowMatching, Objective, Predict, Regression, find_objective
+from train.objectives import OBJECTIVES, AnyObjective, Objective, Predict, find_objective, guide
 from train.priors import find_prior
 from train.text import build_text
 from train.tokenizers import build_tokenizer
@@ -34,7 +34,7 @@ class Design:
     config: Any
     tokenizer: str  # a name in TOKENIZERS
     text: str  # a name in TEXTS
-    objective: Regression | FlowMatching
+    objective: AnyObjective
     prior: str = "none"  # a name in PRIORS
 
     def to_json(self) -> dict[str, Any]:
@@ -133,8 +133,15 @@ class Assembly(nn.Module):
         objective: Objective | None = None,
         prior: Float[Tensor, "b 3 H W"] | None = None,
     ) -> Float[Tensor, "b 3 H W"]:
-        """Fused images; values may leave [−1, 1]. objective: another way to sample; prior: the design's."""
+        """Fused images; values may leave [−1, 1]. objective: another way to sample; prior: the design's.
+
+        Under guidance the network is asked under the prompts and under empty ones.
+        """
         z_a, z_b = self.encode(a), self.encode(b)
         z_prior = None if prior is None else self.encode(prior)
-        latent = (objective or self.objective).sample(self.bind(z_a, z_b, prompts, z_prior), z_a, rng)
+        way = objective or self.objective
+        predict = self.bind(z_a, z_b, prompts, z_prior)
+        if way.guidance != 1:
+            predict = guide(predict, self.bind(z_a, z_b, [""] * len(prompts), z_prior), way.guidance)
+        latent = way.sample(predict, (z_a, z_b), rng)
         return self.tokenizer.decode(latent.float(), (a.shape[2], a.shape[3]))

@@ -46,6 +46,7 @@ def fuse_files(
     model: str | None = None,
     steps: int | None = None,
     sampler: str | None = None,
+    guidance: float | None = None,
     seed: int = 0,
     device: str | None = None,
     progress: Progress = lambda done, total: None,
@@ -64,7 +65,7 @@ def fuse_files(
         try:
             image = pipeline(
                 *(read_image(str(path))[0] for path in (first, second)),
-                task=task, prompt=prompt, seed=seed, steps=steps, sampler=sampler,
+                task=task, prompt=prompt, seed=seed, steps=steps, sampler=sampler, guidance=guidance,
             )  # fmt: skip
             write_image(target, image)
             written.append(str(target))

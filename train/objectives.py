@@ -1,13 +1,15 @@
 """Objectives: what a network's prediction stands for, the loss on it, and how a latent is made from it.
 
 A network comes here as ``predict(z_t, t) -> Prediction``, with the degraded latents and the prompt already bound to
-it. The generator is an argument; its place in the run is the trainer's to choose. Shapes: b z h w.
+it. The generator is an argument; its place in the run is the trainer's to choose. Shapes: b z h w. Times run from a
+source at 0 to the clean latent at 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -15,17 +17,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from synth.types import unknown
+from train.bridge import between, deviation
 from train.models.base import Prediction
-from train.samplers import find_sampler, one_shot
+from train.samplers import find_sampler, guided, one_shot
 
 Predict = Callable[[Tensor | None, Tensor | None], Prediction]
+Pair = tuple[Tensor, Tensor]
+"""The degraded latents (Z_a, Z_b), each b z h w."""
 PixelLoss = Callable[[Tensor], Tensor]
 """The auxiliary loss of a clean latent: decodes it, and compares the picture with the sources."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """total: what to minimise; terms: its parts before weighting, for the log."""
+    """total: what to minimise; terms: its parts before weighting, and how the experts are loaded, for the log."""
 
     total: Float[Tensor, ""]
     terms: dict[str, Tensor] = field(default_factory=dict)
@@ -33,12 +38,28 @@ class Loss:
 
 @runtime_checkable
 class Objective(Protocol):
-    """A row of choices that turns predictions into losses, and into samples."""
+    """A row of choices that turns predictions into losses, and into samples.
+
+    pixel: weight of the auxiliary pixel loss, for which the trainer then supplies ``pixels``. drop: share of training
+    prompts that the trainer leaves empty. guidance: strength of the prompt in sampling, 1 is its own.
+    """
+
+    @property
+    def pixel(self) -> float: ...
+    @property
+    def drop(self) -> float: ...
+    @property
+    def guidance(self) -> float: ...
+    @property
+    def calls(self) -> int:
+        """Calls of the network an image."""
+        ...
 
     def loss(
         self,
         predict: Predict,
         target: Float[Tensor, "b z h w"],
+        pair: Pair,
         rng: torch.Generator,
         pixels: PixelLoss | None = None,
         weight: Float[Tensor, "z 1 1"] | None = None,
@@ -46,8 +67,8 @@ class Objective(Protocol):
         """The loss on clean latents."""
         ...
 
-    def sample(self, predict: Predict, like: Float[Tensor, "b z h w"], rng: torch.Generator) -> Tensor:
-        """Clean latents of the shape and device of ``like``."""
+    def sample(self, predict: Predict, pair: Pair, rng: torch.Generator) -> Tensor:
+        """Clean latents of the shape and device of the pair's."""
         ...
 
 
@@ -61,16 +82,31 @@ class Regression:
 
     measure: str = "mse"  # or "log"
     balance: float = 0.01  # weight of the experts' load-balancing loss
-    pixel: float = 0.0  # weight of the auxiliary pixel loss, eq. 9
+    pixel: float = 0.0  # weight λ of the auxiliary pixel loss, eq. 9 and 10
 
     def __post_init__(self) -> None:
-        if self.measure not in ("mse", "log"):
-            raise ValueError(f"measure must be 'mse' or 'log', not {self.measure!r}")
+        _one_of("measure", self.measure, ("mse", "log"))
+
+    @property
+    def drop(self) -> float:
+        """A regression is not guided, and always has its prompt."""
+        return 0.0
+
+    @property
+    def guidance(self) -> float:
+        """None."""
+        return 1.0
+
+    @property
+    def calls(self) -> int:
+        """One call an image."""
+        return 1
 
     def loss(
         self,
         predict: Predict,
         target: Float[Tensor, "b z h w"],
+        pair: Pair,
         rng: torch.Generator,
         pixels: PixelLoss | None = None,
         weight: Float[Tensor, "z 1 1"] | None = None,
@@ -81,50 +117,67 @@ class Regression:
         error = each.mean() if self.measure == "mse" else (each + FLOOR).log().mean()
         return _total(self, error, prediction, prediction.latent, pixels)
 
-    def sample(self, predict: Predict, like: Float[Tensor, "b z h w"], rng: torch.Generator) -> Tensor:
+    def sample(self, predict: Predict, pair: Pair, rng: torch.Generator) -> Tensor:
         """One call."""
         return one_shot(lambda z_t, t: predict(z_t, t).latent)
 
 
 @dataclass(frozen=True)
 class FlowMatching:
-    """MSE(v(Z_t, t, Z_a, Z_b, P), Z_GT − noise), Z_t = (1 − t) noise + t Z_GT, t ~ U(0, 1) (MMAIF eq. 2, 11).
+    """MSE(v(Z_t, t, Z_a, Z_b, P), Z_GT − Z_0), Z_t = (1 − t) Z_0 + t Z_GT, Z_0 ~ p0 (MMAIF eq. 2, 11).
 
     predicts: what the network's latent stands for: the velocity, or the clean latent Ẑ1, of which the velocity is
     (Ẑ1 − Z_t) / max(1 − t, NEAREST). Under ``clean`` the target's velocity is taken by the same formula: it is
-    Z_GT − noise up to t = 1 − NEAREST, and beyond it the loss still vanishes at Ẑ1 = Z_GT.
+    Z_GT − Z_0 up to t = 1 − NEAREST, and beyond it the loss still vanishes at Ẑ1 = Z_GT.
+    source: p0: noise, or a degraded latent, or the mean of both (MMAIF table 6, j to l). times: how t is drawn.
     """
 
     predicts: str = "velocity"  # or "clean"
+    source: str = "gaussian"  # or "a", "b", "mean"
+    times: str = "uniform"  # or "logit-normal"
     sampler: str = "ab2"
     steps: int = 5
+    drop: float = 0.0  # share of training prompts left empty, for guidance
+    guidance: float = 1.0
     balance: float = 0.01
     pixel: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.predicts not in ("velocity", "clean"):
-            raise ValueError(f"predicts must be 'velocity' or 'clean', not {self.predicts!r}")
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, not {self.steps}")
-        find_sampler(self.sampler)
+        _one_of("predicts", self.predicts, ("velocity", "clean"))
+        _one_of("source", self.source, ("gaussian", *SOURCES))
+        if find_sampler(self.sampler).stochastic and self.source != "gaussian":
+            raise ValueError(
+                f"sampler {self.sampler!r} needs a Gaussian source, not {self.source!r}: its score is the noise's"
+            )
+        _check_sampling(self)
+
+    @property
+    def calls(self) -> int:
+        """Calls of the network an image."""
+        return _calls(self, "flow")
 
     def loss(
         self,
         predict: Predict,
         target: Float[Tensor, "b z h w"],
+        pair: Pair,
         rng: torch.Generator,
         pixels: PixelLoss | None = None,
         weight: Float[Tensor, "z 1 1"] | None = None,
     ) -> Loss:
-        """The loss at one drawn time and noise for each latent."""
-        t = torch.rand(len(target), generator=rng, device=rng.device).to(target.device)  # fp32 whatever the latents
-        noise = torch.randn(target.shape, generator=rng, device=rng.device).to(target)
-        z_t = path(noise, target, t)
+        """The loss at one drawn time and source for each latent."""
+        t = draw_times(self.times, target, rng)
+        start = self.start(pair, rng)
+        z_t = path(start, target, t)
         prediction = predict(z_t, t)
         v = self.velocity(prediction.latent, z_t, t)
-        v_target = target - noise if self.predicts == "velocity" else clean_to_velocity(target, z_t, t)
+        v_target = target - start if self.predicts == "velocity" else clean_to_velocity(target, z_t, t)
         clean = prediction.latent if self.predicts == "clean" else z_t + _wide(1 - t, v) * v
         return _total(self, errors(v, v_target, weight).mean(), prediction, clean, pixels)
+
+    def start(self, pair: Pair, rng: torch.Generator) -> Float[Tensor, "b z h w"]:
+        """A draw of p0."""
+        return _noise(pair[0], rng) if self.source == "gaussian" else SOURCES[self.source](*pair)
 
     def velocity(
         self, latent: Float[Tensor, "b z h w"], z_t: Float[Tensor, "b z h w"], t: Float[Tensor, " b"]
@@ -132,13 +185,82 @@ class FlowMatching:
         """The velocity that a predicted latent stands for."""
         return clean_to_velocity(latent, z_t, t) if self.predicts == "clean" else latent
 
-    def sample(self, predict: Predict, like: Float[Tensor, "b z h w"], rng: torch.Generator) -> Tensor:
-        """From drawn noise along the velocity, with the sampler and number of steps of this objective."""
-        noise = torch.randn(like.shape, generator=rng, device=rng.device).to(like)
-        return find_sampler(self.sampler)(
-            lambda z_t, t: self.velocity(predict(z_t, t).latent, z_t, t), noise, self.steps
-        )
+    def sample(self, predict: Predict, pair: Pair, rng: torch.Generator) -> Tensor:
+        """From a draw of p0 along the velocity, with the sampler and number of steps of this objective."""
+        start = self.start(pair, rng)
 
+        def velocity(z_t: Tensor, t: Tensor) -> Tensor:
+            return self.velocity(predict(z_t, t).latent, z_t, t)
+
+        return find_sampler(self.sampler)(velocity, start, self.steps, rng)
+
+
+@dataclass(frozen=True)
+class SchrodingerBridge:
+    """I²SB: MSE(ε(Z_t, t), (Z_t − Z_GT) / σ_t), Z_t between the degraded source and Z_GT (arXiv 2302.05872, eq. 12).
+
+    predicts: that difference over σ_t (``noise``), or the clean latent itself. source: the mean in MMAIF's table 6.
+    """
+
+    predicts: str = "noise"  # or "clean"
+    source: str = "mean"  # or "a", "b"
+    times: str = "uniform"  # or "logit-normal"
+    sampler: str = "i2sb"
+    steps: int = 100
+    drop: float = 0.0
+    guidance: float = 1.0
+    balance: float = 0.01
+    pixel: float = 0.0
+
+    def __post_init__(self) -> None:
+        _one_of("predicts", self.predicts, ("noise", "clean"))
+        _one_of("source", self.source, SOURCES)
+        find_sampler(self.sampler, "bridge")
+        _check_sampling(self)
+
+    @property
+    def calls(self) -> int:
+        """Calls of the network an image."""
+        return _calls(self, "bridge")
+
+    def loss(
+        self,
+        predict: Predict,
+        target: Float[Tensor, "b z h w"],
+        pair: Pair,
+        rng: torch.Generator,
+        pixels: PixelLoss | None = None,
+        weight: Float[Tensor, "z 1 1"] | None = None,
+    ) -> Loss:
+        """The loss at one drawn time and place on the bridge for each latent."""
+        t = draw_times(self.times, target, rng).clamp(max=1 - LAST)
+        z_t = between(SOURCES[self.source](*pair), target, _noise(target, rng), t)
+        prediction = predict(z_t, t)
+        wanted = target if self.predicts == "clean" else (z_t - target) / _wide(deviation(t), target)
+        clean = self.clean(prediction.latent, z_t, t)
+        return _total(self, errors(prediction.latent, wanted, weight).mean(), prediction, clean, pixels)
+
+    def clean(
+        self, latent: Float[Tensor, "b z h w"], z_t: Float[Tensor, "b z h w"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b z h w"]:
+        """The clean latent that a predicted one stands for: Z_t − σ_t ε."""
+        return latent if self.predicts == "clean" else z_t - _wide(deviation(t), z_t) * latent
+
+    def sample(self, predict: Predict, pair: Pair, rng: torch.Generator) -> Tensor:
+        """From the degraded source, each step a draw of the bridge's posterior."""
+
+        def clean(z_t: Tensor, t: Tensor) -> Tensor:
+            return self.clean(predict(z_t, t).latent, z_t, t)
+
+        return find_sampler(self.sampler, "bridge")(clean, SOURCES[self.source](*pair), self.steps, rng)
+
+
+SOURCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "a": lambda z_a, z_b: z_a,
+    "b": lambda z_a, z_b: z_b,
+    "mean": lambda z_a, z_b: (z_a + z_b) / 2,
+}
+"""Where a path may start but from noise."""
 
 FLOOR = 1e-3
 """Errors below it count as alike under the logarithm."""
@@ -146,12 +268,22 @@ FLOOR = 1e-3
 NEAREST = 0.05
 """The least 1 − t that a clean prediction's velocity is divided by."""
 
+LAST = 1e-3
+"""The least 1 − t at which a bridge is trained: at 0 there is no noise left to divide by."""
+
+
+def draw_times(times: str, like: Float[Tensor, "b ..."], rng: torch.Generator) -> Float[Tensor, " b"]:
+    """A time for each latent, in fp32 whatever the latents: U(0, 1), or the logistic of N(0, 1) (arXiv 2403.03206)."""
+    if times == "uniform":
+        return torch.rand(len(like), generator=rng, device=rng.device).to(like.device)
+    return torch.randn(len(like), generator=rng, device=rng.device).sigmoid().to(like.device)
+
 
 def path(
-    noise: Float[Tensor, "b ..."], clean: Float[Tensor, "b ..."], t: Float[Tensor, " b"]
+    start: Float[Tensor, "b ..."], clean: Float[Tensor, "b ..."], t: Float[Tensor, " b"]
 ) -> Float[Tensor, "b ..."]:
-    """Z_t = (1 − t) noise + t Z_GT (MMAIF eq. 2, with the signs of its velocity Z_GT − noise)."""
-    return noise + _wide(t, clean) * (clean - noise)
+    """Z_t = (1 − t) Z_0 + t Z_GT (MMAIF eq. 2, with the signs of its velocity Z_GT − Z_0)."""
+    return start + _wide(t, clean) * (clean - start)
 
 
 def clean_to_velocity(
@@ -159,6 +291,16 @@ def clean_to_velocity(
 ) -> Float[Tensor, "b ..."]:
     """v = (Ẑ1 − Z_t) / max(1 − t, 0.05)."""
     return (clean - z_t) / _wide((1 - t).clamp(min=NEAREST), clean)
+
+
+def guide(predict: Predict, unconditional: Predict, scale: float) -> Predict:
+    """A network that answers with u + s (c − u), c under its prompt and u under none; two calls in one."""
+
+    def both(z_t: Tensor | None, t: Tensor | None) -> Prediction:
+        given, none = predict(z_t, t), unconditional(z_t, t)
+        return replace(given, latent=guided(given.latent, none.latent, scale))
+
+    return both
 
 
 def errors(
@@ -185,24 +327,56 @@ def _wide(t: Tensor, like: Tensor) -> Tensor:
     return t.view(-1, *([1] * (like.ndim - 1))).to(like.dtype)
 
 
-def _total(
-    weights: Regression | FlowMatching, error: Tensor, prediction: Prediction, clean: Tensor, pixels: PixelLoss | None
-) -> Loss:
-    """error + balance × load-balancing loss + pixel × auxiliary loss."""
-    terms = {"error": error, "balance": prediction.balance}
-    total = error + weights.balance * prediction.balance
-    if weights.pixel:
+def _noise(like: Tensor, rng: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=rng, device=rng.device).to(like)
+
+
+def _total(objective: AnyObjective, error: Tensor, made: Prediction, clean: Tensor, pixels: PixelLoss | None) -> Loss:
+    """error + balance × load-balancing loss + pixel × auxiliary loss (MMAIF eq. 10)."""
+    terms = {"error": error, "balance": made.balance}
+    total = error + objective.balance * made.balance
+    if objective.pixel:
         if pixels is None:
-            raise ValueError(f"the pixel loss has weight {weights.pixel}, but no function computes it")
+            raise ValueError(f"the pixel loss has weight {objective.pixel}, but no function computes it")
         terms["pixel"] = pixels(clean)
-        total = total + weights.pixel * terms["pixel"]
+        total = total + objective.pixel * terms["pixel"]
+    if made.load.shape[1]:
+        terms["least_load"], terms["most_load"] = made.load.min(), made.load.max()
     return Loss(total, {name: term.detach() for name, term in terms.items()})
 
 
-OBJECTIVES: dict[str, type[Regression] | type[FlowMatching]] = {"regression": Regression, "flow": FlowMatching}
+def _one_of(name: str, value: str, allowed: Iterable[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}")
 
 
-def find_objective(name: str) -> type[Regression] | type[FlowMatching]:
+def _check_sampling(objective: FlowMatching | SchrodingerBridge) -> None:
+    _one_of("times", objective.times, ("uniform", "logit-normal"))
+    if objective.steps < 1:
+        raise ValueError(f"steps must be at least 1, not {objective.steps}")
+    if not 0 <= objective.drop < 1:
+        raise ValueError(f"drop must be at least 0 and below 1, not {objective.drop}")
+    if not 0 <= objective.guidance < math.inf:
+        raise ValueError(f"guidance must be at least 0, not {objective.guidance}")
+    if objective.guidance != 1 and not objective.drop:
+        raise ValueError(f"guidance must be 1, not {objective.guidance}: the model always had a prompt in training")
+
+
+def _calls(objective: FlowMatching | SchrodingerBridge, path: str) -> int:
+    calls = find_sampler(objective.sampler, path).evaluations(objective.steps)
+    return calls if objective.guidance == 1 else 2 * calls
+
+
+AnyObjective = Regression | FlowMatching | SchrodingerBridge
+
+OBJECTIVES: dict[str, type[AnyObjective]] = {
+    "regression": Regression,
+    "flow": FlowMatching,
+    "i2sb": SchrodingerBridge,
+}
+
+
+def find_objective(name: str) -> type[AnyObjective]:
     """The objective of a name."""
     if name not in OBJECTIVES:
         raise unknown("objective", name, OBJECTIVES)

@@ -21,7 +21,7 @@ from synth.types import TASKS, UserError, unknown
 from train.checkpoint import read_tensors, write_tensors
 from train.data import to_tensor
 from train.design import Assembly, Design
-from train.objectives import FlowMatching, Objective
+from train.objectives import Objective, Regression
 from train.text import plain_request
 
 DESIGN, WEIGHTS = "pipeline.json", "model.safetensors"
@@ -88,18 +88,20 @@ class FusionPipeline:
         seed: int = 0,
         steps: int | None = None,
         sampler: str | None = None,
+        guidance: float | None = None,
     ) -> UInt8[np.ndarray, "h w 3"]:
         """The fused image of a pair of any size, uint8 ``(h, w)`` or ``(h, w, c)``; one channel is grey.
 
-        prompt: what to do; None asks for the task's fusion alone. seed: of a flow model's noise. steps and sampler: of
-        a flow model, instead of its design's. Raises UserError where the sizes differ or an option is of no use.
+        prompt: what to do; None asks for the task's fusion alone. seed: of a flow model's noise. steps, sampler and
+        guidance (how strongly the prompt is followed, 1 as it was learned): of a flow model, instead of its design's.
+        Raises UserError where the sizes differ or an option is of no use.
         """
         if task not in TASKS:
             raise unknown("task", task, TASKS)
         if a.shape[:2] != b.shape[:2]:
             sizes = (f"{x.shape[1]}x{x.shape[0]}" for x in (a, b))
             raise UserError("the two images differ in size: {} and {}".format(*sizes))
-        objective = self._objective(steps, sampler)
+        objective = self._objective(steps=steps, sampler=sampler, guidance=guidance)
         words = plain_request(task) if prompt is None else prompt
         images = [_coloured(a), _coloured(b)]
         if self.assembly.prior is not None:
@@ -116,13 +118,13 @@ class FusionPipeline:
         fused = tiled(fuse, given, tile=TILE, overlap=OVERLAP)
         return ((fused[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
-    def _objective(self, steps: int | None, sampler: str | None) -> Objective:
+    def _objective(self, **asked: int | float | str | None) -> Objective:
         """The design's, with the sampling asked for."""
         own = self.design.objective
-        given = {name: value for name, value in (("steps", steps), ("sampler", sampler)) if value is not None}
+        given = {name: value for name, value in asked.items() if value is not None}
         if not given:
             return own
-        if not isinstance(own, FlowMatching):
+        if isinstance(own, Regression):
             raise UserError(f"--{next(iter(given))}: the model is a regression, which has no steps and no sampler")
         try:
             return dataclasses.replace(own, **given)

@@ -117,10 +117,6 @@ def describe(name: str, size: tuple[int, int] = (1024, 1024)) -> dict[str, Any]:
     width, height = (-(-side // PIXELS_A_CELL) for side in size)
     patch = config.patch
     tokens = -(-width // patch) * -(-height // patch) + TEXT_TOKENS
-    calls, steps = 1, 1
-    if isinstance(design.objective, FlowMatching):
-        steps = design.objective.steps
-        calls = 2 * steps if design.objective.sampler == "midpoint" else steps
     return {
         "preset": name,
         "about": about,
@@ -131,7 +127,7 @@ def describe(name: str, size: tuple[int, int] = (1024, 1024)) -> dict[str, Any]:
         "parameters_total": total,
         "parameters_active": total - family.inactive(config),
         "flops": family.flops(config, height, width, TEXT_TOKENS),
-        "calls": calls,
+        "calls": design.objective.calls,
         # Live at once in a block: tokens, condition, six modulations, q, k, v, the values before, two branches.
         "memory_inference": 2 * (total + 14 * tokens * config.width),
         "memory_training": TRAINING_BYTES * total,

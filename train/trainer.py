@@ -26,7 +26,7 @@ from train.checkpoint import Training
 from train.data import Batch, Broken, Corpus, Samples, batches, cache_size, index
 from train.design import Assembly
 from train.device import find_device
-from train.objectives import Loss
+from train.objectives import Loss, PixelLoss, source_loss
 from train.presets import find_preset
 from train.runs import Log, Settings, Stop, begin, run_record
 
@@ -145,6 +145,8 @@ class _Run:
         s = self.settings
         more: dict[str, Any] = {"prior": self.assembly.design.prior, "training": training, "cache": cache}
         more["degrade"] = self.degraders
+        objective = self.assembly.objective
+        more |= {"drop": objective.drop, "clean": objective.pixel > 0}
         return Samples(self.corpus, side=s.crop, seed=s.seed, plain=s.plain, rephrase=s.rephrase, **more)
 
     def _batches(self, step: int) -> Iterator[Batch | Broken]:
@@ -195,9 +197,21 @@ class _Run:
         """The objective on a batch, in bf16 on CUDA."""
         z_a, z_b, target = (assembly.encode(x.to(self.device)) for x in (batch.a, batch.b, batch.gt))
         z_prior = None if batch.prior is None else assembly.encode(batch.prior.to(self.device))
+        pixels = self._pixels(assembly, batch) if assembly.objective.pixel else None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             predict = assembly.bind(z_a, z_b, batch.prompts, z_prior)
-            return assembly.objective.loss(predict, target, rng, weight=assembly.tokenizer.weight)
+            weight = assembly.tokenizer.weight
+            return assembly.objective.loss(predict, target, (z_a, z_b), rng, pixels, weight)
+
+    def _pixels(self, assembly: Assembly, batch: Batch) -> PixelLoss:
+        """The auxiliary loss of a clean latent: its picture against the clean pair."""
+        assert batch.clean_a is not None and batch.clean_b is not None
+        a, b = batch.clean_a.to(self.device), batch.clean_b.to(self.device)
+
+        def pixels(latent: Tensor) -> Tensor:
+            return source_loss(assembly.tokenizer.decode(latent.float(), (a.shape[2], a.shape[3])), a, b)
+
+        return pixels
 
     def _stop_at(self, names: list[str], what: str) -> None:
         """Leave before the optimizer's step, with the samples written out."""

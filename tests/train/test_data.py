@@ -125,6 +125,34 @@ def test_a_share_of_the_prompts_is_the_plain_request(shards: Path) -> None:
         assert prompts & {"fuse the under-exposed and over-exposed images"} == expected
 
 
+def test_a_share_of_the_training_prompts_is_dropped(shards: Path) -> None:
+    corpus = index([str(shards / "vif"), str(shards / "mef")])
+    kept, some = (Samples(corpus, side=32, drop=drop, training=True) for drop in (0.0, 0.5))
+    pairs = [(kept[i]["prompt"], some[i]["prompt"]) for i in range(60)]  # type: ignore[index]
+    assert all(dropped in ("", prompt) for prompt, dropped in pairs)
+    assert 15 < sum(dropped == "" for _, dropped in pairs) < 45
+    validation = Samples(corpus, side=32, drop=0.9, training=False)
+    assert all(validation[i]["prompt"] for i in range(len(validation)))  # type: ignore[index]
+
+
+def test_the_clean_pair_is_there_where_it_is_asked_for(shards: Path) -> None:
+    """Its crops are those of the samples' clean images, at the place of the others."""
+    corpus = index([str(shards / "vif")])
+    (bare,), (batch,) = (
+        batches(Samples(corpus, side=1000, training=True, clean=clean), range(2), 2) for clean in (False, True)
+    )
+    assert isinstance(bare, Batch) and isinstance(batch, Batch)
+    assert bare.clean_a is None and bare.clean_b is None and torch.equal(bare.a, batch.a)
+    truth = {f"{path.name} {s.key}": s for path in corpus.shards for s in read_samples(path)}
+    for row, name in enumerate(batch.names):
+        for found, image in ((batch.clean_a, "clean_a"), (batch.clean_b, "clean_b")):
+            assert found is not None
+            stored = np.broadcast_to(truth[name].images[image], truth[name].images["clean_a"].shape)
+            whole = to_tensor([np.ascontiguousarray(stored)])[0]
+            part = found[row, :, : whole.shape[1]]
+            assert any(torch.equal(p[:, :, : whole.shape[2]], whole) for p in (part, part.flip(-1)))
+
+
 def test_prompts_in_other_words_ask_for_the_same(shards: Path) -> None:
     """Other words each time a sample comes round, each a prompt that its own steps could have had."""
     corpus = index([str(shards / "mef")])

@@ -55,15 +55,15 @@ def same(one: Path, other: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["small", "small-prior", "small-fm"])
+@pytest.mark.parametrize("preset", ["small", "small-prior", "small-fm", "small-i2sb"])
 def test_a_run_leaves_its_record_its_log_and_its_model(shards: Path, tmp_path: Path, preset: str) -> None:
     done = run(shards, tmp_path / "run", preset)
     assert done.step == done.steps == 6 and done.loss is not None
     lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
-    assert all(
-        {"loss", "error", "balance", "lr", "grad_norm"} <= line.keys() for line in lines if line["kind"] == "train"
-    )
+    said = {"loss", "error", "balance", "least_load", "most_load", "lr", "grad_norm"}
+    said |= {"pixel"} if preset == "small-i2sb" else set()
+    assert all(said <= line.keys() for line in lines if line["kind"] == "train")
     kept = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
     assert kept == ["step-0000004.safetensors", "step-0000006.safetensors"]
     assert list((tmp_path / "run/tensorboard").glob("events.out.tfevents.*"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from train.design import Design
 from train.models import MMAIFConfig
-from train.objectives import FlowMatching, Regression
+from train.objectives import FlowMatching, Regression, SchrodingerBridge
 from train.presets import Preset, Schedule
 
 
@@ -24,4 +26,9 @@ SMALL = {
     ),
     "small-prior": Preset("for tests", small(prior=True), Schedule(crop=32, batch=2, accumulate=1, steps=6, lr=1e-3)),
     "small-fm": Preset("for tests", small(flow=True), Schedule(crop=32, batch=2, accumulate=1, steps=6, lr=1e-3)),
+    "small-i2sb": Preset(
+        "for tests",
+        replace(small(flow=True), objective=SchrodingerBridge(predicts="clean", steps=2, pixel=0.1, drop=0.5)),
+        Schedule(crop=32, batch=2, accumulate=1, steps=6, lr=1e-3),
+    ),
 }
