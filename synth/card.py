@@ -1,4 +1,4 @@
-"""The last two files of a build: ``dataset.json``, the index that says it is whole, and ``README.md``, its card."""
+"""The last files of a build: what other tools read it by, ``dataset.json``, which says it is whole, and its card."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from synth.companions import TITLES, companions, features
 from synth.pairs import load_manifest
 from synth.recipe import Rule
 from synth.shards import landing, write_json
@@ -14,12 +15,16 @@ from synth.types import ROLES, SCHEMA, Task
 if TYPE_CHECKING:
     from synth.builder import Build
 
-_TITLES = {"vif": "visible + infrared", "mef": "multi-exposure", "mff": "multi-focus"}
 _SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
 
 
 def write_dataset(build: Build, receipts: Sequence[Mapping[str, Any]]) -> None:
-    """``dataset.json``: the shards with their hashes, the counts, and the settings that made them."""
+    """``dataset.json``: the shards with their hashes, the counts, and the settings that made them.
+
+    Before it the files of ``companions``, so that a build which says it is whole has them.
+    """
+    for name, content in companions(build, receipts).items():
+        write_json(build.out / name, content)
     rejects = Counter(reject["reason"] for receipt in receipts for reject in receipt["rejects"])
     listing = [{key: r[key] for key in ("shard", "sha256", "bytes", "samples")} for r in receipts]
     data = {
@@ -57,7 +62,8 @@ def card(build: Build, receipts: Sequence[Mapping[str, Any]]) -> str:
     pairs = f"{len(build.pairs)} {'real' if real else 'clean'} pairs"
     members = _real_members if real else _lean_members if build.spec.lean else _members
     return f"""---
-license: other
+{_licence(build)}
+pretty_name: "{what} {TITLES[task]} pairs"
 task_categories:
 - image-to-image
 tags:
@@ -71,14 +77,20 @@ configs:
 - config_name: default
   data_files:
 {_data_files(build)}
+dataset_info:
+  config_name: default
+  features:
+{_features(build)}
 ---
-# {what} {_TITLES[task]} pairs
+# {what} {TITLES[task]} pairs
 
 {samples} samples of {pairs} in {len(receipts)} shards ({counts}), {build.variants} {made}\
 {"s" if build.variants > 1 else ""} a pair, {rejects} rejected.
 a is the {ROLES[task]["a"]} image, b the {ROLES[task]["b"]} one.
 
 {members(build)}
+
+{_reading(build)}
 
 ## Sources
 | data set | pairs | licence | citation |
@@ -89,11 +101,47 @@ a is the {ROLES[task]["a"]} image, b the {ROLES[task]["b"]} one.
 """
 
 
+def _licence(build: Build) -> str:
+    """The hub's name of the licence: scenes made here are ours to give, other sets keep their own terms."""
+    if set(build.settings["data"]) == {"scenes"}:
+        return "license: mit"
+    return "license: other\nlicense_name: terms-of-the-source-data-sets"
+
+
+def _features(build: Build) -> str:
+    return "\n".join(f"  - name: {column['name']}\n    dtype: {column['dtype']}" for column in features(build))
+
+
+def _reading(build: Build) -> str:
+    """How other tools read the build, in lines that run."""
+    task, split = build.spec.task, build.splits[0]
+    kinds = {"string": 'Value("string")', "json": "Json()", "image": "Image()", "binary": 'Value("binary")'}
+    columns = ", ".join(f'"{column["name"]}": {kinds[column["dtype"]]}' for column in features(build))
+    further = "".join(f", `index-{other}.json` for {other}" for other in build.splits[1:])
+    return f"""## Reading it
+`datasets` (4.7 or later) reads this folder, or the repository it was pushed to, by this card:
+`load_dataset(FOLDER, streaming=True)`. Shards by themselves want the features too, since it would take the parameters
+of the first five samples for those of all:
+
+```python
+from datasets import Features, Image, Json, Value, load_dataset
+features = Features({{{columns}}})
+files = {{"{_HUB_SPLITS.get(split, split)}": "{task}-{split}-*.tar"}}
+rows = load_dataset("webdataset", data_files=files, streaming=True, features=features)
+```
+`wids.ShardListDataset("index.json")` reads samples by number{further}; `croissant.json` describes shards and members
+(Croissant 1.1). `datasets` rounds the last digit of the `json`'s numbers; what replays a sample reads the shard."""
+
+
+_HUB_SPLITS = {"val": "validation"}
+"""The names that the hub gives to splits."""
+
+
 def _data_files(build: Build) -> str:
     """The files of each split, under the names that the hub gives them."""
-    hub = {"val": "validation"}
     lines = (
-        f'  - split: {hub.get(split, split)}\n    path: "{build.spec.task}-{split}-*.tar"' for split in build.splits
+        f'  - split: {_HUB_SPLITS.get(split, split)}\n    path: "{build.spec.task}-{split}-*.tar"'
+        for split in build.splits
     )
     return "\n".join(lines)
 
@@ -176,7 +224,8 @@ def _recipe(build: Build) -> str:
         for name, rule in build.spec.recipe.operators.items()
     )
     return f"""## Recipe `{build.spec.recipe.name}`
-n = {", ".join(map(str, build.spec.recipe.n))}; seed {build.spec.seed}; digest `{build.digest}`.
+n = {", ".join(map(str, build.spec.recipe.n))}; seed {build.spec.seed}; digest `{build.digest}`. The whole recipe is in
+`dataset.json` (`settings.recipe`).
 
 | operator | weight | target | severity |
 |---|---|---|---|

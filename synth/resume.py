@@ -19,8 +19,10 @@ from synth.types import UserError, WorkIncomplete, check_schema
 if TYPE_CHECKING:
     from synth.builder import Build
 
-_CARD_MARK = re.compile(r"digest `[0-9a-f]{64}`")
-"""What every card of a build says, edited or not."""
+_MARK = re.compile(r"digest `[0-9a-f]{64}`|clearfuse:[0-9a-f]{64}")
+"""What every card of a build says, edited or not, and every file for other tools."""
+_SHARED_NAMES = re.compile(r"(README\.md|(index(-(train|val|test))?|croissant)\.json)\Z")
+"""Names of a build's last files that other people's folders have too."""
 
 
 def read_receipt(path: Location) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def done_shards(build: Build, *, extend: bool) -> set[int]:
         if held.get(f"{path.stem}.tar") == receipt["bytes"]:
             done.add(numbers[path.stem])
     _check_strangers(build, held)
-    _check_finished(build, extend=extend, begun=bool(receipts))
+    _check_finished(build, held, extend=extend, begun=bool(receipts))
     return done
 
 
@@ -93,25 +95,25 @@ def _check_strangers(build: Build, held: Iterable[str]) -> None:
             raise UserError(f"{build.out / name} is no shard of this build: move it, or use another --out")
 
 
-def _check_finished(build: Build, *, extend: bool, begun: bool) -> None:
-    """A finished build grows by --extend alone; a README of somebody else's is not written over."""
+def _check_finished(build: Build, held: Iterable[str], *, extend: bool, begun: bool) -> None:
+    """A finished build grows by --extend alone; a README or an index of somebody else's is not written over."""
     index = build.out / "dataset.json"
     if index.exists():
-        held = read_receipt(index)
-        if held["digest"] != build.digest and not begun:
+        finished = read_receipt(index)
+        if finished["digest"] != build.digest and not begun:
             raise UserError(f"{build.out} holds another build's dataset.json: use another --out, or --overwrite")
-        if held["variants"] != build.variants and not extend:
+        if finished["variants"] != build.variants and not extend:
             raise UserError(
-                f"{build.out} is finished with --variants {held['variants']}, not {build.variants}: "
+                f"{build.out} is finished with --variants {finished['variants']}, not {build.variants}: "
                 "add --extend to add variants"
             )
-    card = build.out / "README.md"
-    if card.exists() and not _our_card(card):
-        raise UserError(f"{build.out} holds a README.md that is no build's: choose an empty folder for --out")
+    for name in filter(_SHARED_NAMES.match, sorted(held)):
+        if not _marked(build.out / name):
+            raise UserError(f"{build.out} holds a {name} that is no build's: choose an empty folder for --out")
 
 
-def _our_card(path: Location) -> bool:
-    return path.is_file() and bool(_CARD_MARK.search(path.read_text(errors="replace")))
+def _marked(path: Location) -> bool:
+    return bool(_MARK.search(path.read_text(errors="replace")))
 
 
 def make_folder(out: Location) -> None:
@@ -181,8 +183,10 @@ def clear(out: Location) -> None:
     for path in receipts:
         path.unlink()
         path.with_suffix(".tar").unlink(missing_ok=True)
-    if ours and (out / "README.md").exists() and _our_card(out / "README.md"):
-        (out / "README.md").unlink()
+    if ours:
+        for name in filter(_SHARED_NAMES.match, storage.listing(out)):
+            if _marked(out / name):
+                (out / name).unlink()
     if _ours(index):
         index.unlink()
 

@@ -19,6 +19,8 @@ from synth.verify import verify
 
 pytestmark = pytest.mark.slow
 
+LAST = ["index.json", "croissant.json", "dataset.json", "README.md"]
+"""The files that a build writes after its shards, in order."""
 COMMON: dict[str, Any] = {"executor": "serial", "n": "2-3"}
 
 
@@ -32,7 +34,7 @@ def test_a_build_is_what_the_contract_says(tmp_path: Path, msrs: Path) -> None:
     report = make(out, msrs)
     assert (report.samples, report.shards, report.rejects) == (6, 3, [])
     names = [f"vif-train-{i:06d}.{end}" for i in range(3) for end in ("json", "tar")]
-    assert sorted(path.name for path in out.iterdir()) == sorted([*names, "dataset.json", "README.md"])
+    assert sorted(path.name for path in out.iterdir()) == sorted([*names, *LAST])
     samples = [sample for i in range(3) for sample in read_samples(out / f"vif-train-{i:06d}.tar")]
     assert [sample.key for sample in samples] == [f"{i:09d}" for i in range(6)]
     for sample in samples:
@@ -77,7 +79,7 @@ def test_resume_renders_only_what_is_missing(tmp_path: Path, msrs: Path) -> None
     out = tmp_path / "out"
     make(out, msrs)
     expected = folder_bytes(out)
-    for name in ("vif-train-000001.json", "dataset.json", "README.md"):
+    for name in ("vif-train-000001.json", *LAST):
         (out / name).unlink()
     (out / ".tmp-1-deadbeef-vif-train-000001.tar").write_bytes(b"left by a kill")
     stays = (out / "vif-train-000000.tar").stat().st_mtime_ns
@@ -230,7 +232,7 @@ def test_datasets_streams_the_card_and_the_index_agree(tmp_path: Path, msrs: Pat
     make(out, msrs)
     index = json.loads((out / "dataset.json").read_bytes())
     card = (out / "README.md").read_text()
-    assert card.startswith("---\nlicense: other\n") and index["digest"] in card
+    assert card.startswith("---\nlicense: other\nlicense_name: ") and index["digest"] in card
     assert "Tang, Yuan" in card and 'path: "vif-train-*.tar"' in card
     assert index["samples"] == 6 == sum(shard["samples"] for shard in index["shards"])
 

@@ -192,7 +192,7 @@ class DefocusBlur(Operator):
     radius: float = severe(
         1.5, 10.0, "largest in the frame, of a disk of the aperture's area", low=0.0, high=40.0, unit="px", identity=0.0
     )
-    blades: int | str = choice("round", 5, 6, 7, 8, doc="blades of the aperture")
+    blades: int = choice(0, 5, 6, 7, 8, doc="blades of the aperture; 0: a disk")
     rotation: float = free(0.0, 1.0, "turn of the aperture, a share of the angle between blades")
     layout: str = choice("depth", "uniform", doc="by depth, where depth is known, or the same all over")
     focus: float = free(-1.0, 2.0, "1/z in focus, from the frame's farthest (0) to its nearest (1); outside nothing is")
@@ -200,7 +200,7 @@ class DefocusBlur(Operator):
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         if self.radius == 0:
             return image.copy()
-        blades = None if self.blades == "round" else int(self.blades)
+        blades = self.blades or None
         inverse = inverse_depth(scene) if self.layout == "depth" else None
         if inverse is not None:
             signed = circle_of_confusion(inverse, self.focus, self.radius)

@@ -49,7 +49,7 @@ def test_overwrite_touches_nobody_elses_files(tmp_path: Path, msrs: Path) -> Non
     assert (out / "trip-2024-123456.tar").read_bytes() == b"tar"
 
 
-@pytest.mark.parametrize("name", ["dataset.json", "README.md"])
+@pytest.mark.parametrize("name", ["dataset.json", "README.md", "index.json", "croissant.json"])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_foreign_index_or_card_is_never_written_over(tmp_path: Path, msrs: Path, name: str, overwrite: bool) -> None:
     out = tmp_path / "out"

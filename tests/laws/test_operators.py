@@ -421,3 +421,13 @@ def test_the_same_pixels_wherever_they_lie_in_memory(name: str) -> None:
             out = run_chain(code, [(op, generator(7))], scene)
             made.add(bytes([int(severity * 10)]) + out.tobytes())
     assert len(made) == 2
+
+
+def test_a_parameter_has_one_type_in_every_sample() -> None:
+    """Readers that infer a schema from the first samples take a name to be of one type in all of them."""
+    types: dict[str, set[str]] = {}
+    for cls in OPERATORS.values():
+        for seed in range(40):
+            for name, value in cls.draw(generator(seed)).params().items():
+                types.setdefault(name, set()).add(type(json.loads(json.dumps(value))).__name__)
+    assert {name: sorted(kinds) for name, kinds in types.items() if len(kinds) > 1} == {}

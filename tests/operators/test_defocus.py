@@ -14,7 +14,7 @@ from synth.operators.fill import inverse_depth, nearest_known, pull_push
 from synth.operators.optics import convolve
 from synth.seeds import generator
 
-ROUND: dict[str, Any] = {"blades": "round", "rotation": 0.0, "layout": "depth", "focus": 0.0}
+ROUND: dict[str, Any] = {"blades": 0, "rotation": 0.0, "layout": "depth", "focus": 0.0}
 
 
 def noise(h: int, w: int, c: int) -> np.ndarray:
