@@ -25,9 +25,6 @@ from synth.selection import check_forms, check_licence, check_pairing, select, s
 from synth.shards import dumps
 from synth.types import NO_TRUTH, TASKS, PairRef, Task, UserError, unknown
 
-IN_PROCESS = "memory://"
-"""The store that lives in one process: each worker would have its own."""
-
 
 @dataclass(frozen=True)
 class Options:
@@ -146,8 +143,8 @@ def _check_one_process(options: Options) -> None:
     places = {"--out": options.out or "", "CLEARFUSE_CACHE": str(cache_folder())}
     places |= {f"--data {name}": place for name, _, place in (item.partition("=") for item in options.data)}
     for what, place in places.items():
-        if IN_PROCESS in place:
-            raise UserError(f"{what} {place}: {IN_PROCESS} is one process's own: add --executor serial")
+        if storage.IN_PROCESS in place:
+            raise UserError(f"{what} {place}: {storage.IN_PROCESS} is one process's own: add --executor serial")
 
 
 def _check_lean(options: Options) -> None:

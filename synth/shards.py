@@ -197,15 +197,15 @@ def write_shard(path: Location, samples: Iterable[tuple[str, Mapping[str, bytes]
     return facts
 
 
-def read_shard(path: Location) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """(key, members) of a shard in order. Raises ValueError where the tar is damaged or cut short."""
+def read_shard(path: Location, name: str | None = None) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """(key, members) of a shard in order. Raises ValueError, which names it, where it is damaged or cut short."""
     try:
         with path.open("rb") as file:
             yield from read_members(file)
     except StoreError:
         raise
     except (ValueError, OSError) as error:
-        raise ValueError(f"{path.name}: {error}") from None
+        raise ValueError(f"{name or path.name}: {error}") from None
 
 
 @dataclass(frozen=True)

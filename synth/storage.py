@@ -27,6 +27,9 @@ from synth.types import UserError
 Location = Path | Remote
 """Where a file or a folder is."""
 
+IN_PROCESS = "memory://"
+"""The store that lives in one process: each worker would have its own."""
+
 THREADS = 16
 """Requests in flight where many small objects are read: a store answers slowly, and many at once."""
 

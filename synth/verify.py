@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from synth import execute
+from synth import execute, storage
 from synth.chain import operator_class, physical_order
+from synth.remote import Remote
 from synth.render import degrade_pair
 from synth.resume import read_receipt
 from synth.shards import Sample, decode_sample, read_shard, receipt_path
+from synth.storage import Location
 from synth.types import NO_TRUTH, UserError
 
 Progress = Callable[[int, int], None]
@@ -55,12 +57,12 @@ class VerifyReport:
         return {"ok": self.ok, "samples": self.samples, "replayed": self.replayed, **as_is, "problems": self.problems}
 
 
-def find_shards(paths: Sequence[str]) -> tuple[list[Path], list[Path]]:
-    """(shards, folders) of a command line of folders and tars. Raises UserError where there are none."""
-    found: list[Path] = []
-    folders: list[Path] = []
+def find_shards(paths: Sequence[str]) -> tuple[list[Location], list[Location]]:
+    """(shards, folders) of a command line of folders and tars, local or URLs. Raises UserError where there are none."""
+    found: list[Location] = []
+    folders: list[Location] = []
     for text in paths:
-        path = Path(text)
+        path = storage.locate(text)
         if path.is_dir():
             folders.append(path)
             here = sorted(path.glob("*.tar"))
@@ -72,6 +74,16 @@ def find_shards(paths: Sequence[str]) -> tuple[list[Path], list[Path]]:
         else:
             raise UserError(f"{path}: no such file or folder")
     return found, folders
+
+
+def find_local_shards(paths: Sequence[str]) -> list[Path]:
+    """The shards of a command line, for readers of local files. Raises UserError where one is a URL."""
+    local: list[Path] = []
+    for path in find_shards(paths)[0]:
+        if isinstance(path, Remote):
+            raise UserError(f"{path}: must be a local shard or folder: copy it first")
+        local.append(path)
+    return local
 
 
 def verify(
@@ -86,7 +98,8 @@ def verify(
     report = VerifyReport()
     for folder in folders:
         report.problems += check_folder(folder)
-    executor = "serial" if workers == 1 or len(found) == 1 else "processes"
+    alone = workers == 1 or len(found) == 1 or any(text.startswith(storage.IN_PROCESS) for text in paths)
+    executor = "serial" if alone else "processes"
     results = execute.run(_shard_work, replay, found, workers=workers, executor=executor)
     for done, one in enumerate(results, 1):
         report.samples += one.samples
@@ -99,7 +112,7 @@ def verify(
     return report
 
 
-def check_folder(folder: Path) -> list[str]:
+def check_folder(folder: Location) -> list[str]:
     """Problems of a folder as a whole: not finished, shards missing, or more than the index knows."""
     index = folder / "dataset.json"
     if not index.is_file():
@@ -124,11 +137,17 @@ def check_folder(folder: Path) -> list[str]:
     return problems + [f"{folder / name}: not in dataset.json" for name in sorted(there - listed)]
 
 
-def _shard_work(replay: bool, path: Path) -> VerifyReport:
-    report = VerifyReport(problems=list(check_receipt(path)))
+def _shard_work(replay: bool, path: Location) -> VerifyReport:
+    with storage.fetched(path) as file:
+        return _check_shard(replay, path, file)
+
+
+def _check_shard(replay: bool, path: Location, file: Path) -> VerifyReport:
+    """A shard's report. file: the shard itself, or a local copy of it."""
+    report = VerifyReport(problems=list(check_receipt(path, file)))
     keys: list[str] = []
     try:
-        for key, members in read_shard(path):
+        for key, members in read_shard(file, path.name):
             report.samples += 1
             keys.append(key)
             try:
@@ -149,8 +168,8 @@ def _shard_work(replay: bool, path: Path) -> VerifyReport:
     return report
 
 
-def check_receipt(path: Path) -> Iterator[str]:
-    """Problems of a tar against its receipt: size and hash."""
+def check_receipt(path: Location, file: Path) -> Iterator[str]:
+    """Problems of a tar against its receipt: size and hash. file: the tar itself, or a local copy of it."""
     receipt_at = receipt_path(path)
     if not receipt_at.is_file():
         yield f"{path.name}: no receipt beside it: the shard was not finished"
@@ -160,16 +179,16 @@ def check_receipt(path: Path) -> Iterator[str]:
     except UserError as error:
         yield str(error)
         return
-    size = path.stat().st_size
+    size = file.stat().st_size
     if size != receipt["bytes"]:
         yield f"{path.name}: {size} bytes, its receipt says {receipt['bytes']}"
         return
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != receipt["sha256"]:
+    with file.open("rb") as stream:
+        if hashlib.file_digest(stream, "sha256").hexdigest() != receipt["sha256"]:
             yield f"{path.name}: its bytes are not those of its receipt (sha256 differs)"
 
 
-def _check_keys(path: Path, keys: Sequence[str]) -> Iterator[str]:
+def _check_keys(path: Location, keys: Sequence[str]) -> Iterator[str]:
     if not receipt_path(path).is_file():
         return
     try:

@@ -40,7 +40,7 @@ from synth.shards import (
     read_spans,
 )
 from synth.types import TASKS, Step, Task, UserError
-from synth.verify import find_shards
+from synth.verify import find_local_shards
 from train.degrading import Degraders
 from train.priors import find_prior
 from train.text import plain_request
@@ -107,7 +107,7 @@ def index(paths: Sequence[str]) -> Corpus:
     of another name is trained on. Raises UserError where there is nothing to train on, a shard is cut short, or its
     pairs are real, without ground truth.
     """
-    everything = dict.fromkeys(find_shards(paths)[0])
+    everything = dict.fromkeys(find_local_shards(paths))
     found = [path for path in everything if _split(path) != "test"]
     if not found:
         for path in everything:  # test shards: where they are of real pairs, that is what to say

@@ -12,7 +12,7 @@ import numpy as np
 from synth.fusers import PyramidFuser
 from synth.shards import Sample, read_samples, read_spans
 from synth.types import UserError, WorkIncomplete
-from synth.verify import find_shards
+from synth.verify import find_local_shards
 from train.metrics import METRICS, Metric, evaluate, find_metric
 from train.tally import Tally, resample_weights
 
@@ -106,7 +106,7 @@ def plan_portions(paths: Sequence[str], limit: int | None = None) -> tuple[Porti
     """
     if limit is not None and limit < 1:
         raise UserError(f"--limit {limit}: must be at least 1")
-    found = list({path.resolve(): path for path in find_shards(paths)[0]}.values())
+    found = list({path.resolve(): path for path in find_local_shards(paths)}.values())
     counted = [count_samples(path) for path in found]
     totals, real = [total for total, _ in counted], [is_real for total, is_real in counted if total]
     if not sum(totals):
