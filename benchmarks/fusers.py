@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from synth.fusers import swinfusion
-from synth.fusers.swinfusion import BLOCKED, CrossBlock, SwinBlock, SwinFusion, WindowAttention
+from synth.fusers.swin import BLOCKED, CrossBlock, SwinBlock, WindowAttention
+from synth.fusers.swinfusion import SwinFusion
 
 
 def laid_out(x: Tensor, size: int) -> Tensor:
@@ -48,7 +49,7 @@ def attention(layer: WindowAttention, q: Tensor, k: Tensor, v: Tensor, mask: Ten
 
 
 def as_published(block: SwinBlock | CrossBlock, *images: Tensor) -> tuple[Tensor, ...]:
-    """In place of ``in_strips``."""
+    """In place of ``through``."""
     size, half = block.window_size, block.window_size // 2 if block.shifted else 0
     _, height, width, _ = images[0].shape
 
@@ -98,15 +99,15 @@ def main() -> None:
     network = SwinFusion().eval()
     for parameter in network.parameters():
         parameter.data.normal_(0, 0.1)
-    strips = swinfusion.in_strips
+    through = swinfusion.through
     print(f"threads {options.threads}\n{'size':>6} {'way':<14} {'processor s':>11} {'wall s':>8} {'ratio':>12}")
     for size in map(int, options.sizes.split(",")):
         a, b = torch.rand(2, 1, 1, size, size).unbind()
         with torch.inference_mode():
             ours, cpu, wall = timed(lambda: network(a, b), options.repeats)  # noqa: B023
-            swinfusion.in_strips = as_published
+            swinfusion.through = as_published
             theirs, cpu_published, wall_published = timed(lambda: network(a, b), options.repeats)  # noqa: B023
-            swinfusion.in_strips = strips
+            swinfusion.through = through
         ratio = f"{cpu_published / cpu:.1f} / {wall_published / wall:.1f}"
         print(f"{size:>6} {'as published':<14} {cpu_published:>11.2f} {wall_published:>8.2f}")
         print(f"{size:>6} {'here':<14} {cpu:>11.2f} {wall:>8.2f} {ratio:>12}")
