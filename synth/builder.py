@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from synth import codecs, execute, shards, storage
+from synth import cache, codecs, execute, shards, storage
 from synth.card import write_card, write_dataset
 from synth.prepare import BATCH, Made, Spec, on_gpu, prepare, prepare_batch
 from synth.render import render
@@ -137,6 +137,7 @@ def prepare_pairs(build: Build, options: Options, progress: Progress) -> Made:
     Where a build keeps nothing (one variant, no network) there is nothing to do: a sample's own worker is as fast.
     """
     made = Made()
+    cache.check(writes=build.spec.keep)
     if not build.spec.keep:
         return made
     held = {} if options.overwrite else storage.listing(build.out)

@@ -14,8 +14,8 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,8 +23,9 @@ import numpy as np
 from synth import storage
 from synth.cache import cache_folder
 from synth.manifest import load_manifest
-from synth.remote import StoreError
+from synth.remote import Remote, StoreError
 from synth.resources import read_toml, resource_dir
+from synth.storage import Location
 
 SIDE = 32
 GRID = 16
@@ -88,14 +89,14 @@ def _whole(path: str) -> str:
     return path if storage.is_url(path) else os.path.abspath(path)
 
 
-def _cache_file(folder: str) -> Path:
+def _cache_file(folder: str) -> Location:
     digest = hashlib.blake2b(folder.encode(errors="surrogateescape"), digest_size=8).hexdigest()
     return cache_folder() / "thumbnails" / f"{digest}.npz"
 
 
-def _load(store: Path) -> dict[str, np.ndarray]:
+def _load(store: Location) -> dict[str, np.ndarray]:
     try:
-        with np.load(store, allow_pickle=False) as data:
+        with np.load(io.BytesIO(store.read_bytes()), allow_pickle=False) as data:
             names, images = data["names"], data["images"]
     except Exception:  # absent, damaged or of another version: made anew
         return {}
@@ -104,17 +105,15 @@ def _load(store: Path) -> dict[str, np.ndarray]:
     return {str(name): image for name, image in zip(names, images, strict=True)}
 
 
-def _save(store: Path, kept: Mapping[str, np.ndarray]) -> None:
+def _save(store: Location, kept: Mapping[str, np.ndarray]) -> None:
     """Keep thumbnails for the next time; a folder that can't be written costs time, not the work."""
     out = io.BytesIO()
     np.savez_compressed(out, names=np.array(list(kept)), images=np.stack(list(kept.values())))
-    temporary = store.with_name(f".tmp-{os.getpid()}-{store.name}")
-    try:
-        store.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(out.getvalue())
-        temporary.replace(store)
-    except OSError:
-        return
+    with suppress(OSError):
+        if not isinstance(store, Remote):
+            store.parent.mkdir(parents=True, exist_ok=True)
+        with storage.landing(store) as file:
+            file.write(out.getvalue())
 
 
 def brightness(small: np.ndarray) -> float:

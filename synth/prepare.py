@@ -27,6 +27,7 @@ from synth.pairs import CleanPair, read_pair
 from synth.quality import truth_quality
 from synth.recipe import Recipe
 from synth.seeds import unit_hash
+from synth.storage import Location
 from synth.types import BadPair, PairRef, Task, UserError
 
 FAR = (50.0, 500.0)
@@ -137,13 +138,13 @@ def _fused(spec: Spec, ref: PairRef, pair: CleanPair) -> Prepared:
     return Prepared(ref, pair, gt)
 
 
-def truth_entry(spec: Spec, ref: PairRef, pair: CleanPair) -> Path:
+def truth_entry(spec: Spec, ref: PairRef, pair: CleanPair) -> Location:
     """Where the cache holds the pair's fused ground truth."""
     made_by = _made_by(spec.fusers[ref.dataset], spec.task)
     return cache.entry("truth", _versions(), spec.task, made_by, _sources(pair))
 
 
-def depth_entry(spec: Spec, one: Prepared) -> Path | None:
+def depth_entry(spec: Spec, one: Prepared) -> Location | None:
     """Where the cache holds the pair's metric depth; None where it is read and not made."""
     source = spec.depths[one.ref.dataset]
     if source.name in ("true", "maps", "inverse"):

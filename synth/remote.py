@@ -11,7 +11,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -189,6 +189,13 @@ class Remote:
         except FileNotFoundError:
             if not missing_ok:
                 raise
+
+    def remove_tree(self) -> None:
+        """Remove all objects below it."""
+        with suppress(FileNotFoundError), reaching(self.url):
+            fs, path = open_store(self.url)
+            fs.invalidate_cache(path)
+            fs.rm(path, recursive=True)
 
     def entries(self, *, below: bool = False) -> dict[str, dict[str, Any]]:
         """Objects in it by name, or those below it by relative path, as the store describes them; {} for nothing."""

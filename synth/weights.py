@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synth.storage import is_url
 from synth.types import UserError, unknown
 
 if TYPE_CHECKING:
@@ -74,9 +75,9 @@ WEIGHTS: dict[str, Weights] = {
 
 
 def cache_folder() -> Path:
-    """``weights`` below $CLEARFUSE_CACHE, else below ``clearfuse`` in the user's cache folder."""
+    """``weights`` below $CLEARFUSE_CACHE where that is a local folder, else below ``clearfuse`` in the user's cache."""
     own = os.environ.get("CLEARFUSE_CACHE")
-    if own:
+    if own and not is_url(own):
         return Path(own) / "weights"
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "clearfuse" / "weights"
