@@ -1,4 +1,4 @@
-"""Tokenizers: lossless where they say so, any size, latents of about unit size."""
+"""The protocol and the DCT: lossless, any size, latents of about unit size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from conftest import textured
 
 from synth.scenes import scene_pair
 from synth.types import UserError
-from train.tokenizers import TOKENIZERS, build_tokenizer, dct_matrix, pad_to
+from train.tokenizers import build_tokenizer, dct_matrix, pad_to
 
 
 def picture(height: int, width: int) -> torch.Tensor:
@@ -17,10 +17,9 @@ def picture(height: int, width: int) -> torch.Tensor:
     return torch.from_numpy(image.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
 
 
-@pytest.mark.parametrize("name", TOKENIZERS)
 @pytest.mark.parametrize("size", [(64, 64), (65, 95), (8, 120), (7, 9), (3, 2), (1, 1), (1, 40)])
-def test_any_size_comes_back_in_its_size(name: str, size: tuple[int, int]) -> None:
-    tokenizer, image = build_tokenizer(name), picture(*size)
+def test_any_size_comes_back_in_its_size(size: tuple[int, int]) -> None:
+    tokenizer, image = build_tokenizer("dct"), picture(*size)
     latents = tokenizer.encode(image)
     assert latents.shape == (1, tokenizer.z, -(-size[0] // tokenizer.f), -(-size[1] // tokenizer.f))
     assert tokenizer.decode(latents, size).shape == image.shape
@@ -61,5 +60,5 @@ def test_padding_reflects() -> None:
 
 
 def test_an_unknown_tokenizer_names_what_is_there() -> None:
-    with pytest.raises(UserError, match="unknown tokenizer 'dtc': did you mean 'dct'"):
+    with pytest.raises(UserError, match=r"unknown tokenizer 'dtc': did you mean 'dct'.*allowed: asymmetric, cosmos"):
         build_tokenizer("dtc")

@@ -1,49 +1,15 @@
-"""Tokenizers: between images and the latents that models work on. ``TOKENIZERS`` is the table."""
+"""The block DCT as a tokenizer: no weights, no download, no loss."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from synth.types import unknown
-
-
-class Tokenizer(nn.Module):
-    """Images in [−1, 1] of any height and width to latents and back: what every tokenizer answers to.
-
-    f: pixels along a side of one latent cell; z: latent channels; scale: the raw latents' root mean square over natural
-    images, by which ``encode`` divides and ``decode`` multiplies: a model sees latents of about unit size. weight: of
-    each channel's squared error in a loss, mean 1.
-    """
-
-    f: int
-    z: int
-    scale: Float[Tensor, "z 1 1"]
-    weight: Float[Tensor, "z 1 1"]
-
-    def encode(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b z h w"]:
-        """Latents of ceil(H / f) × ceil(W / f), the images padded by reflection to the multiple."""
-        raise TypeError(f"{type(self).__name__} defines no encode")
-
-    def decode(self, latents: Float[Tensor, "b z h w"], size: tuple[int, int]) -> Float[Tensor, "b 3 H W"]:
-        """Images of ``size``, (height, width), the padding cut off; values may leave [−1, 1]."""
-        raise TypeError(f"{type(self).__name__} defines no decode")
-
-
-def pad_to(images: Float[Tensor, "b c H W"], f: int) -> Float[Tensor, "b c H2 W2"]:
-    """Pad at the bottom and right to multiples of f, by reflection about the last pixel, back and forth if need be."""
-    for axis in (2, 3):
-        side = images.shape[axis]
-        if side % f:
-            period = max(2 * (side - 1), 1)
-            index = torch.arange(side + -side % f, device=images.device) % period
-            images = images.index_select(axis, torch.minimum(index, period - index).clamp(max=side - 1))
-    return images
+from train.tokenizers.base import Tokenizer, pad_to
 
 
 def dct_matrix(n: int) -> Float[Tensor, "n n"]:
@@ -97,15 +63,3 @@ class DCT(Tokenizer):
         raw = rearrange(latents * self.scale, "b (c u v) h w -> b c h w u v", u=self.f, v=self.f)
         images = rearrange(self.matrix.mT @ raw @ self.matrix, "b c h w y x -> b c (h y) (w x)")
         return images[..., : size[0], : size[1]]
-
-
-TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
-    "dct": DCT,
-}
-
-
-def build_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer of a name."""
-    if name not in TOKENIZERS:
-        raise unknown("tokenizer", name, TOKENIZERS)
-    return TOKENIZERS[name]()

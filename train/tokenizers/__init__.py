@@ -1,0 +1,97 @@
+"""Tokenizers: between images and the latents that models work on.
+
+``dct`` needs nothing; ``TINY`` and ``PUBLISHED`` are networks by name, each f = 8 (see their configs); beside them any
+autoencoder of diffusers whose class is in ``autoencoder.kinds``, by hub id or folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from synth.types import UserError
+from train.sources import Published, Source, digest_of, find_source
+from train.tokenizers import autoencoder, tiny, torchscript
+from train.tokenizers.base import Tokenizer, pad_to
+from train.tokenizers.dct import DCT, dct_matrix, dct_scale
+from train.tokenizers.tiny import Tiny
+
+TINY: dict[str, Tiny] = {
+    "taesd": Tiny(Published("madebyollin/taesd", "614f76814bbe30edbe2e627ace1c2234c81a2c0e", licence="MIT"), 4),
+    "taesd3": Tiny(Published("madebyollin/taesd3", "d58dcaccd2b36fcb7a6b9e93c1cc507acab5a778", licence="MIT"), 16),
+    "taef1": Tiny(Published("madebyollin/taef1", "b1b2d00e9e440cfbf3dedb34266864da86016ceb", licence="MIT"), 16),
+    "taef2": Tiny(Published("madebyollin/taef2", None, files=("taef2.safetensors",), licence="MIT"), 32, own=True),
+}
+"""The tiny autoencoders of Stable Diffusion's, Stable Diffusion 3's, FLUX.1's and FLUX.2's latents."""
+
+_FLUX = Published("black-forest-labs/FLUX.1-schnell", "741f7c3ce8b383c54771c7003378a50191e9efe9", "vae")
+PUBLISHED: dict[str, Published] = {
+    **{name: one.published for name, one in TINY.items()},
+    "flux": _FLUX,
+    "asymmetric": Published("cross-attention/asymmetric-autoencoder-kl-x-1-5", None),
+    "cosmos": Published("nvidia/Cosmos-1.0-Tokenizer-CV8x8x8", None, "vae"),
+    "cosmos-ci8x8": Published(
+        "nvidia/Cosmos-0.1-Tokenizer-CI8x8", "04792f8b318a26d9e54319887124a8848c3cd3ca", files=torchscript.FILES
+    ),
+}
+"""Where ``revision`` is None, the newest is fetched, and its commit recorded with the model."""
+
+NAMES = ("dct", *PUBLISHED)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A tokenizer, and how it is found again. files: what makes it; digest: of the files of a user's own folder."""
+
+    tokenizer: Tokenizer
+    reference: str
+    files: tuple[Path, ...] = ()
+    digest: str | None = None
+
+
+def find_tokenizer(reference: str, hashes: Sequence[str] = ()) -> Found:
+    """The tokenizer of a reference: see ``train.sources``, and the names.
+
+    hashes: sha256 of encoder.jit and decoder.jit, the consent to run them. Raises UserError, one line, where there is
+    no such tokenizer, its files are not at hand, or they do not fit.
+    """
+    if reference == "dct":
+        return Found(DCT(), "dct")
+    source = find_source("tokenizer", reference, PUBLISHED, extra=("dct",), files=autoencoder.FILES)
+    where = f"--tokenizer {reference}"
+    tokenizer, patterns = _loaded(source, hashes, where)
+    files = tuple(source.paths(patterns))
+    return Found(tokenizer, source.reference, files, digest_of(files) if source.local else None)
+
+
+def _loaded(source: Source, hashes: Sequence[str], where: str) -> tuple[Tokenizer, Sequence[str]]:
+    if source.name == "cosmos-ci8x8":
+        return torchscript.load(source, hashes, where), torchscript.FILES
+    name = source.name if source.name in TINY else _tiny_in(source, where)
+    if name is None:
+        return autoencoder.load(source.folder, where), autoencoder.FILES
+    tokenizer = tiny.load(source.folder, name, TINY[name], where)
+    return tokenizer, tiny.patterns(source.folder, name, TINY[name])
+
+
+def _tiny_in(source: Source, where: str) -> str | None:
+    """The tiny autoencoder whose published files a nameless folder without a config holds."""
+    if source.name is not None or (source.folder / autoencoder.CONFIG).is_file():
+        return None
+    found = [name for name in TINY if tiny.files_of(source.folder, name)]
+    if len(found) > 1:
+        folder = source.folder
+        raise UserError(f"{where}: holds {', '.join(found)}; say which: --tokenizer {found[0]}={folder}")
+    return found[0] if found else None
+
+
+def build_tokenizer(reference: str, hashes: Sequence[str] = ()) -> Tokenizer:
+    """The tokenizer of a reference, as ``find_tokenizer`` finds it."""
+    return find_tokenizer(reference, hashes).tokenizer
+
+
+__all__ = [
+    "NAMES", "PUBLISHED", "TINY", "Found", "Tokenizer", "build_tokenizer", "dct_matrix", "dct_scale", "find_tokenizer",
+    "pad_to",
+]  # fmt: skip

@@ -1,0 +1,155 @@
+"""Autoencoders of diffusers: any of the classes in ``kinds``, by a folder's config.json; safetensors alone."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synth.types import UserError
+from train.tokenizers.frozen import FrozenTokenizer
+
+CONFIG = "config.json"
+FILES = (CONFIG, "diffusion_pytorch_model*.safetensors*")
+"""What makes an autoencoder; the last is an index too, where the weights are in parts."""
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A class of diffusers. f: pixels along a side of a cell; frames: whether it works on videos, here of one frame."""
+
+    cls: Any
+    f: Callable[[Config], int]
+    frames: bool = False
+
+
+def kinds() -> dict[str, Kind]:
+    """The classes that may be loaded, by the name a config.json gives."""
+    from diffusers.models.autoencoders.autoencoder_asym_kl import AsymmetricAutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_kl_cosmos import AutoencoderKLCosmos
+    from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+
+    def stages(key: str) -> Callable[[Config], int]:
+        return lambda config: 2 ** (len(config[key]) - 1)
+
+    allowed = (
+        Kind(AutoencoderTiny, stages("encoder_block_out_channels")),
+        Kind(AutoencoderKL, stages("block_out_channels")),
+        Kind(AutoencoderKLFlux2, stages("block_out_channels")),
+        Kind(AsymmetricAutoencoderKL, stages("down_block_out_channels")),
+        Kind(AutoencoderDC, stages("encoder_block_out_channels")),
+        Kind(AutoencoderKLCosmos, lambda config: config["spatial_compression_ratio"], frames=True),
+    )
+    return {kind.cls.__name__: kind for kind in allowed}
+
+
+def load(folder: Path, where: str) -> FrozenTokenizer:
+    """The tokenizer of a folder with config.json and safetensors. where: begins the UserError that says what is wrong.
+
+    Every weight must be there and none be left over.
+    """
+    config = _config(folder, where)
+    table = kinds()
+    name = str(config.get("_class_name"))
+    if name not in table:
+        raise UserError(f"{where}: {CONFIG} is of the class '{name}'; allowed: {', '.join(sorted(table))}")
+    kind = table[name]
+    network = _weights(kind.cls, folder, where)
+    if network.config.in_channels != 3:
+        raise UserError(f"{where}: takes {network.config.in_channels} channels, not the 3 of a picture")
+    return wrap(network, kind)
+
+
+def wrap(network: Any, kind: Kind) -> FrozenTokenizer:
+    """A network of one of the ``kinds`` as a tokenizer."""
+    shift, scale = sizes(network, network.config)
+
+    def encode(images: Tensor) -> Tensor:
+        found = network.encode(images[:, :, None] if kind.frames else images)
+        raw = found.latent_dist.mode() if hasattr(found, "latent_dist") else _plain(found)
+        return raw[:, :, 0] if kind.frames else raw
+
+    def decode(raw: Tensor) -> Tensor:
+        images = network.decode(raw[:, :, None] if kind.frames else raw).sample
+        return images[:, :, 0] if kind.frames else images
+
+    return FrozenTokenizer([network], encode, decode, f=kind.f(network.config), shift=shift, scale=scale)
+
+
+def _plain(found: Any) -> Tensor:
+    """Latents of a class without a posterior."""
+    return found.latents if hasattr(found, "latents") else found.latent
+
+
+def sizes(network: Any, config: Config) -> tuple[list[float], list[float]]:
+    """(shift, scale) of each channel of the raw latents, as config and weights give them.
+
+    Cosmos: ``latents_mean`` and ``latents_std``, of the first of the frames that they are given for. FLUX.2: the
+    running mean and variance of its batch norm, over the four cells of a patch. Others: ``shift_factor``, and
+    1 / ``scaling_factor``.
+    """
+    z = config["latent_channels"]
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is not None and std is not None:
+        step = len(mean) // z
+        return [float(x) for x in mean[::step]], [float(x) for x in std[::step]]
+    if isinstance(norm := getattr(network, "bn", None), torch.nn.BatchNorm2d):
+        assert norm.running_mean is not None and norm.running_var is not None
+        cells = norm.running_mean.view(z, -1)
+        shift = cells.mean(1)
+        variance = (norm.running_var.view(z, -1) + (cells - shift[:, None]).square()).mean(1)
+        return shift.tolist(), variance.add(norm.eps).sqrt().tolist()
+    shift, factor = config.get("shift_factor") or 0.0, config.get("scaling_factor") or 1.0
+    return [float(shift)] * z, [1 / float(factor)] * z
+
+
+def _config(folder: Path, where: str) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG).read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{where}: {CONFIG} is missing in {folder}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where}: {folder / CONFIG}: {error}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{where}: {folder / CONFIG}: must hold an object")
+    return config
+
+
+def _weights(cls: Any, folder: Path, where: str) -> Any:
+    from diffusers.utils import logging
+    from safetensors import SafetensorError
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # what it would say is said below, in one line
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network, found = cls.from_pretrained(
+                str(folder), use_safetensors=True, local_files_only=True, torch_dtype=torch.float32,
+                output_loading_info=True,
+            )  # fmt: skip
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, SafetensorError) as error:
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{where}: {cls.__name__} can't be loaded from {folder}: {said}") from None
+    finally:
+        logging.set_verbosity(level)
+    _whole(found, where, folder)
+    return network
+
+
+def _whole(found: Mapping[str, Sequence[Any]], where: str, folder: Path) -> None:
+    ways = {"missing_keys": "missing", "unexpected_keys": "too many", "mismatched_keys": "of another shape"}
+    faults = [f"{len(found[key])} {how}, such as {next(iter(found[key]))}" for key, how in ways.items() if found[key]]
+    if faults:
+        raise UserError(f"{where}: the weights in {folder} do not fit its {CONFIG}: {'; '.join(faults)}")

@@ -1,0 +1,40 @@
+"""What every tokenizer answers to."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Tokenizer(nn.Module):
+    """Images in [−1, 1] of any height and width to latents and back.
+
+    f: pixels along a side of one latent cell; z: latent channels; scale: the raw latents' size over natural images, by
+    which ``encode`` divides and ``decode`` multiplies: a model sees latents of about unit size. weight: of each
+    channel's squared error in a loss, mean 1. Infrared comes as three equal channels.
+    """
+
+    f: int
+    z: int
+    scale: Float[Tensor, "z 1 1"]
+    weight: Float[Tensor, "z 1 1"]
+
+    def encode(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b z h w"]:
+        """Latents of ceil(H / f) × ceil(W / f), the images padded by reflection to the multiple."""
+        raise TypeError(f"{type(self).__name__} defines no encode")
+
+    def decode(self, latents: Float[Tensor, "b z h w"], size: tuple[int, int]) -> Float[Tensor, "b 3 H W"]:
+        """Images of ``size``, (height, width), the padding cut off; values may leave [−1, 1]."""
+        raise TypeError(f"{type(self).__name__} defines no decode")
+
+
+def pad_to(images: Float[Tensor, "b c H W"], f: int) -> Float[Tensor, "b c H2 W2"]:
+    """Pad at the bottom and right to multiples of f, by reflection about the last pixel, back and forth if need be."""
+    for axis in (2, 3):
+        side = images.shape[axis]
+        if side % f:
+            period = max(2 * (side - 1), 1)
+            index = torch.arange(side + -side % f, device=images.device) % period
+            images = images.index_select(axis, torch.minimum(index, period - index).clamp(max=side - 1))
+    return images

@@ -1,0 +1,54 @@
+"""Autoencoders that others trained, behind the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from train.frozen import Frozen
+from train.tokenizers.base import Tokenizer, pad_to
+
+Code = Callable[[Tensor], Tensor]
+
+
+class FrozenTokenizer(Frozen, Tokenizer):
+    """z = (raw − shift) / scale of a frozen autoencoder; its posterior's mean, nothing is sampled.
+
+    It computes in bf16 on CUDA and in float32 elsewhere, whatever autocast says; latents and images are float32. It
+    has no tiling of its own: the pipeline fuses large images in tiles, and diffusers' own is off by default and, for
+    ``AutoencoderTiny``, written for four channels.
+    """
+
+    shift: Float[Tensor, "z 1 1"]
+
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        encoder: Code,
+        decoder: Code,
+        *,
+        f: int,
+        shift: Sequence[float],
+        scale: Sequence[float],
+    ) -> None:
+        super().__init__(*networks)
+        self.f, self.z = f, len(scale)
+        self._encoder, self._decoder = encoder, decoder
+        self.register_buffer("shift", torch.tensor(shift)[:, None, None], persistent=False)
+        self.register_buffer("scale", torch.tensor(scale)[:, None, None], persistent=False)
+        self.register_buffer("weight", torch.ones(self.z, 1, 1), persistent=False)
+
+    def encode(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b z h w"]:
+        """Latents of the images in [−1, 1]."""
+        with torch.autocast(images.device.type, enabled=False):
+            raw = self._encoder(pad_to(images, self.f).to(self.dtype))
+        return (raw.float() - self.shift) / self.scale
+
+    def decode(self, latents: Float[Tensor, "b z h w"], size: tuple[int, int]) -> Float[Tensor, "b 3 H W"]:
+        """Images of (height, width); gradients reach the latents."""
+        with torch.autocast(latents.device.type, enabled=False):
+            images = self._decoder((latents.float() * self.scale + self.shift).to(self.dtype))
+        return images.float()[..., : size[0], : size[1]]
