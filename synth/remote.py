@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 from synth.types import UserError, WorkIncomplete, unknown
 
@@ -159,7 +159,7 @@ class Remote:
         """The whole object as UTF-8."""
         return self.read_bytes().decode(errors=errors)
 
-    def open(self, mode: str = "rb") -> IO[bytes]:
+    def open(self, mode: str = "rb") -> io.BufferedReader:
         """A stream to read from and to seek in."""
         if mode != "rb":
             raise ValueError(f"{mode}: a Remote is written by landing")

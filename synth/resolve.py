@@ -140,11 +140,10 @@ def _check_one_process(options: Options) -> None:
     workers = 1 if options.executor == "serial" else options.workers or os.cpu_count()
     if workers == 1 and options.executor != "ray":
         return
-    places = {"--out": options.out or "", "CLEARFUSE_CACHE": str(cache_folder())}
-    places |= {f"--data {name}": place for name, _, place in (item.partition("=") for item in options.data)}
-    for what, place in places.items():
+    places = [f"--out {options.out}", f"--depth {options.depth}", f"CLEARFUSE_CACHE {cache_folder()}"]
+    for place in (*places, *(f"--data {item}" for item in options.data)):
         if storage.IN_PROCESS in place:
-            raise UserError(f"{what} {place}: {storage.IN_PROCESS} is one process's own: add --executor serial")
+            raise UserError(f"{place}: {storage.IN_PROCESS} is one process's own: add --executor serial")
 
 
 def _check_lean(options: Options) -> None:

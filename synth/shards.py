@@ -239,7 +239,7 @@ def read_spans(path: Location) -> list[Span]:
     return found
 
 
-def read_members(file: IO[bytes] | io.BytesIO) -> Iterator[tuple[str, dict[str, bytes]]]:
+def read_members(file: io.BufferedIOBase) -> Iterator[tuple[str, dict[str, bytes]]]:
     """(key, members) of an open tar in order. Raises ValueError where it is damaged or cut short."""
     key: str | None = None
     members: dict[str, bytes] = {}
