@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from synth import cli_cache, cli_datasets, cli_weights, console
+from synth import cli_builds, cli_cache, cli_datasets, cli_weights, console
 from synth.types import UserError, WorkIncomplete
 
 if TYPE_CHECKING:
@@ -280,6 +280,7 @@ def verify_command(
     raise typer.Exit(0 if report.ok else 1)
 
 
+app.command("push")(cli_builds.push_command)
 prompts_app = typer.Typer(help="Prompt pools.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(cli_datasets.app, name="datasets")

@@ -1,0 +1,188 @@
+"""A hub on localhost: the handful of its endpoints that a push asks, as huggingface_hub speaks them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+TOKEN = "hf_fake"
+
+
+@dataclass
+class Repository:
+    """private, and by branch the files: path -> (content, large)."""
+
+    private: bool
+    branches: dict[str, dict[str, tuple[bytes, bool]]] = field(default_factory=lambda: {"main": {}})
+    commits: list[str] = field(default_factory=list[str])
+
+
+class FakeHub:
+    """What the server holds, and what was asked of it. ``fail_commits``: answer 500 once so many commits are made."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, Repository] = {}
+        self.objects: dict[str, bytes] = {}
+        self.uploads: list[str] = []
+        self.fail_commits: int | None = None
+        self.url = ""
+
+    def files(self, repo: str, branch: str = "main") -> dict[str, bytes]:
+        """The files of a branch."""
+        return {path: data for path, (data, _) in self.repositories[repo].branches[branch].items()}
+
+
+def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+        def _answer(self, data: Any, code: int = 200, error: str = "") -> None:
+            body = json.dumps(data).encode()
+            self.send_response(code)
+            if error:
+                self.send_header("X-Error-Message", error)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def _body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding") == "chunked":
+                body = b""
+                while size := int(self.rfile.readline(), 16):
+                    body += self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+                return body
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+        def _refused(self) -> bool:
+            if self.headers.get("Authorization") == f"Bearer {TOKEN}":
+                return False
+            self._answer({"error": "Invalid credentials"}, 401, "Invalid username or password.")
+            return True
+
+        def do_GET(self) -> None:
+            if self._refused():
+                return
+            path = self.path.partition("?")[0].split("/")  # /api/datasets/NAME/BUILD/tree/REV
+            repo = hub.repositories.get("/".join(path[3:5]))
+            if repo is None or path[5] != "tree":
+                return self._answer({"error": "no"}, 404, "Repository not found")
+            entries: list[dict[str, Any]] = []
+            for name, (data, large) in repo.branches[path[6]].items():
+                sha256 = hashlib.sha256(data).hexdigest()
+                lfs = {"oid": sha256, "size": len(data), "pointerSize": 134}
+                blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+                entry = {"type": "file", "oid": blob, "size": len(data), "path": name}
+                entries.append(entry | ({"lfs": lfs, "oid": sha256[:40]} if large else {}))
+            self._answer(entries)
+
+        def do_PUT(self) -> None:
+            data, oid = self._body(), self.path.rpartition("/")[2]
+            assert hashlib.sha256(data).hexdigest() == oid
+            hub.objects[oid] = data
+            hub.uploads.append(oid)
+            self._answer({})
+
+        def do_POST(self) -> None:
+            body = self._body()
+            if self._refused():
+                return
+            path = self.path.partition("?")[0]
+            if path == "/api/repos/create":
+                self._create(json.loads(body))
+            elif path == "/api/validate-yaml":
+                self._answer({"errors": [], "warnings": []})
+            elif path.endswith("/objects/batch"):
+                self._batch(json.loads(body))
+            else:
+                _, _, _, owner, name, verb, revision = path.split("/")
+                repo = hub.repositories[f"{owner}/{name}"]
+                {"preupload": self._preupload, "branch": self._branch, "commit": self._commit}[verb](
+                    repo, revision, body
+                )
+
+        def _create(self, asked: dict[str, Any]) -> None:
+            name = f"{asked['organization']}/{asked['name']}"
+            if asked["organization"] == "others":
+                return self._answer({"error": "no"}, 403, "You don't have the rights to create a dataset there")
+            url = f"{hub.url}/datasets/{name}"
+            if name in hub.repositories:
+                return self._answer({"error": "exists", "url": url}, 409)
+            assert asked["type"] == "dataset"
+            hub.repositories[name] = Repository(asked.get("visibility") == "private" or bool(asked.get("private")))
+            self._answer({"url": url, "name": name, "id": name})
+
+        def _branch(self, repo: Repository, revision: str, body: bytes) -> None:
+            if revision in repo.branches:
+                return self._answer({"error": "exists"}, 409)
+            repo.branches[revision] = dict(repo.branches["main"])
+            self._answer({})
+
+        def _preupload(self, repo: Repository, revision: str, body: bytes) -> None:
+            files = [
+                {
+                    "path": one["path"],
+                    "uploadMode": "lfs" if one["path"].endswith(".tar") else "regular",
+                    "shouldIgnore": False,
+                }
+                for one in json.loads(body)["files"]
+            ]
+            self._answer({"files": files})
+
+        def _batch(self, asked: dict[str, Any]) -> None:
+            objects: list[dict[str, Any]] = []
+            for one in asked["objects"]:
+                upload = {"upload": {"href": f"{hub.url}/objects/{one['oid']}"}}
+                objects.append(one if one["oid"] in hub.objects else one | {"actions": upload})
+            self._answer({"transfer": "basic", "objects": objects})
+
+        def _commit(self, repo: Repository, revision: str, body: bytes) -> None:
+            if hub.fail_commits is not None and len(repo.commits) >= hub.fail_commits:
+                return self._answer({"error": "no"}, 500, "Internal error, we are working on it")
+            lines = [json.loads(line) for line in body.splitlines()]
+            files = repo.branches[revision]
+            for line in lines:
+                value = line["value"]
+                if line["key"] == "header":
+                    repo.commits.append(value["summary"])
+                elif line["key"] == "file":
+                    assert value["encoding"] == "base64"
+                    files[value["path"]] = (base64.b64decode(value["content"]), False)
+                elif line["key"] == "lfsFile":
+                    files[value["path"]] = (hub.objects[value["oid"]], True)
+                else:
+                    assert line["key"] == "deletedFile"
+                    del files[value["path"]]
+            name = next(name for name, one in hub.repositories.items() if one is repo)
+            oid = f"{len(repo.commits):040x}"
+            self._answer({"commitUrl": f"{hub.url}/datasets/{name}/commit/{oid}", "commitOid": oid, "success": True})
+
+    return Handler
+
+
+@contextmanager
+def fake_hub() -> Iterator[FakeHub]:
+    """A hub that answers at ``url`` within the block."""
+    hub = FakeHub()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
