@@ -117,9 +117,11 @@ class Assembly(nn.Module):
     ) -> Predict:
         """The network with the degraded latents, the prompts and the prior bound to it, as an objective calls it."""
         text, mask = self.text(prompts)
+        # Where no prompt is padded, as for one image, attention needs no mask, and is faster without.
+        real = None if bool(mask.all()) else mask
 
         def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
-            return self.network(z_a, z_b, z_t, t, text, mask, z_prior)
+            return self.network(z_a, z_b, z_t, t, text, real, z_prior)
 
         return predict
 

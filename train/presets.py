@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from synth.types import UserError, unknown
+from train.ablations import ablations
 from train.design import Design
 from train.models import find_model
 from train.models.mmaif import MMAIFConfig
-from train.objectives import FlowMatching, Regression
+from train.objectives import FlowMatching, Regression, SchrodingerBridge
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,38 @@ def _tiny(flow: bool, prior: bool = False) -> MMAIFConfig:
 
 _TINY = Schedule(crop=128, batch=8, accumulate=1, steps=1900, warmup=50, lr=1e-3, ema=0.99, rephrase=0.9)
 
-_MMAIF = {
-    "reg": Design("mmaif", MMAIFConfig(), "cosmos", "t5-xl", Regression()),
-    "fm": Design("mmaif", MMAIFConfig(flow=True), "cosmos", "t5-xl", FlowMatching()),
-}
 _TINY_REG = Design("mmaif", _tiny(flow=False, prior=True), "dct", "bytes", Regression(measure="log"), prior="pyramid")
-_TINY_FM = Design("mmaif", _tiny(flow=True), "dct", "bytes", FlowMatching(predicts="clean"))
+_TINY_FM = Design("mmaif", _tiny(flow=True), "dct", "bytes", FlowMatching(predicts="clean", drop=0.1))
+_TINY_I2SB = replace(_TINY_FM, objective=SchrodingerBridge(predicts="clean", steps=20, drop=0.1))
+
+
+def _mmaif(config: MMAIFConfig, tokenizer: str = "cosmos", text: str = "t5-xl") -> Design:
+    objective = FlowMatching(drop=0.1) if config.flow else Regression()
+    return Design("mmaif", config, tokenizer, text, objective)
+
+
+_FM = _mmaif(MMAIFConfig(flow=True))
+_B = MMAIFConfig(text_width=768, depth=12, width=384, heads=8, expert_width=1024, shared_width=384, lora=96)
+_S = MMAIFConfig(text_width=512, depth=8, width=256, heads=8, expert_width=640, shared_width=256, lora=64)
+# For one GPU of 8 to 12 GB: batches without accumulation, a tenth of the paper's samples.
+_B_FIT = Schedule(crop=384, batch=8, accumulate=1, steps=100_000, ema=0.999)
+_S_FIT = Schedule(crop=256, batch=16, accumulate=1, steps=50_000, lr=4e-4, ema=0.999)
 
 PRESETS: dict[str, Preset] = {
     "tiny-reg": Preset("regression for a CPU, no download", _TINY_REG, _TINY),
     "tiny-fm": Preset("flow matching for a CPU, no download", _TINY_FM, _TINY),
-    "mmaif-reg": Preset("the paper's regression model", _MMAIF["reg"], Schedule()),
-    "mmaif-fm": Preset("the paper's flow matching model", _MMAIF["fm"], Schedule()),
+    "tiny-i2sb": Preset("a bridge from the mean of both images for a CPU, no download", _TINY_I2SB, _TINY),
+    "mmaif-s": Preset("small regression, for one small GPU", _mmaif(_S, "taesd3", "t5-small"), _S_FIT),
+    "mmaif-s-fm": Preset(
+        "small flow matching, for one small GPU", _mmaif(replace(_S, flow=True), "taesd3", "t5-small"), _S_FIT
+    ),
+    "mmaif-b": Preset("middling regression, for one small GPU", _mmaif(_B, "cosmos", "t5-base"), _B_FIT),
+    "mmaif-b-fm": Preset(
+        "middling flow matching, for one small GPU", _mmaif(replace(_B, flow=True), "cosmos", "t5-base"), _B_FIT
+    ),
+    "mmaif-reg": Preset("the paper's regression model", _mmaif(MMAIFConfig()), Schedule()),
+    "mmaif-fm": Preset("the paper's flow matching model", _FM, Schedule()),
+    **{name: Preset(about, design, Schedule()) for name, (about, design) in ablations(_FM).items()},
 }
 
 PIXELS_A_CELL = 8
@@ -115,8 +136,7 @@ def describe(name: str, size: tuple[int, int] = (1024, 1024)) -> dict[str, Any]:
         network = family.network(config)
     total = sum(parameter.numel() for parameter in network.parameters())
     width, height = (-(-side // PIXELS_A_CELL) for side in size)
-    patch = config.patch
-    tokens = -(-width // patch) * -(-height // patch) + TEXT_TOKENS
+    values = family.activations(config, height, width, TEXT_TOKENS)
     return {
         "preset": name,
         "about": about,
@@ -128,8 +148,7 @@ def describe(name: str, size: tuple[int, int] = (1024, 1024)) -> dict[str, Any]:
         "parameters_active": total - family.inactive(config),
         "flops": family.flops(config, height, width, TEXT_TOKENS),
         "calls": design.objective.calls,
-        # Live at once in a block: tokens, condition, six modulations, q, k, v, the values before, two branches.
-        "memory_inference": 2 * (total + 14 * tokens * config.width),
+        "memory_inference": 2 * (total + values),
         "memory_training": TRAINING_BYTES * total,
     }
 

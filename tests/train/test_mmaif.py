@@ -221,8 +221,9 @@ def test_tiny_reg_fits_a_small_batch() -> None:
     text, mask = randn(2, 4, 128, seed=4), torch.ones(2, 4, dtype=torch.bool)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     losses = []
+    objective, pair = preset.design.objective, (given[0], given[1])
     for _ in range(30):
-        loss = preset.design.objective.loss(lambda z_t, t: network(*given, z_t, t, text, mask, prior), target, rng)
+        loss = objective.loss(lambda z_t, t: network(*given, z_t, t, text, mask, prior), target, pair, rng)
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()

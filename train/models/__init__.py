@@ -8,11 +8,14 @@ import torch
 from torch import nn
 
 from synth.types import unknown
+from train.models import mmaif, unet
 from train.models.base import Family, Prediction
-from train.models.mmaif import MMAIF, MMAIFConfig, flops, inactive
+from train.models.mmaif import MMAIFConfig
+from train.models.unet import UNetConfig
 
 MODELS: dict[str, Family] = {
-    "mmaif": Family(MMAIFConfig, MMAIF, inactive, flops),
+    "mmaif": Family(MMAIFConfig, mmaif.MMAIF, mmaif.inactive, mmaif.flops, mmaif.activations),
+    "unet": Family(UNetConfig, unet.UNet, unet.inactive, unet.flops, unet.activations),
 }
 
 
@@ -32,4 +35,4 @@ def build_model(name: str, config: Any, rng: torch.Generator) -> nn.Module:
     return network
 
 
-__all__ = ["MODELS", "Family", "MMAIFConfig", "Prediction", "build_model", "find_model"]
+__all__ = ["MODELS", "Family", "MMAIFConfig", "Prediction", "UNetConfig", "build_model", "find_model"]

@@ -29,11 +29,13 @@ class Family:
     """A model family: its config, its network, and its costs by formula.
 
     network(config): a module with ``forward(z_a, z_b, z_t, t, text, text_mask, prior) -> Prediction``; z_t and t are
-    None in a regression, prior where the config has none. inactive(config): parameters that a token does not use.
-    flops(config, h, w, text_tokens): 2 × MAC of one call on one image with latents of h × w.
+    None in a regression, text_mask where no prompt is padded, prior where the config has none. inactive(config):
+    parameters that a token does not use. flops(config, h, w, text_tokens): 2 × MAC of one call on one image with
+    latents of h × w. activations(config, h, w, text_tokens): about how many values live at once at most in that call.
     """
 
     config: type
     network: Callable[[Any], nn.Module]
     inactive: Callable[[Any], int]
     flops: Callable[[Any, int, int, int], int]
+    activations: Callable[[Any, int, int, int], int]

@@ -22,6 +22,10 @@ class ZeroLinear(nn.Linear):
     """A linear layer that starts at zero, so that the branch it closes starts as nothing."""
 
 
+class ZeroConv2d(nn.Conv2d):
+    """A convolution that starts at zero, likewise."""
+
+
 class RMSNorm(nn.RMSNorm):
     """x / rms(x) ⊙ weight in the precision of x, whatever that of the weight."""
 
@@ -41,12 +45,13 @@ class Eta(nn.Module):
 def initialise(root: nn.Module, rng: torch.Generator) -> None:
     """Set every parameter below ``root`` from the generator.
 
-    Linear: Xavier uniform, bias 0. ZeroLinear, η, and the NAF block's residual scales: 0. Convolution: uniform within
-    ±1/√fan-in, bias 0. Experts: Xavier uniform, each its own. Norms: weight 1, bias 0. Embedding: N(0, 0.02²).
+    Linear: Xavier uniform, bias 0. ZeroLinear, ZeroConv2d, η, and the NAF block's residual scales: 0. Convolution:
+    uniform within ±1/√fan-in, bias 0. Experts: Xavier uniform, each its own. Norms: weight 1, bias 0. Embedding:
+    N(0, 0.02²).
     """
     for module in root.modules():
         match module:
-            case ZeroLinear() | Eta():
+            case ZeroLinear() | ZeroConv2d() | Eta():
                 for parameter in module.parameters():
                     nn.init.zeros_(parameter)
             case nn.Linear():
@@ -58,7 +63,7 @@ def initialise(root: nn.Module, rng: torch.Generator) -> None:
                 nn.init.uniform_(module.weight, -bound, bound, generator=rng)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            case nn.LayerNorm() | nn.RMSNorm():
+            case nn.LayerNorm() | nn.RMSNorm() | nn.GroupNorm():
                 for name, parameter in module.named_parameters(recurse=False):
                     nn.init.constant_(parameter, float(name == "weight"))
             case nn.Embedding():
@@ -320,12 +325,12 @@ class Context(nn.Module):
         self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(
-        self, x: Float[Tensor, "b l d"], text: Float[Tensor, "b m e"], mask: Bool[Tensor, "b m"]
+        self, x: Float[Tensor, "b l d"], text: Float[Tensor, "b m e"], mask: Bool[Tensor, "b m"] | None
     ) -> Float[Tensor, "b d"]:
         """Of the image's tokens and the prompt's; mask: False where a prompt's token is padding."""
         mean = F.silu(x).mean(1)
         if self.text is not None and text.shape[1]:
-            real = mask[..., None].to(text.dtype)
+            real = text.new_ones(text.shape[:2])[..., None] if mask is None else mask[..., None].to(text.dtype)
             mean = mean + self.text(((text * real).sum(1) / real.sum(1).clamp(min=1)).to(x.dtype))
         return self.mlp(mean)
 

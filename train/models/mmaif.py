@@ -148,12 +148,13 @@ class MMAIF(nn.Module):
         z_t: Float[Tensor, "b z h w"] | None,
         t: Float[Tensor, " b"] | None,
         text: Float[Tensor, "b m e"],
-        text_mask: Bool[Tensor, "b m"],
+        text_mask: Bool[Tensor, "b m"] | None,
         prior: Float[Tensor, "b z h w"] | None = None,
     ) -> Prediction:
         """The latent predicted from two degraded ones of any size; z_t and t for a flow model, None for a regression.
 
-        text: the prompts' embedding, of any length, 0 too; text_mask: False where a token is padding.
+        text: the prompts' embedding, of any length, 0 too; text_mask: False where a token is padding, None where none
+        is: attention then takes its fastest kernel.
         """
         if self.config.flow != (z_t is not None) or self.config.flow != (t is not None):
             raise ValueError("a flow model takes z_t and t, a regression neither")
@@ -172,7 +173,7 @@ class MMAIF(nn.Module):
         if self.context is not None:
             whole = self.context(c + x, text, text_mask)
             c = c + whole[:, None]
-        place = self._place(height, width, text_mask)
+        place = self._place(height, width, text, text_mask)
 
         x, c_all = self._join(x, c, c_text, text)
         v, routings = None, []
@@ -207,16 +208,16 @@ class MMAIF(nn.Module):
         tokens = self.text(text.to(x.dtype))
         return torch.cat([x, tokens], 1), torch.cat([c, c_text.expand_as(tokens)], 1)
 
-    def _place(self, height: int, width: int, text_mask: Tensor) -> Place:
+    def _place(self, height: int, width: int, text: Tensor, text_mask: Tensor | None) -> Place:
         """Grid, angles and positions of the image tokens; prompt tokens have angle 0."""
         config = self.config
         rows, columns = -(-height // config.patch), -(-width // config.patch)
-        prompt = text_mask.shape[1] if self.text is not None else 0
+        prompt = text.shape[1] if self.text is not None else 0
         angles = mask = None
         if config.rope:
-            angles = rope_angles(rows, columns, config.width // config.heads, config.rope_base, text_mask.device)
+            angles = rope_angles(rows, columns, config.width // config.heads, config.rope_base, text.device)
             angles = F.pad(angles, (0, 0, 0, prompt))
-        if prompt:
+        if prompt and text_mask is not None:
             mask = F.pad(text_mask, (rows * columns, 0), value=True)
         return Place(rows, columns, angles, None if self.positions is None else self.positions(rows, columns), mask)
 
@@ -260,6 +261,12 @@ def inactive(config: MMAIFConfig) -> int:
     """Parameters that a token does not use: the experts it is not sent to."""
     idle = max(config.experts - config.active, 0)
     return config.depth * idle * 3 * config.width * config.expert_width
+
+
+def activations(config: MMAIFConfig, height: int, width: int, text_tokens: int) -> int:
+    """Values live at once in a block: tokens, condition, six modulations, q, k, v, the values before, two branches."""
+    tokens = -(-height // config.patch) * -(-width // config.patch) + (text_tokens if config.text_width else 0)
+    return 14 * tokens * config.width
 
 
 def flops(config: MMAIFConfig, height: int, width: int, text_tokens: int) -> int:
