@@ -32,6 +32,9 @@ WEIGHTS = "*.safetensors"
 SIDE, PATCH = 518, 14
 """Pixels: the shorter side that the network was trained for, and what sides must be a multiple of."""
 
+BATCH = 8
+"""Pictures that a GPU takes together."""
+
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's code values, by which the network wants its input normalised."""
 
@@ -124,24 +127,33 @@ def load(folder: str, device: str | None = None) -> torch.nn.Module:
 def inverse_depths(pictures: Sequence[np.ndarray], folder: str, device: str | None = None) -> list[np.ndarray]:
     """Relative inverse depth of each picture, near is large, at the network's resolution: see ``network_size``.
 
-    Pictures of one size go through together, so the caller sets the size of a batch.
+    On a GPU pictures of one size go through ``BATCH`` at a time, the last ones beside copies of one of them: a batch of
+    another size is computed in another order, and a picture's last bits would depend on which others are still to do.
     """
     import torch
 
     model = load(folder, device)
     parameter = next(model.parameters())
+    count = at_once(parameter.device.type)
     by_size: dict[tuple[int, int], list[int]] = {}
     for index, picture in enumerate(pictures):
         by_size.setdefault(network_size(*picture.shape[:2]), []).append(index)
     out: list[np.ndarray] = [np.zeros((0, 0), np.float32)] * len(pictures)
-    for size, indices in by_size.items():
-        batch = torch.from_numpy(np.stack([_input(pictures[i], size) for i in indices]))
+    batches = [(size, which[i : i + count]) for size, which in by_size.items() for i in range(0, len(which), count)]
+    for size, indices in batches:
+        inputs = [_input(pictures[i], size) for i in indices]
+        batch = torch.from_numpy(np.stack(inputs + inputs[-1:] * (count - len(inputs))))
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # positions are interpolated to other sizes: as intended
             found = model(pixel_values=batch.to(parameter.device, parameter.dtype)).predicted_depth
-        for i, each in zip(indices, found.float().cpu().numpy(), strict=True):
+        for i, each in zip(indices, found.float().cpu().numpy(), strict=False):  # the copies are left
             out[i] = each
     return out
+
+
+def at_once(device: str) -> int:
+    """Pictures in a batch: on a processor one, since more cost memory there and save no time."""
+    return BATCH if device == "cuda" else 1
 
 
 def _input(picture: Picture, size: tuple[int, int]) -> Float32[np.ndarray, "3 nh nw"]:

@@ -27,8 +27,8 @@ Biases = tuple[list[Tensor], list[Tensor]]
 BLOCKED = -100.0
 """Added to the attention of two tokens that only the cyclic shift brought together."""
 
-STRIP = 64
-"""Windows that go through a block at a time, at least, where it runs on strips."""
+STRIP = {"cpu": 64, "cuda": 1024}
+"""Windows that go through a block at a time, at least, where it runs on strips; 64 on any other device."""
 
 
 def through(block: SwinBlock | CrossBlock, *images: Float[Tensor, "B H W C"]) -> tuple[Tensor, ...]:
@@ -63,7 +63,7 @@ def in_strips(block: SwinBlock | CrossBlock, *images: Float[Tensor, "B H W C"]) 
         foot = [torch.cat((x[:, -half:], x[:, :half]), dim=1) for x in images]
         for result, x in zip(out, block(foot, biases[1]), strict=True):
             result[:, -half:], result[:, :half] = x[:, :half], x[:, half:]
-    rows = max(1, STRIP * size // (batch * width)) * size
+    rows = max(1, STRIP.get(images[0].device.type, 64) * size // (batch * width)) * size
     for top in range(half, height - half, rows):
         bottom = min(top + rows, height - half)
         for result, x in zip(out, block([x[:, top:bottom] for x in images], biases[0]), strict=True):
