@@ -11,6 +11,7 @@ TESTS := $(DEMO:%=%-test)
 SHARDS ?= $(TESTS)
 REPORT ?= report
 MODEL ?=
+JOBS ?= 2
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -39,14 +40,14 @@ eval: $(READY)  ## score MODEL=dir and the fusers on SHARDS="dir ..." into REPOR
 	$(BIN)/train eval $(SHARDS) --out $(REPORT) $(if $(MODEL),--model $(MODEL))
 
 test: $(READY)  ## every test, with coverage
-	$(BIN)/python -m pytest --cov=synth --cov=train --cov-report=term:skip-covered --cov-fail-under=85
+	$(BIN)/python -m pytest -n $(JOBS) --cov=synth --cov=train --cov-report=term:skip-covered --cov-fail-under=85
 
 check: $(READY)  ## lint, types, quick tests, generated docs fresh: under two minutes on two cores
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/python docs/generate.py --check
-	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+	$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow and not gpu"
 
 bench: $(READY)  ## the benchmarks: a table and a ratio for each claim
 	$(BIN)/python benchmarks/scenes.py

@@ -17,6 +17,9 @@ from PIL import Image
 
 from synth.seeds import generator
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is loaded: several workers, a thread each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
