@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from synth.types import UserError
-from train.text import TEXTS, BytesEncoder, build_text, hashed_grams, to_bytes
+from train.text import BytesEncoder, build_text, hashed_grams, to_bytes
 
 PROMPTS = ["fix the noise", "", "Edit out the snow from this scene, and fix the noise in this photo.", "去除雾"]
 
@@ -15,7 +15,7 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("name", ["bytes", "none"])
 def test_an_embedding_with_its_mask(name: str) -> None:
     encoder = build_text(name, seeded())
     text, mask = encoder(PROMPTS)
@@ -88,5 +88,7 @@ def test_none_has_no_tokens() -> None:
 
 
 def test_an_unknown_encoder_names_what_is_there() -> None:
-    with pytest.raises(UserError, match="unknown text encoder 'byte': did you mean 'bytes'\\? allowed: bytes, none"):
+    with pytest.raises(
+        UserError, match="unknown text encoder 'byte': did you mean 'bytes'\\? allowed: bytes, none, t5-base"
+    ):
         build_text("byte", seeded())

@@ -1,11 +1,11 @@
-"""Prompt encoders: from prompts to embeddings that a model joins to its image tokens. ``TEXTS`` is the table.
+"""The prompt encoder of bytes: small, learns with the model, needs no download.
 
 Letters of the shapes: b prompts, m tokens of the longest, e width, s bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange
@@ -13,35 +13,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from synth.types import unknown
 from train.models.layers import Attention, Place, SwiGLU, initialise
-
-PLAIN = {
-    "vif": "fuse the visible and infrared images",
-    "mef": "fuse the under-exposed and over-exposed images",
-    "mff": "fuse the near-focus and far-focus images",
-}
-
-
-def plain_request(task: str) -> str:
-    """What is asked of a model where nobody says more: it stands in for a share of the training prompts too."""
-    if task not in PLAIN:
-        raise unknown("task", task, PLAIN)
-    return PLAIN[task]
-
-
-class TextEncoder(nn.Module):
-    """Prompts to (embedding, mask): what every encoder answers to.
-
-    width: of the embedding; trainable: whether its parameters learn with the model.
-    """
-
-    width: int
-    trainable: bool
-
-    def forward(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
-        """Embeddings padded to the longest prompt; the mask is False where a token is padding."""
-        raise TypeError(f"{type(self).__name__} defines no forward")
+from train.text.base import TextEncoder
 
 
 def to_bytes(prompts: Sequence[str], limit: int, multiple: int) -> Int64[Tensor, "b s"]:
@@ -131,39 +104,10 @@ class TextBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class NoText(TextEncoder):
-    """No prompt at all: zero tokens of zero width."""
-
-    width = 0
-    trainable = False
-    nothing: Float[Tensor, " 0"]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("nothing", torch.zeros(0), persistent=False)
-
-    def forward(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
-        """An embedding without tokens, one row a prompt."""
-        nothing = self.nothing.new_zeros(len(prompts), 0, 0)
-        return nothing, nothing.new_zeros(len(prompts), 0, dtype=torch.bool)
-
-
-def _bytes(rng: torch.Generator) -> BytesEncoder:
+def build(rng: torch.Generator) -> BytesEncoder:
+    """An encoder on the CPU with its parameters drawn from the generator."""
     with torch.device("meta"):
         encoder = BytesEncoder()
     encoder = encoder.to_empty(device="cpu")
     encoder.initialise(rng)
     return encoder
-
-
-TEXTS: dict[str, Callable[[torch.Generator], TextEncoder]] = {
-    "bytes": _bytes,
-    "none": lambda rng: NoText(),
-}
-
-
-def build_text(name: str, rng: torch.Generator) -> TextEncoder:
-    """The prompt encoder of a name, its parameters, where it has any to draw, drawn from the generator."""
-    if name not in TEXTS:
-        raise unknown("text encoder", name, TEXTS)
-    return TEXTS[name](rng)

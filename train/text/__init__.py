@@ -1,0 +1,74 @@
+"""Prompt encoders: from prompts to embeddings that a model joins to its image tokens.
+
+``bytes`` learns with the model, ``none`` is no prompt; ``t5-small`` to ``t5-xxl`` are Flan-T5's, frozen, and so is any
+T5 by hub id or folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from synth.types import unknown
+from train.sources import digest_of, find_source
+from train.text import byte_level, t5
+from train.text.base import TextEncoder
+from train.text.byte_level import BytesEncoder, hashed_grams, to_bytes
+from train.text.nothing import NoText
+
+PLAIN = {
+    "vif": "fuse the visible and infrared images",
+    "mef": "fuse the under-exposed and over-exposed images",
+    "mff": "fuse the near-focus and far-focus images",
+}
+
+
+def plain_request(task: str) -> str:
+    """What is asked of a model where nobody says more: it stands in for a share of the training prompts too."""
+    if task not in PLAIN:
+        raise unknown("task", task, PLAIN)
+    return PLAIN[task]
+
+
+OWN = ("bytes", "none")
+NAMES = (*OWN, *t5.PUBLISHED)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A prompt encoder, and how it is found again. files: what makes it; digest: of those of a user's own folder."""
+
+    encoder: TextEncoder
+    reference: str
+    files: tuple[Path, ...] = ()
+    digest: str | None = None
+
+
+def find_text(reference: str, rng: torch.Generator, store: Path | None = None) -> Found:
+    """The prompt encoder of a reference: see ``train.sources``, and the names.
+
+    rng: draws the parameters of one that learns; store: a folder where a frozen one's embeddings stay. Raises
+    UserError, one line, where there is no such encoder, its files are not at hand, or they do not fit.
+    """
+    if reference == "bytes":
+        return Found(byte_level.build(rng), reference)
+    if reference == "none":
+        return Found(NoText(), reference)
+    source = find_source("text", reference, t5.PUBLISHED, files=t5.FILES, extra=OWN, what="text encoder")
+    files = tuple(source.paths(t5.FILES))
+    digest = digest_of(files) if source.local else None
+    identity = digest or source.reference
+    return Found(t5.load(source.folder, f"--text {reference}", identity, store), source.reference, files, digest)
+
+
+def build_text(reference: str, rng: torch.Generator) -> TextEncoder:
+    """The prompt encoder of a reference, as ``find_text`` finds it."""
+    return find_text(reference, rng).encoder
+
+
+__all__ = [
+    "NAMES", "BytesEncoder", "Found", "NoText", "TextEncoder", "build_text", "find_text", "hashed_grams",
+    "plain_request", "to_bytes",
+]  # fmt: skip

@@ -1,0 +1,22 @@
+"""What every prompt encoder answers to. Letters of the shapes: b prompts, m tokens of the longest, e width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+class TextEncoder(nn.Module):
+    """Prompts to (embedding, mask): what every encoder answers to.
+
+    width: of the embedding; trainable: whether its parameters learn with the model.
+    """
+
+    width: int
+    trainable: bool
+
+    def forward(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
+        """Embeddings padded to the longest prompt; the mask is False where a token is padding."""
+        raise TypeError(f"{type(self).__name__} defines no forward")

@@ -1,0 +1,28 @@
+"""No prompt at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from train.text.base import TextEncoder
+
+
+class NoText(TextEncoder):
+    """No prompt at all: zero tokens of zero width."""
+
+    width = 0
+    trainable = False
+    nothing: Float[Tensor, " 0"]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("nothing", torch.zeros(0), persistent=False)
+
+    def forward(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
+        """An embedding without tokens, one row a prompt."""
+        nothing = self.nothing.new_zeros(len(prompts), 0, 0)
+        return nothing, nothing.new_zeros(len(prompts), 0, dtype=torch.bool)
