@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from synth.companions import TITLES, companions, features
 from synth.pairs import load_manifest
 from synth.recipe import Rule
-from synth.shards import landing, write_json
+from synth.shards import write_json
+from synth.storage import landing
 from synth.types import ROLES, SCHEMA, Task
 
 if TYPE_CHECKING:

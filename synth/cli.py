@@ -27,7 +27,9 @@ TaskOption = Annotated[str, typer.Option("--task", help="vif, mef or mff.")]
 DataOption = Annotated[
     list[str],
     typer.Option(
-        "--data", metavar="NAME=DIR", help="A data set and its folder; repeat to merge. Without it: built-in scenes."
+        "--data",
+        metavar="NAME=DIR|URL",
+        help="A data set and its folder; repeat to merge. Without it: built-in scenes.",
     ),
 ]
 NOption = Annotated[
@@ -75,7 +77,9 @@ LeanOption = Annotated[
 def build_command(
     task: TaskOption,
     data: DataOption = [],  # noqa: B006  (typer copies it)
-    out: Annotated[str | None, typer.Option("--out", help="Folder of the shards. [default: shards/TASK]")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="DIR|URL", help="Folder of the shards. [default: shards/TASK]")
+    ] = None,
     n: NOption = None,
     recipe: RecipeOption = None,
     prompts: PromptsOption = None,

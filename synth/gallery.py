@@ -7,12 +7,12 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from synth.shards import Sample, landing
+from synth.shards import Sample
+from synth.storage import Location, ensure_folder, landing
 from synth.types import ROLES, Step, Task
 
 CELL = 300
@@ -131,9 +131,9 @@ def _base64(image: np.ndarray, cell: int) -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 
-def write(path: Path, title: str, rows: Sequence[Row]) -> tuple[Path, Path]:
+def write(path: Location, title: str, rows: Sequence[Row]) -> tuple[Location, Location]:
     """Write ``path`` as PNG and, beside it, the HTML page; both land whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    ensure_folder(path.parent)
     picture, text = path.with_suffix(".png"), path.with_suffix(".html")
     with landing(picture) as file:
         sheet(title, rows).save(file, format="PNG", optimize=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from synth import depth as depth_maps
-from synth import gallery
+from synth import gallery, storage
 from synth.builder import plan_build
 from synth.chain import degrade, operator_class, physical_order
 from synth.codecs import CODECS
@@ -20,10 +20,12 @@ from synth.operators import OPERATORS
 from synth.pairs import read_image
 from synth.prepare import Prepared, Spec, prepare
 from synth.recipe import load_recipe
+from synth.remote import StoreError
 from synth.render import render
 from synth.resolve import Options
 from synth.seeds import seed_of
-from synth.shards import Sample, landing, read_samples
+from synth.shards import Sample, read_samples
+from synth.storage import Location, landing
 from synth.types import MODALITIES, BadPair, UserError, WorkIncomplete, unknown
 from synth.verify import find_shards
 
@@ -32,7 +34,7 @@ FAR = 200.0
 """Metres: the far end of an estimated depth where no build draws it."""
 
 
-def preview(options: Options, out: str, samples: int, op: str | None) -> tuple[Path, Path]:
+def preview(options: Options, out: str, samples: int, op: str | None) -> tuple[Location, Location]:
     """Draw the first samples of a build, or operators at five severities on its first pair; (PNG, HTML) paths."""
     _check_sheet(out, samples)
     build, _ = plan_build(replace(options, executor="serial"))
@@ -61,7 +63,9 @@ def preview(options: Options, out: str, samples: int, op: str | None) -> tuple[P
     return _write_sheet(out, f"{options.task}: {len(rows)} rows, seed {options.seed}", rows)
 
 
-def preview_shards(paths: Sequence[str], out: str, samples: int, recipe: str | None = None) -> tuple[Path, Path]:
+def preview_shards(
+    paths: Sequence[str], out: str, samples: int, recipe: str | None = None
+) -> tuple[Location, Location]:
     """Draw ``samples`` samples of finished shards, as many of each shard; (PNG, HTML) paths.
 
     Lean ones are degraded here, by ``recipe`` or their task's own, with their own seeds.
@@ -99,9 +103,11 @@ def _check_sheet(out: str, samples: int) -> None:
         raise UserError(f"--out {out}: must end in .png")
 
 
-def _write_sheet(out: str, title: str, rows: Sequence[gallery.Row]) -> tuple[Path, Path]:
+def _write_sheet(out: str, title: str, rows: Sequence[gallery.Row]) -> tuple[Location, Location]:
     try:
-        return gallery.write(Path(out), title, rows)
+        return gallery.write(storage.locate(out), title, rows)
+    except StoreError:
+        raise
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
 
@@ -145,7 +151,7 @@ def degrade_files(
         raise UserError(f"--seed {seed}: must be in [0, 2^53)")
     if severity is not None and not 0 <= severity <= 1:
         raise UserError(f"--severity {severity:g}: must be in [0, 1]")
-    paths = [Path(image) for image in images]
+    paths = [storage.locate(image) for image in images]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise UserError(f"{missing[0]}: no such file")
@@ -157,12 +163,12 @@ def degrade_files(
     if wanted:
         raise UserError(f"{wanted[0]} does not act on {modality} images")
     source = parse_depth(depth, has_true=False)
-    folder = Path(out)
-    own = next((path for path in paths if path.resolve() == (folder / f"{path.stem}.png").resolve()), None)
+    folder = storage.locate(out)
+    own = next((path for path in paths if storage.same(path, folder / f"{path.stem}.png")), None)
     if own is not None:
         raise UserError(f"--out {out}: {own.name} would be written over; choose another folder")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        storage.ensure_folder(folder)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
     written: list[str] = []
@@ -186,7 +192,7 @@ def degrade_files(
     return written
 
 
-def _write_png(path: Path, image: np.ndarray) -> None:
+def _write_png(path: Location, image: np.ndarray) -> None:
     try:
         with landing(path) as file:
             file.write(CODECS["png"].encode(image))

@@ -124,6 +124,19 @@ def walk_files(root: Location) -> list[str]:
     return sorted(found)
 
 
+def same(one: Location, other: Location) -> bool:
+    """Whether two names are of one file."""
+    if isinstance(one, Remote) or isinstance(other, Remote):
+        return one == other
+    return one.resolve() == other.resolve()
+
+
+def ensure_folder(folder: Location) -> None:
+    """Make a local folder; in a store there is nothing to make."""
+    if not isinstance(folder, Remote):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def size(path: Location) -> int:
     """Bytes of a file."""
     if not isinstance(path, Remote):
