@@ -55,6 +55,14 @@ def fit_command(
     accumulate: Annotated[int | None, typer.Option("--accumulate", help="Batches a step.")] = None,
     crop: Annotated[int | None, typer.Option("--crop", help="Side of the training crops, pixels.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="A.B=C",
+            help="Change one value of the preset, such as objective.pixel=0.1 or schedule.ema=0.999; repeatable.",
+        ),
+    ] = None,
     recipe: Annotated[
         list[str] | None,
         typer.Option(
@@ -85,6 +93,7 @@ def fit_command(
     with console.progress("fit", "steps") as progress:
         done = run_fit(
             *(shards, out, preset, seed, changed),
+            sets=set_ or (),
             recipes=recipe or (),
             partial=partial,
             workers=workers,

@@ -60,10 +60,10 @@ class Design:
             objective = dict(data["objective"])
             return Design(
                 data["model"],
-                _settings(find_model(data["model"]).config, data["config"]),
+                from_fields(find_model(data["model"]).config, data["config"]),
                 data["tokenizer"],
                 data["text"],
-                _settings(find_objective(objective.pop("kind")), objective),
+                from_fields(find_objective(objective.pop("kind")), objective),
                 data.get("prior", "none"),
             )
         except KeyError as error:
@@ -72,8 +72,8 @@ class Design:
             raise UserError(f"{where}: {error}") from None
 
 
-def _settings(cls: type, data: Mapping[str, Any]) -> Any:
-    """A dataclass from its fields; a field that is not there keeps its default, one that is unknown is an error."""
+def from_fields(cls: type, data: Mapping[str, Any]) -> Any:
+    """A dataclass from its fields; one that is not there keeps its default. Raises ValueError for an unknown one."""
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for name, value in data.items():
         if name not in fields:
@@ -97,7 +97,18 @@ class Assembly(nn.Module):
         if getattr(design.config, "prior", False) != (self.prior is not None):
             raise UserError(f"the design's prior is '{design.prior}', and its network's config says otherwise")
         self.text = build_text(design.text, rng)
+        self._check()
         self.network = build_model(design.model, design.config, rng)
+
+    def _check(self) -> None:
+        """The network must be as wide as what it is given."""
+        config, tokenizer, text = self.design.config, self.tokenizer, self.text
+        if config.latent_channels != tokenizer.z:
+            given = f"tokenizer '{self.design.tokenizer}' makes {tokenizer.z} latent channels"
+            raise UserError(f"the design's {given}, its network's config.latent_channels is {config.latent_channels}")
+        if config.text_width != text.width:
+            given = f"text encoder '{self.design.text}' makes embeddings of width {text.width}"
+            raise UserError(f"the design's {given}, its network's config.text_width is {config.text_width}")
 
     def trained(self) -> dict[str, nn.Parameter]:
         """What learns, by name."""

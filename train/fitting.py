@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from synth.types import UserError
@@ -24,6 +24,7 @@ def run_fit(
     seed: int,
     changed: Mapping[str, Any],
     *,
+    sets: Sequence[str] = (),
     workers: int | None = None,
     **options: Any,
 ) -> Fitted:
@@ -36,4 +37,4 @@ def run_fit(
     name = preset or default_preset()
     if workers is None:
         workers = min(max((os.cpu_count() or 1) - 1, 1), 8)
-    return fit(shards, out or f"runs/{name}", Settings.of(name, seed, **changed), workers=workers, **options)
+    return fit(shards, out or f"runs/{name}", Settings.of(name, seed, sets, **changed), workers=workers, **options)

@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,10 @@ from typing import Any
 
 from synth.resume import difference
 from synth.shards import write_json
-from synth.types import UserError
+from synth.types import UserError, unknown
 from train import degrading
 from train.data import Corpus
+from train.design import Design, from_fields
 from train.presets import Schedule, find_preset
 
 RUN, LOG = "run.json", "log.jsonl"
@@ -35,6 +37,7 @@ class Settings(Schedule):
 
     preset: str = "tiny-reg"
     seed: int = 0
+    set: list[str] | None = None  # what is changed in the preset's design, as ``objective.pixel=0.1``
 
     def __post_init__(self) -> None:
         for name in ("crop", "batch", "accumulate", "steps"):
@@ -44,13 +47,53 @@ class Settings(Schedule):
             raise UserError(f"--lr {self.lr}: must be above 0")
 
     @staticmethod
-    def of(preset: str, seed: int = 0, **changed: Any) -> Settings:
-        """A preset's schedule with what the user changed; None changes nothing. The warm-up is a tenth at most."""
+    def of(preset: str, seed: int = 0, sets: Sequence[str] = (), **changed: Any) -> Settings:
+        """A preset's schedule with what the user changed; None changes nothing. The warm-up is a tenth at most.
+
+        sets: ``a.b=c`` with TOML values, laid over the design and, where a is ``schedule``, over the schedule.
+        """
         schedule = dataclasses.asdict(find_preset(preset).schedule)
+        items = [(item, *_split(item)) for item in sets]
+        try:
+            own = {path[1]: value for _, path, value in items if path[0] == "schedule"}
+            schedule |= dataclasses.asdict(from_fields(Schedule, {**schedule, **own}))
+        except (ValueError, IndexError) as error:
+            raise UserError(f"--set: {error}") from None
         schedule |= {name: value for name, value in changed.items() if value is not None}
-        if "warmup" not in changed:
+        if "warmup" not in changed and "warmup" not in own:
             schedule["warmup"] = min(schedule["warmup"], max(schedule["steps"] // 10, 1))
-        return Settings(**schedule, preset=preset, seed=seed)
+        kept = [item for item, path, _ in items if path[0] != "schedule"]
+        settings = Settings(**schedule, preset=preset, seed=seed, set=kept or None)
+        settings.design()
+        return settings
+
+    def design(self) -> Design:
+        """The preset's design with the changes. Raises UserError naming the change that can't be."""
+        design = find_preset(self.preset).design
+        for item in self.set or []:
+            path, value = _split(item)
+            data = place = design.to_json()
+            for part in path[:-1]:
+                place = place.get(part)
+                if not isinstance(place, dict):
+                    raise UserError(f"--set {item}: '{part}' has no settings; allowed: config, objective, schedule")
+            if path[-1] not in place or path == ["schema"]:
+                raise unknown("setting", ".".join(path), [*(".".join([*path[:-1], name]) for name in place)])
+            place[path[-1]] = value
+            design = Design.from_json(data, f"--set {item}")
+        return design
+
+
+def _split(item: str) -> tuple[list[str], Any]:
+    """The path and the value of ``a.b=c``; c is a TOML value, or a bare word."""
+    key, equals, text = item.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        raise UserError(f"--set {item}: must be key=value, such as objective.pixel=0.1")
+    try:
+        return path, tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return path, text.strip()
 
 
 def run_record(settings: Settings, corpus: Corpus, degraders: degrading.Degraders | None = None) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from train.data import Batch, Broken, Corpus, Samples, batches, cache_size, inde
 from train.design import Assembly
 from train.device import find_device
 from train.objectives import Loss, PixelLoss, source_loss
-from train.presets import find_preset
 from train.runs import Log, Settings, Stop, begin, run_record
 
 Progress = Callable[[int, int], None]
@@ -74,7 +73,7 @@ def fit(
     recipes, partial: what lean shards are degraded by. Raises UserError before work begins, WorkIncomplete where a
     sample can't be read or a loss is not finite.
     """
-    design = find_preset(settings.preset).design
+    design = settings.design()
     where = find_device(device)
     settle()
     assembly = Assembly(design, torch.Generator().manual_seed(seed_of("weights", settings.seed)))

@@ -263,6 +263,42 @@ def test_settings_are_checked() -> None:
         assert str(error.value) == said
 
 
+def test_single_values_of_a_preset_can_be_set() -> None:
+    settings = Settings.of("small-fm", sets=["objective.pixel=0.1", "objective.times=logit-normal", "schedule.ema=0.5"])
+    assert (settings.design().objective.pixel, settings.ema, settings.steps) == (0.1, 0.5, 6)
+    assert settings.design().objective.times == "logit-normal" and settings.set is not None and len(settings.set) == 2
+    assert Settings.of("small-fm", sets=["config.depth=3"]).design().config.depth == 3
+    assert Settings.of("small-fm").set is None
+    for item, said in (
+        ("objective.pixl=1", "unknown setting 'objective.pixl': did you mean 'objective.pixel'?"),
+        ("objective.pixel=much", "--set objective.pixel=much: FlowMatching.pixel must be of type float, not 'much'"),
+        ("objective.source=c", "--set objective.source=c: source must be 'gaussian' or"),
+        ("objective.sampler=eular", "unknown sampler 'eular': did you mean 'euler'?"),
+        ("schedule.emma=1", "--set: Schedule has no 'emma'; allowed: crop, batch"),
+        ("schedule=1", "--set: "),
+        ("pixel=1", "unknown setting 'pixel': "),
+        ("schema=3", "unknown setting 'schema': "),
+        ("model.depth=1", "--set model.depth=1: 'model' has no settings; allowed: config, objective, schedule"),
+        ("depth", "--set depth: must be key=value, such as objective.pixel=0.1"),
+    ):
+        with pytest.raises(UserError) as error:
+            Settings.of("small-fm", sets=[item])
+        assert str(error.value).startswith(said), error.value
+
+
+@pytest.mark.slow
+def test_a_set_value_is_in_the_run_and_in_the_model(shards: Path, tmp_path: Path) -> None:
+    settings = Settings.of("small", sets=["objective.pixel=0.5"], steps=1)
+    fit([str(shards / "vif")], str(tmp_path / "run"), settings)
+    assert FusionPipeline.from_pretrained(tmp_path / "run").design.objective.pixel == 0.5
+    assert "pixel" in json.loads((tmp_path / "run/log.jsonl").read_text().splitlines()[0])
+    with pytest.raises(UserError, match=r"a run with set \['objective.pixel=0.5'\], not None"):
+        run(shards, tmp_path / "run", steps=1)
+    settings = Settings.of("small", sets=["config.latent_channels=16"], steps=1)
+    with pytest.raises(UserError, match="tokenizer 'dct' makes 192 latent channels, its network's"):
+        fit([str(shards / "vif")], str(tmp_path / "other"), settings)
+
+
 def test_the_only_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"runs with a model under .*: none"):
         the_only_run(tmp_path)
