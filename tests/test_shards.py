@@ -12,7 +12,8 @@ import pytest
 from conftest import textured
 
 from synth.codecs import CODECS, find_codec
-from synth.shards import Sample, decode_sample, encode_sample, landing, read_samples, read_shard, write_shard
+from synth.shards import Sample, decode_sample, encode_sample, read_samples, read_shard, write_shard
+from synth.storage import landing
 from synth.types import UserError
 
 CODECS_HERE = ["webp", "png"]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from synth.execute import settle
 from synth.pairs import read_image
-from synth.shards import landing
+from synth.storage import landing
 from synth.types import TASKS, BadPair, UserError, WorkIncomplete, unknown
 from train.device import find_device
 from train.pipeline import FusionPipeline

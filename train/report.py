@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from synth.gallery import Row, describe_step, page
-from synth.shards import landing
+from synth.storage import landing
 from synth.types import ROLES, UserError
 from train.evaluate import (
     METHODS,
