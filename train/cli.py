@@ -43,6 +43,21 @@ GuidanceOption = Annotated[
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda; CUDA where there is one.")]
 
 
+TorchScriptOption = Annotated[
+    str | None,
+    typer.Option(
+        "--torchscript",
+        metavar="SHA256,SHA256",
+        help="Run the code of cosmos-ci8x8's encoder.jit and decoder.jit, which have these hashes.",
+    ),
+]
+
+
+def pins(text: str | None) -> tuple[str, ...]:
+    """The hashes of ``--torchscript``."""
+    return tuple(part.strip().lower() for part in text.split(",")) if text else ()
+
+
 @app.command("fit")
 def fit_command(
     shards: Annotated[list[str], typer.Argument(metavar="DIR|SHARD...", help="Folders of shards, or shards.")],
@@ -182,6 +197,37 @@ def info_command(
 
     info = describe(preset, parse_size(size))
     typer.echo(json.dumps(info, ensure_ascii=False) if json_ else to_text(info))
+
+
+@app.command("tokenizers")
+def tokenizers_command(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME|ID|DIR...]", help="Tokenizers, NAME=DIR too; dct.")
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option("--data", metavar="NAME=DIR", help="A data set, repeatable; all its splits.")
+    ] = None,
+    shards: Annotated[
+        list[str] | None, typer.Option("--shards", metavar="DIR|SHARD", help="Shards, repeatable; their clean pairs.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Use this many pairs at most, of all.")] = None,
+    crop: Annotated[int | None, typer.Option("--crop", help="Take the middle of this side, pixels.")] = None,
+    torchscript: TorchScriptOption = None,
+    device: DeviceOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Say what tokenizers lose and cost: PSNR, SSIM and time over pictures, the built-in scenes where none is named."""
+    from train.reconstruction import others, reconstruct, to_json, to_text
+
+    with console.progress("tokenizers", "pictures") as progress:
+        table = reconstruct(
+            names or (),
+            data=data or (), shards=shards or (), limit=limit, crop=crop, device=device, hashes=pins(torchscript),
+            progress=progress,
+        )  # fmt: skip
+    if not names:
+        console.note(f"others by name: {', '.join(others(('dct',)))}")
+    typer.echo(json.dumps(to_json(table), ensure_ascii=False) if json_ else to_text(table))
 
 
 def main() -> None:
