@@ -309,12 +309,12 @@ def _settings(
 
 def _data_record(name: str, pairs: tuple[PairRef, ...]) -> dict[str, Any]:
     refs = [ref for ref in pairs if ref.dataset == name]
-    facts = storage.facts(path for ref in refs for path in ref.sources.values())
+    remote = storage.facts(path for ref in refs for path in ref.sources.values() if storage.is_url(path))
     given = any(ref.given for ref in refs)
     listing = [
         [
             ref.key,
-            {image: _size(facts, path) for image, path in ref.sources.items()},
+            {image: _size(path, remote) for image, path in ref.sources.items()},
             *([ref.degradation] if given else []),
         ]
         for ref in refs
@@ -324,10 +324,13 @@ def _data_record(name: str, pairs: tuple[PairRef, ...]) -> dict[str, Any]:
     return record | ({kind: True} if given else {})
 
 
-def _size(facts: Mapping[str, storage.Fact], path: str) -> int:
-    if path not in facts:
-        raise UserError(f"{path}: is not there, or cannot be read")
-    return facts[path].size
+def _size(path: str, remote: Mapping[str, storage.Fact]) -> int:
+    try:
+        return remote[path].size if storage.is_url(path) else os.stat(path).st_size
+    except KeyError:
+        raise UserError(f"{path}: is not there any more") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
 
 
 def versions(codec: str, operators: Iterable[str] = (), *, network: bool = False) -> dict[str, str]:
