@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from synth import color
-from synth.storage import read_bytes
+from synth.storage import is_url, read_bytes
 from synth.types import BadPair, Modality
 
 if TYPE_CHECKING:
@@ -27,6 +28,15 @@ ROBUST = (0.1, 99.9)
 
 BITS = (8, 10, 12, 14, 16)
 """Depths that cameras have: the smallest that holds the largest count of a visible image is its own."""
+
+
+MOST_PIXELS = 1 << 26
+"""Of a picture, as its header says them: 8192 x 8192. More is refused before anything is decoded."""
+MOST_BYTES = 1 << 30
+"""Of a local file: more than ``MOST_PIXELS`` of any depth take."""
+
+_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
+"""Formats whose further frames are a film's; further pages of a TIFF are thumbnails, masks or scales."""
 
 
 @dataclass(frozen=True)
@@ -49,22 +59,44 @@ def decode(path: str, modality: Modality = "visible") -> Decoded:
     from PIL import Image, UnidentifiedImageError
 
     name = Path(path).name
-    raw = read_bytes(path)  # an OSError here is the machine's fault, not the picture's: no reject
+    raw = _read(path, name)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+            warnings.filterwarnings("ignore", module="PIL")
             with Image.open(io.BytesIO(raw)) as file:
+                _check_header(file, name)
                 file.load()
                 image, sensor = _pixels(file, raw, name, modality)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-        unknown_kind = isinstance(error, UnidentifiedImageError)
+    except (BadPair, MemoryError):  # the machine's fault, not the picture's
+        raise
+    except UnidentifiedImageError:
+        raise BadPair(f"{name}: is not an image") from None
+    except Image.DecompressionBombError:
+        raise BadPair(f"{name}: has too many pixels: at most {MOST_PIXELS} are read") from None
+    except Exception as error:  # on damaged bytes Pillow, cv2 and zlib raise what they like
         detail = error.strerror if isinstance(error, OSError) and error.strerror else error
-        reason = "is not an image" if unknown_kind else f"cannot be read: {detail}"
-        raise BadPair(f"{name}: {reason}") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise BadPair(f"{name}: has too many pixels") from None
+        reason = " ".join(str(detail).split()) or type(error).__name__
+        raise BadPair(f"{name}: cannot be read: {reason[:200]}") from None
     return Decoded(color.as_hwc(image), hashlib.sha256(raw).hexdigest(), sensor)
+
+
+def _read(path: str, name: str) -> bytes:
+    """The file's bytes. An OSError is the machine's fault, not the picture's: no reject, but for a lack of rights."""
+    if not is_url(path) and os.path.getsize(path) > MOST_BYTES:
+        raise BadPair(f"{name}: is {os.path.getsize(path)} bytes: at most {MOST_BYTES} are read")
+    try:
+        return read_bytes(path)
+    except PermissionError:
+        raise BadPair(f"{name}: cannot be read: permission denied") from None
+
+
+def _check_header(file: Image, name: str) -> None:
+    """Refuse by the header alone what is too large, and what is a film."""
+    width, height = file.size
+    if width * height > MOST_PIXELS:
+        raise BadPair(f"{name}: {width}x{height} has too many pixels: at most {MOST_PIXELS} are read")
+    if file.format in _ANIMATED and getattr(file, "is_animated", False):
+        raise BadPair(f"{name}: is animated: {getattr(file, 'n_frames', 'several')} frames, where one is wanted")
 
 
 def _pixels(file: Image, raw: bytes, name: str, modality: Modality) -> tuple[np.ndarray, dict[str, Any]]:

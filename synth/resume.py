@@ -25,6 +25,18 @@ _SHARED_NAMES = re.compile(r"(README\.md|(index(-(train|val|test))?|croissant)\.
 """Names of a build's last files that other people's folders have too."""
 
 
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("digest", "shard", "sha256"), str),
+    **dict.fromkeys(("bytes", "samples", "variants"), int),
+    **dict.fromkeys(("settings", "offsets"), dict),
+    **dict.fromkeys(("rejects", "shards"), list),
+}
+"""The fields of receipts and indexes, and their types."""
+_RECEIPT = ("digest", "settings", "shard", "sha256", "bytes", "samples", "offsets", "rejects")
+_INDEX = ("digest", "settings", "shards", "variants")
+_LISTED = ("shard", "sha256", "bytes", "samples")
+
+
 def read_receipt(path: Location) -> dict[str, Any]:
     """A receipt or ``dataset.json``, checked. Raises UserError where it is damaged or newer than this version."""
     index = path.name == "dataset.json"
@@ -33,16 +45,26 @@ def read_receipt(path: Location) -> dict[str, Any]:
         receipt = json.loads(path.read_bytes())
     except StoreError:
         raise
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}; {mend}") from None
-    fields = ("shards", "variants") if index else ("shard", "sha256", "bytes", "samples", "offsets", "rejects")
-    missing = [
-        f for f in ("schema", "digest", "settings", *fields) if not isinstance(receipt, dict) or f not in receipt
-    ]
-    if missing:
-        raise UserError(f"{path}: is no {'index' if index else 'receipt'} of a build: no {missing[0]} in it; {mend}")
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be read: {reason}; {mend}") from None
+    what = f"is no {'index' if index else 'receipt'} of a build"
+    wrong = "schema" if not isinstance(receipt, dict) or "schema" not in receipt else None
+    wrong = wrong or _wrong_field(receipt, _INDEX if index else _RECEIPT)
+    if wrong is None and index:
+        wrong = next((f"shards.{w}" for shard in receipt["shards"] if (w := _wrong_field(shard, _LISTED))), None)
+    if wrong is not None:
+        raise UserError(f"{path}: {what}: no {wrong} in it, or of the wrong type; {mend}")
     check_schema(receipt["schema"], str(path))
     return receipt
+
+
+def _wrong_field(data: Any, fields: Iterable[str]) -> str | None:
+    """The first of the fields that an object lacks, or has of another type."""
+    for field in fields:
+        if not isinstance(data, dict) or not isinstance(data.get(field), _KINDS[field]):
+            return field
+    return None
 
 
 def receipts_of(out: Location, held: Iterable[str]) -> list[Location]:

@@ -12,10 +12,14 @@ import numpy as np
 
 from synth import execute, storage
 from synth.chain import operator_class, physical_order
+from synth.codecs import CODECS
+from synth.companions import member_names
+from synth.depth import decode_png
 from synth.remote import Remote
 from synth.render import degrade_pair
 from synth.resume import read_receipt
-from synth.shards import Sample, decode_sample, read_shard, receipt_path
+from synth.seeds import unit_hash
+from synth.shards import BLOCK, Sample, decode_sample, dumps, read_shard, receipt_path
 from synth.storage import Location
 from synth.types import NO_TRUTH, UserError
 
@@ -89,18 +93,25 @@ def find_local_shards(paths: Sequence[str]) -> list[Path]:
 def verify(
     paths: Sequence[str],
     *,
-    replay: bool = False,
+    replay: bool | float = False,
     workers: int = 1,
     progress: Progress = lambda done, total: None,
 ) -> VerifyReport:
-    """Check shards and folders of shards; with ``replay``, make every degraded image again from its sample alone."""
+    """Check shards and folders of shards: receipts, hashes, members, every image, the contract of every sample.
+
+    replay: the share of samples whose degraded images are made again from the sample alone and compared; True is all.
+    Which ones depends on their keys, so that it is the same ones each time, and those of 0.1 are among those of 0.2.
+    Held in memory are the problems, not the samples.
+    """
+    if not 0 <= replay <= 1:
+        raise UserError(f"--replay {replay:g}: must be a share of the samples in [0, 1]")
     found, folders = find_shards(paths)
     report = VerifyReport()
     for folder in folders:
         report.problems += check_folder(folder)
     alone = workers == 1 or len(found) == 1 or any(text.startswith(storage.IN_PROCESS) for text in paths)
     executor = "serial" if alone else "processes"
-    results = execute.run(_shard_work, replay, found, workers=workers, executor=executor)
+    results = execute.run(_shard_work, float(replay), found, workers=workers, executor=executor)
     for done, one in enumerate(results, 1):
         report.samples += one.samples
         report.replayed += one.replayed
@@ -137,67 +148,100 @@ def check_folder(folder: Location) -> list[str]:
     return problems + [f"{folder / name}: not in dataset.json" for name in sorted(there - listed)]
 
 
-def _shard_work(replay: bool, path: Location) -> VerifyReport:
+def _shard_work(replay: float, path: Location) -> VerifyReport:
     with storage.fetched(path) as file:
         return _check_shard(replay, path, file)
 
 
-def _check_shard(replay: bool, path: Location, file: Path) -> VerifyReport:
+def _check_shard(replay: float, path: Location, file: Path) -> VerifyReport:
     """A shard's report. file: the shard itself, or a local copy of it."""
-    report = VerifyReport(problems=list(check_receipt(path, file)))
-    keys: list[str] = []
+    receipt, problems = check_receipt(path, file)
+    report = VerifyReport(problems=problems)
+    offsets: dict[str, int] = {}
+    end = 0
     try:
         for key, members in read_shard(file, path.name):
             report.samples += 1
-            keys.append(key)
-            try:
-                sample = decode_sample(key, members)
-                faults = list(check_sample(sample))
-                report.lean += sample.lean
-                report.given += sample.given
-                report.real += sample.real
-                if replay and not faults and not (sample.lean or sample.given or sample.real):
-                    faults = list(check_replay(sample))
-                    report.replayed += 1
-            except Exception as error:  # one damaged sample must not hide the others
-                faults = [str(error) if isinstance(error, ValueError) else f"sample {key}: damaged: {error!r}"]
-            report.problems += [f"{path.name}: {fault}" for fault in faults]
+            offsets[key] = end
+            end += sum(BLOCK + -(-len(data) // BLOCK) * BLOCK for data in members.values())
+            chosen = unit_hash("replay", path.stem.rpartition("-")[0], key) < replay
+            report.problems += [
+                f"{path.name}: {_line(fault)}" for fault in _check_members(key, members, chosen, report)
+            ]
     except ValueError as error:
-        report.problems.append(str(error))
-    report.problems += _check_keys(path, keys)
+        report.problems.append(_line(str(error)))
+    if receipt is not None:
+        report.problems += check_offsets(path, receipt, offsets)
     return report
 
 
-def check_receipt(path: Location, file: Path) -> Iterator[str]:
-    """Problems of a tar against its receipt: size and hash. file: the tar itself, or a local copy of it."""
+def _check_members(key: str, members: Mapping[str, bytes], replay: bool, report: VerifyReport) -> list[str]:
+    """Problems of a sample; what it is, and whether it was replayed, is counted in ``report``."""
+    try:
+        sample = decode_sample(key, members)
+        faults = [*check_members(sample, members), *check_sample(sample)]
+        report.lean += sample.lean
+        report.given += sample.given
+        report.real += sample.real
+        if replay and not faults and not (sample.lean or sample.given or sample.real):
+            faults = list(check_replay(sample))
+            report.replayed += 1
+    except Exception as error:  # one damaged sample must not hide the others
+        faults = [str(error) if isinstance(error, ValueError) else f"sample {key}: damaged: {error!r}"]
+    return faults
+
+
+def _line(text: str) -> str:
+    """One line, whatever a library said."""
+    return " ".join(text.split())[:1000]
+
+
+def check_members(sample: Sample, members: Mapping[str, bytes]) -> Iterator[str]:
+    """Problems of what a sample holds: exactly its members, of one codec, and no depth where the json says none."""
+    codec = next((name for name in CODECS if any(member.endswith(f"b.{name}") for member in members)), "webp")
+    expected = member_names(codec, sample.meta)
+    if list(members) != expected:
+        wrong = sorted(set(members) ^ set(expected)) or ["their order"]
+        yield f"sample {sample.key}: its members are not those of a sample: {', '.join(wrong)}"
+    if sample.depth is None and "depth.png" in members and decode_png(members["depth.png"]).any():
+        yield f"sample {sample.key}: depth.png holds depth, though the json says none"
+
+
+def check_receipt(path: Location, file: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The receipt of a tar, None without one, and its problems: name, settings, size, hash. file: a local copy."""
     receipt_at = receipt_path(path)
     if not receipt_at.is_file():
-        yield f"{path.name}: no receipt beside it: the shard was not finished"
-        return
+        return None, [f"{path.name}: no receipt beside it: the shard was not finished"]
     try:
         receipt = read_receipt(receipt_at)
     except UserError as error:
-        yield str(error)
-        return
+        return None, [_line(str(error))]
+    if receipt["shard"] != path.name:
+        return receipt, [f"{path.name}: its receipt is of {receipt['shard']}"]
+    if receipt["digest"] != hashlib.sha256(dumps(receipt["settings"])).hexdigest():
+        return receipt, [f"{path.name}: the settings of its receipt are not those of its digest"]
     size = file.stat().st_size
     if size != receipt["bytes"]:
-        yield f"{path.name}: {size} bytes, its receipt says {receipt['bytes']}"
-        return
+        return receipt, [f"{path.name}: {size} bytes, its receipt says {receipt['bytes']}"]
     with file.open("rb") as stream:
         if hashlib.file_digest(stream, "sha256").hexdigest() != receipt["sha256"]:
-            yield f"{path.name}: its bytes are not those of its receipt (sha256 differs)"
+            return receipt, [f"{path.name}: its bytes are not those of its receipt (sha256 differs)"]
+    return receipt, []
 
 
-def _check_keys(path: Location, keys: Sequence[str]) -> Iterator[str]:
-    if not receipt_path(path).is_file():
-        return
-    try:
-        listed = list(read_receipt(receipt_path(path))["offsets"])
-    except UserError:
-        return
-    missing = sorted(set(listed) - set(keys))
+def check_offsets(path: Location, receipt: Mapping[str, Any], offsets: Mapping[str, int]) -> Iterator[str]:
+    """Problems of what a receipt says of its samples. offsets: where each was found."""
+    listed = receipt["offsets"]
+    missing, more = sorted(set(listed) - set(offsets)), sorted(set(offsets) - set(listed))
     if missing:
         yield f"{path.name}: {len(missing)} of {len(listed)} samples are missing, the first is {missing[0]}"
+    if more:
+        yield f"{path.name}: {len(more)} samples are not in its receipt, the first is {more[0]}"
+    wrong = [key for key, at in offsets.items() if listed.get(key, at) != at]
+    if wrong:
+        yield f"{path.name}: sample {wrong[0]} is at {offsets[wrong[0]]}, its receipt says {listed[wrong[0]]}"
+    if receipt["samples"] != len(listed):
+        yield f"{path.name}: its receipt counts {receipt['samples']} samples and lists {len(listed)}"
 
 
 def check_sample(sample: Sample) -> Iterator[str]:
