@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from synth import cache, codecs, execute, shards, storage
+from synth import cache, execute, shards, storage
 from synth.card import write_card, write_dataset
-from synth.prepare import BATCH, Made, Spec, on_gpu, prepare, prepare_batch
-from synth.render import render
+from synth.execute import Needs, Watch
+from synth.packing import Packer, Rendered, SampleTask, ShardTask, pack_shard, render_sample, unwritten, write
+from synth.prepare import BATCH, Made, Spec, on_gpu, prepare_batch
 from synth.resolve import Options, Resolved, resolve
 from synth.resume import alone, clear, done_shards, make_folder, own_receipts, remove_temporary
 from synth.seeds import seed_of
-from synth.shards import receipt_path, shard_name
+from synth.shards import SHARD, receipt_path, shard_name
 from synth.storage import Location
-from synth.types import SCHEMA, BadPair, PairRef, Task, UserError, WorkIncomplete, unknown
+from synth.types import PairRef, Task, UserError, WorkIncomplete, unknown
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
+
+SHOWN = 10_000
+"""Rejects that a report lists."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class Build:
     codec: str
     settings: Mapping[str, Any]
     digest: str
-    _orders: dict[tuple[int, str | None], list[PairRef]] = field(
+    _last: dict[tuple[int, str | None], list[PairRef]] = field(
         default_factory=dict[tuple[int, "str | None"], list[PairRef]], compare=False, repr=False
     )
 
@@ -46,9 +54,14 @@ class Build:
         """The splits, in the order of their shards."""
         return tuple(self.split.split(","))
 
+    @cached_property
+    def sizes(self) -> Mapping[str, int]:
+        """Pairs by split."""
+        return Counter(ref.split for ref in self.pairs)
+
     def shards_per_variant(self, split: str) -> int:
         """Every variant of a split fills its own shards."""
-        return -(-len(self.order(0, split)) // self.shard_size)
+        return -(-self.sizes[split] // self.shard_size)
 
     @property
     def shard_count(self) -> int:
@@ -64,51 +77,71 @@ class Build:
             shard -= count
         raise IndexError(shard)
 
+    def find(self, name: str) -> int | None:
+        """The shard of a tar or receipt of that name, None where it is none of this build: what ``locate`` undoes."""
+        if (matched := SHARD.match(name)) is None or matched[1] != self.spec.task:
+            return None
+        first, number = 0, int(matched[3])
+        for split in self.splits:
+            count = self.variants * self.shards_per_variant(split)
+            if matched[2] == split:
+                return first + number if number < count else None
+            first += count
+        return None
+
     @property
     def sample_count(self) -> int:
         """Samples of all variants, before rejects."""
         return len(self.pairs) * self.variants
 
+    @property
+    def packer(self) -> Packer:
+        """What workers need of the build."""
+        return Packer(self.out, self.spec, self.codec, self.settings, self.digest)
+
     def path(self, shard: int) -> Location:
         """Where a shard lands."""
         return self.out / shard_name(self.spec.task, *self.locate(shard))
 
-    def samples(self, shard: int) -> list[SampleTask]:
-        """The samples of a shard: the plan is variant-major, and keys keep their place whatever is rejected."""
+    def shard_samples(self, shard: int) -> int:
+        """The samples of a shard, counted."""
+        split, number = self.locate(shard)
+        part = number % self.shards_per_variant(split)
+        return min(self.shard_size, self.sizes[split] - part * self.shard_size)
+
+    def task(self, shard: int) -> ShardTask:
+        """The work of a shard: the plan is variant-major, and keys keep their place whatever is rejected."""
         split, number = self.locate(shard)
         variant, part = divmod(number, self.shards_per_variant(split))
         drawn = self.order(variant, split)[part * self.shard_size : (part + 1) * self.shard_size]
-        return [SampleTask(number * self.shard_size + i, variant, ref) for i, ref in enumerate(drawn)]
+        samples = tuple(SampleTask(number * self.shard_size + i, variant, ref) for i, ref in enumerate(drawn))
+        return ShardTask(shard_name(self.spec.task, split, number), samples)
 
     def order(self, variant: int, split: str | None = None) -> list[PairRef]:
-        """The pairs of a split, or of all, in a variant's order: by a hash of (seed, pair, variant)."""
-        if (variant, split) not in self._orders:
+        """The pairs of a split, or of all, in a variant's order: by a hash of (seed, pair, variant).
+
+        The last one asked for is kept: shards come by variant, and all orders together are the whole plan.
+        """
+        if (variant, split) not in self._last:
             seed = self.spec.seed
-            self._orders[variant, split] = sorted(
+            self._last.clear()
+            self._last[variant, split] = sorted(
                 (ref for ref in self.pairs if split in (None, ref.split)),
                 key=lambda ref: seed_of(seed, ref.dataset, ref.key, variant, "order", 0),
             )
-        return self._orders[variant, split]
-
-
-@dataclass(frozen=True)
-class SampleTask:
-    """One sample to render."""
-
-    index: int
-    variant: int
-    ref: PairRef
+        return self._last[variant, split]
 
 
 @dataclass
 class BuildReport:
-    """What a build did."""
+    """What a build did. rejects: the first ``SHOWN`` of them; the receipts have all."""
 
     out: str
     samples: int = 0
     shards: int = 0
     resumed: int = 0
     made: Made = field(default_factory=Made)
+    rejected: int = 0
     rejects: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     failed: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -131,6 +164,22 @@ def plan_build(options: Options) -> tuple[Build, Resolved]:
     return build, found
 
 
+@contextmanager
+def at_work(build: Build, options: Options) -> Iterator[Options]:
+    """The output checked and the executor ready, before any work; the options with the workers that there are."""
+    make_folder(build.out)
+    needs = Needs(tuple(build.settings["versions"]), tuple(_folders(build, options)))
+    with execute.ready(options.executor, options.workers, needs) as workers:
+        yield dataclasses.replace(options, workers=workers)
+
+
+def _folders(build: Build, options: Options) -> Iterator[str]:
+    """What every worker must see: the output and the inputs that are no URLs."""
+    given = [str(build.out), options.prompts or "", options.depth.partition("=")[2] if "maps=" in options.depth else ""]
+    given += [part for item in options.data for part in item.partition("=")[2].split(",")]
+    return (os.path.abspath(part) for part in given if part and "://" not in part)
+
+
 def prepare_pairs(build: Build, options: Options, progress: Progress) -> Made:
     """Make the ground truth and the depth that the missing shards need and the cache does not hold, once a pair.
 
@@ -140,23 +189,31 @@ def prepare_pairs(build: Build, options: Options, progress: Progress) -> Made:
     cache.check(writes=build.spec.keep)
     if not build.spec.keep:
         return made
-    held = {} if options.overwrite else storage.listing(build.out)
-    missing = [s for s in range(build.shard_count) if receipt_path(build.path(s)).name not in held]
-    if not missing:
+    refs = _needed(build, {} if options.overwrite else storage.listing(build.out))
+    if not refs:
         return made
-    refs = list({(ref.dataset, ref.key): ref for s in missing for ref in (t.ref for t in build.samples(s))}.values())
-    batches = [refs[i : i + BATCH] for i in range(0, len(refs), BATCH)]
-    workers = min(options.workers or os.cpu_count() or 1, len(batches))
+    batches = (refs[i : i + BATCH] for i in range(0, len(refs), BATCH))
     executor = "serial" if on_gpu(build.spec) else options.executor
+    workers = min(options.workers or os.cpu_count() or 1, -(-len(refs) // BATCH))
+    # What cannot be made here cannot be made there: its samples say so.
+    watch = Watch(options.timeout or None, lambda batch: batch[0].name, lambda batch, why: Made())
     progress(0, len(refs))
-    count = 0
-    for batch, one in zip(
-        batches, execute.run(_prepare_work, build.spec, batches, workers=workers, executor=executor), strict=True
-    ):
+    results = execute.run(_prepare_work, build.spec, batches, workers=workers, executor=executor, watch=watch)
+    for done, one in enumerate(results, 1):
         made.truths, made.depths = made.truths + one.truths, made.depths + one.depths
-        count += len(batch)
-        progress(count, len(refs))
+        progress(min(done * BATCH, len(refs)), len(refs))
     return made
+
+
+def _needed(build: Build, held: Container[str]) -> list[PairRef]:
+    """The pairs of the shards that are not there, each once."""
+    found: dict[str, PairRef] = {}
+    for shard in range(build.shard_count):
+        if len(found) == len(build.pairs):
+            break
+        if receipt_path(build.path(shard)).name not in held:
+            found |= {task.ref.name: task.ref for task in build.task(shard).samples}
+    return list(found.values())
 
 
 def _prepare_work(spec: Spec, refs: Sequence[PairRef]) -> Made:
@@ -171,20 +228,19 @@ def run_build(build: Build, options: Options, progress: Progress) -> BuildReport
             clear(build.out)
         remove_temporary(build.out)
         done = done_shards(build, extend=options.extend)
-        report = BuildReport(str(build.out), resumed=len(done))
-        pending = [s for s in range(build.shard_count) if s not in done]
-        count = sum(len(build.samples(s)) for s in done)
+        report = BuildReport(str(build.out), resumed=sum(done))
+        count = sum(build.shard_samples(shard) for shard, there in enumerate(done) if there)
         progress(count, build.sample_count)
-        for shard, size, failure in _render(build, pending, options):
-            count += size
+        for shard, failure in _render(build, done, options):
+            count += build.shard_samples(shard)
             progress(count, build.sample_count)
             if failure is not None:
                 report.failed[build.path(shard).name] = failure
         if not report.failed:
-            receipts = own_receipts(build)
+            receipts = own_receipts(build, report.rejects, SHOWN)
             report.samples = sum(r["samples"] for r in receipts)
             report.shards = len(receipts)
-            report.rejects = [reject for r in receipts for reject in r["rejects"]]
+            report.rejected = sum(sum(r["rejects"].values()) for r in receipts)
             _finish(build, receipts)
     return report
 
@@ -202,8 +258,9 @@ def build(
     planned, found = plan_build(chosen)
     for note in found.notes:
         say(note)
-    made = prepare_pairs(planned, chosen, lambda done, total: None)
-    report = run_build(planned, chosen, progress)
+    with at_work(planned, chosen) as chosen:
+        made = prepare_pairs(planned, chosen, lambda done, total: None)
+        report = run_build(planned, chosen, progress)
     report.made = made
     check_report(report, planned, chosen)
     return report
@@ -240,11 +297,10 @@ def check_report(report: BuildReport, build: Build, options: Options) -> None:
             f"{len(report.failed)} of {build.shard_count} shards failed: {name}: {reason}; "
             "run the same command to go on"
         )
-    rejected = len(report.rejects)
-    if rejected > options.max_rejects * build.sample_count:
+    if report.rejected > options.max_rejects * build.sample_count:
         first = report.rejects[0]
         raise WorkIncomplete(
-            f"{rejected} of {build.sample_count} samples rejected, over --max-rejects {options.max_rejects:g}: "
+            f"{report.rejected} of {build.sample_count} samples rejected, over --max-rejects {options.max_rejects:g}: "
             f"{first['dataset']}/{first['pair']}: {first['reason']}; all are in {report.out}/*.json"
         )
 
@@ -258,95 +314,25 @@ def _finish(build: Build, receipts: Sequence[Mapping[str, Any]]) -> None:
         if index.read_bytes() != before or not (build.out / "README.md").exists():
             write_card(build, receipts)
     except OSError as error:
-        raise _unwritten(index, error) from None
+        raise unwritten(index, error) from None
 
 
-def _unwritten(path: Location, error: OSError) -> WorkIncomplete:
-    return WorkIncomplete(f"{path}: cannot be written: {error.strerror or error}; run the same command to go on")
-
-
-def _render(build: Build, pending: Sequence[int], options: Options) -> Iterator[tuple[int, int, str | None]]:
-    """(shard, samples, failure) as shards land: whole shards a worker, or a shard's samples where shards are few."""
+def _render(build: Build, done: Sequence[int], options: Options) -> Iterator[tuple[int, str | None]]:
+    """(shard, failure) as shards land: whole shards a worker, or a shard's samples where shards are few."""
     workers = options.workers or os.cpu_count() or 1
-    if len(pending) >= workers or options.executor == "serial" or workers == 1:
-        results = execute.run(_shard_work, build, pending, workers=workers, executor=options.executor)
-        for shard, failure in zip(pending, results, strict=True):
-            yield shard, len(build.samples(shard)), failure
+    missing = (shard for shard, there in enumerate(done) if not there)
+    few = list(itertools.islice(missing, workers))
+    how: dict[str, Any] = {"workers": workers, "executor": options.executor}
+    limit = options.timeout or None
+    if len(few) == workers or options.executor == "serial":
+        pending, again = itertools.tee(itertools.chain(few, missing))
+        watch = Watch(limit, lambda task: task.name, lambda task, why: why)
+        results = execute.run(pack_shard, build.packer, map(build.task, pending), **how, watch=watch)
+        yield from zip(again, results, strict=True)
         return
-    tasks = [task for shard in pending for task in build.samples(shard)]
-    rendered = execute.run(_sample_work, build, tasks, workers=workers, executor=options.executor)
-    for shard in pending:
-        yield shard, len(build.samples(shard)), _write(build, shard, rendered)
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """An encoded sample, or why there is none: a reject is the pair's fault, a failure ours."""
-
-    task: SampleTask
-    members: Mapping[str, bytes] | None = None
-    reject: str | None = None
-    failure: str | None = None
-
-
-def _sample_work(build: Build, task: SampleTask) -> Rendered:
-    key = f"{task.index:09d}"
-    try:
-        sample = render(build.spec, prepare(build.spec, task.ref), task.variant, key)
-        return Rendered(task, shards.encode_sample(sample, codecs.CODECS[build.codec]))
-    except BadPair as error:
-        return Rendered(task, reject=str(error))
-    except Exception as error:  # any other sample goes on; the shard is not written and is named at the end
-        return Rendered(task, failure=f"{task.ref.name}: {type(error).__name__}: {error}")
-
-
-def _shard_work(build: Build, shard: int) -> str | None:
-    return _write(build, shard, (_sample_work(build, task) for task in build.samples(shard)))
-
-
-class _Failed(Exception):
-    """A sample failed: its shard must not land."""
-
-
-def _write(build: Build, shard: int, rendered: Iterator[Rendered]) -> str | None:
-    """Take a shard's samples from ``rendered``, in order, and land the tar, then the receipt. The failure, or None."""
-    rejects: list[dict[str, Any]] = []
-    failures: list[str] = []
-    tasks = build.samples(shard)
-
-    def members() -> Iterator[tuple[str, Mapping[str, bytes]]]:
-        for _ in tasks:
-            one = next(rendered)
-            if one.failure is not None:
-                failures.append(one.failure)
-            elif one.members is not None:
-                yield f"{one.task.index:09d}", one.members
-            else:
-                where = {"index": one.task.index, "dataset": one.task.ref.dataset, "pair": one.task.ref.key}
-                rejects.append({**where, "variant": one.task.variant, "reason": one.reject})
-        if failures:
-            raise _Failed
-
-    path = build.path(shard)
-    try:
-        facts = shards.write_shard(path, members())
-        shards.write_json(receipt_path(path), _receipt(build, path, facts, rejects))
-    except _Failed:
-        return failures[0]
-    except OSError as error:
-        raise _unwritten(path, error) from None
-    return None
-
-
-def _receipt(build: Build, path: Location, facts: shards.ShardFacts, rejects: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "shard": path.name,
-        "sha256": facts.sha256,
-        "bytes": facts.size,
-        "samples": len(facts.offsets),
-        "offsets": facts.offsets,
-        "rejects": rejects,
-        "digest": build.digest,
-        "settings": dict(build.settings),
-    }
+    tasks = [build.task(shard) for shard in few]
+    watch = Watch(limit, lambda one: one.ref.name, lambda one, why: Rendered(one, failure=f"{one.ref.name}: {why}"))
+    samples = (one for task in tasks for one in task.samples)
+    rendered = execute.run(render_sample, build.packer, samples, **how, watch=watch)
+    for shard, task in zip(few, tasks, strict=True):
+        yield shard, write(build.packer, task, rendered)

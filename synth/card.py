@@ -26,7 +26,9 @@ def write_dataset(build: Build, receipts: Sequence[Mapping[str, Any]]) -> None:
     """
     for name, content in companions(build, receipts).items():
         write_json(build.out / name, content)
-    rejects = Counter(reject["reason"] for receipt in receipts for reject in receipt["rejects"])
+    rejects = Counter[str]()
+    for receipt in receipts:
+        rejects.update(receipt["rejects"])
     listing = [{key: r[key] for key in ("shard", "sha256", "bytes", "samples")} for r in receipts]
     data = {
         "schema": SCHEMA,
@@ -54,7 +56,7 @@ def card(build: Build, receipts: Sequence[Mapping[str, Any]]) -> str:
     """The card's text: what it is, where it comes from under which terms, how to read it and how to make it again."""
     task: Task = build.spec.task
     samples = sum(r["samples"] for r in receipts)
-    rejects = sum(len(r["rejects"]) for r in receipts)
+    rejects = sum(sum(r["rejects"].values()) for r in receipts)
     size = next((label for bound, label in _SIZES if samples < bound), "n>1M")
     sources = "\n".join(_source(name, record) for name, record in build.settings["data"].items())
     counts = _counts(build, receipts)

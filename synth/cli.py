@@ -96,6 +96,9 @@ def build_command(
     depth: DepthOption = "auto",
     codec: Annotated[str, typer.Option("--codec", help="Lossless codec: webp, png or jxl.")] = "webp",
     executor: Annotated[str, typer.Option("--executor", help="processes, ray or serial.")] = "processes",
+    timeout: Annotated[
+        float, typer.Option("--timeout", help="Seconds a sample may take before its worker is ended; 0: no limit.")
+    ] = 1800.0,
     partial: PartialOption = 0.0,
     max_rejects: RejectsOption = 0.01,
     min_gt: MinGtOption = 0.0,
@@ -128,6 +131,7 @@ def build_command(
         depth=depth,
         codec=codec,
         executor=executor,
+        timeout=timeout,
         partial=partial,
         max_rejects=max_rejects,
         min_gt=min_gt,
@@ -140,7 +144,7 @@ def build_command(
 
 def _build(options: Options, dry_run: bool, json_: bool) -> None:
     """Plan, say what was found, build, and say what became of it."""
-    from synth.builder import check_report, plan_build, prepare_pairs, run_build
+    from synth.builder import at_work, check_report, plan_build, prepare_pairs, run_build
 
     build, found = plan_build(options)
     for line in found.notes:
@@ -149,16 +153,17 @@ def _build(options: Options, dry_run: bool, json_: bool) -> None:
     if dry_run:
         _result({**counts, "settings": dict(build.settings)}, json_, f"would build {_counted(counts)}; nothing written")
         return
-    with console.progress("prepare", "pairs") as progress:
-        made = prepare_pairs(build, options, progress)
-    with console.progress("build", "samples") as progress:
-        report = run_build(build, options, progress)
+    with at_work(build, options) as options:
+        with console.progress("prepare", "pairs") as progress:
+            made = prepare_pairs(build, options, progress)
+        with console.progress("build", "samples") as progress:
+            report = run_build(build, options, progress)
     counts = {**counts, "samples": report.samples, "shards": report.shards, "resumed": report.resumed}
     counts |= {"made": {"truths": made.truths, "depths": made.depths}}
     if json_:
-        _result({**counts, "rejects": report.rejects, "failed": report.failed}, True, "")
+        _result({**counts, "rejected": report.rejected, "rejects": report.rejects, "failed": report.failed}, True, "")
     check_report(report, build, options)
-    rejected = f", {len(report.rejects)} rejected" if report.rejects else ""
+    rejected = f", {report.rejected} rejected" if report.rejected else ""
     kept = f" ({report.resumed} were there)" if report.resumed else ""
     if not json_:
         _result({}, False, f"built {_counted(counts)}{kept}{rejected}")

@@ -21,6 +21,7 @@ from synth.chain import operator_class
 from synth.codecs import CODECS
 from synth.depth_anything import inverse_depths
 from synth.depth_source import DepthSource
+from synth.execute import report
 from synth.fusers import FUSERS
 from synth.fusers.choice import fuser_weights
 from synth.pairs import CleanPair, read_pair
@@ -195,11 +196,13 @@ class Made:
 
 def prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> Made:
     """Make what the cache does not hold of these pairs; a pair that cannot be read is left to be rejected later."""
+    one_thread(spec)
     made = Made()
     waiting: dict[str, list[Prepared]] = {}
     for ref in refs:
         if ref.real:
             continue  # nothing is made of it
+        report(ref.name)
         try:
             pair = read_pair(ref)
             there = spec.fusers[ref.dataset] == "dataset" or truth_entry(spec, ref, pair).is_file()
@@ -215,6 +218,7 @@ def prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> Made:
             continue
     for dataset, some in waiting.items():
         if spec.depths[dataset].name == "depth-anything":
+            report(f"the depth of {some[0].ref.name}")
             inverses(spec, some)  # in one batch; each finds its own below
         for one in some:
             one.depth(spec)
@@ -222,14 +226,26 @@ def prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> Made:
     return made
 
 
+def has_network(spec: Spec) -> bool:
+    """Whether a network makes ground truth or depth."""
+    return not {*spec.fusers.values(), *(source.name for source in spec.depths.values())}.isdisjoint(NETWORKS)
+
+
 def on_gpu(spec: Spec) -> bool:
     """Whether networks run on a CUDA device: then one process serves it best."""
-    used = {*spec.fusers.values(), *(source.name for source in spec.depths.values())}
-    if not used & set(NETWORKS):
+    if not has_network(spec):
         return False
     import torch
 
     return torch.cuda.is_available()
+
+
+def one_thread(spec: Spec) -> None:
+    """One thread for the networks of this process: sums over several have other last bits."""
+    if has_network(spec):
+        import torch
+
+        torch.set_num_threads(1)
 
 
 def _versions() -> list[str]:

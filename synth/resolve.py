@@ -49,6 +49,7 @@ class Options:
     depth: str = "auto"
     codec: str = "webp"
     executor: str = "processes"
+    timeout: float = 1800.0
     partial: float = 0.0
     max_rejects: float = 0.01
     min_gt: float = 0.0
@@ -125,6 +126,8 @@ def _check(options: Options) -> Task:
         value = getattr(options, name)
         if not 0 <= value <= 1:
             raise UserError(f"--{name.replace('_', '-')} {value:g}: must be a share in [0, 1]")
+    if not 0 <= options.timeout < float("inf"):
+        raise UserError(f"--timeout {options.timeout:g}: must be seconds, or 0 for no limit")
     if options.out is not None and not options.out.strip():
         raise UserError("--out is empty: name a folder")
     _check_one_process(options)

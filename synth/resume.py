@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -86,10 +87,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def done_shards(build: Build, *, extend: bool) -> set[int]:
-    """The shards that are there, whole, with this build's digest. Another digest, or foreign files, is an error."""
-    done: set[int] = set()
-    numbers = {build.path(shard).stem: shard for shard in range(build.shard_count)}
+def done_shards(build: Build, *, extend: bool) -> bytearray:
+    """1 for each shard that is there, whole, with this build's digest; another digest, or foreign files: an error."""
+    done = bytearray(build.shard_count)
     held = storage.listing(build.out)
     receipts = receipts_of(build.out, held)
     for path, receipt in zip(receipts, storage.in_order(read_receipt, receipts), strict=True):
@@ -100,10 +100,9 @@ def done_shards(build: Build, *, extend: bool) -> set[int]:
                 f"{build.out} holds another build: {changes[0] if changes else 'digest'}{more}; "
                 "use the same settings, another --out, or --overwrite"
             )
-        if path.stem not in numbers:
+        if (shard := build.find(path.name)) is None:
             raise UserError(f"{build.out} holds more variants than --variants {build.variants}: use another --out")
-        if held.get(f"{path.stem}.tar") == receipt["bytes"]:
-            done.add(numbers[path.stem])
+        done[shard] = held.get(f"{path.stem}.tar") == receipt["bytes"]
     _check_strangers(build, held)
     _check_finished(build, held, extend=extend, begun=bool(receipts))
     return done
@@ -111,9 +110,8 @@ def done_shards(build: Build, *, extend: bool) -> set[int]:
 
 def _check_strangers(build: Build, held: Iterable[str]) -> None:
     """A tar past the last shard would be read with the build's own by whoever reads ``*.tar``."""
-    wanted = {build.path(shard).name for shard in range(build.shard_count)}
     for name in sorted(held):
-        if name.endswith(".tar") and name not in wanted and not name.startswith("."):
+        if name.endswith(".tar") and build.find(name) is None and not name.startswith("."):
             raise UserError(f"{build.out / name} is no shard of this build: move it, or use another --out")
 
 
@@ -184,17 +182,25 @@ def remove_temporary(out: Location) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def own_receipts(build: Build) -> list[dict[str, Any]]:
-    """The receipts of a build whose shards are all there. Raises WorkIncomplete where another build wrote over some."""
-    paths = [receipt_path(build.path(shard)) for shard in range(build.shard_count)]
-    receipts = list(storage.in_order(read_receipt, paths))
+def own_receipts(build: Build, rejects: list[dict[str, Any]], shown: int) -> list[dict[str, Any]]:
+    """What the last files of a build say of each shard: its name, hash, bytes, samples, and rejects by reason.
+
+    The first ``shown`` rejects go to ``rejects``: all may be as many as there are samples. Raises WorkIncomplete where
+    another build wrote over a shard.
+    """
     held = storage.listing(build.out)
-    for path, receipt in zip(paths, receipts, strict=True):
-        if receipt["digest"] != build.digest or held.get(f"{path.stem}.tar") != receipt["bytes"]:
+    paths = (receipt_path(build.path(shard)) for shard in range(build.shard_count))
+    kept: list[dict[str, Any]] = []
+    for receipt in storage.in_order(read_receipt, paths):
+        if receipt["digest"] != build.digest or held.get(receipt["shard"]) != receipt["bytes"]:
             raise WorkIncomplete(
-                f"{path}: another build wrote to this folder meanwhile: run this one again with another --out"
+                f"{build.out / receipt['shard']}: another build wrote to this folder meanwhile: "
+                "run this one again with another --out"
             )
-    return receipts
+        rejects += receipt["rejects"][: shown - len(rejects)]
+        facts = {key: receipt[key] for key in ("shard", "sha256", "bytes", "samples")}
+        kept.append({**facts, "rejects": dict(Counter(reject["reason"] for reject in receipt["rejects"]))})
+    return kept
 
 
 def clear(out: Location) -> None:

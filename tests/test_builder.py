@@ -158,9 +158,9 @@ def test_rejects_are_recorded_and_keys_keep_their_place(tmp_path: Path, msrs: Pa
 def test_a_failure_leaves_its_shard_out_and_is_named(
     tmp_path: Path, msrs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import synth.builder
+    import synth.packing
 
-    real = synth.builder.render
+    real = synth.packing.render
     out = tmp_path / "out"
 
     def fragile(spec: Any, prepared: Any, variant: int, key: str) -> Any:
@@ -168,7 +168,7 @@ def test_a_failure_leaves_its_shard_out_and_is_named(
             raise ZeroDivisionError("a bug")
         return real(spec, prepared, variant, key)
 
-    monkeypatch.setattr(synth.builder, "render", fragile)
+    monkeypatch.setattr(synth.packing, "render", fragile)
     with pytest.raises(WorkIncomplete) as error:
         make(out, msrs)
     assert str(error.value).startswith("1 of 3 shards failed: vif-train-000001.tar: msrs/")
