@@ -301,8 +301,8 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
         == "unknown metric 'qabg': did you mean 'qabf'? allowed: mef-ssim, psnr, qabf, ssim, vif"
     )
     with pytest.raises(UserError) as error:
-        evaluate(X, X, X, profile="vifb")
-    assert str(error.value) == "unknown profile 'vifb': allowed: strict"
+        evaluate(X, X, X, profile="vif")
+    assert str(error.value) == "unknown profile 'vif': did you mean 'vifb'? allowed: strict, vifb"
 
 
 def vifb(shared: Path, part: str) -> np.ndarray:

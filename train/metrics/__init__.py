@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from synth.types import unknown
 from train.metrics.base import Metric, codes, luma
 from train.metrics.fidelity import WINDOW, psnr, ssim
 from train.metrics.fusion import MEF_SMALLEST, VIF_SMALLEST, mef_ssim, vif
+from train.metrics.vifb import VIFB
 
 METRICS: dict[str, Metric] = {
     "PSNR": Metric("PSNR", psnr, "higher", "full-reference", "dB against the ground truth, RGB", digits=2),
@@ -20,15 +22,47 @@ METRICS: dict[str, Metric] = {
     "MEF-SSIM": Metric("MEF-SSIM", mef_ssim, "higher", "fusion", "the best of two exposures, luma", MEF_SMALLEST),
 }
 
-PROFILES: dict[str, str] = {"strict": "each metric as its source defines it, on checked ranges"}
+ALIASES: dict[str, str] = {
+    "Entropy": "EN",
+    "Mutinf": "MI",
+    "Avg_gradient": "AG",
+    "Edge_intensity": "EI",
+    "Variance": "SD",
+    "Cross_entropy": "CE",
+    "Spatial_frequency": "SF",
+}
+"""The toolboxes' names of metrics."""
 
 
-def find_metric(name: str) -> Metric:
-    """The metric of a name, without regard to case."""
-    lower = {key.lower(): metric for key, metric in METRICS.items()}
-    if name.lower() not in lower:
+@dataclass(frozen=True)
+class Profile:
+    """A way to define the metrics. metrics: by name."""
+
+    doc: str
+    metrics: Mapping[str, Metric]
+
+
+PROFILES: dict[str, Profile] = {
+    "strict": Profile("each metric as its source defines it, on checked ranges", METRICS),
+    "vifb": Profile("the VIFB toolbox as it is, faults included, by colour channel", VIFB),
+}
+
+
+def find_profile(name: str) -> Profile:
+    """The profile of a name."""
+    if name not in PROFILES:
+        raise unknown("profile", name, PROFILES)
+    return PROFILES[name]
+
+
+def find_metric(name: str, profile: str = "strict") -> Metric:
+    """The metric of a name or a toolbox's alias, without regard to case."""
+    lower = {key.lower(): metric for key, metric in find_profile(profile).metrics.items()}
+    own = {alias.lower(): short.lower() for alias, short in ALIASES.items()}
+    found = own.get(name.lower(), name.lower())
+    if found not in lower:
         raise unknown("metric", name, lower)
-    return lower[name.lower()]
+    return lower[found]
 
 
 def evaluate(
@@ -42,14 +76,14 @@ def evaluate(
     """Score a fused image: {name as asked: value}.
 
     fused, a, b, gt: ``(h, w)``, ``(h, w, 1)`` or ``(h, w, 3)`` of one size; uint8, or float in [0, 1], which is put on
-    the scale 0..255. metrics: names without regard to case; without them, all that the images given allow. Raises
-    UserError for an unknown metric or profile, ValueError for images that can't be scored.
+    the scale 0..255; a is the visible image, the under-exposed one, the near focus. metrics: names without regard to
+    case; without them, all of the profile that the images given allow. Raises UserError for an unknown metric or
+    profile, ValueError for images that can't be scored.
     """
-    if profile not in PROFILES:
-        raise unknown("profile", profile, PROFILES)
     if metrics is None:
-        metrics = [name for name, metric in METRICS.items() if gt is not None or metric.kind != "full-reference"]
-    chosen = {name: find_metric(name) for name in metrics}
+        held = find_profile(profile).metrics
+        metrics = [name for name, metric in held.items() if gt is not None or metric.kind != "full-reference"]
+    chosen = {name: find_metric(name, profile) for name in metrics}
     given = {"fused": fused, "a": a, "b": b} | ({} if gt is None else {"gt": gt})
     images = {name: codes(image, name) for name, image in given.items()}
     height, width = images["fused"].shape[:2]
@@ -71,7 +105,9 @@ def _score(images: dict[str, np.ndarray], chosen: dict[str, Metric]) -> dict[str
     lumas: tuple[np.ndarray, ...] = ()
     values: dict[str, float] = {}
     for name, metric in chosen.items():
-        if metric.kind == "fusion":
+        if metric.takes == "colour":
+            values[name] = metric.function(*(images[image] for image in ("fused", "a", "b")))
+        elif metric.kind == "fusion":
             lumas = lumas or tuple(luma(images[image]) for image in ("fused", "a", "b"))
             values[name] = metric.function(*lumas)
         else:
@@ -81,4 +117,4 @@ def _score(images: dict[str, np.ndarray], chosen: dict[str, Metric]) -> dict[str
     return values
 
 
-__all__ = ["METRICS", "PROFILES", "Metric", "evaluate", "find_metric"]
+__all__ = ["ALIASES", "METRICS", "PROFILES", "Metric", "Profile", "evaluate", "find_metric", "find_profile"]

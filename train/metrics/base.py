@@ -20,16 +20,17 @@ gradients, and the same score, whichever type it came in."""
 
 Direction = Literal["higher", "lower"]
 Kind = Literal["full-reference", "fusion"]
+Takes = Literal["luma", "colour"]
 
 
 @dataclass(frozen=True)
 class Metric:
     """One number about a fused image.
 
-    function: ``(fused, gt)`` on images ``(h, w, c)`` where ``kind`` is full-reference, ``(fused, a, b)`` on lumas
-    ``(h, w)`` where it is fusion; float32 on 0..255. direction: which value is better. smallest: the least side of an
-    image that it is defined on. digits: decimals worth printing. A value may be infinite, and is not a number where
-    the images leave it undefined.
+    function: ``(fused, gt)`` on images ``(h, w, c)`` where ``kind`` is full-reference, ``(fused, a, b)`` where it is
+    fusion: on lumas ``(h, w)``, or on images ``(h, w, c)`` where it ``takes`` colour; float32 on 0..255. direction:
+    which value is better. smallest: the least side of an image that it is defined on. digits: decimals worth printing.
+    A value may be infinite, and is not a number where the images leave it undefined.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Metric:
     doc: str
     smallest: int = 1
     digits: int = 4
+    takes: Takes = "luma"
 
 
 def codes(image: np.ndarray, name: str) -> Float32[np.ndarray, "h w c"]:
