@@ -22,6 +22,7 @@ from synth.console import counted
 from synth.pools import Phrase, Pool, load_pool, load_tasks, pool_names
 from synth.resources import resource_dir
 from synth.seeds import generator, seed_of
+from synth.storage import local
 from synth.types import UserError, WorkIncomplete, unknown
 from synth.wording import CLAUSE_WORDS, TEXT_WORDS, Rules, as_phrase, repeats
 from synth.writers import EndpointWriter, LocalWriter, Messages, Writer
@@ -128,7 +129,7 @@ def check(names: Sequence[str], count: int, out: str, seed: int, folder: Path | 
             raise unknown("prompt pool", op, pools)
     for op in pools:
         load_pool(op, folder)
-    path = Path(out)
+    path = local(out, "--out")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"--out {out}: is there and not empty; name a new folder")
     try:

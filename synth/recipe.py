@@ -13,6 +13,7 @@ from synth import bridge
 from synth.chain import operator_class
 from synth.operators.base import Range
 from synth.resources import read_toml, resource_dir, resource_names
+from synth.storage import local
 from synth.types import MODALITIES, TASKS, Target, Task, UserError, check_schema, unknown
 
 _TOP = ("schema", "task", "n", "severity", "ratios", "exclusive", "at_most", "operators")
@@ -108,7 +109,7 @@ def with_n(recipe: Recipe, text: str) -> Recipe:
 
 def _find(name: str) -> Path:
     if name.endswith(".toml") or "/" in name:
-        path = Path(name)
+        path = local(name, "--recipe")
         if not path.is_file():
             raise UserError(f"recipe file {name} does not exist")
         return path

@@ -168,7 +168,7 @@ def _beside_crops(options: Options) -> str | None:
 
 def _prompts(options: Options, recipe: Recipe) -> Path | None:
     """The folder of the prompt pools; every pool that can be drawn is read: a typo stops a build before work."""
-    folder = None if options.prompts is None else Path(options.prompts)
+    folder = None if options.prompts is None else storage.local(options.prompts, "--prompts")
     if folder is not None and not folder.is_dir():
         raise UserError(f"--prompts {options.prompts}: folder does not exist")
     for cached in (load_tasks, load_pool):  # the files as they are now, as the digest has them

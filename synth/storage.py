@@ -59,6 +59,13 @@ def locate(text: str) -> Location:
     return Remote(text.rstrip("/"))
 
 
+def local(text: str, option: str) -> Path:
+    """A path that an option needs to be local. Raises UserError where it is a URL."""
+    if is_url(text):
+        raise UserError(f"{option} {text}: must be local, not a URL")
+    return Path(text)
+
+
 def read_bytes(path: str) -> bytes:
     """A whole file, by its path or URL."""
     return (locate(path) if "://" in path else Path(path)).read_bytes()

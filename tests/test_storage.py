@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 from conftest import Ran, folder_bytes
 from fsspec.implementations.memory import MemoryFileSystem
 
 from synth import cache, storage
 from synth.builder import build
+from synth.depth import encode_png
+from synth.depth_source import parse_depth
 from synth.fingerprints import thumbnails
 from synth.remote import Refused, Remote, Unreachable
-from synth.types import UserError, WorkIncomplete
+from synth.types import BadPair, UserError, WorkIncomplete
 from synth.verify import find_local_shards, verify
 
 COMMON: dict[str, Any] = {"executor": "serial", "n": "1", "shard_size": 2, "split": "train"}
@@ -224,6 +227,32 @@ def test_the_commands_read_stores(synth: Callable[..., Ran], msrs: Path, tmp_pat
     assert (ran.code, ran.error) == (2, "synth: error: memory://none: no such file or folder")
 
 
+def test_what_is_local_says_so(synth: Callable[..., Ran]) -> None:
+    for option in ("--prompts", "--recipe"):
+        ran = synth("build", "--task", "vif", option, "s3://bucket/x")
+        assert (ran.code, ran.error) == (2, f"synth: error: {option} s3://bucket/x: must be local, not a URL")
+    ran = synth("prompts", "expand", "--out", "s3://bucket/x", "--model", "none")
+    assert (ran.code, ran.error) == (2, "synth: error: --out s3://bucket/x: must be local, not a URL")
+
+
+def test_depth_maps_of_a_store_are_a_folders(memory: MemoryFileSystem, tmp_path: Path) -> None:
+    maps = {"a.png": encode_png(np.full((4, 6), 640, np.uint16)), "b/c.png": encode_png(np.full((4, 6), 64, np.uint16))}
+    for name, data in maps.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    put(memory, tmp_path, "memory://maps")
+    one, other = (parse_depth(f"maps={at}", has_true=False) for at in (tmp_path, "memory://maps"))
+    assert one.weights == other.weights is not None
+    image = np.zeros((4, 6, 3), np.uint8)
+    assert (other.estimate("a", image, None, 100.0) == 10).all() and (
+        one.estimate("b/c", image, None, 100.0) == 1
+    ).all()
+    with pytest.raises(BadPair, match=r"no depth map b\.png"):
+        other.estimate("b", image, None, 100.0)
+    with pytest.raises(UserError, match="no folder memory://none"):
+        parse_depth("maps=memory://none", has_true=False)
+
+
 def test_a_store_of_one_process_is_refused_to_workers(synth: Callable[..., Ran], msrs: Path) -> None:
     at, args = f"msrs={msrs}", ("build", "--task", "vif", "--workers", "2")
     ran = synth(*args, "--data", at, "--out", "memory://x")
@@ -270,7 +299,9 @@ def test_two_builds_of_one_url_are_found_out(memory: MemoryFileSystem, msrs: Pat
             receipt = json.loads(memory.cat_file("memory://out/vif-train-000000.json"))
             memory.pipe_file("memory://out/vif-train-000000.json", json.dumps(receipt | {"digest": "other"}).encode())
 
-    with pytest.raises(WorkIncomplete, match=r"vif-train-000000.(tar|json): another build wrote to this folder meanwhile"):
+    with pytest.raises(
+        WorkIncomplete, match=r"vif-train-000000.(tar|json): another build wrote to this folder meanwhile"
+    ):
         make("memory://out", str(msrs), progress=meddle)
     assert not memory.exists("memory://out/dataset.json")
 
