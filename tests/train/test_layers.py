@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from train.models.layers import (
     AdaLN,
@@ -84,6 +85,22 @@ def test_attention_on_a_gpu_is_the_cpu_s(padding: int) -> None:
     mask = torch.arange(37).expand(2, 37) < 37 - padding
     there = attention(*(x.cuda().bfloat16() for x in (q, k, v)), mask.cuda() if padding else None)
     torch.testing.assert_close(there.float().cpu(), attention(q, k, v, mask), atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kernel", ["xformers", "FLASH_ATTENTION", "EFFICIENT_ATTENTION"])
+def test_attention_kernels_on_a_gpu_agree_with_the_formula(kernel: str) -> None:
+    """At the paper's heads of 48, in bf16, against softmax(q kᵀ / √k) v in fp32."""
+    q, k, v = (randn(2, 12, 200, 48, seed=i) for i in range(3))
+    expected = (q @ k.mT / 48**0.5).softmax(-1) @ v
+    there = [x.cuda().bfloat16() for x in (q, k, v)]
+    if kernel == "xformers":
+        pytest.importorskip("xformers")
+        found = attention(*there, None)
+    else:
+        with sdpa_kernel(getattr(SDPBackend, kernel)):
+            found = F.scaled_dot_product_attention(*there)
+    torch.testing.assert_close(found.float().cpu(), expected, atol=2e-2, rtol=2e-2)
 
 
 def test_value_residual_at_eta_0_is_plain_attention() -> None:

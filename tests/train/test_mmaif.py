@@ -89,6 +89,7 @@ def test_prompt_padding_changes_nothing(config: MMAIFConfig) -> None:
     padded = network(*given[:4], text, torch.arange(9).expand(2, 9) < 5)
     torch.testing.assert_close(padded.latent, plain.latent, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(padded.balance, plain.balance)
+    torch.testing.assert_close(network(*given[:5], None).latent, plain.latent, atol=1e-5, rtol=1e-4)
     other = network(*given[:4], given[4].roll(1, 2), given[5])
     assert (other.latent - plain.latent).abs().max() > 1e-3, "the prompt itself must matter"
 
