@@ -40,6 +40,7 @@ SamplerStepsOption = Annotated[int | None, typer.Option("--steps", help="Steps o
 GuidanceOption = Annotated[
     float | None, typer.Option("--guidance", help="How strongly a flow model follows the prompt; 1: as it learned to.")
 ]
+CompileOption = Annotated[bool, typer.Option("--compile", help="Compile the network; its first call takes longer.")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda; CUDA where there is one.")]
 
 
@@ -96,6 +97,7 @@ def fit_command(
         int, typer.Option("--checkpoint-every", metavar="STEPS", help="Save this often.")
     ] = 250,
     device: DeviceOption = None,
+    compile_: CompileOption = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew where a run is.")] = False,
     json_: JsonOption = False,
 ) -> None:
@@ -115,6 +117,7 @@ def fit_command(
             validate_every=validate_every,
             checkpoint_every=checkpoint_every,
             device=device,
+            compiled=compile_,
             overwrite=overwrite,
             progress=progress,
             note=console.note,

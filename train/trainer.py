@@ -64,14 +64,15 @@ def fit(
     validate_every: int = 250,
     checkpoint_every: int = 250,
     device: str | None = None,
+    compiled: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
     note: Note = lambda line: None,
 ) -> Fitted:
     """Fit ``settings.preset`` on shards, or go on with the run in ``out`` where it left off.
 
-    recipes, partial: what lean shards are degraded by. Raises UserError before work begins, WorkIncomplete where a
-    sample can't be read or a loss is not finite.
+    recipes, partial: what lean shards are degraded by. compiled: the network's steps go through torch.compile. Raises
+    UserError before work begins, WorkIncomplete where a sample can't be read or a loss is not finite.
     """
     design = settings.design()
     where = find_device(device)
@@ -82,6 +83,8 @@ def fit(
     folder = begin(Path(out), run_record(settings, corpus, degraders), overwrite)
     write_json(folder / pipeline.DESIGN, design.to_json())
     run = _Run(settings, corpus, degraders, assembly.to(where), folder, workers)
+    if compiled:
+        assembly.network.compile()  # in place: the weights keep their names
     kept = checkpoint.found(folder / "checkpoints")
     if kept:
         checkpoint.load(kept[-1], run.state)
