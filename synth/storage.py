@@ -50,7 +50,7 @@ def is_url(text: str) -> bool:
 def locate(text: str) -> Location:
     """What a user named: a local path (``file://`` too), or a URL. Raises UserError where its library is missing."""
     if not is_url(text):
-        return Path(text.removeprefix("file://").removeprefix("local://"))
+        return Path(_plain(text))
     protocol, _, rest = text.partition("://")
     if not rest.strip("/"):
         raise UserError(f"{text}: names no place: must be like {protocol}://bucket/folder")
@@ -63,7 +63,11 @@ def local(text: str, option: str) -> Path:
     """A path that an option needs to be local. Raises UserError where it is a URL."""
     if is_url(text):
         raise UserError(f"{option} {text}: must be local, not a URL")
-    return Path(text)
+    return Path(_plain(text))
+
+
+def _plain(text: str) -> str:
+    return text.removeprefix("file://").removeprefix("local://")
 
 
 def read_bytes(path: str) -> bytes:

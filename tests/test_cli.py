@@ -53,7 +53,10 @@ MISTAKES: list[tuple[list[str], str]] = [
         "--fuser dataset: 'scenes' has no ground truth of its own for every pair",
     ),
     (["--task", "vif", "--n", "three"], "--n three: must be a number like 3, or a range like 1-3"),
-    (["--task", "vif", "--out", "s3://bucket/x"], "--out s3://bucket/x: must be a local folder"),
+    (
+        ["--task", "vif", "--out", "s3://bucket/x"],
+        "unknown protocol 's4': did you mean 's3'? allowed: az, file, gs, hf, memory, s3",
+    ),
     (["--task", "vif", "--vairants", "2"], "No such option: --vairants"),
     ([], "Missing option '--task'"),
 ]
