@@ -54,7 +54,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     ),
     (["--task", "vif", "--n", "three"], "--n three: must be a number like 3, or a range like 1-3"),
     (
-        ["--task", "vif", "--out", "s3://bucket/x"],
+        ["--task", "vif", "--out", "s4://bucket/x"],
         "unknown protocol 's4': did you mean 's3'? allowed: az, file, gs, hf, memory, s3",
     ),
     (["--task", "vif", "--vairants", "2"], "No such option: --vairants"),
