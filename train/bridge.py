@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from train.losses import wide
+
 LOW, HIGH = math.sqrt(0.1), math.sqrt(0.3)
 """√β at either end, and what it rises towards: √β is linear in u, LOW + (HIGH − LOW) u, and turns back half way.
 
@@ -39,8 +41,8 @@ def between(
 ) -> Float[Tensor, "b ..."]:
     """q(Z_t | degraded, clean): (σ̄² clean + σ² degraded) / (σ² + σ̄²) + √(σ² σ̄² / (σ² + σ̄²)) noise (eq. 11)."""
     here, whole = variance(1 - t), variance(torch.ones_like(t))
-    share = _wide(here / whole, clean)
-    deviation = _wide((here * (whole - here) / whole).sqrt(), clean)
+    share = wide(here / whole, clean)
+    deviation = wide((here * (whole - here) / whole).sqrt(), clean)
     return clean + share * (degraded - clean) + deviation * noise
 
 
@@ -58,7 +60,3 @@ def posterior(
     """
     now, then = variance(1 - torch.tensor([t, s], dtype=torch.float64)).tolist()
     return torch.lerp(clean, z, then / now), math.sqrt(then * (now - then) / now)
-
-
-def _wide(x: Tensor, like: Tensor) -> Tensor:
-    return x.view(-1, *([1] * (like.ndim - 1))).to(like.dtype)

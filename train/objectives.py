@@ -18,6 +18,7 @@ from torch import Tensor
 
 from synth.types import unknown
 from train.bridge import between, deviation
+from train.losses import FLOOR, NEAREST, clean_to_velocity, draw_times, errors, path, wide
 from train.models.base import Prediction
 from train.samplers import find_sampler, guided, one_shot
 
@@ -127,12 +128,15 @@ class FlowMatching:
     """MSE(v(Z_t, t, Z_a, Z_b, P), Z_GT − Z_0), Z_t = (1 − t) Z_0 + t Z_GT, Z_0 ~ p0 (MMAIF eq. 2, 11).
 
     predicts: what the network's latent stands for: the velocity, or the clean latent Ẑ1, of which the velocity is
-    (Ẑ1 − Z_t) / max(1 − t, NEAREST). Under ``clean`` the target's velocity is taken by the same formula: it is
-    Z_GT − Z_0 up to t = 1 − NEAREST, and beyond it the loss still vanishes at Ẑ1 = Z_GT.
+    (Ẑ1 − Z_t) / (1 − t), in the loss over max(1 − t, NEAREST), the target's too: that is Z_GT − Z_0 up to
+    t = 1 − NEAREST, and beyond it the loss still vanishes at Ẑ1 = Z_GT.
+    error: what the loss is measured on: the velocity, or the clean latent, which weighs the times by (1 − t)²: the same
+    mean is learned, and late times, where velocities are hardest to tell, do not drown the early ones.
     source: p0: noise, or a degraded latent, or the mean of both (MMAIF table 6, j to l). times: how t is drawn.
     """
 
     predicts: str = "velocity"  # or "clean"
+    error: str = "velocity"  # or "clean"
     source: str = "gaussian"  # or "a", "b", "mean"
     times: str = "uniform"  # or "logit-normal"
     sampler: str = "ab2"
@@ -144,6 +148,7 @@ class FlowMatching:
 
     def __post_init__(self) -> None:
         _one_of("predicts", self.predicts, ("velocity", "clean"))
+        _one_of("error", self.error, ("velocity", "clean"))
         _one_of("source", self.source, ("gaussian", *SOURCES))
         if find_sampler(self.sampler).stochastic and self.source != "gaussian":
             raise ValueError(
@@ -170,20 +175,28 @@ class FlowMatching:
         start = self.start(pair, rng)
         z_t = path(start, target, t)
         prediction = predict(z_t, t)
-        v = self.velocity(prediction.latent, z_t, t)
-        v_target = target - start if self.predicts == "velocity" else clean_to_velocity(target, z_t, t)
-        clean = prediction.latent if self.predicts == "clean" else z_t + _wide(1 - t, v) * v
-        return _total(self, errors(v, v_target, weight).mean(), prediction, clean, pixels)
+        v = self.velocity(prediction.latent, z_t, t, NEAREST)
+        clean = prediction.latent if self.predicts == "clean" else z_t + wide(1 - t, v) * v
+        if self.error == "clean":
+            error = errors(clean, target, weight)
+        else:
+            v_target = target - start if self.predicts == "velocity" else clean_to_velocity(target, z_t, t, NEAREST)
+            error = errors(v, v_target, weight)
+        return _total(self, error.mean(), prediction, clean, pixels)
 
     def start(self, pair: Pair, rng: torch.Generator) -> Float[Tensor, "b z h w"]:
         """A draw of p0."""
         return _noise(pair[0], rng) if self.source == "gaussian" else SOURCES[self.source](*pair)
 
     def velocity(
-        self, latent: Float[Tensor, "b z h w"], z_t: Float[Tensor, "b z h w"], t: Float[Tensor, " b"]
+        self,
+        latent: Float[Tensor, "b z h w"],
+        z_t: Float[Tensor, "b z h w"],
+        t: Float[Tensor, " b"],
+        nearest: float = 0.0,
     ) -> Float[Tensor, "b z h w"]:
-        """The velocity that a predicted latent stands for."""
-        return clean_to_velocity(latent, z_t, t) if self.predicts == "clean" else latent
+        """The velocity that a predicted latent stands for; no sampler asks for it at t = 1."""
+        return clean_to_velocity(latent, z_t, t, nearest) if self.predicts == "clean" else latent
 
     def sample(self, predict: Predict, pair: Pair, rng: torch.Generator) -> Tensor:
         """From a draw of p0 along the velocity, with the sampler and number of steps of this objective."""
@@ -236,7 +249,7 @@ class SchrodingerBridge:
         t = draw_times(self.times, target, rng).clamp(max=1 - LAST)
         z_t = between(SOURCES[self.source](*pair), target, _noise(target, rng), t)
         prediction = predict(z_t, t)
-        wanted = target if self.predicts == "clean" else (z_t - target) / _wide(deviation(t), target)
+        wanted = target if self.predicts == "clean" else (z_t - target) / wide(deviation(t), target)
         clean = self.clean(prediction.latent, z_t, t)
         return _total(self, errors(prediction.latent, wanted, weight).mean(), prediction, clean, pixels)
 
@@ -244,7 +257,7 @@ class SchrodingerBridge:
         self, latent: Float[Tensor, "b z h w"], z_t: Float[Tensor, "b z h w"], t: Float[Tensor, " b"]
     ) -> Float[Tensor, "b z h w"]:
         """The clean latent that a predicted one stands for: Z_t − σ_t ε."""
-        return latent if self.predicts == "clean" else z_t - _wide(deviation(t), z_t) * latent
+        return latent if self.predicts == "clean" else z_t - wide(deviation(t), z_t) * latent
 
     def sample(self, predict: Predict, pair: Pair, rng: torch.Generator) -> Tensor:
         """From the degraded source, each step a draw of the bridge's posterior."""
@@ -262,35 +275,8 @@ SOURCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 """Where a path may start but from noise."""
 
-FLOOR = 1e-3
-"""Errors below it count as alike under the logarithm."""
-
-NEAREST = 0.05
-"""The least 1 − t that a clean prediction's velocity is divided by."""
-
 LAST = 1e-3
 """The least 1 − t at which a bridge is trained: at 0 there is no noise left to divide by."""
-
-
-def draw_times(times: str, like: Float[Tensor, "b ..."], rng: torch.Generator) -> Float[Tensor, " b"]:
-    """A time for each latent, in fp32 whatever the latents: U(0, 1), or the logistic of N(0, 1) (arXiv 2403.03206)."""
-    if times == "uniform":
-        return torch.rand(len(like), generator=rng, device=rng.device).to(like.device)
-    return torch.randn(len(like), generator=rng, device=rng.device).sigmoid().to(like.device)
-
-
-def path(
-    start: Float[Tensor, "b ..."], clean: Float[Tensor, "b ..."], t: Float[Tensor, " b"]
-) -> Float[Tensor, "b ..."]:
-    """Z_t = (1 − t) Z_0 + t Z_GT (MMAIF eq. 2, with the signs of its velocity Z_GT − Z_0)."""
-    return start + _wide(t, clean) * (clean - start)
-
-
-def clean_to_velocity(
-    clean: Float[Tensor, "b ..."], z_t: Float[Tensor, "b ..."], t: Float[Tensor, " b"]
-) -> Float[Tensor, "b ..."]:
-    """v = (Ẑ1 − Z_t) / max(1 − t, 0.05)."""
-    return (clean - z_t) / _wide((1 - t).clamp(min=NEAREST), clean)
 
 
 def guide(predict: Predict, unconditional: Predict, scale: float) -> Predict:
@@ -301,30 +287,6 @@ def guide(predict: Predict, unconditional: Predict, scale: float) -> Predict:
         return replace(given, latent=guided(given.latent, none.latent, scale))
 
     return both
-
-
-def errors(
-    predicted: Float[Tensor, "b z h w"], target: Float[Tensor, "b z h w"], weight: Float[Tensor, "z 1 1"] | None
-) -> Float[Tensor, " b"]:
-    """Each sample's mean of weight (predicted − target)², the weight being 1 where none is given."""
-    square = (predicted - target).square()
-    return (square if weight is None else weight * square).mean((1, 2, 3))
-
-
-def source_loss(
-    fused: Float[Tensor, "b 3 h w"], a: Float[Tensor, "b 3 h w"], b: Float[Tensor, "b 3 h w"]
-) -> Float[Tensor, ""]:
-    """Σ over the clean sources of L1(X̃, X_i) + L1(∇X̃, ∇X_i), ∇ forward differences along both axes (MMAIF eq. 9)."""
-    total = fused.new_zeros(())
-    for source in (a, b):
-        difference = fused - source
-        total = total + difference.abs().mean()
-        total = total + difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
-    return total
-
-
-def _wide(t: Tensor, like: Tensor) -> Tensor:
-    return t.view(-1, *([1] * (like.ndim - 1))).to(like.dtype)
 
 
 def _noise(like: Tensor, rng: torch.Generator) -> Tensor:

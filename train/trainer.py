@@ -26,7 +26,8 @@ from train.checkpoint import Training
 from train.data import Batch, Broken, Corpus, Samples, batches, cache_size, index
 from train.design import Assembly
 from train.device import find_device
-from train.objectives import Loss, PixelLoss, source_loss
+from train.losses import source_loss
+from train.objectives import Loss, PixelLoss
 from train.runs import Log, Settings, Stop, begin, run_record
 
 Progress = Callable[[int, int], None]

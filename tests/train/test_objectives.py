@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -10,18 +11,9 @@ from torch import Tensor
 
 from synth.types import UserError
 from train.bridge import deviation
+from train.losses import NEAREST, clean_to_velocity, draw_times, path, source_loss
 from train.models import Prediction
-from train.objectives import (
-    NEAREST,
-    FlowMatching,
-    Regression,
-    SchrodingerBridge,
-    clean_to_velocity,
-    draw_times,
-    guide,
-    path,
-    source_loss,
-)
+from train.objectives import FlowMatching, Regression, SchrodingerBridge, guide
 from train.samplers import SAMPLERS
 
 SHAPE = (4, 3, 5, 6)
@@ -71,8 +63,8 @@ def test_flow_loss_vanishes_at_its_optimum(predicts: str) -> None:
         noise = (z_t - t.view(-1, 1, 1, 1) * target) / (1 - t.view(-1, 1, 1, 1))
         return predicted(target if predicts == "clean" else target - noise, 0.0)
 
-    objective = FlowMatching(predicts=predicts)
-    for seed in range(20):
+    for seed, error in itertools.product(range(20), ("velocity", "clean")):
+        objective = FlowMatching(predicts=predicts, error=error)
         assert float(objective.loss(predict, target, pair(target), seeded(seed)).total) < 1e-6
     for sampler in (name for name, row in SAMPLERS.items() if row.path == "flow" and not row.stochastic):
         objective = FlowMatching(predicts="clean", sampler=sampler, steps=4)
@@ -102,12 +94,30 @@ def test_flow_loss_at_the_conditional_mean_is_the_variance_that_is_left() -> Non
     assert loss == pytest.approx(float(left.mean()), rel=0.02)
 
 
+def test_an_error_of_the_clean_latent_weighs_the_times_alone() -> None:
+    """Of one latent, at one time: (1 − t)² times the velocity's error, whichever of both is predicted."""
+    target, seen = randn(1, 3, 5, 6), []
+
+    def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
+        assert t is not None
+        seen.append(float(t))
+        return predicted(randn(1, 3, 5, 6, seed=2), 0.0)
+
+    given = pair(target)
+    for seed in range(5):
+        one, other = (
+            float(FlowMatching(error=error).loss(predict, target, given, seeded(seed)).total)
+            for error in ("velocity", "clean")
+        )
+        assert other == pytest.approx((1 - seen[-1]) ** 2 * one, rel=1e-4)
+
+
 def test_the_path_and_the_velocity_of_a_clean_latent() -> None:
     noise, clean, t = randn(*SHAPE), randn(*SHAPE, seed=2), torch.tensor([0.0, 0.3, 0.95, 1.0])
     z_t = path(noise, clean, t)
     torch.testing.assert_close(z_t[0], noise[0])
     torch.testing.assert_close(z_t[3], clean[3])
-    v = clean_to_velocity(clean, z_t, t)
+    v = clean_to_velocity(clean, z_t, t, NEAREST)
     torch.testing.assert_close(v[:3], (clean - noise)[:3], atol=1e-4, rtol=1e-4)
     assert v[3].abs().max() < 1e-4 and NEAREST == 0.05
 
@@ -245,6 +255,7 @@ def test_the_experts_load_is_among_the_terms() -> None:
 REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (FlowMatching, {"source": "c"}, "source must be 'gaussian' or 'a' or 'b' or 'mean', not 'c'"),
     (FlowMatching, {"sampler": "sde", "source": "mean"}, "sampler 'sde' needs a Gaussian source, not 'mean'"),
+    (FlowMatching, {"error": "noise"}, "error must be 'velocity' or 'clean', not 'noise'"),
     (FlowMatching, {"times": "normal"}, "times must be 'uniform' or 'logit-normal', not 'normal'"),
     (FlowMatching, {"drop": 1.0}, "drop must be at least 0 and below 1, not 1.0"),
     (FlowMatching, {"guidance": -1.0, "drop": 0.1}, "guidance must be at least 0, not -1.0"),
