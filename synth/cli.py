@@ -11,6 +11,7 @@ from synth import cli_builds, cli_cache, cli_datasets, cli_weights, console
 from synth.types import UserError, WorkIncomplete
 
 if TYPE_CHECKING:
+    from synth.builder import Build
     from synth.resolve import Options
 
 app = typer.Typer(
@@ -105,7 +106,7 @@ def build_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the build in --out.")] = False,
     extend: Annotated[bool, typer.Option("--extend", help="Add variants to the finished build in --out.")] = False,
     lean: LeanOption = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve and count; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve, count and estimate; write nothing.")] = False,
     json_: JsonOption = False,
 ) -> None:
     """Build shards of degraded / clean / ground-truth / prompt samples. The same command resumes a build."""
@@ -151,7 +152,7 @@ def _build(options: Options, dry_run: bool, json_: bool) -> None:
         console.note(line)
     counts = {"samples": build.sample_count, "shards": build.shard_count, "out": str(build.out), "digest": build.digest}
     if dry_run:
-        _result({**counts, "settings": dict(build.settings)}, json_, f"would build {_counted(counts)}; nothing written")
+        _dry_run(build, options, counts, json_)
         return
     with at_work(build, options) as options:
         with console.progress("prepare", "pairs") as progress:
@@ -167,6 +168,22 @@ def _build(options: Options, dry_run: bool, json_: bool) -> None:
     kept = f" ({report.resumed} were there)" if report.resumed else ""
     if not json_:
         _result({}, False, f"built {_counted(counts)}{kept}{rejected}")
+
+
+def _dry_run(build: Build, options: Options, counts: dict[str, Any], json_: bool) -> None:
+    from synth.estimate import estimate
+
+    found = estimate(build, options.workers)
+    if isinstance(found, str):
+        data, line = None, f"no estimate: no pair that was tried makes a sample: {found}"
+    else:
+        data, workers = found.to_json(), console.counted(found.workers, "worker")
+        line = (
+            f"estimate from {console.counted(found.measured, 'sample')} made here: {console.sized(found.bytes)}, "
+            f"{console.lasting(found.seconds)} with {workers}"
+        )
+    data = {**counts, "estimate": data, "settings": dict(build.settings)}
+    _result(data, json_, f"would build {_counted(counts)}; nothing written\n{line}")
 
 
 def _counted(counts: dict[str, Any]) -> str:
@@ -248,47 +265,8 @@ def degrade_command(
     _result({"written": written}, json_, "\n".join(f"wrote {path}" for path in written))
 
 
-@app.command("inspect")
-def inspect_command(
-    paths: Annotated[list[str], typer.Argument(metavar="DIR|SHARD...", help="Folders of shards, or shards.")],
-    examples: Annotated[int, typer.Option("--examples", help="Samples to show.")] = 3,
-    json_: JsonOption = False,
-) -> None:
-    """Count what a build holds: operators, combinations, severities, sizes, prompts, a few samples."""
-    from synth.inspection import describe, inspect
-
-    report = inspect(paths, examples)
-    _result(report, json_, describe(report))
-
-
-@app.command("verify")
-def verify_command(
-    paths: Annotated[list[str], typer.Argument(metavar="DIR|SHARD...", help="Folders of shards, or shards.")],
-    replay: Annotated[
-        bool, typer.Option("--replay", help="Make every degraded image again and compare bit for bit.")
-    ] = False,
-    workers: WorkersOption = None,
-    json_: JsonOption = False,
-) -> None:
-    """Check receipts, hashes, members and pixels; exit code 1 where there is a problem."""
-    import os
-
-    from synth.verify import verify
-
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers {workers}: must be at least 1")
-    with console.progress("verify", "shards") as progress:
-        report = verify(paths, replay=replay, workers=workers or os.cpu_count() or 1, progress=progress)
-    verdict = "ok" if report.ok else console.counted(len(report.problems), "problem")
-    lines = [f"problem: {line}" for line in report.problems]
-    lean = f", {report.lean} lean: no degraded images to replay" if report.lean else ""
-    given = f", {report.given} given as they are: nothing to replay" if report.given else ""
-    given += f", {report.real} real, without a clean side: nothing to replay" if report.real else ""
-    lines.append(f"{verdict}: {console.counted(report.samples, 'sample')}, {report.replayed} replayed{lean}{given}")
-    _result(report.to_json(), json_, "\n".join(lines))
-    raise typer.Exit(0 if report.ok else 1)
-
-
+app.command("inspect")(cli_builds.inspect_command)
+app.command("verify", cls=cli_builds.ShareCommand)(cli_builds.verify_command)
 app.command("push")(cli_builds.push_command)
 prompts_app = typer.Typer(help="Prompt pools.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 app.add_typer(prompts_app, name="prompts")

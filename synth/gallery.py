@@ -118,17 +118,16 @@ def page(title: str, rows: Sequence[Row], cell: int = 2 * CELL) -> str:
         parts.append("<div class=row>")
         for name, image in row.cells:
             parts.append(f"<figure><figcaption>{html.escape(name)}</figcaption>")
-            parts.append(
-                f'<img alt="{html.escape(name)}" src="data:image/webp;base64,{_base64(image, cell)}"></figure>'
-            )
+            parts.append(f'<img alt="{html.escape(name)}" src="{data_uri(image, cell)}"></figure>')
         parts.append("</div>" + "".join(f"<p>{html.escape(text)}</p>" for text in row.lines))
     return "\n".join(parts) + "</html>\n"
 
 
-def _base64(image: np.ndarray, cell: int) -> str:
+def data_uri(image: np.ndarray, width: int, quality: int = 88) -> str:
+    """A picture, uint8 ``(h, w, c)``, as lossy WebP of at most ``width`` pixels within a URI."""
     out = io.BytesIO()
-    _thumb(image, cell).save(out, format="WEBP", quality=88)
-    return base64.b64encode(out.getvalue()).decode()
+    _thumb(image, width).save(out, format="WEBP", quality=quality)
+    return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def write(path: Location, title: str, rows: Sequence[Row]) -> tuple[Location, Location]:

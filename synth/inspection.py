@@ -1,46 +1,42 @@
-"""What a build holds: counts and histograms of operators, combinations, severities, sizes and prompts."""
+"""What a build holds: operators, combinations, severities, parameters, sizes, prompts, quality, rejects."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from synth import storage
 from synth.console import counted
-from synth.shards import is_lean, is_real, read_shard
+from synth.resume import read_receipt
+from synth.shards import is_lean, read_shard, receipt_path
+from synth.storage import Location
+from synth.tally import Tally, kind_of, ordered
 from synth.types import UserError
 from synth.verify import find_shards
 
-SEVERITY_BINS = 5
+Progress = Callable[[int, int], None]
 
 
-def inspect(paths: Sequence[str], examples: int = 3) -> dict[str, Any]:
-    """Counts over shards: n, operators, combinations, severities, targets, data sets, sizes, prompts, examples.
+def inspect(paths: Sequence[str], examples: int = 3, progress: Progress = lambda done, total: None) -> dict[str, Any]:
+    """Counts and distributions over shards, and the first few samples in words.
 
-    Reads metadata and prompts only; no image is decoded. Raises UserError for a damaged shard.
+    ``n``, ``operators``, ``combinations``, ``together`` (operator -> operator -> samples that have both), ``targets``,
+    ``severities`` (mild to strong), ``parameters`` and ``metrics`` (lowest, median, highest, bins), ``datasets``,
+    sizes, prompts, ``rejects`` (kind of reason -> count). Reads metadata and prompts only; no image is decoded, and
+    what is kept of a sample is a hash of its prompt. Raises UserError for a damaged shard.
     """
     shards, _ = find_shards(paths)
-    count: dict[str, Counter[str]] = {
-        name: Counter() for name in ("n", "operators", "combinations", "datasets", "ratios", "sizes", "fusers", "asked")
-    }
-    targets: dict[str, Counter[str]] = {}
-    severities: dict[str, list[int]] = {}
-    prompts: set[str] = set()
-    lean = given = real = 0
+    tally = Tally()
     shown: list[dict[str, Any]] = []
-    samples = 0
-    for path in shards:
+    rejects, size = Counter[str](), 0
+    for done, path in enumerate(shards, 1):
         try:
             for key, members in read_shard(path):
                 meta = json.loads(members["json"])
                 prompt = None if is_lean(meta) else members["txt"].decode()
-                samples += 1
-                lean += prompt is None
-                given += meta.get("given") is True
-                real += is_real(meta)
-                prompts |= set() if prompt is None else {prompt}
-                _tally(meta, count, targets, severities)
+                tally.add(meta, prompt)
                 if len(shown) < examples:
                     steps = [f"{s['op']}({s['target']})" for s in meta["steps"]]
                     shown.append(
@@ -49,45 +45,19 @@ def inspect(paths: Sequence[str], examples: int = 3) -> dict[str, Any]:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = error if path.name in str(error) else f"{path.name}: a sample is damaged: {error!r}"
             raise UserError(f"{reason}; see synth verify") from None
-    return {
-        "samples": samples,
-        "lean": lean,
-        "given": given,
-        "real": real,
-        "shards": len(shards),
-        **{
-            name: dict(sorted(counter.items(), key=lambda item: (-item[1], item[0]))) for name, counter in count.items()
-        },
-        "n": {n: count["n"][n] for n in sorted(count["n"], key=int)},
-        "targets": {op: dict(sorted(counter.items())) for op, counter in sorted(targets.items())},
-        "severities": dict(sorted(severities.items())),
-        "prompts": len(prompts),
-        "examples": shown,
-    }
+        rejects.update(_rejects(path))
+        size += storage.size(path)
+        progress(done, len(shards))
+    held = tally.to_json()
+    return {**held, "shards": len(shards), "bytes": size, "rejects": dict(ordered(rejects)), "examples": shown}
 
 
-def _tally(
-    meta: dict[str, Any],
-    count: dict[str, Counter[str]],
-    targets: dict[str, Counter[str]],
-    severities: dict[str, list[int]],
-) -> None:
-    names = [step["op"] for step in meta["steps"]]
-    count["datasets"][meta["dataset"]] += 1
-    count["ratios"][meta["ratio"]] += 1
-    count["sizes"]["x".join(map(str, meta["crop"][2:]))] += 1
-    count["fusers"][meta["fuser"]["name"]] += 1
-    if is_lean(meta):
-        return
-    count["n"][str(meta["n"])] += 1
-    count["combinations"][" + ".join(names) or "none named"] += 1
-    count["asked"]["all" if len(meta["prompt"]["asked"]) == meta["n"] else "a part"] += 1
-    for step in meta["steps"]:
-        count["operators"][step["op"]] += 1
-        targets.setdefault(step["op"], Counter())[step["target"]] += 1
-        if step.get("severity") is not None:
-            bins = severities.setdefault(step["op"], [0] * SEVERITY_BINS)
-            bins[min(int(step["severity"] * SEVERITY_BINS), SEVERITY_BINS - 1)] += 1
+def _rejects(shard: Location) -> list[str]:
+    """Why pairs of a shard were left out, by its receipt; nothing where it has none."""
+    receipt = receipt_path(shard)
+    if not receipt.is_file():
+        return []
+    return [kind_of(str(reject["reason"])) for reject in read_receipt(receipt)["rejects"]]
 
 
 def describe(report: dict[str, Any]) -> str:
@@ -107,6 +77,8 @@ def describe(report: dict[str, Any]) -> str:
     lines.append("crop ratios: " + ", ".join(f"{name} {c}" for name, c in report["ratios"].items()))
     if report["operators"]:
         lines += _degradations(report)
+    if report["rejects"]:
+        lines.append("rejects: " + ", ".join(f"{count}: {reason}" for reason, count in report["rejects"].items()))
     lines.append("examples:")
     for one in report["examples"]:
         lines.append(f"  {one['key']} {one['pair']}: {', '.join(one['steps']) or _no_steps(one)}")
