@@ -28,6 +28,8 @@ from synth.types import PairRef, Task, UserError, WorkIncomplete, unknown
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
 
+SHARDS, SAMPLES = 10**6, 10**9
+"""What the names of shards and the keys of samples can number, a split."""
 SHOWN = 10_000
 """Rejects that a report lists."""
 
@@ -161,7 +163,23 @@ def plan_build(options: Options) -> tuple[Build, Resolved]:
         settings=found.settings,
         digest=hashlib.sha256(shards.dumps(found.settings)).hexdigest(),
     )
+    _check_names(build)
     return build, found
+
+
+def _check_names(build: Build) -> None:
+    """Refuse more shards than six digits number, or samples than nine: their order by name would be another."""
+    for split in build.splits:
+        shards, size = build.variants * build.shards_per_variant(split), build.shard_size
+        if shards > SHARDS:
+            raise UserError(
+                f"--shard-size {size} --variants {build.variants}: {shards} shards in {split}, at most {SHARDS}: "
+                "take larger shards, fewer variants, or several builds with other seeds"
+            )
+        if shards * size > SAMPLES:
+            raise UserError(
+                f"--shard-size {size}: {shards} shards of it number samples past {SAMPLES}: take smaller ones"
+            )
 
 
 @contextmanager

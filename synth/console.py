@@ -61,6 +61,25 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def sized(size: float) -> str:
+    """``512 bytes``, ``1.5 GB``: of a thousand each."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if size < 999.5 or unit == "TB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "bytes" or size >= 99.5 else f"{size:.2g} {unit}"
+
+
+def lasting(seconds: float) -> str:
+    """``20 s``, ``5 min``, ``3.5 h``, ``12 days``."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} days"
+
+
 def note(line: str) -> None:
     """A line for the person at the terminal: standard error, so that standard output stays the result's."""
     print(line, file=sys.stderr)

@@ -119,11 +119,11 @@ class Prepared:
 
 def prepare(spec: Spec, ref: PairRef) -> Prepared:
     """Decode a pair and fuse its ground truth, whole; a real one has none. Raises BadPair with the reason."""
-    return _fused(spec, ref, read_pair(ref))
+    return fused(spec, ref, read_pair(ref))
 
 
-def _fused(spec: Spec, ref: PairRef, pair: CleanPair) -> Prepared:
-    """A decoded pair with its ground truth."""
+def fused(spec: Spec, ref: PairRef, pair: CleanPair) -> Prepared:
+    """A decoded pair with its ground truth. Raises BadPair where the set's own is asked for and is not there."""
     if ref.real:
         return Prepared(ref, pair, None)
     if spec.fusers[ref.dataset] == "dataset":
@@ -206,7 +206,7 @@ def prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> Made:
         try:
             pair = read_pair(ref)
             there = spec.fusers[ref.dataset] == "dataset" or truth_entry(spec, ref, pair).is_file()
-            one = _fused(spec, ref, pair)
+            one = fused(spec, ref, pair)
             made.truths += not there
             one.quality(spec)
             path = depth_entry(spec, one) if spec.takes_depth() and not ref.given else None
