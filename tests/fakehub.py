@@ -23,6 +23,11 @@ class Repository:
     branches: dict[str, dict[str, tuple[bytes, bool]]] = field(default_factory=lambda: {"main": {}})
     commits: list[str] = field(default_factory=list[str])
 
+    @property
+    def commit(self) -> str:
+        """The newest."""
+        return f"{len(self.commits):040x}"
+
 
 class FakeHub:
     """What the server holds, and what was asked of it. ``fail_commits``: answer 500 once so many commits are made."""
@@ -72,15 +77,42 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             self._answer({"error": "Invalid credentials"}, 401, "Invalid username or password.")
             return True
 
+        def do_HEAD(self) -> None:
+            self._file(self.path.partition("?")[0].split("/"), body=False)
+
+        def _file(self, path: list[str], body: bool) -> None:  # /OWNER/NAME/resolve/REV/FILE
+            repo = hub.repositories["/".join(path[1:3])]
+            found = repo.branches["main"].get("/".join(path[5:]))
+            if found is None:
+                return self._answer({"error": "no"}, 404, "Entry not found")
+            self.send_response(200)
+            self.send_header("X-Repo-Commit", repo.commit)
+            self.send_header("ETag", f'"{hashlib.sha256(found[0]).hexdigest()}"')
+            self.send_header("Content-Length", str(len(found[0])))
+            self.end_headers()
+            if body:
+                self.wfile.write(found[0])
+
+        def _revision(self, path: list[str]) -> None:  # /api/models/OWNER/NAME/revision/REV
+            repo = hub.repositories.get("/".join(path[3:5]))
+            if repo is None:
+                return self._answer({"error": "no"}, 404, "Repository not found")
+            files = [{"rfilename": name} for name in repo.branches["main"]]
+            self._answer({"id": "/".join(path[3:5]), "sha": repo.commit, "siblings": files})
+
         def do_GET(self) -> None:
             if self._refused():
                 return
             path = self.path.partition("?")[0].split("/")  # /api/datasets/NAME/BUILD/tree/REV
+            if path[3] == "resolve":
+                return self._file(path, body=True)
+            if path[5:6] == ["revision"]:
+                return self._revision(path)
             repo = hub.repositories.get("/".join(path[3:5]))
             if repo is None or path[5] != "tree":
                 return self._answer({"error": "no"}, 404, "Repository not found")
             entries: list[dict[str, Any]] = []
-            for name, (data, large) in repo.branches[path[6]].items():
+            for name, (data, large) in repo.branches.get(path[6], repo.branches["main"]).items():
                 sha256 = hashlib.sha256(data).hexdigest()
                 lfs = {"oid": sha256, "size": len(data), "pointerSize": 134}
                 blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
@@ -117,10 +149,11 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             name = f"{asked['organization']}/{asked['name']}"
             if asked["organization"] == "others":
                 return self._answer({"error": "no"}, 403, "You don't have the rights to create a dataset there")
-            url = f"{hub.url}/datasets/{name}"
+            kind = "datasets/" if asked.get("type") == "dataset" else ""
+            url = f"{hub.url}/{kind}{name}"
             if name in hub.repositories:
                 return self._answer({"error": "exists", "url": url}, 409)
-            assert asked["type"] == "dataset"
+            assert asked.get("type", "model") in ("dataset", "model")
             hub.repositories[name] = Repository(asked.get("visibility") == "private" or bool(asked.get("private")))
             self._answer({"url": url, "name": name, "id": name})
 

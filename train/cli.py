@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,7 +40,6 @@ SamplerStepsOption = Annotated[int | None, typer.Option("--steps", help="Steps o
 GuidanceOption = Annotated[
     float | None, typer.Option("--guidance", help="How strongly a flow model follows the prompt; 1: as it learned to.")
 ]
-CompileOption = Annotated[bool, typer.Option("--compile", help="Compile the network; its first call takes longer.")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda; CUDA where there is one.")]
 
 
@@ -54,9 +53,33 @@ TorchScriptOption = Annotated[
 ]
 
 
+TokenizerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer", metavar="NAME|ID|DIR", help="Images to latents and back; the preset's, the model's own."
+    ),
+]
+TextOption = Annotated[
+    str | None,
+    typer.Option("--text", metavar="NAME|ID|DIR", help="What reads the prompts; the preset's, the model's own."),
+]
+CompileOption = Annotated[bool, typer.Option("--compile", help="Compile the network; its first call takes longer.")]
+
+
 def pins(text: str | None) -> tuple[str, ...]:
     """The hashes of ``--torchscript``."""
     return tuple(part.strip().lower() for part in text.split(",")) if text else ()
+
+
+def parts_of(
+    tokenizer: str | None, text: str | None, torchscript: str | None, text_cache: str | None = None
+) -> dict[str, Any]:
+    """The options that say where a model's parts are, as functions take them."""
+    from pathlib import Path
+
+    from train.design import Parts
+
+    return {"parts": Parts(tokenizer, text, pins(torchscript), Path(text_cache) if text_cache else None)}
 
 
 @app.command("fit")
@@ -88,6 +111,12 @@ def fit_command(
     partial: Annotated[
         float, typer.Option("--partial", help="Lean shards: share of prompts that ask for a part of the steps only.")
     ] = 0.0,
+    tokenizer: TokenizerOption = None,
+    text: TextOption = None,
+    text_cache: Annotated[
+        str | None, typer.Option("--text-cache", metavar="DIR", help="Keep the prompts' embeddings in this folder.")
+    ] = None,
+    torchscript: TorchScriptOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, order, crops and noise.")] = 0,
     workers: Annotated[
         int | None, typer.Option("--workers", help="Processes that decode; all cores but one, at most 8.")
@@ -111,6 +140,9 @@ def fit_command(
         done = run_fit(
             *(shards, out, preset, seed, changed),
             sets=set_ or (),
+            tokenizer=tokenizer,
+            text=text,
+            **parts_of(None, None, torchscript, text_cache),
             recipes=recipe or (),
             partial=partial,
             workers=workers,
@@ -137,6 +169,10 @@ def fuse_command(
     sampler: SamplerOption = None,
     guidance: GuidanceOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of a flow model's noise.")] = 0,
+    tokenizer: TokenizerOption = None,
+    text: TextOption = None,
+    torchscript: TorchScriptOption = None,
+    compile_: CompileOption = False,
     device: DeviceOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -147,7 +183,7 @@ def fuse_command(
         done = fuse_files(
             *(a, b, out, task),
             prompt=prompt, model=model, steps=steps, sampler=sampler, guidance=guidance, seed=seed, device=device,
-            progress=progress,
+            progress=progress, compiled=compile_, **parts_of(tokenizer, text, torchscript),
         )  # fmt: skip
     typer.echo(json.dumps({"fused": done}) if json_ else f"fused {console.counted(len(done), 'pair')} into {out}")
 
@@ -170,6 +206,9 @@ def eval_command(
     steps: SamplerStepsOption = None,
     sampler: SamplerOption = None,
     guidance: GuidanceOption = None,
+    tokenizer: TokenizerOption = None,
+    text: TextOption = None,
+    torchscript: TorchScriptOption = None,
     device: DeviceOption = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Use this many samples at most, of all shards.")] = None,
     examples: Annotated[int, typer.Option("--examples", help="Samples to show as pictures.")] = 6,
@@ -179,11 +218,12 @@ def eval_command(
     from train.methods import methods_of
     from train.report import evaluate_shards, to_json, to_text
 
+    loading = parts_of(tokenizer, text, torchscript) if tokenizer or text or torchscript else None
     with console.progress("eval", "samples") as progress:
         done = evaluate_shards(
             *(shards, out),
             metrics=metrics, limit=limit, examples=examples, progress=progress,
-            methods=methods_of(model, device, steps=steps, sampler=sampler, guidance=guidance),
+            methods=methods_of(model, device, loading, steps=steps, sampler=sampler, guidance=guidance),
         )  # fmt: skip
     console.note(f"wrote {out}/report.md, report.csv, report.html and report.json")
     typer.echo(json.dumps(to_json(done) | {"out": out}, ensure_ascii=False) if json_ else to_text(done))

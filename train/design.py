@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,12 +17,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from synth.types import UserError, check_schema
+from train import text as texts
+from train import tokenizers
 from train.models import build_model, find_model
 from train.models.base import Prediction
 from train.objectives import OBJECTIVES, AnyObjective, Objective, Predict, find_objective, guide
 from train.priors import find_prior
-from train.text import build_text
-from train.tokenizers import build_tokenizer
 
 SCHEMA = 1
 
@@ -32,8 +33,8 @@ class Design:
 
     model: str  # a name in MODELS, with ``config`` of its kind
     config: Any
-    tokenizer: str  # a name in TOKENIZERS
-    text: str  # a name in TEXTS
+    tokenizer: str  # a reference: see ``train.tokenizers``
+    text: str  # a reference: see ``train.text``
     objective: AnyObjective
     prior: str = "none"  # a name in PRIORS
 
@@ -85,30 +86,50 @@ def from_fields(cls: type, data: Mapping[str, Any]) -> Any:
     return cls(**data)
 
 
-class Assembly(nn.Module):
-    """A design's parts. Its state dict holds what is trained: the network and, where it learns, the prompt encoder."""
+@dataclass(frozen=True)
+class Parts:
+    """Where this machine has what a design only refers to, and what it may do.
 
-    def __init__(self, design: Design, rng: torch.Generator) -> None:
+    tokenizer, text: references in place of the design's. torchscript: sha256 of the encoder and decoder that may be
+    run as code. text_cache: a folder where a frozen prompt encoder's embeddings stay.
+    """
+
+    tokenizer: str | None = None
+    text: str | None = None
+    torchscript: tuple[str, ...] = ()
+    text_cache: Path | None = None
+
+
+AS_DESIGNED = Parts()
+"""All parts where the design says."""
+
+
+class Assembly(nn.Module):
+    """A design's parts. Its state dict holds what is trained: the network and, where it learns, the prompt encoder.
+
+    ``found``: how tokenizer and prompt encoder are found again. The design names both so that they are found from
+    anywhere, and of the hub at the commit that is loaded, unless ``parts`` says where they are.
+    """
+
+    def __init__(self, design: Design, rng: torch.Generator, parts: Parts = AS_DESIGNED, suit: bool = False) -> None:
+        """suit: give the network the tokenizer's channels and the prompts' width, whatever its config has."""
         super().__init__()
-        self.design = design
+        tokenizer = tokenizers.find_tokenizer(parts.tokenizer or design.tokenizer, parts.torchscript)
+        text = texts.find_text(parts.text or design.text, rng, parts.text_cache)
+        self.found: dict[str, tokenizers.Found | texts.Found] = {"tokenizer": tokenizer, "text": text}
+        self.design = dataclasses.replace(
+            design,
+            config=_suited(design, tokenizer, text, suit),
+            tokenizer=design.tokenizer if parts.tokenizer else tokenizer.reference,
+            text=design.text if parts.text else text.reference,
+        )
         self.objective: Objective = design.objective
-        self.tokenizer = build_tokenizer(design.tokenizer).requires_grad_(False)
+        self.tokenizer = tokenizer.tokenizer
         self.prior = find_prior(design.prior)
         if getattr(design.config, "prior", False) != (self.prior is not None):
             raise UserError(f"the design's prior is '{design.prior}', and its network's config says otherwise")
-        self.text = build_text(design.text, rng)
-        self._check()
-        self.network = build_model(design.model, design.config, rng)
-
-    def _check(self) -> None:
-        """The network must be as wide as what it is given."""
-        config, tokenizer, text = self.design.config, self.tokenizer, self.text
-        if config.latent_channels != tokenizer.z:
-            given = f"tokenizer '{self.design.tokenizer}' makes {tokenizer.z} latent channels"
-            raise UserError(f"the design's {given}, its network's config.latent_channels is {config.latent_channels}")
-        if config.text_width != text.width:
-            given = f"text encoder '{self.design.text}' makes embeddings of width {text.width}"
-            raise UserError(f"the design's {given}, its network's config.text_width is {config.text_width}")
+        self.text = text.encoder
+        self.network = build_model(design.model, self.design.config, rng)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """What learns, by name."""
@@ -158,3 +179,17 @@ class Assembly(nn.Module):
             predict = guide(predict, self.bind(z_a, z_b, [""] * len(prompts), z_prior), way.guidance)
         latent = way.sample(predict, (z_a, z_b), rng)
         return self.tokenizer.decode(latent.float(), (a.shape[2], a.shape[3]))
+
+
+def _suited(design: Design, tokenizer: tokenizers.Found, text: texts.Found, suit: bool) -> Any:
+    """The network's config, which has the tokenizer's channels and the prompts' width. Raises UserError where not."""
+    config, z, width = design.config, tokenizer.tokenizer.z, text.encoder.width
+    if suit:
+        return dataclasses.replace(config, latent_channels=z, text_width=width)
+    if config.latent_channels != z:
+        given = f"tokenizer '{tokenizer.reference}' makes {z} latent channels"
+        raise UserError(f"the design's {given}, its network's config.latent_channels is {config.latent_channels}")
+    if config.text_width != width:
+        given = f"text encoder '{text.reference}' makes embeddings of width {width}"
+        raise UserError(f"the design's {given}, its network's config.text_width is {config.text_width}")
+    return config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,10 +26,17 @@ def run_fit(
     changed: Mapping[str, Any],
     *,
     sets: Sequence[str] = (),
+    tokenizer: str | None = None,
+    text: str | None = None,
     workers: int | None = None,
     **options: Any,
 ) -> Fitted:
-    """Fit, with the preset that suits the machine, a folder under ``runs/``, and a process a core where not told."""
+    """Fit, with the preset that suits the machine, a folder under ``runs/``, and a process a core where not told.
+
+    tokenizer, text: references in place of the preset's; the network is fitted to their sizes.
+    """
+    chosen = {"tokenizer": tokenizer, "text": text}
+    sets = [*sets, *(f"{name}={json.dumps(value)}" for name, value in chosen.items() if value is not None)]
     for name in ("validate_every", "checkpoint_every"):
         if options.get(name, 1) < 1:
             raise UserError(f"--{name.replace('_', '-')} {options[name]}: must be at least 1")

@@ -12,6 +12,7 @@ from synth.execute import settle
 from synth.pairs import read_image
 from synth.storage import landing
 from synth.types import TASKS, BadPair, UserError, WorkIncomplete, unknown
+from train.design import AS_DESIGNED, Parts
 from train.device import find_device
 from train.pipeline import FusionPipeline
 from train.runs import the_only_run
@@ -30,10 +31,13 @@ FORMATS = {
 OPTIONS = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}
 
 
-def load_pipeline(name: str | None, device: str | None = None) -> FusionPipeline:
-    """The named model, or that of the only run."""
+def load_pipeline(
+    name: str | None, device: str | None = None, parts: Parts = AS_DESIGNED, compiled: bool = False
+) -> FusionPipeline:
+    """The named model, or that of the only run; parts, compiled: see ``FusionPipeline.from_pretrained``."""
     settle()
-    return FusionPipeline.from_pretrained(str(the_only_run()) if name is None else name, find_device(device))
+    model = str(the_only_run()) if name is None else name
+    return FusionPipeline.from_pretrained(model, find_device(device), parts=parts, compiled=compiled)
 
 
 def fuse_files(
@@ -49,6 +53,8 @@ def fuse_files(
     guidance: float | None = None,
     seed: int = 0,
     device: str | None = None,
+    parts: Parts = AS_DESIGNED,
+    compiled: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> list[str]:
     """Fuse two images or two folders of images; return what was written.
@@ -58,7 +64,7 @@ def fuse_files(
     if task not in TASKS:
         raise unknown("task", task, TASKS)
     pairs = find_images(Path(a), Path(b), Path(out))
-    pipeline = load_pipeline(model, device)
+    pipeline = load_pipeline(model, device, parts, compiled)
     written: list[str] = []
     failed: list[str] = []
     for number, (first, second, target) in enumerate(pairs):

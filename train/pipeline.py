@@ -1,12 +1,14 @@
 """A fitted model as users have it: two images and a prompt in, one image out.
 
 A folder holds ``pipeline.json`` (the design) and ``model.safetensors`` (the weights); a run of ``train fit`` is one.
+Tokenizer and prompt encoder are referred to, or lie beside them in ``tokenizer/`` and ``text/``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,20 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from synth.shards import write_json
+from synth.storage import landing
 from synth.types import TASKS, UserError, unknown
+from train import hub, tokenizers
+from train import text as texts
 from train.checkpoint import read_tensors, write_tensors
 from train.data import to_tensor
-from train.design import Assembly, Design
+from train.design import AS_DESIGNED, Assembly, Design, Parts
 from train.objectives import Objective, Regression
 from train.text import plain_request
 
 DESIGN, WEIGHTS = "pipeline.json", "model.safetensors"
+FILES = (DESIGN, WEIGHTS, "tokenizer/*", "text/*")
+"""What a pipeline is, its embedded parts among it."""
+
 TILE, OVERLAP = 1024, 128
 """Pixels: larger images are fused in tiles of this side, which overlap and fade into each other."""
 
@@ -51,32 +59,70 @@ class FusionPipeline:
         return self
 
     @staticmethod
-    def from_pretrained(name: str | Path, device: str | torch.device = "cpu", revision: str | None = None):
+    def from_pretrained(
+        name: str | Path,
+        device: str | torch.device = "cpu",
+        revision: str | None = None,
+        *,
+        parts: Parts = AS_DESIGNED,
+        compiled: bool = False,
+    ) -> FusionPipeline:
         """The pipeline of a folder (a run is one) or of a repository on the Hugging Face hub.
 
-        Raises UserError where there is none, or its weights are of another design.
+        parts: where its tokenizer and prompt encoder are, where neither it nor their references say so. compiled: the
+        network by torch.compile, at its first call, which wants a C++ compiler. Raises UserError where there is no
+        such pipeline, its weights are of another design, or a part is missing or another than it was trained with.
         """
-        folder = Path(name) if Path(name).exists() else _from_hub(str(name), revision)
+        folder = Path(name) if Path(name).exists() else hub.pull(str(name), revision, FILES)
         if not (folder / DESIGN).is_file():
             raise UserError(f"{name}: no model here: {DESIGN} is missing")
         if not (folder / WEIGHTS).is_file():
             raise UserError(f"{name}: no weights yet: {WEIGHTS} is missing; train fit writes it with each checkpoint")
+        design = Design.from_json(_read(folder), str(folder / DESIGN))
         try:
-            data = json.loads((folder / DESIGN).read_bytes())
-        except ValueError as error:
-            raise UserError(f"{folder / DESIGN}: {error}") from None
-        assembly = Assembly(Design.from_json(data, str(folder / DESIGN)), torch.Generator())
+            assembly = Assembly(design, torch.Generator(), _with_own(parts, design, folder))
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
+        check_parts(folder, assembly)
         tensors, _ = read_tensors(folder / WEIGHTS)
         try:
             assembly.load_state_dict(tensors)
         except RuntimeError as error:
             said = " ".join(str(error).split())[:200]
             raise UserError(f"{folder / WEIGHTS}: weights of another design than {DESIGN}'s: {said}") from None
+        if compiled:
+            assembly.network.compile()  # in place: the names of its weights stay
         return FusionPipeline(assembly.to(device))
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write the pipeline into a folder."""
-        save(self.assembly, Path(folder), self.assembly.state_dict())
+    def save_pretrained(self, folder: str | Path, embed: bool = False) -> None:
+        """Write the pipeline into a folder. embed: and its tokenizer and prompt encoder, which are else referred to."""
+        save(self.assembly, Path(folder), self.assembly.state_dict(), embed)
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        embed: bool = False,
+        private: bool = True,
+        revision: str | None = None,
+        endpoint: str | None = None,
+    ) -> str:
+        """Send the pipeline, with a card, to the model repository ``NAME/MODEL`` of the hub; its address.
+
+        embed: as ``save_pretrained``; needed where a part is a folder of this machine. private: of a repository that
+        is made here. Raises UserError where the hub refuses.
+        """
+        own = [kind for kind, found in self.assembly.found.items() if found.digest is not None]
+        if own and not embed:
+            raise UserError(
+                f"{repo}: the {own[0]} is a folder of this machine, which nobody else has: push with embed=True"
+            )
+
+        def write(folder: Path) -> None:
+            self.save_pretrained(folder, embed)
+            (folder / "README.md").write_text(card(repo, self.design))
+
+        return hub.push(repo, write, private=private, revision=revision, endpoint=endpoint)
 
     def __call__(
         self,
@@ -132,25 +178,92 @@ class FusionPipeline:
             raise UserError(str(error)) from None
 
 
-def save(assembly: Assembly, folder: Path, weights: dict[str, Any]) -> None:
-    """Write a pipeline: the design, then the weights, each by rename."""
+def save(assembly: Assembly, folder: Path, weights: dict[str, Any], embed: bool = False) -> None:
+    """Write a pipeline: where asked its parts, the design, then the weights, each by rename."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / DESIGN, assembly.design.to_json())
+    if embed:
+        for kind, found in assembly.found.items():
+            _embed(folder / kind, kind, found.files)
+    write_design(folder, assembly)
     write_tensors(folder / WEIGHTS, weights, {"format": "pt"})
 
 
-def _from_hub(name: str, revision: str | None) -> Path:
-    """The local copy of a repository on the hub."""
-    if name.count("/") != 1 or name.startswith((".", "/")):
-        raise UserError(f"{name}: no such folder")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+def _embed(folder: Path, kind: str, files: Sequence[Path]) -> None:
+    for path in files:
+        if path.suffix == ".jit":
+            raise UserError(f"the {kind} is TorchScript, which is code: it can't be embedded")
+        if not path.is_file():
+            raise UserError(f"the {kind} can't be embedded: {path} is gone")
+        folder.mkdir(parents=True, exist_ok=True)
+        with landing(folder / path.name) as file, path.open("rb") as source:
+            shutil.copyfileobj(source, file)
 
+
+def write_design(folder: Path, assembly: Assembly) -> None:
+    """``pipeline.json``: the design, and the digests of the parts that only their content names."""
+    digests = {kind: found.digest for kind, found in assembly.found.items() if found.digest is not None}
+    write_json(folder / DESIGN, {**assembly.design.to_json(), "digests": digests})
+
+
+def check_parts(folder: Path, assembly: Assembly) -> None:
+    """Raises UserError where a part is another than the one that the pipeline in the folder was trained with."""
+    if not (folder / DESIGN).is_file():
+        return
+    held = _read(folder).get("digests", {})
+    for kind, found in assembly.found.items():
+        before = held.get(kind) if isinstance(held, dict) else None
+        if found.digest is not None and before is not None and before != found.digest:
+            raise UserError(
+                f"{folder}: its {kind} is another than '{found.reference}': it was trained with the files of digest "
+                f"{before}, and these have {found.digest}"
+            )
+
+
+def _read(folder: Path) -> dict[str, Any]:
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=[DESIGN, WEIGHTS]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        said = str(error).strip().splitlines()[0]
-        raise UserError(f"{name}: no such folder, and the Hugging Face hub has none either: {said}") from None
+        data = json.loads((folder / DESIGN).read_bytes())
+    except ValueError as error:
+        raise UserError(f"{folder / DESIGN}: {error}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{folder / DESIGN}: must hold an object")
+    return data
+
+
+def _with_own(parts: Parts, design: Design, folder: Path) -> Parts:
+    """The parts, those that are embedded in the pipeline's folder among them where nothing else is asked for."""
+
+    def own(kind: str, reference: str, names: Sequence[str]) -> str | None:
+        if not (folder / kind).is_dir():
+            return None
+        name = reference.partition("=")[0].partition("@")[0]
+        return f"{name}={folder / kind}" if name in names else str(folder / kind)
+
+    return dataclasses.replace(
+        parts,
+        tokenizer=parts.tokenizer or own("tokenizer", design.tokenizer, tokenizers.NAMES),
+        text=parts.text or own("text", design.text, texts.NAMES),
+    )
+
+
+def card(repo: str, design: Design) -> str:
+    """The model card of a repository: what the pipeline is, and how it is used."""
+    return f"""---
+library_name: clearfuse
+pipeline_tag: image-to-image
+tags:
+- image-fusion
+---
+# {repo}
+
+Fuses two images and removes their degradations, as a prompt asks: `{design.model}`, tokenizer `{design.tokenizer}`,
+prompts `{design.text}`, objective `{design.to_json()["objective"]["kind"]}`.
+
+```python
+from train import FusionPipeline
+
+fused = FusionPipeline.from_pretrained("{repo}")(a, b, task="vif", prompt="remove the haze")
+```
+"""
 
 
 def _coloured(image: np.ndarray) -> np.ndarray:

@@ -67,6 +67,11 @@ class Settings(Schedule):
         settings.design()
         return settings
 
+    @property
+    def suits(self) -> bool:
+        """Whether other parts than the preset's are chosen, to which its network is then fitted."""
+        return any(_split(item)[0] in (["tokenizer"], ["text"]) for item in self.set or [])
+
     def design(self) -> Design:
         """The preset's design with the changes. Raises UserError naming the change that can't be."""
         design = find_preset(self.preset).design

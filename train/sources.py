@@ -89,7 +89,7 @@ def find_source(
 def _fetched(option: str, name: str, one: Published, revision: str | None) -> tuple[Path, str]:
     """(folder of the files, commit): from the hub's cache where all of them are there, else from the hub."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     below = f"{one.subfolder}/" if one.subfolder else ""
     patterns = [below + pattern for pattern in one.files]
@@ -110,8 +110,8 @@ def _fetched(option: str, name: str, one: Published, revision: str | None) -> tu
         root = fetch(offline=False)
     except HFValidationError:
         raise UserError(f"--{option} {name}: neither a folder nor a hub id") from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # the library, its transport and xet have errors of their own
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"--{option} {name}: {one.repo} cannot be fetched ({said}); download {', '.join(patterns)} from "
             f"https://huggingface.co/{one.repo} and give their folder: --{option} {_as_folder(name)}"

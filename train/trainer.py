@@ -24,7 +24,7 @@ from synth.types import WorkIncomplete
 from train import checkpoint, degrading, optim, pipeline
 from train.checkpoint import Training
 from train.data import Batch, Broken, Corpus, Samples, batches, cache_size, index
-from train.design import Assembly
+from train.design import AS_DESIGNED, Assembly, Parts
 from train.device import find_device
 from train.losses import source_loss
 from train.objectives import Loss, PixelLoss
@@ -67,6 +67,7 @@ def fit(
     device: str | None = None,
     compiled: bool = False,
     overwrite: bool = False,
+    parts: Parts = AS_DESIGNED,
     progress: Progress = lambda done, total: None,
     note: Note = lambda line: None,
 ) -> Fitted:
@@ -78,11 +79,13 @@ def fit(
     design = settings.design()
     where = find_device(device)
     settle()
-    assembly = Assembly(design, torch.Generator().manual_seed(seed_of("weights", settings.seed)))
+    rng = torch.Generator().manual_seed(seed_of("weights", settings.seed))
+    assembly = Assembly(design, rng, parts, suit=settings.suits)
     corpus = index(paths)
     degraders = degrading.choose(corpus.lean, recipes, partial)
     folder = begin(Path(out), run_record(settings, corpus, degraders), overwrite)
-    write_json(folder / pipeline.DESIGN, design.to_json())
+    pipeline.check_parts(folder, assembly)
+    pipeline.write_design(folder, assembly)
     run = _Run(settings, corpus, degraders, assembly.to(where), folder, workers)
     if compiled:
         assembly.network.compile()  # in place: the weights keep their names

@@ -138,7 +138,8 @@ def test_from_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     pipeline = FusionPipeline.from_pretrained("lab/fusion", revision="abc")
     assert pipeline.design.tokenizer == "dct"
-    assert asked == ["lab/fusion", {"revision": "abc", "allow_patterns": ["pipeline.json", "model.safetensors"]}]
+    patterns = ["pipeline.json", "model.safetensors", "tokenizer/*", "text/*"]
+    assert asked == ["lab/fusion", {"revision": "abc", "allow_patterns": patterns}]
     with pytest.raises(UserError, match="lab/other: no such folder, and the Hugging Face hub has none either: You are"):
         FusionPipeline.from_pretrained("lab/other")
 
