@@ -64,7 +64,7 @@ def decode(path: str, modality: Modality = "visible") -> Decoded:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")
             with Image.open(io.BytesIO(raw)) as file:
-                _check_header(file, name)
+                check_header(file, name)
                 file.load()
                 image, sensor = _pixels(file, raw, name, modality)
     except (BadPair, MemoryError):  # the machine's fault, not the picture's
@@ -90,8 +90,8 @@ def _read(path: str, name: str) -> bytes:
         raise BadPair(f"{name}: cannot be read: permission denied") from None
 
 
-def _check_header(file: Image, name: str) -> None:
-    """Refuse by the header alone what is too large, and what is a film."""
+def check_header(file: Image, name: str) -> None:
+    """Refuse by the header of an open file what is too large, and what is a film. Raises BadPair."""
     width, height = file.size
     if width * height > MOST_PIXELS:
         raise BadPair(f"{name}: {width}x{height} has too many pixels: at most {MOST_PIXELS} are read")

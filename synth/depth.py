@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8, UInt16
 
 from synth import color
+from synth.decode import MOST_PIXELS
 
 PER_METRE = 64
 """Stored units in a metre."""
@@ -25,6 +26,8 @@ FOV = 60.0
 
 FAR = (100.0, 200.0)
 """Metres: bounds of the far end of ``prior``, which knows the ground at most that far."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 Metres = Float32[np.ndarray, "h w"]
 Picture = UInt8[np.ndarray, "h w c"]
@@ -55,8 +58,11 @@ def encode_png(codes: UInt16[np.ndarray, "h w"], level: int = 6) -> bytes:
 
 
 def decode_any(data: bytes) -> np.ndarray | None:
-    """A PNG's codes as stored, None where it is none."""
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    """A PNG's codes as stored, None where it is none, or larger than any picture that is read."""
+    sides = [int.from_bytes(data[at : at + 4], "big") for at in (16, 20)]  # of the header, which comes first
+    if not data.startswith(_PNG) or sides[0] * sides[1] > MOST_PIXELS:
+        return None
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
 def decode_png(data: bytes) -> UInt16[np.ndarray, "h w"]:

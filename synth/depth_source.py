@@ -79,7 +79,7 @@ class Maps:
         if name.endswith(".npy"):
             try:
                 found = np.load(io.BytesIO(data), allow_pickle=False)
-            except (ValueError, EOFError) as error:
+            except (ValueError, EOFError, MemoryError) as error:  # a damaged header may ask for any memory
                 raise BadPair(f"depth map {name} is not a plain .npy array: {error}") from None
             if found.ndim != 2 or found.dtype.kind not in "fiu":
                 raise BadPair(f"depth map {name} is {found.dtype} {found.shape}; must be real numbers, (h, w)")

@@ -22,6 +22,7 @@ import numpy as np
 
 from synth import storage
 from synth.cache import cache_folder
+from synth.decode import check_header
 from synth.manifest import load_manifest
 from synth.remote import Remote, StoreError
 from synth.resources import read_toml, resource_dir
@@ -40,13 +41,14 @@ FLAT = 2.0
 def thumbnail(path: str) -> np.ndarray:
     """A picture, by its path or URL, as (32, 32) uint8 grey code values.
 
-    Raises OSError or ValueError where it can't be decoded.
+    Raises BadPair, or what decoders raise, where it can't be decoded.
     """
     from PIL import Image
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         with Image.open(io.BytesIO(storage.read_bytes(path)) if storage.is_url(path) else path) as file:
+            check_header(file, path)
             file.draft("L", (4 * SIDE, 4 * SIDE))  # JPEG: decoded at an eighth where that suffices
             wide = file.mode.startswith(("I", "F"))
             small = file.convert("F" if wide else "L").resize((SIDE, SIDE), Image.Resampling.BOX)

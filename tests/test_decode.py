@@ -94,3 +94,18 @@ def test_the_scale_is_in_the_samples_metadata(tmp_path: Path) -> None:
     (sample,) = read_samples(tmp_path / "out/vif-train-000000.tar")
     assert sample.meta["sensor"] == json.loads(json.dumps({"b": dict(pair.sensor["b"])}))
     assert sample.meta["sensor"]["b"]["low"] >= 7000
+
+
+def test_a_thumbnail_and_a_depth_map_are_judged_by_their_headers(tmp_path: Path) -> None:
+    from synth.depth import decode_any, encode_png
+    from synth.fingerprints import thumbnail
+
+    codes = encode_png(np.arange(64, dtype=np.uint16).reshape(8, 8))
+    assert decode_any(codes) is not None
+    huge = codes[:16] + (60000).to_bytes(4, "big") * 2 + codes[24:]
+    assert [decode_any(data) for data in (huge, codes[:20], b"", b"text")] == [None] * 4
+    Image.new("1", (9000, 9000)).save(tmp_path / "large.png")
+    with pytest.raises(BadPair, match="9000x9000 has too many pixels: at most 67108864 are read"):
+        thumbnail(str(tmp_path / "large.png"))
+    with pytest.raises(BadPair, match="9000x9000 has too many pixels"):
+        decode(str(tmp_path / "large.png"))
