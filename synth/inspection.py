@@ -25,7 +25,8 @@ def inspect(paths: Sequence[str], examples: int = 3, progress: Progress = lambda
     ``n``, ``operators``, ``combinations``, ``together`` (operator -> operator -> samples that have both), ``targets``,
     ``severities`` (mild to strong), ``parameters`` and ``metrics`` (lowest, median, highest, bins), ``datasets``,
     sizes, prompts, ``rejects`` (kind of reason -> count). Reads metadata and prompts only; no image is decoded, and
-    what is kept of a sample is a hash of its prompt. Raises UserError for a damaged shard.
+    memory does not grow with the samples (``prompts`` is an estimate from 131,072 different ones on). Raises UserError
+    for a damaged shard.
     """
     shards, _ = find_shards(paths)
     tally = Tally()

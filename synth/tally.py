@@ -54,6 +54,33 @@ class Thinned:
 
 
 @dataclass
+class Distinct:
+    """How many different texts there are: exactly up to ``most``, then within about 1/sqrt(most) of it.
+
+    The smallest hashes are kept; with k of them below the share x of their range there are about (k − 1)/x in all.
+    Source: Bar-Yossef et al., Counting distinct elements in a data stream, RANDOM 2002.
+    """
+
+    most: int = 1 << 16
+    hashes: set[int] = field(default_factory=set[int])
+    bound: int = 1 << 53
+
+    def add(self, text: str) -> None:
+        """Take one more."""
+        value = seed_of(text)
+        if value < self.bound:
+            self.hashes.add(value)
+            if len(self.hashes) == 2 * self.most:
+                kept = sorted(self.hashes)[: self.most]
+                self.hashes, self.bound = set(kept), kept[-1]
+
+    def __len__(self) -> int:
+        if self.bound == 1 << 53:
+            return len(self.hashes)
+        return round((len(self.hashes) - 1) / (max(self.hashes) / 2.0**53))
+
+
+@dataclass
 class Measure:
     """A parameter or metric: numbers, or names and how often each was drawn."""
 
@@ -94,7 +121,7 @@ class Tally:
     parameters: dict[str, dict[str, Measure]] = field(default_factory=dict[str, "dict[str, Measure]"])
     metrics: dict[str, Measure] = field(default_factory=dict[str, Measure])
     words: Thinned = field(default_factory=Thinned)
-    prompts: set[int] = field(default_factory=set[int])
+    prompts: Distinct = field(default_factory=Distinct)
 
     def add(self, meta: Mapping[str, Any], prompt: str | None) -> None:
         """Count a sample by its ``json`` and its prompt; None for a lean one."""
@@ -112,7 +139,7 @@ class Tally:
                 self.metrics.setdefault(name, Measure()).add(value)
         if prompt is None:
             return
-        self.prompts.add(seed_of(prompt))  # 53 bits a prompt instead of its text
+        self.prompts.add(prompt)
         self.words.add(len(prompt.split()))
         self.count["templates"].update(meta["prompt"]["templates"])
         self.count["strengths"][meta["prompt"]["strength"] or "unsaid"] += 1

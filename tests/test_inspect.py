@@ -15,7 +15,7 @@ from conftest import Ran, save, textured
 from synth.builder import build
 from synth.inspection import inspect
 from synth.shards import read_samples, read_shard, write_shard
-from synth.tally import BINS, Tally, Thinned, kind_of
+from synth.tally import BINS, Distinct, Tally, Thinned, kind_of
 from synth.types import WorkIncomplete
 
 pytestmark = pytest.mark.slow
@@ -103,6 +103,11 @@ def test_what_is_kept_does_not_grow() -> None:
     one.add(3.0)
     assert one.stats() == {"count": 1, "low": 3.0, "median": 3.0, "high": 3.0, "bins": [1] + [0] * (BINS - 1)}
     assert Tally().to_json()["samples"] == 0
+    few, many = Distinct(), Distinct(most=256)
+    for value in range(6000):
+        few.add(str(value % 900))
+        many.add(str(value))
+    assert len(few) == 900 and len(many.hashes) < 512 and abs(len(many) - 6000) < 6000 / 8
 
 
 def test_like_reasons_fall_together() -> None:
