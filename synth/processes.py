@@ -7,7 +7,6 @@ nothing with it but its task, and the parent knows which one that is.
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import threading
 import time
@@ -193,12 +192,9 @@ def _serve_tasks(pipe: Connection) -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    """The error, or one that says the same and can be sent."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+    """The error, or one that says the same and can be sent: a library's own may not survive the pipe."""
+    ours = type(error).__module__.partition(".")[0] in ("builtins", "synth")
+    return error if ours else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _end_with(parent: int) -> None:
