@@ -66,7 +66,8 @@ def _tiny(flow: bool, prior: bool = False) -> MMAIFConfig:
 _TINY = Schedule(crop=128, batch=8, accumulate=1, steps=1900, warmup=50, lr=1e-3, ema=0.99, rephrase=0.9)
 
 _TINY_REG = Design("mmaif", _tiny(flow=False, prior=True), "dct", "bytes", Regression(measure="log"), prior="pyramid")
-_TINY_FM = Design("mmaif", _tiny(flow=True), "dct", "bytes", FlowMatching(predicts="clean", drop=0.1))
+_TINY_FLOW = FlowMatching(predicts="clean", error="clean", drop=0.1)
+_TINY_FM = Design("mmaif", _tiny(flow=True, prior=True), "dct", "bytes", _TINY_FLOW, prior="pyramid")
 _TINY_I2SB = replace(_TINY_FM, objective=SchrodingerBridge(predicts="clean", steps=20, drop=0.1))
 
 

@@ -116,7 +116,7 @@ def test_the_dense_rows_and_the_bridge_differ_in_their_part_alone() -> None:
     counts = [describe(name)["parameters_total"] for name in ("ablation-unet", "ablation-dit", "ablation-moe")]
     assert counts[0] == pytest.approx(counts[1], rel=0.02) and counts[1] == pytest.approx(counts[2], rel=0.02)
     changed = {name for name in full.keys() | bridge.keys() if full.get(name) != bridge.get(name)}
-    assert changed == {f"objective.{name}" for name in ("kind", "predicts", "source", "sampler", "steps")}
+    assert changed == {f"objective.{name}" for name in ("kind", "predicts", "error", "source", "sampler", "steps")}
     assert bridge["objective.source"] == "mean" and bridge["objective.steps"] == 100
 
 

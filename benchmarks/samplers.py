@@ -1,0 +1,102 @@
+"""Samplers' quality against the calls of the network that they take, on a tiny flow model and held-out pairs.
+
+    python benchmarks/samplers.py [--model DIR] [--preset tiny-fm] [--fit 300] [--pairs 12] [--side 96] [--set A.B=C]
+
+Without --model the preset is fitted first, for so many steps on built-in scenes. Every sampler starts from the same
+noise. The distance of its pictures, in grey levels, is from those of 100 midpoint steps (200 calls); PSNR is against
+the ground truth. The last lines say how many calls each sampler needs to be as near as 100 Euler steps are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from synth.builder import build
+from train.data import Batch, Samples, batches, index
+from train.pipeline import FusionPipeline
+from train.runs import Settings
+from train.samplers import SAMPLERS
+from train.trainer import fit, psnr_of
+
+STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 33, 50)
+TASKS = ("vif", "mef", "mff")
+
+
+def fitted(folder: Path, preset: str, steps: int, sets: list[str]) -> Path:
+    """A run on built-in scenes of all tasks."""
+    settings = Settings.of(preset, sets=sets, steps=steps, crop=64)
+    shards = [str(folder / task) for task in TASKS]
+    fit(shards, str(folder / "run"), settings, validate_every=steps, checkpoint_every=steps, device="cpu", note=print)
+    return folder / "run"
+
+
+def held_out(folder: Path, pairs: int, side: int, prior: str) -> Batch:
+    """The middle of pairs that no training saw, of all tasks."""
+    corpus = index([str(folder / task) for task in TASKS])
+    data = Samples(corpus, side=side, training=False, prior=prior)
+    places = [i * len(data) // pairs for i in range(pairs)] if pairs < len(data) else list(range(len(data)))
+    (batch,) = batches(data, places, len(places))
+    assert isinstance(batch, Batch)
+    return batch
+
+
+def runs() -> Iterator[tuple[str, int, int]]:
+    """(sampler, steps, calls) of the table."""
+    for name, row in SAMPLERS.items():
+        for steps in STEPS:
+            if row.path == "flow" and row.evaluations(steps) <= max(STEPS):
+                yield name, steps, row.evaluations(steps)
+
+
+def main() -> None:
+    """The table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model")
+    parser.add_argument("--preset", default="tiny-fm")
+    parser.add_argument("--fit", type=int, default=300)
+    parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--side", type=int, default=96)
+    parser.add_argument("--set", action="append", default=[], dest="sets")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for task in TASKS:
+            common = {"out": str(folder / task), "executor": "serial", "workers": 1}
+            build(task, split="train,val", limit=24, **common)
+        model = Path(asked.model) if asked.model else fitted(folder, asked.preset, asked.fit, asked.sets)
+        assembly = FusionPipeline.from_pretrained(model).assembly
+        batch = held_out(folder, asked.pairs, asked.side, assembly.design.prior)
+
+    def pictures(sampler: str, steps: int) -> Tensor:
+        way = dataclasses.replace(assembly.design.objective, sampler=sampler, steps=steps)
+        rng = torch.Generator().manual_seed(0)
+        return assembly.fuse(batch.a, batch.b, batch.prompts, rng, way, batch.prior).clamp(-1, 1)
+
+    def score(made: Tensor, exact: Tensor) -> tuple[float, float]:
+        return 127.5 * float((made - exact).square().mean().sqrt()), float(psnr_of(made, batch.gt).mean())
+
+    exact = pictures("midpoint", 100)
+    goal, decibels = score(pictures("euler", 100), exact)
+    print(f"{'sampler':<12}{'steps':>6}{'calls':>6}{'distance':>10}{'PSNR':>8}")
+    print(f"{'euler':<12}{100:>6}{100:>6}{goal:>10.3f}{decibels:>8.2f}", flush=True)
+    reached: dict[str, int] = {}
+    for sampler, steps, calls in runs():
+        distance, decibels = score(pictures(sampler, steps), exact)
+        print(f"{sampler:<12}{steps:>6}{calls:>6}{distance:>10.3f}{decibels:>8.2f}", flush=True)
+        if distance <= goal:
+            reached.setdefault(sampler, calls)
+    for sampler, row in SAMPLERS.items():
+        if row.path == "flow":
+            said = f"{reached[sampler]} calls" if sampler in reached else f"not in {max(STEPS)} calls"
+            print(f"as near as 100 Euler steps: {sampler}: {said}")
+
+
+if __name__ == "__main__":
+    main()
