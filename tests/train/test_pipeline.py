@@ -6,6 +6,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,29 @@ def test_mistakes_are_named(folder: Path) -> None:
         pipeline(textured(1), textured(1), task="viff")
     with pytest.raises(ValueError, match="an image is uint8"):
         pipeline(textured(1).astype(np.uint16), textured(1), task="vif")
+
+
+def test_a_flow_is_sampled_as_asked(train: Train, tmp_path: Path) -> None:
+    """Sampler, steps and guidance change the picture; what can't be is one line, and exit 2."""
+    pipeline, images = made(flow=True), (textured(1), textured(2))
+    own = pipeline(*images, task="vif")
+    for way in ({"sampler": "heun"}, {"sampler": "sde"}, {"steps": 3}):
+        assert abs(pipeline(*images, task="vif", **way).astype(int) - own).max() > 0, way
+    assert (pipeline(*images, task="vif", sampler="ab2", steps=2) == own).all()
+    pipeline.save_pretrained(tmp_path)
+    given = [save(tmp_path / f"{i}.png", image) for i, image in enumerate(images)]
+    for option, said in (
+        (("--sampler", "heum"), "unknown sampler 'heum': did you mean 'heun'?"),
+        (("--sampler", "i2sb"), "unknown sampler 'i2sb': allowed: ab2, euler"),
+        (("--steps", "0"), "steps must be at least 1, not 0"),
+        (("--guidance", "2"), "guidance must be 1, not 2.0: the model always had a prompt in training"),
+    ):
+        ran = train("fuse", *given, "-o", tmp_path / "o.png", "--task", "vif", "--model", tmp_path, *option)
+        assert (ran.code, said in ran.error) == (2, True), ran.err
+    objective = replace(pipeline.design.objective, drop=0.1)
+    pipeline.assembly.design = replace(pipeline.design, objective=objective)
+    plain, strong = (pipeline(*images, task="vif", prompt="remove the haze", guidance=s) for s in (1.0, 4.0))
+    assert abs(plain.astype(int) - strong).max() > 0
 
 
 def test_a_folder_that_is_no_model_is_named(folder: Path, tmp_path: Path) -> None:

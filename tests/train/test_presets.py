@@ -15,6 +15,7 @@ import torch
 from conftest import Ran
 from torch import Tensor
 
+from train import text, tokenizers
 from train.design import Design
 from train.models import MODELS, MMAIFConfig, Prediction, build_model
 from train.objectives import Regression
@@ -158,6 +159,7 @@ def test_a_small_twin_of_each_row_learns_and_samples(name: str) -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_builds_as_its_row_says(name: str) -> None:
     preset = find_preset(name)
+    assert preset.design.tokenizer in tokenizers.NAMES and preset.design.text in text.NAMES
     family = MODELS[preset.design.model]
     assert isinstance(preset.design.config, family.config)
     assert preset.design.config.flow != isinstance(preset.design.objective, Regression)
