@@ -16,6 +16,7 @@ from fakehub import TOKEN, FakeHub, fake_hub
 from synth import push as pushing
 from synth.builder import build
 from synth.push import push
+from synth.storage import landing, locate
 from synth.types import UserError, WorkIncomplete
 
 # The hub's library uploads by a form of its transport that is going out of use.
@@ -103,6 +104,15 @@ def test_the_command(hub: FakeHub, made: Path, synth: Callable[..., Ran], monkey
     assert ran.out == f"pushed 0 files ({files} were there) to {hub.url}/datasets/{REPO}\n"
     ran = synth("push", made / "other", REPO)
     assert ran.code == 2 and "add --overwrite to replace it" in ran.error
+
+
+def test_a_build_in_a_store_is_pushed_from_there(hub: FakeHub, made: Path) -> None:
+    folder = locate("memory://push/one")
+    for name, data in folder_bytes(made / "one").items():
+        with landing(folder / name) as file:
+            file.write(data)
+    push("memory://push/one", REPO, endpoint=hub.url)
+    assert hub.files(REPO) == folder_bytes(made / "one")
 
 
 def test_a_revision_is_a_branch(hub: FakeHub, made: Path) -> None:
