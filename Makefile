@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo eval test check bench docs clean
+.PHONY: help demo eval test check lint quick bench docs clean
 
 DEMO := demo/shards/vif demo/shards/mef demo/shards/mff
 TESTS := $(DEMO:%=%-test)
@@ -43,10 +43,15 @@ test: $(READY)  ## every test, with coverage
 	$(BIN)/python -m pytest -n $(JOBS) --cov=synth --cov=train --cov-report=term:skip-covered --cov-fail-under=85
 
 check: $(READY)  ## lint, types, quick tests, generated docs fresh: under two minutes on two cores
+	@$(MAKE) --no-print-directory -j2 lint quick
+
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/python docs/generate.py --check
+
+quick: $(READY)
 	$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow and not gpu"
 
 bench: $(READY)  ## the benchmarks: a table and a ratio for each claim
