@@ -264,7 +264,7 @@ def test_the_real_tiny_ones(shared: Path, name: str) -> None:
     latents = tokenizer.encode(image)
     back = tokenizer.decode(latents, (123, 121))
     assert back.shape == image.shape and latents.shape == (1, tokenizer.z, 16, 16)
-    assert 0.7 < float(latents.square().mean().sqrt()) < 1.5
+    assert 0.4 < float(latents.square().mean().sqrt()) < 2.5
     assert -10 * np.log10(float(((back.clamp(-1, 1) - image) / 2).square().mean())) > 22
     whole = image[..., :120, :120]
     assert isinstance(tokenizer, FrozenTokenizer)

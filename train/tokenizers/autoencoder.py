@@ -84,7 +84,10 @@ def wrap(network: Any, kind: Kind) -> FrozenTokenizer:
         images = network.decode(raw[:, :, None] if kind.frames else raw).sample
         return images[:, :, 0] if kind.frames else images
 
-    return FrozenTokenizer([network], encode, decode, f=kind.f(network.config), shift=shift, scale=scale)
+    layout = torch.contiguous_format if kind.frames else torch.channels_last
+    return FrozenTokenizer(
+        [network], encode, decode, f=kind.f(network.config), shift=shift, scale=scale, layout=layout
+    )  # fmt: skip
 
 
 def _plain(found: Any) -> Tensor:

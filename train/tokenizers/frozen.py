@@ -33,8 +33,13 @@ class FrozenTokenizer(Frozen, Tokenizer):
         f: int,
         shift: Sequence[float],
         scale: Sequence[float],
+        layout: torch.memory_format = torch.contiguous_format,
     ) -> None:
+        """layout: in which the networks are fastest, channels last for convolutions of pictures."""
         super().__init__(*networks)
+        for network in networks:
+            network.to(memory_format=layout)  # type: ignore[call-overload]
+        self._layout = layout
         self.f, self.z = f, len(scale)
         self._encoder, self._decoder = encoder, decoder
         self.register_buffer("shift", torch.tensor(shift)[:, None, None], persistent=False)
@@ -44,11 +49,13 @@ class FrozenTokenizer(Frozen, Tokenizer):
     def encode(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b z h w"]:
         """Latents of the images in [−1, 1]."""
         with torch.autocast(images.device.type, enabled=False):
-            raw = self._encoder(pad_to(images, self.f).to(self.dtype))
+            raw = self._encoder(pad_to(images, self.f).to(self.dtype, memory_format=self._layout))
         return (raw.float() - self.shift) / self.scale
 
     def decode(self, latents: Float[Tensor, "b z h w"], size: tuple[int, int]) -> Float[Tensor, "b 3 H W"]:
         """Images of (height, width); gradients reach the latents."""
         with torch.autocast(latents.device.type, enabled=False):
-            images = self._decoder((latents.float() * self.scale + self.shift).to(self.dtype))
+            images = self._decoder(
+                (latents.float() * self.scale + self.shift).to(self.dtype, memory_format=self._layout)
+            )
         return images.float()[..., : size[0], : size[1]]

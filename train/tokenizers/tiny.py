@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from synth.types import UserError
@@ -50,8 +51,10 @@ def load(folder: Path, name: str, one: Tiny, where: str) -> FrozenTokenizer:
     _fill(network, _states(folder, name, where), not one.own, where)
     if not one.own:
         return autoencoder.wrap(network, autoencoder.kinds()[type(network).__name__])
-    ones = [1.0] * CHANNELS
-    return FrozenTokenizer([network], network.encode, network.decode, f=F, shift=[0.0] * CHANNELS, scale=ones)
+    return FrozenTokenizer(
+        [network], network.encode, network.decode, f=F, shift=[0.0] * CHANNELS, scale=[1.0] * CHANNELS,
+        layout=torch.channels_last,
+    )  # fmt: skip
 
 
 def patterns(folder: Path, name: str, one: Tiny) -> Sequence[str]:

@@ -1,0 +1,183 @@
+"""What a fused image costs, part by part: ``mmaif-reg`` with a Flux-shaped VAE and with a tiny autoencoder.
+
+    python benchmarks/latency.py [--sizes 256,512] [--textif DIR] [--text small] [--threads N] [--repeats 1]
+
+All weights are random, of the published shapes; float32 on a CPU, bf16 on CUDA, where the size is 1024. Milliseconds,
+the least of the repeats: of processor time on a CPU, so that other work on the machine counts little, of the wall on
+CUDA. ``--textif``: a checkout of github.com/XunpengYi/Text-IF, whose network is then run beside ours, its CLIP left out
+as our prompt encoder is; the ratio is its cost by ours. The prompt is encoded once and kept: it is not in the sum.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from train.models import build_model
+from train.presets import find_preset
+from train.text.t5 import T5Encoder
+from train.tokenizers import Tokenizer, autoencoder
+
+TOKENS = 20
+"""Of a prompt such as the pools have."""
+
+T5 = {
+    "small": (512, 1024, 8, 6), "base": (768, 2048, 12, 12), "large": (1024, 2816, 16, 24), "xl": (2048, 5120, 32, 24),
+}  # fmt: skip
+"""Flan-T5: width, hidden width, heads of 64, layers."""
+
+
+def flux_shaped() -> nn.Module:
+    """FLUX.1's VAE."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=16, use_quant_conv=False,
+        use_post_quant_conv=False, shift_factor=0.1159, scaling_factor=0.3611,
+    )  # fmt: skip
+
+
+def tiny() -> nn.Module:
+    """TAESD3's shape."""
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+
+    return AutoencoderTiny(latent_channels=16)
+
+
+SHAPES: dict[str, Callable[[], nn.Module]] = {"Flux-shaped VAE": flux_shaped, "tiny autoencoder": tiny}
+
+
+def tokenizer_of(make: Callable[[], nn.Module]) -> Tokenizer:
+    """A random network behind the protocol."""
+    network = make()
+    return autoencoder.wrap(network, autoencoder.kinds()[type(network).__name__])
+
+
+def text_of(size: str) -> T5Encoder:
+    """A random T5 of a size; its words are spaces' business."""
+    from tokenizers import Tokenizer as Words
+    from tokenizers import models
+    from transformers import T5Config, T5EncoderModel
+
+    width, hidden, heads, layers = T5[size]
+    config = T5Config(
+        vocab_size=32128, d_model=width, d_kv=64, d_ff=hidden, num_heads=heads, num_layers=layers,
+        feed_forward_proj="gated-gelu",
+    )  # fmt: skip
+    return T5Encoder(T5EncoderModel(config), Words(models.WordLevel({"a": 0}, unk_token="a")), size)
+
+
+def official(folder: Path) -> nn.Module:
+    """Text-IF's network from a checkout."""
+    path = folder / "model/Text_IF_model.py"
+    spec = importlib.util.spec_from_file_location("text_if_model", path)
+    assert spec is not None and spec.loader is not None, path
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    class Clip(nn.Module):
+        def encode_text(self, text: Tensor) -> Tensor:
+            return text
+
+    return module.Text_IF(Clip())
+
+
+def cost(run: Callable[[], Any], device: torch.device, repeats: int) -> float:
+    """Milliseconds of a call: the least of the repeats, on CUDA after three calls that nobody counts."""
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            return time.perf_counter()
+        return time.process_time()
+
+    found: list[float] = []
+    for number in range(repeats + (3 if device.type == "cuda" else 0)):
+        start = now()
+        run()
+        if device.type == "cpu" or number >= 3:
+            found.append(1e3 * (now() - start))
+            continue
+        now()
+    return min(found)
+
+
+@torch.inference_mode()
+def rows(size: int, device: torch.device, repeats: int, textif: Path | None, threads: int) -> None:
+    """Print the table of a size."""
+    rng = torch.Generator().manual_seed(0)
+    a, b = (2 * torch.rand(1, 3, size, size, generator=rng).to(device) - 1 for _ in range(2))
+    design = find_preset("mmaif-reg").design
+    network = build_model(design.model, replace(design.config, latent_channels=16), rng).to(device).eval()
+    text = torch.randn(1, TOKENS, design.config.text_width, generator=rng).to(device)
+    cuda = device.type == "cuda"
+
+    def fuse(z_a: Tensor, z_b: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
+            return network(z_a, z_b, None, None, text, None).latent.float()
+
+    theirs: float | None = None
+    if textif is not None:
+        other = official(textif).to(device).eval()
+        clip = torch.randn(1, 512, generator=rng).to(device)
+
+        def beside() -> Tensor:
+            with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
+                return other(a, b, clip)
+
+        theirs = cost(beside, device, repeats)
+    print(f"{size}x{size}, {'bf16' if cuda else 'float32'}, {device.type}, {threads} threads, milliseconds")
+    print(f"{'':<18}{'two encodes':>12}{'DiT':>10}{'decode':>10}{'sum':>10}")
+    z = torch.randn(1, 16, size // 8, size // 8, generator=rng).to(device)
+    dit = cost(lambda: fuse(z, z), device, repeats)
+    for name, make in SHAPES.items():
+        encode, decode = coding(tokenizer_of(make).to(device), (a, b), z, device, repeats)
+        total = encode + dit + decode
+        ratio = "" if theirs is None else f"{theirs / total:8.2f} times faster than Text-IF"
+        print(f"{name:<18}{encode:12.0f}{dit:10.0f}{decode:10.0f}{total:10.0f}{ratio}")
+    if theirs is not None:
+        print(f"{'Text-IF':<18}{'':32}{theirs:10.0f}")
+    print(flush=True)
+
+
+def coding(
+    tokenizer: Tokenizer, pair: tuple[Tensor, Tensor], z: Tensor, device: torch.device, repeats: int
+) -> tuple[float, float]:
+    """Milliseconds to encode both pictures, and to decode one."""
+    size = (pair[0].shape[2], pair[0].shape[3])
+    encode = cost(lambda: [tokenizer.encode(picture) for picture in pair], device, repeats)
+    return encode, cost(lambda: tokenizer.decode(z, size), device, repeats)
+
+
+@torch.inference_mode()
+def main() -> None:
+    """The tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", help="sides of the pictures, pixels; 256,512, and 1024 on CUDA")
+    parser.add_argument("--textif", type=Path, help="a checkout of Text-IF")
+    parser.add_argument("--text", choices=T5, default="small", help="the prompt encoder's size")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    sizes = options.sizes or ("1024" if device.type == "cuda" else "256,512")
+    for size in map(int, sizes.split(",")):
+        rows(size, device, options.repeats, options.textif, options.threads)
+    encoder = text_of(options.text).to(device)
+    counter = iter(range(1000))
+    prompt = cost(lambda: encoder([" ".join(["a"] * TOKENS) + " " * next(counter)]), device, options.repeats)
+    print(f"text, {TOKENS} tokens of Flan-T5 {options.text}, once a prompt: {prompt:.0f}")
+
+
+if __name__ == "__main__":
+    main()
