@@ -275,3 +275,16 @@ def test_the_real_tiny_ones(shared: Path, name: str) -> None:
     out = direct.decode(raw)  # type: ignore[operator]
     out = out if isinstance(out, torch.Tensor) else out.sample
     assert float((tokenizer.decode(raw, (120, 120)) - out).abs().max()) <= 1e-5
+
+
+@pytest.mark.gpu
+@torch.no_grad()
+def test_on_cuda_it_computes_in_bf16(tmp_path: Path) -> None:
+    on_cpu, on_gpu = (build_tokenizer(str(saved(tmp_path / name, tiny))) for name in ("a", "b"))
+    owner = nn.ModuleDict({"tokenizer": on_gpu}).to("cuda")
+    image = picture(40, 56)
+    latents = on_gpu.encode(image.cuda())
+    assert isinstance(on_gpu, FrozenTokenizer) and on_gpu.dtype == torch.bfloat16 and latents.dtype == torch.float32
+    torch.testing.assert_close(latents.cpu(), on_cpu.encode(image), atol=0.05, rtol=0.05)
+    owner.to("cpu")
+    assert on_gpu.encode(image).device.type == "cpu" and on_gpu.dtype == torch.float32
