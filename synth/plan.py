@@ -73,7 +73,7 @@ def draw_operators(recipe: Recipe, rng: np.random.Generator) -> list[str]:
             if rule.weight > 0
             and name not in chosen
             and recipe.allows(chosen | {name})
-            and recipe.room(chosen | {name}) >= n
+            and recipe.reaches(chosen | {name}, n)
         }
         chosen |= {weighted(rng, open_)}
     return physical_order(chosen)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,31 +43,36 @@ class Recipe:
     limits: tuple[tuple[frozenset[str], int], ...]
     operators: Mapping[str, Rule]
     source: Mapping[str, Any]
-    _rooms: dict[frozenset[str], int] = field(default_factory=dict[frozenset[str], int], compare=False, repr=False)
+    _reached: dict[tuple[frozenset[str], int], bool] = field(
+        default_factory=dict[tuple[frozenset[str], int], bool], compare=False, repr=False
+    )
 
     def allows(self, names: frozenset[str]) -> bool:
         """Whether these operators may meet in one sample."""
         return all(len(names & group) <= most for group, most in self.limits)
 
-    def room(self, chosen: frozenset[str]) -> int:
-        """How many operators a sample can hold that already holds ``chosen``: exact, by search, remembered."""
-        if chosen not in self._rooms:
-            self._rooms[chosen] = self._search_room(chosen)
-        return self._rooms[chosen]
+    def reaches(self, chosen: frozenset[str], n: int) -> bool:
+        """Whether a sample that holds ``chosen``, which may meet, can hold n operators: by search, remembered."""
+        if (chosen, n) not in self._reached:
+            limited = {name for group, _ in self.limits for name in group}
+            rest = [name for name in self.operators if name not in chosen and self.operators[name].weight > 0]
+            tight = [name for name in rest if name in limited]
+            missing = n - len(chosen) - (len(rest) - len(tight))
+            self._reached[chosen, n] = self._adds(chosen, tight, missing)
+        return self._reached[chosen, n]
 
-    def _search_room(self, chosen: frozenset[str]) -> int:
-        limited = {name for group, _ in self.limits for name in group}
-        rest = [name for name in self.operators if name not in chosen and self.operators[name].weight > 0]
-        loose = sum(name not in limited for name in rest)
-        tight = [name for name in rest if name in limited]
-        for size in range(len(tight), -1, -1):
-            if any(self.allows(chosen | frozenset(extra)) for extra in itertools.combinations(tight, size)):
-                return len(chosen) + loose + size
-        return len(chosen) + loose
+    def _adds(self, chosen: frozenset[str], names: Sequence[str], count: int) -> bool:
+        """Whether ``count`` of these names may join."""
+        if count <= 0:
+            return True
+        return any(
+            self.allows(chosen | {name}) and self._adds(chosen | {name}, names[i + 1 :], count - 1)
+            for i, name in enumerate(names[: max(len(names) - count + 1, 0)])
+        )
 
     def max_n(self) -> int:
         """The most degradations that one sample can hold."""
-        return self.room(frozenset())
+        return next(n for n in range(len(self.operators), -1, -1) if self.reaches(frozenset(), n))
 
 
 def load_recipe(
