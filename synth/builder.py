@@ -254,6 +254,7 @@ def run_build(build: Build, options: Options, progress: Progress) -> BuildReport
             progress(count, build.sample_count)
             if failure is not None:
                 report.failed[build.path(shard).name] = failure
+        remove_temporary(build.out)  # of workers that died on the way
         if not report.failed:
             receipts = own_receipts(build, report.rejects, SHOWN)
             report.samples = sum(r["samples"] for r in receipts)

@@ -1,0 +1,100 @@
+"""Kills at seeded random points, of processes and of a Ray build: the end state has the uninterrupted build's bytes.
+
+Ten kills and two of Ray here; ``CLEARFUSE_KILLS=50,10`` for the full count.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from conftest import folder_bytes
+from kills import PLAN, SHARDS, command, finish, kill_at, landed, session, start, uninterrupted, wait_for
+
+from synth.builder import build
+from synth.seeds import generator
+from synth.types import UserError
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to see the processes"),
+]
+
+PROCESSES, RAY = map(int, os.environ.get("CLEARFUSE_KILLS", "10,2").split(","))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pairs of all builds here."""
+    return uninterrupted(tmp_path_factory)[0]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a build that nobody interrupts leaves."""
+    return uninterrupted(tmp_path_factory)[1]
+
+
+def killed_to_the_end(data: Path, out: Path, executor: str, kills: int, expected: dict[str, bytes]) -> None:
+    """Kill builds in one folder until they are done, begin anew in an empty one; each end state is compared.
+
+    Most kills come some shards further and a moment later, wherever that is; a fifth soon after the start. Every second
+    one ends the parent alone, which its workers notice.
+    """
+    rng, args, done = generator(2026), command(data, out, executor=executor), 0
+    while done < kills:
+        before = landed(out)
+        ahead = int(rng.integers(1, 14)) if rng.random() < 0.8 else 0
+        delay = float(rng.uniform(0, 0.1 if ahead else 3.0))
+        if kill_at(args, out, min(before + ahead, SHARDS), delay, whole=done % 2 == 0):
+            done += 1
+            partial = folder_bytes(out) if out.exists() else {}
+            wrong = [n for n, content in partial.items() if not n.startswith(".tmp-") and expected[n] != content]
+            assert not wrong, f"after kill {done}: {wrong}"
+        else:
+            assert folder_bytes(out) == expected
+            shutil.rmtree(out)
+    assert finish(args).returncode == 0
+    assert folder_bytes(out) == expected
+
+
+def test_kills_of_a_build(data: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    killed_to_the_end(data, tmp_path / "out", "processes", PROCESSES, expected)
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local cluster for each run."""
+    pytest.importorskip("ray", reason="needs the extra clearfuse[ray]")
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+
+
+def test_kills_of_a_ray_build(ray: None, data: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    killed_to_the_end(data, tmp_path / "out", "ray", RAY, expected)
+
+
+@pytest.mark.parametrize(("executor", "worker"), [("processes", "spawn_main"), ("ray", "ray::_serve")])
+def test_a_killed_worker_is_replaced(
+    ray: None, data: Path, expected: dict[str, bytes], tmp_path: Path, executor: str, worker: str
+) -> None:
+    out = tmp_path / "out"
+    process = start(command(data, out, executor=executor))
+    wait_for(lambda: landed(out) > 2, 120, "the first shards")
+    os.kill(next(pid for pid, line in session(process.pid).items() if worker in line), signal.SIGKILL)
+    assert process.wait(timeout=120) == 0
+    assert folder_bytes(out) == expected
+
+
+def test_killed_while_it_grows(data: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    build("vif", data=[f"msrs={data}"], out=str(out), variants=10, **PLAN)
+    first = {path.name: path.stat().st_mtime_ns for path in out.glob("vif-*")}
+    assert kill_at(command(data, out, "--extend"), out, 30, 0.0)
+    with pytest.raises(UserError, match="holds another build: seed was 0, is 1"):
+        build("vif", data=[f"msrs={data}"], out=str(out), variants=20, extend=True, seed=1, **PLAN)
+    build("vif", data=[f"msrs={data}"], out=str(out), variants=20, extend=True, **PLAN)
+    assert folder_bytes(out) == expected
+    assert first == {name: (out / name).stat().st_mtime_ns for name in first}
