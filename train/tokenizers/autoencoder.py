@@ -14,6 +14,7 @@ from torch import Tensor
 
 from synth.types import UserError
 from train.tokenizers.frozen import FrozenTokenizer
+from train.tokenizers.winograd import quicken
 
 CONFIG = "config.json"
 FILES = (CONFIG, "diffusion_pytorch_model*.safetensors*")
@@ -85,6 +86,7 @@ def wrap(network: Any, kind: Kind) -> FrozenTokenizer:
         return images[:, :, 0] if kind.frames else images
 
     layout = torch.contiguous_format if kind.frames else torch.channels_last
+    quicken(network)
     return FrozenTokenizer(
         [network], encode, decode, f=kind.f(network.config), shift=shift, scale=scale, layout=layout
     )  # fmt: skip
