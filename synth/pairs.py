@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import os
 import re
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,9 @@ PAIRINGS = ("extreme", "adjacent", "all")
 """Which exposures of a sequence make a pair: see ``frame_pairs``."""
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
+
+_EDGES = (np.cumsum(list(SPLITS.values())) / sum(SPLITS.values())).tolist()
+"""Where the splits end in [0, 1]."""
 
 At = tuple[str, str, str]
 """Where a file belongs: its split's folder, its part's folder and its key, as compared."""
@@ -84,8 +88,7 @@ class CleanPair:
 
 def scene_split(scene: str) -> str:
     """The split of a scene of a set without splits: by hash, in the paper's proportions, the same in every build."""
-    edges = np.cumsum(list(SPLITS.values())) / sum(SPLITS.values())
-    return list(SPLITS)[int(np.searchsorted(edges, unit_hash("split", scene), side="right"))]
+    return list(SPLITS)[bisect_right(_EDGES, unit_hash("split", scene))]
 
 
 def own_task(manifest: Manifest, other: Task = "vif") -> Task:
@@ -187,12 +190,13 @@ def _match(
     inside = own.casefold() in {f.casefold() for f in (*manifest.splits.values(), *manifest.parts.values())}
     parts = {folder.casefold(): f"{name}-" for name, folder in manifest.parts.items()} | {"": ""}
     matched: dict[At, list[File]] = {}
+    above = str(root / "x")[:-1]  # a join by pathlib costs more than all the rest
     for name in files:
         if os.path.splitext(name)[1].lower() not in EXTENSIONS or not name.isprintable():
             continue  # also undecodable names: left, and counted as ignored
         names = (name, f"{own}/{name}") if inside else (name,)
         match = next((m for pattern in patterns for one in names if (m := pattern.match(one))), None)
-        if match is None or not (isinstance(root, Remote) or os.path.isfile(root / name)):  # dangling links, pipes
+        if match is None or not (isinstance(root, Remote) or os.path.isfile(above + name)):  # dangling links, pipes
             continue
         groups = match.groupdict()
         if groups["key"].casefold() in manifest.exclude:
@@ -202,7 +206,7 @@ def _match(
         if manifest.ignore_case:
             at = (at[0].casefold(), at[1].casefold(), at[2].casefold())
         key = parts[part.casefold()] + groups["key"]
-        matched.setdefault(at, []).append(File(key, groups.get("frame") or "", str(root / name)))
+        matched.setdefault(at, []).append(File(key, groups.get("frame") or "", above + name))
         left.discard(name)
     return matched
 

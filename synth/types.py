@@ -101,7 +101,7 @@ class Prompt:
         return {"templates": list(self.templates), "strength": self.strength, "asked": list(self.asked)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PairRef:
     """Where one clean pair comes from. ``sources`` maps a, b (and gt) to paths, or is empty for a built-in scene.
 

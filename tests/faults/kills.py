@@ -29,6 +29,8 @@ def make_pairs(root: Path) -> Path:
     return root
 
 
+WORKERS = ("spawn_main", "ray::_serve", "ray::IDLE")
+"""What is in, or begins, the command line of a worker."""
 _MADE: dict[str, Any] = {}
 
 
@@ -93,12 +95,12 @@ def kill(process: subprocess.Popen[bytes], *, whole: bool) -> None:
     """
     (os.killpg if whole else os.kill)(process.pid, signal.SIGKILL)
     process.wait()
-    idle = ("gcs_server", "site-packages/ray/")
-    wait_for(
-        lambda: all(not whole and any(name in line for name in idle) for line in session(process.pid).values()),
-        30,
-        "the end of every worker",
-    )
+
+    def working() -> list[str]:
+        lines = session(process.pid).values()
+        return [line for line in lines if whole or line.startswith(WORKERS[1:]) or WORKERS[0] in line]
+
+    wait_for(lambda: not working(), 30, f"the end of every worker: {working()}")
 
 
 def kill_at(args: list[str], out: Path, shards: int, delay: float, *, whole: bool = True) -> bool:
