@@ -18,6 +18,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+USUAL = "PSNR,SSIM,VIF,Qabf"
+"""What ``train eval`` measures where no metric and no other profile is named."""
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
@@ -193,8 +196,17 @@ def eval_command(
     shards: Annotated[list[str], typer.Argument(metavar="DIR|SHARD...", help="Folders of shards, or shards.")],
     out: Annotated[str, typer.Option("--out", help="Folder of the report.")] = "report",
     metrics: Annotated[
-        str, typer.Option("--metrics", metavar="NAME,...", help="What to measure.")
-    ] = "PSNR,SSIM,VIF,Qabf",
+        str | None,
+        typer.Option(
+            "--metrics",
+            metavar="NAME,...|all",
+            help=f"What to measure; {USUAL}, or the profile's.",
+        ),
+    ] = None,
+    profile: Annotated[
+        str,
+        typer.Option("--profile", metavar="NAME", help="What the names mean: strict, or a toolbox as it is: see docs."),
+    ] = "strict",
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -222,7 +234,8 @@ def eval_command(
     with console.progress("eval", "samples") as progress:
         done = evaluate_shards(
             *(shards, out),
-            metrics=metrics, limit=limit, examples=examples, progress=progress,
+            metrics=USUAL if metrics is None and profile == "strict" else metrics,
+            profile=profile, limit=limit, examples=examples, progress=progress,
             methods=methods_of(model, device, loading, steps=steps, sampler=sampler, guidance=guidance),
         )  # fmt: skip
     console.note(f"wrote {out}/report.md, report.csv, report.html and report.json")

@@ -13,7 +13,7 @@ from synth.fusers import PyramidFuser
 from synth.shards import Sample, read_samples, read_spans
 from synth.types import UserError, WorkIncomplete
 from synth.verify import find_local_shards
-from train.metrics import METRICS, Metric, evaluate, find_metric
+from train.metrics import Metric, evaluate, find_metric, find_profile, usual_metrics
 from train.tally import Tally, resample_weights
 
 Progress = Callable[[int, int], None]
@@ -66,7 +66,9 @@ class Scored:
 
 @dataclass
 class Evaluation:
-    """What a pass over shards found. ``groups``: what a sample is grouped by -> its value -> sums."""
+    """What a pass over shards found. ``groups``: what a sample is grouped by -> its value -> sums. absent: metrics that
+    were wanted and could not run, and why.
+    """
 
     methods: tuple[Method, ...]
     metrics: tuple[Metric, ...]
@@ -74,6 +76,8 @@ class Evaluation:
     groups: dict[str, dict[str, Tally]] = field(default_factory=dict[str, dict[str, Tally]])
     examples: list[Scored] = field(default_factory=list[Scored])
     partial: int = 0
+    profile: str = "strict"
+    absent: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def samples(self) -> int:
@@ -90,12 +94,31 @@ class Evaluation:
         return sorted(self.groups[by].items(), key=lambda item: (len(item[0]) if by == "n" else 0, item[0]))
 
 
-def choose_metrics(text: str) -> tuple[Metric, ...]:
-    """The metrics of ``PSNR,ssim``, each once, in the order asked."""
+def choose_metrics(text: str | None, profile: str = "strict") -> tuple[Metric, ...]:
+    """The metrics of ``PSNR,ssim``, each once, in the order asked; ``all`` or None: the profile's, or its usual ones,
+    that can run here.
+
+    Raises UserError, before work begins, for a metric that is named and needs a package which is not there.
+    """
+    held = find_profile(profile).metrics
+    if text is None or text.strip().lower() == "all":
+        names = usual_metrics(profile, True) if text is None else list(held)
+        return tuple(held[name] for name in names if not held[name].missing())
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise UserError("--metrics: names none; give some, such as PSNR,SSIM,VIF,Qabf")
-    return tuple({metric.name: metric for metric in map(find_metric, names)}.values())
+        raise UserError("--metrics: names none; give some, such as PSNR,SSIM,VIF,Qabf, or all")
+    chosen = {metric.name: metric for metric in (find_metric(name, profile) for name in names)}
+    for metric in chosen.values():
+        if reason := metric.missing():
+            raise UserError(f"--metrics {metric.name}: {reason}")
+    return tuple(chosen.values())
+
+
+def absent_metrics(text: str | None, profile: str = "strict") -> dict[str, str]:
+    """The metrics that ``text``, all of them or None, would name and that can't run here: why, and what to do."""
+    held = find_profile(profile)
+    names = (held.usual or held.metrics) if text is None else held.metrics if text.strip().lower() == "all" else ()
+    return {name: reason for name in names if (reason := held.metrics[name].missing())}
 
 
 def plan_portions(paths: Sequence[str], limit: int | None = None) -> tuple[Portion, ...]:
@@ -119,7 +142,7 @@ def plan_portions(paths: Sequence[str], limit: int | None = None) -> tuple[Porti
 
 
 def suited(
-    portions: Sequence[Portion], methods: Sequence[Method], metrics: Sequence[Metric]
+    portions: Sequence[Portion], methods: Sequence[Method], metrics: Sequence[Metric], profile: str = "strict"
 ) -> tuple[tuple[Method, ...], tuple[Metric, ...]]:
     """The methods and metrics that can be had of the samples: all, or of real pairs those that need nothing clean.
 
@@ -129,7 +152,8 @@ def suited(
         return tuple(methods), tuple(metrics)
     left = tuple(metric for metric in metrics if metric.kind != "full-reference")
     if not left:
-        allowed = ", ".join(metric.name for metric in METRICS.values() if metric.kind != "full-reference")
+        held = find_profile(profile).metrics.values()
+        allowed = ", ".join(metric.name for metric in held if metric.kind != "full-reference")
         names = ", ".join(metric.name for metric in metrics)
         raise UserError(f"--metrics {names}: needs a ground truth, which real pairs have not; allowed: {allowed}")
     return tuple(method for method in methods if not method.ceiling), left
@@ -175,7 +199,9 @@ def groups_of(sample: Sample) -> Iterator[tuple[str, str]]:
         yield "ground truth", sample.meta["fuser"]["name"]
 
 
-def score_sample(sample: Sample, shard: str, methods: Sequence[Method], metrics: Sequence[Metric]) -> Scored:
+def score_sample(
+    sample: Sample, shard: str, methods: Sequence[Method], metrics: Sequence[Metric], profile: str = "strict"
+) -> Scored:
     """Fuse with every method and score: against the sample's ground truth, and the clean pair as the two sources.
 
     The clean pair, since a method that keeps the noise and the haze of the degraded one must not gain by it. A real
@@ -188,7 +214,7 @@ def score_sample(sample: Sample, shard: str, methods: Sequence[Method], metrics:
     for i, method in enumerate(methods):
         fused[method.name] = method.fuse(sample)
         try:
-            row = evaluate(fused[method.name], a, b, images.get("gt"), names)
+            row = evaluate(fused[method.name], a, b, images.get("gt"), names, profile)
         except ValueError as error:
             raise ValueError(f"sample {sample.key}: {method.name}: {error}") from None
         values[i] = [row[name] for name in names]
@@ -200,6 +226,7 @@ def score_shards(
     methods: Sequence[Method],
     metrics: Sequence[Metric],
     *,
+    profile: str = "strict",
     examples: int = 0,
     record: Callable[[Scored], None] = lambda scored: None,
     progress: Progress = lambda done, total: None,
@@ -208,11 +235,11 @@ def score_shards(
 
     Raises WorkIncomplete, naming shard and sample, where one can't be read or scored.
     """
-    result = Evaluation(tuple(methods), tuple(metrics), tuple(portions))
+    result = Evaluation(tuple(methods), tuple(metrics), tuple(portions), profile=profile)
     total, done = sum(portion.take for portion in portions), 0
     shown = spread(examples, [portion.take for portion in portions])
     for place, portion in enumerate(portions):
-        for position, scored in enumerate(_scored(portion, methods, metrics)):
+        for position, scored in enumerate(_scored(portion, methods, metrics, profile)):
             weights = resample_weights(place, position)
             for by, value in groups_of(scored.sample):
                 tallies = result.groups.setdefault(by, {})
@@ -226,11 +253,11 @@ def score_shards(
     return result
 
 
-def _scored(portion: Portion, methods: Sequence[Method], metrics: Sequence[Metric]) -> Iterator[Scored]:
+def _scored(portion: Portion, methods: Sequence[Method], metrics: Sequence[Metric], profile: str) -> Iterator[Scored]:
     name = portion.path.name
     try:
         for sample in islice(read_samples(portion.path), portion.take):
-            yield score_sample(sample, name, methods, metrics)
+            yield score_sample(sample, name, methods, metrics, profile)
     except (ValueError, KeyError) as error:
         said = str(error) if isinstance(error, ValueError) else f"a sample's json has no {error}"
         raise WorkIncomplete(f"{name}: {said.removeprefix(f'{name}: ')}; no report was written") from None

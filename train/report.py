@@ -22,16 +22,17 @@ from train.evaluate import (
     Method,
     Progress,
     Scored,
+    absent_metrics,
     choose_metrics,
     plan_portions,
     score_shards,
     suited,
 )
-from train.metrics import METRICS, Metric
+from train.metrics import Metric, find_profile
 from train.tally import INTERVAL, RESAMPLES, Stat, Tally
 
 FILES = ("report.csv", "report.json", "report.html", "report.md")
-PROFILE = "strict"
+KINDS = ("full-reference", "fusion", "no-reference")
 TITLES = {
     "overall": "Overall",
     "task": "By task",
@@ -54,7 +55,8 @@ def evaluate_shards(
     paths: Sequence[str],
     out: str,
     *,
-    metrics: str = ",".join(METRICS),
+    metrics: str | None = None,
+    profile: str = "strict",
     limit: int | None = None,
     examples: int = 6,
     methods: Sequence[Method] = tuple(METHODS.values()),
@@ -62,7 +64,8 @@ def evaluate_shards(
 ) -> Evaluation:
     """Score ``methods`` on shards and write the report into ``out``: all its files, or none.
 
-    Raises UserError before work begins, WorkIncomplete where a sample can't be read or scored.
+    metrics: names of the profile's, ``all``, or the usual ones; what of these can't run is named in the notes. Raises
+    UserError before work begins, WorkIncomplete where a sample can't be read or scored.
     """
     if examples < 0:
         raise UserError(f"--examples {examples}: must be at least 0")
@@ -71,11 +74,14 @@ def evaluate_shards(
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {out}: is a file, must be a folder")
-    asked, portions = choose_metrics(metrics), plan_portions(paths, limit)
-    methods, chosen = suited(portions, methods, asked)
+    asked, portions = choose_metrics(metrics, profile), plan_portions(paths, limit)
+    methods, chosen = suited(portions, methods, asked, profile)
     with _landing_in(folder) as files:
         record = _csv(files["report.csv"], methods, chosen)
-        done = score_shards(portions, methods, chosen, examples=examples, record=record, progress=progress)
+        done = score_shards(
+            *(portions, methods, chosen), profile=profile, examples=examples, record=record, progress=progress
+        )
+        done.absent = absent_metrics(metrics, profile)
         files["report.json"].write(json.dumps(to_json(done), indent=1, allow_nan=False).encode() + b"\n")
         files["report.html"].write(to_html(done).encode())
         files["report.md"].write(to_markdown(done).encode())
@@ -162,7 +168,7 @@ def notes(evaluation: Evaluation) -> list[str]:
     """What a reader must know to read the numbers."""
     tasks = ", ".join(f"{name} {tally.samples}" for name, tally in evaluation.ordered("task"))
     held = sum(portion.total for portion in evaluation.portions)
-    kinds = {kind: [m.name for m in evaluation.metrics if m.kind == kind] for kind in ("full-reference", "fusion")}
+    kinds = {kind: [m.name for m in evaluation.metrics if m.kind == kind] for kind in KINDS}
     shards = "1 shard" if len(evaluation.portions) == 1 else f"{len(evaluation.portions)} shards"
     lines = [f"{evaluation.samples} of {held} samples in {shards} ({tasks})."]
     if kinds["full-reference"]:
@@ -171,8 +177,12 @@ def notes(evaluation: Evaluation) -> list[str]:
         lines += _of_real(evaluation)
     elif kinds["fusion"]:
         lines.append(f"{', '.join(kinds['fusion'])}: the clean pair as the two sources.")
+    if kinds["no-reference"]:
+        lines.append(f"{', '.join(kinds['no-reference'])}: of the fused image alone.")
+    lines += [f"Not run: {name} {reason}." for name, reason in evaluation.absent.items()]
     lines.append(
-        f"Profile {PROFILE}. Brackets: {INTERVAL:.0%} bootstrap interval of the mean, {RESAMPLES} resamples. "
+        f"Profile {evaluation.profile}: {find_profile(evaluation.profile).doc}. "
+        f"Brackets: {INTERVAL:.0%} bootstrap interval of the mean, {RESAMPLES} resamples. "
         "Bold (* as plain text): the best mean, ceilings aside."
     )
     same = evaluation.groups.get("ground truth", {}).get("pyramid")
@@ -191,13 +201,18 @@ def notes(evaluation: Evaluation) -> list[str]:
 
 def _of_real(evaluation: Evaluation) -> list[str]:
     """What the numbers of real pairs mean, and which there can't be."""
-    absent = ", ".join(metric.name for metric in METRICS.values() if metric.kind == "full-reference")
+    held = find_profile(evaluation.profile)
+    usual = (held.metrics[name] for name in held.usual or held.metrics)
+    absent = ", ".join(metric.name for metric in usual if metric.kind == "full-reference")
     ceilings = ", ".join(method.name for method in METHODS.values() if method.ceiling)
-    fusion = ", ".join(metric.name for metric in evaluation.metrics)
+    fusion = ", ".join(metric.name for metric in evaluation.metrics if metric.kind == "fusion")
+    lines = [f"Left out: {absent + ' (no ground truth) and ' if absent else ''}{ceilings} (no clean pair)."]
+    if not fusion:
+        return lines
+    kept = "what a method keeps of noise and haze counts for it"
     return [
-        f"{fusion}: the degraded pair itself as the two sources, since real pairs have no clean side: what a method "
-        "keeps of noise and haze counts for it.",
-        f"Left out: {absent} (no ground truth) and {ceilings} (no clean pair).",
+        f"{fusion}: the degraded pair itself as the two sources, since real pairs have no clean side: {kept}.",
+        *lines,
     ]
 
 
@@ -224,12 +239,13 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
 
     return {
         "schema": 1,
-        "profile": PROFILE,
+        "profile": evaluation.profile,
         **({"real": True} if evaluation.real else {}),
         "samples": evaluation.samples,
         "shards": [{"shard": p.path.name, "samples": p.take, "of": p.total} for p in evaluation.portions],
         "methods": [{"name": method.name, "ceiling": method.ceiling} for method in evaluation.methods],
         "metrics": [{"name": m.name, "direction": m.direction, "kind": m.kind} for m in evaluation.metrics],
+        **({"not_run": dict(evaluation.absent)} if evaluation.absent else {}),
         "bootstrap": {"resamples": RESAMPLES, "interval": INTERVAL},
         "groups": {
             by: {name: {"samples": tally.samples, "methods": stats(tally)} for name, tally in evaluation.ordered(by)}

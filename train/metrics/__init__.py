@@ -7,20 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from synth.quality import qabf
-from synth.types import unknown
+from synth.types import UserError, unknown
 from train.metrics.base import Metric, codes, luma
-from train.metrics.fidelity import WINDOW, psnr, ssim
-from train.metrics.fusion import MEF_SMALLEST, VIF_SMALLEST, mef_ssim, vif
+from train.metrics.planes import Planes
+from train.metrics.strict import METRICS
 from train.metrics.vifb import VIFB
-
-METRICS: dict[str, Metric] = {
-    "PSNR": Metric("PSNR", psnr, "higher", "full-reference", "dB against the ground truth, RGB", digits=2),
-    "SSIM": Metric("SSIM", ssim, "higher", "full-reference", "structure against the ground truth, RGB", WINDOW),
-    "VIF": Metric("VIF", vif, "higher", "fusion", "information kept of both sources, a sum, luma", VIF_SMALLEST),
-    "Qabf": Metric("Qabf", qabf, "higher", "fusion", "edges kept of both sources, luma", 3),
-    "MEF-SSIM": Metric("MEF-SSIM", mef_ssim, "higher", "fusion", "the best of two exposures, luma", MEF_SMALLEST),
-}
 
 ALIASES: dict[str, str] = {
     "Entropy": "EN",
@@ -31,19 +22,22 @@ ALIASES: dict[str, str] = {
     "Cross_entropy": "CE",
     "Spatial_frequency": "SF",
 }
-"""The toolboxes' names of metrics."""
+"""The toolboxes' names of metrics. A name's - and _ are one."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A way to define the metrics. metrics: by name."""
+    """A way to define the metrics. metrics: by name. usual: what is measured where none is named; () for all."""
 
     doc: str
     metrics: Mapping[str, Metric]
+    usual: tuple[str, ...] = ()
 
 
 PROFILES: dict[str, Profile] = {
-    "strict": Profile("each metric as its source defines it, on checked ranges", METRICS),
+    "strict": Profile(
+        "each metric as its source defines it, on checked ranges", METRICS, ("PSNR", "SSIM", "VIF", "Qabf", "MEF-SSIM")
+    ),
     "vifb": Profile("the VIFB toolbox as it is, faults included, by colour channel", VIFB),
 }
 
@@ -57,12 +51,24 @@ def find_profile(name: str) -> Profile:
 
 def find_metric(name: str, profile: str = "strict") -> Metric:
     """The metric of a name or a toolbox's alias, without regard to case."""
-    lower = {key.lower(): metric for key, metric in find_profile(profile).metrics.items()}
-    own = {alias.lower(): short.lower() for alias, short in ALIASES.items()}
-    found = own.get(name.lower(), name.lower())
+    lower = {_plain(key): metric for key, metric in find_profile(profile).metrics.items()}
+    own = {_plain(alias): _plain(short) for alias, short in ALIASES.items()}
+    found = own.get(_plain(name), _plain(name))
     if found not in lower:
-        raise unknown("metric", name, lower)
+        raise unknown("metric", name, [metric.name.lower() for metric in lower.values()])
     return lower[found]
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def usual_metrics(profile: str, truth: bool) -> list[str]:
+    """What is measured where no metric is named: the profile's usual ones that run here. truth: is there a gt?"""
+    held = find_profile(profile)
+    names = held.usual or tuple(held.metrics)
+    chosen = (held.metrics[name] for name in names)
+    return [each.name for each in chosen if (truth or each.kind != "full-reference") and not each.missing()]
 
 
 def evaluate(
@@ -77,13 +83,12 @@ def evaluate(
 
     fused, a, b, gt: ``(h, w)``, ``(h, w, 1)`` or ``(h, w, 3)`` of one size; uint8, or float in [0, 1], which is put on
     the scale 0..255; a is the visible image, the under-exposed one, the near focus. metrics: names without regard to
-    case; without them, all of the profile that the images given allow. Raises UserError for an unknown metric or
-    profile, ValueError for images that can't be scored.
+    case; without them, the usual ones of the profile that the images given and the packages installed allow. Raises
+    UserError for an unknown metric or profile and for a metric that needs a package which is not there, ValueError for
+    images that can't be scored.
     """
-    if metrics is None:
-        held = find_profile(profile).metrics
-        metrics = [name for name, metric in held.items() if gt is not None or metric.kind != "full-reference"]
-    chosen = {name: find_metric(name, profile) for name in metrics}
+    names = usual_metrics(profile, gt is not None) if metrics is None else metrics
+    chosen = {name: find_metric(name, profile) for name in names}
     given = {"fused": fused, "a": a, "b": b} | ({} if gt is None else {"gt": gt})
     images = {name: codes(image, name) for name, image in given.items()}
     height, width = images["fused"].shape[:2]
@@ -97,24 +102,38 @@ def evaluate(
         if min(height, width) < metric.smallest:
             least = f"{metric.smallest}x{metric.smallest}"
             raise ValueError(f"{metric.name} needs images of {least} or more, not {width}x{height}")
+        if reason := metric.missing():
+            raise UserError(f"{metric.name} {reason}")
     return _score(images, chosen)
 
 
 def _score(images: dict[str, np.ndarray], chosen: dict[str, Metric]) -> dict[str, float]:
     """The values; lumas are made once, and a grey image is compared with a colour one as three equal channels."""
-    lumas: tuple[np.ndarray, ...] = ()
+    three = [images[image] for image in ("fused", "a", "b")]
+    planes: Planes | None = None
     values: dict[str, float] = {}
     for name, metric in chosen.items():
-        if metric.takes == "colour":
-            values[name] = metric.function(*(images[image] for image in ("fused", "a", "b")))
-        elif metric.kind == "fusion":
-            lumas = lumas or tuple(luma(images[image]) for image in ("fused", "a", "b"))
-            values[name] = metric.function(*lumas)
-        else:
+        if metric.kind == "full-reference":
             fused, gt = images["fused"], images["gt"]
             shape = (*fused.shape[:2], max(fused.shape[2], gt.shape[2]))
             values[name] = metric.function(*(np.ascontiguousarray(np.broadcast_to(i, shape)) for i in (fused, gt)))
+        elif metric.takes == "colour":
+            values[name] = metric.function(*(three if metric.kind == "fusion" else three[:1]))
+        else:
+            planes = planes or Planes(*map(luma, three), asked=frozenset(each.name for each in chosen.values()))
+            of = {"fusion": planes.images, "no-reference": planes.images[:1]}[metric.kind]
+            values[name] = metric.function(planes) if metric.takes == "planes" else metric.function(*of)
     return values
 
 
-__all__ = ["ALIASES", "METRICS", "PROFILES", "Metric", "Profile", "evaluate", "find_metric", "find_profile"]
+__all__ = [
+    "ALIASES",
+    "METRICS",
+    "PROFILES",
+    "Metric",
+    "Profile",
+    "evaluate",
+    "find_metric",
+    "find_profile",
+    "usual_metrics",
+]

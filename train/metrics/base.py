@@ -19,18 +19,25 @@ GRID = 1024.0
 gradients, and the same score, whichever type it came in."""
 
 Direction = Literal["higher", "lower"]
-Kind = Literal["full-reference", "fusion"]
-Takes = Literal["luma", "colour"]
+Kind = Literal["full-reference", "fusion", "no-reference"]
+Takes = Literal["luma", "colour", "planes"]
+
+
+def needs_nothing() -> str:
+    """What a metric that needs no further package lacks: nothing."""
+    return ""
 
 
 @dataclass(frozen=True)
 class Metric:
     """One number about a fused image.
 
-    function: ``(fused, gt)`` on images ``(h, w, c)`` where ``kind`` is full-reference, ``(fused, a, b)`` where it is
-    fusion: on lumas ``(h, w)``, or on images ``(h, w, c)`` where it ``takes`` colour; float32 on 0..255. direction:
-    which value is better. smallest: the least side of an image that it is defined on. digits: decimals worth printing.
-    A value may be infinite, and is not a number where the images leave it undefined.
+    function: ``(fused, gt)`` on images ``(h, w, c)`` where ``kind`` is full-reference; ``(fused, a, b)`` where it is
+    fusion and ``(fused)`` where it is no-reference: on lumas ``(h, w)``, or on images ``(h, w, c)`` where it ``takes``
+    colour; float32 on 0..255. Where it takes planes: ``(Planes)``, whose parts several metrics share. direction: which
+    value is better. smallest: the least side of an image that it is defined on. digits: decimals worth printing.
+    missing: why it can't run here, and what to do, or "". A value may be infinite, and is not a number where the images
+    leave it undefined.
     """
 
     name: str
@@ -41,6 +48,7 @@ class Metric:
     smallest: int = 1
     digits: int = 4
     takes: Takes = "luma"
+    missing: Callable[[], str] = needs_nothing
 
 
 def codes(image: np.ndarray, name: str) -> Float32[np.ndarray, "h w c"]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
 from train.metrics.base import gaussian_valid, strips
+from train.metrics.fidelity import mean_of_four, ssim
+from train.metrics.planes import Planes
 
 VIF_WINDOWS = (17, 9, 5, 3)
 VIF_NOISE = 2.0
 VIF_SMALLEST = 41
 """The least side that leaves a window at the fourth scale: 41 -> 17 -> 7 -> 3."""
-
+VIFF_NOISE = 0.005 * 255**2
+VIFF_WEIGHTS = np.array([1, 0, 0.15, 1])
 
 MEF_SCALES = (0.0448, 0.2856, 0.3001)
 """Exponents of the three scales, finest first; their sum is made 1."""
@@ -22,28 +26,56 @@ MEF_WINDOW = 11
 MEF_SMALLEST = 4 * MEF_WINDOW
 
 
-def vif(fused: Float32[np.ndarray, "h w"], a: Float32[np.ndarray, "h w"], b: Float32[np.ndarray, "h w"]) -> float:
+@dataclass
+class Fidelity:
+    """Sums over windows and scales. kept, held: of VIF, nats, by source; merged: VIFF's two sums by scale."""
+
+    kept: Float64[np.ndarray, "2"] = field(default_factory=lambda: np.zeros(2))
+    held: Float64[np.ndarray, "2"] = field(default_factory=lambda: np.zeros(2))
+    merged: Float64[np.ndarray, "4 2"] = field(default_factory=lambda: np.zeros((4, 2)))
+
+
+def vif(planes: Planes) -> float:
     """Visual information fidelity, pixel domain, the SUM of the fidelities of both sources: VIFp(A, F) + VIFp(B, F).
 
     VIFp(S, F) = Σ log2(1 + g² σS² / (σv² + σn²)) / Σ log2(1 + σS² / σn²) over windows and four scales, with
     g = σSF / σS² (0 where negative), σv² = σF² − g σSF, σn² = 2, Gaussian windows of N = 17, 9, 5, 3 and σ = N/5,
     each scale the last one low-passed with its own window and taken every second pixel, windows inside the image
     alone. Range [0, ∞): 2 where F equals both sources, above it where contrast is enhanced; higher is better. Not a
-    number where a source is constant: it holds nothing to keep. Halve it for the mean that some papers print.
-    Source: Sheikh, Bovik, IEEE TIP 15(2), 2006 (LIVE's vifp_mscale); summed as fusion papers do.
+    number where a source is constant: it holds nothing to keep. Halve it for the mean that some papers print. At least
+    41×41. Source: Sheikh, Bovik, IEEE TIP 15(2), 2006 (LIVE's vifp_mscale); summed as fusion papers do.
     """
-    if a.min() == a.max() or b.min() == b.max():
+    if any(source.min() == source.max() for source in planes.sources):
         return math.nan
-    images: list[np.ndarray] = [fused, a, b]
-    kept, held = np.zeros(2), np.zeros(2)
+    sums = planes.once(fidelity)
+    return float(np.sum(sums.kept / sums.held))
+
+
+def viff(planes: Planes) -> float:
+    """VIFF, the visual information fidelity for fusion: Σ p_k F_k over VIFp's four scales, p = (1, 0, 0.15, 1) / 2.15.
+
+    F_k = Σ log(1 + g² σS² / (σv² + σn²)) / Σ log(1 + σS² / σn²) over the windows of a scale, S in each window the
+    source of the smaller g, the other the quantities of ``vif``, but σn² = 0.005 · 255². Range [0, ∞): 1 where F
+    equals both sources, above it where contrast is enhanced; higher is better. Not a number where, at a scale, the
+    chosen sources hold nothing (a constant source has g = 0, so it is chosen). At least 41×41. Source: Han, Cai, Cao,
+    Xu, Information Fusion 14(2), 2013, with the authors' weights; on luma, theirs on CIELAB's L.
+    """
+    kept, held = planes.once(fidelity).merged.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.sum(np.where(VIFF_WEIGHTS > 0, VIFF_WEIGHTS * kept / held, 0))) / float(np.sum(VIFF_WEIGHTS))
+
+
+def fidelity(planes: Planes) -> Fidelity:
+    """The sums of VIF, and of VIFF where it is asked for: their windows, and so their moments, are the same."""
+    images: list[np.ndarray] = list(planes.images)
+    sums, merging = Fidelity(), "VIFF" in planes.asked
     for scale, size in enumerate(VIF_WINDOWS):
         if scale:
             images = [_halve(image, size) for image in images]
         for rows in strips(images[0].shape[0], size):
             strip_f, *sources = (image[rows].astype(np.float64) for image in images)
-            for total, here in zip((kept, held), _information(strip_f, sources, size), strict=True):
-                total += here
-    return float(np.sum(kept / held))
+            _add(sums, scale if merging and VIFF_WEIGHTS[scale] else None, strip_f, sources, size)
+    return sums
 
 
 def _halve(image: Float[np.ndarray, "h w"], size: int) -> Float64[np.ndarray, "h2 w2"]:
@@ -55,30 +87,32 @@ def _halve(image: Float[np.ndarray, "h w"], size: int) -> Float64[np.ndarray, "h
     return np.concatenate(parts)
 
 
-def _information(
-    fused: Float64[np.ndarray, "h w"], sources: list[np.ndarray], size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """What F keeps of each source's information, and what each source holds (nats), in a strip of one scale.
+def _add(
+    sums: Fidelity, scale: int | None, fused: Float64[np.ndarray, "h w"], sources: list[np.ndarray], size: int
+) -> None:
+    """Add a strip of one scale; VIFF's part where ``scale`` says whose. Logarithms are natural: they cancel.
 
     With p = g σSF, the variance of F that S explains, the kept part is log(1 + p / (σF² − p + σn²)).
     """
     mean_f, variance_f = _moments(fused, size)
-    kept, held = [], []
-    for source in sources:
+    parts: list[tuple[np.ndarray, ...]] = []
+    for k, source in enumerate(sources):
         mean_s, variance_s = _moments(source, size)
         mean_s *= mean_f
-        explained = gaussian_valid(fused * source, size, size / 5) - mean_s
-        np.maximum(explained, 0, out=explained)
-        np.square(explained, out=explained)
-        explained /= variance_s + 1e-10
+        shared = gaussian_valid(fused * source, size, size / 5) - mean_s
+        np.maximum(shared, 0, out=shared)
+        gain = shared / (variance_s + 1e-10)
+        explained = np.multiply(shared, gain, out=shared)
         noise = variance_f - explained
         np.maximum(noise, 0, out=noise)
-        noise += VIF_NOISE
-        explained /= noise
-        variance_s /= VIF_NOISE
-        kept.append(_log_sum(explained))
-        held.append(_log_sum(variance_s))
-    return np.array(kept), np.array(held)
+        sums.kept[k] += _log_sum(explained / (noise + VIF_NOISE))
+        sums.held[k] += _log_sum(variance_s / VIF_NOISE)
+        parts.append((gain, explained, noise, variance_s))
+    if scale is not None:
+        (gain_a, *of_a), (gain_b, *of_b) = parts
+        first = gain_a < gain_b
+        explained, noise, variance = (np.where(first, x, y) for x, y in zip(of_a, of_b, strict=True))
+        sums.merged[scale] += _log_sum(explained / (noise + VIFF_NOISE)), _log_sum(variance / VIFF_NOISE)
 
 
 def _moments(image: Float64[np.ndarray, "h w"], size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -92,6 +126,24 @@ def _log_sum(x: np.ndarray) -> float:
     """Σ log(1 + x); x is used up."""
     x += 1
     return float(np.sum(cv2.log(x, dst=x)))
+
+
+def ssim_sum(planes: Planes) -> float:
+    """SSIM-sum: SSIM(A, F) + SSIM(B, F) on luma, SSIM as ``train.metrics.fidelity.ssim`` has it.
+
+    Range [−2, 2]; 2 where F equals both sources; higher is better. At least 11×11. Constants are as any image. Source:
+    Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004; summed as VIFB and most fusion tables do.
+    """
+    return planes.once(_similarities)
+
+
+def ssim_mean(planes: Planes) -> float:
+    """SSIM-mean: half of ``ssim_sum``: range [−1, 1], 1 where F equals both sources; other fusion tables print this."""
+    return planes.once(_similarities) / 2
+
+
+def _similarities(planes: Planes) -> float:
+    return sum(ssim(planes.fused[..., None], source[..., None]) for source in planes.sources)
 
 
 def mef_ssim(fused: Float32[np.ndarray, "h w"], a: Float32[np.ndarray, "h w"], b: Float32[np.ndarray, "h w"]) -> float:
@@ -108,19 +160,20 @@ def mef_ssim(fused: Float32[np.ndarray, "h w"], a: Float32[np.ndarray, "h w"], b
     score, whole = 1.0, sum(MEF_SCALES)
     for scale, power in enumerate(MEF_SCALES):
         if scale:
-            images = [_mean_of_four(image) for image in images]
+            images = [mean_of_four(image) for image in images]
         score *= max(_mef_quality(images[0], images[1:]), 0.0) ** (power / whole)
     return score
 
 
-def _mean_of_four(image: Float64[np.ndarray, "h w"]) -> Float64[np.ndarray, "h2 w2"]:
-    """Means of 2×2 pixels; an odd last row or column stands twice."""
-    padded = np.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2)), "edge")
-    return (padded[::2, ::2] + padded[1::2, ::2] + padded[::2, 1::2] + padded[1::2, 1::2]) / 4
-
-
 def _mef_quality(fused: Float64[np.ndarray, "h w"], sources: list[np.ndarray]) -> float:
     """The mean over the windows of one scale."""
+    windows = (fused.shape[0] - MEF_WINDOW + 1) * (fused.shape[1] - MEF_WINDOW + 1)
+    parts = (_mef_sum(fused[rows], [s[rows] for s in sources]) for rows in strips(fused.shape[0], MEF_WINDOW))
+    return sum(parts) / windows
+
+
+def _mef_sum(fused: Float64[np.ndarray, "h w"], sources: list[np.ndarray]) -> float:
+    """The sum over the windows of a strip."""
     margin, pixels = MEF_WINDOW // 2, MEF_WINDOW**2
 
     def inside(values: np.ndarray) -> np.ndarray:
@@ -151,4 +204,4 @@ def _mef_quality(fused: Float64[np.ndarray, "h w"], sources: list[np.ndarray]) -
     has = bell(fused * fused) - bf * bf
     both = u * (bell(x * fused) - bx * bf) + v * (bell(y * fused) - by * bf)
     steady = (0.03 * 255) ** 2
-    return float(np.mean((2 * both + steady) / (wanted + has + steady)))
+    return float(np.sum((2 * both + steady) / (wanted + has + steady)))

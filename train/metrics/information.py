@@ -1,0 +1,66 @@
+"""Fusion metrics from histograms: what the grey levels of the fused image tell of those of its sources."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from jaxtyping import Float64
+
+from train.metrics.planes import Planes, histograms, joint
+
+
+def bits(shares: Float64[np.ndarray, "..."]) -> float:
+    """Entropy −Σ p log2 p, in bits, over what is not 0."""
+    held = shares[shares > 0]
+    return -float(np.sum(held * np.log2(held))) + 0.0
+
+
+def entropy(planes: Planes) -> float:
+    """EN: −Σ q log2 q of the shares q of the fused image's 256 grey levels (luma, rounded).
+
+    Bits; range [0, 8]; 0 for a constant image, 8 where all levels are as frequent; higher is better, and noise is
+    highest. Knows nothing of the sources. Any size. Source: Roberts, van Aardt, Ahmed, J. Applied Remote Sensing 2,
+    2008; Shannon 1948.
+    """
+    return bits(planes.once(histograms)[0])
+
+
+def cross_entropy(planes: Planes) -> float:
+    """CE: the mean of both sources' Σ p log2(p / q), p the shares of the source's grey levels, q the fused image's.
+
+    A relative entropy: bits; range [0, ∞); 0 where the histograms are the same; lower is better. Half a pixel is added
+    to each of the 256 levels (Krichevsky, Trofimov 1981), so that a level which the fused image lacks costs bits:
+    toolboxes leave such levels out, which rewards lacking them and can fall below 0. Any size; constants are as any
+    image. Source: Bulanon, Burks, Alchanatis, Biosystems Engineering 103(1), 2009.
+    """
+    steady = (held * planes.fused.size + 0.5 for held in planes.once(histograms))
+    q, *sources = (counts / counts.sum() for counts in steady)
+    return max(sum(float(np.sum(p * np.log2(p / q))) for p in sources) / 2, 0.0)
+
+
+def mutual_information(planes: Planes) -> float:
+    """MI: I(A; F) + I(B; F), I(S; F) = H(S) + H(F) − H(S, F) of 256 grey levels (luma, rounded).
+
+    Bits; a **sum**; range [0, 16]; 2 H(F) where F equals both sources, 0 where F is constant; higher is better. Grows
+    with the sources' own entropy: compare on the same pairs only. Any size. Source: Qu, Zhang, Yan, Electronics
+    Letters 38(7), 2002.
+    """
+    return sum(shared for shared, _ in planes.once(_shared))
+
+
+def normalised_mutual_information(planes: Planes) -> float:
+    """NMI: 2 [I(A; F) / (H(A) + H(F)) + I(B; F) / (H(B) + H(F))].
+
+    No unit; range [0, 2]; 2 where F equals both sources; higher is better. Not a number where the fused image and a
+    source are both constant. Any size. Source: Hossny, Nahavandi, Creighton, Electronics Letters 44(18), 2008.
+    """
+    pairs = planes.once(_shared)
+    return 2 * sum(shared / whole for shared, whole in pairs) if all(whole for _, whole in pairs) else math.nan
+
+
+def _shared(planes: Planes) -> list[tuple[float, float]]:
+    """I(S; F) and H(S) + H(F), for both sources."""
+    fused, *sources = (bits(held) for held in planes.once(histograms))
+    wholes = [source + fused for source in sources]
+    return [(max(whole - bits(pair), 0.0), whole) for whole, pair in zip(wholes, planes.once(joint), strict=True)]
