@@ -18,6 +18,7 @@ from train.models.layers import (
     Place,
     Positions,
     SwiGLU,
+    TimeEmbedding,
     ZeroLinear,
     attention,
     initialise,
@@ -219,6 +220,18 @@ def test_positions_are_a_sum_over_rows_and_columns_of_any_grid() -> None:
     small, large = layer(3, 4).view(3, 4, 8), layer(6, 9).view(6, 9, 8)
     torch.testing.assert_close(large[:3, :4], small)
     torch.testing.assert_close(large[5, 7] - large[5, 2], large[1, 7] - large[1, 2])
+
+
+def test_the_time_embedding_is_smooth_and_tells_times_apart() -> None:
+    """A step of 0.01 turns no sinusoid by more than a fifth; ends and middle are far apart."""
+    layer, t = made(TimeEmbedding(8)), torch.linspace(0, 1, 101)
+    seen: list[Tensor] = []
+    layer.mlp[0].register_forward_hook(lambda module, given, out: seen.append(given[0]))
+    layer(t)
+    (waves,) = seen
+    assert waves.shape == (101, 256) and waves[0].tolist() == [1.0] * 128 + [0.0] * 128
+    assert waves.diff(dim=0).abs().max() < 0.2 + 1e-6
+    assert (waves[0] - waves[50]).norm() > 3 and (waves[50] - waves[100]).norm() > 3
 
 
 def test_modulation_is_its_formula() -> None:
