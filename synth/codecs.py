@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 
 from synth.types import UserError, unknown
@@ -42,7 +43,10 @@ def _pillow_decode(data: bytes) -> np.ndarray:
 
 def _webp_encode(image: np.ndarray) -> bytes:
     return _pillow_encode(
-        np.repeat(image, 3, 2) if image.shape[2] == 1 else image, format="WEBP", lossless=True, method=0
+        cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.shape[2] == 1 else image,
+        format="WEBP",
+        lossless=True,
+        method=0,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,7 @@ def one_thread(spec: Spec) -> None:
         torch.set_num_threads(1)
 
 
+@lru_cache(maxsize=1)  # the metadata of packages are files
 def _versions() -> list[str]:
     return [__version__, *(version(name) for name in ("numpy", "opencv-python-headless"))]
 

@@ -13,6 +13,7 @@ import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import IO, Any
 
 import numpy as np
@@ -100,10 +101,16 @@ def encode_sample(sample: Sample, codec: Codec) -> dict[str, bytes]:
     if sample.real:
         return members | {"txt": sample.prompt.encode(), "json": dumps(sample.meta)}
     # Every sample has the same members, or `datasets` refuses the shard: all invalid where no step used depth.
-    depth = np.zeros(sample.images["gt"].shape[:2], np.uint16) if sample.depth is None else sample.depth
-    members["depth.png"] = depth_maps.encode_png(depth)
+    height, width = sample.images["gt"].shape[:2]
+    members["depth.png"] = _no_depth(height, width) if sample.depth is None else depth_maps.encode_png(sample.depth)
     text = {} if sample.lean else {"txt": sample.prompt.encode()}
     return members | text | {"json": dumps(sample.meta)}
+
+
+@lru_cache(maxsize=64)
+def _no_depth(height: int, width: int) -> bytes:
+    """A depth map that is invalid everywhere; most samples of a size share it."""
+    return depth_maps.encode_png(np.zeros((height, width), np.uint16))
 
 
 def decode_sample(key: str, members: Mapping[str, bytes], names: Sequence[str] | None = None) -> Sample:

@@ -7,6 +7,8 @@ warm pixels rise to the infrared's brightness, pixel by pixel.
 
 from __future__ import annotations
 
+from functools import reduce
+
 import cv2
 import numpy as np
 from jaxtyping import Float32
@@ -81,7 +83,8 @@ def with_luma(image: Float32[np.ndarray, "h w 3"], old: Plane, new: Plane) -> Fl
     s = min over channels of (1 − Y')/c for c > 0 and Y'/−c for c < 0, at most 1: the hue stays, no channel clips.
     """
     chroma = image - old[..., None]
-    peak, pit = chroma.max(axis=2), -chroma.min(axis=2)
+    # By planes: numpy's reduction over an axis of three takes fifty times as long.
+    peak, pit = reduce(np.maximum, cv2.split(chroma)), -reduce(np.minimum, cv2.split(chroma))
     tiny = np.float32(1e-6)
     scale = np.minimum(np.minimum((1 - new) / np.maximum(peak, tiny), new / np.maximum(pit, tiny)), 1)
     return new[..., None] + chroma * scale[..., None]
