@@ -303,7 +303,7 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
     )
     with pytest.raises(UserError) as error:
         evaluate(X, X, X, profile="vif")
-    assert str(error.value) == "unknown profile 'vif': did you mean 'vifb'? allowed: strict, vifb"
+    assert str(error.value) == "unknown profile 'vif': did you mean 'vifb'? allowed: mefb, papers, strict, tang, vifb"
 
 
 def vifb(shared: Path, part: str) -> np.ndarray:

@@ -103,4 +103,4 @@ def test_names_are_the_toolboxes_too() -> None:
         evaluate(x, x, x, profile="vif")
     with pytest.raises(UserError, match="metric"):
         evaluate(x, x, x, metrics=["MEF-SSIM"], profile="vifb")
-    assert set(PROFILES) == {"strict", "vifb"}
+    assert set(PROFILES) == {"strict", "vifb", "mefb", "tang", "papers"}

@@ -9,8 +9,10 @@ import numpy as np
 
 from synth.types import UserError, unknown
 from train.metrics.base import Metric, codes, luma
+from train.metrics.mefb import MEFB
 from train.metrics.planes import Planes
-from train.metrics.strict import METRICS
+from train.metrics.strict import METRICS, PAPERS
+from train.metrics.tang import TANG
 from train.metrics.vifb import VIFB
 
 ALIASES: dict[str, str] = {
@@ -39,6 +41,9 @@ PROFILES: dict[str, Profile] = {
         "each metric as its source defines it, on checked ranges", METRICS, ("PSNR", "SSIM", "VIF", "Qabf", "MEF-SSIM")
     ),
     "vifb": Profile("the VIFB toolbox as it is, faults included, by colour channel", VIFB),
+    "mefb": Profile("the MEFB toolbox as it is, faults included, by colour channel", MEFB),
+    "tang": Profile("Tang's Evaluation-for-Image-Fusion as it is, faults included, of grey", TANG),
+    "papers": Profile("the MMAIF paper's tables, by the strict definitions: it names no code", PAPERS),
 }
 
 

@@ -63,3 +63,6 @@ METRICS: dict[str, Metric] = {
     )
 }
 """The metrics, the usual ones first."""
+
+PAPERS: dict[str, Metric] = {name: METRICS[name] for name in ("VIF", "Qabf", "Qcv", "BRISQUE", "MUSIQ", "CLIPIQA")}
+"""The profile ``papers``: what the MMAIF paper's tables 1 to 6 print; Qcv for MEF and MFF in VIF's place."""

@@ -63,7 +63,7 @@ def _stretched(image: Plane) -> Plane:
     return (image - low) / (high - low) * PEAK if high > low else np.zeros_like(image)
 
 
-def _rounded(image: Plane) -> Plane:
+def stretched_and_rounded(image: Plane) -> Plane:
     """Stretched to 0..255 and rounded, halves up; a constant image but black is undefined."""
     if image.max() == image.min():
         return image if image.max() == 0 else np.full_like(image, math.nan)
@@ -162,13 +162,20 @@ def _edges(image: Plane) -> tuple[Plane, Plane]:
 
 def qabf(fused: Plane, a: Plane, b: Plane) -> float:
     """Xydeas and Petrović 2000 with Γg 0.9994, κg −15, σg 0.5, Γα 0.9879, κα −22, σα 0.8, weights g."""
+    return edges_kept(fused, a, b, PEAK)  # the toolbox is on 255 × 0..255
+
+
+def edges_kept(fused: Plane, a: Plane, b: Plane, scale: float) -> float:
+    """Qabf of images ``scale`` times as bright as these, which matters where two gradients are equal: toolboxes put the
+    gradient itself for their ratio.
+    """
     strength_f, angle_f = _edges(fused)
     over = under = 0.0
     for source in (a, b):
         strength, angle = _edges(source)
         low, high = np.minimum(strength, strength_f), np.maximum(strength, strength_f)
         with np.errstate(divide="ignore", invalid="ignore"):
-            kept = np.where(strength == strength_f, strength_f * PEAK, low / high)  # the toolbox is on 255 × 0..255
+            kept = np.where(strength == strength_f, strength_f * scale, low / high)
         alike = 1 - np.abs(angle - angle_f) / (np.pi / 2)
         quality = 0.9994 / (1 + np.exp(-15 * (kept - 0.5))) * 0.9879 / (1 + np.exp(-22 * (alike - 0.8)))
         over, under = over + float(np.sum(quality * strength)), under + float(np.sum(strength))
@@ -193,7 +200,7 @@ def qcv(fused: Plane, a: Plane, b: Plane) -> float:
     units of an eighth of each side; blocks that leave the image are filled with zeros. Images are stretched to 0..255
     and rounded.
     """
-    f, *sources = (_rounded(image) for image in (fused, a, b))
+    f, *sources = (stretched_and_rounded(image) for image in (fused, a, b))
     height, width = f.shape
     r = 0.144 * _frequencies(height, width, height / 8, width / 8)
     gain = 2.6 * (0.0192 + r) * np.exp(-(r**1.1))
@@ -223,7 +230,7 @@ def qcb(fused: Plane, a: Plane, b: Plane) -> float:
     height, width = fused.shape
     r = _frequencies(height, width, height / 30, width / 30)
     gain = np.exp(-np.square(r / 15.3870)) - 0.7622 * np.exp(-np.square(r / 1.3456))
-    f, first, second = (_masked(_filtered(_rounded(image), gain)) for image in (fused, a, b))
+    f, first, second = (_masked(_filtered(stretched_and_rounded(image), gain)) for image in (fused, a, b))
     with np.errstate(divide="ignore", invalid="ignore"):
         kept = [np.where(c < f, c / f, f / c) for c in (first, second)]
         whole = first * first + second * second
