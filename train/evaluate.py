@@ -205,10 +205,12 @@ def score_sample(
     """Fuse with every method and score: against the sample's ground truth, and the clean pair as the two sources.
 
     The clean pair, since a method that keeps the noise and the haze of the degraded one must not gain by it. A real
-    pair has nothing else: it is its own two sources, and has no ground truth.
+    pair has nothing else: it is its own two sources, and has no ground truth. A metric is undefined on a sample that
+    is smaller than it needs.
     """
-    images, names = sample.images, [metric.name for metric in metrics]
+    images = sample.images
     a, b = (images[name if sample.real else f"clean_{name}"] for name in ("a", "b"))
+    names = [metric.name for metric in metrics if metric.smallest <= min(a.shape[:2])]
     fused: dict[str, np.ndarray] = {}
     values = np.zeros((len(methods), len(metrics)))
     for i, method in enumerate(methods):
@@ -217,7 +219,7 @@ def score_sample(
             row = evaluate(fused[method.name], a, b, images.get("gt"), names, profile)
         except ValueError as error:
             raise ValueError(f"sample {sample.key}: {method.name}: {error}") from None
-        values[i] = [row[name] for name in names]
+        values[i] = [row.get(metric.name, np.nan) for metric in metrics]
     return Scored(shard, sample, fused, values)
 
 

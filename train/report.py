@@ -32,6 +32,8 @@ from train.metrics import Metric, find_profile
 from train.tally import INTERVAL, RESAMPLES, Stat, Tally
 
 FILES = ("report.csv", "report.json", "report.html", "report.md")
+LEAST = 64
+"""No sample has a smaller side."""
 KINDS = ("full-reference", "fusion", "no-reference")
 TITLES = {
     "overall": "Overall",
@@ -225,7 +227,8 @@ def _left_out(evaluation: Evaluation) -> list[str]:
             for count, what in ((stat.infinite, "infinite"), (stat.undefined, "undefined")):
                 if count:
                     lines.append(f"{method.name}, {metric.name}: {count} values are {what}, left out of the mean.")
-    return lines
+    sizes = [f"{m.name} of images under {m.smallest}x{m.smallest}" for m in evaluation.metrics if m.smallest > LEAST]
+    return [*lines, f"Undefined: {', '.join(sizes)}."] if sizes else lines
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:

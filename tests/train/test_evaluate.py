@@ -219,3 +219,30 @@ def test_a_method_of_the_wrong_size_is_named(shards: Path, tmp_path: Path) -> No
         r"no report was written",
         str(error.value),
     )
+
+
+def test_a_report_names_its_profile_and_what_could_not_run(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.metrics.noreference.find_spec", lambda name: None)
+    done = evaluate_shards([str(shards / "mef")], str(tmp_path / "r"), profile="papers", limit=1, examples=0)
+    facts = to_json(done)
+    assert facts["profile"] == "papers" and {"MUSIQ", "CLIPIQA"} <= set(facts["not_run"])
+    assert [metric["name"] for metric in facts["metrics"]][:3] == ["VIF", "Qabf", "Qcv"]
+    notes = "\n".join(facts["notes"])
+    assert "Not run: MUSIQ needs pyiqa: pip install 'clearfuse[iqa]'." in notes and "Profile papers: " in notes
+    asked = "SCD,ms_ssim,FMI-dct"
+    done = evaluate_shards([str(shards / "mef")], str(tmp_path / "t"), metrics=asked, profile="tang", limit=1)
+    assert [metric.name for metric in done.metrics] == ["SCD", "MS-SSIM", "FMI-dct"]
+    with pytest.raises(UserError, match="--metrics MUSIQ: needs pyiqa"):
+        evaluate_shards([str(shards / "mef")], str(tmp_path / "m"), metrics="MUSIQ")
+    with pytest.raises(UserError, match="unknown profile 'tank': did you mean 'tang'"):
+        evaluate_shards([str(shards / "mef")], str(tmp_path / "m"), profile="tank")
+
+
+def test_a_metric_is_undefined_on_samples_that_are_too_small(shards: Path, tmp_path: Path) -> None:
+    done = evaluate_shards([str(shards / "mef")], str(tmp_path), metrics="PSNR,MS-SSIM", limit=2, examples=0)
+    tally = done.groups["overall"]["all"]
+    assert tally.stat(0, 0).count == 2 and tally.stat(0, 1).undefined == 2
+    text = (tmp_path / "report.md").read_text()
+    assert "MS-SSIM: 2 values are undefined" in text and "Undefined: MS-SSIM of images under 161x161." in text

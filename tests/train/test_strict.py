@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -294,3 +297,29 @@ def test_what_cannot_run_is_named_with_the_reason(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match="LPIPS needs pyiqa"):
         evaluate(A, A, A, A, ["LPIPS"])
     assert "BRISQUE" not in PROFILES["strict"].usual
+
+
+def test_pyiqa_gets_colour_on_0_1_and_tensors_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the package: what it is asked for, and what it is given."""
+    torch = pytest.importorskip("torch")
+    said: list[Any] = []
+
+    def create_metric(name: str, device: Any) -> Any:
+        said.append((name, os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")))
+
+        def model(*images: Any) -> Any:
+            said.append([tuple(image.shape) for image in images])
+            return torch.stack([image.mean() for image in images]).sum()
+
+        model.device = torch.device("cpu")  # pyright: ignore[reportFunctionMemberAccess]
+        return model
+
+    monkeypatch.setattr(noreference, "find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "pyiqa", SimpleNamespace(create_metric=create_metric))
+    noreference._network.cache_clear()
+    x = np.full((40, 50), 51, np.uint8)
+    assert evaluate(x, x, x, x, ["LPIPS"])["LPIPS"] == pytest.approx(0.4)
+    assert value("musiq", x, x, x) == pytest.approx(0.2)
+    assert said == [("lpips", "1"), [(1, 3, 40, 50)] * 2, ("musiq", "1"), [(1, 3, 40, 50)]]
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+    noreference._network.cache_clear()
