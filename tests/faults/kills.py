@@ -100,7 +100,7 @@ def kill(process: subprocess.Popen[bytes], *, whole: bool) -> None:
         lines = session(process.pid).values()
         return [line for line in lines if whole or line.startswith(WORKERS[1:]) or WORKERS[0] in line]
 
-    wait_for(lambda: not working(), 30, f"the end of every worker: {working()}")
+    wait_for(lambda: not working(), 120, f"the end of every worker: {working()}")
 
 
 def kill_at(args: list[str], out: Path, shards: int, delay: float, *, whole: bool = True) -> bool:

@@ -321,7 +321,7 @@ def test_fit_from_the_command_line(train, shards: Path, tmp_path: Path) -> None:
     assert ran.code == 0 and ran.out.startswith(f"{out}: step 4 of 4")
     mistakes = [
         ([shards / "vif", "--preset", "tiny-rge"], 2, "unknown preset 'tiny-rge': did you mean 'tiny-reg'?"),
-        ([shards / "vif", "--preset", "mmaif-fm"], 2, "unknown tokenizer 'cosmos'"),
+        ([shards / "vif", "--preset", "mmaif-fm", "--tokenizer", "cosmo"], 2, "did you mean 'cosmos'?"),
         ([tmp_path / "none"], 2, "none: no such file or folder"),
         ([tmp_path], 2, "no shards in this folder"),
         ([shards / "vif", "--preset", "small-fm", "--out", out], 2, "a run with accumulate 2, not 1"),
