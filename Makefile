@@ -58,6 +58,8 @@ bench: $(READY)  ## the benchmarks: a table and a ratio for each claim
 	$(BIN)/python benchmarks/scenes.py
 	$(BIN)/python benchmarks/operators.py
 	$(BIN)/python benchmarks/build.py
+	$(BIN)/python benchmarks/fusers.py --sizes 256
+	$(BIN)/python benchmarks/metrics.py
 
 docs: $(READY)  ## regenerate docs/operators.md, docs/cli.md and the README's picture
 	$(BIN)/python docs/generate.py
