@@ -58,6 +58,7 @@ bench: $(READY)  ## the benchmarks: a table and a ratio for each claim
 	$(BIN)/python benchmarks/scenes.py
 	$(BIN)/python benchmarks/operators.py
 	$(BIN)/python benchmarks/build.py
+	$(BIN)/python benchmarks/executors.py
 	$(BIN)/python benchmarks/fusers.py --sizes 256
 	$(BIN)/python benchmarks/metrics.py
 
