@@ -98,6 +98,7 @@ def test_build_verify_inspect_and_preview(synth: Synth, tmp_path: Path, msrs: Pa
     assert page.count("data:image/webp;base64,") == 10 and "http" not in page
 
 
+@pytest.mark.slow
 def test_json_is_one_object(synth: Synth, tmp_path: Path, msrs: Path) -> None:
     args = ("--task", "vif", "--data", f"msrs={msrs}", "--out", tmp_path / "o", "--executor", "serial", "--json")
     plan = json.loads(synth("build", *args, "--dry-run").out)
@@ -109,6 +110,7 @@ def test_json_is_one_object(synth: Synth, tmp_path: Path, msrs: Path) -> None:
     assert verified == {"ok": True, "samples": 6, "replayed": 0, "problems": []}
 
 
+@pytest.mark.slow
 def test_rejects_over_the_limit_exit_1_and_the_rest_is_whole(synth: Synth, tmp_path: Path, msrs: Path) -> None:
     bad = msrs / "train/vi/00002D.png"
     bad.write_bytes(bad.read_bytes()[:500])
@@ -123,6 +125,7 @@ def test_rejects_over_the_limit_exit_1_and_the_rest_is_whole(synth: Synth, tmp_p
     assert synth(*args, "--max-rejects", "0.2").code == 0
 
 
+@pytest.mark.slow
 def test_a_changed_setting_on_resume_is_named(synth: Synth, tmp_path: Path, msrs: Path) -> None:
     args = ("build", "--task", "vif", "--data", f"msrs={msrs}", "--out", tmp_path / "o", "--executor", "serial")
     assert synth(*args).code == 0
@@ -289,6 +292,7 @@ def test_list_refuses_an_unknown_kind(synth: Synth) -> None:
     )
 
 
+@pytest.mark.slow
 def test_preview_draws_operators_at_five_severities(synth: Synth, tmp_path: Path, msrs: Path) -> None:
     out = tmp_path / "p.png"
     ran = synth("preview", "--task", "vif", "--data", f"msrs={msrs}", "--op", "jpeg,ir_stripes", "--out", out)
@@ -317,6 +321,7 @@ def test_building_needs_no_torch() -> None:
     assert ran.stdout.strip() == "False"
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_has_the_same_exit_codes(tmp_path: Path) -> None:
     ran = run_process("build", "--task", "vif", "--n", "9", cwd=tmp_path)
     assert ran.returncode == 2

@@ -18,6 +18,8 @@ from synth.estimate import Estimate, estimate
 from synth.resolve import Options
 from synth.types import UserError
 
+pytestmark = pytest.mark.slow
+
 Synth = Callable[..., Ran]
 
 
@@ -26,7 +28,6 @@ def planned(msrs: Path, **options: Any) -> Any:
     return plan_build(Options("vif", data=(f"msrs={msrs}",), n="2", **options))[0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("variants", [1, 3])
 def test_bytes_are_near_what_the_build_takes(tmp_path: Path, msrs: Path, variants: int) -> None:
     found = estimate(planned(msrs, variants=variants), 2)
@@ -63,7 +64,6 @@ def test_pairs_that_make_no_sample_give_no_estimate(synth: Synth, tmp_path: Path
         pytest.fail("in no split")
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs /proc to see the memory")
 def test_ten_million_samples_are_planned_in_a_moment_and_not_held(tmp_path: Path, msrs: Path) -> None:
     # A process's own high water mark: getrusage's would count what the parent held when it forked.

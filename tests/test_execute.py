@@ -18,7 +18,9 @@ from synth.cluster import ray_module
 from synth.execute import Needs, Watch, report, run
 from synth.types import UserError, WorkIncomplete
 
-EXECUTORS = ["serial", "processes", pytest.param("ray", marks=pytest.mark.slow)]
+pytestmark = pytest.mark.slow
+
+EXECUTORS = ["serial", "processes", "ray"]
 
 
 def slow_square(common: int, task: int) -> int:
@@ -130,7 +132,6 @@ def test_a_task_that_kills_its_workers_is_named_and_the_others_go_on(kind: str, 
     assert len(list(tmp_path.glob(f"{kind}-*"))) == (1 if kind == "hang" else execute.ATTEMPTS)
 
 
-@pytest.mark.slow
 def test_ray_names_a_task_that_kills_or_stops_its_workers(ray: None, tmp_path: Path) -> None:
     watch = Watch(timeout=1, lost=lambda task, why: f"{task[0]}: {why}")
     tasks = [("kill", 9), ("fine", 7), ("hang", 9)]
@@ -149,7 +150,6 @@ def test_too_many_lost_tasks_end_the_run(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("executor", EXECUTORS[1:], indirect=True)
 def test_a_worker_has_one_thread_and_the_callers_folder(executor: str) -> None:
     (found,) = run(threads, None, [1], workers=1, executor=executor)
@@ -163,7 +163,6 @@ def test_the_environment_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ
 
 
-@pytest.mark.slow
 def test_every_node_is_asked_for_what_it_has(ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packages = ("clearfuse", "numpy", "libwebp")
     with execute.ready("ray", None, Needs(packages, (str(tmp_path),))) as workers:
@@ -186,7 +185,6 @@ def test_a_package_that_a_node_lacks_is_named() -> None:
         cluster._check_versions("b", {"clearfuse": "0.1 (source 12)"}, {"clearfuse": None})
 
 
-@pytest.mark.slow
 def test_an_address_where_no_cluster_answers_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     import subprocess
     import sys

@@ -27,6 +27,8 @@ from synth.manifest import load_manifest
 from synth.pairs import find_all
 from synth.types import PairRef, Task
 
+pytestmark = pytest.mark.slow
+
 
 def apart(one: np.ndarray, two: np.ndarray, folder: Path) -> float:
     """The distance of two pictures."""

@@ -20,6 +20,8 @@ from synth.recipe import load_recipe
 from synth.shards import LEAN_IMAGES, decode_sample, encode_sample, read_samples, read_shard, write_shard
 from synth.types import UserError
 
+pytestmark = pytest.mark.slow
+
 Synth = Callable[..., Ran]
 COMMON: dict[str, Any] = {"variants": 2, "codec": "png", "executor": "serial", "seed": 5}
 
@@ -41,7 +43,6 @@ def shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.tar"))
 
 
-@pytest.mark.slow
 def test_the_bytes_of_a_full_build(mff: Path) -> None:
     """Degraded images, depth, prompt, partial ground truth, json: member for member."""
     degrade = OnTheFly(load_recipe("mff", n="1-3"), partial=0.6)
@@ -55,7 +56,6 @@ def test_the_bytes_of_a_full_build(mff: Path) -> None:
     assert parts > 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", ["vif", "mef"])
 def test_the_bytes_of_a_full_build_of_files(tmp_path: Path, msrs: Path, folder_pair: str, task: str) -> None:
     data = [f"msrs={msrs}"] if task == "vif" else [f"folder={folder_pair}"]
@@ -79,7 +79,6 @@ def test_another_seed_or_variant_is_another_plan_of_the_same_crop(mff: Path) -> 
     assert degrade(sample, 6).prompt == made[1].prompt
 
 
-@pytest.mark.slow
 def test_a_full_sample_is_degraded_anew_where_it_holds_what_that_needs(tmp_path: Path, msrs: Path) -> None:
     sets = tuple(f"operators.{name}.weight=0" for name in ("rain", "snow", "haze"))
     build("vif", data=[f"msrs={msrs}"], out=str(tmp_path / "o"), sets=sets, partial=0.5, **COMMON)
@@ -182,7 +181,6 @@ def test_what_decides_nothing_is_refused(synth: Synth, tmp_path: Path, option: s
     )
 
 
-@pytest.mark.slow
 def test_build_verify_inspect_and_preview_of_lean_shards(synth: Synth, tmp_path: Path, msrs: Path) -> None:
     out = tmp_path / "shards"
     options = ("--data", f"msrs={msrs}", "--out", out, "--executor", "serial", "--set", "ratios={'1:1'=1}")

@@ -17,6 +17,8 @@ from synth.resolve import Options
 from synth.shards import read_samples
 from synth.types import UserError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -28,7 +30,6 @@ def members(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.glob("*.tar"))]
 
 
-@pytest.mark.slow
 def test_sixteen_variants_make_each_once_and_another_recipe_none(tmp_path: Path, msrs: Path) -> None:
     options = {"data": [f"msrs={msrs}"], "workers": 1, "shard_size": 4}
     first = build("vif", out=str(tmp_path / "one"), variants=16, n="2", **options)
@@ -43,7 +44,6 @@ def test_sixteen_variants_make_each_once_and_another_recipe_none(tmp_path: Path,
     assert (seeded.made.truths, seeded.made.depths) == (0, pairs), "another seed puts the far end elsewhere"
 
 
-@pytest.mark.slow
 def test_what_is_kept_changes_no_byte(tmp_path: Path, msrs: Path) -> None:
     options = {"data": [f"msrs={msrs}"], "workers": 1, "seed": 3}
     build("vif", out=str(tmp_path / "kept"), variants=2, **options)
@@ -56,7 +56,6 @@ def test_what_is_kept_changes_no_byte(tmp_path: Path, msrs: Path) -> None:
     assert kept == again and kept[0] == alone[0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", ["vif", "mef", "mff"])
 def test_a_kept_pair_is_the_pair(task: str) -> None:
     planned = plan_build(Options(task, variants=2, limit=1))[0]
@@ -91,7 +90,6 @@ def test_a_pair_that_cannot_be_read_is_left_to_its_sample(tmp_path: Path, msrs: 
     assert {reject["pair"] for reject in report.rejects} == {bad.key}
 
 
-@pytest.mark.slow
 def test_a_network_gives_one_answer_kept_or_not(tmp_path: Path, msrs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Depth Anything's answers are made in batches, once a picture, whatever the seed."""
     asked: list[int] = []

@@ -17,6 +17,8 @@ from synth.selection import keep_apart, quotas, split_names
 from synth.shards import read_samples
 from synth.types import PairRef, UserError
 
+pytestmark = pytest.mark.slow
+
 
 def test_quotas_keep_proportions_and_leave_none_out() -> None:
     assert quotas(32, {"train": 157_500, "val": 31_500, "test": 6_300}) == {"train": 26, "val": 5, "test": 1}
@@ -47,7 +49,6 @@ def test_built_in_scenes_by_split() -> None:
     assert [planned.path(shard).name for shard in range(3)] == [f"vif-{s}-000000.tar" for s in planned.splits]
 
 
-@pytest.mark.slow
 def test_several_splits_in_one_folder(tmp_path: Path, msrs: Path, synth: Callable[..., Ran]) -> None:
     data = {"data": [f"msrs={msrs}"], "n": "1", "workers": 1, "shard_size": 2, "depth": "prior"}
     out = tmp_path / "out"
@@ -68,7 +69,6 @@ def test_several_splits_in_one_folder(tmp_path: Path, msrs: Path, synth: Callabl
         assert path.read_bytes() == (out / path.name).read_bytes()
 
 
-@pytest.mark.slow
 def test_a_build_of_several_splits_resumes_and_extends(tmp_path: Path, msrs: Path) -> None:
     data = {"data": [f"msrs={msrs}"], "n": "1", "workers": 1, "shard_size": 2, "depth": "prior", "split": "train,test"}
     whole = tmp_path / "whole"

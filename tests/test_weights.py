@@ -21,6 +21,8 @@ from synth.fusers import choice
 from synth.fusers.swinfusion import SwinFusion
 from synth.types import UserError
 
+pytestmark = pytest.mark.slow
+
 Synth = Callable[..., Ran]
 
 
@@ -152,7 +154,6 @@ class Evil:
         return (exec, ("raise SystemExit('run')",))
 
 
-@pytest.mark.slow
 def test_what_is_no_checkpoint_is_refused_in_one_line(
     tmp_path: Path, cache: Path, state: dict[str, torch.Tensor]
 ) -> None:

@@ -23,6 +23,8 @@ from train.presets import PRESETS
 from train.runs import Settings, begin, run_record
 from train.trainer import fit
 
+pytestmark = pytest.mark.slow
+
 Train = Callable[..., Ran]
 
 
@@ -80,7 +82,6 @@ def test_validation_sees_what_a_full_build_would_hold(shards: Path, monkeypatch:
         assert all(np.array_equal(made[name], held[name]) for name in ("a", "b", "gt", "prior"))
 
 
-@pytest.mark.slow
 def test_each_time_round_is_a_new_plan_of_seed_and_position(shards: Path) -> None:
     corpus = read(shards, "lean/vif")
     count = len(corpus.train)
@@ -101,7 +102,6 @@ def test_each_time_round_is_a_new_plan_of_seed_and_position(shards: Path) -> Non
     assert other_seed != {item["prompt"] for item in first}
 
 
-@pytest.mark.slow
 def test_the_same_batches_for_any_number_of_workers_and_any_start(shards: Path) -> None:
     corpus = read(shards, "lean/vif", "full/mef")
     degrade = degrading.choose(corpus.lean, partial=0.5)
@@ -177,7 +177,6 @@ def run(shards: Path, out: Path, **changed: Any) -> None:
     fit([str(shards / "lean/vif")], str(out), Settings.of("small", steps=4), **options)
 
 
-@pytest.mark.slow
 def test_a_run_records_its_recipes_and_stops_and_goes_on_bit_for_bit(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,7 +210,6 @@ def test_a_run_of_before_lean_shards_goes_on(shards: Path, tmp_path: Path) -> No
     assert begin(tmp_path / "run", record, overwrite=False) == tmp_path / "run"
 
 
-@pytest.mark.slow
 def test_the_command_line(train: Train, shards: Path, tmp_path: Path) -> None:
     options = ("--preset", "small", "--steps", "1", "--workers", "0", "--out", tmp_path / "run")
     ran = train("fit", shards / "lean/vif", shards / "lean/mef", *options, "--recipe", "mef", "--recipe", "vif")

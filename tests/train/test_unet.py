@@ -13,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from train.models import UNetConfig, build_model
 from train.models.unet import flops, plan
 
+pytestmark = pytest.mark.slow
+
 SMALL = UNetConfig(latent_channels=3, text_width=10, width=32, levels=3, blocks=2, attend=2, heads=2)
 FLOW = replace(SMALL, flow=True)
 CONFIGS = [SMALL, FLOW, replace(FLOW, text_width=0), replace(SMALL, levels=1, attend=0), replace(FLOW, blocks=1)]
