@@ -1,12 +1,15 @@
 """How good the weight-free ground truth is, on real pairs: beside published results and OpenCV's Mertens fusion.
 
-``python benchmarks/truth.py DATA``: a folder with vif/VIFB, mff/Lytro, mff/NYU-D-100 and mef/MEFB. The bars are what
-the project asks of itself; published figures are their toolboxes' own.
+    python benchmarks/truth.py [--data DIR]
+
+DIR has vif/VIFB, mff/Lytro, mff/NYU-D-100 and mef/MEFB. The bars are what the project asks of itself; published figures
+are their toolboxes' own.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from synth.pairs import CleanPair, find_all, read_pair
 from synth.types import Task
 from train.metrics import evaluate
 
+SHARED = Path(os.environ.get("CLEARFUSE_SHARED", Path(__file__).resolve().parent.parent.parent / "shared"))
 PSNR_CAP = 60.0
 """dB: two files of one picture may agree exactly."""
 
@@ -45,7 +49,9 @@ def line(what: str, value: float, bar: float, beside: str = "") -> None:
 
 def main() -> None:
     """Print the table."""
-    data = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=SHARED / "data")
+    data: Path = parser.parse_args().data
     fuse = FUSERS["pyramid"]()
     print(f"{'':<34}{'ours':>9}{'bar':>9}  met")
     for name, at, task, bar, best in (
