@@ -66,6 +66,23 @@ TextOption = Annotated[
     str | None,
     typer.Option("--text", metavar="NAME|ID|DIR", help="What reads the prompts; the preset's, the model's own."),
 ]
+TextCacheOption = Annotated[
+    str | None, typer.Option("--text-cache", metavar="DIR", help="Keep the prompts' embeddings in this folder.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="A.B=C",
+        help="Change one value of the preset, such as objective.pixel=0.1 or schedule.ema=0.999; repeatable.",
+    ),
+]
+RecipeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--recipe", metavar="NAME|FILE", help="What degrades lean shards; repeatable by task; the task's own."
+    ),
+]
 CompileOption = Annotated[bool, typer.Option("--compile", help="Compile the network; its first call takes longer.")]
 
 
@@ -97,28 +114,14 @@ def fit_command(
     accumulate: Annotated[int | None, typer.Option("--accumulate", help="Batches a step.")] = None,
     crop: Annotated[int | None, typer.Option("--crop", help="Side of the training crops, pixels.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="A.B=C",
-            help="Change one value of the preset, such as objective.pixel=0.1 or schedule.ema=0.999; repeatable.",
-        ),
-    ] = None,
-    recipe: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--recipe", metavar="NAME|FILE", help="What degrades lean shards; repeatable by task; the task's own."
-        ),
-    ] = None,
+    set_: SetOption = None,
+    recipe: RecipeOption = None,
     partial: Annotated[
         float, typer.Option("--partial", help="Lean shards: share of prompts that ask for a part of the steps only.")
     ] = 0.0,
     tokenizer: TokenizerOption = None,
     text: TextOption = None,
-    text_cache: Annotated[
-        str | None, typer.Option("--text-cache", metavar="DIR", help="Keep the prompts' embeddings in this folder.")
-    ] = None,
+    text_cache: TextCacheOption = None,
     torchscript: TorchScriptOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, order, crops and noise.")] = 0,
     workers: Annotated[

@@ -45,8 +45,11 @@ class _Code:
         return self.b.add(self.b.add(base, self.b.mul(row, number(LANES))), number(step))
 
     def scalar(self, array: Any, index: Any) -> Any:
-        """One float in all lanes."""
-        value = self.b.load(self.b.gep(array, [index]))
+        """One float of an array in all lanes."""
+        return self.spread(self.b.load(self.b.gep(array, [index])))
+
+    def spread(self, value: Any) -> Any:
+        """A float in all lanes."""
         first = self.b.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
         zeros = ir.Constant(_BITS, [0] * _WIDTH)
         return self.b.shuffle_vector(first, ir.Constant(_VECTOR, ir.Undefined), zeros)
@@ -200,9 +203,7 @@ def exponentials(context, s, n, rows, total):
 def _normal(code: _Code) -> None:
     x, out, rows = code.args
     b = code.b
-    share = b.fdiv(ir.Constant(_FLOAT, 1.0), b.sitofp(rows, _FLOAT))
-    one = b.insert_element(ir.Constant(_VECTOR, ir.Undefined), share, ir.Constant(ir.IntType(32), 0))
-    share = b.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), ir.Constant(_BITS, [0] * _WIDTH))
+    share = code.spread(b.fdiv(ir.Constant(_FLOAT, 1.0), b.sitofp(rows, _FLOAT)))
     for k in range(0, LANES, _WIDTH):
         added, squares = code.held(floats(0.0)), code.held(floats(0.0))
         with cgutils.for_range(b, rows) as loop:

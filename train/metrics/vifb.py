@@ -16,7 +16,7 @@ definitions are those of its MATLAB functions. What differs from the literature,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -136,17 +136,18 @@ def spatial_frequency(fused: Float[np.ndarray, "h w c"], a: np.ndarray, b: np.nd
 
 def ssim(fused: Plane, a: Plane, b: Plane) -> float:
     """SSIM(A, F) + SSIM(B, F), Wang et al. 2004: 11×11 Gaussian of σ 1.5 inside the image, K 0.01 and 0.03 of 255."""
-    c1, c2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
+    return ssim_sum(fused, (a, b), lambda image: gaussian_valid(image, 11, 1.5), PEAK)
 
-    def bell(image: Plane) -> Float64[np.ndarray, "h2 w2"]:
-        return gaussian_valid(image, 11, 1.5)
 
-    mean_f = bell(fused)
-    power_f = bell(fused * fused) - mean_f * mean_f
+def ssim_sum(fused: Plane, sources: Sequence[Plane], window: Callable[[np.ndarray], np.ndarray], span: float) -> float:
+    """Σ over the sources of their mean SSIM under ``window``, K 0.01 and 0.03 of ``span``."""
+    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
+    mean_f = window(fused)
+    power_f = window(fused * fused) - mean_f * mean_f
     total = 0.0
-    for source in (a, b):
-        mean = bell(source)
-        power, shared = bell(source * source) - mean * mean, bell(source * fused) - mean * mean_f
+    for source in sources:
+        mean = window(source)
+        power, shared = window(source * source) - mean * mean, window(source * fused) - mean * mean_f
         over = (2 * mean * mean_f + c1) * (2 * shared + c2)
         total += float(np.mean(over / ((mean * mean + mean_f * mean_f + c1) * (power + power_f + c2))))
     return total
