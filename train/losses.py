@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from train.draws import Rng, numbers
 
 FLOOR = 1e-3
 """Errors below it count as alike under the logarithm."""
@@ -13,11 +14,11 @@ NEAREST = 0.05
 """The least 1 − t that a clean prediction's velocity is divided by in the loss."""
 
 
-def draw_times(times: str, like: Float[Tensor, "b ..."], rng: torch.Generator) -> Float[Tensor, " b"]:
+def draw_times(times: str, like: Float[Tensor, "b ..."], rng: Rng) -> Float[Tensor, " b"]:
     """A time for each latent, in fp32 whatever the latents: U(0, 1), or the logistic of N(0, 1) (arXiv 2403.03206)."""
     if times == "uniform":
-        return torch.rand(len(like), generator=rng, device=rng.device).to(like.device)
-    return torch.randn(len(like), generator=rng, device=rng.device).sigmoid().to(like.device)
+        return numbers(len(like), rng, like.device)
+    return numbers(len(like), rng, like.device, gaussian=True).sigmoid()
 
 
 def path(

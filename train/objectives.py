@@ -18,6 +18,7 @@ from torch import Tensor
 
 from synth.types import unknown
 from train.bridge import between, deviation
+from train.draws import Rng, normal
 from train.losses import FLOOR, NEAREST, clean_to_velocity, draw_times, errors, path, wide
 from train.models.base import Prediction
 from train.samplers import find_sampler, guided, one_shot
@@ -61,7 +62,7 @@ class Objective(Protocol):
         predict: Predict,
         target: Float[Tensor, "b z h w"],
         pair: Pair,
-        rng: torch.Generator,
+        rng: Rng,
         pixels: PixelLoss | None = None,
         weight: Float[Tensor, "z 1 1"] | None = None,
     ) -> Loss:
@@ -108,7 +109,7 @@ class Regression:
         predict: Predict,
         target: Float[Tensor, "b z h w"],
         pair: Pair,
-        rng: torch.Generator,
+        rng: Rng,
         pixels: PixelLoss | None = None,
         weight: Float[Tensor, "z 1 1"] | None = None,
     ) -> Loss:
@@ -166,7 +167,7 @@ class FlowMatching:
         predict: Predict,
         target: Float[Tensor, "b z h w"],
         pair: Pair,
-        rng: torch.Generator,
+        rng: Rng,
         pixels: PixelLoss | None = None,
         weight: Float[Tensor, "z 1 1"] | None = None,
     ) -> Loss:
@@ -184,9 +185,9 @@ class FlowMatching:
             error = errors(v, v_target, weight)
         return _total(self, error.mean(), prediction, clean, pixels)
 
-    def start(self, pair: Pair, rng: torch.Generator) -> Float[Tensor, "b z h w"]:
+    def start(self, pair: Pair, rng: Rng) -> Float[Tensor, "b z h w"]:
         """A draw of p0."""
-        return _noise(pair[0], rng) if self.source == "gaussian" else SOURCES[self.source](*pair)
+        return normal(pair[0], rng) if self.source == "gaussian" else SOURCES[self.source](*pair)
 
     def velocity(
         self,
@@ -241,13 +242,13 @@ class SchrodingerBridge:
         predict: Predict,
         target: Float[Tensor, "b z h w"],
         pair: Pair,
-        rng: torch.Generator,
+        rng: Rng,
         pixels: PixelLoss | None = None,
         weight: Float[Tensor, "z 1 1"] | None = None,
     ) -> Loss:
         """The loss at one drawn time and place on the bridge for each latent."""
         t = draw_times(self.times, target, rng).clamp(max=1 - LAST)
-        z_t = between(SOURCES[self.source](*pair), target, _noise(target, rng), t)
+        z_t = between(SOURCES[self.source](*pair), target, normal(target, rng), t)
         prediction = predict(z_t, t)
         wanted = target if self.predicts == "clean" else (z_t - target) / wide(deviation(t), target)
         clean = self.clean(prediction.latent, z_t, t)
@@ -287,10 +288,6 @@ def guide(predict: Predict, unconditional: Predict, scale: float) -> Predict:
         return replace(given, latent=guided(given.latent, none.latent, scale))
 
     return both
-
-
-def _noise(like: Tensor, rng: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=rng, device=rng.device).to(like)
 
 
 def _total(objective: AnyObjective, error: Tensor, made: Prediction, clean: Tensor, pixels: PixelLoss | None) -> Loss:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from synth.execute import settle
 from synth.seeds import seed_of
@@ -26,14 +25,14 @@ from train.checkpoint import Training
 from train.data import Batch, Broken, Corpus, Samples, batches, cache_size, index
 from train.design import AS_DESIGNED, Assembly, Parts
 from train.device import find_device
-from train.losses import source_loss
-from train.objectives import Loss, PixelLoss
+from train.draws import Draws
+from train.forward import batch_loss
+from train.ranks import Ranks
 from train.runs import Log, Settings, Stop, begin, run_record
+from train.validation import Validator, whole
 
 Progress = Callable[[int, int], None]
 Note = Callable[[str], None]
-VALIDATED = 48
-"""Held-out samples that a validation looks at, spread over all of them."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,8 @@ class _Run:
         optimizer = optim.build_optimizer(weights, settings.lr, settings.decay)
         self.state = Training(weights, self.shadow.trained(), optimizer)
         self.device = next(iter(weights.values())).device
-        self.validation = self._samples(training=False, cache=cache_size() // 8)
+        held_out = self._samples(training=False, cache=cache_size() // 8)
+        self.validator = Validator(held_out, settings.batch, Ranks(self.device))
 
     def go(self, validate_every: int, checkpoint_every: int, progress: Progress, note: Note) -> Fitted:
         """All steps that are left."""
@@ -174,11 +174,12 @@ class _Run:
         names: list[str] = []
         for part in range(settings.accumulate):
             asked = time.monotonic()
-            batch = _whole(next(source))
+            batch = whole(next(source))
             waited += time.monotonic() - asked
             names += batch.names
-            rng = torch.Generator().manual_seed(seed_of("noise", settings.seed, state.step, part))
-            loss = self._loss(self.assembly, batch, rng)
+            first = (state.step * settings.accumulate + part) * settings.batch
+            rng = Draws.of("noise", settings.seed, range(first, first + len(batch.names)))
+            loss = batch_loss(self.assembly, batch, rng, self.device)
             value = float(loss.total.detach())
             if not math.isfinite(value):
                 self._stop_at(names, f"the loss is {value}")
@@ -199,26 +200,6 @@ class _Run:
         log.write(state.step, "train", values, speed)
         return total
 
-    def _loss(self, assembly: Assembly, batch: Batch, rng: torch.Generator) -> Loss:
-        """The objective on a batch, in bf16 on CUDA."""
-        z_a, z_b, target = (assembly.encode(x.to(self.device)) for x in (batch.a, batch.b, batch.gt))
-        z_prior = None if batch.prior is None else assembly.encode(batch.prior.to(self.device))
-        pixels = self._pixels(assembly, batch) if assembly.objective.pixel else None
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            predict = assembly.bind(z_a, z_b, batch.prompts, z_prior)
-            weight = assembly.tokenizer.weight
-            return assembly.objective.loss(predict, target, (z_a, z_b), rng, pixels, weight)
-
-    def _pixels(self, assembly: Assembly, batch: Batch) -> PixelLoss:
-        """The auxiliary loss of a clean latent: its picture against the clean pair."""
-        assert batch.clean_a is not None and batch.clean_b is not None
-        a, b = batch.clean_a.to(self.device), batch.clean_b.to(self.device)
-
-        def pixels(latent: Tensor) -> Tensor:
-            return source_loss(assembly.tokenizer.decode(latent.float(), (a.shape[2], a.shape[3])), a, b)
-
-        return pixels
-
     def _stop_at(self, names: list[str], what: str) -> None:
         """Leave before the optimizer's step, with the samples written out."""
         path = self.folder / "nonfinite.json"
@@ -230,46 +211,20 @@ class _Run:
     def _validated(self, log: Log, note: Note, loss: float) -> float | None:
         """Score the averaged weights on held-out samples; the best so far become the run's model."""
         state = self.state
-        count = min(len(self.validation), VALIDATED)
-        if not count:
+        scores = self.validator.score(self.shadow)
+        if scores is None:
             self._publish()
             note(f"step {state.step}: loss {loss:.4f} (nothing held out)")
             return None
-        validation, psnr = self._validate([i * len(self.validation) // count for i in range(count)])
-        log.write(state.step, "validation", {"loss": validation, "PSNR": psnr}, {})
-        if state.best is None or validation < state.best:
-            state.best = validation
+        log.write(state.step, "validation", {"loss": scores.loss, "PSNR": scores.psnr}, {})
+        if state.best is None or scores.loss < state.best:
+            state.best = scores.loss
             self._publish()
-        note(f"step {state.step}: loss {loss:.4f}, validation {validation:.4f} (PSNR {psnr:.2f} dB)")
-        return psnr
-
-    @torch.inference_mode()
-    def _validate(self, places: list[int]) -> tuple[float, float]:
-        """Mean loss, and mean PSNR of the fused crops, the same noise each time."""
-        losses, decibels = 0.0, 0.0
-        for number, found in enumerate(batches(self.validation, places, self.settings.batch)):
-            batch = _whole(found)
-            rng = torch.Generator().manual_seed(seed_of("validation", number))
-            losses += float(self._loss(self.shadow, batch, rng).total) * len(batch.names)
-            a, b = batch.a.to(self.device), batch.b.to(self.device)
-            prior = None if batch.prior is None else batch.prior.to(self.device)
-            fused = self.shadow.fuse(a, b, batch.prompts, rng, prior=prior).clamp(-1, 1)
-            decibels += float(psnr_of(fused, batch.gt.to(self.device)).sum())
-        return losses / len(places), decibels / len(places)
+        note(f"step {state.step}: loss {loss:.4f}, validation {scores.loss:.4f} (PSNR {scores.psnr:.2f} dB)")
+        return scores.psnr
 
     def _publish(self) -> None:
         weights = self.shadow.state_dict()
         checkpoint.write_tensors(
             self.folder / pipeline.WEIGHTS, weights, {"format": "pt", "step": str(self.state.step)}
         )
-
-
-def psnr_of(images: Tensor, truth: Tensor) -> Tensor:
-    """10 log10(4 / MSE) of each image: the range [−1, 1] has length 2."""
-    return 10 * torch.log10(4 / (images - truth).square().mean((1, 2, 3)).clamp(min=1e-10))
-
-
-def _whole(batch: Batch | Broken) -> Batch:
-    if isinstance(batch, Broken):
-        raise WorkIncomplete(f"{batch.reason}; see synth verify")
-    return batch
