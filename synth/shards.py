@@ -113,10 +113,12 @@ def _no_depth(height: int, width: int) -> bytes:
     return depth_maps.encode_png(np.zeros((height, width), np.uint16))
 
 
-def decode_sample(key: str, members: Mapping[str, bytes], names: Sequence[str] | None = None) -> Sample:
+def decode_sample(
+    key: str, members: Mapping[str, bytes], names: Sequence[str] | None = None, *, depth: bool = True
+) -> Sample:
     """The sample that ``encode_sample`` wrote, with the images asked for, else all that it holds.
 
-    Raises ValueError that names what is missing or damaged.
+    depth: whether its depth is asked for. Raises ValueError that names what is missing or damaged.
     """
     meta = json.loads(_member(key, members, "json"))
     if not isinstance(meta, dict):
@@ -132,19 +134,20 @@ def decode_sample(key: str, members: Mapping[str, bytes], names: Sequence[str] |
         if name not in held_images(meta):
             what = f"is lean and holds no degraded {name}" if lean else f"is a real pair and holds no {name}"
             raise ValueError(f"sample {key}: {what}")
-        held = [codec for codec in CODECS.values() if f"{name}.{codec.name}" in members]
-        if not held:
+        coded = [codec for codec in CODECS.values() if f"{name}.{codec.name}" in members]
+        if not coded:
             raise ValueError(f"sample {key}: member {name} is missing")
         try:
-            image = held[0].decode(members[f"{name}.{held[0].name}"])
+            image = coded[0].decode(members[f"{name}.{coded[0].name}"])
         except Exception as error:  # codecs raise what they like on damaged bytes
             raise ValueError(f"sample {key}: {name} does not decode: {error}") from None
         # Grey comes back from a codec without grey as three equal channels.
         grey = meta["channels"].get(name.removeprefix("clean_")) == 1
         images[name] = np.ascontiguousarray(image[..., :1]) if grey and image.shape[2] == 3 else image
-    depth = None if meta.get("depth") is None else depth_maps.decode_png(_member(key, members, "depth.png"))
+    held = depth and meta.get("depth") is not None
+    metres = depth_maps.decode_png(_member(key, members, "depth.png")) if held else None
     prompt = "" if lean else _member(key, members, "txt").decode()
-    return Sample(key, images, depth, prompt, meta)
+    return Sample(key, images, metres, prompt, meta)
 
 
 def _member(key: str, members: Mapping[str, bytes], name: str) -> bytes:
