@@ -82,7 +82,8 @@ class Fact(NamedTuple):
     stamp: str
 
 
-def _fact(info: dict[str, Any]) -> Fact:
+def fact(info: dict[str, Any]) -> Fact:
+    """Of what a store says of an object."""
     return Fact(int(info["size"]), str(next((info[name] for name in _STAMPS if info.get(name)), "")))
 
 
@@ -99,7 +100,7 @@ def facts(paths: Iterable[str]) -> dict[str, Fact]:
             found[path] = Fact(stat.st_size, str(stat.st_mtime_ns))
     for (_, urls), entries in zip(remote.items(), in_order(Remote.entries, remote), strict=True):
         names = {url: url.rpartition("/")[2] for url in urls}
-        found |= {url: _fact(entries[name]) for url, name in names.items() if name in entries}
+        found |= {url: fact(entries[name]) for url, name in names.items() if name in entries}
     return found
 
 
