@@ -104,7 +104,10 @@ def parts_of(
 
 @app.command("fit")
 def fit_command(
-    shards: Annotated[list[str], typer.Argument(metavar="DIR|SHARD...", help="Folders of shards, or shards.")],
+    shards: Annotated[
+        list[str],
+        typer.Argument(metavar="SHARDS...", help="Folders of shards, shards, patterns (*, {000..012}), or their URLs."),
+    ],
     out: Annotated[str | None, typer.Option("--out", metavar="DIR", help="The run's folder; runs/PRESET.")] = None,
     preset: Annotated[
         str | None, typer.Option("--preset", help="What to fit; tiny-reg without CUDA, else mmaif-reg.")
@@ -112,8 +115,17 @@ def fit_command(
     steps: Annotated[int | None, typer.Option("--steps", help="Steps of the optimizer; the preset's.")] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Samples a batch.")] = None,
     accumulate: Annotated[int | None, typer.Option("--accumulate", help="Batches a step.")] = None,
-    crop: Annotated[int | None, typer.Option("--crop", help="Side of the training crops, pixels.")] = None,
+    crop: Annotated[
+        int | None, typer.Option("--crop", help="Side of the training crops, or of a square as large, pixels.")
+    ] = None,
+    ratios: Annotated[
+        str | None, typer.Option("--ratios", metavar="W:H,...", help="Shapes of the crops, such as 16:9,4:3,1:1.")
+    ] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")] = None,
+    mix: Annotated[
+        str | None,
+        typer.Option("--mix", metavar="W,W...", help="Weights of the arguments, in their order; their samples."),
+    ] = None,
     set_: SetOption = None,
     recipe: RecipeOption = None,
     partial: Annotated[
@@ -141,11 +153,12 @@ def fit_command(
 
     from train.fitting import run_fit
 
-    changed = {"steps": steps, "batch": batch, "accumulate": accumulate, "crop": crop, "lr": lr}
+    changed = {"steps": steps, "batch": batch, "accumulate": accumulate, "crop": crop, "ratios": ratios, "lr": lr}
     with console.progress("fit", "steps") as progress:
         done = run_fit(
             *(shards, out, preset, seed, changed),
             sets=set_ or (),
+            mix=mix,
             tokenizer=tokenizer,
             text=text,
             **parts_of(None, None, torchscript, text_cache),

@@ -18,6 +18,14 @@ def default_preset() -> str:
     return "mmaif-reg" if find_device().type == "cuda" else "tiny-reg"
 
 
+def parse_mix(text: str) -> list[float]:
+    """``2,1,1`` as numbers. Raises UserError where it is not like that."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--mix {text}: must be a weight for each argument, such as 2,1,1") from None
+
+
 def run_fit(
     shards: list[str],
     out: str | None,
@@ -26,6 +34,7 @@ def run_fit(
     changed: Mapping[str, Any],
     *,
     sets: Sequence[str] = (),
+    mix: str | None = None,
     tokenizer: str | None = None,
     text: str | None = None,
     workers: int | None = None,
@@ -33,7 +42,8 @@ def run_fit(
 ) -> Fitted:
     """Fit, with the preset that suits the machine, a folder under ``runs/``, and a process a core where not told.
 
-    tokenizer, text: references in place of the preset's; the network is fitted to their sizes.
+    mix: weights of the sources, as ``2,1,1``. tokenizer, text: references in place of the preset's; the network is
+    fitted to their sizes.
     """
     chosen = {"tokenizer": tokenizer, "text": text}
     sets = [*sets, *(f"{name}={json.dumps(value)}" for name, value in chosen.items() if value is not None)]
@@ -43,6 +53,8 @@ def run_fit(
     if workers is not None and workers < 0:
         raise UserError(f"--workers {workers}: must be at least 0")
     name = preset or default_preset()
+    if mix is not None:
+        changed = {**changed, "mix": parse_mix(mix)}
     if workers is None:
         workers = min(max((os.cpu_count() or 1) - 1, 1), 8)
     return fit(shards, out or f"runs/{name}", Settings.of(name, seed, sets, **changed), workers=workers, **options)

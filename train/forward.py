@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from train.data import Batch
+from train.batch import Batch
 from train.design import Assembly
 from train.draws import Rng
 from train.losses import source_loss

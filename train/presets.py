@@ -19,7 +19,8 @@ from train.objectives import FlowMatching, Regression, SchrodingerBridge
 class Schedule:
     """How a preset is fitted, unless the command line says otherwise; the defaults are the paper's, section 4.2."""
 
-    crop: int = 512  # side of the training crops, pixels
+    crop: int = 512  # side of the training crops, pixels, or of a square as large
+    ratios: str = "16:9,4:3,1:1"  # of their sides, and as portraits: each sample goes to its nearest
     batch: int = 8
     accumulate: int = 3  # batches a step
     steps: int = 200_000
@@ -63,7 +64,7 @@ def _tiny(flow: bool, prior: bool = False) -> MMAIFConfig:
     )
 
 
-_TINY = Schedule(crop=128, batch=8, accumulate=1, steps=1900, warmup=50, lr=1e-3, ema=0.99, rephrase=0.9)
+_TINY = Schedule(crop=128, ratios="1:1", batch=8, accumulate=1, steps=1900, warmup=50, lr=1e-3, ema=0.99, rephrase=0.9)
 
 _TINY_REG = Design("mmaif", _tiny(flow=False, prior=True), "dct", "bytes", Regression(measure="log"), prior="pyramid")
 _TINY_FLOW = FlowMatching(predicts="clean", error="clean", drop=0.1)

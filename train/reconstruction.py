@@ -20,7 +20,7 @@ from synth.pairs import builtin_pairs, find_all, load_manifest, own_task, read_p
 from synth.shards import is_real, read_samples
 from synth.types import BadPair, PairRef, UserError
 from synth.verify import find_shards
-from train.data import to_tensor
+from train.batch import to_tensor
 from train.device import find_device
 from train.evaluate import count_samples, spread
 from train.metrics import evaluate

@@ -23,7 +23,8 @@ from synth.resume import difference
 from synth.shards import write_json
 from synth.types import UserError, unknown
 from train import degrading
-from train.data import Corpus
+from train.buckets import parse_ratios
+from train.corpus import Corpus, shards_changed
 from train.design import Design, from_fields
 from train.presets import Schedule, find_preset
 
@@ -38,8 +39,10 @@ class Settings(Schedule):
     preset: str = "tiny-reg"
     seed: int = 0
     set: list[str] | None = None  # what is changed in the preset's design, as ``objective.pixel=0.1``
+    mix: list[float] | None = None  # weights of the sources of data, in their order; None: by their samples
 
     def __post_init__(self) -> None:
+        parse_ratios(self.ratios)
         for name in ("crop", "batch", "accumulate", "steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
@@ -144,8 +147,10 @@ def _same(path: Path, record: Mapping[str, Any]) -> None:
                 f"{path.parent}: a run with {name} {before}, not {now}; go on with {before}, choose another --out, "
                 "or start anew with --overwrite"
             )
-    if shards != record["shards"]:
-        raise UserError(f"{path.parent}: a run on other shards; choose another --out, or start anew with --overwrite")
+    if (change := shards_changed(shards, record["shards"])) is not None:
+        raise UserError(
+            f"{path.parent}: a run on other shards: {change}; choose another --out, or start anew with --overwrite"
+        )
     for change in difference(degrade, record["degrade"]):
         raise UserError(
             f"{path.parent}: a run with other degradations: {change}; choose another --out, or start anew with "

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,11 +20,14 @@ from synth.seeds import seed_of
 from synth.shards import write_json
 from synth.types import WorkIncomplete
 from train import checkpoint, degrading, optim, pipeline
+from train.batch import Batch, Broken
 from train.checkpoint import Training
-from train.data import Batch, Broken, Corpus, Samples, batches, cache_size, index
+from train.corpus import Corpus, index
+from train.data import Samples, batches, cache_size, dealt
 from train.design import AS_DESIGNED, Assembly, Parts
 from train.device import find_device
 from train.draws import Draws
+from train.feeding import samples_of
 from train.forward import batch_loss
 from train.ranks import Ranks
 from train.runs import Log, Settings, Stop, begin, run_record
@@ -148,20 +150,14 @@ class _Run:
         return Fitted(str(self.folder), state.step, settings.steps, loss, state.best, psnr)
 
     def _samples(self, training: bool, cache: int) -> Samples:
-        s = self.settings
-        more: dict[str, Any] = {"prior": self.assembly.design.prior, "training": training, "cache": cache}
-        more["degrade"] = self.degraders
-        objective = self.assembly.objective
-        more |= {"drop": objective.drop, "clean": objective.pixel > 0}
-        return Samples(self.corpus, side=s.crop, seed=s.seed, plain=s.plain, rephrase=s.rephrase, **more)
+        return samples_of(self.settings, self.assembly, self.corpus, self.degraders, training=training, cache=cache)
 
     def _batches(self, step: int) -> Iterator[Batch | Broken]:
         """The training batches from a step on."""
         s = self.settings
         cache = cache_size() // max(self.workers, 1)
         samples = self._samples(training=True, cache=cache)
-        a_step = s.batch * s.accumulate
-        return batches(samples, range(step * a_step, s.steps * a_step), s.batch, self.workers)
+        return batches(samples, dealt(step * s.accumulate, s.steps * s.accumulate, s.batch), self.workers)
 
     def _step(self, source: Iterator[Batch | Broken], log: Log) -> float:
         """One step of the optimizer: gradients of all its batches, clipped, applied; the average follows."""
@@ -172,13 +168,12 @@ class _Run:
         optim.set_learning_rate(state.optimizer, lr)
         state.optimizer.zero_grad(set_to_none=True)
         names: list[str] = []
-        for part in range(settings.accumulate):
+        for _ in range(settings.accumulate):
             asked = time.monotonic()
             batch = whole(next(source))
             waited += time.monotonic() - asked
             names += batch.names
-            first = (state.step * settings.accumulate + part) * settings.batch
-            rng = Draws.of("noise", settings.seed, range(first, first + len(batch.names)))
+            rng = Draws.of("noise", settings.seed, batch.positions)
             loss = batch_loss(self.assembly, batch, rng, self.device)
             value = float(loss.total.detach())
             if not math.isfinite(value):

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from synth.seeds import seed_of
 from synth.types import WorkIncomplete
-from train.data import Batch, Broken, Samples, batches
+from train.batch import Batch, Broken
+from train.data import Samples, batches
 from train.design import Assembly
 from train.forward import batch_loss
 from train.ranks import Ranks
@@ -30,9 +31,10 @@ class Validator:
     """Scores an assembly on held-out samples; each process takes its share of the batches."""
 
     def __init__(self, samples: Samples, size: int, ranks: Ranks) -> None:
-        self.samples, self.size, self.ranks = samples, size, ranks
+        self.samples, self.ranks = samples, ranks
         count = min(len(samples), VALIDATED)
         self.places = [i * len(samples) // count for i in range(count)]
+        self.groups = samples.groups(self.places, size)
 
     @torch.inference_mode()
     def score(self, assembly: Assembly) -> Scores | None:
@@ -40,14 +42,14 @@ class Validator:
         if not self.places:
             return None
         sums = torch.zeros(2, dtype=torch.float64, device=self.ranks.device)
-        groups = [self.places[i : i + self.size] for i in range(0, len(self.places), self.size)]
+        groups = self.groups
         rounds = -(-len(groups) // self.ranks.world)
         for turn in range(rounds):
             number = turn * self.ranks.world + self.ranks.rank
             # Where weights are shared out, each call needs all processes: one without a batch repeats the last.
             counted = number < len(groups)
             number = min(number, len(groups) - 1)
-            batch = whole(next(batches(self.samples, groups[number], self.size)))
+            batch = whole(next(batches(self.samples, [groups[number]])))
             loss, decibels = self._batch(assembly, batch, number)
             if counted:
                 sums += torch.tensor([loss * len(batch.names), decibels], dtype=torch.float64, device=sums.device)
