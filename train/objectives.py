@@ -32,9 +32,14 @@ PixelLoss = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Loss:
-    """total: what to minimise; terms: its parts before weighting, and how the experts are loaded, for the log."""
+    """total: what to minimise; terms: its parts before weighting, and how the experts are loaded, for the log.
+
+    each: the error of each sample, which ``terms`` has the mean of; load: see ``Prediction``.
+    """
 
     total: Float[Tensor, ""]
+    each: Float[Tensor, " b"]
+    load: Float[Tensor, "layers experts"]
     terms: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -116,7 +121,7 @@ class Regression:
         """The loss on clean latents."""
         prediction = predict(None, None)
         each = errors(prediction.latent, target, weight)
-        error = each.mean() if self.measure == "mse" else (each + FLOOR).log().mean()
+        error = each if self.measure == "mse" else (each + FLOOR).log()
         return _total(self, error, prediction, prediction.latent, pixels)
 
     def sample(self, predict: Predict, pair: Pair, rng: torch.Generator) -> Tensor:
@@ -183,7 +188,7 @@ class FlowMatching:
         else:
             v_target = target - start if self.predicts == "velocity" else clean_to_velocity(target, z_t, t, NEAREST)
             error = errors(v, v_target, weight)
-        return _total(self, error.mean(), prediction, clean, pixels)
+        return _total(self, error, prediction, clean, pixels)
 
     def start(self, pair: Pair, rng: Rng) -> Float[Tensor, "b z h w"]:
         """A draw of p0."""
@@ -252,7 +257,7 @@ class SchrodingerBridge:
         prediction = predict(z_t, t)
         wanted = target if self.predicts == "clean" else (z_t - target) / wide(deviation(t), target)
         clean = self.clean(prediction.latent, z_t, t)
-        return _total(self, errors(prediction.latent, wanted, weight).mean(), prediction, clean, pixels)
+        return _total(self, errors(prediction.latent, wanted, weight), prediction, clean, pixels)
 
     def clean(
         self, latent: Float[Tensor, "b z h w"], z_t: Float[Tensor, "b z h w"], t: Float[Tensor, " b"]
@@ -290,8 +295,9 @@ def guide(predict: Predict, unconditional: Predict, scale: float) -> Predict:
     return both
 
 
-def _total(objective: AnyObjective, error: Tensor, made: Prediction, clean: Tensor, pixels: PixelLoss | None) -> Loss:
-    """error + balance × load-balancing loss + pixel × auxiliary loss (MMAIF eq. 10)."""
+def _total(objective: AnyObjective, each: Tensor, made: Prediction, clean: Tensor, pixels: PixelLoss | None) -> Loss:
+    """Mean error + balance × load-balancing loss + pixel × auxiliary loss (MMAIF eq. 10)."""
+    error = each.mean()
     terms = {"error": error, "balance": made.balance}
     total = error + objective.balance * made.balance
     if objective.pixel:
@@ -301,7 +307,7 @@ def _total(objective: AnyObjective, error: Tensor, made: Prediction, clean: Tens
         total = total + objective.pixel * terms["pixel"]
     if made.load.shape[1]:
         terms["least_load"], terms["most_load"] = made.load.min(), made.load.max()
-    return Loss(total, {name: term.detach() for name, term in terms.items()})
+    return Loss(total, each.detach(), made.load.detach(), {name: term.detach() for name, term in terms.items()})
 
 
 def _one_of(name: str, value: str, allowed: Iterable[str]) -> None:
