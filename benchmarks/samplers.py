@@ -19,11 +19,14 @@ import torch
 from torch import Tensor
 
 from synth.builder import build
-from train.data import Batch, Samples, batches, index
+from train.batch import Batch
+from train.corpus import index
+from train.data import Samples, batches
 from train.pipeline import FusionPipeline
 from train.runs import Settings
 from train.samplers import SAMPLERS
-from train.trainer import fit, psnr_of
+from train.trainer import fit
+from train.validation import psnr_of
 
 STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 33, 50)
 TASKS = ("vif", "mef", "mff")
@@ -42,7 +45,7 @@ def held_out(folder: Path, pairs: int, side: int, prior: str) -> Batch:
     corpus = index([str(folder / task) for task in TASKS])
     data = Samples(corpus, side=side, training=False, prior=prior)
     places = [i * len(data) // pairs for i in range(pairs)] if pairs < len(data) else list(range(len(data)))
-    (batch,) = batches(data, places, len(places))
+    (batch,) = batches(data, [places])
     assert isinstance(batch, Batch)
     return batch
 

@@ -17,9 +17,11 @@ from made import made_shards
 from synth.fusers import PyramidFuser
 from synth.prompts import load_pool
 from synth.seeds import generator
-from synth.shards import read_samples
+from synth.shards import read_samples, read_shard, write_shard
 from synth.types import UserError
-from train.data import Batch, Broken, Samples, batches, cropped, index, rephrased, to_tensor, which
+from train.batch import Batch, Broken, Item, to_tensor
+from train.corpus import index
+from train.data import Samples, batches, cropped, dealt, rephrased
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def test_the_index_finds_every_sample_once(shards: Path) -> None:
     corpus = index([str(shards / "vif"), str(shards / "mef"), str(shards / "vif" / "vif-train-000000.tar")])
     assert len(corpus.train) + len(corpus.held_out) == 8
     data = Samples(corpus, side=32, training=True)
-    names = {data[i]["name"] for i in range(len(data))}  # type: ignore[index]
+    names = {data[i].name for i in range(len(data))}  # type: ignore[union-attr]
     assert len(names) == len(corpus.train)
 
 
@@ -44,10 +46,11 @@ def test_validation_shards_are_held_out_and_test_shards_left_alone(shards: Path,
 
 
 def test_held_out_pairs_go_by_hash(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.data.HELD_OUT", 0.5)
+    monkeypatch.setattr("train.corpus.HELD_OUT", 0.5)
     first = index([str(shards / "vif")])
     assert first.held_out and first.train
-    assert index([str(shards / "vif"), str(shards / "mef")]).held_out[: len(first.held_out)] == first.held_out
+    both = index([str(shards / "vif"), str(shards / "mef")]).held_out
+    assert [both[row].key for row in range(len(first.held_out))] == first.held_out.key.tolist()
 
 
 def test_nothing_to_train_on_is_one_line(shards: Path, tmp_path: Path) -> None:
@@ -62,28 +65,21 @@ def test_nothing_to_train_on_is_one_line(shards: Path, tmp_path: Path) -> None:
             index([str(tmp_path)])
 
 
-def test_each_epoch_is_a_permutation() -> None:
-    for epoch in range(3):
-        assert sorted(which(7, epoch * 11 + i, 11) for i in range(11)) == list(range(11))
-    orders = {tuple(which(seed, i, 11) for i in range(start, start + 11)) for seed, start in ((7, 0), (7, 11), (8, 0))}
-    assert len(orders) == 3
-
-
 def test_a_crop_is_a_window_of_the_image() -> None:
     image = textured(3)
-    middle = cropped(image, 64, (0.5, 0.5), mirrored=False)
+    middle = cropped(image, (64, 64), (0.5, 0.5), mirrored=False)
     y, x = (128 - 64 + 1) // 2, (160 - 64 + 1) // 2
     np.testing.assert_array_equal(middle, image[y : y + 64, x : x + 64])
-    np.testing.assert_array_equal(cropped(image, 64, (0.5, 0.5), mirrored=True), middle[:, ::-1])
-    np.testing.assert_array_equal(cropped(image, 64, (0.999, 0.999), mirrored=False), image[-64:, -64:])
-    grey = cropped(image[..., :1], 192, (0, 0), mirrored=False)
+    np.testing.assert_array_equal(cropped(image, (64, 64), (0.5, 0.5), mirrored=True), middle[:, ::-1])
+    np.testing.assert_array_equal(cropped(image, (64, 64), (0.999, 0.999), mirrored=False), image[-64:, -64:])
+    grey = cropped(image[..., :1], (192, 192), (0, 0), mirrored=False)
     assert grey.shape == (192, 192, 3)
     np.testing.assert_array_equal(grey[128:, :160, 1], image[: 63 - 128 : -1, :, 0])
 
 
 def test_a_batch_holds_one_window_of_all_three(shards: Path) -> None:
     corpus = index([str(shards / "vif")])
-    (batch,) = batches(Samples(corpus, side=48, seed=3, training=True), range(2), 2)
+    (batch,) = batches(Samples(corpus, side=48, seed=3, training=True), [range(2)])
     assert isinstance(batch, Batch)
     truth = {f"{path.name} {s.key}": s for path in corpus.shards for s in read_samples(path)}
     for row, name in enumerate(batch.names):
@@ -107,8 +103,8 @@ def test_the_same_batches_for_any_number_of_workers_and_any_start(shards: Path) 
     corpus = index([str(shards / "vif"), str(shards / "mef")])
 
     def taken(start: int, workers: int, cache: int) -> list[Batch]:
-        data = Samples(corpus, side=32, seed=5, plain=0.3, training=True, cache=cache)
-        return [b for b in batches(data, range(start, 24), 4, workers) if isinstance(b, Batch)]
+        data = Samples(corpus, side=32, seed=5, plain=0.3, training=True, cache=cache, batch=4)
+        return [b for b in batches(data, dealt(start // 4, 6, 4), workers) if isinstance(b, Batch)]
 
     here = taken(0, 0, 0)
     for start, workers, cache in ((0, 2, 1 << 20), (8, 1, 0), (16, 0, 1 << 30)):
@@ -121,25 +117,25 @@ def test_a_share_of_the_prompts_is_the_plain_request(shards: Path) -> None:
     corpus = index([str(shards / "mef")])
     for plain, expected in ((1.0, {"fuse the under-exposed and over-exposed images"}), (0.0, set[str]())):
         data = Samples(corpus, side=32, plain=plain, training=True)
-        prompts = {data[i]["prompt"] for i in range(len(data))}  # type: ignore[index]
+        prompts = {data[i].prompt for i in range(len(data))}  # type: ignore[union-attr]
         assert prompts & {"fuse the under-exposed and over-exposed images"} == expected
 
 
 def test_a_share_of_the_training_prompts_is_dropped(shards: Path) -> None:
     corpus = index([str(shards / "vif"), str(shards / "mef")])
     kept, some = (Samples(corpus, side=32, drop=drop, training=True) for drop in (0.0, 0.5))
-    pairs = [(kept[i]["prompt"], some[i]["prompt"]) for i in range(60)]  # type: ignore[index]
+    pairs = [(kept[i].prompt, some[i].prompt) for i in range(60)]  # type: ignore[union-attr]
     assert all(dropped in ("", prompt) for prompt, dropped in pairs)
     assert 15 < sum(dropped == "" for _, dropped in pairs) < 45
     validation = Samples(corpus, side=32, drop=0.9, training=False)
-    assert all(validation[i]["prompt"] for i in range(len(validation)))  # type: ignore[index]
+    assert all(validation[i].prompt for i in range(len(validation)))  # type: ignore[union-attr]
 
 
 def test_the_clean_pair_is_there_where_it_is_asked_for(shards: Path) -> None:
     """Its crops are those of the samples' clean images, at the place of the others."""
     corpus = index([str(shards / "vif")])
     (bare,), (batch,) = (
-        batches(Samples(corpus, side=1000, training=True, clean=clean), range(2), 2) for clean in (False, True)
+        batches(Samples(corpus, side=1000, training=True, clean=clean), [range(2)]) for clean in (False, True)
     )
     assert isinstance(bare, Batch) and isinstance(batch, Batch)
     assert bare.clean_a is None and bare.clean_b is None and torch.equal(bare.a, batch.a)
@@ -160,9 +156,9 @@ def test_prompts_in_other_words_ask_for_the_same(shards: Path) -> None:
     truth = {f"{path.name} {s.key}": s for path in corpus.shards for s in read_samples(path)}
     data = Samples(corpus, side=32, rephrase=1.0, training=True)
     items: list[Any] = [data[position] for position in range(12 * count)]
-    assert [item["prompt"] for item in items] == [data[i]["prompt"] for i in range(12 * count)]  # type: ignore[index]
+    assert [item.prompt for item in items] == [data[i].prompt for i in range(12 * count)]  # type: ignore[union-attr]
     for name, sample in truth.items():
-        said = {item["prompt"] for item in items if item["name"] == name}
+        said = {item.prompt for item in items if item.name == name}
         if not said:
             continue  # held out
         assert len(said) > 3
@@ -184,7 +180,7 @@ def test_words_that_did_not_ship_are_kept(shards: Path) -> None:
 @pytest.mark.slow
 def test_the_prior_is_made_of_the_whole_image(shards: Path) -> None:
     corpus = index([str(shards / "mef")])
-    (batch,) = batches(Samples(corpus, side=48, training=True, prior="pyramid", cache=1 << 20), range(2), 2)
+    (batch,) = batches(Samples(corpus, side=48, training=True, prior="pyramid", cache=1 << 20), [range(2)])
     assert isinstance(batch, Batch) and batch.prior is not None
     truth = {f"{path.name} {s.key}": s for path in corpus.shards for s in read_samples(path)}
     for row, name in enumerate(batch.names):
@@ -212,5 +208,87 @@ def test_a_damaged_sample_is_named(shards: Path, tmp_path: Path) -> None:
     start = data.index(b"RIFF")
     data[start : start + 100] = bytes(100)
     path.write_bytes(data)
-    (first, *_) = batches(Samples(index([str(path)]), side=32, training=True), range(3), 3)
+    (first, *_) = batches(Samples(index([str(path)]), side=32, training=True), [range(3)])
     assert isinstance(first, Broken) and first.reason.startswith(f"{path}: sample 000000000: ")
+
+
+def test_a_batch_says_what_its_samples_are(shards: Path) -> None:
+    corpus = index([str(shards / "vif"), str(shards / "mef")])
+    truth = {f"{path.name} {s.key}": s for path in corpus.shards for s in read_samples(path)}
+    data = Samples(corpus, side=32, batch=4, seed=3, training=True)
+    (batch,) = batches(data, [[5, 2, 11]])
+    assert isinstance(batch, Batch) and batch.positions == [5, 2, 11]
+    for name, task, marks in zip(batch.names, batch.tasks, batch.marks, strict=True):
+        assert task == truth[name].meta["task"] and marks == tuple(step.op for step in truth[name].steps)
+
+
+def test_trainers_share_each_batch(shards: Path) -> None:
+    """The parts that any number of trainers take are the batches of one."""
+    data = Samples(index([str(shards / "vif")]), side=32, batch=4, seed=3, training=True)
+    whole = [b for b in batches(data, dealt(1, 3, 4)) if isinstance(b, Batch)]
+    for world in (2, 4):
+        parts = [list(batches(data, dealt(1, 3, 4, rank, world))) for rank in range(world)]
+        for number, one in enumerate(whole):
+            shares: list[Any] = [part[number] for part in parts]
+            assert [p for share in shares for p in share.positions] == one.positions
+            assert torch.equal(torch.cat([share.images["a"] for share in shares]), one.images["a"])
+
+
+def test_what_is_drawn_goes_by_sample_and_epoch(shards: Path) -> None:
+    """The same in any order, another each time the sample comes round."""
+    corpus = index([str(shards / "vif")])
+    one, other = (Samples(corpus, side=32, batch=batch, seed=3, training=True) for batch in (2, 7))
+    count = len(corpus.train)
+    crops = [
+        {(i.name, n // count): i for n in range(3 * count) if isinstance(i := data[n], Item)} for data in (one, other)
+    ]
+    assert crops[0].keys() == crops[1].keys() and len(crops[0]) == 3 * count
+    for key, item in crops[0].items():
+        assert np.array_equal(item.images["a"], crops[1][key].images["a"]) and item.prompt == crops[1][key].prompt
+    for name in {name for name, _ in crops[0]}:
+        first, second = (crops[0][name, epoch].images["a"] for epoch in (0, 1))
+        assert not np.array_equal(first, second)
+
+
+def test_shapes_are_without_padding_and_one_a_batch(shards: Path) -> None:
+    corpus = index([str(shards / "vif"), str(shards / "mef")])
+    data = Samples(corpus, side=96, ratios="16:9,4:3,1:1", batch=3, seed=3, training=True)
+    sizes = {f"{path.name} {s.key}": s.images["gt"].shape for path in corpus.shards for s in read_samples(path)}
+    for batch in batches(data, dealt(0, 8, 3)):
+        assert isinstance(batch, Batch)
+        height, width = batch.images["a"].shape[2:]
+        assert height % 16 == width % 16 == 0
+        assert all(height <= sizes[name][0] and width <= sizes[name][1] for name in batch.names)
+
+
+def test_only_what_is_needed_is_read_and_once(shards: Path) -> None:
+    corpus = index([str(shards / "vif")])
+    held = {path.name: path.stat().st_size for path in corpus.shards}
+    data = Samples(corpus, side=32, training=True, cache=1 << 30)
+    for _ in range(2):
+        for position in range(2 * len(corpus.train)):
+            assert isinstance(data[position], Item)
+    assert 0.3 * sum(held.values()) < data.reader.taken < 0.8 * sum(held.values())
+
+
+@pytest.mark.parametrize("what", ["gone", "cut", "longer"])
+def test_a_shard_that_changes_while_a_run_goes_on_is_named(shards: Path, tmp_path: Path, what: str) -> None:
+    path = Path(shutil.copy(shards / "vif/vif-train-000000.tar", tmp_path))
+    data = Samples(index([str(path)]), side=32, training=True)
+    if what == "gone":
+        path.unlink()
+    else:
+        os.truncate(path, path.stat().st_size + (512 if what == "longer" else -20_000))
+    found = data[0]
+    said = "the shard is gone since the run began" if what == "gone" else "the shard has changed since the run began"
+    assert isinstance(found, Broken) and found.reason.startswith(f"{path}: sample 00000000")
+    assert said in found.reason
+
+
+def test_a_sample_without_a_member_is_named_before_work(shards: Path, tmp_path: Path) -> None:
+    path = tmp_path / "vif-train-000000.tar"
+    samples = list(read_shard(shards / "vif/vif-train-000000.tar"))
+    samples[1][1].pop("gt.webp")
+    write_shard(path, samples)
+    with pytest.raises(UserError, match=r"vif-train-000000\.tar: sample 000000001: member gt is missing"):
+        index([str(path)])
