@@ -22,8 +22,13 @@ from synth.render import Seeds, take_given
 from synth.shards import Sample, read_samples
 from synth.types import Step, UserError
 from synth.verify import check_sample, verify
-from train.data import Samples, collate, index
-from train.evaluate import METHODS, choose_metrics, plan_portions, score_shards
+from train.batch import collate
+from train.corpus import index
+from train.data import Samples
+from train.evaluation.fused import METHODS
+from train.evaluation.report import in_memory
+from train.evaluation.samples import plan_portions
+from train.evaluation.scoring import choose_metrics
 
 pytestmark = pytest.mark.slow
 
@@ -214,7 +219,7 @@ def test_training_reads_them(tmp_path: Path, drmf: Path) -> None:
 
 def test_evaluation_reads_them(tmp_path: Path, drmf: Path) -> None:
     made(tmp_path / "out", drmf, limit=1)
-    done = score_shards(plan_portions([str(tmp_path / "out")]), list(METHODS.values()), choose_metrics("PSNR"))
+    done, _ = in_memory(plan_portions([str(tmp_path / "out")]), list(METHODS.values()), choose_metrics("PSNR"))
     assert (done.samples, done.partial) == (1, 0)
     assert {name for name, _ in done.ordered("operator")} == {
         *("gaussian_blur", "low_exposure", "ir_stripes", "ir_low_contrast")

@@ -20,8 +20,11 @@ from synth.recipe import load_recipe
 from synth.shards import decode_sample, read_samples, read_shard
 from synth.types import UserError
 from synth.verify import check_sample, verify
-from train.data import index
-from train.evaluate import METHODS, choose_metrics, plan_portions, score_shards, suited
+from train.corpus import index
+from train.evaluation.fused import METHODS
+from train.evaluation.report import in_memory
+from train.evaluation.samples import plan_portions
+from train.evaluation.scoring import choose_metrics, suited
 from train.metrics import evaluate
 
 pytestmark = pytest.mark.slow
@@ -202,9 +205,8 @@ def test_they_are_their_own_sources(shards: Path) -> None:
     methods, metrics = suited(portions, tuple(METHODS.values()), choose_metrics("PSNR,SSIM,VIF,Qabf"))
     assert [method.name for method in methods] == ["pyramid on degraded"]
     assert [metric.name for metric in metrics] == ["VIF", "Qabf"]
-    scored = []
-    done = score_shards(portions, methods, metrics, record=scored.append)
-    assert done.samples == 4 and done.real and set(done.groups) == {"overall", "task", "operator", "n"}
+    done, scored = in_memory(portions, methods, metrics)
+    assert done.samples == 4 and done.real and "ground truth" not in done.groups and "severity" not in done.groups
     for one in scored:
         images = one.sample.images
         row = evaluate(one.fused["pyramid on degraded"], images["a"], images["b"], None, ["VIF", "Qabf"])
@@ -222,7 +224,7 @@ def test_the_report_says_what_its_numbers_mean(tmp_path: Path, shards: Path, tra
     assert facts["real"] is True and [metric["name"] for metric in facts["metrics"]] == ["VIF", "Qabf"]
     assert "ground truth (" not in (tmp_path / "report/report.html").read_text()
     header, *rows = (tmp_path / "report/report.csv").read_text().splitlines()
-    assert header.endswith("method,VIF,Qabf") and len(rows) == 4
+    assert header.endswith("method,VIF,Qabf") and len(rows) == 2 * 4
 
 
 def test_what_can_not_be_scored_is_one_line(tmp_path: Path, shards: Path, msrs: Path, train: Run) -> None:
@@ -252,5 +254,5 @@ def test_a_real_set_is_packed_and_scored(tmp_path: Path, shared: Path) -> None:
         "ok": True, "samples": 4, "replayed": 0, "real": 4, "problems": [],
     }  # fmt: skip
     portions = plan_portions([str(out)])
-    done = score_shards(portions, *suited(portions, tuple(METHODS.values()), choose_metrics("Qabf")))
+    done, _ = in_memory(portions, *suited(portions, tuple(METHODS.values()), choose_metrics("Qabf")))
     assert 0.3 < done.groups["overall"]["all"].stat(0, 0).mean < 1

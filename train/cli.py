@@ -231,6 +231,27 @@ def eval_command(
             help="A model to score, repeatable; the only run in runs/. none: the fusers alone.",
         ),
     ] = None,
+    results: Annotated[
+        list[str] | None,
+        typer.Option("--results", metavar="NAME=DIR", help="Anybody's fused images, by key or pair name; repeatable."),
+    ] = None,
+    restorer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--restorer",
+            metavar="OP,...=FILE",
+            help="A restoration network of these degradations, which spandrel loads; repeatable.",
+        ),
+    ] = None,
+    fuser: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fuser", metavar="swinfusion|defuse|none", help="Learned fusers beside pyramid; all with weights here."
+        ),
+    ] = None,
+    papers: Annotated[
+        bool, typer.Option("--papers", help="Set the papers' tables beside ours; measures what they need.")
+    ] = False,
     steps: SamplerStepsOption = None,
     sampler: SamplerOption = None,
     guidance: GuidanceOption = None,
@@ -240,22 +261,34 @@ def eval_command(
     device: DeviceOption = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Use this many samples at most, of all shards.")] = None,
     examples: Annotated[int, typer.Option("--examples", help="Samples to show as pictures.")] = 6,
+    workers: Annotated[int | None, typer.Option("--workers", help="Processes; all cores.")] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Score fused images on shards: report.md, report.csv, report.html with pictures, report.json."""
-    from train.methods import methods_of
-    from train.report import evaluate_shards, to_json, to_text
+    """Score fused images on shards: report.md, .tex, .html with pictures, .json, report.csv by sample, summary.csv.
+
+    The same command goes on where it was stopped, to the same bytes.
+    """
+    from train.evaluation.facts import to_json
+    from train.evaluation.markdown import to_text
+    from train.evaluation.methods import methods_of
+    from train.evaluation.published import beside
+    from train.evaluation.report import FILES, evaluate_shards
 
     loading = parts_of(tokenizer, text, torchscript) if tokenizer or text or torchscript else None
+    methods, left_out = methods_of(
+        model, results=results or (), restorers=restorer or (), fusers=fuser, device=device, loading=loading,
+        steps=steps, sampler=sampler, guidance=guidance,
+    )  # fmt: skip
     with console.progress("eval", "samples") as progress:
         done = evaluate_shards(
             *(shards, out),
             metrics=USUAL if metrics is None and profile == "strict" else metrics,
-            profile=profile, limit=limit, examples=examples, progress=progress,
-            methods=methods_of(model, device, loading, steps=steps, sampler=sampler, guidance=guidance),
+            profile=profile, limit=limit, examples=examples, methods=methods, left_out=left_out, papers=papers,
+            workers=workers, progress=progress,
         )  # fmt: skip
-    console.note(f"wrote {out}/report.md, report.csv, report.html and report.json")
-    typer.echo(json.dumps(to_json(done) | {"out": out}, ensure_ascii=False) if json_ else to_text(done))
+    console.note(f"wrote {', '.join(FILES)} in {out}")
+    told = to_json(done, beside(done) if papers else ()) | {"out": out}
+    typer.echo(json.dumps(told, ensure_ascii=False) if json_ else to_text(done))
 
 
 @app.command("info")

@@ -22,7 +22,7 @@ from synth.types import BadPair, PairRef, UserError
 from synth.verify import find_shards
 from train.batch import to_tensor
 from train.device import find_device
-from train.evaluate import count_samples, spread
+from train.evaluation.samples import count_samples, spread
 from train.metrics import evaluate
 from train.tokenizers import NAMES, Tokenizer, find_tokenizer
 

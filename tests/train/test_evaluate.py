@@ -18,10 +18,14 @@ from synth.fusers import PyramidFuser
 from synth.seeds import generator
 from synth.shards import Sample, read_samples
 from synth.types import UserError, WorkIncomplete
-from train.evaluate import METHODS, Method, count_samples, plan_portions, spread
+from train.evaluation.facts import to_json
+from train.evaluation.fused import METHODS
+from train.evaluation.markdown import to_text
+from train.evaluation.report import FILES, evaluate_shards
+from train.evaluation.samples import count_samples, plan_portions, spread
+from train.evaluation.scoring import Method
+from train.evaluation.tally import Tally, resample_weights
 from train.metrics import PROFILES, evaluate
-from train.report import evaluate_shards, to_json, to_text
-from train.tally import Tally, resample_weights
 
 USUAL = PROFILES["strict"].usual
 
@@ -36,7 +40,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def report(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "report"
-    evaluate_shards([str(shards / "vif"), str(shards / "mef")], str(out), examples=4)
+    evaluate_shards([str(shards / "vif"), str(shards / "mef")], str(out), examples=4, methods=list(METHODS.values()))
     return out
 
 
@@ -73,7 +77,8 @@ def test_the_means_are_those_of_the_groups(shards: Path, report: Path) -> None:
     groups: dict[str, Any] = json.loads((report / "report.json").read_text())["groups"]
     rows = recomputed(shards)
     operators = {step.op for sample, _, _ in rows for step in sample.steps}
-    assert set(groups) == {"overall", "task", "operator", "n", "ground truth"}
+    kinds = {"overall", "task", "data set", "operator", "combination", "n", "severity", "ground truth", "cell"}
+    assert set(groups) == kinds
     assert set(groups["operator"]) == operators and set(groups["task"]) == {"mef", "vif"}
     for by, name in [("overall", "all"), ("task", "vif"), *(("operator", op) for op in sorted(operators))]:
         for method in METHODS:
@@ -95,21 +100,24 @@ def test_the_means_are_those_of_the_groups(shards: Path, report: Path) -> None:
 def test_the_page_is_self_contained_and_has_every_picture(report: Path) -> None:
     page = (report / "report.html").read_text()
     assert page.count("<figure>") == page.count("data:image/webp;base64,") == 4 * 5
-    assert not re.search(r'(src|href)=(?!"data:)', page) and "<script" not in page and page.endswith("</html>\n")
+    markup = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.search(r'(src|href)=(?!"data:)', markup) and page.endswith("</html>\n")
+    assert page.count("<script>") == 1 and not re.search(r"https?:|import |fetch", page)
     for text in ("degraded visible", "degraded infrared", "degraded under-exposed", "pyramid on clean", "By task"):
         assert text in page
-    assert sorted(path.name for path in report.iterdir()) == ["report.csv", "report.html", "report.json", "report.md"]
+    assert sorted(path.name for path in report.iterdir()) == sorted(FILES)
 
 
 def test_the_report_is_the_same_bytes_again(shards: Path, report: Path, tmp_path: Path) -> None:
-    evaluate_shards([str(shards / "vif"), str(shards / "mef")], str(tmp_path / "again"), examples=4)
+    again = {"examples": 4, "methods": list(METHODS.values())}
+    evaluate_shards([str(shards / "vif"), str(shards / "mef")], str(tmp_path / "again"), **again)
     assert folder_bytes(tmp_path / "again") == folder_bytes(report)
 
 
 def test_the_markdown_says_what_the_numbers_are(report: Path) -> None:
     text = (report / "report.md").read_text()
     assert "- 8 of 8 samples in 3 shards (mef 3, vif 5).\n" in text
-    assert "| samples | method | PSNR ↑ | SSIM ↑ | VIF ↑ | Qabf ↑ | MEF-SSIM ↑ |\n" in text
+    assert "| samples | method | PSNR ↑ | SSIM ↑ | VIF ↑ | Qabf ↑ | MEF-SSIM ↑ | mean rank |\n" in text
     assert "- VIF, Qabf, MEF-SSIM: the clean pair as the two sources.\n" in text
     assert "**" not in text, "nobody is best where one competes"
 
@@ -126,14 +134,23 @@ def test_the_best_is_marked_and_a_ceiling_never(shards: Path, tmp_path: Path) ->
     methods = [Method("black", black), *METHODS.values(), Method("truth", truth)]
     done = evaluate_shards([str(shards / "mef")], str(tmp_path), metrics="psnr,SSIM", methods=methods, examples=0)
     lines = to_text(done).splitlines()
-    assert lines[0].split() == ["samples", "method", "PSNR", "SSIM"]
+    assert lines[0].split() == ["samples", "method", "PSNR", "SSIM", "mean", "rank"]
     starred = [line for line in lines if "*" in line]
-    assert starred == [lines[4]] and lines[4].split() == ["truth", "inf*", "1.0000*"]
+    assert starred == [lines[4]] and lines[4].split() == ["truth", "inf*", "1.0000*", "1.00"]
     markdown = (tmp_path / "report.md").read_text()
     assert re.search(r"\|  \| truth \| \*\*inf\*\* \| \*\*1\.0000 \[1\.0000, 1\.0000\]\*\* \|", markdown)
     assert "- truth, PSNR: 3 values are infinite, left out of the mean.\n" in markdown
     stat = to_json(done)["groups"]["overall"]["all"]["methods"]["truth"]["PSNR"]
-    assert stat == {"mean": None, "low": None, "high": None, "count": 0, "infinite": 3, "undefined": 0}
+    assert stat == {
+        "mean": None,
+        "low": None,
+        "high": None,
+        "count": 0,
+        "infinite": 3,
+        "undefined": 0,
+        "rank": 1,
+        "p": None,
+    }
     assert "<b>1.0000" in (tmp_path / "report.html").read_text()
 
 
@@ -162,8 +179,10 @@ def test_limit_takes_of_every_shard(shards: Path) -> None:
 def test_bootstrap_interval_is_the_normal_one_where_samples_are_many() -> None:
     values = generator(5).normal(20, 3, 4000)
     tally = Tally(1, 1)
-    for i, value in enumerate(values):
-        tally.add(np.array([[value]]), resample_weights(0, i))
+    for start in range(0, len(values), 500):
+        some = range(start, start + 500)
+        weights = np.stack([resample_weights(0, i) for i in some])
+        tally.add(values[start : start + 500].reshape(-1, 1, 1), weights, list(some))
     stat = tally.stat(0, 0)
     half = 1.96 * values.std() / math.sqrt(len(values))
     assert stat.mean == pytest.approx(values.mean()) and stat.low is not None and stat.high is not None
@@ -174,7 +193,7 @@ def test_bootstrap_interval_is_the_normal_one_where_samples_are_many() -> None:
 def test_infinite_and_undefined_values_are_counted_apart() -> None:
     tally = Tally(1, 2)
     for i, value in enumerate((1.0, math.inf, math.nan, 3.0)):
-        tally.add(np.array([[value, math.nan]]), resample_weights(i))
+        tally.add(np.array([[[value, math.nan]]]), resample_weights(i)[None], [i])
     stat = tally.stat(0, 0)
     assert (stat.mean, stat.count, stat.infinite, stat.undefined) == (2.0, 2, 1, 1)
     assert math.isnan(tally.stat(0, 1).mean) and tally.stat(0, 1).undefined == 4
@@ -242,7 +261,7 @@ def test_a_report_names_its_profile_and_what_could_not_run(
 
 def test_a_metric_is_undefined_on_samples_that_are_too_small(shards: Path, tmp_path: Path) -> None:
     done = evaluate_shards([str(shards / "mef")], str(tmp_path), metrics="PSNR,MS-SSIM", limit=2, examples=0)
-    tally = done.groups["overall"]["all"]
-    assert tally.stat(0, 0).count == 2 and tally.stat(0, 1).undefined == 2
+    group = done.groups["overall"]["all"]
+    assert group.stat(0, 0).count == 2 and group.stat(0, 1).undefined == 2
     text = (tmp_path / "report.md").read_text()
     assert "MS-SSIM: 2 values are undefined" in text and "Undefined: MS-SSIM of images under 161x161." in text

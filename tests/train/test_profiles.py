@@ -10,7 +10,7 @@ import pytest
 from conftest import textured
 from PIL import Image
 
-from train.evaluate import absent_metrics, choose_metrics
+from train.evaluation.scoring import absent_metrics, choose_metrics
 from train.metrics import PROFILES, evaluate
 from train.metrics.mefb import MEFB, edges
 from train.metrics.tang import TANG, dct

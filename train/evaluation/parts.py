@@ -1,0 +1,180 @@
+"""Scoring in parts: each is one process's, lands on disk as lines of JSON, and is there or not when work goes on.
+
+Nothing is kept in memory but the part in hand: a million samples take as much as a hundred. The cut into parts, their
+bytes and what is summed from them do not depend on the number of processes, nor on where a run was killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from synth import __version__
+from synth.execute import Watch, run, settle
+from synth.execute import report as say
+from synth.storage import landing
+from synth.types import UserError, WorkIncomplete
+from train.evaluation.samples import PART, Part, Portion, cut
+from train.evaluation.scoring import Method, Record, score_sample
+from train.metrics import Metric, find_metric
+
+Progress = Callable[[int, int], None]
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every part has in common. folder: where the parts land; digest: of all that decides their bytes."""
+
+    methods: tuple[Method, ...]
+    metrics: tuple[str, ...]
+    profile: str
+    folder: Path
+    digest: str
+
+    def path(self, part: Part) -> Path:
+        """Where a part lands."""
+        return self.folder / f"{part.number:07d}.jsonl"
+
+    def header(self, part: Part) -> bytes:
+        """A part's first line: whose it is, and how many lines follow."""
+        facts = {"schema": SCHEMA, "digest": self.digest, "part": part.number, "samples": part.samples}
+        return json.dumps(facts).encode() + b"\n"
+
+    def done(self, part: Part) -> bool:
+        """Whether a part is there, whole."""
+        try:
+            with self.path(part).open("rb") as file:
+                return file.readline() == self.header(part) and sum(1 for _ in file) == part.samples
+        except FileNotFoundError:
+            return False
+
+    def records(self, part: Part) -> list[Record]:
+        """The records of a part that is done."""
+        with self.path(part).open("rb") as file:
+            file.readline()
+            return [Record.parse(line, len(self.metrics)) for line in file]
+
+
+def planned(
+    folder: Path,
+    portions: Sequence[Portion],
+    methods: Sequence[Method],
+    metrics: Sequence[Metric],
+    profile: str = "strict",
+) -> Work:
+    """The work of an evaluation, whose parts lie in a folder of ``folder`` that the digest names.
+
+    The digest covers methods with what decides their pixels, metrics, profile, shards with their content (the
+    receipt's hash, else size and time) and how many samples of each, and the versions of what computes.
+    """
+    shards = [[one.path.name, one.take, stamp(one.path)] for one in portions]
+    named = [[method.name, method.identity, method.ceiling] for method in methods]
+    versions = [__version__, np.__version__, cv2.__version__]
+    decides = [SCHEMA, PART, versions, profile, [metric.name for metric in metrics], named, shards]
+    digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
+    names = tuple(metric.name for metric in metrics)
+    return Work(tuple(methods), names, profile, folder / f"parts-{digest}", digest)
+
+
+def stamp(shard: Path) -> str:
+    """What changes with a shard's content."""
+    receipt = shard.with_suffix(".json")
+    if receipt.is_file():
+        try:
+            return str(json.loads(receipt.read_bytes())["sha256"])
+        except (ValueError, KeyError, TypeError):
+            pass  # a file of another kind beside it
+    facts = shard.stat()
+    return f"{facts.st_size} {facts.st_mtime_ns}"
+
+
+def score_part(work: Work, part: Part) -> int:
+    """Score the samples of a part, land their records, say how many. Raises WorkIncomplete, naming shard and sample."""
+    name = part.path.name
+    metrics = [find_metric(metric, work.profile) for metric in work.metrics]
+    lines: list[bytes] = []
+    try:
+        for sample in part.read():
+            say(f"{name}, sample {sample.key}")
+            scored = score_sample(sample, name, work.methods, metrics, work.profile)
+            lines.append(Record.of(scored, work.methods).line())
+    except (ValueError, KeyError, OSError) as error:
+        said = f"a sample's json has no {error}" if isinstance(error, KeyError) else str(error)
+        raise WorkIncomplete(f"{name}: {said.removeprefix(f'{name}: ')}; no report was written") from None
+    with landing(work.path(part)) as file:
+        file.write(work.header(part))
+        file.writelines(lines)
+    return part.samples
+
+
+def score_parts(
+    work: Work, portions: Sequence[Portion], workers: int, progress: Progress = lambda done, total: None
+) -> None:
+    """Score every part that is not done. What is killed goes on with the same call.
+
+    Raises WorkIncomplete where a sample can't be read or scored; the parts that are done stay.
+    """
+    made = [folder for folder in (work.folder.parent, work.folder) if not folder.exists()]
+    work.folder.mkdir(parents=True, exist_ok=True)
+    total, done = sum(portion.take for portion in portions), 0
+    done = sum(part.samples for part in cut(portions) if work.done(part))
+    progress(done, total)
+    todo = (part for part in cut(portions) if not work.done(part))
+    executor = "serial" if workers == 1 else "processes"
+    try:
+        with one_thread():
+            watch = Watch(name=lambda part: f"{part.path.name}, samples {part.start} to {part.stop}")
+            for samples in run(score_part, work, todo, workers=workers, executor=executor, watch=watch):
+                done += samples
+                progress(done, total)
+    except BaseException:
+        for folder in reversed(made):  # made for nothing
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
+def records(work: Work, portions: Sequence[Portion]) -> Iterator[list[Record]]:
+    """The records of all parts, a part at a time, in order. Raises WorkIncomplete where one is gone."""
+    for part in cut(portions):
+        if not work.done(part):
+            raise WorkIncomplete(f"{work.path(part)}: is gone or cut short; run the same command to go on")
+        yield work.records(part)
+
+
+def forget(work: Work) -> None:
+    """Remove the parts, once the report has landed."""
+    shutil.rmtree(work.folder)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for everything, as in a worker: sums of several come out in another order, and in other last bits."""
+    settle()
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 1
+    if torch:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if torch:
+            torch.set_num_threads(before)
+
+
+def processes(workers: int | None) -> int:
+    """How many processes: as many as said, else all cores. Raises UserError below 1."""
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers {workers}: must be at least 1")
+    return workers or os.cpu_count() or 1

@@ -1,0 +1,108 @@
+"""What is evaluated: the samples of shards, counted before work begins, and cut into parts that processes take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from synth.shards import Sample, decode_sample, read_spans
+from synth.types import UserError
+from synth.verify import find_local_shards
+
+PART = 32
+"""Samples that a process takes at once, and that are lost where one is killed."""
+
+
+@dataclass(frozen=True)
+class Portion:
+    """The first ``take`` of a shard's ``total`` samples. real: they have no clean side and no ground truth."""
+
+    path: Path
+    take: int
+    total: int
+    real: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples ``start`` to ``stop`` of a portion: the unit that is scored, kept and taken up again."""
+
+    number: int
+    path: Path
+    start: int
+    stop: int
+
+    @property
+    def samples(self) -> int:
+        """How many."""
+        return self.stop - self.start
+
+    def read(self) -> Iterator[Sample]:
+        """The samples, decoded, by their places in the tar. Raises ValueError where one is damaged."""
+        spans = read_spans(self.path)[self.start : self.stop]
+        with self.path.open("rb") as file:
+            for span in spans:
+                members: dict[str, bytes] = {}
+                for name, (at, size) in span.members.items():
+                    file.seek(at)
+                    members[name] = file.read(size)
+                yield decode_sample(span.key, members)
+
+
+def plan_portions(paths: Sequence[str], limit: int | None = None) -> tuple[Portion, ...]:
+    """The shards and how many samples of each: all, or ``limit`` spread evenly over them.
+
+    Reads headers only. Raises UserError, before work begins, where there are no samples, a shard is cut short, or some
+    shards are of real pairs and others not, whose numbers have other meanings.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit {limit}: must be at least 1")
+    found = list({path.resolve(): path for path in find_local_shards(paths)}.values())
+    counted = [count_samples(path) for path in found]
+    totals, real = [total for total, _ in counted], [is_real for total, is_real in counted if total]
+    if not sum(totals):
+        raise UserError(f"{', '.join(paths)}: no samples in these shards")
+    if any(real) and not all(real):
+        one = next(path for path, (total, is_real) in zip(found, counted, strict=True) if total and is_real)
+        raise UserError(f"{one}: its pairs are real, without ground truth, those of other shards not: score them apart")
+    takes = spread(sum(totals) if limit is None else limit, totals)
+    return tuple(Portion(p, take, *of) for p, take, of in zip(found, takes, counted, strict=True) if take)
+
+
+def cut(portions: Sequence[Portion]) -> Iterator[Part]:
+    """The parts of all portions, in order. The cut is the same for any number of processes."""
+    number = 0
+    for portion in portions:
+        for start in range(0, portion.take, PART):
+            yield Part(number, portion.path, start, min(start + PART, portion.take))
+            number += 1
+
+
+def count_samples(path: Path) -> tuple[int, bool]:
+    """Samples of a tar, from its headers, and whether its pairs are real.
+
+    Raises UserError where it is no tar, cut short, or lean.
+    """
+    try:
+        spans = read_spans(path)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; see synth verify") from None
+    held = {name.partition(".")[0] for span in spans[:1] for name in span.members}
+    if "clean_a" in held and not held & {"a", "b", "txt"}:
+        raise UserError(f"{path}: is lean, without degraded images to score: build it without --lean")
+    return len(spans), {"a", "b"} <= held and not held & {"clean_a", "clean_b", "gt"}
+
+
+def spread(wanted: int, totals: Sequence[int]) -> list[int]:
+    """``wanted`` shared out evenly over places that hold ``totals``, earlier ones first; all where there are fewer."""
+    takes = [0] * len(totals)
+    left = min(wanted, sum(totals))
+    while left:
+        open_ = [i for i, total in enumerate(totals) if takes[i] < total]
+        each = max(left // len(open_), 1)
+        for i in open_[:left]:
+            more = min(each, totals[i] - takes[i], left)
+            takes[i] += more
+            left -= more
+    return takes
