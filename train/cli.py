@@ -51,7 +51,7 @@ TorchScriptOption = Annotated[
     typer.Option(
         "--torchscript",
         metavar="SHA256,SHA256",
-        help="Run the code of cosmos-ci8x8's encoder.jit and decoder.jit, which have these hashes.",
+        help="Run the code of a cosmos-ci tokenizer's encoder.jit and decoder.jit, which have these hashes.",
     ),
 ]
 
@@ -143,6 +143,16 @@ def fit_command(
     checkpoint_every: Annotated[
         int, typer.Option("--checkpoint-every", metavar="STEPS", help="Save this often.")
     ] = 250,
+    keep: Annotated[int, typer.Option("--keep", help="Latest checkpoints that stay, beside the best.")] = 2,
+    on_nan: Annotated[
+        str, typer.Option("--on-nan", metavar="stop|skip", help="What a loss or gradient that is not finite does.")
+    ] = "stop",
+    sharded: Annotated[
+        bool, typer.Option("--sharded", help="Several processes share the weights out (FSDP2), without copies (DDP).")
+    ] = False,
+    precision: Annotated[
+        str | None, typer.Option("--precision", metavar="auto|bf16|fp32", help="Of the network; bf16 on CUDA.")
+    ] = None,
     device: DeviceOption = None,
     compile_: CompileOption = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew where a run is.")] = False,
@@ -154,6 +164,8 @@ def fit_command(
     from train.fitting import run_fit
 
     changed = {"steps": steps, "batch": batch, "accumulate": accumulate, "crop": crop, "ratios": ratios, "lr": lr}
+    changed["precision"] = precision
+    ways = {"validate_every": validate_every, "checkpoint_every": checkpoint_every, "keep": keep, "on_nan": on_nan}
     with console.progress("fit", "steps") as progress:
         done = run_fit(
             *(shards, out, preset, seed, changed),
@@ -165,15 +177,14 @@ def fit_command(
             recipes=recipe or (),
             partial=partial,
             workers=workers,
-            validate_every=validate_every,
-            checkpoint_every=checkpoint_every,
+            ways={**ways, "sharded": sharded, "compiled": compile_},
             device=device,
-            compiled=compile_,
             overwrite=overwrite,
             progress=progress,
             note=console.note,
         )
-    typer.echo(json.dumps(dataclasses.asdict(done)) if json_ else done.line())
+    if done.rank == 0:
+        typer.echo(json.dumps(dataclasses.asdict(done)) if json_ else done.line())
 
 
 @app.command("fuse")
@@ -295,12 +306,19 @@ def eval_command(
 def info_command(
     preset: Annotated[str, typer.Argument(metavar="PRESET", help="The preset's name.")],
     size: Annotated[str, typer.Option("--size", metavar="WxH", help="Image size of the costs.")] = "1024x1024",
+    set_: SetOption = None,
+    tokenizer: TokenizerOption = None,
+    text: TextOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Say what a preset is and costs: parameters in total and active, FLOPs, memory."""
+    """Say what a preset is and costs: parameters in total and active, latents, FLOPs, memory."""
     from train.presets import describe, parse_size, to_text
+    from train.runs import Settings
 
-    info = describe(preset, parse_size(size))
+    chosen = {"tokenizer": tokenizer, "text": text}
+    parts = (f"{name}={json.dumps(value)}" for name, value in chosen.items() if value is not None)
+    settings = Settings.of(preset, sets=[*(set_ or ()), *parts])
+    info = describe(preset, parse_size(size), settings.design(), settings.suits)
     typer.echo(json.dumps(info, ensure_ascii=False) if json_ else to_text(info))
 
 

@@ -23,6 +23,7 @@ from train.models import build_model, find_model
 from train.models.base import Prediction
 from train.objectives import OBJECTIVES, AnyObjective, Objective, Predict, find_objective, guide
 from train.priors import find_prior
+from train.sources import named
 
 SCHEMA = 1
 
@@ -115,11 +116,15 @@ class Assembly(nn.Module):
         """suit: give the network the tokenizer's channels and the prompts' width, whatever its config has."""
         super().__init__()
         tokenizer = tokenizers.find_tokenizer(parts.tokenizer or design.tokenizer, parts.torchscript)
+        if parts.tokenizer is not None:
+            grid = tokenizers.Grid(tokenizer.tokenizer.f, tokenizer.tokenizer.z)
+            check_latents(design.tokenizer, parts.tokenizer, grid)
         text = texts.find_text(parts.text or design.text, rng, parts.text_cache)
         self.found: dict[str, tokenizers.Found | texts.Found] = {"tokenizer": tokenizer, "text": text}
+        named_so = dataclasses.replace(design, tokenizer=tokenizer.reference, text=text.reference)
         self.design = dataclasses.replace(
             design,
-            config=_suited(design, tokenizer, text, suit),
+            config=suited(named_so, tokenizer.tokenizer.z, text.encoder.width, suit),
             tokenizer=design.tokenizer if parts.tokenizer else tokenizer.reference,
             text=design.text if parts.text else text.reference,
         )
@@ -181,15 +186,34 @@ class Assembly(nn.Module):
         return self.tokenizer.decode(latent.float(), (a.shape[2], a.shape[3]))
 
 
-def _suited(design: Design, tokenizer: tokenizers.Found, text: texts.Found, suit: bool) -> Any:
-    """The network's config, which has the tokenizer's channels and the prompts' width. Raises UserError where not."""
-    config, z, width = design.config, tokenizer.tokenizer.z, text.encoder.width
+def suited(design: Design, z: int, width: int, suit: bool = False) -> Any:
+    """The network's config, which has the tokenizer's z channels and the prompts' width. Raises UserError where not.
+
+    suit: give it them.
+    """
+    config = design.config
     if suit:
         return dataclasses.replace(config, latent_channels=z, text_width=width)
     if config.latent_channels != z:
-        given = f"tokenizer '{tokenizer.reference}' makes {z} latent channels"
+        given = f"tokenizer '{design.tokenizer}' makes {z} latent channels"
         raise UserError(f"the design's {given}, its network's config.latent_channels is {config.latent_channels}")
     if config.text_width != width:
-        given = f"text encoder '{text.reference}' makes embeddings of width {width}"
+        given = f"text encoder '{design.text}' makes embeddings of width {width}"
         raise UserError(f"the design's {given}, its network's config.text_width is {config.text_width}")
     return config
+
+
+def check_latents(own: str, given: str, grid: tokenizers.Grid) -> None:
+    """Raises UserError where a tokenizer that stands in for a model's own surely makes other latents.
+
+    own, given: references; grid: the given one's. By name, and else by f and z where the own is a name; two folders
+    are told apart by their digests (``pipeline.check_parts``).
+    """
+    names = [named(each, tokenizers.NAMES) for each in (own, given)]
+    if names[0] is None:
+        return
+    if names[1] is not None and names[0] != names[1]:
+        raise UserError(f"--tokenizer {given}: the model knows the latents of '{own}', not of '{names[1]}'")
+    if grid != (known := tokenizers.GRIDS[names[0]]):
+        theirs, ours = (f"f = {each.f} and z = {each.z}" for each in (grid, known))
+        raise UserError(f"--tokenizer {given}: makes latents of {theirs}; those of the model's '{own}' have {ours}")

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from synth.types import UserError, unknown
+from train import text as texts
+from train import tokenizers
 from train.ablations import ablations
-from train.design import Design
+from train.design import Design, suited
 from train.models import find_model
 from train.models.mmaif import MMAIFConfig
 from train.objectives import FlowMatching, Regression, SchrodingerBridge
@@ -101,9 +103,6 @@ PRESETS: dict[str, Preset] = {
     **{name: Preset(about, design, Schedule()) for name, (about, design) in ablations(_FM).items()},
 }
 
-PIXELS_A_CELL = 8
-"""Pixels along a side of a latent cell: f of all tokenizers."""
-
 TEXT_TOKENS = 64
 TRAINING_BYTES = 20
 """Bytes of training state a parameter: weight, gradient, AdamW's two moments and the EMA, in fp32."""
@@ -124,24 +123,31 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def describe(name: str, size: tuple[int, int] = (1024, 1024)) -> dict[str, Any]:
+def describe(
+    name: str, size: tuple[int, int] = (1024, 1024), design: Design | None = None, suit: bool = False
+) -> dict[str, Any]:
     """What a preset's network is and costs, without making its weights; ``train info --json`` prints it.
 
-    parameters_*: counted from the module. flops: 2 × MAC of one call of the network on one image of ``size`` (width,
-    height) with 64 prompt tokens, by formula, the tokenizer and the text encoder not included; calls: calls an image.
+    design: the preset's after changes; suit: its network takes the sizes of its tokenizer and prompts. Raises UserError
+    where they do not fit each other.
+
+    parameters_*: counted from the module. latents: channels, rows and columns of a picture of ``size`` (width, height).
+    flops: 2 × MAC of one call of the network on them with 64 prompt tokens, by formula, the tokenizer and the text
+    encoder not included; calls: calls an image.
     memory_inference: weights and the largest live activations of one image in bf16; memory_training: weights,
     gradients, AdamW's moments and the EMA in fp32, without activations. Both in bytes.
     """
-    about, design = find_preset(name).about, find_preset(name).design
-    family, config = find_model(design.model), design.config
+    design = design or find_preset(name).design
+    grid = tokenizers.grid_of(design.tokenizer)
+    family, config = find_model(design.model), suited(design, grid.z, texts.width_of(design.text), suit)
     with torch.device("meta"):
         network = family.network(config)
     total = sum(parameter.numel() for parameter in network.parameters())
-    width, height = (-(-side // PIXELS_A_CELL) for side in size)
+    width, height = grid.cells(*size)
     values = family.activations(config, height, width, TEXT_TOKENS)
     return {
         "preset": name,
-        "about": about,
+        "about": find_preset(name).about,
         "model": design.model,
         "tokenizer": design.tokenizer,
         "text": design.text,
@@ -150,6 +156,8 @@ def describe(name: str, size: tuple[int, int] = (1024, 1024)) -> dict[str, Any]:
         "parameters_active": total - family.inactive(config),
         "flops": family.flops(config, height, width, TEXT_TOKENS),
         "calls": design.objective.calls,
+        "f": grid.f,
+        "latents": [grid.z, height, width],
         "memory_inference": 2 * (total + values),
         "memory_training": TRAINING_BYTES * total,
     }
@@ -166,3 +174,4 @@ def to_text(info: dict[str, Any]) -> str:
         ("", f"{info['memory_training'] / 2**30:.2f} GiB to train in fp32, activations not included"),
     ]
     return "\n".join(f"{name:<12}{value}" for name, value in rows)
+        ("latents", f"{' × '.join(map(str, info['latents']))} at {info['size']}, f = {info['f']}"),

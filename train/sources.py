@@ -7,7 +7,7 @@ Hugging Face hub, ``OWNER/NAME[/SUBFOLDER]``; a name and a repository may end in
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from synth.types import UserError, unknown
 
 @dataclass(frozen=True)
 class Published:
-    """A network on the hub. revision: the commit that is meant; None: the newest when it is fetched.
+    """A network on the hub. revision: the commit that is meant; None where it is not known, and the user says it.
 
     files: what is needed of it, as patterns.
     """
@@ -74,6 +74,11 @@ def find_source(
     if base in table:
         one = table[base]
         pinned = revision or one.revision
+        if pinned is None:
+            raise UserError(
+                f"--{option} {base}: no commit of {one.repo} is known here that could be pinned; say which is meant, "
+                f"--{option} {base}@COMMIT ({base}@main: the newest), or give its folder, --{option} {base}=DIR"
+            )
         folder, commit = _fetched(option, base, one, pinned)
         return Source(base if commit == one.revision else f"{base}@{commit}", base, folder, False)
     parts = base.split("/")
@@ -84,6 +89,12 @@ def find_source(
     one = Published("/".join(parts[:2]), revision or None, "/".join(parts[2:]), files)
     folder, commit = _fetched(option, base, one, one.revision)
     return Source(f"{base}@{commit}", None, folder, False)
+
+
+def named(reference: str, names: Collection[str]) -> str | None:
+    """The name that a reference begins with; None of a folder or a stranger's repository."""
+    base = reference.partition("=")[0] if "=" in reference else reference.partition("@")[0]
+    return base if base in names and not Path(reference).is_dir() else None
 
 
 def _fetched(option: str, name: str, one: Published, revision: str | None) -> tuple[Path, str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from vaes import MADE, saved, tiny
 
 from synth.types import UserError
 from train import sources
-from train.tokenizers import PUBLISHED, TINY, build_tokenizer, find_tokenizer
+from train.tokenizers import GRIDS, PUBLISHED, TINY, Grid, autoencoder, build_tokenizer, find_tokenizer, grid_of
 from train.tokenizers.frozen import FrozenTokenizer
 from train.tokenizers.taef2 import Taef2
 
@@ -192,7 +194,14 @@ def test_from_the_hub_at_a_pinned_revision(tmp_path: Path, monkeypatch: pytest.M
     assert find_tokenizer("flux").reference == "flux@0123abc", "a cache of another commit than the pinned one"
     assert asked[0][1]["revision"] == PUBLISHED["flux"].revision and len(asked) == 1
     assert asked[0][1]["allow_patterns"] == ["vae/config.json", "vae/diffusion_pytorch_model*.safetensors*"]
-    assert find_tokenizer("cosmos").reference == "cosmos@0123abc" and asked[-1][1]["revision"] is None
+    count = len(asked)
+    for name in ("cosmos", "taef2"):
+        with pytest.raises(
+            UserError, match=rf"--tokenizer {name}: no commit of .*/.* is known .* {name}@COMMIT .*{name}=DIR"
+        ):
+            find_tokenizer(name)
+    assert len(asked) == count, "nothing is fetched"
+    assert find_tokenizer("cosmos@main").reference == "cosmos@0123abc" and asked[-1][1]["revision"] == "main"
     found = find_tokenizer("lab/vaes/vae@v1")
     assert found.reference == "lab/vaes/vae@0123abc" and found.digest is None
     assert asked[-1][0] == "lab/vaes" and asked[-1][1]["revision"] == "v1"
@@ -210,8 +219,57 @@ def test_from_the_hub_at_a_pinned_revision(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_published_revisions_are_commits() -> None:
-    assert all(one.revision is None or len(one.revision) == 40 for one in PUBLISHED.values())
+    assert {name for name, one in PUBLISHED.items() if one.revision is None} == {"taef2", "cosmos"}
+    assert all(one.revision is None or re.fullmatch("[0-9a-f]{40}", one.revision) for one in PUBLISHED.values())
+    assert GRIDS.keys() == {"dct", *PUBLISHED}
     assert isinstance(sources.Published("a/b", None), sources.Published)
+
+
+def test_the_one_that_was_published_before_safetensors(tmp_path: Path) -> None:
+    """Its tensors are read, under its own name; no other .bin is, and nothing in one is run."""
+    folder = tmp_path / "vae"
+    network = MADE["asymmetric"][0]()
+    network.save_pretrained(folder, safe_serialization=False)
+    assert sorted(path.name for path in folder.iterdir()) == [autoencoder.CONFIG, autoencoder.BIN]
+    found = find_tokenizer(f"asymmetric={folder}")
+    assert [path.name for path in found.files] == [autoencoder.CONFIG, autoencoder.BIN] and found.digest
+    image = picture(16, 24)
+    with torch.no_grad():
+        direct = network.encode(image).latent_dist.mode()
+    torch.testing.assert_close(found.tokenizer.encode(image) * found.tokenizer.scale, direct, atol=1e-5, rtol=1e-5)
+    with pytest.raises(UserError, match="AsymmetricAutoencoderKL can't be loaded"):
+        find_tokenizer(str(folder))
+    ran = tmp_path / "ran"
+
+    class Code:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (ran,)
+
+    torch.save({"x": Code()}, folder / autoencoder.BIN)
+    with pytest.raises(UserError, match="AsymmetricAutoencoderKL can't be loaded") as error:
+        find_tokenizer(f"asymmetric={folder}")
+    assert "\n" not in str(error.value) and not ran.exists()
+
+
+def test_a_grid_is_known_without_weights(tmp_path: Path) -> None:
+    for name, (make, f, z) in MADE.items():
+        folder = saved(tmp_path / name, make)
+        (folder / "diffusion_pytorch_model.safetensors").unlink()
+        assert grid_of(str(folder)) == Grid(f, z), name
+        assert grid_of(f"cosmos={folder}") == Grid(f, z), "the files at hand come before the name"
+    (tmp_path / "tae").mkdir()
+    for part in ("encoder", "decoder"):
+        (tmp_path / f"tae/taef2_{part}.pth").touch()
+    assert grid_of(str(tmp_path / "tae")) == grid_of("taef2@0123") == grid_of(f"taef2={tmp_path}") == Grid(8, 32)
+    assert grid_of("dct") == Grid(8, 192) and grid_of("cosmos-ci16x16").cells(1000, 33) == (63, 3)
+    config = json.loads((tmp_path / "kl/config.json").read_text())
+    (tmp_path / "kl/config.json").write_text(json.dumps(config | {"latent_channels": 0}))
+    with pytest.raises(UserError, match=r"config.json: a tokenizer's cell is of at least 1 pixel and 1 channel"):
+        grid_of(str(tmp_path / "kl"))
+    (tmp_path / "kl/config.json").write_text(json.dumps({"_class_name": "AutoencoderKL"}))
+    assert grid_of(str(tmp_path / "kl")) == Grid(1, 4), "the class's own"
+    with pytest.raises(UserError, match="unknown tokenizer 'flx': did you mean 'flux'"):
+        grid_of("flx")
 
 
 def test_torchscript_runs_by_consent_alone(tmp_path: Path) -> None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Ran, save, textured
+import torch
+from conftest import ROOT, Ran, save, textured
 from fakehub import TOKEN, FakeHub, fake_hub
 from made import made_shards
 from PIL import Image
 from t5s import t5
-from vaes import kl, saved, tiny
+from tiny import small
+from vaes import dc, kl, saved, tiny
 
 from synth.types import UserError
 from train import FusionPipeline
-from train.checkpoint import read_tensors
-from train.design import Parts
+from train.design import Assembly, Design, Parts
+from train.tensors import read_tensors
 
 # The hub's library uploads by a form of its transport that is going out of use.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")]
@@ -98,6 +104,79 @@ def test_parts_that_moved_are_named_and_found_again(run: Path, tmp_path: Path) -
     saved(tmp_path / "moved/vae", tiny, seed=1)
     with pytest.raises(UserError, match=r"its tokenizer is another than .*: it was trained with the files of digest"):
         fused(run, parts=parts)
+
+
+def test_a_tokenizer_of_other_latents_is_refused(tmp_path: Path) -> None:
+    """By name, or by its grid; another copy of the same one is taken."""
+    own = Design("mmaif", replace(small().config, latent_channels=16), "flux", "bytes", small().objective)
+    assembly = Assembly(own, torch.Generator(), Parts(tokenizer=f"flux={saved(tmp_path / 'vae', kl)}"))
+    assert assembly.design.tokenizer == "flux"
+    coarse = saved(tmp_path / "dc", dc)
+    for given, said in (
+        (f"taesd3={saved(tmp_path / 'tiny', tiny)}", "the model knows the latents of 'flux', not of 'taesd3'"),
+        (f"{coarse}", "makes latents of f = 32 and z = 4; those of the model's 'flux' have f = 8 and z = 16"),
+        ("dct", "the model knows the latents of 'flux', not of 'dct'"),
+    ):
+        with pytest.raises(UserError) as error:
+            Assembly(own, torch.Generator(), Parts(tokenizer=given))
+        assert str(error.value) == f"--tokenizer {given}: {said}"
+    misfit = replace(own, tokenizer="dct")
+    with pytest.raises(UserError, match=r"tokenizer 'dct' makes 192 latent channels, .*latent_channels is 16"):
+        Assembly(misfit, torch.Generator())
+
+
+BOTH_WAYS = """
+import sys
+import torch
+from train import FusionPipeline
+
+folder, backend = sys.argv[1:]
+compiled = FusionPipeline.from_pretrained(folder, compiled=True)
+if backend != "inductor":
+    compiled.assembly.network.compile(backend=backend)
+rng = torch.Generator().manual_seed(1)
+a, b = (torch.rand(1, 3, 32, 48, generator=rng) * 2 - 1 for _ in range(2))
+made = [
+    one.assembly.fuse(a, b, ["remove the haze"], torch.Generator().manual_seed(2))
+    for one in (FusionPipeline.from_pretrained(folder), compiled)
+]
+print(torch._dynamo.utils.counters["stats"]["unique_graphs"], float((made[0] - made[1]).abs().max()))
+"""
+"""A process of its own: the checks of shapes that the tests run under are no code to compile."""
+
+
+def test_compiled_it_says_the_same(tmp_path: Path) -> None:
+    """Through the graphs that are compiled, with their eager kernels.
+
+    ``CLEARFUSE_COMPILE=inductor`` makes machine code of them, over a minute of a processor, with a C++ compiler.
+    """
+    backend = os.environ.get("CLEARFUSE_COMPILE", "aot_eager")
+    if backend == "inductor" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        pytest.skip("inductor needs a C++ compiler")
+    design = small()
+    design = replace(design, config=replace(design.config, depth=1))
+    pipeline = FusionPipeline(Assembly(design, torch.Generator().manual_seed(0)))
+    rng = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in pipeline.assembly.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=rng))
+    pipeline.save_pretrained(tmp_path)
+    command = [sys.executable, "-c", BOTH_WAYS, str(tmp_path), backend]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
+    assert ran.returncode == 0, ran.stderr
+    graphs, difference = ran.stdout.split()
+    assert int(graphs) > 0 and float(difference) < 1e-4
+
+
+@pytest.mark.gpu
+def test_compiled_on_cuda_it_says_the_same(tmp_path: Path) -> None:
+    made = FusionPipeline(Assembly(small(), torch.Generator().manual_seed(0)))
+    made.save_pretrained(tmp_path)
+    eager = FusionPipeline.from_pretrained(tmp_path, "cuda")
+    compiled = FusionPipeline.from_pretrained(tmp_path, "cuda", compiled=True)
+    images = textured(1, 48, 40), textured(2, 48, 40, channels=1)
+    here, there = (one(*images, task="vif", prompt="remove the haze").astype(int) for one in (eager, compiled))
+    assert abs(here - there).max() <= 3, "grey levels, in bf16"
 
 
 def test_embedded_parts_go_with_the_model(run: Path, tmp_path: Path) -> None:

@@ -92,6 +92,11 @@ PARTS: list[tuple[str, str, set[str]]] = [
 ]
 
 
+def build_meta(config: MMAIFConfig) -> torch.nn.Module:
+    with torch.device("meta"):
+        return MODELS["mmaif"].network(config)
+
+
 def flat(name: str) -> dict[str, Any]:
     """A preset's design and schedule, one value a dotted name."""
     preset = PRESETS[name]
@@ -190,6 +195,29 @@ def test_info_in_lines_and_as_json(train: Train) -> None:
 
 
 def test_mistakes_are_one_line(train: Train) -> None:
+    ran = train("info", "mmaif-fm", "--json", "--tokenizer", "cosmos-ci16x16", "--text", "t5-small")
+    coarse = json.loads(ran.out)
+    design = PRESETS["mmaif-fm"].design
+    assert (coarse["f"], coarse["latents"]) == (16, [16, 64, 64])
+    config = replace(design.config, text_width=512)
+    assert coarse["flops"] == MODELS["mmaif"].flops(config, 64, 64, 64)
+    assert coarse["memory_inference"] == 2 * (
+        coarse["parameters_total"] + MODELS["mmaif"].activations(config, 64, 64, 64)
+    )
+    wide = json.loads(train("info", "mmaif-fm", "--json", "--tokenizer", "dct").out)
+    assert wide["latents"] == [192, 128, 128] and wide["parameters_total"] == sum(
+        each.numel() for each in build_meta(replace(design.config, latent_channels=192)).parameters()
+    )
+    deep = json.loads(train("info", "mmaif-fm", "--json", "--set", "config.depth=32").out)
+    assert deep["parameters_total"] > 1.9 * describe("mmaif-fm")["parameters_total"]
+    ran = train("info", "mmaif-fm", "--set", "config.latent_channels=4")
+    assert (ran.code, ran.error) == (
+        2,
+        "train: error: the design's tokenizer 'cosmos' makes 16 latent channels, its network's config.latent_channels "
+        "is 4",
+    )
+    ran = train("info", "mmaif-fm", "--tokenizer", "taesd4")
+    assert ran.code == 2 and "unknown tokenizer 'taesd4': did you mean 'taesd" in ran.error
     ran = train("info", "tiny-rg")
     allowed = ", ".join(sorted(PRESETS))
     assert ran.code == 2

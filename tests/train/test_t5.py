@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from t5s import t5
 
 from synth.types import UserError
-from train.text import build_text, find_text
+from train.text import build_text, find_text, width_of
 from train.text import t5 as module
 from train.text.t5 import T5Encoder
 
@@ -42,13 +42,37 @@ def test_embeddings_are_the_network_s(folder: Path) -> None:
 
     text, mask = encoder(folder)(PROMPTS)
     assert text.shape == (4, 14, 16) and mask.sum(1).tolist() == [4, 14, 4, 1] and text.dtype == torch.float32
-    network = T5EncoderModel.from_pretrained(folder)
+    network = T5EncoderModel.from_pretrained(folder, dtype=torch.bfloat16).float()
     words = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
     ids = torch.tensor([[words["remove"], words["the"], words["haze"], 1]])
     with torch.no_grad():
         own = network(input_ids=ids).last_hidden_state
     torch.testing.assert_close(text[0, :4], own[0], atol=1e-6, rtol=1e-6)
     assert torch.equal(text[0], text[2]) and (text[0, 4:] == 0).all()
+
+
+def test_the_weights_are_bf16_from_the_first_and_widened_on_a_cpu_when_needed(folder: Path, tmp_path: Path) -> None:
+    def weights(one: T5Encoder) -> tuple[set[torch.dtype], int]:
+        found = list(one.networks[0].parameters())
+        return {each.dtype for each in found}, sum(each.nbytes for each in found)
+
+    one = encoder(folder, tmp_path)
+    count = sum(each.numel() for each in one.networks[0].parameters())
+    assert weights(one) == ({torch.bfloat16}, 2 * count)
+    first = one(PROMPTS)[0]
+    assert weights(one) == ({torch.float32}, 4 * count)
+    whole = load_file(folder / "model.safetensors")["shared.weight"]
+    assert torch.equal(one.networks[0].get_parameter("shared.weight"), whole.bfloat16().float())
+    other = encoder(folder, tmp_path)
+    assert torch.equal(other(PROMPTS)[0], first) and weights(other) == ({torch.bfloat16}, 2 * count), "all were kept"
+
+
+@pytest.mark.gpu
+def test_on_cuda_it_stays_in_bf16(folder: Path) -> None:
+    one, here = encoder(folder), encoder(folder)(PROMPTS)[0]
+    text, mask = one.to("cuda")(PROMPTS)
+    assert {each.dtype for each in one.networks[0].parameters()} == {torch.bfloat16} and mask.is_cuda
+    torch.testing.assert_close(text.cpu(), here, atol=0.05, rtol=0.05)
 
 
 def test_a_prompt_is_the_same_beside_any_other_bit_for_bit(folder: Path) -> None:
@@ -104,6 +128,10 @@ def test_a_whole_t5_s_decoder_is_left_out(tmp_path: Path) -> None:
     assert [path.name for path in found.files] == ["config.json", "model.safetensors", "tokenizer.json"]
     named = find_text(f"t5-xl={tmp_path / 'whole'}", seeded())
     assert named.reference == f"t5-xl={tmp_path / 'whole'}" and named.digest == found.digest
+    given = [
+        width_of(each) for each in ("t5-xl", f"t5-xl={tmp_path / 'whole'}", str(tmp_path / "whole"), "bytes", "none")
+    ]
+    assert given == [2048, 16, 16, 128, 0]
 
 
 def test_what_is_wrong_with_a_folder_is_one_line(tmp_path: Path) -> None:
@@ -113,6 +141,12 @@ def test_what_is_wrong_with_a_folder_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(UserError) as error:
             build_text(str(path), seeded())
         assert "\n" not in str(error.value) and str(error.value).startswith(f"--text {path}: ")
+        return str(error.value)
+
+    def widths(folder: Path) -> str:
+        (folder / "config.json").write_text('{"model_type": "t5", "d_model": "wide"}')
+        with pytest.raises(UserError) as error:
+            width_of(str(folder))
         return str(error.value)
 
     def lose(path: Path) -> None:
@@ -127,6 +161,7 @@ def test_what_is_wrong_with_a_folder_is_one_line(tmp_path: Path) -> None:
     )
     assert "tokenizer.json is missing" in said(lambda p: (p / "tokenizer.json").unlink())
     assert "tokenizer.json: " in said(lambda p: (p / "tokenizer.json").write_text("{"))
+    assert "d_model must be a number above 0, not 'wide'" in widths(tmp_path)
     assert "2 weights are missing or of another shape" in said(lose)
     assert "can't be loaded from" in said(lambda p: (p / "model.safetensors").write_bytes(b"nothing"))
     assert "can't be loaded from" in said(lambda p: (p / "model.safetensors").rename(p / "pytorch_model.bin"))

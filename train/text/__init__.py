@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from synth.types import unknown
-from train.sources import digest_of, find_source
+from train.sources import digest_of, find_source, named
 from train.text import byte_level, t5
 from train.text.base import TextEncoder
 from train.text.byte_level import BytesEncoder, hashed_grams, to_bytes
@@ -63,6 +63,21 @@ def find_text(reference: str, rng: torch.Generator, store: Path | None = None) -
     return Found(t5.load(source.folder, f"--text {reference}", identity, store), source.reference, files, digest)
 
 
+def width_of(reference: str) -> int:
+    """Width of a reference's embeddings, 0 of no prompts: of a name as published, else from its config.json.
+
+    Raises UserError, one line, where there is no such encoder.
+    """
+    if reference in OWN:
+        with torch.device("meta"):
+            return (BytesEncoder() if reference == "bytes" else NoText()).width
+    name, folder = named(reference, t5.WIDTHS), reference.partition("=")[2]
+    if name is not None and not (folder and (Path(folder) / "config.json").is_file()):
+        return t5.WIDTHS[name]
+    source = find_source("text", reference, t5.PUBLISHED, files=("config.json",), extra=OWN, what="text encoder")
+    return t5.width_of(source.folder, f"--text {reference}")
+
+
 def build_text(reference: str, rng: torch.Generator) -> TextEncoder:
     """The prompt encoder of a reference, as ``find_text`` finds it."""
     return find_text(reference, rng).encoder
@@ -70,5 +85,5 @@ def build_text(reference: str, rng: torch.Generator) -> TextEncoder:
 
 __all__ = [
     "NAMES", "BytesEncoder", "Found", "NoText", "TextEncoder", "build_text", "find_text", "hashed_grams",
-    "plain_request", "to_bytes",
+    "plain_request", "to_bytes", "width_of",
 ]  # fmt: skip

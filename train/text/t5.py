@@ -38,6 +38,9 @@ PUBLISHED: dict[str, Published] = {
     }.items()
 }
 
+WIDTHS = {"t5-small": 512, "t5-base": 768, "t5-large": 1024, "t5-xl": 2048, "t5-xxl": 4096}
+"""Of the published ones' embeddings."""
+
 LIMIT = 128
 """Tokens of a prompt; what lies beyond is cut."""
 
@@ -48,8 +51,10 @@ KEPT = 8192
 class T5Encoder(Frozen, TextEncoder):
     """Embeddings of prompts, each as if it were alone, whatever stands beside it.
 
-    On a CPU every prompt goes through by itself, so that a number depends on no other prompt, bit for bit; on CUDA in
-    bf16, all that are not kept at once, padding masked. What was embedded is kept, on the CPU, the latest ``KEPT``.
+    The weights are bf16 everywhere; a CPU computes with them in float32, to which they are widened when first needed:
+    not at all where every prompt is kept. On a CPU every prompt goes through by itself, so that a number depends on no
+    other prompt, bit for bit; on CUDA all that are not kept at once, padding masked. What was embedded is kept, on the
+    CPU, the latest ``KEPT``.
     """
 
     trainable = False
@@ -99,13 +104,15 @@ class T5Encoder(Frozen, TextEncoder):
         mask = torch.arange(ids.shape[1])[None] < torch.tensor(lengths)[:, None]
         with torch.autocast(ids.device.type, enabled=False):
             (network,) = self.networks
+            if next(network.parameters()).dtype != self.dtype:
+                network.to(self.dtype)
             found = network(input_ids=ids, attention_mask=mask.to(ids.device)).last_hidden_state
         return [row[:length].to("cpu", copy=True) for row, length in zip(found, lengths, strict=True)]
 
     def _path(self, prompt: str) -> Path:
         assert self._store is not None
         kind = "bf16" if self.here.is_cuda else "fp32"
-        name = hashlib.blake2b(json.dumps([self._identity, LIMIT, prompt]).encode(), digest_size=16).hexdigest()
+        name = hashlib.blake2b(json.dumps([self._identity, LIMIT, "bf16", prompt]).encode(), digest_size=16).hexdigest()
         return self._store / kind / name[:2] / f"{name}.safetensors"
 
     def _stored(self, prompt: str) -> Tensor | None:
@@ -147,11 +154,15 @@ def _tokenizer(folder: Path, where: str) -> Any:
     return words
 
 
-def _weights(folder: Path, where: str) -> Any:
-    from safetensors import SafetensorError
-    from transformers import T5EncoderModel
-    from transformers.utils import logging
+def width_of(folder: Path, where: str) -> int:
+    """Width of the embeddings, as a folder's config.json says."""
+    width = _config(folder, where).get("d_model", 512)  # the class's default
+    if not isinstance(width, int) or width < 1:
+        raise UserError(f"{where}: {folder / 'config.json'}: d_model must be a number above 0, not {width!r}")
+    return width
 
+
+def _config(folder: Path, where: str) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_bytes())
     except FileNotFoundError:
@@ -161,6 +172,15 @@ def _weights(folder: Path, where: str) -> Any:
     if not isinstance(config, dict) or config.get("model_type") != "t5":
         kind = config.get("model_type") if isinstance(config, dict) else config
         raise UserError(f"{where}: {folder / 'config.json'} is of the type '{kind}'; allowed: t5")
+    return config
+
+
+def _weights(folder: Path, where: str) -> Any:
+    from safetensors import SafetensorError
+    from transformers import T5EncoderModel
+    from transformers.utils import logging
+
+    _config(folder, where)
     level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -168,7 +188,7 @@ def _weights(folder: Path, where: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             loaded: Any = T5EncoderModel.from_pretrained(
-                str(folder), use_safetensors=True, local_files_only=True, dtype=torch.float32,
+                str(folder), use_safetensors=True, local_files_only=True, dtype=torch.bfloat16,
                 output_loading_info=True,
             )  # fmt: skip
             network, found = loaded

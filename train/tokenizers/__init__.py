@@ -1,7 +1,7 @@
 """Tokenizers: between images and the latents that models work on.
 
-``dct`` needs nothing; ``TINY`` and ``PUBLISHED`` are networks by name, each f = 8 (see their configs); beside them any
-autoencoder of diffusers whose class is in ``autoencoder.kinds``, by hub id or folder.
+``dct`` needs nothing; ``TINY`` and ``PUBLISHED`` are networks by name, ``GRIDS`` says of which f and z; beside them
+any autoencoder of diffusers whose class is in ``autoencoder.kinds``, by hub id or folder.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synth.types import UserError
-from train.sources import Published, Source, digest_of, find_source
+from train.sources import Published, Source, digest_of, find_source, named
 from train.tokenizers import autoencoder, tiny, torchscript
-from train.tokenizers.base import Tokenizer, pad_to
+from train.tokenizers.base import Grid, Tokenizer, pad_to
 from train.tokenizers.dct import DCT, dct_matrix, dct_scale
 from train.tokenizers.tiny import Tiny
 
@@ -29,15 +29,32 @@ _FLUX = Published("black-forest-labs/FLUX.1-schnell", "741f7c3ce8b383c54771c7003
 PUBLISHED: dict[str, Published] = {
     **{name: one.published for name, one in TINY.items()},
     "flux": _FLUX,
-    "asymmetric": Published("cross-attention/asymmetric-autoencoder-kl-x-1-5", None),
+    "asymmetric": Published(
+        "cross-attention/asymmetric-autoencoder-kl-x-1-5", "8a721838bf5546eb21c954b66f37f531632b5737",
+        files=(autoencoder.CONFIG, autoencoder.BIN),
+    ),
     "cosmos": Published("nvidia/Cosmos-1.0-Tokenizer-CV8x8x8", None, "vae"),
     "cosmos-ci8x8": Published(
         "nvidia/Cosmos-0.1-Tokenizer-CI8x8", "04792f8b318a26d9e54319887124a8848c3cd3ca", files=torchscript.FILES
     ),
-}
-"""Where ``revision`` is None, the newest is fetched, and its commit recorded with the model."""
+    "cosmos-ci16x16": Published(
+        "nvidia/Cosmos-0.1-Tokenizer-CI16x16", "28c7999802c1cb9c2dd093572e9f8a8e1c10979f", files=torchscript.FILES
+    ),
+}  # fmt: skip
+"""Where ``revision`` is None, no commit could be looked up, and the user has to say which is meant."""
 
 NAMES = ("dct", *PUBLISHED)
+
+GRIDS: dict[str, Grid] = {
+    "dct": Grid(DCT.f, DCT.z),
+    **{name: Grid(tiny.F, one.z) for name, one in TINY.items()},
+    "flux": Grid(8, 16),
+    "asymmetric": Grid(8, 4),
+    "cosmos": Grid(8, 16),
+    "cosmos-ci8x8": Grid(8, torchscript.Z),
+    "cosmos-ci16x16": Grid(16, torchscript.Z),
+}
+"""What is known of the named ones without their files."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +83,14 @@ def find_tokenizer(reference: str, hashes: Sequence[str] = ()) -> Found:
 
 
 def _loaded(source: Source, hashes: Sequence[str], where: str) -> tuple[Tokenizer, Sequence[str]]:
-    if source.name == "cosmos-ci8x8":
-        return torchscript.load(source, hashes, where), torchscript.FILES
+    if source.name in PUBLISHED and PUBLISHED[source.name].files == torchscript.FILES:
+        return torchscript.load(source, GRIDS[source.name].f, hashes, where), torchscript.FILES
     name = source.name if source.name in TINY else _tiny_in(source, where)
     if name is None:
-        return autoencoder.load(source.folder, where), autoencoder.FILES
+        # Of one published network there are no safetensors. Its tensors alone are read; no stranger's .bin is.
+        legacy = source.name == "asymmetric" and not source.paths(autoencoder.FILES[1:])
+        patterns = (autoencoder.CONFIG, autoencoder.BIN) if legacy else autoencoder.FILES
+        return autoencoder.load(source.folder, where, legacy), patterns
     tokenizer = tiny.load(source.folder, name, TINY[name], where)
     return tokenizer, tiny.patterns(source.folder, name, TINY[name])
 
@@ -86,12 +106,28 @@ def _tiny_in(source: Source, where: str) -> str | None:
     return found[0] if found else None
 
 
+def grid_of(reference: str) -> Grid:
+    """A reference's grid: of a name from the table, of a folder or a repository from its config; no weights are read.
+
+    Raises UserError, one line, where there is no such tokenizer.
+    """
+    where = f"--tokenizer {reference}"
+    name, folder = named(reference, NAMES), reference.partition("=")[2]
+    if name is not None:
+        says = name in PUBLISHED and autoencoder.CONFIG in PUBLISHED[name].files
+        if not (says and folder and (Path(folder) / autoencoder.CONFIG).is_file()):
+            return GRIDS[name]
+    source = find_source("tokenizer", reference, PUBLISHED, extra=("dct",), files=(autoencoder.CONFIG,))
+    small = _tiny_in(source, where)
+    return GRIDS[small] if small else autoencoder.grid(source.folder, where)
+
+
 def build_tokenizer(reference: str, hashes: Sequence[str] = ()) -> Tokenizer:
     """The tokenizer of a reference, as ``find_tokenizer`` finds it."""
     return find_tokenizer(reference, hashes).tokenizer
 
 
 __all__ = [
-    "NAMES", "PUBLISHED", "TINY", "Found", "Tokenizer", "build_tokenizer", "dct_matrix", "dct_scale", "find_tokenizer",
-    "pad_to",
+    "GRIDS", "NAMES", "PUBLISHED", "TINY", "Found", "Grid", "Tokenizer", "build_tokenizer", "dct_matrix", "dct_scale",
+    "find_tokenizer", "grid_of", "pad_to",
 ]  # fmt: skip

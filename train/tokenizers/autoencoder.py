@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -13,12 +14,16 @@ import torch
 from torch import Tensor
 
 from synth.types import UserError
+from train.tokenizers.base import Grid
 from train.tokenizers.frozen import FrozenTokenizer
 from train.tokenizers.winograd import quicken
 
 CONFIG = "config.json"
 FILES = (CONFIG, "diffusion_pytorch_model*.safetensors*")
 """What makes an autoencoder; the last is an index too, where the weights are in parts."""
+
+BIN = "diffusion_pytorch_model.bin"
+"""Weights as they were published before safetensors: a pickle, of which torch reads the tensors alone."""
 
 Config = Mapping[str, Any]
 
@@ -55,18 +60,25 @@ def kinds() -> dict[str, Kind]:
     return {kind.cls.__name__: kind for kind in allowed}
 
 
-def load(folder: Path, where: str) -> FrozenTokenizer:
+def grid(folder: Path, where: str) -> Grid:
+    """What a folder's config.json says of its latents; what it leaves out is its class's default."""
+    config = _config(folder, where)
+    kind = _kind(config, where)
+    defaults = {name: one.default for name, one in inspect.signature(kind.cls.__init__).parameters.items()}
+    whole = defaults | config
+    try:
+        return Grid(int(kind.f(whole)), int(whole["latent_channels"]))
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{where}: {folder / CONFIG}: {error}") from None
+
+
+def load(folder: Path, where: str, legacy: bool = False) -> FrozenTokenizer:
     """The tokenizer of a folder with config.json and safetensors. where: begins the UserError that says what is wrong.
 
-    Every weight must be there and none be left over.
+    legacy: the weights are in ``BIN``. Every weight must be there and none be left over.
     """
-    config = _config(folder, where)
-    table = kinds()
-    name = str(config.get("_class_name"))
-    if name not in table:
-        raise UserError(f"{where}: {CONFIG} is of the class '{name}'; allowed: {', '.join(sorted(table))}")
-    kind = table[name]
-    network = _weights(kind.cls, folder, where)
+    kind = _kind(_config(folder, where), where)
+    network = _weights(kind.cls, folder, where, legacy)
     if network.config.in_channels != 3:
         raise UserError(f"{where}: takes {network.config.in_channels} channels, not the 3 of a picture")
     return wrap(network, kind)
@@ -119,6 +131,14 @@ def sizes(network: Any, config: Config) -> tuple[list[float], list[float]]:
     return [float(shift)] * z, [1 / float(factor)] * z
 
 
+def _kind(config: Config, where: str) -> Kind:
+    table = kinds()
+    name = str(config.get("_class_name"))
+    if name not in table:
+        raise UserError(f"{where}: {CONFIG} is of the class '{name}'; allowed: {', '.join(sorted(table))}")
+    return table[name]
+
+
 def _config(folder: Path, where: str) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_bytes())
@@ -131,7 +151,9 @@ def _config(folder: Path, where: str) -> dict[str, Any]:
     return config
 
 
-def _weights(cls: Any, folder: Path, where: str) -> Any:
+def _weights(cls: Any, folder: Path, where: str, legacy: bool) -> Any:
+    from pickle import UnpicklingError
+
     from diffusers.utils import logging
     from safetensors import SafetensorError
 
@@ -141,10 +163,12 @@ def _weights(cls: Any, folder: Path, where: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             network, found = cls.from_pretrained(
-                str(folder), use_safetensors=True, local_files_only=True, torch_dtype=torch.float32,
+                str(folder), use_safetensors=not legacy, local_files_only=True, torch_dtype=torch.float32,
                 output_loading_info=True,
             )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, SafetensorError) as error:
+    except (
+        OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, SafetensorError, UnpicklingError
+    ) as error:  # fmt: skip
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{where}: {cls.__name__} can't be loaded from {folder}: {said}") from None
     finally:

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A tokenizer's latents. f: pixels along a side of a cell; z: channels."""
+
+    f: int
+    z: int
+
+    def __post_init__(self) -> None:
+        if self.f < 1 or self.z < 1:
+            raise ValueError(f"a tokenizer's cell is of at least 1 pixel and 1 channel, not {self.f} and {self.z}")
+
+    def cells(self, width: int, height: int) -> tuple[int, int]:
+        """(columns, rows) of the latents of a picture, whose sides are padded to multiples of f."""
+        return -(-width // self.f), -(-height // self.f)
 
 
 class Tokenizer(nn.Module):

@@ -1,7 +1,7 @@
-"""Cosmos' image tokenizer CI8x8, which is published as TorchScript: code, so it is run by explicit consent alone.
+"""Cosmos' image tokenizers, which are published as TorchScript: code, so they are run by explicit consent alone.
 
-Source: nvidia/Cosmos-0.1-Tokenizer-CI8x8 on the Hugging Face hub, ``encoder.jit`` and ``decoder.jit``. Its latents are
-used as they come: it publishes no scale.
+Source: nvidia/Cosmos-0.1-Tokenizer-CI8x8 and -CI16x16 on the Hugging Face hub, ``encoder.jit`` and ``decoder.jit``.
+Their latents are used as they come: they publish no scale.
 """
 
 from __future__ import annotations
@@ -20,20 +20,23 @@ from synth.types import UserError
 from train.sources import Source
 from train.tokenizers.frozen import FrozenTokenizer
 
-F, Z = 8, 16
+Z = 16
 FILES = ("encoder.jit", "decoder.jit")
 SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
-def load(source: Source, hashes: Sequence[str], where: str) -> FrozenTokenizer:
-    """The tokenizer of a folder with both files, whose sha256 the user gave. Raises UserError where one differs."""
+def load(source: Source, f: int, hashes: Sequence[str], where: str) -> FrozenTokenizer:
+    """The tokenizer of a folder with both files, whose sha256 the user gave. Raises UserError where one differs.
+
+    f: pixels along a side of a cell, which the files do not say.
+    """
     if len(hashes) != 2 or not all(SHA256.match(each) for each in hashes):
         found = ",".join(_sha256(source.folder / name) for name in FILES if (source.folder / name).is_file())
         raise UserError(
             f"{where}: TorchScript is code that would run on this machine; if you trust it, pin both files by their "
             f"sha256: --torchscript ENCODER,DECODER (here {found or 'there are none: ' + ' and '.join(FILES)})"
         )
-    return _tokenizer([_module(source.folder / name, pin, where) for name, pin in zip(FILES, hashes, strict=True)])
+    return _tokenizer([_module(source.folder / name, pin, where) for name, pin in zip(FILES, hashes, strict=True)], f)
 
 
 def _module(path: Path, pin: str, where: str) -> Any:
@@ -49,7 +52,7 @@ def _module(path: Path, pin: str, where: str) -> Any:
         raise UserError(f"{where}: {path.name}: not TorchScript: {str(error).strip().splitlines()[0]}") from None
 
 
-def _tokenizer(modules: Sequence[Any]) -> FrozenTokenizer:
+def _tokenizer(modules: Sequence[Any], f: int) -> FrozenTokenizer:
     encoder, decoder = modules
 
     def first(found: Any) -> Tensor:
@@ -61,7 +64,7 @@ def _tokenizer(modules: Sequence[Any]) -> FrozenTokenizer:
     def decode(raw: Tensor) -> Tensor:
         return first(decoder(raw))
 
-    return FrozenTokenizer(modules, encode, decode, f=F, shift=[0.0] * Z, scale=[1.0] * Z)
+    return FrozenTokenizer(modules, encode, decode, f=f, shift=[0.0] * Z, scale=[1.0] * Z)
 
 
 def _sha256(path: Path) -> str:
