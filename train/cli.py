@@ -143,16 +143,6 @@ def fit_command(
     checkpoint_every: Annotated[
         int, typer.Option("--checkpoint-every", metavar="STEPS", help="Save this often.")
     ] = 250,
-    keep: Annotated[int, typer.Option("--keep", help="Latest checkpoints that stay, beside the best.")] = 2,
-    on_nan: Annotated[
-        str, typer.Option("--on-nan", metavar="stop|skip", help="What a loss or gradient that is not finite does.")
-    ] = "stop",
-    sharded: Annotated[
-        bool, typer.Option("--sharded", help="Several processes share the weights out (FSDP2), without copies (DDP).")
-    ] = False,
-    precision: Annotated[
-        str | None, typer.Option("--precision", metavar="auto|bf16|fp32", help="Of the network; bf16 on CUDA.")
-    ] = None,
     device: DeviceOption = None,
     compile_: CompileOption = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew where a run is.")] = False,
@@ -164,8 +154,6 @@ def fit_command(
     from train.fitting import run_fit
 
     changed = {"steps": steps, "batch": batch, "accumulate": accumulate, "crop": crop, "ratios": ratios, "lr": lr}
-    changed["precision"] = precision
-    ways = {"validate_every": validate_every, "checkpoint_every": checkpoint_every, "keep": keep, "on_nan": on_nan}
     with console.progress("fit", "steps") as progress:
         done = run_fit(
             *(shards, out, preset, seed, changed),
@@ -177,14 +165,15 @@ def fit_command(
             recipes=recipe or (),
             partial=partial,
             workers=workers,
-            ways={**ways, "sharded": sharded, "compiled": compile_},
+            validate_every=validate_every,
+            checkpoint_every=checkpoint_every,
             device=device,
+            compiled=compile_,
             overwrite=overwrite,
             progress=progress,
             note=console.note,
         )
-    if done.rank == 0:
-        typer.echo(json.dumps(dataclasses.asdict(done)) if json_ else done.line())
+    typer.echo(json.dumps(dataclasses.asdict(done)) if json_ else done.line())
 
 
 @app.command("fuse")

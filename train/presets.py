@@ -150,14 +150,14 @@ def describe(
         "about": find_preset(name).about,
         "model": design.model,
         "tokenizer": design.tokenizer,
+        "f": grid.f,
+        "latents": [grid.z, height, width],
         "text": design.text,
         "size": f"{size[0]}x{size[1]}",
         "parameters_total": total,
         "parameters_active": total - family.inactive(config),
         "flops": family.flops(config, height, width, TEXT_TOKENS),
         "calls": design.objective.calls,
-        "f": grid.f,
-        "latents": [grid.z, height, width],
         "memory_inference": 2 * (total + values),
         "memory_training": TRAINING_BYTES * total,
     }
@@ -168,10 +168,10 @@ def to_text(info: dict[str, Any]) -> str:
     rows = [
         ("preset", f"{info['preset']}: {info['about']}"),
         ("model", f"{info['model']}, tokenizer {info['tokenizer']}, prompts {info['text']}"),
+        ("latents", f"{' × '.join(map(str, info['latents']))} at {info['size']}, f = {info['f']}"),
         ("parameters", f"{info['parameters_total'] / 1e6:.2f} M, active {info['parameters_active'] / 1e6:.2f} M"),
         ("flops", f"{info['flops'] / 1e12:.3g} T a call at {info['size']}, {info['calls']} a picture (network alone)"),
         ("memory", f"{info['memory_inference'] / 2**30:.2f} GiB to run in bf16 (network alone)"),
         ("", f"{info['memory_training'] / 2**30:.2f} GiB to train in fp32, activations not included"),
     ]
     return "\n".join(f"{name:<12}{value}" for name, value in rows)
-        ("latents", f"{' × '.join(map(str, info['latents']))} at {info['size']}, f = {info['f']}"),
