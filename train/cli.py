@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from synth import __version__, console
+from train.cli_compare import compare_command
 
 app = typer.Typer(
     name="train",
@@ -83,6 +84,12 @@ RecipeOption = Annotated[
         "--recipe", metavar="NAME|FILE", help="What degrades lean shards; repeatable by task; the task's own."
     ),
 ]
+TrackerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tracker", metavar="tensorboard|wandb|trackio|none", help="Where the curves go, repeatable; tensorboard."
+    ),
+]
 CompileOption = Annotated[bool, typer.Option("--compile", help="Compile the network; its first call takes longer.")]
 
 
@@ -143,6 +150,17 @@ def fit_command(
     checkpoint_every: Annotated[
         int, typer.Option("--checkpoint-every", metavar="STEPS", help="Save this often.")
     ] = 250,
+    keep: Annotated[int, typer.Option("--keep", help="Latest checkpoints that stay, beside the best.")] = 2,
+    on_nan: Annotated[
+        str, typer.Option("--on-nan", metavar="stop|skip", help="What a loss or gradient that is not finite does.")
+    ] = "stop",
+    sharded: Annotated[
+        bool, typer.Option("--sharded", help="Several processes share the weights out (FSDP2), without copies (DDP).")
+    ] = False,
+    precision: Annotated[
+        str | None, typer.Option("--precision", metavar="auto|bf16|fp32", help="Of the network; bf16 on CUDA.")
+    ] = None,
+    tracker: TrackerOption = None,
     device: DeviceOption = None,
     compile_: CompileOption = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew where a run is.")] = False,
@@ -152,9 +170,12 @@ def fit_command(
     import dataclasses
 
     from train.fitting import run_fit
+    from train.progress import showing
 
     changed = {"steps": steps, "batch": batch, "accumulate": accumulate, "crop": crop, "ratios": ratios, "lr": lr}
-    with console.progress("fit", "steps") as progress:
+    changed["precision"] = precision
+    ways = {"validate_every": validate_every, "checkpoint_every": checkpoint_every, "keep": keep, "on_nan": on_nan}
+    with showing() as progress:
         done = run_fit(
             *(shards, out, preset, seed, changed),
             sets=set_ or (),
@@ -165,15 +186,14 @@ def fit_command(
             recipes=recipe or (),
             partial=partial,
             workers=workers,
-            validate_every=validate_every,
-            checkpoint_every=checkpoint_every,
+            ways={**ways, "sharded": sharded, "compiled": compile_, "trackers": tuple(tracker or ("tensorboard",))},
             device=device,
-            compiled=compile_,
             overwrite=overwrite,
             progress=progress,
             note=console.note,
         )
-    typer.echo(json.dumps(dataclasses.asdict(done)) if json_ else done.line())
+    if done.rank == 0:
+        typer.echo(json.dumps(dataclasses.asdict(done)) if json_ else done.line())
 
 
 @app.command("fuse")
@@ -340,6 +360,18 @@ def tokenizers_command(
     if not names:
         console.note(f"others by name: {', '.join(others(('dct',)))}")
     typer.echo(json.dumps(to_json(table), ensure_ascii=False) if json_ else to_text(table))
+
+
+app.command("compare")(compare_command)
+
+
+def _add_cache() -> None:
+    from train.cli_cache import cache_command  # shares the options above
+
+    app.command("cache")(cache_command)
+
+
+_add_cache()
 
 
 def main() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 from synth.types import UserError
 from train.device import find_device
+from train.ranks import local_world
 from train.runs import Settings
-from train.trainer import Fitted, fit
+from train.trainer import Fitted, Ways, fit
 
 
 def default_preset() -> str:
@@ -26,6 +27,12 @@ def parse_mix(text: str) -> list[float]:
         raise UserError(f"--mix {text}: must be a weight for each argument, such as 2,1,1") from None
 
 
+def part_sets(tokenizer: str | None, text: str | None) -> list[str]:
+    """References in place of a preset's, as changes of its design."""
+    chosen = {"tokenizer": tokenizer, "text": text}
+    return [f"{name}={json.dumps(value)}" for name, value in chosen.items() if value is not None]
+
+
 def run_fit(
     shards: list[str],
     out: str | None,
@@ -38,23 +45,21 @@ def run_fit(
     tokenizer: str | None = None,
     text: str | None = None,
     workers: int | None = None,
+    ways: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Fitted:
     """Fit, with the preset that suits the machine, a folder under ``runs/``, and a process a core where not told.
 
+    ways: how it is carried out, as ``Ways`` names it.
+
     mix: weights of the sources, as ``2,1,1``. tokenizer, text: references in place of the preset's; the network is
     fitted to their sizes.
     """
-    chosen = {"tokenizer": tokenizer, "text": text}
-    sets = [*sets, *(f"{name}={json.dumps(value)}" for name, value in chosen.items() if value is not None)]
-    for name in ("validate_every", "checkpoint_every"):
-        if options.get(name, 1) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {options[name]}: must be at least 1")
-    if workers is not None and workers < 0:
-        raise UserError(f"--workers {workers}: must be at least 0")
+    sets = [*sets, *part_sets(tokenizer, text)]
     name = preset or default_preset()
     if mix is not None:
         changed = {**changed, "mix": parse_mix(mix)}
     if workers is None:
-        workers = min(max((os.cpu_count() or 1) - 1, 1), 8)
-    return fit(shards, out or f"runs/{name}", Settings.of(name, seed, sets, **changed), workers=workers, **options)
+        workers = min(max((os.cpu_count() or 1) // local_world() - 1, 1), 8)
+    carried_out = Ways(workers=workers, **(ways or {}))
+    return fit(shards, out or f"runs/{name}", Settings.of(name, seed, sets, **changed), ways=carried_out, **options)

@@ -12,21 +12,31 @@ from train.losses import source_loss
 from train.objectives import Loss, PixelLoss
 
 
-def batch_loss(assembly: Assembly, batch: Batch, rng: Rng, device: torch.device) -> Loss:
-    """The objective on a batch, in bf16 on CUDA."""
-    z_a, z_b, target = (assembly.encode(x.to(device)) for x in (batch.a, batch.b, batch.gt))
-    z_prior = None if batch.prior is None else assembly.encode(batch.prior.to(device))
-    pixels = _pixels(assembly, batch, device) if assembly.objective.pixel else None
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        predict = assembly.bind(z_a, z_b, batch.prompts, z_prior)
+def batch_loss(assembly: Assembly, batch: Batch, rng: Rng, device: torch.device, bf16: bool = False) -> Loss:
+    """The objective on a batch. bf16: the network's products are in it; the loss is in fp32."""
+    batch = batch.to(device)
+    z_a, z_b, target, z_prior = _latents(assembly, batch)
+    pixels = _pixels(assembly, batch) if assembly.objective.pixel else None
+    ready = None if assembly.text.trainable else batch.embeddings
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        predict = assembly.bind(z_a, z_b, batch.prompts, z_prior, ready)
         weight = assembly.tokenizer.weight
         return assembly.objective.loss(predict, target, (z_a, z_b), rng, pixels, weight)
 
 
-def _pixels(assembly: Assembly, batch: Batch, device: torch.device) -> PixelLoss:
+def _latents(assembly: Assembly, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Of a, b, the ground truth and the prior: those of a cache, or encoded here."""
+    if batch.latents:
+        a, b, gt = (batch.latents[name].float() for name in ("a", "b", "gt"))
+        return a, b, gt, batch.latents["prior"].float() if "prior" in batch.latents else None
+    z_a, z_b, target = (assembly.encode(image) for image in (batch.a, batch.b, batch.gt))
+    return z_a, z_b, target, None if batch.prior is None else assembly.encode(batch.prior)
+
+
+def _pixels(assembly: Assembly, batch: Batch) -> PixelLoss:
     """The auxiliary loss of a clean latent: its picture against the clean pair."""
     assert batch.clean_a is not None and batch.clean_b is not None
-    a, b = batch.clean_a.to(device), batch.clean_b.to(device)
+    a, b = batch.clean_a, batch.clean_b
 
     def pixels(latent: Tensor) -> Tensor:
         return source_loss(assembly.tokenizer.decode(latent.float(), (a.shape[2], a.shape[3])), a, b)

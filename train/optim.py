@@ -3,22 +3,94 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Replicate
+
+from train.models.layers import decayed
 
 BETAS = (0.9, 0.99)
-MATRIX = 2
-"""Parameters of at least so many axes decay: matrices and convolutions, no biases, norms or scalars."""
+LEAST_SHARE = 1e-3
+"""The least share of a parameter's numbers that a cautious step divides by."""
 
 
-def build_optimizer(parameters: Mapping[str, nn.Parameter], lr: float, decay: float) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019); what has fewer than two axes does not decay."""
-    matrices = [p for p in parameters.values() if p.ndim >= MATRIX]
-    rest = [p for p in parameters.values() if p.ndim < MATRIX]
-    groups = [{"params": matrices, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=BETAS, fused=True)
+class CautiousAdamW(torch.optim.AdamW):
+    """AdamW (Loshchilov and Hutter 2019), which with ``cautious`` moves only where its momentum and gradient agree.
+
+    u = m̂ / (√v̂ + ε) as in AdamW, then w ← (1 − η λ) w − η u ⊙ φ / max(mean φ, 0.001), φ = 1 where m g > 0, else 0,
+    the mean over each parameter (Liang et al., arXiv 2411.16085, algorithm 2 with the scale of their code). The step
+    is torch's fused one; what it moved is then taken back or lengthened.
+    """
+
+    def __init__(
+        self, groups: Iterable[dict[str, Any]], lr: float, cautious: bool = True, betas: tuple[float, float] = BETAS
+    ) -> None:
+        super().__init__(groups, lr=lr, betas=betas, fused=True)
+        self.cautious = cautious
+        for group in self.param_groups:
+            for p in group["params"]:
+                # Made now and not at the first step: a checkpoint has the same tensors at any step.
+                state = {"step": torch.zeros((), device=p.device), "exp_avg": torch.zeros_like(p)}
+                self.state[p] = {**state, "exp_avg_sq": torch.zeros_like(p)}
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One step. Raises ValueError for a closure, which no caller has."""
+        if closure is not None:
+            raise ValueError("a closure is not supported")
+        if not self.cautious:
+            super().step()
+            return
+        before: dict[nn.Parameter, Tensor] = {}
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    before[p] = p * (1 - group["lr"] * group["weight_decay"])
+        super().step()
+        for p, start in before.items():
+            agrees = ((self.state[p]["exp_avg"] * p.grad) > 0).to(p.dtype)
+            share = whole(agrees.sum()) / agrees.numel()
+            agrees.div_(like(share.clamp(min=LEAST_SHARE), agrees))
+            p.copy_(start.addcmul_(p - start, agrees))
+
+    @property
+    def updates(self) -> int:
+        """Steps that were taken."""
+        return int(next(iter(self.state.values()))["step"])
+
+    def set_updates(self, count: int) -> None:
+        """As after so many steps."""
+        for state in self.state.values():
+            state["step"].fill_(float(count))
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor that may be spread over processes, as a plain one in each."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def like(value: Tensor, other: Tensor) -> Tensor:
+    """A plain number in the kind of another tensor: one that is the same in all processes, where it is spread."""
+    if not isinstance(other, DTensor):
+        return value
+    return DTensor.from_local(value, other.device_mesh, [Replicate()] * other.device_mesh.ndim, run_check=False)
+
+
+def build_optimizer(model: nn.Module, lr: float, decay: float, cautious: bool = True) -> CautiousAdamW:
+    """The optimizer of what learns in a model; which of it decays, each layer says."""
+    shrunk: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for module in model.modules():
+        own = [(name, p) for name, p in module.named_parameters(recurse=False) if p.requires_grad]
+        names = decayed(module) if own else ()
+        for name, p in own:
+            (shrunk if name in names else rest).append(p)
+    groups = [{"params": shrunk, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
+    return CautiousAdamW([group for group in groups if group["params"]], lr, cautious)
 
 
 def learning_rate(step: int, *, peak: float, warmup: int, steps: int) -> float:
@@ -42,16 +114,11 @@ def average(shadow: Iterable[Tensor], weights: Iterable[Tensor], step: int, deca
         s.lerp_(w.detach(), 1 - keep)
 
 
-def grad_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """The root of the sum of squares of all gradients."""
-    norms = [torch.linalg.vector_norm(p.grad) for p in parameters if p.grad is not None]
-    return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+def grad_norm(parameters: Iterable[nn.Parameter]) -> Float[Tensor, ""]:
+    """The root of the sum of squares of all gradients, of all processes where they are spread."""
+    return whole(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
 
 
-@torch.no_grad()
-def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, limit: float) -> None:
+def clip_gradients(parameters: Iterable[nn.Parameter], norm: Float[Tensor, ""], limit: float) -> None:
     """Scale all gradients by limit / norm where the norm is above the limit."""
-    factor = limit / norm.clamp(min=limit)
-    for p in parameters:
-        if p.grad is not None:
-            p.grad.mul_(factor.to(p.grad.device))
+    torch.nn.utils.clip_grads_with_norm_(list(parameters), limit, norm)

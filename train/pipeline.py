@@ -24,9 +24,9 @@ from synth.types import TASKS, UserError, unknown
 from train import hub, tokenizers
 from train import text as texts
 from train.batch import to_tensor
-from train.checkpoint import read_tensors, write_tensors
 from train.design import AS_DESIGNED, Assembly, Design, Parts
 from train.objectives import Objective, Regression
+from train.tensors import read_tensors, write_tensors
 from train.text import plain_request
 
 DESIGN, WEIGHTS = "pipeline.json", "model.safetensors"

@@ -30,6 +30,9 @@ class Schedule:
     lr: float = 2e-4
     decay: float = 0.01  # of the weights, AdamW's
     ema: float = 0.9999  # decay of the weights' moving average
+    cautious: bool = True  # AdamW moves only where its momentum and gradient agree
+    precision: str = "auto"  # of the network's products: bf16, fp32, or bf16 on CUDA alone
+    recompute: bool = True  # gradient checkpointing: blocks run again backward, in place of keeping all they made
     clip: float = 1.0  # largest norm of the gradients
     plain: float = 0.1  # share of prompts that the task's plain request stands in for
     rephrase: float = 0.0  # share of the others that are put in other words, from the sample's recorded steps
@@ -66,7 +69,10 @@ def _tiny(flow: bool, prior: bool = False) -> MMAIFConfig:
     )
 
 
-_TINY = Schedule(crop=128, ratios="1:1", batch=8, accumulate=1, steps=1900, warmup=50, lr=1e-3, ema=0.99, rephrase=0.9)
+_TINY = Schedule(
+    crop=128, ratios="1:1", batch=8, accumulate=1, steps=1900, warmup=50, lr=1e-3, ema=0.99, rephrase=0.9,
+    recompute=False,
+)  # fmt: skip
 
 _TINY_REG = Design("mmaif", _tiny(flow=False, prior=True), "dct", "bytes", Regression(measure="log"), prior="pyramid")
 _TINY_FLOW = FlowMatching(predicts="clean", error="clean", drop=0.1)
@@ -84,7 +90,7 @@ _B = MMAIFConfig(text_width=768, depth=12, width=384, heads=8, expert_width=1024
 _S = MMAIFConfig(text_width=512, depth=8, width=256, heads=8, expert_width=640, shared_width=256, lora=64)
 # For one GPU of 8 to 12 GB: batches without accumulation, a tenth of the paper's samples.
 _B_FIT = Schedule(crop=384, batch=8, accumulate=1, steps=100_000, ema=0.999)
-_S_FIT = Schedule(crop=256, batch=16, accumulate=1, steps=50_000, lr=4e-4, ema=0.999)
+_S_FIT = Schedule(crop=256, batch=16, accumulate=1, steps=50_000, lr=4e-4, ema=0.999, recompute=False)
 
 PRESETS: dict[str, Preset] = {
     "tiny-reg": Preset("regression for a CPU, no download", _TINY_REG, _TINY),

@@ -87,16 +87,20 @@ def _bar() -> Iterator[Progress]:
 
     columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[said]}"))
     pace = Pace()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("fit", total=None, said="")
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task("fit", total=None, said="")
 
-        def update(report: Report) -> None:
-            pace.add(report)
-            left = pace.left()
-            ends = "" if left is None else f", {console.lasting(left)} left"
-            bar.update(task, completed=report.step, total=report.steps, said=pace.line() + ends)
+    def update(report: Report) -> None:
+        pace.add(report)
+        left = pace.left()
+        ends = "" if left is None else f", {console.lasting(left)} left"
+        bar.start()  # at the first report: processes that report nothing show nothing
+        bar.update(task, completed=report.step, total=report.steps, said=pace.line() + ends)
 
+    try:
         yield update
+    finally:
+        bar.stop()
 
 
 def _lines(clock: Callable[[], float] = time.monotonic) -> Progress:

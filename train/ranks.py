@@ -30,6 +30,9 @@ class Ranks:
     rank: int = 0
     world: int = 1
 
+    def __str__(self) -> str:
+        return self.device.type if self.world == 1 else f"{self.world} × {self.device.type}"
+
     @property
     def main(self) -> bool:
         """Whether this process writes what is written once."""
@@ -98,6 +101,11 @@ def joined(device: str | None = None) -> Iterator[Ranks]:
     finally:
         if started:
             dist.destroy_process_group()
+
+
+def local_world() -> int:
+    """Processes of the run on this machine."""
+    return _number("LOCAL_WORLD_SIZE", 1)
 
 
 def _number(name: str, default: int | None) -> int:

@@ -1,7 +1,7 @@
 """Run folders: what a run was asked, what it logged, and how it is found and stopped.
 
-``run.json`` (settings, data), ``log.jsonl`` (a line a step), ``tensorboard/``, ``checkpoints/``, and the pipeline: the
-averaged weights with the lowest validation loss so far.
+``run.json`` (settings, data), what ``train.logs`` writes, ``checkpoints/``, and the pipeline: the averaged weights with
+the lowest validation loss so far.
 """
 
 from __future__ import annotations
@@ -19,17 +19,26 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
+
 from synth.resume import difference
 from synth.shards import write_json
-from synth.types import UserError, unknown
+from synth.types import UserError, WorkIncomplete, unknown
 from train import degrading
 from train.buckets import parse_ratios
 from train.corpus import Corpus, shards_changed
 from train.design import Design, from_fields
+from train.logs import LOG, PICTURES, SPEED
 from train.presets import Schedule, find_preset
+from train.trackers import BOARD, IDENTITY
 
-RUN, LOG = "run.json", "log.jsonl"
+RUN = "run.json"
+NONFINITE = "nonfinite.jsonl"
+"""The samples of each step that was not finite, a line a step."""
 SCHEMA = 1
+FREE = ("recompute",)
+"""Settings that may change when a run goes on: they decide none of its numbers."""
+PRECISIONS = ("auto", "bf16", "fp32")
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,8 @@ class Settings(Schedule):
         for name in ("crop", "batch", "accumulate", "steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
+        if self.precision not in PRECISIONS:
+            raise UserError(f"--precision {self.precision}: must be {', '.join(PRECISIONS)}")
         if not 0 < self.lr < float("inf"):
             raise UserError(f"--lr {self.lr}: must be above 0")
 
@@ -74,6 +85,10 @@ class Settings(Schedule):
     def suits(self) -> bool:
         """Whether other parts than the preset's are chosen, to which its network is then fitted."""
         return any(_split(item)[0] in (["tokenizer"], ["text"]) for item in self.set or [])
+
+    def bf16(self, device: torch.device) -> bool:
+        """Whether the network computes in bf16 there."""
+        return self.precision == "bf16" or (self.precision == "auto" and device.type == "cuda")
 
     def design(self) -> Design:
         """The preset's design with the changes. Raises UserError naming the change that can't be."""
@@ -142,7 +157,7 @@ def _same(path: Path, record: Mapping[str, Any]) -> None:
         raise UserError(f"{path}: is no run's record; --overwrite starts anew") from None
     for name in {**settings, **record["settings"]}:
         before, now = settings.get(name), record["settings"].get(name)
-        if before != now:
+        if before != now and name not in FREE:
             raise UserError(
                 f"{path.parent}: a run with {name} {before}, not {now}; go on with {before}, choose another --out, "
                 "or start anew with --overwrite"
@@ -158,50 +173,23 @@ def _same(path: Path, record: Mapping[str, Any]) -> None:
         )
 
 
+def append_line(path: Path, data: Mapping[str, Any]) -> None:
+    """One more line of JSON, on the disk. Raises WorkIncomplete where it can't be written."""
+    try:
+        with path.open("a") as file:
+            file.write(json.dumps(data, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise WorkIncomplete(f"{path}: can't be written: {error}") from None
+
+
 def _clear(folder: Path) -> None:
     """Remove a run's own files and no other."""
-    for name in ("checkpoints", "tensorboard"):
+    for name in ("checkpoints", BOARD, PICTURES, "wandb"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (LOG, "pipeline.json", "model.safetensors", "nonfinite.json", RUN):
+    for name in (LOG, SPEED, IDENTITY, "pipeline.json", "model.safetensors", NONFINITE, RUN):
         (folder / name).unlink(missing_ok=True)
-
-
-class Log(AbstractContextManager["Log"]):
-    """``log.jsonl`` and TensorBoard. Lines after ``step``, of a run that was killed, are cut off."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        from torch.utils.tensorboard.writer import SummaryWriter
-
-        path = folder / LOG
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
-        temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-        temporary.write_text("".join(kept))
-        temporary.replace(path)
-        self._file = path.open("a")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
-
-    def write(self, step: int, kind: str, values: Mapping[str, float], speed: Mapping[str, float]) -> None:
-        """A line of values, which are the same in every run alike; speed goes to TensorBoard alone."""
-        self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
-        for name, value in {**values, **speed}.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
-
-    def flush(self) -> None:
-        """To the disk, so that no checkpoint is ahead of the log."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._board.flush()
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-        self._board.close()
-
-
-def _lines(path: Path) -> list[str]:
-    """The whole lines of a log; one that a kill cut short is left out."""
-    if not path.exists():
-        return []
-    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 class Stop(AbstractContextManager["Stop"]):

@@ -1,40 +1,47 @@
 """The trainer: batches in, a run folder out.
 
-A step is a function of (settings, data, weights before it): its samples by position, its noise by a seed of its
-number. So a run that was killed goes on from its last checkpoint to the same numbers, bit for bit on a CPU.
+A step is a function of (settings, data, weights before it): its samples by position, their noise by a seed of it. So a
+run that was killed goes on from its last checkpoint to the same numbers, bit for bit on a CPU, and one that goes on
+with another number of processes sees the same samples and noise.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from synth.execute import settle
 from synth.seeds import seed_of
-from synth.shards import write_json
-from synth.types import WorkIncomplete
-from train import checkpoint, degrading, optim, pipeline
+from synth.types import UserError, WorkIncomplete
+from train import checkpoint, degrading, optim, parallel, pipeline
 from train.batch import Batch, Broken
 from train.checkpoint import Training
 from train.corpus import Corpus, index
 from train.data import Samples, batches, cache_size, dealt
 from train.design import AS_DESIGNED, Assembly, Parts
-from train.device import find_device
 from train.draws import Draws
 from train.feeding import samples_of
-from train.forward import batch_loss
-from train.ranks import Ranks
-from train.runs import Log, Settings, Stop, begin, run_record
-from train.validation import Validator, whole
+from train.logs import Log, NoLog
+from train.progress import Progress, Report
+from train.ranks import Ranks, joined
+from train.runs import NONFINITE, Settings, Stop, append_line, begin, run_record
+from train.tensors import write_tensors
+from train.trackers import choose_trackers
+from train.validation import Validator, is_drawn, whole
 
-Progress = Callable[[int, int], None]
 Note = Callable[[str], None]
+ON_NAN = ("stop", "skip")
+MOST_SKIPPED = 10
+"""Steps in a row that are passed over at most: more are no accident of one sample."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +54,46 @@ class Fitted:
     loss: float | None
     validation: float | None
     psnr: float | None
+    rank: int = 0  # of the process that says so
 
     def line(self) -> str:
         """What the command line prints."""
         said = "" if self.validation is None else f", lowest validation loss {self.validation:.4f}"
         said += "" if self.psnr is None else f", PSNR {self.psnr:.2f} dB on held-out crops"
         return f"{self.out}: step {self.step} of {self.steps}{said}"
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How a run is carried out, which decides nothing of what it computes.
+
+    workers: processes that decode, of each process that trains; 0: none. keep: the latest checkpoints that stay; the
+    best stays too. on_nan: whether a step that is not finite ends the run (``stop``) or is passed over (``skip``).
+    sharded: each process holds a part of the weights (FSDP2), not a copy. compiled: the network goes through
+    torch.compile. trackers: where the curves go, see ``train.trackers``.
+    """
+
+    workers: int = 0
+    validate_every: int = 250
+    checkpoint_every: int = 250
+    keep: int = 2
+    on_nan: str = "stop"
+    sharded: bool = False
+    compiled: bool = False
+    trackers: tuple[str, ...] = ("tensorboard",)
+
+    def __post_init__(self) -> None:
+        for name in ("validate_every", "checkpoint_every", "keep"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        if self.workers < 0:
+            raise UserError(f"--workers {self.workers}: must be at least 0")
+        if self.on_nan not in ON_NAN:
+            raise UserError(f"--on-nan {self.on_nan}: must be {' or '.join(ON_NAN)}")
+        choose_trackers(self.trackers)
+
+
+AS_USUAL = Ways()
 
 
 def fit(
@@ -62,45 +103,48 @@ def fit(
     *,
     recipes: Sequence[str] = (),
     partial: float = 0.0,
-    workers: int = 0,
-    validate_every: int = 250,
-    checkpoint_every: int = 250,
+    ways: Ways = AS_USUAL,
     device: str | None = None,
-    compiled: bool = False,
     overwrite: bool = False,
     parts: Parts = AS_DESIGNED,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = lambda report: None,
     note: Note = lambda line: None,
 ) -> Fitted:
     """Fit ``settings.preset`` on shards, or go on with the run in ``out`` where it left off.
 
-    recipes, partial: what lean shards are degraded by. compiled: the network's steps go through torch.compile. Raises
+    Alone, or as one of the processes of ``torchrun`` or ``accelerate launch``: a batch is then dealt out among them in
+    equal parts, and their number may change between runs. recipes, partial: what lean shards are degraded by. Raises
     UserError before work begins, WorkIncomplete where a sample can't be read or a loss is not finite.
     """
     design = settings.design()
-    where = find_device(device)
-    settle()
-    rng = torch.Generator().manual_seed(seed_of("weights", settings.seed))
-    assembly = Assembly(design, rng, parts, suit=settings.suits)
-    corpus = index(paths)
-    degraders = degrading.choose(corpus.lean, recipes, partial)
-    folder = begin(Path(out), run_record(settings, corpus, degraders), overwrite)
-    pipeline.check_parts(folder, assembly)
-    pipeline.write_design(folder, assembly)
-    run = _Run(settings, corpus, degraders, assembly.to(where), folder, workers)
-    if compiled:
-        assembly.network.compile()  # in place: the weights keep their names
-    kept = checkpoint.found(folder / "checkpoints")
-    if kept:
-        checkpoint.load(kept[-1], run.state)
-        note(f"going on after step {run.state.step} of {settings.steps}")
-    note(
-        f"{settings.preset} on {where.type}: {len(corpus.train)} samples to train on, {len(corpus.held_out)} held out; "
-        f"{settings.steps} steps of {settings.batch * settings.accumulate}"
-    )
-    for task, degrader in degraders.items():
-        note(f"lean shards of {task} are degraded as they are read: recipe '{degrader.recipe.name}'")
-    return run.go(validate_every, checkpoint_every, progress, note)
+    with joined(device) as ranks:
+        if settings.batch % ranks.world:
+            raise UserError(f"--batch {settings.batch}: must be a multiple of {ranks.world}, the number of processes")
+        settle()
+        if not ranks.main:
+            progress, note = (lambda report: None), (lambda line: None)
+        rng = torch.Generator().manual_seed(seed_of("weights", settings.seed))
+        assembly = Assembly(design, rng, parts, suit=settings.suits)
+        corpus = index(paths)
+        degraders = degrading.choose(corpus.lean, recipes, partial)
+        folder = Path(out)
+        if ranks.main:
+            begin(folder, run_record(settings, corpus, degraders), overwrite)
+            pipeline.check_parts(folder, assembly)
+            pipeline.write_design(folder, assembly)
+        ranks.wait()
+        run = _Run(settings, corpus, degraders, assembly.to(ranks.device), folder, ways, ranks)
+        kept = checkpoint.found(folder / "checkpoints")
+        if kept:
+            checkpoint.load(kept[-1], run.state)
+            note(f"going on after step {run.state.step} of {settings.steps}")
+        note(
+            f"{settings.preset} on {ranks}: {len(corpus.train)} samples to train on, {len(corpus.held_out)} held out; "
+            f"{settings.steps} steps of {settings.batch * settings.accumulate}"
+        )
+        for task, degrader in degraders.items():
+            note(f"lean shards of {task} are degraded as they are read: recipe '{degrader.recipe.name}'")
+        return run.go(progress, note)
 
 
 class _Run:
@@ -113,113 +157,150 @@ class _Run:
         degraders: degrading.Degraders,
         assembly: Assembly,
         folder: Path,
-        workers: int,
+        ways: Ways,
+        ranks: Ranks,
     ) -> None:
-        self.settings, self.corpus, self.degraders, self.assembly, self.folder, self.workers = (
-            settings, corpus, degraders, assembly.train(), folder, workers,
+        self.settings, self.corpus, self.degraders, self.assembly, self.folder, self.ways, self.ranks = (
+            settings, corpus, degraders, assembly.train(), folder, ways, ranks,
         )  # fmt: skip
+        bf16 = settings.bf16(ranks.device)
         self.shadow = copy.deepcopy(assembly).eval()
-        weights = assembly.trained()
-        optimizer = optim.build_optimizer(weights, settings.lr, settings.decay)
-        self.state = Training(weights, self.shadow.trained(), optimizer)
-        self.device = next(iter(weights.values())).device
+        if settings.recompute:
+            parallel.recompute(assembly.network)
+        if ways.sharded and ranks.world > 1:
+            for one in (assembly, self.shadow):
+                parallel.share_out(one, ranks, bf16)
+        if ways.compiled:
+            assembly.network.compile()  # in place: the weights keep their names
+        self.engine = parallel.Engine(assembly, ranks, bf16)
+        optimizer = optim.build_optimizer(assembly, settings.lr, settings.decay, settings.cautious)
+        self.state = Training(assembly.trained(), self.shadow.trained(), optimizer)
         held_out = self._samples(training=False, cache=cache_size() // 8)
-        self.validator = Validator(held_out, settings.batch, Ranks(self.device))
+        self.validator = Validator(held_out, settings.batch, ranks, bf16)
 
-    def go(self, validate_every: int, checkpoint_every: int, progress: Progress, note: Note) -> Fitted:
+    def go(self, progress: Progress, note: Note) -> Fitted:
         """All steps that are left."""
-        state, settings = self.state, self.settings
-        loss: float | None = None
+        state, settings, ways = self.state, self.settings, self.ways
+        report = Report(state.step, settings.steps)
         psnr: float | None = None
-        with Log(self.folder, state.step) as log, Stop() as stop:
+        with ExitStack() as stack:
+            log = stack.enter_context(self._log())
+            stop = stack.enter_context(Stop())
             batch_of = self._batches(state.step)
-            progress(state.step, settings.steps)
+            progress(report)
             while state.step < settings.steps:
-                loss = self._step(batch_of, log)
-                last = state.step == settings.steps or stop.asked
-                if state.step % validate_every == 0 or state.step == settings.steps:
-                    psnr = self._validated(log, note, loss)
-                if state.step % checkpoint_every == 0 or last:
-                    log.flush()
-                    checkpoint.save(self.folder / "checkpoints", state)
-                progress(state.step, settings.steps)
-                if stop.asked and state.step < settings.steps:
+                report = self._step(batch_of, log, note)
+                stopping = self.ranks.any(bool(stop.asked))
+                last = state.step == settings.steps
+                best = state.best_step
+                if state.step % ways.validate_every == 0 or last:
+                    psnr = self._validated(log, note, last)
+                if state.step % ways.checkpoint_every == 0 or last or stopping or state.best_step != best:
+                    self._save(log)
+                progress(report)
+                if stopping and not last:
                     note(f"stopped after step {state.step}, which is saved; the same command goes on")
                     stop.raise_if_interrupted()
                     break
-        return Fitted(str(self.folder), state.step, settings.steps, loss, state.best, psnr)
+        return Fitted(str(self.folder), state.step, settings.steps, report.loss, state.best, psnr, self.ranks.rank)
+
+    def _log(self) -> NoLog:
+        """What the first process writes down, and the others do not."""
+        if not self.ranks.main:
+            return NoLog()
+        trackers = choose_trackers(self.ways.trackers)
+        return Log(self.folder, self.state.step, trackers, dataclasses.asdict(self.settings))
 
     def _samples(self, training: bool, cache: int) -> Samples:
         return samples_of(self.settings, self.assembly, self.corpus, self.degraders, training=training, cache=cache)
 
     def _batches(self, step: int) -> Iterator[Batch | Broken]:
-        """The training batches from a step on."""
-        s = self.settings
-        cache = cache_size() // max(self.workers, 1)
+        """This process's parts of the training batches from a step on."""
+        s, ranks = self.settings, self.ranks
+        cache = cache_size() // max(self.ways.workers, 1)
         samples = self._samples(training=True, cache=cache)
-        return batches(samples, dealt(step * s.accumulate, s.steps * s.accumulate, s.batch), self.workers)
+        parts = dealt(step * s.accumulate, s.steps * s.accumulate, s.batch, ranks.rank, ranks.world)
+        return batches(samples, parts, self.ways.workers, pin=ranks.device.type == "cuda")
 
-    def _step(self, source: Iterator[Batch | Broken], log: Log) -> float:
+    def _step(self, source: Iterator[Batch | Broken], log: NoLog, note: Note) -> Report:
         """One step of the optimizer: gradients of all its batches, clipped, applied; the average follows."""
-        settings, state = self.settings, self.state
-        began, waited, total = time.monotonic(), 0.0, 0.0
-        terms: dict[str, float] = {}
+        settings, state, ranks = self.settings, self.state, self.ranks
+        began, waited = time.monotonic(), 0.0
         lr = optim.learning_rate(state.step, peak=settings.lr, warmup=settings.warmup, steps=settings.steps)
         optim.set_learning_rate(state.optimizer, lr)
         state.optimizer.zero_grad(set_to_none=True)
         names: list[str] = []
-        for _ in range(settings.accumulate):
+        sums: dict[str, Tensor] = {}
+        for part in range(settings.accumulate):
             asked = time.monotonic()
             batch = whole(next(source))
             waited += time.monotonic() - asked
             names += batch.names
             rng = Draws.of("noise", settings.seed, batch.positions)
-            loss = batch_loss(self.assembly, batch, rng, self.device)
-            value = float(loss.total.detach())
-            if not math.isfinite(value):
-                self._stop_at(names, f"the loss is {value}")
-            (loss.total / settings.accumulate).backward()
-            total += value / settings.accumulate
-            for name, term in loss.terms.items():
-                terms[name] = terms.get(name, 0.0) + float(term) / settings.accumulate
+            with self.engine.accumulating(part < settings.accumulate - 1):
+                loss = self.engine.loss(batch, rng)
+                (loss.total / settings.accumulate).backward()
+            for name, term in {"loss": loss.total.detach(), **loss.terms}.items():
+                sums[name] = sums.get(name, 0.0) + term.float() / settings.accumulate
+        means = ranks.total(torch.stack(list(sums.values()))) / ranks.world
         norm = optim.grad_norm(state.weights.values())
-        if not torch.isfinite(norm):
-            self._stop_at(names, f"the gradients' norm is {float(norm)}")
-        optim.clip_gradients(state.weights.values(), norm, settings.clip)
-        state.optimizer.step()
-        optim.average(state.shadow.values(), state.weights.values(), state.step, settings.ema)
+        # The step's one wait for the device: until here all is only asked of it.
+        *terms, size = torch.cat([means, norm.view(1).to(means)]).tolist()
+        values = {**dict(zip(sums, terms, strict=True)), "lr": lr, "grad_norm": size}
+        if self._finite(values, names, note):
+            optim.clip_gradients(state.weights.values(), norm, settings.clip)
+            state.optimizer.step()
+            optim.average(state.shadow.values(), state.weights.values(), state.step, settings.ema)
         state.step += 1
-        values = {"loss": total, **terms, "lr": lr, "grad_norm": float(norm)}
-        spent = time.monotonic() - began
-        speed = {"samples_per_second": len(names) / spent, "data_wait": waited / spent}
-        log.write(state.step, "train", values, speed)
-        return total
+        spent, samples = time.monotonic() - began, len(names) * ranks.world
+        speed = {"samples_per_second": samples / spent, "data_wait": waited / spent}
+        log.write(state.step, "train", {name: v for name, v in values.items() if math.isfinite(v)}, speed)
+        return Report(state.step, settings.steps, values["loss"], lr, samples, spent, waited)
 
-    def _stop_at(self, names: list[str], what: str) -> None:
-        """Leave before the optimizer's step, with the samples written out."""
-        path = self.folder / "nonfinite.json"
-        write_json(path, {"step": self.state.step, "what": what, "samples": names})
+    def _finite(self, values: Mapping[str, float], names: list[str], note: Note) -> bool:
+        """Whether the step may be taken. Else its samples are written down, and the run ends unless told to skip."""
+        loss, norm = values["loss"], values["grad_norm"]
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.state.skipped = 0
+            return True
+        what = f"the gradients' norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
+        path = self.folder / NONFINITE
+        everyone = [name for part in self.ranks.gather(names) for name in part]
+        if self.ranks.main:
+            append_line(path, {"step": self.state.step, "what": what, "samples": everyone})
+        self.state.skipped += 1
+        if self.ways.on_nan == "skip" and self.state.skipped < MOST_SKIPPED:
+            note(f"step {self.state.step}: {what}; passed over; its samples are in {path}")
+            return False
         kept = checkpoint.found(self.folder / "checkpoints")
-        whole = f"the last checkpoint, {kept[-1].name}, is whole" if kept else "there is no checkpoint yet"
-        raise WorkIncomplete(f"step {self.state.step}: {what}; its samples are in {path}; {whole}")
+        held = f"the last checkpoint, {kept[-1].name}, is whole" if kept else "there is no checkpoint yet"
+        said = f", the {MOST_SKIPPED}th in a row" if self.ways.on_nan == "skip" else ""
+        raise WorkIncomplete(f"step {self.state.step}: {what}{said}; its samples are in {path}; {held}")
 
-    def _validated(self, log: Log, note: Note, loss: float) -> float | None:
+    def _validated(self, log: NoLog, note: Note, last: bool) -> float | None:
         """Score the averaged weights on held-out samples; the best so far become the run's model."""
         state = self.state
-        scores = self.validator.score(self.shadow)
+        scores = self.validator.score(self.shadow, draw=last or is_drawn(state.step // self.ways.validate_every))
         if scores is None:
             self._publish()
-            note(f"step {state.step}: loss {loss:.4f} (nothing held out)")
+            note(f"step {state.step}: nothing is held out to validate on")
             return None
-        log.write(state.step, "validation", {"loss": scores.loss, "PSNR": scores.psnr}, {})
-        if state.best is None or scores.loss < state.best:
-            state.best = scores.loss
+        log.write(state.step, "validation", scores.values, {})
+        if scores.picture is not None:
+            log.picture(state.step, scores.picture)
+        if math.isfinite(scores.loss) and (state.best is None or scores.loss < state.best):
+            state.best, state.best_step = scores.loss, state.step
             self._publish()
-        note(f"step {state.step}: loss {loss:.4f}, validation {scores.loss:.4f} (PSNR {scores.psnr:.2f} dB)")
+        note(f"step {state.step}: validation loss {scores.loss:.4f}, PSNR {scores.psnr:.2f} dB")
         return scores.psnr
 
+    def _save(self, log: NoLog) -> None:
+        log.flush()
+        checkpoint.save(self.folder / "checkpoints", self.state, self.ranks, self.ways.keep)
+
     def _publish(self) -> None:
-        weights = self.shadow.state_dict()
-        checkpoint.write_tensors(
-            self.folder / pipeline.WEIGHTS, weights, {"format": "pt", "step": str(self.state.step)}
-        )
+        """The averaged weights, whole, as the run's model."""
+        weights = {name: optim.whole(tensor) for name, tensor in self.shadow.state_dict().items()}
+        if self.ranks.main:
+            path = self.folder / pipeline.WEIGHTS
+            write_tensors(path, weights, {"format": "pt", "step": str(self.state.step)})

@@ -17,10 +17,13 @@ from synth.builder import build
 from synth.shards import read_samples
 from synth.types import UserError
 from train import degrading
-from train.checkpoint import found, read_tensors
-from train.data import Batch, Broken, Corpus, Samples, batches, index
+from train.batch import Batch, Broken, Item
+from train.checkpoint import found
+from train.corpus import Corpus, index
+from train.data import Samples, batches, dealt
 from train.presets import PRESETS
 from train.runs import Settings, begin, run_record
+from train.tensors import read_tensors
 from train.trainer import fit
 
 pytestmark = pytest.mark.slow
@@ -55,7 +58,7 @@ def read(shards: Path, *kinds: str) -> Corpus:
     return index([str(shards / kind) for kind in kinds])
 
 
-def items(data: Samples, positions: range) -> list[dict[str, Any]]:
+def items(data: Samples, positions: range) -> list[Item]:
     found_ = [data[position] for position in positions]
     broken = [item.reason for item in found_ if isinstance(item, Broken)]
     assert not broken, broken
@@ -71,22 +74,22 @@ def test_the_index_says_which_tasks_are_lean(shards: Path) -> None:
 
 
 def test_validation_sees_what_a_full_build_would_hold(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.data.HELD_OUT", 0.5)
+    monkeypatch.setattr("train.corpus.HELD_OUT", 0.5)
     lean, full = read(shards, "lean/vif", "lean/mef"), read(shards, "full/vif", "full/mef")
     assert len(lean.held_out) == len(full.held_out) > 1
     more: dict[str, Any] = {"side": 48, "training": False, "prior": "pyramid", "seed": 9}
     one = Samples(lean, degrade=degrading.choose(lean.lean), **more)
     other = Samples(full, **more)
     for made, held in zip(items(one, range(len(one))), items(other, range(len(other))), strict=True):
-        assert made.keys() == held.keys() and (made["prompt"], made["name"]) == (held["prompt"], held["name"])
-        assert all(np.array_equal(made[name], held[name]) for name in ("a", "b", "gt", "prior"))
+        assert (made.prompt, made.name, made.marks) == (held.prompt, held.name, held.marks) and len(made.images) == 4
+        assert all(np.array_equal(image, held.images[name]) for name, image in made.images.items())
 
 
 def test_each_time_round_is_a_new_plan_of_seed_and_position(shards: Path) -> None:
     corpus = read(shards, "lean/vif")
     count = len(corpus.train)
 
-    def made(seed: int = 4, cache: int = 0) -> list[dict[str, Any]]:
+    def made(seed: int = 4, cache: int = 0) -> list[Item]:
         degrade = degrading.choose(corpus.lean)
         data = Samples(corpus, side=32, seed=seed, training=True, degrade=degrade, cache=cache, rephrase=1.0)
         return items(data, range(6 * count))
@@ -94,12 +97,12 @@ def test_each_time_round_is_a_new_plan_of_seed_and_position(shards: Path) -> Non
     first = made()
     for again in (made(), made(cache=1 << 30)):
         for one, other in zip(first, again, strict=True):
-            assert one["prompt"] == other["prompt"] and np.array_equal(one["a"], other["a"])
-    for name in {item["name"] for item in first}:
-        rounds = [item for item in first if item["name"] == name]
-        assert len(rounds) == 6 and len({item["prompt"] for item in rounds}) > 3
-    other_seed = {item["prompt"] for item in made(seed=5)}
-    assert other_seed != {item["prompt"] for item in first}
+            assert one.prompt == other.prompt and np.array_equal(one.images["a"], other.images["a"])
+    for name in {item.name for item in first}:
+        rounds = [item for item in first if item.name == name]
+        assert len(rounds) == 6 and len({item.prompt for item in rounds}) > 3
+    other_seed = {item.prompt for item in made(seed=5)}
+    assert other_seed != {item.prompt for item in first}
 
 
 def test_the_same_batches_for_any_number_of_workers_and_any_start(shards: Path) -> None:
@@ -108,8 +111,8 @@ def test_the_same_batches_for_any_number_of_workers_and_any_start(shards: Path) 
 
     def taken(start: int, workers: int, cache: int) -> list[Batch]:
         more: dict[str, Any] = {"seed": 5, "plain": 0.3, "prior": "pyramid", "cache": cache, "degrade": degrade}
-        data = Samples(corpus, side=32, training=True, **more)
-        return [b for b in batches(data, range(start, 24), 4, workers) if isinstance(b, Batch)]
+        data = Samples(corpus, side=32, batch=4, training=True, **more)
+        return [b for b in batches(data, dealt(start // 4, 6, 4), workers) if isinstance(b, Batch)]
 
     here = taken(0, 0, 0)
     assert len(here) == 6
@@ -129,11 +132,14 @@ def test_partial_ground_truth_goes_with_its_prompt_and_never_with_the_plain_requ
         degrade = degrading.choose(corpus.lean, partial=1.0)
         made = items(Samples(corpus, side=160, plain=plain, training=True, degrade=degrade), range(6))
         for item in made:
-            held = truth[item["name"]]
-            whole = [np.pad(held, ((0, 160 - held.shape[0]), (0, 160 - held.shape[1]), (0, 0)), "symmetric")]
+            held, crop = truth[item.name], item.images["gt"]
+            height, width = crop.shape[:2]
+            corners = [(y, x) for y in range(held.shape[0] - height + 1) for x in range(held.shape[1] - width + 1)]
             differs.setdefault(plain, 0)
             differs[plain] += not any(
-                np.array_equal(item["gt"], w) or np.array_equal(item["gt"], w[:, ::-1]) for w in whole
+                np.array_equal(held[y : y + height, x : x + width], way)
+                for y, x in corners
+                for way in (crop, crop[:, ::-1])
             )
     assert differs == {0.0: 6, 1.0: 0}
 
@@ -148,9 +154,7 @@ def test_recipes_are_chosen_by_task(shards: Path, tmp_path: Path) -> None:
     data = Samples(
         index([str(shards / "lean/vif")]), side=32, training=True, degrade=degrading.choose(("vif",), [str(own)])
     )
-    assert all(
-        ("nois" in item["prompt"].lower() or "grain" in item["prompt"].lower()) for item in items(data, range(4))
-    )
+    assert all(("nois" in item.prompt.lower() or "grain" in item.prompt.lower()) for item in items(data, range(4)))
 
 
 MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...], float, str]] = [
@@ -194,7 +198,10 @@ def test_a_run_records_its_recipes_and_stops_and_goes_on_bit_for_bit(
         run(shards, tmp_path / "cut", progress=stopped)
     run(shards, tmp_path / "cut")
     assert (tmp_path / "cut/log.jsonl").read_bytes() == (tmp_path / "whole/log.jsonl").read_bytes()
-    one, other = (read_tensors(found(tmp_path / name / "checkpoints")[-1])[0] for name in ("whole", "cut"))
+    one, other = (
+        read_tensors(found(tmp_path / name / "checkpoints")[-1] / "rank-000.safetensors")[0]
+        for name in ("whole", "cut")
+    )
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     with pytest.raises(
         UserError, match=r"a run with other degradations: vif\.partial was 0\.0, is 0\.5; choose another"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TypeVar
 
 import pytest
@@ -10,17 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from train.models.experts import MoE, SwiGLU, swiglu_grouped
 from train.models.layers import (
     AdaLN,
     Attention,
-    MoE,
+    Eta,
     NAFBlock,
     Place,
     Positions,
-    SwiGLU,
     TimeEmbedding,
+    ZeroConv2d,
     ZeroLinear,
     attention,
+    decayed,
     initialise,
     modulate,
     rope_angles,
@@ -145,6 +148,35 @@ def test_experts_equal_a_dense_loop(experts: int, active: int, shared: int) -> N
     x = randn(2, 9, 16)
     with torch.no_grad():
         torch.testing.assert_close(layer(x, None)[0], dense_loop(layer, x), atol=1e-5, rtol=1e-5)
+
+
+def test_the_grouped_product_is_the_loop_over_experts() -> None:
+    layer = made(MoE(16, 4, 2, 12, 0))
+    x, counts = randn(50, 16).requires_grad_(), torch.tensor([20, 0, 25, 5])
+    stacks = [x, layer.w_in, layer.w_out]
+    found, wanted = swiglu_grouped(x, layer.w_in, layer.w_out, counts), layer._experts(x, counts)
+    torch.testing.assert_close(found, wanted)
+    slopes = [torch.autograd.grad(y.square().sum(), stacks) for y in (found, wanted)]
+    for mine, theirs in zip(*slopes, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.gpu
+def test_experts_on_a_gpu_are_those_of_the_cpu() -> None:
+    layer, x = made(MoE(64, 4, 2, 96, 32)), randn(2, 100, 64)
+    wanted = layer(x, None)[0]
+    with torch.autocast("cuda", torch.bfloat16):
+        found = copy.deepcopy(layer).cuda()(x.cuda(), None)[0]
+    assert float((found.float().cpu() - wanted).norm() / wanted.norm()) < 0.02
+
+
+def test_each_layer_says_what_decays() -> None:
+    layer = made(MoE(16, 4, 2, 12, 8))
+    assert decayed(layer) == ("w_in", "w_out") and decayed(NAFBlock(8)) == () == decayed(Eta())
+    assert decayed(ZeroLinear(2, 2)) == decayed(ZeroConv2d(2, 2, 1)) == ("weight",)
+    assert decayed(nn.LayerNorm(3)) == decayed(nn.Embedding(2, 2)) == ()
+    with pytest.raises(TypeError, match="Bilinear has parameters, and does not say by DECAYED which of them decay"):
+        decayed(nn.Bilinear(1, 1, 1))
 
 
 def test_gradients_reach_every_expert_and_the_router() -> None:

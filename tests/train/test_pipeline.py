@@ -20,9 +20,9 @@ from tiny import small
 from synth.types import UserError
 from train import FusionPipeline
 from train import pipeline as module
-from train.checkpoint import read_tensors, write_tensors
 from train.design import Assembly, Design
 from train.pipeline import starts, tiled
+from train.tensors import read_tensors, write_tensors
 
 pytestmark = pytest.mark.slow
 

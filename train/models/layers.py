@@ -17,6 +17,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from train.models.experts import MoE
+
 
 class ZeroLinear(nn.Linear):
     """A linear layer that starts at zero, so that the branch it closes starts as nothing."""
@@ -35,11 +37,13 @@ class RMSNorm(nn.RMSNorm):
 
 
 class Eta(nn.Module):
-    """The weight η of the value residual: a scalar that starts at 0."""
+    """The weight η of the value residual: one number that starts at 0."""
+
+    DECAYED = ()
 
     def __init__(self) -> None:
         super().__init__()
-        self.value = nn.Parameter(torch.zeros(()))
+        self.value = nn.Parameter(torch.zeros(1))  # FSDP shares out no scalars
 
 
 def initialise(root: nn.Module, rng: torch.Generator) -> None:
@@ -75,6 +79,28 @@ def initialise(root: nn.Module, rng: torch.Generator) -> None:
             case NAFBlock():
                 nn.init.zeros_(module.beta)
                 nn.init.zeros_(module.gamma)
+
+
+DECAYED: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.Linear: ("weight",),
+    nn.Conv1d: ("weight",),
+    nn.Conv2d: ("weight",),
+    nn.LayerNorm: (),
+    nn.RMSNorm: (),
+    nn.GroupNorm: (),
+    nn.Embedding: (),
+}
+"""Which parameters of torch's layers weight decay shrinks: matrices and kernels. Ours say it themselves, as DECAYED."""
+
+
+def decayed(module: nn.Module) -> tuple[str, ...]:
+    """The names of a layer's own parameters that decay. Raises TypeError for a layer that does not say."""
+    own = getattr(module, "DECAYED", None)
+    if own is None:
+        own = next((DECAYED[kind] for kind in type(module).__mro__ if kind in DECAYED), None)
+    if own is None:
+        raise TypeError(f"{type(module).__name__} has parameters, and does not say by DECAYED which of them decay")
+    return own
 
 
 # Attention.
@@ -172,76 +198,7 @@ class Attention(nn.Module):
         return self.out(rearrange(attended, "b n l k -> b l (n k)")), v
 
 
-# Feed-forward.
-
-
-@dataclass(frozen=True)
-class Routing:
-    """What a router did. balance: e Σ f_i P_i, f_i the share of tokens sent to expert i, P_i its mean probability."""
-
-    balance: Float[Tensor, ""]
-    load: Float[Tensor, " e"]
-
-
-class SwiGLU(nn.Module):
-    """W_out (silu(W_g x) ⊙ W_u x), without biases. Source: Shazeer, arXiv 2002.05202."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.w_in = nn.Linear(width, 2 * hidden, bias=False)
-        self.w_out = nn.Linear(hidden, width, bias=False)
-
-    def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        """Each token alone."""
-        gate, up = self.w_in(x).chunk(2, -1)
-        return self.w_out(F.silu(gate) * up)
-
-
-class MoE(nn.Module):
-    """Mixture of SwiGLU experts: y = shared(x) + Σ over the greedy top experts of w_i expert_i(x).
-
-    w: the softmax of the router, over the chosen experts made to sum to 1. No capacity: no token is dropped, and a
-    token's route depends on no other. Source: DeepSeekMoE, arXiv 2401.06066, with one group as MMAIF has it.
-    """
-
-    def __init__(self, width: int, experts: int, active: int, hidden: int, shared: int) -> None:
-        super().__init__()
-        self.experts, self.active = experts, active
-        self.router = nn.Linear(width, experts, bias=False)
-        self.w_in = nn.Parameter(torch.zeros(experts, width, 2 * hidden))
-        self.w_out = nn.Parameter(torch.zeros(experts, hidden, width))
-        self.shared = SwiGLU(width, shared) if shared else None
-
-    def forward(
-        self, x: Float[Tensor, "b l d"], mask: Bool[Tensor, "b l"] | None
-    ) -> tuple[Float[Tensor, "b l d"], Routing]:
-        """Each token through its experts; the mask keeps padding out of the statistics alone."""
-        tokens = rearrange(x, "b l d -> (b l) d")
-        probability = F.linear(tokens.float(), self.router.weight.float()).softmax(-1)
-        weight, chosen = probability.topk(self.active, -1)
-        weight = weight / weight.sum(-1, keepdim=True)
-        order = chosen.flatten().argsort(stable=True)
-        parts = tokens.repeat_interleave(self.active, 0)[order].split(
-            torch.bincount(chosen.flatten(), minlength=self.experts).tolist()
-        )
-        done = torch.cat([self._expert(part, i) for i, part in enumerate(parts)])
-        back = rearrange(done[order.argsort()], "(t active) d -> t active d", active=self.active)
-        y = (back * weight[..., None].to(back.dtype)).sum(1)
-        if self.shared is not None:
-            y = y + self.shared(tokens)
-        return y.view_as(x), self._routing(probability, chosen, mask)
-
-    def _expert(self, x: Tensor, i: int) -> Tensor:
-        gate, up = (x @ self.w_in[i].to(x.dtype)).chunk(2, -1)
-        return (F.silu(gate) * up) @ self.w_out[i].to(x.dtype)
-
-    def _routing(self, probability: Tensor, chosen: Tensor, mask: Tensor | None) -> Routing:
-        """Load-balancing loss e Σ f_i P_i over the tokens that are not padding; 1 at balance (arXiv 2101.03961)."""
-        sent = F.one_hot(chosen, self.experts).sum(1) / self.active
-        real = probability.new_ones(len(probability)) if mask is None else mask.flatten().to(probability.dtype)
-        load = (sent * real[:, None]).sum(0) / real.sum()
-        mean = (probability * real[:, None]).sum(0) / real.sum()
-        return Routing(self.experts * (load * mean).sum(), load)
+# Restoration.
 
 
 class NAFBlock(nn.Module):
@@ -250,6 +207,8 @@ class NAFBlock(nn.Module):
     y = x + β ⊙ W3 SCA(SG(DW3×3(W1 LN(x)))); z = y + γ ⊙ W5 SG(W4 LN(y)); SG splits the channels in two and
     multiplies the halves; SCA(u) = u ⊙ (W mean(u)); β and γ start at 0.
     """
+
+    DECAYED = ()
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -16,16 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from train.models.base import Prediction
+from train.models.experts import MoE, Routing, SwiGLU
 from train.models.layers import (
     AdaLN,
     Attention,
     Context,
-    MoE,
     NAFBlock,
     Place,
     Positions,
-    Routing,
-    SwiGLU,
     TimeEmbedding,
     ZeroLinear,
     initialise,

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.models.layers import Attention, Place, SwiGLU, initialise
+from train.models.experts import SwiGLU
+from train.models.layers import Attention, Place, initialise
 from train.text.base import TextEncoder
 
 

@@ -19,9 +19,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from synth.types import UserError
-from train.checkpoint import read_tensors, write_tensors
 from train.frozen import Frozen
 from train.sources import Published
+from train.tensors import read_tensors, write_tensors
 from train.text.base import TextEncoder
 
 FILES = ("config.json", "tokenizer.json", "model*")

@@ -1,0 +1,104 @@
+"""Faults of a training run: kills at any moment, in a checkpoint too, signals, a full disk. It goes on bit for bit.
+
+Five kills for each number of loader workers; ``CLEARFUSE_TRAIN_KILLS=20`` for more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kills import make_pairs
+from training import EVERY, STEPS
+
+from synth.builder import build
+from synth.seeds import generator
+from train import checkpoint
+from train.tensors import read_tensors
+
+pytestmark = pytest.mark.slow
+
+KILLS = int(os.environ.get("CLEARFUSE_TRAIN_KILLS", "5"))
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight pairs, two variants."""
+    root = tmp_path_factory.mktemp("shards")
+    build(
+        "vif", data=[f"msrs={make_pairs(root / 'MSRS')}"], out=str(root / "vif"), variants=2, n="1", executor="serial"
+    )
+    return root / "vif"
+
+
+def train(shards: Path, orders: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """How the children of the orders ended."""
+    path = folder / "orders.json"
+    path.write_text(json.dumps([{"paths": [str(shards)], "workers": 0, "kill": None} | order for order in orders]))
+    script = Path(__file__).parent / "training.py"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, str(script), str(path)], capture_output=True, text=True, env=environment, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def whole(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert train(shards, [{"out": str(folder / "run")}], folder) == [{"code": 0, "said": ""}]
+    return folder / "run"
+
+
+def same(one: Path, other: Path) -> None:
+    """The loss curve, the model and the last checkpoint, bit for bit; nothing half made."""
+    assert (one / "log.jsonl").read_bytes() == (other / "log.jsonl").read_bytes()
+    for name in ("model.safetensors", f"checkpoints/step-{STEPS:07d}/rank-000.safetensors"):
+        a, b = (read_tensors(run / name)[0] for run in (one, other))
+        assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a), name
+    assert not list(other.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_run_killed_at_random_steps_is_the_run(shards: Path, whole: Path, tmp_path: Path, workers: int) -> None:
+    rng, out = generator(2026 + workers), str(tmp_path / "run")
+    steps = sorted(rng.choice(STEPS, KILLS if workers else 2, replace=False).tolist())
+    orders = [{"out": out, "kill": ["step", step, float(rng.uniform(0, 0.1)), "SIGKILL"]} for step in steps]
+    ends = train(shards, [order | {"workers": workers} for order in [*orders, {"out": out}]], tmp_path)
+    assert [end["code"] for end in ends].count(-9) >= len(orders) - 1 and ends[-1]["code"] == 0
+    same(whole, tmp_path / "run")
+
+
+def test_a_kill_in_a_checkpoint_leaves_the_one_before(shards: Path, whole: Path, tmp_path: Path) -> None:
+    """At each call that changes what is on the disk: a run apart for each, and one that is killed at all of them."""
+    out = str(tmp_path / "run")
+    orders: list[dict[str, Any]] = [{"out": out, "kill": ["checkpoint", number]} for number in range(8)]
+    ends = train(shards, [*orders, {"out": out}], tmp_path)
+    assert [end["code"] for end in ends].count(-9) >= 4 and ends[-1]["code"] == 0
+    same(whole, tmp_path / "run")
+
+
+def test_sigterm_saves_and_is_a_good_end(shards: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ends = train(shards, [{"out": str(out), "kill": ["step", 4, 0.0, "SIGTERM"]}], tmp_path)
+    assert ends == [{"code": 0, "said": ""}]
+    assert EVERY * 2 < int(checkpoint.found(out / "checkpoints")[-1].name[-7:]) < STEPS
+    assert train(shards, [{"out": str(out)}], tmp_path)[0]["code"] == 0
+    same(whole, out)
+
+
+def test_a_full_disk_stops_with_the_last_checkpoint_whole(shards: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    (end,) = train(shards, [{"out": str(out), "kill": ["full"]}], tmp_path)
+    assert end["code"] == 1 and "can't be written: " in end["said"] and "File too large" in end["said"], end
+    assert [path.name for path in (out / "checkpoints").iterdir()] == [f"step-{EVERY:07d}"]
+    assert train(shards, [{"out": str(out)}], tmp_path)[0]["code"] == 0
+    same(whole, out)

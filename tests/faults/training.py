@@ -1,0 +1,125 @@
+"""Trains in children of one process, so that all of them share one import; what kills them is part of the order.
+
+``python training.py ORDER.json``: a list of {"out", "workers", "kill"}; prints a line of JSON with the children's ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from synth.types import WorkIncomplete
+from train import checkpoint, tensors, trainer
+from train.runs import Settings
+from train.trainer import Ways, fit
+
+STEPS, EVERY = 12, 2
+
+
+def main(path: str) -> None:
+    """Carry out all orders, one after the other."""
+    orders = json.loads(Path(path).read_text())
+    print(json.dumps([child(order) for order in orders]))
+
+
+def child(order: dict[str, Any]) -> dict[str, Any]:
+    """How the child of an order ended: its exit status as ``waitstatus`` has it, and what it said."""
+    heard, says = os.pipe()
+    number = os.fork()
+    if number == 0:
+        os.close(heard)
+        os._exit(work(order, says))
+    os.close(says)
+    with os.fdopen(heard) as file:
+        said = file.read()
+    return {"code": os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]), "said": said}
+
+
+def work(order: dict[str, Any], says: int) -> int:
+    """Train in this process."""
+    kind, *more = order["kill"] or ["none"]
+    KILLS[kind](*more)
+    settings = Settings.of("tiny-fm", steps=STEPS, batch=2, crop=32, warmup=1)
+    try:
+        ways = Ways(workers=order["workers"], validate_every=6, checkpoint_every=EVERY)
+        fit(order["paths"], order["out"], settings, ways=ways, device="cpu")
+    except WorkIncomplete as error:
+        os.write(says, str(error).encode())
+        return 1
+    return 0
+
+
+def at_step(number: int, after: float, how: str) -> None:
+    """A signal some seconds after a step begins."""
+    step = trainer._Run._step
+
+    def stepping(run: Any, *more: Any) -> float:
+        if run.state.step == number:
+            threading.Timer(after, os.kill, (os.getpid(), getattr(signal, how))).start()
+        return step(run, *more)
+
+    trainer._Run._step = stepping
+
+
+def in_checkpoint(number: int) -> None:
+    """A kill before the n-th call, in the second checkpoint, of all that decides what is on the disk."""
+    calls = [0]
+    begun = [0]
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(*args: Any, **more: Any) -> Any:
+            if begun[0] == 2:
+                if calls[0] == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                calls[0] += 1
+            return call(*args, **more)
+
+        return counting
+
+    save = checkpoint.save
+
+    def saving(*args: Any) -> Any:
+        begun[0] += 1
+        return save(*args)
+
+    checkpoint.save = saving
+    checkpoint._sync = counted(checkpoint._sync)
+    tensors.save_file = counted(tensors.save_file)
+    checkpoint.write_json = counted(checkpoint.write_json)
+    Path.rename = counted(Path.rename)
+    shutil.rmtree = counted(shutil.rmtree)
+
+
+def full_disk() -> None:
+    """After the first checkpoint no file may grow beyond 64 kB."""
+    save = checkpoint.save
+
+    def saving(*args: Any) -> Any:
+        path = save(*args)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
+        return path
+
+    checkpoint.save = saving
+
+
+KILLS: dict[str, Callable[..., None]] = {
+    "none": lambda: None,
+    "step": at_step,
+    "checkpoint": in_checkpoint,
+    "full": full_disk,
+}
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(sys.argv[1])

@@ -1,0 +1,148 @@
+"""Several processes: the same numbers as one with the whole batch, in copies or with the weights shared out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from made import made_shards
+from torch import nn
+
+from synth.types import UserError
+from train.parallel import blocks_of, recompute
+from train.ranks import Ranks, joined
+
+SCRIPT = """
+import sys
+sys.path[:0] = [{tests!r}, {here!r}]
+from dataclasses import replace
+from tiny import SMALL
+from train.presets import PRESETS
+from train.runs import Settings
+from train.trainer import Ways, fit
+PRESETS.update(SMALL)
+if __name__ == "__main__":
+    out, preset, steps, sharded, recompute = sys.argv[1:]
+    settings = Settings.of(preset, batch=4, steps=20, warmup=0, lr=2e-4)
+    settings = replace(settings, recompute=recompute == "True")
+    ways = Ways(validate_every=10, checkpoint_every=5, sharded=sharded == "True")
+    if int(steps) < 20:
+        import train.trainer as trainer
+        class Enough(trainer.Stop):
+            asked = property(lambda self: 15, lambda self, value: None)
+        trainer.Stop = Enough
+    fit({paths!r}, out, settings, ways=ways)
+"""
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_shards(tmp_path_factory.mktemp("made"))
+
+
+def launch(
+    shards: Path, out: Path, world: int, preset: str = "small", *, stops: bool = False, sharded: bool = False,
+    recompute: bool = False,
+) -> None:  # fmt: skip
+    here = Path(__file__).resolve().parent
+    script = out.parent / "script.py"
+    paths = [str(shards / "vif"), str(shards / "mef")]
+    script.write_text(SCRIPT.format(tests=str(here.parent), here=str(here), paths=paths))
+    command = [sys.executable, str(script)]
+    if world > 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
+        command = [sys.executable, *launcher, str(script)]
+    arguments = [str(out), preset, "1" if stops else "20", str(sharded), str(recompute)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def lines(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def alike(one: Path, other: Path, bar: float) -> None:
+    """The same steps, with the same losses to ``bar``."""
+    a, b = lines(one), lines(other)
+    assert [(line["step"], line["kind"]) for line in a] == [(line["step"], line["kind"]) for line in b]
+    for mine, theirs in zip(a, b, strict=True):
+        for name in ("loss", "error", "balance", "least_load", "PSNR"):
+            if name in mine:
+                assert mine[name] == pytest.approx(theirs[name], rel=bar, abs=bar), (mine["step"], name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["small", "small-fm"])
+def test_two_processes_are_one_with_the_whole_batch(shards: Path, tmp_path: Path, preset: str) -> None:
+    launch(shards, tmp_path / "one", 1, preset)
+    launch(shards, tmp_path / "two", 2, preset)
+    alike(tmp_path / "one", tmp_path / "two", 1e-5)
+    assert len(lines(tmp_path / "one")) >= 20
+
+
+@pytest.mark.slow
+def test_weights_shared_out_are_the_same_run_and_go_on_in_one_process(shards: Path, tmp_path: Path) -> None:
+    launch(shards, tmp_path / "one", 1)
+    launch(shards, tmp_path / "two", 2, sharded=True, stops=True)
+    files = sorted(path.name for path in (tmp_path / "two/checkpoints/step-0000001").iterdir())
+    assert files == ["rank-000.safetensors", "rank-001.safetensors", "state.json"]
+    launch(shards, tmp_path / "two", 1, stops=True)  # one more step, in one process
+    launch(shards, tmp_path / "two", 2, sharded=True, recompute=True)  # and the rest in two again
+    alike(tmp_path / "one", tmp_path / "two", 1e-5)
+
+
+def test_recomputing_gives_the_same_gradients() -> None:
+    class Layer(nn.Module):
+        calls = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Sequential(nn.Linear(3, 3), nn.Tanh())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            Layer.calls += 1
+            return self.inner(x)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList(Layer() for _ in range(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for block in self.blocks:
+                x = block(x)
+            return x
+
+    net, x = Net(), torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    assert blocks_of(net) == list(net.blocks)
+    net(x).square().sum().backward()
+    wanted = [p.grad.clone() for p in net.parameters() if p.grad is not None]
+    recompute(net)
+    net.zero_grad()
+    Layer.calls = 0
+    net(x).square().sum().backward()
+    assert Layer.calls == 4
+    assert all(torch.equal(p.grad, g) for p, g in zip(net.parameters(), wanted, strict=True) if p.grad is not None)
+    net.eval()(x)
+    assert Layer.calls == 6
+
+
+def test_alone_it_is_all_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with joined("cpu") as ranks:
+        assert ranks == Ranks(torch.device("cpu")) and ranks.main and str(ranks) == "cpu"
+        assert ranks.gather({"a": 1}) == [{"a": 1}] and ranks.share(range(4)) == range(4)
+        assert not ranks.any(False) and ranks.any(True)
+
+
+def test_half_a_launcher_s_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(UserError, match="RANK is '': torchrun or accelerate launch set it to a number"), joined("cpu"):
+        pass
