@@ -7,8 +7,9 @@ sample, how often it came before). Samples of lean shards are degraded as they a
 
 from __future__ import annotations
 
+import json
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -133,6 +134,10 @@ class Samples(Dataset[Any]):
             prompt = rephrased(sample, rng)
         marks = tuple(step["op"] for step in sample.meta["steps"])
         return Item(-1, name, identity, meta["task"], marks, prompt, crops)
+
+    def meta(self, row: int) -> Mapping[str, Any]:
+        """A sample's json."""
+        return json.loads(self.reader.members(self.places[row], lambda name: name == "json")["json"])
 
     def _from_cache(self, place: Place, name: str, epoch: int) -> Item:
         images = (*self.inputs, "prior") if self.prior else self.inputs

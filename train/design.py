@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from synth.types import UserError, check_schema
@@ -151,9 +151,13 @@ class Assembly(nn.Module):
         z_b: Float[Tensor, "b z h w"],
         prompts: Sequence[str],
         z_prior: Float[Tensor, "b z h w"] | None = None,
+        embeddings: tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]] | None = None,
     ) -> Predict:
-        """The network with the degraded latents, the prompts and the prior bound to it, as an objective calls it."""
-        text, mask = self.text(prompts)
+        """The network with the degraded latents, the prompts and the prior bound to it, as an objective calls it.
+
+        embeddings: of the prompts, with their mask, where they are at hand.
+        """
+        text, mask = self.text(prompts) if embeddings is None else (embeddings[0].float(), embeddings[1])
         # Where no prompt is padded, as for one image, attention needs no mask, and is faster without.
         real = None if bool(mask.all()) else mask
 

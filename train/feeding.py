@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from train import text as texts
+from train import tokenizers
 from train.buckets import MULTIPLE
 from train.cached import check_fits
 from train.corpus import Corpus
@@ -12,6 +13,7 @@ from train.data import Samples
 from train.degrading import Degraders
 from train.design import Assembly
 from train.runs import Settings
+from train.tokenizers import Tokenizer
 
 
 def samples_of(
@@ -28,14 +30,15 @@ def samples_of(
     Raises UserError where the run's weights of sources, or its settings, don't go with what the shards are.
     """
     if corpus.cached is not None:
-        check_fits(corpus.cached, made_of(settings, assembly), str(corpus.shards[0].parent))
+        made = made_of(settings, assembly.found["tokenizer"], assembly.found["text"])  # pyright: ignore[reportArgumentType]
+        check_fits(corpus.cached, made, str(corpus.shards[0].parent))
     return Samples(
         corpus,
         side=settings.crop,
         ratios=settings.ratios,
         batch=settings.batch,
         mix=settings.mix,
-        multiple=max(MULTIPLE, 2 * assembly.tokenizer.f),
+        multiple=multiple_of(assembly.tokenizer),
         seed=settings.seed,
         plain=settings.plain,
         rephrase=settings.rephrase,
@@ -48,17 +51,18 @@ def samples_of(
     )
 
 
-def made_of(settings: Settings, assembly: Assembly) -> dict[str, Any]:
+def multiple_of(tokenizer: Tokenizer) -> int:
+    """Pixels of which the sides of crops are multiples: a patch of 2 × 2 cells."""
+    return max(MULTIPLE, 2 * tokenizer.f)
+
+
+def made_of(settings: Settings, tokenizer: tokenizers.Found, text: texts.Found) -> dict[str, Any]:
     """All that decides what latents and embeddings are, beside the shards: what a cache of them is made with."""
-    tokenizer, text = assembly.found["tokenizer"], assembly.found["text"]
+    design = settings.design()
     return {
-        "tokenizer": _found(tokenizer),
-        "text": None if assembly.text.trainable else _found(text),
-        "prior": assembly.design.prior,
-        "clean": assembly.objective.pixel > 0,
+        "tokenizer": {"reference": tokenizer.reference, "digest": tokenizer.digest},
+        "text": None if text.encoder.trainable else {"reference": text.reference, "digest": text.digest},
+        "prior": design.prior,
+        "clean": design.objective.pixel > 0,
         **{name: getattr(settings, name) for name in ("crop", "ratios", "seed", "plain", "rephrase")},
     }
-
-
-def _found(part: Any) -> Mapping[str, Any]:
-    return {"reference": part.reference, "digest": part.digest}
