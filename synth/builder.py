@@ -6,12 +6,13 @@ import dataclasses
 import hashlib
 import itertools
 import os
-from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from synth import cache, execute, shards, storage
 from synth.card import write_card, write_dataset
@@ -23,6 +24,7 @@ from synth.resume import alone, clear, done_shards, make_folder, own_receipts, r
 from synth.seeds import seed_of
 from synth.shards import SHARD, receipt_path, shard_name
 from synth.storage import Location
+from synth.table import Pairs
 from synth.types import PairRef, Task, UserError, WorkIncomplete, unknown
 
 Say = Callable[[str], None]
@@ -40,15 +42,15 @@ class Build:
 
     out: Location
     spec: Spec
-    pairs: tuple[PairRef, ...]
+    pairs: Pairs
     split: str
     shard_size: int
     variants: int
     codec: str
     settings: Mapping[str, Any]
     digest: str
-    _last: dict[tuple[int, str | None], list[PairRef]] = field(
-        default_factory=dict[tuple[int, "str | None"], list[PairRef]], compare=False, repr=False
+    _last: dict[tuple[int, str | None], np.ndarray] = field(
+        default_factory=dict[tuple[int, "str | None"], np.ndarray], compare=False, repr=False
     )
 
     @property
@@ -59,7 +61,7 @@ class Build:
     @cached_property
     def sizes(self) -> Mapping[str, int]:
         """Pairs by split."""
-        return Counter(ref.split for ref in self.pairs)
+        return {split: self.pairs.count(split) for split in self.splits}
 
     def shards_per_variant(self, split: str) -> int:
         """Every variant of a split fills its own shards."""
@@ -114,23 +116,33 @@ class Build:
     def task(self, shard: int) -> ShardTask:
         """The work of a shard: the plan is variant-major, and keys keep their place whatever is rejected."""
         split, number = self.locate(shard)
-        variant, part = divmod(number, self.shards_per_variant(split))
-        drawn = self.order(variant, split)[part * self.shard_size : (part + 1) * self.shard_size]
-        samples = tuple(SampleTask(number * self.shard_size + i, variant, ref) for i, ref in enumerate(drawn))
+        variant, first = number // self.shards_per_variant(split), number * self.shard_size
+        drawn = self.pairs.take(self.rows(shard))
+        samples = tuple(SampleTask(first + i, variant, ref) for i, ref in enumerate(drawn))
         return ShardTask(shard_name(self.spec.task, split, number), samples)
 
-    def order(self, variant: int, split: str | None = None) -> list[PairRef]:
-        """The pairs of a split, or of all, in a variant's order: by a hash of (seed, pair, variant).
+    def rows(self, shard: int) -> np.ndarray:
+        """The numbers of the pairs of a shard's samples, in order."""
+        split, number = self.locate(shard)
+        variant, part = divmod(number, self.shards_per_variant(split))
+        return self._ordered(variant, split)[part * self.shard_size : (part + 1) * self.shard_size]
+
+    def order(self, variant: int, split: str | None = None) -> Pairs:
+        """The pairs of a split, or of all, in a variant's order: by a hash of (seed, pair, variant)."""
+        return self.pairs.take(self._ordered(variant, split))
+
+    def _ordered(self, variant: int, split: str | None) -> np.ndarray:
+        """The numbers of the pairs in a variant's order.
 
         The last one asked for is kept: shards come by variant, and all orders together are the whole plan.
         """
         if (variant, split) not in self._last:
-            seed = self.spec.seed
             self._last.clear()
-            self._last[variant, split] = sorted(
-                (ref for ref in self.pairs if split in (None, ref.split)),
-                key=lambda ref: seed_of(seed, ref.dataset, ref.key, variant, "order", 0),
-            )
+            mine = np.arange(len(self.pairs)) if split is None else self.pairs.rows_of(split)
+            names = self.pairs.take(mine).names()
+            hashes = (seed_of(self.spec.seed, *name, variant, "order", 0) for name in names)
+            order = np.argsort(np.fromiter(hashes, np.int64, len(mine)), kind="stable")
+            self._last[variant, split] = mine[order]
         return self._last[variant, split]
 
 
@@ -210,7 +222,7 @@ def prepare_pairs(build: Build, options: Options, progress: Progress) -> Made:
     refs = _needed(build, {} if options.overwrite else storage.listing(build.out))
     if not refs:
         return made
-    batches = (refs[i : i + BATCH] for i in range(0, len(refs), BATCH))
+    batches = (list(refs[i : i + BATCH]) for i in range(0, len(refs), BATCH))
     executor = "serial" if on_gpu(build.spec) else options.executor
     workers = min(options.workers or os.cpu_count() or 1, -(-len(refs) // BATCH))
     # What cannot be made here cannot be made there: its samples say so.
@@ -223,15 +235,15 @@ def prepare_pairs(build: Build, options: Options, progress: Progress) -> Made:
     return made
 
 
-def _needed(build: Build, held: Container[str]) -> list[PairRef]:
+def _needed(build: Build, held: Container[str]) -> Pairs:
     """The pairs of the shards that are not there, each once."""
-    found: dict[str, PairRef] = {}
+    wanted = np.zeros(len(build.pairs), np.bool_)
     for shard in range(build.shard_count):
-        if len(found) == len(build.pairs):
+        if wanted.all():
             break
         if receipt_path(build.path(shard)).name not in held:
-            found |= {task.ref.name: task.ref for task in build.task(shard).samples}
-    return list(found.values())
+            wanted[build.rows(shard)] = True
+    return build.pairs.take(wanted)
 
 
 def _prepare_work(spec: Spec, refs: Sequence[PairRef]) -> Made:

@@ -60,7 +60,7 @@ def card(build: Build, receipts: Sequence[Mapping[str, Any]]) -> str:
     size = next((label for bound, label in _SIZES if samples < bound), "n>1M")
     sources = "\n".join(_source(name, record) for name, record in build.settings["data"].items())
     counts = _counts(build, receipts)
-    real = any(ref.real for ref in build.pairs)
+    real = build.pairs.real
     what, made = ("Clean", "crop") if build.spec.lean else ("Degraded", "crop" if real else "degraded\nversion")
     pairs = f"{len(build.pairs)} {'real' if real else 'clean'} pairs"
     members = _real_members if real else _lean_members if build.spec.lean else _members
@@ -100,7 +100,7 @@ a is the {ROLES[task]["a"]} image, b the {ROLES[task]["b"]} one.
 |---|---|---|---|
 {sources}
 
-{_crops(build) if build.spec.lean or all(ref.given for ref in build.pairs) else _recipe(build)}
+{_crops(build) if build.spec.lean or bool(build.pairs.given.all()) else _recipe(build)}
 """
 
 

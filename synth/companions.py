@@ -32,7 +32,7 @@ def member_names(codec: str, meta: Mapping[str, Any]) -> list[str]:
 
 
 def _members(build: Build) -> list[str]:
-    real = any(ref.real for ref in build.pairs)
+    real = build.pairs.real
     return member_names(build.codec, {"lean": build.spec.lean, "real": real})
 
 

@@ -214,10 +214,21 @@ def _in_order(path: Path, named: Mapping[str, str]) -> tuple[tuple[str, Target],
         raise UserError(f"{path}: degradation: {error}") from None
 
 
-def natural(text: str) -> list[Any]:
-    """A sort key under which frame2 comes before frame10."""
-    parts = re.split(r"([0-9]+)", text)
-    return [(1, 0, part) if i % 2 == 0 else (0, int(part), "") for i, part in enumerate(parts) if part]
+def natural(text: str) -> str:
+    """A text that orders as people order names: under it frame2 comes before frame10.
+
+    A number becomes a character that no name has, the count of its digits and the digits: so numbers come before
+    letters, and smaller before larger ones. ``text`` must be printable.
+    """
+    return _DIGITS.sub(_counted, text)
+
+
+_DIGITS = re.compile(r"[0-9]+")
+
+
+def _counted(match: re.Match[str]) -> str:
+    digits = match[0].lstrip("0")
+    return f"\x01{chr(len(digits))}{digits}"
 
 
 def template_regex(

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
-import re
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,38 +17,38 @@ from synth.fingerprints import Known, brightness, known_scene, thumbnails
 from synth.manifest import SPLITS, Manifest, natural
 from synth.manifest import load_manifest as load_manifest
 from synth.manifest import template_regex as template_regex
+from synth.matching import Places, Side, Sought, Together, check_single, match, together
 from synth.remote import Remote
 from synth.seeds import unit_hash
 from synth.storage import Location
+from synth.table import RUN, TEXT, Files, Pairs, Table, texts
 from synth.types import DEGRADED, MODALITIES, BadPair, PairRef, Task, UserError, unknown
 
 PAIRINGS = ("extreme", "adjacent", "all")
 """Which exposures of a sequence make a pair: see ``frame_pairs``."""
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
-
 _EDGES = (np.cumsum(list(SPLITS.values())) / sum(SPLITS.values())).tolist()
 """Where the splits end in [0, 1]."""
 
-At = tuple[str, str, str]
-"""Where a file belongs: its split's folder, its part's folder and its key, as compared."""
+
+class Frame(NamedTuple):
+    """A frame of a sequence: its own name, and its file's row."""
+
+    name: str
+    row: int
 
 
-class File(NamedTuple):
-    """An image of a data set: its pair's key as written, the frame of a sequence, and the path."""
+@dataclass(frozen=True)
+class Drawn:
+    """What can be paired. keys: of each pair; scene_keys: what names its scene; place: where it belongs, a number.
 
-    key: str
-    frame: str
-    path: str
+    rows: its file of each image, or -1. Several pairs of a sequence have one place.
+    """
 
-
-class Group(NamedTuple):
-    """The pairs of one scene: the folders of split and part ("" where none is), its key, (key, sources) a pair."""
-
-    split: str
-    part: str
-    key: str
-    pairs: tuple[tuple[str, dict[str, str]], ...]
+    keys: np.ndarray
+    scene_keys: np.ndarray
+    place: np.ndarray
+    rows: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class Found:
     splits: pairs by split, whichever were asked for; scenes: pairs and sequences of all splits.
     """
 
-    pairs: tuple[PairRef, ...]
+    pairs: Pairs
     ignored: int
     unpaired: tuple[str, ...]
     splits: Mapping[str, int]
@@ -107,17 +104,27 @@ def find_pairs(manifest: Manifest, location: str, task: Task, split: str, pairs:
     exposures of a sequence make a pair: extreme, adjacent or all. Raises UserError where the folder is missing, the set
     is for another task, has no such split, or nothing matches its layout.
     """
+    check_split(manifest, task, split)
+    found = find_all(manifest, location, task, pairs)
+    return replace(found, pairs=of_split(manifest, location, found, split))
+
+
+def check_split(manifest: Manifest, task: Task, split: str) -> None:
+    """Raise UserError where there is no such split, or the set says its own and has none of that name."""
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     if manifest.own_splits and split not in manifest.splits and manifest.task in (task, "any"):
         raise UserError(f"data set '{manifest.name}' has no split '{split}': it has {', '.join(manifest.splits)}")
-    found = find_all(manifest, location, task, pairs)
-    here = tuple(ref for ref in found.pairs if ref.split == split)
+
+
+def of_split(manifest: Manifest, location: str, found: Found, split: str) -> Pairs:
+    """Those of the pairs found that are of a split. Raises UserError where there are none."""
+    here = found.pairs.of_split(split)
     if not here:
         has = ", ".join(f"{n} {name}" for name, n in found.splits.items())
         hint = "; real pairs are for evaluation: --split test" if manifest.real and found.splits["test"] else ""
         raise UserError(f"--data {manifest.name}={location}: no pair in split '{split}': {has}{hint}")
-    return replace(found, pairs=here)
+    return here
 
 
 def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extreme") -> Found:
@@ -127,34 +134,31 @@ def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extrem
     if pairs not in PAIRINGS:
         raise unknown("pairing", pairs, PAIRINGS)
     roots = _roots(manifest, location)
-    files = {root: storage.walk_files(root) for root, _ in roots.values()}
-    left = {root: set(names) for root, names in files.items()}
-    sides: dict[str, dict[At, list[File]]] = {}
-    for image, (root, templates) in roots.items():
-        patterns = [manifest.pattern(template) for template in templates]
-        sides[image] = _match(manifest, files[root], root, patterns, left[root])
-        _check_single(root, image, sides[image])
-    clean = [side for image, side in sides.items() if image not in DEGRADED]
-    looked_at = clean if manifest.like else [sides.get("frames", {})]
-    paths = [file.path for side in looked_at for group in side.values() for file in group]
-    small = thumbnails(paths, location)
-    complete, unpaired = _pair_up(manifest, sides, small, pairs)
-    if not complete:
-        raise UserError(f"--data {manifest.name}={location}: no pair found: expected {manifest.expected} below it")
-    counts = dict.fromkeys(manifest.splits if manifest.own_splits else SPLITS, 0)
-    folders = {folder.casefold(): name for name, folder in manifest.splits.items()}
-    refs: list[PairRef] = []
-    for group in complete:
-        scene, known = _scene(manifest, group, small)
-        own = folders.get(group.split.casefold()) or known or ("test" if manifest.real else scene_split(scene))
-        counts[own] += len(group.pairs)
-        known_of = manifest.degradation_of(group.part)
-        refs += [
-            PairRef(task, manifest.name, key, scene, own, sources, known_of, manifest.real)
-            for key, sources in group.pairs
+    sides: dict[str, Side] = {}
+    ignored = 0
+    for root in dict.fromkeys(root for root, _ in roots.values()):
+        sought = [
+            Sought(image, tuple(manifest.pattern(template) for template in templates))
+            for image, (at, templates) in roots.items()
+            if at == root
         ]
-    refs.sort(key=lambda ref: natural(ref.key))
-    return Found(tuple(refs), sum(map(len, left.values())), unpaired, counts, len(complete))
+        taken, others = match(manifest, root, sought)
+        sides |= taken
+        ignored += others
+    sides = {image: sides[image] for image in roots}
+    found = together(sides)
+    check_single(sides, found, {image: root for image, (root, _) in roots.items()})
+    looked_at = [image for image in sides if image not in DEGRADED] if manifest.like else ["frames"]
+    paths = [path for image in looked_at if image in sides for path in sides[image].files.paths()]
+    small = thumbnails(paths, location)
+    drawn, unpaired = _pair_up(manifest, sides, found, small, pairs)
+    if not len(drawn.keys):
+        raise UserError(f"--data {manifest.name}={location}: no pair found: expected {manifest.expected} below it")
+    scenes = len(np.unique(drawn.place))
+    table = _table(manifest, task, sides, found, drawn, small)
+    splits = manifest.splits if manifest.own_splits else SPLITS
+    counts = {split: int((table.splits == list(SPLITS).index(split)).sum()) for split in splits}
+    return Found(Pairs((table,)), ignored, unpaired, counts, scenes)
 
 
 def _roots(manifest: Manifest, location: str) -> dict[str, tuple[Location, tuple[str, ...]]]:
@@ -179,108 +183,165 @@ def _real_path(place: Location) -> Location:
     return place if isinstance(place, Remote) else place.resolve()
 
 
-def _match(
-    manifest: Manifest, files: Sequence[str], root: Location, patterns: Sequence[re.Pattern[str]], left: set[str]
-) -> dict[At, list[File]]:
-    """The images that a template takes, by where they belong; they leave ``left``.
-
-    A folder of a split or a part may be given itself: its own name counts as the first piece of a path too.
-    """
-    own = root.name if isinstance(root, Remote) else Path(os.path.abspath(root)).name
-    inside = own.casefold() in {f.casefold() for f in (*manifest.splits.values(), *manifest.parts.values())}
-    parts = {folder.casefold(): f"{name}-" for name, folder in manifest.parts.items()} | {"": ""}
-    matched: dict[At, list[File]] = {}
-    above = str(root / "x")[:-1]  # a join by pathlib costs more than all the rest
-    for name in files:
-        if os.path.splitext(name)[1].lower() not in EXTENSIONS or not name.isprintable():
-            continue  # also undecodable names: left, and counted as ignored
-        names = (name, f"{own}/{name}") if inside else (name,)
-        match = next((m for pattern in patterns for one in names if (m := pattern.match(one))), None)
-        if match is None or not (isinstance(root, Remote) or os.path.isfile(above + name)):  # dangling links, pipes
-            continue
-        groups = match.groupdict()
-        if groups["key"].casefold() in manifest.exclude:
-            continue
-        part = groups.get("part") or ""
-        at = (groups.get("split") or "", part, groups["key"])
-        if manifest.ignore_case:
-            at = (at[0].casefold(), at[1].casefold(), at[2].casefold())
-        key = parts[part.casefold()] + groups["key"]
-        matched.setdefault(at, []).append(File(key, groups.get("frame") or "", above + name))
-        left.discard(name)
-    return matched
-
-
-def _check_single(root: Location, image: str, side: Mapping[At, Sequence[File]]) -> None:
-    """One file an image; one file a frame of a sequence."""
-    for files in side.values():
-        seen: dict[str, str] = {}
-        for file in files:
-            name = file.frame.casefold() if image == "frames" else ""
-            if name in seen:
-                raise UserError(f"{root}: two files for one image: {Path(seen[name]).name} and {Path(file.path).name}")
-            seen[name] = file.path
-
-
 def _pair_up(
-    manifest: Manifest, sides: Mapping[str, Mapping[At, list[File]]], small: Mapping[str, np.ndarray], pairing: str
-) -> tuple[list[Group], tuple[str, ...]]:
-    """What can be paired, a scene's pairs together, and the paths of what has no partner."""
-    truth = {at: files[0].path for at, files in sides.get("gt", {}).items()}
-    if not manifest.sequence:
-        needed = {image: side for image, side in sides.items() if image != "gt"}
-        whole = set.intersection(*(set(side) for side in needed.values()))
-        single = [files[0].path for side in needed.values() for at, files in side.items() if at not in whole]
-        groups: list[Group] = []
-        for at in sorted(whole):
-            sources = {image: side[at][0].path for image, side in needed.items()}
-            sources |= {"gt": truth[at]} if at in truth else {}
-            key = sides["a"][at][0].key
-            groups.append(Group(at[0], at[1], key, ((key, sources),)))
-        return groups, tuple(sorted(single))
-    groups, alone = [], list[str]()
-    for at, files in sorted(sides["frames"].items()):
-        light = {file: brightness(small[file.path]) for file in files if file.path in small}
-        ordered = sorted(light, key=lambda file: (light[file], natural(file.frame)))
-        alone += [file.path for file in files if file not in light or len(ordered) < 2]
+    manifest: Manifest, sides: Mapping[str, Side], found: Together, small: Mapping[str, np.ndarray], pairing: str
+) -> tuple[Drawn, tuple[str, ...]]:
+    """What can be paired, and the paths of what has no partner."""
+    if manifest.sequence:
+        return _pair_frames(sides, found, small, pairing)
+    needed = [image for image in sides if image != "gt"]
+    first = {image: found.first(image) for image in sides}
+    whole = np.all([first[image] >= 0 for image in needed], axis=0)
+    single = [sides[image].files.path(int(row)) for image in needed for row in first[image][~whole] if row >= 0]
+    keys = sides["a"].keys[first["a"][whole]]
+    rows = {image: first[image][whole] for image in [*needed, *(["gt"] if "gt" in sides else [])]}
+    return Drawn(keys, keys, np.flatnonzero(whole), rows), tuple(sorted(single))
+
+
+def _pair_frames(
+    sides: Mapping[str, Side], found: Together, small: Mapping[str, np.ndarray], pairing: str
+) -> tuple[Drawn, tuple[str, ...]]:
+    frames, starts = sides["frames"], found.starts["frames"]
+    truth = found.first("gt") if "gt" in sides else None
+    keys: list[str] = []
+    heads: list[str] = []
+    place: list[int] = []
+    rows: dict[str, list[int]] = {"a": [], "b": []}
+    alone: list[str] = []
+    for number in np.flatnonzero(np.diff(starts)):
+        here = found.rows["frames"][starts[number] : starts[number + 1]].tolist()
+        paths = {row: frames.files.path(row) for row in here}
+        light = {row: brightness(small[path]) for row, path in paths.items() if path in small}
+        ordered = sorted(
+            (Frame(frames.frames[row], row) for row in light), key=lambda one: (light[one.row], natural(one.name))
+        )
+        alone += [paths[row] for row in here if row not in light or len(ordered) < 2]
         if len(ordered) > 1:
-            made = [
-                (key, sources | ({"gt": truth[at]} if at in truth else {}))
-                for key, sources in frame_pairs(ordered, pairing)
-            ]
-            groups.append(Group(at[0], at[1], ordered[0].key, tuple(made)))
-    return groups, tuple(sorted(alone))
+            head = frames.keys[ordered[0].row]
+            for key, a, b in frame_pairs(head, ordered, pairing):
+                keys.append(key)
+                heads.append(head)
+                place.append(int(number))
+                rows["a"].append(a)
+                rows["b"].append(b)
+    at = np.array(place, np.int64)
+    drawn = {image: np.array(held, np.int64) for image, held in rows.items()}
+    drawn |= {} if truth is None else {"gt": truth[at]}
+    return Drawn(texts(keys), texts(heads), at, drawn), tuple(sorted(alone))
 
 
-def frame_pairs(ordered: Sequence[File], pairing: str) -> list[tuple[str, dict[str, str]]]:
-    """(key, sources) of the pairs of a sequence that is ordered dark to bright: a is the darker, b the brighter.
+def frame_pairs(key: str, ordered: Sequence[Frame], pairing: str) -> Iterator[tuple[str, int, int]]:
+    """(key, row of a, row of b) of the pairs of a sequence that is ordered dark to bright: a is the darker.
 
     extreme: the first and the last, under the scene's own key; adjacent: neighbours; all: every two, the frames' names
     behind the key.
     """
     if pairing == "extreme":
-        return [(ordered[0].key, {"a": ordered[0].path, "b": ordered[-1].path})]
+        yield key, ordered[0].row, ordered[-1].row
+        return
     two = itertools.pairwise(ordered) if pairing == "adjacent" else itertools.combinations(ordered, 2)
-    return [(f"{a.key}_{a.frame}_{b.frame}", {"a": a.path, "b": b.path}) for a, b in two]
+    for a, b in two:
+        yield f"{key}_{a.name}_{b.name}", a.row, b.row
 
 
-def _scene(manifest: Manifest, group: Group, small: Mapping[str, np.ndarray]) -> Known:
-    """The scene of a group: by its pictures where they may be another set's, else by its key."""
-    if manifest.like:
-        clean = [path for _, sources in group.pairs for image, path in sources.items() if image not in DEGRADED]
-        paths = list(dict.fromkeys(clean))
-        known = known_scene([small[path] for path in paths if path in small], manifest.like)
+def _table(
+    manifest: Manifest,
+    task: Task,
+    sides: Mapping[str, Side],
+    found: Together,
+    drawn: Drawn,
+    small: Mapping[str, np.ndarray],
+) -> Table:
+    """The pairs in natural order, with the scene and the split of each."""
+    order = np.argsort(natural_column(drawn.keys), kind="stable")
+    keys, place = drawn.keys[order], drawn.place[order]
+    files = {
+        image: sides["frames" if manifest.sequence and image != "gt" else image].files.take(rows[order])
+        for image, rows in drawn.rows.items()
+    }
+    known = _known(manifest, place, files, small)
+    plain = not known and manifest.scene == "{key}" and not manifest.sequence
+    scenes = keys if plain else _scenes(manifest, drawn.scene_keys[order], place, known)
+    places, bounds = _marked(manifest, found)
+    of = np.searchsorted(bounds, place, side="right") - 1
+    splits = _splits(manifest, places, of, place, scenes, known)
+    by_part = [manifest.degradation_of(places.folders(mark)[1]) for mark in places.marks]
+    listed = list(dict.fromkeys(by_part))
+    degraded = np.array([listed.index(one) for one in by_part], np.int16)[of]
+    return Table(task, manifest.name, keys, scenes, splits, files, degraded, listed, manifest.real)
+
+
+def _marked(manifest: Manifest, found: Together) -> tuple[Places, np.ndarray]:
+    """Where the places of each folder of a split and a part begin among those found."""
+    places = Places(manifest)
+    return places, np.array([bisect_left(found.places, mark) for mark in places.marks])  # type: ignore[arg-type]
+
+
+def _scenes(manifest: Manifest, heads: np.ndarray, place: np.ndarray, known: Mapping[int, Known]) -> np.ndarray:
+    """The scene of each pair, by its key or by its pictures."""
+    runs = [texts(())]
+    for at in range(0, len(heads), RUN):
+        both = zip(heads[at : at + RUN].tolist(), place[at : at + RUN].tolist(), strict=True)
+        runs.append(texts(known[n].scene if n in known else manifest.scene_of(head) for head, n in both))
+    return np.concatenate(runs)
+
+
+def _splits(
+    manifest: Manifest,
+    places: Places,
+    of: np.ndarray,
+    place: np.ndarray,
+    scenes: np.ndarray,
+    known: Mapping[int, Known],
+) -> np.ndarray:
+    """The split of each pair, a number: by its folder, by the set that has its scene, or by hash. of: its mark."""
+    numbers = {split: number for number, split in enumerate(SPLITS)}
+    folders = {folder.casefold(): numbers[name] for name, folder in manifest.splits.items()}
+    splits = np.array([folders.get(places.folders(mark)[0].casefold(), -1) for mark in places.marks], np.int8)[of]
+    open_ = np.flatnonzero(splits < 0)
+    for at in range(0, len(open_), RUN):
+        rows = open_[at : at + RUN]
+        for row, scene, number in zip(rows.tolist(), scenes[rows].tolist(), place[rows].tolist(), strict=True):
+            own = known[number].split if number in known else None
+            splits[row] = numbers[own or ("test" if manifest.real else scene_split(scene))]
+    return splits
+
+
+def natural_column(keys: np.ndarray) -> np.ndarray:
+    """What orders a column of keys naturally."""
+    runs = [texts(map(natural, keys[at : at + RUN].tolist())) for at in range(0, len(keys), RUN)]
+    return np.concatenate([texts(()), *runs])
+
+
+def _known(
+    manifest: Manifest, place: np.ndarray, files: Mapping[str, Files], small: Mapping[str, np.ndarray]
+) -> dict[int, Known]:
+    """Of the places whose pictures may be another set's: the scene that they show there."""
+    if not manifest.like:
+        return {}
+    rows: dict[int, list[int]] = {}
+    for row, number in enumerate(place.tolist()):
+        rows.setdefault(number, []).append(row)
+    found: dict[int, Known] = {}
+    for number, mine in rows.items():
+        held = [(of, row) for row in mine for image, of in files.items() if image not in DEGRADED]
+        clean = [of.path(row) for of, row in held if of.folder[row] >= 0]
+        known = known_scene([small[path] for path in dict.fromkeys(clean) if path in small], manifest.like)
         if known is not None:
-            return known
-    return Known(manifest.scene_of(group.key), None)
+            found[number] = known
+    return found
 
 
-def builtin_pairs(task: Task, split: str, count: int = 32) -> tuple[PairRef, ...]:
+def builtin_pairs(task: Task, split: str, count: int = 32) -> Pairs:
     """The first ``count`` built-in scenes of a split; the key is the seed, so splits never share a scene."""
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    keys = [f"{split}-{i:06d}" for i in range(count)]
-    return tuple(PairRef(task, "scenes", key, key, split) for key in keys)
+    runs = [
+        np.array([f"{split}-{i:06d}" for i in range(at, min(at + RUN, count))], TEXT) for at in range(0, count, RUN)
+    ]
+    keys = np.concatenate([texts(()), *runs])
+    splits = np.full(count, list(SPLITS).index(split), np.int8)
+    return Pairs((Table(task, "scenes", keys, keys, splits, {}, np.zeros(count, np.int16)),))
 
 
 def read_image(path: str) -> tuple[np.ndarray, str]:

@@ -23,7 +23,8 @@ from synth.prompts import load_pool, load_tasks, pools_digest
 from synth.recipe import Recipe, load_recipe
 from synth.selection import check_forms, check_licence, check_pairing, select, split_names
 from synth.shards import dumps
-from synth.types import NO_TRUTH, TASKS, PairRef, Task, UserError, unknown
+from synth.table import RUN, Pairs
+from synth.types import NO_TRUTH, TASKS, Task, UserError, unknown
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Resolved:
     """The choices: ``settings`` is their record (no paths, hosts or times), ``notes`` are lines for the user."""
 
     spec: Spec
-    pairs: tuple[PairRef, ...]
+    pairs: Pairs
     settings: Mapping[str, Any]
     notes: tuple[str, ...]
 
@@ -77,7 +78,7 @@ def resolve(options: Options) -> Resolved:
     prompts = _prompts(options, recipe)
     sets = _sets(options)
     pairs, found, notes = select(options, task, sets)
-    names = sorted({ref.dataset for ref in pairs})
+    names = list(pairs.by_dataset)
     real = _is_real(pairs)
     notes += _real(options, pairs, prompts) if real else _given(options, pairs, prompts)
     fusers = {name: NO_TRUTH if real else _fuser(options, task, name, pairs) for name in names}
@@ -90,7 +91,7 @@ def resolve(options: Options) -> Resolved:
     )  # fmt: skip
     notes += _partial_truth(options, pairs)
     notes += [] if real else [f"ground truth: {_spread(fusers)}"]
-    used = {name: depth.name for name, depth in depths.items() if not all(r.given for r in pairs if r.dataset == name)}
+    used = {name: depth.name for name, depth in depths.items() if not pairs.by_dataset[name].given.all()}
     notes += [f"depth: {_spread(used)}"] if used else []
     asks = options.fuser == "auto" and not real
     better = {better_fuser(fuser, task) for fuser in fusers.values()} if asks else set[str]()
@@ -185,25 +186,25 @@ def read_pools(recipe: Recipe, folder: Path | None = None) -> None:
             load_pool(name, folder)
 
 
-def _given(options: Options, pairs: tuple[PairRef, ...], prompts: Path | None) -> list[str]:
+def _given(options: Options, pairs: Pairs, prompts: Path | None) -> list[str]:
     """A line for each set that comes degraded. Refuses what would decide nothing there; reads the pools it needs."""
-    counts = {name: sum(ref.dataset == name for ref in pairs) for name in sorted({r.dataset for r in pairs if r.given})}
+    counts = {name: len(mine) for name, mine in pairs.by_dataset.items() if mine.given.any()}
     if counts and options.lean:
         raise UserError(f"--lean: the pairs of '{next(iter(counts))}' come degraded: build them without --lean")
-    if all(ref.given for ref in pairs):
+    if pairs.given.all():
         for name, value in {"--n": options.n, "--partial": options.partial or None}.items():
             if value is not None:
                 raise UserError(f"{name} {value}: decides nothing: the pairs of {', '.join(counts)} come degraded")
-    for op in {op for ref in pairs for op, _ in ref.degradation}:
+    for op in {op for known in pairs.degradations() for op, _ in known}:
         load_pool(op, prompts)
     return [
         f"given: {count} pairs of {name} come degraded and are packed as they are" for name, count in counts.items()
     ]
 
 
-def _is_real(pairs: tuple[PairRef, ...]) -> bool:
+def _is_real(pairs: Pairs) -> bool:
     """Whether the pairs have no clean side. Raises UserError where some have: a build's samples have one form."""
-    by_kind = {ref.real: ref.dataset for ref in reversed(pairs)}
+    by_kind = {mine.real: name for name, mine in reversed(pairs.by_dataset.items())}
     if len(by_kind) > 1:
         raise UserError(
             f"--data {by_kind[True]}: its pairs are real, without a clean side, those of '{by_kind[False]}' are not: "
@@ -212,9 +213,9 @@ def _is_real(pairs: tuple[PairRef, ...]) -> bool:
     return True in by_kind
 
 
-def _real(options: Options, pairs: tuple[PairRef, ...], prompts: Path | None) -> list[str]:
+def _real(options: Options, pairs: Pairs, prompts: Path | None) -> list[str]:
     """A line for each real set. Refuses what would decide nothing there; reads the pools it needs."""
-    names = sorted({ref.dataset for ref in pairs})
+    names = list(pairs.by_dataset)
     idle = {"--lean": "" if options.lean else None, "--n": options.n, "--partial": options.partial or None}
     choices = {"--fuser": options.fuser, "--depth": options.depth}
     idle |= {name: value for name, value in choices.items() if value != "auto"}
@@ -223,10 +224,12 @@ def _real(options: Options, pairs: tuple[PairRef, ...], prompts: Path | None) ->
         if value is not None:
             said = f"{name} {value}".rstrip()
             raise UserError(f"{said}: decides nothing: the pairs of {', '.join(names)} are real: packed as they are")
-    for op in {op for ref in pairs for op, _ in ref.degradation}:
+    for op in {op for known in pairs.degradations() for op, _ in known}:
         load_pool(op, prompts)
-    counts = {name: sum(ref.dataset == name for ref in pairs) for name in names}
-    return [f"real: {count} pairs of {name} have no clean side: for train eval" for name, count in counts.items()]
+    return [
+        f"real: {len(mine)} pairs of {name} have no clean side: for train eval"
+        for name, mine in pairs.by_dataset.items()
+    ]
 
 
 def _sets(options: Options) -> dict[str, str]:
@@ -245,21 +248,19 @@ def _sets(options: Options) -> dict[str, str]:
     return dict(sorted(sets.items()))
 
 
-def _fuser(options: Options, task: Task, name: str, pairs: tuple[PairRef, ...]) -> str:
-    own = all("gt" in ref.sources for ref in pairs if ref.dataset == name)
+def _fuser(options: Options, task: Task, name: str, pairs: Pairs) -> str:
+    own = pairs.by_dataset[name].having("gt") == len(pairs.by_dataset[name])
     return choose_fuser(options.fuser, task, name, own or (name == "scenes" and task == "mff"))
 
 
-def _partial_truth(options: Options, pairs: tuple[PairRef, ...]) -> list[str]:
+def _partial_truth(options: Options, pairs: Pairs) -> list[str]:
     """A warning for each set that has ground truth for some of its pairs only: it is not used."""
     notes: list[str] = []
-    for name in sorted({ref.dataset for ref in pairs}):
-        has = [bool("gt" in ref.sources) for ref in pairs if ref.dataset == name]
-        if 0 < sum(has) < len(has) and options.fuser == "auto":
-            notes.append(
-                f"warning: {sum(has)} of {len(has)} pairs of {name} have ground truth: not used, all are fused"
-            )
-        elif name == "folder" and not any(has) and any(d.count(",") == 2 for d in options.data):
+    for name, mine in pairs.by_dataset.items():
+        has = mine.having("gt")
+        if 0 < has < len(mine) and options.fuser == "auto":
+            notes.append(f"warning: {has} of {len(mine)} pairs of {name} have ground truth: not used, all are fused")
+        elif name == "folder" and not has and any(d.count(",") == 2 for d in options.data):
             notes.append("warning: the ground truth folder has no file for any pair: all are fused")
     return notes
 
@@ -277,7 +278,7 @@ def _networks(fusers: Mapping[str, str], depths: Mapping[str, DepthSource]) -> b
 def _settings(
     options: Options,
     recipe: Recipe,
-    pairs: tuple[PairRef, ...],
+    pairs: Pairs,
     found: Mapping[str, Found],
     fusers: Mapping[str, str],
     depths: Mapping[str, DepthSource],
@@ -303,37 +304,22 @@ def _settings(
         "codec": options.codec,
         "min_gt": options.min_gt,
         **drawn,
-        "data": {name: _data_record(name, pairs) for name in fusers},
+        "data": {name: _data_record(mine) for name, mine in pairs.by_dataset.items()},
         "fuser": {name: {"name": one, "weights": fuser_weights(one, recipe.task)} for name, one in fusers.items()},
         "depth": {name: {"name": depth.name, "weights": depth.weights} for name, depth in depths.items()},
         "versions": versions(options.codec, recipe.operators, network=_networks(fusers, depths)),
     }
 
 
-def _data_record(name: str, pairs: tuple[PairRef, ...]) -> dict[str, Any]:
-    refs = [ref for ref in pairs if ref.dataset == name]
-    remote = storage.facts(path for ref in refs for path in ref.sources.values() if storage.is_url(path))
-    given = any(ref.given for ref in refs)
-    listing = [
-        [
-            ref.key,
-            {image: _size(path, remote) for image, path in ref.sources.items()},
-            *([ref.degradation] if given else []),
-        ]
-        for ref in refs
-    ]
-    record = {"pairs": len(listing), "digest": hashlib.sha256(dumps(listing)).hexdigest()[:32]}
-    kind = "real" if any(ref.real for ref in refs) else "given"
-    return record | ({kind: True} if given else {})
-
-
-def _size(path: str, remote: Mapping[str, storage.Fact]) -> int:
-    try:
-        return remote[path].size if storage.is_url(path) else os.stat(path).st_size
-    except KeyError:
-        raise UserError(f"{path}: is not there any more") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+def _data_record(pairs: Pairs) -> dict[str, Any]:
+    """What the digest says of a set: how many pairs, and a hash over their keys with the sizes of their files."""
+    hashed = hashlib.sha256(b"[")
+    for start in range(0, len(pairs), RUN):
+        hashed.update((b", " if start else b"") + dumps(list(pairs[start : start + RUN].records()))[1:-1])
+    hashed.update(b"]")
+    record = {"pairs": len(pairs), "digest": hashed.hexdigest()[:32]}
+    kind = "real" if pairs.real else "given"
+    return record | ({kind: True} if pairs.given.any() else {})
 
 
 def versions(codec: str, operators: Iterable[str] = (), *, network: bool = False) -> dict[str, str]:

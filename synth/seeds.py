@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # json.dumps makes one each time
+
 
 def seed_of(*parts: Any) -> int:
     """The top 53 bits of blake2b over the JSON list of ``parts``: fits a float64 and every JSON reader."""
-    text = json.dumps(parts, separators=(",", ":"), ensure_ascii=False)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 11
+    return int.from_bytes(hashlib.blake2b(_encode(parts).encode(), digest_size=8).digest(), "big") >> 11
 
 
 def unit_hash(*parts: Any) -> float:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from synth.manifest import SPLITS, USES, load_manifest
-from synth.pairs import PAIRINGS, Found, builtin_pairs, find_all, find_pairs
-from synth.seeds import unit_hash
-from synth.types import PairRef, Task, UserError, unknown
+from synth.pairs import PAIRINGS, Found, builtin_pairs, check_split, find_all, of_split
+from synth.seeds import seed_of
+from synth.table import Pairs
+from synth.types import Task, UserError, unknown
 
 if TYPE_CHECKING:
     from synth.resolve import Options
@@ -67,64 +70,69 @@ def quotas(total: int, sizes: Mapping[str, float]) -> dict[str, int]:
     return given
 
 
-def select(
-    options: Options, task: Task, sets: Mapping[str, str]
-) -> tuple[tuple[PairRef, ...], dict[str, Found], list[str]]:
+def select(options: Options, task: Task, sets: Mapping[str, str]) -> tuple[Pairs, dict[str, Found], list[str]]:
     """The pairs of a build, what each set's folder holds, and lines for the user. Raises UserError, one line."""
     splits = split_names(options.split)
     if not sets:
         given = quotas(options.limit or BUILTIN_SCENES, {split: SPLITS[split] for split in splits})
-        pairs = tuple(ref for split in splits for ref in builtin_pairs(task, split, given[split]))
+        pairs = Pairs.joined(builtin_pairs(task, split, given[split]) for split in splits)
         where = "" if len(splits) == 1 else f" ({_listed(given)})"
         return pairs, {}, [f"pairs: {len(pairs)} built-in scenes{where} (name your own with --data NAME=DIR)"]
     found = {name: _found(name, at, task, splits, options.pairs) for name, at in sets.items()}
-    everywhere = tuple(ref for one in found.values() for ref in one.pairs)
-    pairs, crossing = keep_apart(everywhere)
-    pairs = tuple(ref for ref in pairs if ref.split in splits)
+    everywhere = Pairs.joined(one.pairs for one in found.values())
+    kept, crossing = keep_apart(everywhere)
+    pairs = kept.take(np.isin(kept.splits, [list(SPLITS).index(split) for split in splits]))
     for split in splits:
-        if not any(ref.split == split for ref in pairs):
+        if not pairs.count(split):
             has = "; ".join(f"{name} has {_listed(one.splits)}" for name, one in found.items())
             raise UserError(f"--split {options.split}: no pair in split '{split}': {has}")
     notes = [line for name, one in found.items() for line in _said(name, one, splits, pairs)]
-    if crossing:
-        first = crossing[0]
+    if len(crossing):
+        left = [split for split in sorted(SPLITS) if crossing.count(split)]
         notes.append(
-            f"warning: {len(crossing)} pairs left out of {', '.join(sorted({ref.split for ref in crossing}))}: "
-            f"another set tests on their scenes, such as {first.name}"
+            f"warning: {len(crossing)} pairs left out of {', '.join(left)}: "
+            f"another set tests on their scenes, such as {crossing[0].name}"
         )
     return _limited(pairs, options.limit, splits), found, notes
 
 
 def _found(name: str, at: str, task: Task, splits: tuple[str, ...], pairs: str) -> Found:
     """All pairs of a set; where one split alone is asked for, it must be there."""
+    manifest = load_manifest(name)
     if len(splits) == 1:
-        find_pairs(load_manifest(name), at, task, splits[0], pairs)
-    return find_all(load_manifest(name), at, task, pairs)
+        check_split(manifest, task, splits[0])
+    found = find_all(manifest, at, task, pairs)
+    if len(splits) == 1:
+        of_split(manifest, at, found, splits[0])
+    return found
 
 
-def keep_apart(pairs: Sequence[PairRef]) -> tuple[tuple[PairRef, ...], list[PairRef]]:
+def keep_apart(pairs: Pairs) -> tuple[Pairs, Pairs]:
     """(kept, left out): pairs whose scene another set holds in a split nearer to the test, by its own split, go.
 
     Scenes that no set's own split places are in one split already: it follows from their name.
     """
-    rank = {split: i for i, split in enumerate(SPLITS)}
-    held: dict[str, dict[str, int]] = {}
-    for ref in pairs:
-        of = held.setdefault(ref.scene, {})
-        of[ref.dataset] = max(of.get(ref.dataset, 0), rank[ref.split])
-    kept: list[PairRef] = []
-    left: list[PairRef] = []
-    for ref in pairs:
-        others = [r for name, r in held[ref.scene].items() if name != ref.dataset]
-        (left if max(others, default=0) > rank[ref.split] else kept).append(ref)
-    return tuple(kept), left
+    if len(pairs.by_dataset) < 2:
+        return pairs, pairs[:0]
+    scene = np.unique(pairs.scenes, return_inverse=True)[1]
+    leave = np.zeros(len(pairs), np.bool_)
+    held: dict[int, np.ndarray] = {}
+    for number in np.unique(pairs.sets):  # by scene, the split of a set's that is nearest to the test; -1 for none
+        mine = pairs.sets == number
+        held[number] = np.full(scene.max() + 1, -1, np.int8)
+        np.maximum.at(held[number], scene[mine], pairs.splits[mine])
+    for number in held:
+        others = np.max([rank for other, rank in held.items() if other != number], axis=0)
+        mine = pairs.sets == number
+        leave[mine] = others[scene[mine]] > pairs.splits[mine]
+    return pairs.take(~leave), pairs.take(leave)
 
 
-def _said(name: str, one: Found, splits: tuple[str, ...], pairs: Sequence[PairRef]) -> list[str]:
-    taken = {split: sum(ref.dataset == name and ref.split == split for ref in pairs) for split in splits}
+def _said(name: str, one: Found, splits: tuple[str, ...], pairs: Pairs) -> list[str]:
+    mine = pairs.by_dataset.get(name, pairs[:0])
     more = [f"{count} in {split}" for split, count in one.splits.items() if split not in splits and count]
     more += [f"{one.ignored} other files ignored"] if one.ignored else []
-    here = ", ".join(f"{count} of {name} in {split}" for split, count in taken.items())
+    here = ", ".join(f"{mine.count(split)} of {name} in {split}" for split in splits)
     lines = [f"pairs: {here}" + (f" ({', '.join(more)})" if more else "")]
     if one.unpaired:
         lines.append(f"warning: {len(one.unpaired)} images of {name} have no partner, such as {one.unpaired[0]}")
@@ -135,18 +143,16 @@ def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-def _limited(pairs: tuple[PairRef, ...], limit: int | None, splits: tuple[str, ...]) -> tuple[PairRef, ...]:
+def _limited(pairs: Pairs, limit: int | None, splits: tuple[str, ...]) -> Pairs:
     """``limit`` pairs, of every split its share.
 
     By hash, so that a small build is a fair sample of every set and scene, not the first few near-duplicates.
     """
     if limit is None or limit >= len(pairs):
         return pairs
-    sizes = {split: sum(ref.split == split for ref in pairs) for split in splits}
-    kept: set[str] = set()
-    for split, quota in quotas(limit, sizes).items():
-        drawn = sorted(
-            (ref for ref in pairs if ref.split == split), key=lambda ref: unit_hash("limit", ref.dataset, ref.key)
-        )
-        kept |= {ref.name for ref in drawn[:quota]}
-    return tuple(ref for ref in pairs if ref.name in kept)
+    kept = np.zeros(len(pairs), np.bool_)
+    for split, quota in quotas(limit, {split: pairs.count(split) for split in splits}).items():
+        rows = pairs.rows_of(split)
+        drawn = np.fromiter((seed_of("limit", *name) for name in pairs.take(rows).names()), np.int64, len(rows))
+        kept[rows[np.argsort(drawn, kind="stable")[:quota]]] = True
+    return pairs.take(kept)

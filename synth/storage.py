@@ -14,10 +14,10 @@ import errno
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
@@ -32,6 +32,9 @@ IN_PROCESS = "memory://"
 
 THREADS = 16
 """Requests in flight where many small objects are read: a store answers slowly, and many at once."""
+
+LISTED = 4096
+"""Files of a folder that are looked at together."""
 
 _WAITING = "clearfuse-{host}-{pid}-"
 """How the names of local temporary files begin."""
@@ -115,25 +118,78 @@ def listing(folder: Location) -> dict[str, int]:
         return {}
 
 
-def walk_files(root: Location) -> list[str]:
-    """Every file below a folder as a relative path with forward slashes, sorted; links are followed, loops are not.
+class Listed(NamedTuple):
+    """Some files of one folder: its path below the root with a last slash ("" for the root), names and bytes.
 
-    What begins with a dot is left out.
+    Bytes are -1 where a name is no file: a dangling link, a pipe.
+    """
+
+    folder: str
+    names: list[str]
+    sizes: list[int]
+
+
+def scan(root: Location) -> Iterator[Listed]:
+    """Every file below a folder, a few thousand of one folder at a time; links are followed, loops are not.
+
+    What begins with a dot is left out, and what is in a folder that cannot be opened. Never all held: a folder may
+    have millions.
     """
     if isinstance(root, Remote):
-        return sorted(name for name in root.entries(below=True) if not any(p.startswith(".") for p in name.split("/")))
-    found: list[str] = []
-    seen: set[str] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders[:] = []
+        yield from _scan_store(root)
+        return
+    left, seen = [""], set[tuple[int, int]]()
+    while left:
+        below = left.pop()
+        try:
+            folder = os.open(os.path.join(root, below), os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
             continue
-        seen.add(real)
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        below = Path(folder).relative_to(root).as_posix()
-        found += [name if below == "." else f"{below}/{name}" for name in files if not name.startswith(".")]
-    return sorted(found)
+        try:
+            stat = os.fstat(folder)
+            if (stat.st_dev, stat.st_ino) in seen:
+                continue
+            seen.add((stat.st_dev, stat.st_ino))
+            inside: list[str] = []
+            with os.scandir(folder) as entries:
+                while some := list(islice(entries, LISTED)):
+                    yield _listed(below, some, folder, inside)
+            left += [f"{below}{name}/" for name in sorted(inside, reverse=True)]
+        finally:
+            os.close(folder)
+
+
+def _listed(below: str, entries: Sequence[os.DirEntry[str]], folder: int, inside: list[str]) -> Listed:
+    """The files among some entries of an open folder; its folders go ``inside``."""
+    names: list[str] = []
+    sizes: list[int] = []
+    for entry in entries:
+        name = entry.name
+        if name[0] == ".":
+            continue
+        try:
+            if entry.is_dir():
+                inside.append(name)
+                continue
+            sizes.append(os.stat(name, dir_fd=folder).st_size if entry.is_file() else -1)
+        except OSError:
+            sizes.append(-1)
+        names.append(name)
+    return Listed(below, names, sizes)
+
+
+def _scan_store(root: Remote) -> Iterator[Listed]:
+    """What a store lists of a folder: its library holds the whole listing, about a kilobyte an object."""
+    files = ((*path.rpartition("/"), int(info["size"])) for path, info in root.entries(below=True).items())
+    shown = (one for one in files if not any(piece.startswith(".") for piece in (one[2], *one[0].split("/"))))
+    for folder, group in groupby(shown, key=lambda one: one[0] + one[1]):
+        while some := list(islice(group, LISTED)):
+            yield Listed(folder, [one[2] for one in some], [one[3] for one in some])
+
+
+def walk_files(root: Location) -> list[str]:
+    """Every file below a folder as a relative path with forward slashes, sorted: see ``scan``."""
+    return sorted(listed.folder + name for listed in scan(root) for name in listed.names)
 
 
 def same(one: Location, other: Location) -> bool:

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 from conftest import Ran, save, textured
 from test_sequences import sequence
+from test_table import table
 
 from synth.builder import build, plan_build
 from synth.card import card
 from synth.resolve import Options
 from synth.selection import keep_apart, quotas, split_names
 from synth.shards import read_samples
-from synth.types import PairRef, UserError
+from synth.table import Pairs
+from synth.types import UserError
 
 pytestmark = pytest.mark.slow
 
@@ -33,12 +35,8 @@ def test_split_names_are_in_one_order() -> None:
 
 
 def test_a_scene_that_another_set_tests_on_is_left_out() -> None:
-    refs = [
-        PairRef("vif", "one", "1", "1", "test"),
-        PairRef("vif", "two", "1", "1", "train"),
-        PairRef("vif", "two", "2", "2", "train"),
-    ]
-    kept, left = keep_apart(refs)
+    pairs = Pairs([table("one", ["1"], ["test"]), table("two", ["1", "2"], ["train", "train"])])
+    kept, left = keep_apart(pairs)
     assert [ref.name for ref in kept] == ["one/1", "two/2"] and [ref.name for ref in left] == ["two/1"]
 
 
