@@ -33,6 +33,26 @@ def variance(u: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
     return torch.where(u <= 0.5, integral, whole - integral)
 
 
+def place(v: float) -> float:
+    """The u of a variance, the inverse of ``variance``: ∛ of I(u) = ((LOW + s u)³ − LOW³) / (3 s), s = HIGH − LOW."""
+    slope = HIGH - LOW
+    whole = float(variance(torch.ones(1, dtype=torch.float64)))
+    near = min(v, whole - v)
+    u = ((LOW**3 + 3 * slope * near) ** (1 / 3) - LOW) / slope
+    return u if v <= whole / 2 else 1 - u
+
+
+def times(steps: int) -> list[float]:
+    """t_0 = 0 to t_steps = 1, between which σ(1 − t) falls evenly.
+
+    A step that takes E[Z_1 | Z_t] for a draw of Z_1 loses (δ² / σ_t²)² Var(Z_1 | Z_t) of the variance, δ² = σ_t² − σ_s²
+    (``posterior``). Near the clean end Var(Z_1 | Z_t) is σ_t² itself, and the sum over the steps, of (Δσ²)² / σ², is
+    least where σ falls evenly.
+    """
+    whole = float(variance(torch.ones(1, dtype=torch.float64)))
+    return [0.0, *(1 - place(whole * (1 - i / steps) ** 2) for i in range(1, steps)), 1.0]
+
+
 def between(
     degraded: Float[Tensor, "b ..."],
     clean: Float[Tensor, "b ..."],

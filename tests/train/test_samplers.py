@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from synth.types import UserError
-from train.bridge import between, posterior, variance
+from train.bridge import between, place, posterior, times, variance
 from train.samplers import SAMPLERS, Sampler, find_sampler, guided, score
 
 FLOWS = {name: row for name, row in SAMPLERS.items() if row.path == "flow" and not row.stochastic}
@@ -89,23 +89,80 @@ def test_the_stochastic_form_keeps_mean_and_variance() -> None:
     assert float(torch.corrcoef(torch.stack([found[0], z[0]]))[0, 1]) < 0.8, "it is no deterministic flow"
 
 
-def bridged(z: Tensor, t: Tensor) -> Tensor:
-    """E[Z1 | Z_t] where Z1 ~ N(μ, 1), as latents are, and the degraded latent is Z1 / 2 + 0.3 + 0.2 ε."""
-    here, whole = variance(torch.tensor([1 - float(t[0]), 1.0], dtype=torch.float64)).tolist()
+def slope_and_spread(t: float, sigma: float) -> tuple[float, float, float]:
+    """Of Z_t: its slope in Z1, its share of the degraded latent, its variance.
+
+    Z1 ~ N(μ, σ²), and the degraded latent is Z1 / 2 + 0.3 + 0.2 ε.
+    """
+    here, whole = variance(torch.tensor([1 - t, 1.0], dtype=torch.float64)).tolist()
     share = here / whole
     slope = 1 - share / 2
-    total = slope**2 + (share * 0.2) ** 2 + here * (whole - here) / whole
-    return MEAN + slope / total * (z - slope * MEAN - share * 0.3)
+    return slope, share, (slope * sigma) ** 2 + (share * 0.2) ** 2 + here * (whole - here) / whole
+
+
+def bridged(z: Tensor, t: Tensor) -> Tensor:
+    """E[Z1 | Z_t], of spread SIGMA."""
+    slope, share, total = slope_and_spread(float(t[0]), SIGMA)
+    return MEAN + slope * SIGMA**2 / total * (z - slope * MEAN - share * 0.3)
 
 
 @pytest.mark.slow
-def test_i2sb_keeps_mean_and_variance() -> None:
+@pytest.mark.parametrize(("name", "steps", "within"), [("i2sb", 500, 0.01), ("i2sb-heun", 50, 0.01)])
+def test_i2sb_keeps_mean_and_variance(name: str, steps: int, within: float) -> None:
     rng = seeded(3)
-    clean = MEAN + torch.randn(1, 1_000_000, generator=rng)
+    clean = MEAN + SIGMA * torch.randn(1, 1_000_000, generator=rng)
     degraded = clean / 2 + 0.3 + 0.2 * torch.randn(1, 1_000_000, generator=rng)
-    found = SAMPLERS["i2sb"](bridged, degraded, 500, rng)
-    assert abs(float(found.mean()) - MEAN) < 0.01
-    assert float(found.var()) == pytest.approx(1, rel=0.01)
+    found = SAMPLERS[name](bridged, degraded, steps, rng)
+    assert abs(float(found.mean()) - MEAN) < 0.01 * SIGMA
+    assert float(found.var()) == pytest.approx(SIGMA**2, rel=within)
+
+
+def lost(name: str, steps: int, sigma: float, monkeypatch: pytest.MonkeyPatch) -> float:
+    """The share of the variance that a sampler loses, exactly: it is linear in the start and the noises it draws.
+
+    z holds the coefficients of these unit Gaussians, and each noise is the next of them.
+    """
+    count = 0
+
+    def unit(z: Tensor, rng: torch.Generator) -> Tensor:
+        nonlocal count
+        count += 1
+        return torch.eye(z.shape[1], dtype=z.dtype)[count : count + 1]
+
+    def mean(z: Tensor, t: Tensor) -> Tensor:
+        slope, _, total = slope_and_spread(float(t[0]), sigma)
+        return slope * sigma**2 / total * z
+
+    monkeypatch.setattr("train.samplers._noise", unit)
+    start = torch.zeros(1, steps + 1, dtype=torch.float64)
+    start[0, 0] = slope_and_spread(0.0, sigma)[2] ** 0.5
+    found = SAMPLERS[name](mean, start, steps, seeded())
+    assert count == steps - 1
+    return 1 - float(found.square().sum()) / sigma**2
+
+
+@pytest.mark.parametrize("sigma", [0.4, 1.0])
+def test_what_a_bridge_loses_is_the_steps_length(sigma: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the order of 1 / steps, and of 1 / steps² where corrected: no wrong coefficient is among it."""
+    for name, order in (("i2sb", 1), ("i2sb-heun", 2)):
+        losses = [lost(name, steps, sigma, monkeypatch) for steps in (50, 100, 200)]
+        assert all(loss > 0 for loss in losses)
+        for coarse, fine in pairwise(losses):
+            assert order - 0.4 < math.log2(coarse / fine) < order + 0.4, (name, losses)
+    if sigma == SIGMA:
+        assert lost("i2sb", 500, sigma, monkeypatch) < 0.0055, "0.9 % at equal steps"
+        assert lost("i2sb-heun", 100, sigma, monkeypatch) < 0.002
+
+
+def test_a_bridge_s_times_take_its_deviation_down_evenly() -> None:
+    u = torch.linspace(0, 1, 41, dtype=torch.float64)
+    for one, v in zip(u.tolist(), variance(u).tolist(), strict=True):
+        assert place(v) == pytest.approx(one, abs=1e-12)
+    for steps in (1, 2, 7, 500):
+        grid = torch.tensor(times(steps), dtype=torch.float64)
+        assert grid[0] == 0 and grid[-1] == 1 and (grid.diff() > 0).all()
+        falls = -variance(1 - grid).sqrt().diff()
+        torch.testing.assert_close(falls, falls[:1].expand(steps), atol=1e-9, rtol=0)
 
 
 def test_the_bridge_s_noise_is_the_published_schedule() -> None:
@@ -143,5 +200,5 @@ def test_an_unknown_sampler_names_the_nearest_of_its_path() -> None:
         find_sampler("eular")
     with pytest.raises(UserError, match="unknown sampler 'i2sb': allowed: ab2, euler, heun, midpoint"):
         find_sampler("i2sb")
-    with pytest.raises(UserError, match="unknown sampler 'euler': allowed: i2sb"):
+    with pytest.raises(UserError, match="unknown sampler 'euler': allowed: i2sb, i2sb-heun"):
         find_sampler("euler", "bridge")
