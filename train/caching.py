@@ -77,11 +77,12 @@ def cache(
     corpus = index(paths)
     tasks = _tasks(corpus)
     degraders = degrading.choose(corpus.lean, recipes, partial)
-    tokenizer, text = find_parts(settings.design(), parts)
+    design = settings.design()
+    tokenizer, text = find_parts(design, parts)
     record = _record(settings, corpus, degraders, made_of(settings, tokenizer, text), epochs, where.type)
     folder = storage.locate(out)
     digest = hashlib.sha256(dumps(record)).hexdigest()
-    maker = Maker(folder, settings, parts, degraders, epochs, where.type, record, digest)
+    maker = Maker(folder, settings, design, parts, degraders, epochs, where.type, record, digest)
     make_folder(folder)
     local = [os.path.abspath(part) for part in (out, *paths) if "://" not in part]
     with alone(folder), execute.ready(executor, workers, Needs(PACKAGES, tuple(local))) as count:

@@ -229,7 +229,7 @@ def cropped(image: np.ndarray, shape: Shape, at: tuple[float, float], mirrored: 
     x, y = (int(part * (length - side + 1)) for part, length, side in zip(at, image.shape[1::-1], shape, strict=True))
     image = image[y : y + wanted[0], x : x + wanted[1]]
     image = image[:, ::-1] if mirrored else image
-    return np.repeat(image, 3, 2) if image.shape[2] == 1 else image
+    return np.repeat(image, 3, 2) if image.shape[2] == 1 else np.ascontiguousarray(image)
 
 
 def dealt(first: int, last: int, size: int, rank: int = 0, world: int = 1) -> Iterator[range]:

@@ -35,6 +35,7 @@ class Maker:
 
     out: Location
     settings: Settings
+    design: Design
     parts: Parts
     degraders: Degraders
     epochs: int
@@ -114,7 +115,7 @@ class _Encoder:
         self.maker, self.task = maker, task
         cuda = maker.device == "cuda"
         self.device = f"cuda:{task.number % torch.cuda.device_count()}" if cuda else maker.device
-        design = maker.settings.design()
+        design = maker.design
         self.tokenizer, self.text = _loaded(design.tokenizer, design.text, maker.parts, self.device)
         s = maker.settings
         common: dict[str, Any] = {
@@ -142,7 +143,7 @@ class _Encoder:
             except Exception as error:  # the shard is not written and is named at the end; others go on
                 said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
                 named = said if said.startswith("sample ") else f"sample {key}: {said}"
-                raise _Failed(f"{self.task.corpus.shards[0]}: {named}") from error
+                raise _Failed(named) from error
 
     def _members(self, samples: Samples, held_out: bool, row: int) -> dict[str, bytes]:
         from safetensors.torch import save
