@@ -27,7 +27,7 @@ h1{font-size:1.4em}h2{font-size:1.1em;margin:1.8em 0 .3em}h3{font-size:1em;margi
 th,td{padding:.22em .8em;text-align:right;white-space:nowrap}th{border-bottom:1px solid #888}
 .text{text-align:left}.over{text-align:center}tr.first td{border-top:1px solid #bbb}
 tr:hover td{background:#f3f6fa}.second{text-decoration:underline}.published td{color:#555;font-style:italic}
-li{margin:.15em 0}.small,small{color:#555;font-size:12px}nav a{margin-right:1em}
+li{margin:.15em 0}.small,small{color:#555;font-size:11px;font-weight:normal}td small{display:block}nav a{margin-right:1em}
 .viewer{margin:.6em 0 2em}.stage{position:relative;overflow:hidden;background:#111;touch-action:none;cursor:grab}
 .stage.held{cursor:grabbing}.layer{position:absolute;inset:0;overflow:hidden}
 .layer img{position:absolute;left:0;top:0;width:100%;transform-origin:0 0;user-select:none;pointer-events:none}
@@ -65,7 +65,11 @@ for (const box of document.querySelectorAll('.viewer')) {
     box.querySelector('output').textContent = zoom.toFixed(1) + '\\u00d7';
   };
   const size = () => {
-    stage.style.height = stage.clientWidth * shots[0].naturalHeight / shots[0].naturalWidth + 'px';
+    const ratio = shots[0].naturalWidth / shots[0].naturalHeight;
+    const wide = Math.min(box.clientWidth, 2 * shots[0].naturalWidth, 0.8 * innerHeight * ratio);
+    stage.style.width = wide + 'px';
+    stage.style.height = wide / ratio + 'px';
+    box.querySelector('.controls').style.maxWidth = Math.max(wide, 560) + 'px';
     draw();
   };
   const to = (factor, px, py) => {
@@ -136,8 +140,10 @@ def _tag(kind: str, text: bool, inner: str) -> str:
 
 
 def _marked(cell: Cell) -> str:
-    text = html.escape(cell.text) + (f" {LEVEL_SIGN}" if cell.level else "")
-    return f"<b>{text}</b>" if cell.rank == 1 else f"<span class=second>{text}</span>" if cell.rank == 2 else text
+    mean, bracket, interval = cell.text.partition(" [")
+    text = html.escape(mean) + (f" {LEVEL_SIGN}" if cell.level else "")
+    text = f"<b>{text}</b>" if cell.rank == 1 else f"<span class=second>{text}</span>" if cell.rank == 2 else text
+    return f"{text}<small>{html.escape((bracket + interval).strip())}</small>" if bracket else text
 
 
 def _beside(one: Beside) -> str:
