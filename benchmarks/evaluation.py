@@ -1,0 +1,139 @@
+"""A large evaluation: samples a second, memory and the bytes of its report, by number of samples and of processes.
+
+    python benchmarks/evaluation.py [--samples 2000 20000] [--workers 1 2] [--records 100000 1000000]
+
+The samples are one tiny pair, built in, under many keys; the metric is PSNR, the methods are the pyramid fuser's: what
+is measured is reading, keeping and summing. records: statistics alone, of made records read from disk. Memory is the
+largest resident set of a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from synth.builder import build
+from synth.codecs import CODECS
+from synth.seeds import generator
+from synth.shards import Sample, dumps, encode_sample, read_samples, write_shard
+
+SHARD = 1024
+
+
+def tiny(folder: Path) -> Sample:
+    """A sample of 64x64 pixels, cut from a built-in scene."""
+    build("vif", out=str(folder / "one"), n="1", limit=1, executor="serial", workers=1)
+    sample = next(iter(read_samples(next((folder / "one").glob("*.tar")))))
+    images = {name: np.ascontiguousarray(image[64:128, 64:128]) for name, image in sample.images.items()}
+    return Sample(sample.key, images, None, sample.prompt, dict(sample.meta) | {"depth": None})
+
+
+def many(folder: Path, sample: Sample, count: int) -> Path:
+    """Shards of ``count`` copies, a key and a pair each."""
+    out = folder / f"many-{count}"
+    out.mkdir()
+    members = encode_sample(sample, CODECS["webp"])
+
+    def copies(start: int, stop: int) -> Iterator[tuple[str, dict[str, bytes]]]:
+        for i in range(start, stop):
+            yield f"{i:09d}", {**members, "json": dumps({**sample.meta, "pair": f"{i}"})}
+
+    for number, start in enumerate(range(0, count, SHARD)):
+        write_shard(out / f"vif-test-{number:06d}.tar", copies(start, min(start + SHARD, count)))
+    return out
+
+
+SCORED = """
+import resource
+from train.evaluation.fused import METHODS
+from train.evaluation.report import evaluate_shards
+evaluate_shards([{shards!r}], {out!r}, metrics="PSNR", methods=list(METHODS.values()), examples=0, workers={workers})
+own, child = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+print(own, child)
+"""
+
+SUMMED = """
+import resource
+from pathlib import Path
+from train.evaluation.aggregate import aggregated
+from train.evaluation.samples import Portion
+from train.evaluation.scoring import Method, Record
+from train.evaluation.summary import Evaluation
+from train.metrics import METRICS
+names = ("PSNR", "SSIM", "VIF", "Qabf")
+def parts():
+    with open({path!r}, "rb") as file:
+        part = []
+        for line in file:
+            part.append(Record.parse(line, 4))
+            if len(part) == 32:
+                yield part
+                part = []
+methods = tuple(Method(name, str) for name in ("a", "b", "c", "d"))
+done = Evaluation(methods, tuple(METRICS[name] for name in names), (Portion(Path("x.tar"), 1, 1),))
+aggregated(done, parts)
+assert done.samples == {count}
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 0)
+"""
+
+
+def measured(code: str) -> tuple[float, float, float]:
+    """Seconds, and megabytes of the process and of its largest child."""
+    began = time.perf_counter()
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    own, child = map(float, ran.stdout.split()[-2:])
+    return time.perf_counter() - began, own, child
+
+
+def written(path: Path, count: int) -> None:
+    """A file of made records."""
+    from train.evaluation.scoring import Record
+
+    rng = generator(1)
+    with path.open("wb") as file:
+        for i in range(count):
+            steps = tuple((op, "a", 0.5) for op in ("haze", "rain", "jpeg")[: 1 + i % 3])
+            values = rng.random((4, 4))
+            pair = ("x.tar", f"{i:09d}", "msrs", f"p{i // 3}", "vif", 1 + i % 3, steps, "pyramid", False)
+            file.write(Record(*pair, values, (False,) * 4).line())
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, nargs="*", default=[1000, 4000])
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--records", type=int, nargs="*", default=[10_000, 100_000])
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sample = tiny(folder) if args.samples else None
+        for count in args.samples:
+            assert sample is not None
+            shards = many(folder, sample, count)
+            for workers in args.workers:
+                out = folder / f"report-{count}-{workers}"
+                spent, own, child = measured(SCORED.format(shards=str(shards), out=str(out), workers=workers))
+                digest = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(out.iterdir()))).hexdigest()[:8]
+                print(
+                    f"{count:8d} samples, {workers} workers: {spent:7.1f} s, {count / spent:6.0f}/s, "
+                    f"{own:5.0f} MB, a worker {child:5.0f} MB, report {digest}",
+                    flush=True,
+                )
+        for count in args.records:
+            path = folder / "records.jsonl"
+            written(path, count)
+            spent, own, _ = measured(SUMMED.format(path=str(path), count=count // 32 * 32))
+            print(f"{count:8d} records summed: {spent:7.1f} s, {own:5.0f} MB", flush=True)
+
+
+if __name__ == "__main__":
+    main()
