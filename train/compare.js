@@ -39,7 +39,7 @@ function logTicks(low, high) {
   const inside = all.filter((x) => x >= low && x <= high);
   const decades = inside.filter((x) => Math.abs(Math.log10(x) - Math.round(Math.log10(x))) < 1e-9);
   if (inside.length > 7 && decades.length > 1) return decades;
-  return inside.length > 1 ? inside : [low, high];
+  return inside.length > 2 ? inside : ticks(low, high, 5);
 }
 
 /* Where most values lie: one spike does not flatten the rest. */
@@ -64,7 +64,7 @@ function draw(figure) {
     return;
   }
   let [low, high] = range(curves);
-  const log = find("log").checked && low > 0;
+  const log = find("log").checked && low > 0 && /loss|error|balance|pixel|lr|grad_norm/.test(chart.id);
   if (!(high > low)) [low, high] = log ? [low * 0.9, high * 1.1] : [low - (Math.abs(low) || 1) * 0.05, high + (Math.abs(high) || 1) * 0.05];
   const scale = log ? Math.log : (x) => x, pad = (scale(high) - scale(low)) * 0.04;
   const [bottom, top] = [scale(low) - pad, scale(high) + pad];

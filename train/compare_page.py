@@ -101,6 +101,7 @@ def _differ(runs: Sequence[Run]) -> str:
     rows = "".join(
         f"<tr><td>{escape(name)}</td>"
         + "".join(f"<td title='{escape(json.dumps(value))}'>{escape(shown(value))}</td>" for value in values)
+        + "</tr>"
         for name, values in found.items()
     )
     table = f"<div class=scroll><table><tr><th>setting</th>{head}</tr>{rows}</table></div>"
