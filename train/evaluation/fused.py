@@ -102,7 +102,13 @@ def fuser_methods(names: Sequence[str] | None) -> tuple[Method, ...]:
 
 def absent_fusers() -> dict[str, str]:
     """The learned fusers that have no weights on disk: why they do not run, and what to do."""
-    return {name: f"has no weights here: {how_to_get(name)}" for name in WEIGHTS if find_weights(name) is None}
+    lacking = [name for name in WEIGHTS if find_weights(name) is None]
+    each = {fuser: [name for name in lacking if name.startswith(fuser)] for fuser in LEARNED}
+    return {
+        fuser: f"has no weights here ({', '.join(names)}): see synth weights list"
+        for fuser, names in each.items()
+        if names
+    }
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ h1{font-size:1.4em}h2{font-size:1.1em;margin:1.8em 0 .3em}h3{font-size:1em;margi
 th,td{padding:.22em .8em;text-align:right;white-space:nowrap}th{border-bottom:1px solid #888}
 .text{text-align:left}.over{text-align:center}tr.first td{border-top:1px solid #bbb}
 tr:hover td{background:#f3f6fa}.second{text-decoration:underline}.published td{color:#555;font-style:italic}
-li{margin:.15em 0}.small,small{color:#555;font-size:11px;font-weight:normal}td small{display:block}nav a{margin-right:1em}
+li{margin:.15em 0}.small,small{color:#555;font-size:11px;font-weight:normal}td small{display:block}
 .viewer{margin:.6em 0 2em}.stage{position:relative;overflow:hidden;background:#111;touch-action:none;cursor:grab}
 .stage.held{cursor:grabbing}.layer{position:absolute;inset:0;overflow:hidden}
 .layer img{position:absolute;left:0;top:0;width:100%;transform-origin:0 0;user-select:none;pointer-events:none}
