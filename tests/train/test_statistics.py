@@ -19,7 +19,7 @@ from train.evaluation.aggregate import aggregated, of_records
 from train.evaluation.latex import to_latex
 from train.evaluation.markdown import to_markdown
 from train.evaluation.page import to_html
-from train.evaluation.published import ABSENT, beside, not_run, papers_metrics, published_tables
+from train.evaluation.published import ABSENT, beside, papers_metrics, published_tables
 from train.evaluation.samples import Portion
 from train.evaluation.scoring import Method, Record
 from train.evaluation.summary import Evaluation
@@ -190,9 +190,10 @@ def test_ours_stand_beside_them_where_the_samples_are() -> None:
     assert ours["good"][10] == f"{msrs:.4f}" and ours["good"][0] == ours["good"][11] == ABSENT and ours["good"][15]
     published = {line.name: line for line in second.lines if line.published}
     assert published["Text-IF"].texts[:2] == ("0.456", "0.394") and published["Text-IF"].texts[15] == ABSENT
-    said = not_run(second)
+    said = second.notes
     assert any("ERN + EMMA" in line and "--results NAME=DIR" in line for line in said)
-    assert any("LLVIP, M3FD" in line for line in said)
+    assert "Ours has no number, since there are no such samples here, in: LLVIP, M3FD." in said
+    assert "Not measured: Qabf; BRISQUE; MUSIQ; CLIPIQA." in said
     assert [column.group for column in tables["mmaif-4"].columns[15::5]] == [
         f"vif {name} n={n}" for n in (1, 2, 3) for name in ("msrs", "scenes")
     ]

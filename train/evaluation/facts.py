@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from train.evaluation.published import ABSENT, Beside, not_run
+from train.evaluation.published import ABSENT, Beside
 from train.evaluation.scoring import Method, Record
 from train.evaluation.summary import Evaluation, Group
 from train.evaluation.tables import notes
@@ -104,7 +104,7 @@ def _beside_json(one: Beside) -> dict[str, Any]:
         for line in one.lines
     ]
     about = {"table": one.table.source, "paper": one.table.paper, "about": one.table.about}
-    return {**about, "columns": columns, "rows": rows, "notes": not_run(one)}
+    return {**about, "columns": columns, "rows": rows, "notes": list(one.notes)}
 
 
 def _stat_json(stat: Stat) -> dict[str, float | int | None]:

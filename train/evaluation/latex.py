@@ -59,7 +59,7 @@ def _spanned(one: Beside) -> list[list[str]]:
         else:
             groups.append((column.group, 1))
     over = ["", *(rf"\multicolumn{{{n}}}{{c}}{{{name.translate(TEX)}}}" for name, n in groups)]
-    return [over, ["Method", *(column.metric.translate(TEX) for column in one.columns)]]
+    return [over, ["Method", *(column.title.translate(TEX) for column in one.columns)]]
 
 
 def _float(caption: str, columns: str, header: Sequence[Sequence[str]], lines: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from train.evaluation.published import Beside, not_run
+from train.evaluation.published import Beside
 from train.evaluation.summary import Evaluation
 from train.evaluation.tables import LEVEL_SIGN, Cell, Table, notes, table, tabled
 
@@ -26,7 +26,7 @@ def to_markdown(evaluation: Evaluation, papers: Sequence[Beside] = ()) -> str:
         ]
         about = f"{one.table.about}. {one.table.paper}. Italic: as published; the rest: measured here."
         parts += [f"## {PAPERS_TITLE}: {one.table.source}", _md(about), "\n".join(lines)]
-        parts.append("\n".join(f"- {_md(line)}" for line in not_run(one)))
+        parts.append("\n".join(f"- {_md(line)}" for line in one.notes))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -48,7 +48,7 @@ def _marked(cell: Cell) -> str:
 
 
 def _headings(one: Beside) -> list[str]:
-    return [f"{column.group} {column.metric}".strip() for column in one.columns]
+    return [f"{column.group} {column.title}".strip() for column in one.columns]
 
 
 def to_text(evaluation: Evaluation) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from synth.gallery import data_uri, describe_step
 from synth.types import ROLES
-from train.evaluation.published import Beside, not_run
+from train.evaluation.published import Beside
 from train.evaluation.scoring import Scored
 from train.evaluation.summary import Evaluation
 from train.evaluation.tables import LEVEL_SIGN, Cell, Table, notes, table, tabled
@@ -26,7 +26,8 @@ h1{font-size:1.4em}h2{font-size:1.1em;margin:1.8em 0 .3em}h3{font-size:1em;margi
 .scroll{overflow-x:auto}table{border-collapse:collapse;margin:.4em 0 .4em;font-variant-numeric:tabular-nums}
 th,td{padding:.22em .8em;text-align:right;white-space:nowrap}th{border-bottom:1px solid #888}
 .text{text-align:left}.over{text-align:center}tr.first td{border-top:1px solid #bbb}
-tr:hover td{background:#f3f6fa}.second{text-decoration:underline}.published td{color:#555;font-style:italic}
+td{vertical-align:top}tr:hover td{background:#f3f6fa}
+.second{text-decoration:underline}.published td{color:#555;font-style:italic}
 li{margin:.15em 0}.small,small{color:#555;font-size:11px;font-weight:normal}td small{display:block}
 .viewer{margin:.6em 0 2em}.stage{position:relative;overflow:hidden;background:#111;touch-action:none;cursor:grab}
 .stage.held{cursor:grabbing}.layer{position:absolute;inset:0;overflow:hidden}
@@ -156,13 +157,13 @@ def _beside(one: Beside) -> str:
         else:
             groups.append((column.group, 1))
     over = "".join(f"<th class=over colspan={count}>{html.escape(name)}</th>" for name, count in groups)
-    head = "".join(f"<th>{html.escape(column.metric)}</th>" for column in one.columns)
+    head = "".join(f"<th>{html.escape(column.title)}</th>" for column in one.columns)
     lines = [f"<h2>{source}</h2><p class=small>{about}</p><div class=scroll><table><tr><th></th>{over}"]
     lines.append(f"<tr><th class=text>method</th>{head}")
     for line in one.lines:
         lines.append("<tr class=published>" if line.published else "<tr>")
         lines.append(_tag("td", True, html.escape(line.name)) + "".join(f"<td>{text}</td>" for text in line.texts))
-    why = "".join(f"<li class=small>{html.escape(line)}</li>" for line in not_run(one))
+    why = "".join(f"<li class=small>{html.escape(line)}</li>" for line in one.notes)
     return "".join(lines) + f"</table></div><ul>{why}</ul>"
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from synth.resources import read_toml, resource_dir
 from train.evaluation.summary import Evaluation
+from train.evaluation.tables import ARROWS
+from train.metrics import METRICS
 
 ABSENT = "–"
 """What stands in a cell that nobody has."""
@@ -27,6 +29,12 @@ class Column:
     of: str
     digits: int | None = None
 
+    @property
+    def title(self) -> str:
+        """The metric with the arrow of its better direction, where it is one of ours."""
+        found = METRICS.get(self.metric)
+        return self.metric if found is None else f"{self.metric} {ARROWS[found.direction]}"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -39,10 +47,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Published:
-    """A table of a paper. about: what its caption says; ours: why ours can't stand in it, or how it gets there."""
+    """A table of a paper. source: the paper's short name and its number; about: what its caption says; note: what to
+    know of ours in it.
+    """
 
     name: str
     paper: str
+    year: int
     source: str
     about: str
     columns: tuple[Column, ...]
@@ -52,9 +63,10 @@ class Published:
 
 @lru_cache(maxsize=1)
 def published_tables() -> tuple[Published, ...]:
-    """All tables, in the order of their names."""
+    """All tables, by the paper's year and their names."""
     found = sorted(resource_dir("manifests/published").glob("*.toml"))
-    return tuple(_read(path.stem, read_toml(path)) for path in found)
+    tables = (_read(path.stem, read_toml(path)) for path in found)
+    return tuple(sorted(tables, key=lambda table: (table.year, table.name)))
 
 
 def _read(name: str, data: Mapping[str, Any]) -> Published:
@@ -70,9 +82,9 @@ def _read(name: str, data: Mapping[str, Any]) -> Published:
         if len(values) != len(columns):
             raise ValueError(f"{name}: row '{row['name']}' has {len(values)} values for {len(columns)} columns")
         rows.append(Row(row["name"], values, row.get("why", data["why"])))
-    return Published(
-        *(name, data["paper"], data["table"], data["about"]), tuple(columns), tuple(rows), data.get("note", "")
-    )
+    source = f"{data['paper'].partition(':')[0]}, {data['table']}"
+    head = (name, data["paper"], data["year"], source, data["about"])
+    return Published(*head, tuple(columns), tuple(rows), data.get("note", ""))
 
 
 def papers_metrics() -> list[str]:
@@ -93,11 +105,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Beside:
-    """A published table with our methods' rows below the paper's, and columns for data sets that only we have."""
+    """A published table with our methods' rows below the paper's, and columns for data sets that only we have. notes:
+    what is not there, and why.
+    """
 
     table: Published
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
+    notes: tuple[str, ...]
 
 
 def beside(evaluation: Evaluation) -> list[Beside]:
@@ -123,7 +138,7 @@ def _beside(table: Published, evaluation: Evaluation) -> Beside:
             for cell, column in zip(cells, columns, strict=True)
         ]
         lines.append(Line(method.name + (" (ceiling)" if method.ceiling else ""), tuple(texts), False))
-    return Beside(table, tuple(columns), tuple(lines))
+    return Beside(table, tuple(columns), tuple(lines), tuple(_notes(table, columns, evaluation)))
 
 
 def _printed(value: float | None, digits: int | None) -> str:
@@ -166,16 +181,21 @@ def _value(evaluation: Evaluation, method: int, column: Column) -> float | None:
     return mean if math.isfinite(mean) else None
 
 
-def not_run(table: Beside) -> list[str]:
-    """Why rows and columns are empty: a line each reason."""
+def _notes(table: Published, columns: Sequence[Column], evaluation: Evaluation) -> Iterator[str]:
+    """Why rows and columns are empty, a line each reason, and the table's own note."""
     reasons: dict[str, list[str]] = {}
-    for line in table.lines:
-        if line.why:
-            reasons.setdefault(line.why, []).append(line.name)
-    lines = [f"Not run here, figures as published: {', '.join(names)}: {why}." for why, names in reasons.items()]
-    ours: Sequence[Line] = [line for line in table.lines if not line.published]
-    empty = [c for k, c in enumerate(table.columns) if c.by and all(line.texts[k] == ABSENT for line in ours)]
-    groups = list(dict.fromkeys(column.group for column in empty if column.group))
-    if groups:
-        lines.append(f"Ours has no number, for want of such samples or of the metric, in: {', '.join(groups)}.")
-    return [*lines, table.table.note] if table.table.note else lines
+    for row in table.rows:
+        reasons.setdefault(row.why, []).append(row.name)
+    for why, names in reasons.items():
+        yield f"Not run here, figures as published: {', '.join(names)}: {why}."
+    measured = {metric.name for metric in evaluation.metrics}
+    ours = [column for column in columns if column.by]
+    lacking = [column.group for column in ours if column.of not in evaluation.groups.get(str(column.by), {})]
+    if lacking:
+        yield f"Ours has no number, since there are no such samples here, in: {', '.join(dict.fromkeys(lacking))}."
+    unmeasured = dict.fromkeys(column.metric for column in ours if column.metric not in measured)
+    if unmeasured:
+        why = [f"{name} {evaluation.absent[name]}" if name in evaluation.absent else name for name in unmeasured]
+        yield f"Not measured: {'; '.join(why)}."
+    if table.note:
+        yield table.note
