@@ -32,8 +32,8 @@ VALIDATED = 48
 """Held-out samples that a validation looks at, spread over all of them."""
 SHOWN = 6
 """Of them, as pictures."""
-CELL = 256
-"""Width of a picture at most, in pixels."""
+CELL, CAPTION = 256, 140
+"""Width of a picture at most, and of a column at least, in pixels."""
 MOST_DB = 100.0
 """What an image without any error counts as, so that means stay finite."""
 EARLY, SELDOM = 20, 10
@@ -164,13 +164,15 @@ def is_drawn(number: int) -> bool:
 def _sheet(rows: Sequence[dict[str, Any]]) -> UInt8[np.ndarray, "h w 3"]:
     """A row a sample: the degraded pair, what is made of it, and the ground truth."""
     drawn: list[gallery.Row] = []
+    widest = CAPTION
     for row in rows:
         roles = ROLES[row["task"]]
         titles = {"a": f"degraded {roles['a']}", "b": f"degraded {roles['b']}", "fused": "fused", "gt": "ground truth"}
         cells = tuple((title, _unpacked(row["pictures"][name])) for name, title in titles.items())
+        widest = max(widest, cells[0][1].shape[1])
         scored = "   ".join(f"{name} {row[name]:.2f}" for name in ("PSNR", "SSIM") if name in row)
         drawn.append(gallery.Row(cells, (f"{scored}   {', '.join(row['marks'])}", f'"{row["prompt"]}"')))
-    return np.asarray(gallery.sheet(f"{len(rows)} held-out samples", drawn, CELL).convert("RGB"))
+    return np.asarray(gallery.sheet(f"{len(rows)} held-out samples", drawn, min(CELL, widest)).convert("RGB"))
 
 
 def to_bytes(images: Float[Tensor, "b 3 H W"]) -> UInt8[Tensor, "b 3 H W"]:
