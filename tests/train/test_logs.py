@@ -67,6 +67,7 @@ def test_lines_after_the_step_are_cut_off(tmp_path: Path) -> None:
     assert [line["samples_per_second"] for line in lines(tmp_path / "speed.jsonl")] == [5.0, 5.0, 7.0]
 
 
+@pytest.mark.slow
 def test_tensorboard_has_the_curves_and_the_pictures(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
