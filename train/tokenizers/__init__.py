@@ -21,7 +21,7 @@ TINY: dict[str, Tiny] = {
     "taesd": Tiny(Published("madebyollin/taesd", "614f76814bbe30edbe2e627ace1c2234c81a2c0e", licence="MIT"), 4),
     "taesd3": Tiny(Published("madebyollin/taesd3", "d58dcaccd2b36fcb7a6b9e93c1cc507acab5a778", licence="MIT"), 16),
     "taef1": Tiny(Published("madebyollin/taef1", "b1b2d00e9e440cfbf3dedb34266864da86016ceb", licence="MIT"), 16),
-    "taef2": Tiny(Published("madebyollin/taef2", None, files=("taef2.safetensors",), licence="MIT"), 32, own=True),
+    "taef2": Tiny(Published("madebyollin/taef2", None, files=("taef2.safetensors",), licence="MIT"), 32, True, 0.8),
 }
 """The tiny autoencoders of Stable Diffusion's, Stable Diffusion 3's, FLUX.1's and FLUX.2's latents."""
 

@@ -2,7 +2,7 @@
 
 Of diffusers (config.json and safetensors); as two files ``NAME_encoder`` and ``NAME_decoder``, safetensors or a .pth
 of which the tensors alone are read; and taef2 as one ``taef2.safetensors``. They are trained on latents that are
-scaled already: shift 0, scale 1, as measured over real pairs (see docs/log.md).
+scaled already: shift 0, and scale 1 but for taef2's, as measured over real pairs (see docs/log.md).
 """
 
 from __future__ import annotations
@@ -30,11 +30,15 @@ LAYER = re.compile(r"(encoder|decoder)\.layers\.(\d+)\.(.+)\Z")
 
 @dataclass(frozen=True)
 class Tiny:
-    """A member of the family. z: latent channels; own: whether it is of a layout that diffusers lacks."""
+    """A member of the family. z: latent channels; own: whether it is of a layout that diffusers lacks.
+
+    scale: the root mean square of its latents over real pairs, where no config says it.
+    """
 
     published: Published
     z: int
     own: bool = False
+    scale: float = 1.0
 
 
 def load(folder: Path, name: str, one: Tiny, where: str) -> FrozenTokenizer:
@@ -52,7 +56,8 @@ def load(folder: Path, name: str, one: Tiny, where: str) -> FrozenTokenizer:
     if not one.own:
         return autoencoder.wrap(network, autoencoder.kinds()[type(network).__name__])
     return FrozenTokenizer(
-        [network], network.encode, network.decode, f=F, shift=[0.0] * CHANNELS, scale=[1.0] * CHANNELS,
+        [network], network.encode, network.decode, f=F, shift=[0.0] * CHANNELS,
+        scale=[one.scale] * CHANNELS,
         layout=torch.channels_last,
     )  # fmt: skip
 
