@@ -1,0 +1,130 @@
+"""How many samples a second the loader gives, against what the fastest preset takes; and how many bytes it reads.
+
+    python benchmarks/loader.py [--workers 1] [--preset tiny-reg] [--shards DIR ...]
+
+On two cores, one reads while the other trains, so both are measured by processor time of one core: a worker's over
+whole epochs, from the shards and from memory, and a training step's. The ratio is of samples a second of one core; the
+bar is 3. Then the loader as a run has it, in samples a second of the wall clock, with nothing else to do. Bytes are
+those of the shards that were read in an epoch, beside all that the shards hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from synth.builder import build
+from synth.execute import settle
+from train.batch import Batch
+from train.caching import cache
+from train.corpus import Corpus, index
+from train.data import Samples, batches, cache_size, dealt
+from train.design import Assembly
+from train.draws import Draws
+from train.feeding import samples_of
+from train.forward import batch_loss
+from train.runs import Settings
+
+BAR = 3.0
+
+
+def shards(folder: Path, pairs: int) -> list[str]:
+    """Shards of built-in scenes of the three tasks."""
+    found: list[str] = []
+    for task in ("vif", "mef", "mff"):
+        build(task, n="1-3", limit=pairs, out=str(folder / task))
+        found.append(str(folder / task))
+    return found
+
+
+def rate(samples: Samples, count: int, size: int) -> float:
+    """Samples a second of processor time, in this process, over whole batches."""
+    began = time.process_time()
+    done = sum(
+        len(batch.names) for batch in batches(samples, dealt(0, count // size, size)) if isinstance(batch, Batch)
+    )
+    return done / (time.process_time() - began)
+
+
+def learned(assembly: Assembly, batch: Batch, steps: int) -> float:
+    """Samples a second of processor time that training takes, forward and backward."""
+    optimizer = torch.optim.AdamW(assembly.trained().values(), fused=True)
+    spent: list[float] = []
+    for _ in range(steps):
+        began = time.process_time()
+        optimizer.zero_grad()
+        batch_loss(assembly, batch, Draws.of("noise", 0, batch.positions), torch.device("cpu")).total.backward()
+        optimizer.step()
+        spent.append(time.process_time() - began)
+    return len(batch.names) / min(spent)
+
+
+def running(samples: Samples, count: int, size: int, workers: int) -> float:
+    """Samples a second of the wall clock from ``workers`` processes, after each has begun."""
+    source = batches(samples, dealt(0, count // size, size), workers)
+    for _ in range(workers):
+        next(source)
+    began, done = time.perf_counter(), 0
+    for batch in source:
+        assert isinstance(batch, Batch)
+        done += len(batch.names)
+    return done / (time.perf_counter() - began)
+
+
+def main() -> None:
+    """The table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="tiny-reg")
+    parser.add_argument("--shards", nargs="*")
+    parser.add_argument("--pairs", type=int, default=32)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=6)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    settle()
+    settings = Settings.of(asked.preset)
+    assembly = Assembly(settings.design(), torch.Generator().manual_seed(0), suit=settings.suits).train()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = asked.shards or shards(folder, asked.pairs)
+        cache(paths, str(folder / "latents"), settings, epochs=1)
+        report(assembly, settings, index(paths), index([str(folder / "latents")]), asked)
+
+
+def report(assembly: Assembly, settings: Settings, pictures: Corpus, latents: Corpus, asked: Any) -> None:
+    """Measure and print."""
+    size, count = settings.batch, len(pictures.train) // settings.batch * settings.batch
+
+    def reader(corpus: Corpus, kept: int = 0) -> Samples:
+        return samples_of(settings, assembly, corpus, {}, training=True, cache=kept)
+
+    (batch,) = batches(reader(pictures), dealt(0, 1, size))
+    assert isinstance(batch, Batch)
+    needed = learned(assembly, batch, asked.steps)
+    print(f"{asked.preset}: {count} samples, batches of {size} at {settings.crop}²; one core trains {needed:.1f}/s")
+    kept = reader(pictures, cache_size())
+    rows = {
+        "first epoch, from the shards": (kept, True),
+        "later epochs, from memory": (kept, False),
+        "latents of train cache": (reader(latents), True),
+    }
+    print(f"{'one core reads':<32}{'samples/s':>12}{'of training':>12}{'bytes read':>12}")
+    for name, (samples, reads) in rows.items():
+        found = rate(samples, count, size)
+        held = sum(path.stat().st_size for path in samples.shards)
+        share = f"{samples.reader.taken / held:.2f}" if reads else "0"
+        verdict = "" if found >= BAR * needed else f"  below {BAR:g}"
+        print(f"{name:<32}{found:>12.1f}{found / needed:>12.1f}{share:>12}{verdict}", flush=True)
+    spawned = running(reader(pictures, cache_size() // asked.workers), 4 * count, size, asked.workers)
+    cores = os.cpu_count()
+    print(f"{asked.workers} loader processes of {cores} cores, four epochs: {spawned:.1f} samples/s of the wall clock")
+
+
+if __name__ == "__main__":
+    main()
