@@ -107,6 +107,18 @@ def test_attention_kernels_on_a_gpu_agree_with_the_formula(kernel: str) -> None:
     torch.testing.assert_close(found.float().cpu(), expected, atol=2e-2, rtol=2e-2)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("keys", [37, 64])
+def test_xformers_and_sdpa_agree_on_padded_prompts(keys: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the number of keys, whose rows xformers wants at multiples of 8."""
+    pytest.importorskip("xformers")
+    q, k, v = (randn(2, 12, keys, 48, seed=i).cuda().bfloat16() for i in range(3))
+    mask = (torch.arange(keys) < torch.tensor([[keys], [keys - 9]])).cuda()
+    found = attention(q, k, v, mask)
+    monkeypatch.setattr("train.models.layers._has_xformers", lambda: False)
+    torch.testing.assert_close(found.float(), attention(q, k, v, mask).float(), atol=2e-2, rtol=2e-2)
+
+
 def test_value_residual_at_eta_0_is_plain_attention() -> None:
     layer, plain = Attention(24, 2, True), Attention(24, 2, False)
     initialise(layer, seeded())

@@ -280,3 +280,17 @@ def test_the_context_scales_and_shifts_a_blend_as_a_whole() -> None:
     gain = torch.nn.functional.softplus(scale + math.log(math.e - 1))[:, None, None]
     expected = gain * (given[0] + given[1]) / 2 + shift[:, None, None]
     torch.testing.assert_close(network(*given).latent, expected)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("config", [SMALL, FLOW], ids=["regression", "flow"])
+@torch.no_grad()
+def test_in_bf16_it_says_nearly_the_same(config: MMAIFConfig, device: str) -> None:
+    """As it trains and fuses: products in bf16 under autocast, the router and the norms in fp32."""
+    network, given = awake(config), inputs(config)
+    exact = network(*given).latent
+    network, given = network.to(device), [each if each is None else each.to(device) for each in given]
+    with torch.autocast(device, torch.bfloat16):
+        found = network(*given).latent
+    difference = (found.float().cpu() - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+    assert 1e-5 < float(difference) < 0.05
