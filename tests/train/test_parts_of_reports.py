@@ -9,18 +9,20 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Ran, folder_bytes, save
+from conftest import Ran, folder_bytes, save, textured
 from made import made_shards
 
 from synth.shards import Sample, read_samples
 from synth.types import UserError, WorkIncomplete
 from train.evaluation.fused import METHODS, fuser_methods
-from train.evaluation.networks import network_methods
+from train.evaluation.networks import Network, network_methods
 from train.evaluation.parts import planned, score_parts
 from train.evaluation.report import FILES, STANDARD, evaluate_shards
+from train.evaluation.restoring import CLASSICAL, Fault, restored
 from train.evaluation.results import Results, result_methods
 from train.evaluation.samples import cut, plan_portions
 from train.evaluation.scoring import Method, choose_metrics
@@ -224,8 +226,6 @@ def test_a_restorer_restores(tmp_path: Path) -> None:
     from safetensors.torch import save_file
     from spandrel.architectures.NAFNet import NAFNet
 
-    from train.evaluation.networks import Network
-
     net = NAFNet(img_channel=3, width=8, middle_blk_num=1, enc_blk_nums=[1], dec_blk_nums=[1])
     path = tmp_path / "net.safetensors"
     save_file({name: value.contiguous() for name, value in net.state_dict().items()}, path)
@@ -233,3 +233,45 @@ def test_a_restorer_restores(tmp_path: Path) -> None:
     assert method.name == "networks + pyramid"
     image = np.random.default_rng(1).random((70, 90, 3), dtype=np.float32)
     assert Network(path).run(image).shape == (70, 90, 3) and Network(path).run(image[..., :1]).shape == (70, 90, 1)
+
+
+class Doubling:
+    """What stands for a descriptor of spandrel's: a network of three channels that enlarges twice."""
+
+    input_channels = 3
+
+    def __init__(self) -> None:
+        import torch
+
+        self.model = torch.nn.Upsample(scale_factor=2, mode="nearest")
+
+    def __call__(self, planes: Any) -> Any:
+        assert planes.shape[1] == 3
+        return self.model(planes)
+
+
+def test_what_enlarges_comes_back_at_its_size_whole_or_in_tiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.evaluation.networks.load_network", lambda file: Doubling())
+    image = textured(5, width=100, height=90).astype(np.float32) / 255
+    network = Network(tmp_path / "net.safetensors")
+    assert np.allclose(network.run(image), image, atol=1e-6)
+    assert np.allclose(network.run(image[..., :1]), image[..., :1], atol=1e-6)
+    for name, value in (("LARGEST", 2000), ("TILE", 40), ("MARGIN", 8)):
+        monkeypatch.setattr(f"train.evaluation.networks.{name}", value)
+    assert np.allclose(network.run(image), image, atol=1e-6)
+
+
+def test_a_network_takes_the_place_of_the_classical_restorer(shards: Path, tmp_path: Path) -> None:
+    sample = next(iter(read_samples(sorted(shards.glob("vif/*.tar"))[0])))
+    steps = [{"op": "haze", "target": "a", "params": {}, "seed": None}]
+    hazy = Sample(sample.key, sample.images, None, "", {**sample.meta, "steps": steps})
+    seen: list[float] = []
+
+    def dim(image: np.ndarray, fault: Fault) -> np.ndarray:
+        seen.append(float(image.mean()))
+        return image * np.float32(0.5)
+
+    out = restored(hazy, "a", {**CLASSICAL, "haze": dim})
+    assert len(seen) == 1 and np.abs(out.astype(int) - (sample.images["a"].astype(int) + 1) // 2).max() <= 1
