@@ -7,6 +7,7 @@ another layer: see docs/decisions/0016.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -46,6 +47,8 @@ class Engine:
         self._spread = [module for module in assembly.modules() if isinstance(module, FSDPModule)]
         self._forward: nn.Module = _Forward(assembly, ranks.device, bf16)
         if ranks.world > 1 and not self._spread:
+            # A kernel of one channel has two ways to say the same strides; torch warns of a copy that costs nothing.
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             gpu = [ranks.device] if ranks.device.type == "cuda" else None
             self._forward = DistributedDataParallel(
                 self._forward, device_ids=gpu, broadcast_buffers=False, gradient_as_bucket_view=True

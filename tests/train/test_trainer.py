@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +14,7 @@ from tiny import SMALL
 
 from synth.fusers import PyramidFuser
 from synth.types import UserError, WorkIncomplete
-from train import checkpoint
+from train import checkpoint, optim
 from train.pipeline import FusionPipeline
 from train.presets import PRESETS
 from train.runs import Settings, the_only_run
@@ -129,47 +124,6 @@ def test_stopped_and_resumed_is_the_same_run(shards: Path, tmp_path: Path, monke
     same(tmp_path / "whole", tmp_path / "cut")
 
 
-KILLED = """
-import sys
-sys.path[:0] = [{tests!r}, {here!r}]
-from tiny import SMALL
-from train.presets import PRESETS
-from train.runs import Settings
-from train.trainer import Ways, fit
-PRESETS.update(SMALL)
-if __name__ == "__main__":
-    settings = Settings.of("small", steps=60)
-    fit({paths!r}, {out!r}, settings, ways=Ways(validate_every=7, checkpoint_every=5, workers={workers}))
-"""
-
-
-def script(tmp_path: Path, shards: Path, out: str, workers: int) -> list[str]:
-    here = Path(__file__).resolve().parent
-    paths = [str(shards / "vif"), str(shards / "mef")]
-    text = KILLED.format(tests=str(here.parent), here=str(here), paths=paths, out=str(tmp_path / out), workers=workers)
-    path = tmp_path / f"{out}.py"
-    path.write_text(text)
-    return [sys.executable, str(path)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "after"), [(signal.SIGKILL, 11), (signal.SIGKILL, 33), (signal.SIGTERM, 21)])
-def test_a_killed_process_goes_on_bit_for_bit(shards: Path, tmp_path: Path, number: int, after: int) -> None:
-    subprocess.run(script(tmp_path, shards, "whole", 0), check=True, capture_output=True)
-    command = script(tmp_path, shards, "cut", 1)
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
-    board = tmp_path / "cut/checkpoints"
-    while process.poll() is None and not any(board.glob(f"step-{after // 5 * 5:07d}")):
-        time.sleep(0.002)
-    time.sleep(0.01 * (after % 5))
-    (os.killpg if number == signal.SIGKILL else os.kill)(process.pid, number)
-    process.communicate(timeout=60)
-    assert process.returncode == (-number if number == signal.SIGKILL else 0)
-    assert len(checkpoint.found(board)) > 0 and checkpoint.found(board)[-1].name != "step-0000060"
-    subprocess.run(command, check=True, capture_output=True)
-    same(tmp_path / "whole", tmp_path / "cut")
-
-
 @pytest.mark.slow
 def test_another_preset_setting_or_data_is_named(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
@@ -240,6 +194,32 @@ def test_what_is_not_finite_stops_before_the_step(
     named = json.loads((out / "nonfinite.jsonl").read_text())
     assert named["step"] == 2 and all(".tar 0000" in name for name in named["samples"])
     assert all(torch.equal(before[name], tensors(out)[name]) for name in before)
+
+
+@pytest.mark.slow
+def test_a_step_that_is_not_finite_may_be_passed_over(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third step changes nothing but its number; too many in a row end the run."""
+    out, calls = tmp_path / "run", [0]
+    norm_of = optim.grad_norm
+
+    def broken(parameters: object) -> torch.Tensor:
+        calls[0] += 1
+        norm = norm_of(parameters)  # type: ignore[arg-type]
+        return norm * float("nan") if calls[0] == 3 or calls[0] > 6 else norm
+
+    monkeypatch.setattr("train.optim.grad_norm", broken)
+    assert run(shards, out, steps=6, on_nan="skip", keep=9).step == 6
+    held = {path.name: json.loads((path / "state.json").read_text()) for path in checkpoint.found(out / "checkpoints")}
+    assert held["step-0000006"]["updates"] == 5 and held["step-0000006"]["skipped"] == 0
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines() if "lr" in line]
+    assert ["grad_norm" in line for line in lines] == [True, True, False, True, True, True]
+    assert [json.loads(line)["step"] for line in (out / "nonfinite.jsonl").read_text().splitlines()] == [2]
+    with pytest.raises(WorkIncomplete, match=r"step 9: the gradients' norm is nan, the 10th in a row; its samples are"):
+        run(shards, tmp_path / "many", steps=40, on_nan="skip")
+    with pytest.raises(UserError, match="--on-nan sikp: must be stop or skip"):
+        Ways(on_nan="sikp")
 
 
 @pytest.mark.slow

@@ -22,13 +22,19 @@ def small(flow: bool = False, prior: bool = False) -> Design:
 
 SMALL = {
     "small": Preset(
-        "for tests", small(), Schedule(crop=32, batch=2, accumulate=2, steps=6, warmup=1, lr=1e-3, ema=0.9)
+        "for tests",
+        small(),
+        Schedule(crop=32, batch=2, accumulate=2, steps=6, warmup=1, lr=1e-3, ema=0.9, recompute=False),
     ),
-    "small-prior": Preset("for tests", small(prior=True), Schedule(crop=32, batch=2, accumulate=1, steps=6, lr=1e-3)),
-    "small-fm": Preset("for tests", small(flow=True), Schedule(crop=32, batch=2, accumulate=1, steps=6, lr=1e-3)),
+    "small-prior": Preset(
+        "for tests", small(prior=True), Schedule(crop=32, batch=2, accumulate=1, steps=6, lr=1e-3, recompute=False)
+    ),
+    "small-fm": Preset(
+        "for tests", small(flow=True), Schedule(crop=32, batch=2, accumulate=1, steps=6, lr=1e-3, recompute=False)
+    ),
     "small-i2sb": Preset(
         "for tests",
         replace(small(flow=True), objective=SchrodingerBridge(predicts="clean", steps=2, pixel=0.1, drop=0.5)),
-        Schedule(crop=32, batch=2, accumulate=1, steps=6, lr=1e-3),
+        Schedule(crop=32, batch=2, accumulate=1, steps=6, lr=1e-3, recompute=False),
     ),
 }
