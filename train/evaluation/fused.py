@@ -151,11 +151,25 @@ def model_methods(
 
 
 def weights_of(name: str) -> str:
-    """Which model it is: the hash of its weights in a folder, the name of one on the hub."""
+    """Which model it is: the hash of its weights in a folder, the name of one on the hub; and what runs it."""
+    import torch
+
     from train.pipeline import DESIGN, WEIGHTS
 
     files = [Path(name) / file for file in (DESIGN, WEIGHTS)]
-    return " ".join(digest(file) for file in files if file.is_file()) or name
+    found = " ".join(digest(file) for file in files if file.is_file()) or name
+    return f"{found} torch {torch.__version__}"
+
+
+def on_gpu(methods: Sequence[Method]) -> bool:
+    """Whether some method's network runs on a GPU."""
+    devices = [method.fuse.device for method in methods if isinstance(method.fuse, Modelled)]
+    learned = any(isinstance(method.fuse, (SwinFused, DeFused)) for method in methods)
+    if not devices and not learned:
+        return False
+    from train.device import find_device
+
+    return any(find_device(device).type == "cuda" for device in (*devices, *([None] if learned else [])))
 
 
 def _only() -> str:

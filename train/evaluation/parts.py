@@ -173,8 +173,13 @@ def one_thread() -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def processes(workers: int | None) -> int:
-    """How many processes: as many as said, else all cores. Raises UserError below 1."""
+ON_GPU = 4
+"""Processes that share a GPU where nobody says how many: each holds the networks; metrics take the cores meanwhile."""
+
+
+def processes(workers: int | None, gpu: bool = False) -> int:
+    """How many processes: as many as said, else all cores, but ``ON_GPU`` where a GPU is shared. UserError below 1."""
     if workers is not None and workers < 1:
         raise UserError(f"--workers {workers}: must be at least 1")
-    return workers or os.cpu_count() or 1
+    cores = os.cpu_count() or 1
+    return workers or (min(cores, ON_GPU) if gpu else cores)

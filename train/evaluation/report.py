@@ -12,7 +12,7 @@ from synth.types import UserError
 from train.evaluation import facts
 from train.evaluation.aggregate import aggregated, of_records
 from train.evaluation.facts import to_json
-from train.evaluation.fused import CLASSICAL, METHODS
+from train.evaluation.fused import CLASSICAL, METHODS, on_gpu
 from train.evaluation.latex import to_latex
 from train.evaluation.markdown import to_markdown
 from train.evaluation.page import to_html
@@ -53,16 +53,16 @@ def evaluate_shards(
     report has landed. left_out: methods that could not run, and why. Raises UserError before work begins,
     WorkIncomplete where a sample can't be read or scored.
     """
+    processes(workers)  # refused before anything is read
     if examples < 0:
         raise UserError(f"--examples {examples}: must be at least 0")
-    count = processes(workers)
     folder = _folder(out)
     portions = plan_portions(paths, limit)
     chosen, absent = _metrics(metrics, profile, papers)
     made = methods(portions) if callable(methods) else methods
     suitable, chosen = suited(portions, check_names(made), chosen, profile)
     work = planned(folder, portions, suitable, chosen, profile)
-    score_parts(work, portions, count, progress)
+    score_parts(work, portions, processes(workers, on_gpu(suitable)), progress)
     done = Evaluation(suitable, chosen, portions, profile=profile, absent=absent, left_out=left_out or {})
     aggregated(done, lambda: records(work, portions))
     with one_thread():
