@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,23 @@ from train.data import Samples, batches
 from train.design import AS_DESIGNED, Assembly
 from train.draws import Draws
 from train.forward import batch_loss
+from train.presets import PRESETS
+from train.progress import Report
 from train.ranks import Ranks
+from train.runs import Settings
+from train.trainer import Ways, fit
 from train.validation import Scores, Validator, balance_of, is_drawn
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
-    shards = made_shards(tmp_path_factory.mktemp("made"))
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_shards(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="module")
+def samples(shards: Path) -> Samples:
     corpus = index([str(shards / "vif"), str(shards / "mef")])
     return Samples(replace(corpus, held_out=corpus.train), side=32, training=False)
 
@@ -108,3 +117,19 @@ def test_balance_of_experts() -> None:
 
 def test_pictures_are_seldom_later_on() -> None:
     assert [n for n in range(1, 60) if is_drawn(n)] == [*range(1, 21), 30, 40, 50]
+
+
+@pytest.mark.slow
+def test_a_run_shows_what_it_does(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.corpus.HELD_OUT", 0.5)
+    monkeypatch.setitem(PRESETS, "small", SMALL["small"])
+    told: list[Report] = []
+    ways = Ways(validate_every=1, trackers=("none",))
+    paths = [str(shards / "vif"), str(shards / "mef")]
+    fit(paths, str(tmp_path / "run"), Settings.of("small", steps=2), ways=ways, progress=told.append)
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["kind"]) for line in lines] == [(n, k) for n in (1, 2) for k in ("train", "validation")]
+    assert {"loss", "error", "PSNR", "SSIM", "error/vif", "samples/mef", "entropy/layer-1"} < lines[-1].keys()
+    assert len(list((tmp_path / "run/samples").iterdir())) == 2 and not (tmp_path / "run/tensorboard").exists()
+    assert [report.step for report in told] == [0, 1, 2] and told[2].loss == lines[2]["loss"]
+    assert told[1].samples == 4 and told[1].lr == lines[0]["lr"] and 0 <= told[1].waited <= told[1].seconds
