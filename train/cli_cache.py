@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from synth import console
-from train.cli import (
+from train.cli_options import (
     DeviceOption,
     JsonOption,
     RecipeOption,
@@ -31,9 +31,7 @@ def cache_command(
     preset: Annotated[
         str | None, typer.Option("--preset", help="What they are for; tiny-reg without CUDA, else mmaif-reg.")
     ] = None,
-    epochs: Annotated[
-        int, typer.Option("--epochs", help="Drawn crops of each sample, which a run takes in turn.")
-    ] = 1,
+    epochs: Annotated[int, typer.Option("--epochs", help="Drawn crops of each sample, which a run takes in turn.")] = 1,
     crop: Annotated[
         int | None, typer.Option("--crop", help="Side of the training crops, or of a square as large, pixels.")
     ] = None,

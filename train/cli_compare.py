@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from synth import console
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+from train.cli_options import JsonOption
 
 
 def compare_command(
