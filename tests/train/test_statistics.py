@@ -98,6 +98,7 @@ def test_a_difference_that_is_there_is_found_and_chance_is_not() -> None:
     assert [group.stat(i, 1).rank for i in range(4)] == [vif[i].rank for i in range(4)], "lower is better there"
 
 
+@pytest.mark.slow
 def test_the_test_holds_its_level() -> None:
     rng, found = generator(5), 0
     for trial in range(20):
@@ -116,6 +117,7 @@ def test_few_pairs_are_not_tested_and_one_pair_has_no_interval() -> None:
     assert wide.low and wide.high and narrow.low and narrow.high
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_samples() -> None:
     peaks: list[int] = []
     for count in (120, 960):
