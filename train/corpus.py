@@ -278,7 +278,9 @@ def _checked(meta: Any, path: Path, span: Span) -> dict[str, Any]:
     crop = meta.get("crop")
     if not (isinstance(crop, list) and len(crop) == 4 and all(type(x) is int for x in crop) and min(crop[2:]) > 0):
         raise UserError(f"{path}: sample {span.key}: its json has no crop [x, y, width, height]; see synth verify")
-    for name in () if CACHED in meta else held_images(meta):
-        if not any(f"{name}.{codec}" in span.members for codec in CODECS):
+    coded = {name.rpartition(".")[0] for name in span.members if name.rpartition(".")[2] in CODECS}
+    needed = () if CACHED in meta else (*held_images(meta), *(() if is_lean(meta) else ("txt",)))
+    for name in needed:
+        if name not in coded and name not in span.members:
             raise UserError(f"{path}: sample {span.key}: member {name} is missing; see synth verify")
     return meta
