@@ -321,6 +321,7 @@ def test_fit_from_the_command_line(train, shards: Path, tmp_path: Path) -> None:
         ([shards / "vif", "--preset", "small-fm", "--out", out], 2, "a run with accumulate 2, not 1"),
         ([shards / "vif", "--batch", "0"], 2, "--batch 0: must be at least 1"),
         ([shards / "vif", "--workers", "-1"], 2, "--workers -1: must be at least 0"),
+        ([shards / "vif", "--tracker", "wandbb"], 2, "unknown tracker 'wandbb': did you mean 'wandb'?"),
         ([shards / "vif", "--validate-every", "0"], 2, "--validate-every 0: must be at least 1"),
     ]
     for arguments, code, said in mistakes:
