@@ -268,7 +268,7 @@ def test_single_values_of_a_preset_can_be_set() -> None:
         ("objective.pixel=much", "--set objective.pixel=much: FlowMatching.pixel must be of type float, not 'much'"),
         ("objective.source=c", "--set objective.source=c: source must be 'gaussian' or"),
         ("objective.sampler=eular", "unknown sampler 'eular': did you mean 'euler'?"),
-        ("schedule.emma=1", "--set: Schedule has no 'emma'; allowed: crop, batch"),
+        ("schedule.emma=1", "--set: Schedule has no 'emma'; allowed: crop, ratios, batch"),
         ("schedule=1", "--set: "),
         ("pixel=1", "unknown setting 'pixel': "),
         ("schema=3", "unknown setting 'schema': "),
