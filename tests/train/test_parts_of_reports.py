@@ -37,12 +37,6 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_shards(tmp_path_factory.mktemp("made"))
 
 
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight samples in eight parts, here; a worker process, which gets its part, does not cut."""
-    monkeypatch.setattr("train.evaluation.samples.PART", 1)
-
-
 @dataclass(frozen=True)
 class Truth:
     """The ground truth; each call is a file in a folder, and one of them is the last of its process."""
@@ -85,8 +79,6 @@ KILLED = """
 import sys
 sys.path[:0] = {paths!r}
 from pathlib import Path
-import train.evaluation.report
-train.evaluation.samples.PART = 1
 from test_parts_of_reports import counting, run
 run(Path({shards!r}), Path({out!r}), counting(Path({calls!r}), {deadly}))
 """

@@ -11,7 +11,9 @@ from synth.types import UserError
 from synth.verify import find_local_shards
 
 PART = 32
-"""Samples that a process takes at once, and that are lost where one is killed."""
+"""Samples that a process takes at once at most, and that are lost where one is killed."""
+PARTS = 64
+"""Parts that a small evaluation has at least, so that its processes end together and it says how far it is."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,10 @@ def plan_portions(paths: Sequence[str], limit: int | None = None) -> tuple[Porti
 def cut(portions: Sequence[Portion]) -> Iterator[Part]:
     """The parts of all portions, in order. The cut is the same for any number of processes."""
     number = 0
+    size = max(min(PART, sum(portion.take for portion in portions) // PARTS), 1)
     for portion in portions:
-        for start in range(0, portion.take, PART):
-            yield Part(number, portion.path, start, min(start + PART, portion.take))
+        for start in range(0, portion.take, size):
+            yield Part(number, portion.path, start, min(start + size, portion.take))
             number += 1
 
 
