@@ -13,8 +13,8 @@ from synth import console
 
 RECENT = 50
 """Steps over which loss and speed are averaged."""
-EVERY = 10.0
-"""Seconds between two lines at least."""
+EVERY, LATER, LONG = 10.0, 60.0, 600.0
+"""Seconds between two lines at least: at first, and of a run that has gone on for so long."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,14 @@ def _bar() -> Iterator[Progress]:
 
 
 def _lines(clock: Callable[[], float] = time.monotonic) -> Progress:
-    pace, said = Pace(clock), [clock()]
+    began = clock()
+    pace, said = Pace(clock), [began]
 
     def update(report: Report) -> None:
         pace.add(report)
         now = clock()
-        if report.loss is None or (report.step < report.steps and now - said[0] < EVERY):
+        pause = EVERY if now - began < LONG else LATER
+        if report.loss is None or (report.step < report.steps and now - said[0] < pause):
             return
         said[0] = now
         left = pace.left()

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from synth import console
 from synth.shards import write_json
 from synth.types import UserError, unknown
 
@@ -27,9 +28,13 @@ BOARD = "tensorboard"
 
 
 class Tracker:
-    """A run's curves in one service: one of accelerate's trackers, which needs no Accelerator once there is a state."""
+    """A run's curves in one service: one of accelerate's trackers, which needs no Accelerator once there is a state.
+
+    A service that fails as the run goes on, a network that is gone, is said and left out: the run is worth more.
+    """
 
     def __init__(self, tracker: Any, name: str) -> None:
+        self._tracker, self._name, self._lost = tracker, name, False
         with _alone(), contextlib.redirect_stdout(sys.stderr):  # standard output is the result's
             from accelerate.state import PartialState
 
@@ -37,28 +42,45 @@ class Tracker:
             tracker.main_process_only = False
             try:
                 tracker.start()
-            except Exception as error:  # a stranger's service, which fails in its own ways: no network, no login
-                said = str(error).strip().splitlines() or [type(error).__name__]
-                raise UserError(f"--tracker {name}: {said[0]}") from error
-        self._tracker, self._name = tracker, name
+            except Exception as error:  # a stranger's service fails in its own ways: no network, no login
+                raise UserError(f"--tracker {name}: {_said(error)}") from error
 
     def log(self, values: Mapping[str, float | str], step: int) -> None:
         """Numbers of a step, or words."""
-        self._tracker.log(dict(values), step=step)
+        with self._trying():
+            self._tracker.log(dict(values), step=step)
 
     def picture(self, name: str, image: UInt8[np.ndarray, "h w 3"], step: int) -> None:
         """A picture of a step."""
-        if self._name == "tensorboard":
-            self._tracker.log_images({name: image[None]}, step=step, dataformats="NHWC")
-        elif self._name == "wandb":
-            self._tracker.log_images({name: [image]}, step=step)
-        else:  # accelerate has no pictures for it
-            self._tracker.log({name: importlib.import_module("trackio").Image(image)}, step=step)
+        with self._trying():
+            if self._name == "tensorboard":
+                self._tracker.log_images({name: image[None]}, step=step, dataformats="NHWC")
+            elif self._name == "wandb":
+                self._tracker.log_images({name: [image]}, step=step)
+            else:  # accelerate has no pictures for it
+                self._tracker.log({name: importlib.import_module("trackio").Image(image)}, step=step)
 
     def finish(self) -> None:
         """The end."""
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), self._trying():
             self._tracker.finish()
+
+    @contextlib.contextmanager
+    def _trying(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if self._name == "tensorboard":  # it writes beside the log: what stops it stops that too
+                raise
+            if not self._lost:
+                console.note(f"{self._name}: {_said(error)}; the run goes on, its log is whole")
+            self._lost = True
+
+
+def _said(error: Exception) -> str:
+    """The first line of an error."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _tensorboard(folder: Path, record: Mapping[str, Any], step: int) -> Tracker:

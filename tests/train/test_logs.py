@@ -26,6 +26,8 @@ class Run:
         print("a greeting on standard output")
         said.append(["init", options])
     def log(self, values, step=None):
+        if os.environ.get("BREAKS"):
+            raise OSError("no network")
         said.append(["log", step, {k: v if isinstance(v, float) else "picture" for k, v in values.items()}])
     def finish(self):
         said.append(["finish"])
@@ -65,6 +67,17 @@ def test_lines_after_the_step_are_cut_off(tmp_path: Path) -> None:
         log.write(3, "validation", {"loss": 0.1 + 0.2}, {})
     assert (tmp_path / "log.jsonl").read_bytes() == whole
     assert [line["samples_per_second"] for line in lines(tmp_path / "speed.jsonl")] == [5.0, 5.0, 7.0]
+
+
+def test_a_service_that_breaks_is_said_once_and_the_run_goes_on(
+    services: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Log(tmp_path, 0, ("wandb",)) as log:
+        monkeypatch.setenv("BREAKS", "1")
+        for step in (1, 2, 3):
+            log.write(step, "train", {"loss": 1.0}, {})
+    assert capsys.readouterr().err.count("wandb: no network; the run goes on, its log is whole") == 1
+    assert len(lines(tmp_path / "log.jsonl")) == 3
 
 
 @pytest.mark.slow

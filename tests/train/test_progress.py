@@ -41,6 +41,16 @@ def test_lines_come_seldom_and_at_the_end(capsys: pytest.CaptureFixture[str]) ->
     assert said[0].endswith("data, 40 s left") and said[-1].endswith("waiting for data")
 
 
+def test_a_long_run_speaks_less(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    update = _lines(lambda: now[0])
+    for number in range(1, 900):
+        now[0] += 1.0
+        update(step(number))
+    said = [int(line.split()[1]) for line in capsys.readouterr().err.splitlines()]
+    assert said[:60] == [*range(10, 600, 10), 650] and said[60:] == [710, 770, 830, 890]
+
+
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
