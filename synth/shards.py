@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -232,14 +234,12 @@ def read_spans(path: Location) -> list[Span]:
     """All samples of a tar, from its headers alone. Raises ValueError where it is no tar or lacks its end mark."""
     found: list[Span] = []
     try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for info in tar:
-                if not info.isfile():
-                    continue
-                key, _, name = info.name.partition(".")
-                before = found.pop() if found and found[-1].key == key else Span(key, info.offset, 0, {})
-                stop = info.offset_data + -(-info.size // BLOCK) * BLOCK
-                found.append(Span(key, before.start, stop, {**before.members, name: (info.offset_data, info.size)}))
+        for full, offset, start, length in _plain_headers(path) or _headers(path):
+            key, _, name = full.partition(".")
+            if not found or found[-1].key != key:
+                found.append(Span(key, offset, 0, {}))
+            members = {**found[-1].members, name: (start, length)}
+            found[-1] = Span(key, found[-1].start, start + -(-length // BLOCK) * BLOCK, members)
     except StoreError:
         raise
     except (tarfile.TarError, EOFError, OSError) as error:
@@ -247,6 +247,39 @@ def read_spans(path: Location) -> list[Span]:
     if size(path) < (found[-1].stop if found else 0) + END_MARK:
         raise ValueError(f"not a whole shard: it is cut short after {len(found)} samples")
     return found
+
+
+def _headers(path: Location) -> Iterator[tuple[str, int, int, int]]:
+    """(name, offset, offset of its bytes, bytes) of each file of a tar."""
+    with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        for info in tar:
+            if info.isfile():
+                yield info.name, info.offset, info.offset_data, info.size
+
+
+def _plain_headers(path: Location) -> list[tuple[str, int, int, int]] | None:
+    """The same of a local tar of nothing but POSIX headers of plain files, such as ours, in a tenth of the time.
+
+    None where there is anything else, or anything wrong: ``tarfile`` knows more kinds, and what to say.
+    """
+    if not isinstance(path, Path):
+        return None
+    found: list[tuple[str, int, int, int]] = []
+    with path.open("rb", buffering=0) as file:
+        descriptor, at = file.fileno(), 0
+        while any(block := os.pread(descriptor, BLOCK, at)):
+            if len(block) < BLOCK or block[257:263] != b"ustar\0" or block[156] not in b"0\0" or block[345]:
+                return None
+            try:
+                length, said = (int(block[a:b].strip(b" \0"), 8) for a, b in ((124, 136), (148, 156)))
+                name = block[:100].partition(b"\0")[0].decode()
+            except ValueError:
+                return None
+            if sum(block) - sum(block[148:156]) + 8 * 32 != said:
+                return None
+            found.append((name, at, at + BLOCK, length))
+            at += BLOCK + -(-length // BLOCK) * BLOCK
+        return found if len(block) == BLOCK else None
 
 
 def read_members(file: io.BufferedIOBase) -> Iterator[tuple[str, dict[str, bytes]]]:
