@@ -8,6 +8,7 @@ sample, how often it came before). Samples of lean shards are degraded as they a
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -213,8 +214,8 @@ def rephrased(sample: Sample, rng: np.random.Generator) -> str:
 
 
 def cache_size() -> int:
-    """Bytes of decoded samples that all loader processes together keep: a quarter of the memory."""
-    return memory_limit() // 4
+    """Bytes of decoded samples that the loader processes of one trainer keep: of all here, a quarter of the memory."""
+    return memory_limit() // 4 // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's and accelerate's
 
 
 def cropped(image: np.ndarray, shape: Shape, at: tuple[float, float], mirrored: bool) -> np.ndarray:

@@ -25,13 +25,8 @@ def samples_of(
     training: bool,
     cache: int = 0,
 ) -> Samples:
-    """The samples that a run trains on, or validates on. cache: bytes of decoded ones to keep.
-
-    Raises UserError where the run's weights of sources, or its settings, don't go with what the shards are.
-    """
-    if corpus.cached is not None:
-        made = made_of(settings, assembly.found["tokenizer"], assembly.found["text"])  # pyright: ignore[reportArgumentType]
-        check_fits(corpus.cached, made, str(corpus.shards[0].parent))
+    """The samples that a run trains on, or validates on. cache: bytes of decoded ones to keep. Raises as check_data."""
+    check_data(settings, assembly, corpus)
     return Samples(
         corpus,
         side=settings.crop,
@@ -49,6 +44,14 @@ def samples_of(
         cache=cache,
         degrade=degraders,
     )
+
+
+def check_data(settings: Settings, assembly: Assembly, corpus: Corpus) -> None:
+    """Raise UserError where a run's weights of sources, or its settings, don't go with what the shards are."""
+    corpus.weights(settings.mix)
+    if corpus.cached is not None:
+        made = made_of(settings, assembly.found["tokenizer"], assembly.found["text"])  # pyright: ignore[reportArgumentType]
+        check_fits(corpus.cached, made, str(corpus.shards[0].parent))
 
 
 def multiple_of(tokenizer: Tokenizer) -> int:

@@ -29,7 +29,7 @@ from train.corpus import Corpus, index
 from train.data import Samples, batches, cache_size, dealt
 from train.design import AS_DESIGNED, Assembly, Parts
 from train.draws import Draws
-from train.feeding import samples_of
+from train.feeding import check_data, samples_of
 from train.logs import Log, NoLog
 from train.progress import Progress, Report
 from train.ranks import Ranks, joined
@@ -126,6 +126,7 @@ def fit(
         rng = torch.Generator().manual_seed(seed_of("weights", settings.seed))
         assembly = Assembly(design, rng, parts, suit=settings.suits)
         corpus = index(paths)
+        check_data(settings, assembly, corpus)
         degraders = degrading.choose(corpus.lean, recipes, partial)
         folder = Path(out)
         if ranks.main:
