@@ -1,5 +1,5 @@
 """``python -m train``: what launchers of many processes start."""
 
-from train.cli import app
+from train.cli import main
 
-app()
+main()
