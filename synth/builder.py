@@ -6,8 +6,8 @@ import dataclasses
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,10 +19,11 @@ from synth.card import write_card, write_dataset
 from synth.execute import Needs, Watch
 from synth.packing import Packer, Rendered, SampleTask, ShardTask, pack_shard, render_sample, unwritten, write
 from synth.prepare import BATCH, Made, Spec, on_gpu, prepare_batch
+from synth.receipts import Receipts
 from synth.resolve import Options, Resolved, resolve
-from synth.resume import alone, clear, done_shards, make_folder, own_receipts, remove_temporary
+from synth.resume import alone, clear, done_shards, look, make_folder, own_receipts, remove_temporary
 from synth.seeds import seed_of
-from synth.shards import SHARD, receipt_path, shard_name
+from synth.shards import SHARD, shard_name
 from synth.storage import Location
 from synth.table import Pairs
 from synth.types import PairRef, Task, UserError, WorkIncomplete, unknown
@@ -196,11 +197,20 @@ def _check_names(build: Build) -> None:
 
 @contextmanager
 def at_work(build: Build, options: Options) -> Iterator[Options]:
-    """The output checked and the executor ready, before any work; the options with the workers that there are."""
-    make_folder(build.out)
+    """The output checked and the executor ready, before any work; the options with the workers that there are.
+
+    What is refused leaves no folder behind that was not there.
+    """
+    made = make_folder(build.out)
     needs = Needs(tuple(build.settings["versions"]), tuple(_folders(build, options)))
-    with execute.ready(options.executor, options.workers, needs) as workers:
-        yield dataclasses.replace(options, workers=workers)
+    try:
+        with execute.ready(options.executor, options.workers, needs) as workers:
+            yield dataclasses.replace(options, workers=workers)
+    except UserError:
+        with suppress(OSError):  # not empty
+            for folder in made:
+                folder.rmdir()
+        raise
 
 
 def _folders(build: Build, options: Options) -> Iterator[str]:
@@ -219,7 +229,7 @@ def prepare_pairs(build: Build, options: Options, progress: Progress) -> Made:
     cache.check(writes=build.spec.keep)
     if not build.spec.keep:
         return made
-    refs = _needed(build, {} if options.overwrite else storage.listing(build.out))
+    refs = _needed(build, overwrite=options.overwrite)
     if not refs:
         return made
     batches = (list(refs[i : i + BATCH]) for i in range(0, len(refs), BATCH))
@@ -235,14 +245,14 @@ def prepare_pairs(build: Build, options: Options, progress: Progress) -> Made:
     return made
 
 
-def _needed(build: Build, held: Container[str]) -> Pairs:
+def _needed(build: Build, *, overwrite: bool) -> Pairs:
     """The pairs of the shards that are not there, each once."""
+    there = np.zeros(build.shard_count, np.bool_) if overwrite else look(build).receipts
     wanted = np.zeros(len(build.pairs), np.bool_)
-    for shard in range(build.shard_count):
+    for shard in np.flatnonzero(~there).tolist():
         if wanted.all():
             break
-        if receipt_path(build.path(shard)).name not in held:
-            wanted[build.rows(shard)] = True
+        wanted[build.rows(shard)] = True
     return build.pairs.take(wanted)
 
 
@@ -269,9 +279,9 @@ def run_build(build: Build, options: Options, progress: Progress) -> BuildReport
         remove_temporary(build.out)  # of workers that died on the way
         if not report.failed:
             receipts = own_receipts(build, report.rejects, SHOWN)
-            report.samples = sum(r["samples"] for r in receipts)
+            report.samples = receipts.samples.total()
             report.shards = len(receipts)
-            report.rejected = sum(sum(r["rejects"].values()) for r in receipts)
+            report.rejected = receipts.rejects.total()
             _finish(build, receipts)
     return report
 
@@ -336,16 +346,21 @@ def check_report(report: BuildReport, build: Build, options: Options) -> None:
         )
 
 
-def _finish(build: Build, receipts: Sequence[Mapping[str, Any]]) -> None:
+def _finish(build: Build, receipts: Receipts) -> None:
     """The index, then the card; a finished build is left as it is, so that an edited card stays."""
     index = build.out / "dataset.json"
-    before = index.read_bytes() if index.is_file() else None
+    before = _hashed(index) if index.is_file() else None
     try:
         write_dataset(build, receipts)
-        if index.read_bytes() != before or not (build.out / "README.md").exists():
+        if _hashed(index) != before or not (build.out / "README.md").exists():
             write_card(build, receipts)
     except OSError as error:
         raise unwritten(index, error) from None
+
+
+def _hashed(path: Location) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _render(build: Build, done: Sequence[int], options: Options) -> Iterator[tuple[int, str | None]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from synth.companions import TITLES, companions, features
-from synth.pairs import load_manifest
+from synth.jsonstream import Stream
+from synth.manifest import load_manifest
+from synth.receipts import Receipts
 from synth.recipe import Rule
 from synth.shards import write_json
 from synth.storage import landing
@@ -19,44 +20,39 @@ if TYPE_CHECKING:
 _SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
 
 
-def write_dataset(build: Build, receipts: Sequence[Mapping[str, Any]]) -> None:
+def write_dataset(build: Build, receipts: Receipts) -> None:
     """``dataset.json``: the shards with their hashes, the counts, and the settings that made them.
 
     Before it the files of ``companions``, so that a build which says it is whole has them.
     """
     for name, content in companions(build, receipts).items():
         write_json(build.out / name, content)
-    rejects = Counter[str]()
-    for receipt in receipts:
-        rejects.update(receipt["rejects"])
-    listing = [{key: r[key] for key in ("shard", "sha256", "bytes", "samples")} for r in receipts]
     data = {
         "schema": SCHEMA,
         "task": build.spec.task,
         "split": build.split,
-        "splits": {split: sum(r["samples"] for r in receipts if f"-{split}-" in r["shard"]) for split in build.splits},
-        "samples": sum(r["samples"] for r in receipts),
-        "bytes": sum(r["bytes"] for r in receipts),
+        "splits": {split: receipts.samples[split] for split in build.splits},
+        "samples": receipts.samples.total(),
+        "bytes": receipts.bytes,
         "variants": build.variants,
-        "rejects": dict(sorted(rejects.items())),
-        "shards": listing,
+        "rejects": dict(sorted(receipts.rejects.items())),
+        "shards": Stream(receipts),
         "digest": build.digest,
         "settings": dict(build.settings),
     }
     write_json(build.out / "dataset.json", data)
 
 
-def write_card(build: Build, receipts: Sequence[Mapping[str, Any]]) -> None:
+def write_card(build: Build, receipts: Receipts) -> None:
     """``README.md``: a data-set card with YAML front matter for the Hugging Face hub."""
     with landing(build.out / "README.md") as file:
         file.write(card(build, receipts).encode())
 
 
-def card(build: Build, receipts: Sequence[Mapping[str, Any]]) -> str:
+def card(build: Build, receipts: Receipts) -> str:
     """The card's text: what it is, where it comes from under which terms, how to read it and how to make it again."""
     task: Task = build.spec.task
-    samples = sum(r["samples"] for r in receipts)
-    rejects = sum(sum(r["rejects"].values()) for r in receipts)
+    samples, rejects = receipts.samples.total(), receipts.rejects.total()
     size = next((label for bound, label in _SIZES if samples < bound), "n>1M")
     sources = "\n".join(_source(name, record) for name, record in build.settings["data"].items())
     counts = _counts(build, receipts)
@@ -149,12 +145,11 @@ def _data_files(build: Build) -> str:
     return "\n".join(lines)
 
 
-def _counts(build: Build, receipts: Sequence[Mapping[str, Any]]) -> str:
+def _counts(build: Build, receipts: Receipts) -> str:
     """``train``; or samples by split where there are several."""
     if len(build.splits) == 1:
         return build.split
-    of = {split: sum(r["samples"] for r in receipts if f"-{split}-" in r["shard"]) for split in build.splits}
-    return ", ".join(f"{count} {split}" for split, count in of.items())
+    return ", ".join(f"{receipts.samples[split]} {split}" for split in build.splits)
 
 
 def _members(build: Build) -> str:

@@ -98,7 +98,11 @@ def build_command(
     codec: Annotated[str, typer.Option("--codec", help="Lossless codec: webp, png or jxl.")] = "webp",
     executor: Annotated[str, typer.Option("--executor", help="processes, ray or serial.")] = "processes",
     timeout: Annotated[
-        float, typer.Option("--timeout", help="Seconds a sample may take before its worker is ended; 0: no limit.")
+        float,
+        typer.Option(
+            "--timeout",
+            help="Seconds a sample may take before its worker is ended; 0: no limit. Serial builds have none.",
+        ),
     ] = 1800.0,
     partial: PartialOption = 0.0,
     max_rejects: RejectsOption = 0.01,

@@ -47,23 +47,30 @@ def ray_module() -> Any:
     return ray
 
 
+_asked: tuple[Needs, dict[str, str | None]] = (Needs(), {})
+"""What every node was asked for before the work, and what this machine has of it."""
+
+
 @contextmanager
 def connected(workers: int | None, needs: Needs) -> Iterator[int]:
     """Connect, or start a local cluster for as long; gives the workers to count on. Raises UserError, one line.
 
     Inside a connection of the caller's own, that one serves and stays.
     """
-    ray = ray_module()
+    global _asked
+    ray, before = ray_module(), _asked
     logger = logging.getLogger("ray")
     level, ours = logger.level, not ray.is_initialized()
     logger.setLevel(logging.ERROR)
     try:
         if ours:
             _connect(ray, workers)
-        _check_nodes(ray, needs)
+        here = _check_nodes(ray, needs)
+        _asked = (needs, here) if here else before
         there = int(ray.cluster_resources().get("CPU", 0))
         yield workers or max(there, 1)
     finally:
+        _asked = before
         if ours:
             ray.shutdown()
         logger.setLevel(level)
@@ -139,10 +146,13 @@ def _make_probe() -> Callable[[Sequence[str], Sequence[str]], tuple[dict[str, st
     return probe
 
 
-def _check_nodes(ray: Any, needs: Needs) -> None:
-    """Ask every node that has processors. Raises UserError naming the first that would make other bytes, or none."""
+def _check_nodes(ray: Any, needs: Needs) -> dict[str, str | None]:
+    """Ask every node that has processors. Raises UserError naming the first that would make other bytes, or none.
+
+    Gives back what this machine has.
+    """
     if not (needs.packages or needs.folders):
-        return
+        return {}
     probe = _make_probe()
     here, _ = probe(needs.packages, ())
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
@@ -156,29 +166,78 @@ def _check_nodes(ray: Any, needs: Needs) -> None:
             there, unseen = ray.get(answer, timeout=ANSWER)
         except ray.exceptions.RayError as error:
             raise UserError(f"executor ray: node {name} does not answer: {_first_line(error)}") from None
-        _check_versions(name, here, there)
-        if unseen:
-            raise UserError(
-                f"executor ray: node {name} does not see {unseen[0]}: give URLs, or folders that every node mounts"
-            )
+        if (wrong := _wrong(name, here, there, unseen)) is not None:
+            raise UserError(wrong)
+    return here
 
 
-def _check_versions(name: str, here: dict[str, str | None], there: dict[str, str | None]) -> None:
+def _wrong(name: str, here: dict[str, str | None], there: dict[str, str | None], unseen: Sequence[str]) -> str | None:
+    """Why a node would make other bytes, or none; None where it would not."""
     other = [package for package, version in here.items() if there.get(package) != version]
     if other:
         has = there.get(other[0])
         said = f"has {other[0]} {has}" if has else f"has no {other[0]}"
-        raise UserError(
+        return (
             f"executor ray: node {name} {said}, this machine {here[other[0]]}: bytes depend on it, "
             "install the same there"
         )
+    if unseen:
+        return f"executor ray: node {name} does not see {unseen[0]}: give URLs, or folders that every node mounts"
+    return None
+
+
+def _make_server(
+    needs: Needs, here: dict[str, str | None]
+) -> Callable[[Sequence[Any], str, int, Any, Any], tuple[str, Any]]:
+    """What does tasks on a node. A closure, as the probe is: a node may join after all others were asked.
+
+    So the first task of each worker asks its own node; one that would make other bytes does none, and says why.
+    """
+    probe, packages, folders = _make_probe(), needs.packages, needs.folders
+    asked: dict[str, Any] = {}
+
+    @no_type_check
+    def _serve(job, key, number, task, ledger):
+        if here and key not in asked:
+            from ray.util import get_node_ip_address
+
+            asked[key] = (get_node_ip_address(), *probe(packages, folders))
+        if here and (any(asked[key][1].get(name) != have for name, have in here.items()) or asked[key][2]):
+            return "refused", asked[key]
+        from synth.cluster import do_task
+
+        return "done", do_task(job, key, number, task, ledger)
+
+    return _serve
+
+
+def _make_ledger() -> type:
+    """Where workers say what they begin: the driver hears nothing of a task until it ends."""
+
+    @no_type_check
+    class Ledger:
+        def __init__(self):
+            self.last = {}
+
+        def say(self, number, what):
+            self.last.pop(number, None)
+            self.last[number] = what
+            if len(self.last) > 10_000:  # those of tasks long done
+                del self.last[next(iter(self.last))]
+
+        def of(self, number):
+            return self.last.get(number, "")
+
+    return Ledger
 
 
 def run_ray(work: Work, common: Any, tasks: Iterable[Any], workers: int, watch: Watch) -> Iterator[Any]:
     """The executor of a Ray cluster: see ``execute.run``. A task whose worker dies is given to another by Ray."""
     with connected(workers, Needs()):
         ray = ray_module()
-        remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(_serve)
+        needs, here = _asked
+        remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(_make_server(needs, here))
+        ledger = ray.remote(num_cpus=0)(_make_ledger()).remote()
         environment = {name: value for name, value in os.environ.items() if name.startswith("CLEARFUSE_")}
         job = ray.put((work, common, watch.timeout, os.getcwd(), environment))
         results, lost = Results(tasks, 2 * workers), Losses(watch)
@@ -187,37 +246,53 @@ def run_ray(work: Work, common: Any, tasks: Iterable[Any], workers: int, watch: 
             while True:
                 yield from results.ready()
                 while len(flight) < workers and (ticket := results.take()) is not None:
-                    flight[remote.remote([job], job.hex(), ticket.task)] = ticket
+                    flight[remote.remote([job], job.hex(), ticket.number, ticket.task, ledger)] = ticket
                 if not flight:
                     break
                 for ref in ray.wait(list(flight))[0]:
                     ticket = flight.pop(ref)
-                    results.put(ticket, _answer(ray, ref, ticket, lost, watch))
+                    results.put(ticket, _answer(ray, ref, ticket, lost, watch, ledger))
         finally:
             for ref in flight:
                 ray.cancel(ref, force=True)
+            ray.kill(ledger)
 
 
-def _answer(ray: Any, ref: Any, ticket: Ticket, lost: Losses, watch: Watch) -> Any:
+def _answer(ray: Any, ref: Any, ticket: Ticket, lost: Losses, watch: Watch, ledger: Any) -> Any:
     """What a task gave, or raised, or what stands for it where Ray lost it for good."""
     try:
-        return ray.get(ref)
+        kind, result = ray.get(ref)
     except ray.exceptions.RayTaskError as error:
         return Raised(error.cause)
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError):
         limit = "" if watch.timeout is None else f", or silent for {watch.timeout:g} s (--timeout)"
-        return lost(ticket.task, f"its workers died, {ATTEMPTS} in a row: killed, out of memory{limit}")
+        at = _tell(ledger.of, ticket.number)
+        last = f", the last at {at}" if at else ""
+        return lost(ticket.task, f"its workers died, {ATTEMPTS} in a row{last}: killed, out of memory{limit}")
     except ray.exceptions.RayError as error:
         raise WorkIncomplete(
             f"{watch.name(ticket.task)}: Ray lost it: {type(error).__name__}: {_first_line(error)}; "
             "run the same command to go on"
         ) from None
+    if kind == "done":
+        return result
+    wrong = _wrong(result[0], _asked[1], result[1], result[2])
+    raise WorkIncomplete(f"{wrong}, or take it out: it joined after the build began; run the same command to go on")
+
+
+def _tell(method: Any, *what: Any) -> Any:
+    """Ask the ledger; None where it does not answer: what it knows is for messages alone."""
+    ray = ray_module()
+    try:
+        return ray.get(method.remote(*what), timeout=CONNECT)
+    except ray.exceptions.RayError:
+        return None
 
 
 _held: tuple[str, Any] = ("", None)
 
 
-def _serve(job: Sequence[Any], key: str, task: Any) -> Any:
+def do_task(job: Sequence[Any], key: str, number: int, task: Any, ledger: Any) -> Any:
     """On a worker: do a task. ``job`` is fetched once a process, not once a task."""
     global _held
     if _held[0] != key:
@@ -228,7 +303,13 @@ def _serve(job: Sequence[Any], key: str, task: Any) -> Any:
     if os.path.isdir(folder):
         os.chdir(folder)  # relative paths are the driver's
     with open(os.devnull, "w") as nowhere:
-        listen(None if timeout is None else lambda _: _limit(timeout, nowhere))
+
+        def hear(what: str) -> None:
+            if timeout is not None:
+                _limit(timeout, nowhere)
+            _tell(ledger.say, number, what)  # and wait: what is said last must be known when this process dies of it
+
+        listen(hear)
         try:
             if timeout is not None:
                 _limit(timeout, nowhere)

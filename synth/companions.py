@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from synth.pairs import load_manifest
+from synth.jsonstream import Stream
+from synth.manifest import load_manifest
+from synth.receipts import Receipts
 from synth.shards import held_images
 from synth.types import ROLES, Task
 
@@ -20,8 +23,6 @@ _MIME = {"webp": "image/webp", "png": "image/png", "jxl": "image/jxl", "txt": "t
 _CROISSANT_TYPES = {"txt": "sc:Text", "json": "sc:Text"}
 _UNREAD = ("jxl",)
 """Pictures that `datasets` hands over as bytes, since Pillow does not open them."""
-
-Receipts = Sequence[Mapping[str, Any]]
 
 
 def member_names(codec: str, meta: Mapping[str, Any]) -> list[str]:
@@ -56,11 +57,11 @@ def wids_index(build: Build, receipts: Receipts, split: str) -> dict[str, Any]:
         "wids_version": 1,
         "name": f"{build.spec.task}-{split}",
         "identifier": MARK + build.digest,
-        "shardlist": [
+        "shardlist": Stream(
             {"url": r["shard"], "nsamples": r["samples"], "filesize": r["bytes"], "sha256": r["sha256"]}
-            for r in receipts
-            if f"-{split}-" in r["shard"] and r["samples"]
-        ],
+            for r in receipts.of_split(split)
+            if r["samples"]
+        ),
     }
 
 
@@ -86,7 +87,9 @@ def croissant(build: Build, receipts: Receipts) -> dict[str, Any]:
     manifests = [load_manifest(name) for name in build.settings["data"]]
     cited = [manifest.citation for manifest in manifests if manifest.citation]
     task: Task = build.spec.task
-    samples = sum(r["samples"] for r in receipts)
+    samples = receipts.samples.total()
+    both = list(itertools.product(build.splits, _members(build)))
+    sets = (_file_set(split, member, receipts) for split, member in both)
     held = "clean" if build.spec.lean else "degraded"
     document: dict[str, Any] = {
         "@context": _CONTEXT,
@@ -102,16 +105,11 @@ def croissant(build: Build, receipts: Receipts) -> dict[str, Any]:
         "keywords": ["image fusion", "image restoration", task, "webdataset"],
         "license": sorted({f"{manifest.title}: {manifest.licence}" for manifest in manifests}),
         "isBasedOn": sorted({manifest.url for manifest in manifests if manifest.url}),
-        "distribution": [_file_object(r) for r in receipts],
-        "recordSet": [],
+        "distribution": Stream(itertools.chain(map(_file_object, receipts), sets)),
+        "recordSet": [_record_set(split, member) for split, member in both],
     }
     if cited:
         document["citeAs"] = "; ".join(cited)
-    for split in build.splits:
-        shards = [{"@id": r["shard"]} for r in receipts if f"-{split}-" in r["shard"]]
-        for member in _members(build):
-            document["distribution"].append(_file_set(split, member, shards))
-            document["recordSet"].append(_record_set(split, member))
     return document
 
 
@@ -128,12 +126,12 @@ def _file_object(receipt: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _file_set(split: str, member: str, shards: list[dict[str, str]]) -> dict[str, Any]:
+def _file_set(split: str, member: str, receipts: Receipts) -> dict[str, Any]:
     return {
         "@type": "cr:FileSet",
         "@id": f"{split}-files/{member}",
         "name": f"{split}-files/{member}",
-        "containedIn": shards,
+        "containedIn": Stream({"@id": r["shard"]} for r in receipts.of_split(split)),
         "encodingFormat": _MIME[member.rpartition(".")[2]],
         "includes": f"*.{member}",
     }

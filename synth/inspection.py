@@ -9,7 +9,7 @@ from typing import Any
 
 from synth import storage
 from synth.console import counted
-from synth.resume import read_receipt
+from synth.receipts import read_receipt
 from synth.shards import is_lean, read_shard, receipt_path
 from synth.storage import Location
 from synth.tally import Tally, kind_of, ordered

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from synth import gallery
+from synth.receipts import read_index
 from synth.remote import StoreError
-from synth.resume import read_receipt
 from synth.shards import Sample, read_samples
 from synth.storage import landing, locate
 from synth.types import UserError
@@ -67,7 +67,7 @@ def _facts(paths: Sequence[str]) -> dict[str, str]:
     _, folders = find_shards(paths)
     if len(folders) != 1 or not (folders[0] / "dataset.json").is_file():
         return {}
-    index = read_receipt(folders[0] / "dataset.json")
+    index = read_index(folders[0] / "dataset.json")
     settings = index["settings"]
     recipe = settings.get("recipe", {})
     said = {

@@ -9,6 +9,8 @@ from typing import Any
 from synth import codecs, shards
 from synth.execute import report
 from synth.prepare import Spec, one_thread, prepare
+from synth.receipts import read_receipt
+from synth.remote import Remote
 from synth.render import render
 from synth.shards import receipt_path
 from synth.storage import Location
@@ -93,6 +95,7 @@ def write(packer: Packer, task: ShardTask, rendered: Iterator[Rendered]) -> str 
                 rejects.append({**where, "variant": one.task.variant, "reason": one.reject})
         if failures:
             raise _Failed
+        _check_ours(packer, path)
 
     path = packer.out / task.name
     try:
@@ -103,6 +106,23 @@ def write(packer: Packer, task: ShardTask, rendered: Iterator[Rendered]) -> str 
     except OSError as error:
         raise unwritten(path, error) from None
     return None
+
+
+def _check_ours(packer: Packer, path: Location) -> None:
+    """Leave a shard alone that another build wrote meanwhile: a store has no lock that would have kept it out.
+
+    Raises WorkIncomplete.
+    """
+    receipt = receipt_path(path)
+    if isinstance(path, Remote) and receipt.is_file() and read_receipt(receipt)["digest"] != packer.digest:
+        raise meddled(path)
+
+
+def meddled(shard: Location) -> WorkIncomplete:
+    """The error for a shard of another build where this one's should be."""
+    return WorkIncomplete(
+        f"{shard}: another build wrote to this folder meanwhile: run this one again with another --out"
+    )
 
 
 def unwritten(path: Location, error: OSError) -> WorkIncomplete:

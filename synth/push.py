@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from synth import storage
-from synth.resume import read_receipt
+from synth.receipts import read_index
 from synth.shards import SHARD, receipt_path
 from synth.storage import Location
 from synth.types import UserError, WorkIncomplete
@@ -99,7 +99,8 @@ def _contents(folder: Location) -> tuple[dict[str, Mapping[str, Any]], list[str]
     problems = check_folder(folder)
     if problems:
         raise UserError(f"{problems[0]}; a whole build is pushed alone")
-    listed = read_receipt(folder / "dataset.json")["shards"]
+    listed: list[Mapping[str, Any]] = []
+    read_index(folder / "dataset.json", listed.append)
     for shard in listed:
         name = shard["shard"]
         if receipt_path(folder / name).name not in held or held[name] != shard["bytes"]:

@@ -129,6 +129,11 @@ def _check(options: Options) -> Task:
             raise UserError(f"--{name.replace('_', '-')} {value:g}: must be a share in [0, 1]")
     if not 0 <= options.timeout < float("inf"):
         raise UserError(f"--timeout {options.timeout:g}: must be seconds, or 0 for no limit")
+    if options.executor == "serial" and options.timeout not in (0, Options.timeout):
+        raise UserError(
+            f"--timeout {options.timeout:g}: decides nothing with --executor serial, where nobody watches: "
+            "take processes with --workers 1"
+        )
     if options.out is not None and not options.out.strip():
         raise UserError("--out is empty: name a folder")
     _check_one_process(options)

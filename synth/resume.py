@@ -6,16 +6,21 @@ import fcntl
 import json
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from synth import storage
+from synth.packing import meddled
+from synth.receipts import Receipts, read_index, read_receipt, receipts_of
 from synth.remote import Remote, StoreError, Unreachable
 from synth.shards import SHARD, TEMPORARY, receipt_path
 from synth.storage import Location
-from synth.types import UserError, WorkIncomplete, check_schema
+from synth.types import UserError
 
 if TYPE_CHECKING:
     from synth.builder import Build
@@ -26,51 +31,37 @@ _SHARED_NAMES = re.compile(r"(README\.md|(index(-(train|val|test))?|croissant)\.
 """Names of a build's last files that other people's folders have too."""
 
 
-_KINDS: dict[str, type] = {
-    **dict.fromkeys(("digest", "shard", "sha256"), str),
-    **dict.fromkeys(("bytes", "samples", "variants"), int),
-    **dict.fromkeys(("settings", "offsets"), dict),
-    **dict.fromkeys(("rejects", "shards"), list),
-}
-"""The fields of receipts and indexes, and their types."""
-_RECEIPT = ("digest", "settings", "shard", "sha256", "bytes", "samples", "offsets", "rejects")
-_INDEX = ("digest", "settings", "shards", "variants")
-_LISTED = ("shard", "sha256", "bytes", "samples")
+@dataclass
+class Held:
+    """What a build's folder holds, in nine bytes a shard. tars: bytes of each shard's, -1 where there is none.
+
+    receipts: which shards have one. strange_receipt, strange_tar: the first names that are no shard of this build.
+    shared: its last files whose names other people's folders have too.
+    """
+
+    tars: np.ndarray
+    receipts: np.ndarray
+    strange_receipt: str | None = None
+    strange_tar: str | None = None
+    shared: list[str] = field(default_factory=list[str])
 
 
-def read_receipt(path: Location) -> dict[str, Any]:
-    """A receipt or ``dataset.json``, checked. Raises UserError where it is damaged or newer than this version."""
-    index = path.name == "dataset.json"
-    mend = "remove it and run the build again" if index else "remove it and its tar to render the shard again"
-    try:
-        receipt = json.loads(path.read_bytes())
-    except StoreError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: cannot be read: {reason}; {mend}") from None
-    what = f"is no {'index' if index else 'receipt'} of a build"
-    wrong = "schema" if not isinstance(receipt, dict) or "schema" not in receipt else None
-    wrong = wrong or _wrong_field(receipt, _INDEX if index else _RECEIPT)
-    if wrong is None and index:
-        wrong = next((f"shards.{w}" for shard in receipt["shards"] if (w := _wrong_field(shard, _LISTED))), None)
-    if wrong is not None:
-        raise UserError(f"{path}: {what}: no {wrong} in it, or of the wrong type; {mend}")
-    check_schema(receipt["schema"], str(path))
-    return receipt
-
-
-def _wrong_field(data: Any, fields: Iterable[str]) -> str | None:
-    """The first of the fields that an object lacks, or has of another type."""
-    for field in fields:
-        if not isinstance(data, dict) or not isinstance(data.get(field), _KINDS[field]):
-            return field
-    return None
-
-
-def receipts_of(out: Location, held: Iterable[str]) -> list[Location]:
-    """Those of the files ``held`` in a folder that are named as receipts, in order."""
-    return [out / name for name in sorted(held) if SHARD.match(name) and name.endswith(".json")]
+def look(build: Build) -> Held:
+    """What there is in a build's folder, by one listing."""
+    held = Held(np.full(build.shard_count, -1, np.int64), np.zeros(build.shard_count, np.bool_))
+    for name, size in storage.files(build.out):
+        shard = build.find(name)
+        if shard is not None and name.endswith(".tar"):
+            held.tars[shard] = size
+        elif shard is not None:
+            held.receipts[shard] = True
+        elif name.endswith(".tar") and not name.startswith("."):
+            held.strange_tar = min(name, held.strange_tar or name)
+        elif SHARD.match(name):
+            held.strange_receipt = min(name, held.strange_receipt or name)
+        elif _SHARED_NAMES.match(name):
+            held.shared.append(name)
+    return held
 
 
 def difference(old: Any, new: Any, at: str = "") -> Iterator[str]:
@@ -90,36 +81,36 @@ def _short(value: Any) -> str:
 def done_shards(build: Build, *, extend: bool) -> bytearray:
     """1 for each shard that is there, whole, with this build's digest; another digest, or foreign files: an error."""
     done = bytearray(build.shard_count)
-    held = storage.listing(build.out)
-    receipts = receipts_of(build.out, held)
-    for path, receipt in zip(receipts, storage.in_order(read_receipt, receipts), strict=True):
-        if receipt["digest"] != build.digest:
-            changes = list(difference(receipt["settings"], dict(build.settings)))
-            more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
-            raise UserError(
-                f"{build.out} holds another build: {changes[0] if changes else 'digest'}{more}; "
-                "use the same settings, another --out, or --overwrite"
-            )
-        if (shard := build.find(path.name)) is None:
-            raise UserError(f"{build.out} holds more variants than --variants {build.variants}: use another --out")
-        done[shard] = held.get(f"{path.stem}.tar") == receipt["bytes"]
-    _check_strangers(build, held)
-    _check_finished(build, held, extend=extend, begun=bool(receipts))
+    held = look(build)
+    there = np.flatnonzero(held.receipts).tolist()
+    paths = (receipt_path(build.path(shard)) for shard in there)
+    for shard, receipt in zip(there, storage.in_order(read_receipt, paths), strict=True):
+        _check_digest(build, receipt)
+        done[shard] = bool(held.tars[shard] == receipt["bytes"])
+    if held.strange_receipt is not None:
+        _check_digest(build, read_receipt(build.out / held.strange_receipt))
+        raise UserError(f"{build.out} holds more variants than --variants {build.variants}: use another --out")
+    if held.strange_tar is not None:  # whoever reads ``*.tar`` would take it for the build's
+        raise UserError(f"{build.out / held.strange_tar} is no shard of this build: move it, or use another --out")
+    _check_finished(build, held, extend=extend, begun=bool(there))
     return done
 
 
-def _check_strangers(build: Build, held: Iterable[str]) -> None:
-    """A tar past the last shard would be read with the build's own by whoever reads ``*.tar``."""
-    for name in sorted(held):
-        if name.endswith(".tar") and build.find(name) is None and not name.startswith("."):
-            raise UserError(f"{build.out / name} is no shard of this build: move it, or use another --out")
+def _check_digest(build: Build, receipt: Mapping[str, Any]) -> None:
+    if receipt["digest"] != build.digest:
+        changes = list(difference(receipt["settings"], dict(build.settings)))
+        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+        raise UserError(
+            f"{build.out} holds another build: {changes[0] if changes else 'digest'}{more}; "
+            "use the same settings, another --out, or --overwrite"
+        )
 
 
-def _check_finished(build: Build, held: Iterable[str], *, extend: bool, begun: bool) -> None:
+def _check_finished(build: Build, held: Held, *, extend: bool, begun: bool) -> None:
     """A finished build grows by --extend alone; a README or an index of somebody else's is not written over."""
     index = build.out / "dataset.json"
     if index.exists():
-        finished = read_receipt(index)
+        finished = read_index(index)
         if finished["digest"] != build.digest and not begun:
             raise UserError(f"{build.out} holds another build's dataset.json: use another --out, or --overwrite")
         if finished["variants"] != build.variants and not extend:
@@ -127,7 +118,7 @@ def _check_finished(build: Build, held: Iterable[str], *, extend: bool, begun: b
                 f"{build.out} is finished with --variants {finished['variants']}, not {build.variants}: "
                 "add --extend to add variants"
             )
-    for name in filter(_SHARED_NAMES.match, sorted(held)):
+    for name in sorted(held.shared):
         if not _marked(build.out / name):
             raise UserError(f"{build.out} holds a {name} that is no build's: choose an empty folder for --out")
 
@@ -136,8 +127,9 @@ def _marked(path: Location) -> bool:
     return bool(_MARK.search(path.read_text(errors="replace")))
 
 
-def make_folder(out: Location) -> None:
-    """Make the folder, and see that it can be written to, before any work."""
+def make_folder(out: Location) -> list[Path]:
+    """Make the folder, and see that it can be written to, before any work. The folders that were not there before."""
+    made = [] if isinstance(out, Remote) else [folder for folder in (out, *out.parents) if not folder.exists()]
     name = f".tmp-{os.getpid()}-00000000-probe"
     try:
         if isinstance(out, Remote):
@@ -151,6 +143,7 @@ def make_folder(out: Location) -> None:
         raise
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
+    return made
 
 
 @contextmanager
@@ -178,41 +171,37 @@ def remove_temporary(out: Location) -> None:
     """What a killed build left behind."""
     if isinstance(out, Remote):
         storage.sweep()
-    for name in filter(TEMPORARY.match, storage.listing(out)):
+    for name in [name for name, _ in storage.files(out) if TEMPORARY.match(name)]:
         (out / name).unlink(missing_ok=True)
 
 
-def own_receipts(build: Build, rejects: list[dict[str, Any]], shown: int) -> list[dict[str, Any]]:
-    """What the last files of a build say of each shard: its name, hash, bytes, samples, and rejects by reason.
+def own_receipts(build: Build, rejects: list[dict[str, Any]], shown: int) -> Receipts:
+    """What the last files of a build say of its shards.
 
     The first ``shown`` rejects go to ``rejects``: all may be as many as there are samples. Raises WorkIncomplete where
     another build wrote over a shard.
     """
-    held = storage.listing(build.out)
+    held, kept = look(build), Receipts()
     paths = (receipt_path(build.path(shard)) for shard in range(build.shard_count))
-    kept: list[dict[str, Any]] = []
-    for receipt in storage.in_order(read_receipt, paths):
-        if receipt["digest"] != build.digest or held.get(receipt["shard"]) != receipt["bytes"]:
-            raise WorkIncomplete(
-                f"{build.out / receipt['shard']}: another build wrote to this folder meanwhile: "
-                "run this one again with another --out"
-            )
+    for shard, receipt in enumerate(storage.in_order(read_receipt, paths)):
+        if receipt["digest"] != build.digest or held.tars[shard] != receipt["bytes"]:
+            raise meddled(build.out / receipt["shard"])
         rejects += receipt["rejects"][: shown - len(rejects)]
-        facts = {key: receipt[key] for key in ("shard", "sha256", "bytes", "samples")}
-        kept.append({**facts, "rejects": dict(Counter(reject["reason"] for reject in receipt["rejects"]))})
+        kept.add(receipt)
     return kept
 
 
 def clear(out: Location) -> None:
     """Remove a build's own files and nobody else's, receipts first, so that no shard looks done after a kill."""
     index = out / "dataset.json"
-    receipts = [path for path in receipts_of(out, storage.listing(out)) if _ours(path)]
-    ours = bool(receipts) or _ours(index)
-    for path in receipts:
-        path.unlink()
-        path.with_suffix(".tar").unlink(missing_ok=True)
+    ours = _ours(index)
+    for path in (out / name for name in receipts_of(out)):
+        if _ours(path):
+            ours = True
+            path.unlink()
+            path.with_suffix(".tar").unlink(missing_ok=True)
     if ours:
-        for name in filter(_SHARED_NAMES.match, storage.listing(out)):
+        for name in [name for name, _ in storage.files(out) if _SHARED_NAMES.match(name)]:
             if _marked(out / name):
                 (out / name).unlink()
     if _ours(index):
@@ -221,7 +210,7 @@ def clear(out: Location) -> None:
 
 def _ours(path: Location) -> bool:
     try:
-        return bool(read_receipt(path))
+        return bool(read_index(path) if path.name == "dataset.json" else read_receipt(path))
     except StoreError:
         raise
     except UserError:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from synth.manifest import SPLITS, USES, load_manifest
-from synth.pairs import PAIRINGS, Found, builtin_pairs, check_split, find_all, of_split
+from synth.pairing import PAIRINGS
+from synth.pairs import Found, builtin_pairs, check_split, find_all, of_split
 from synth.seeds import seed_of
 from synth.table import Pairs
 from synth.types import Task, UserError, unknown

@@ -22,6 +22,7 @@ import numpy as np
 
 from synth import depth as depth_maps
 from synth.codecs import CODECS, Codec
+from synth.jsonstream import pieces
 from synth.remote import StoreError
 from synth.storage import Location, landing, size
 from synth.types import SCHEMA, Step
@@ -174,9 +175,11 @@ class _Hashing:
 
 
 def write_json(path: Location, data: Any) -> None:
-    """A JSON file a person can read, landed whole."""
+    """A JSON file a person can read, landed whole. data: see ``jsonstream.pieces``."""
     with landing(path) as file:
-        file.write(json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False).encode() + b"\n")
+        for piece in pieces(data):
+            file.write(piece.encode())
+        file.write(b"\n")
 
 
 BLOCK = 512

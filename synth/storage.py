@@ -107,15 +107,20 @@ def facts(paths: Iterable[str]) -> dict[str, Fact]:
     return found
 
 
+def files(folder: Location) -> Iterator[tuple[str, int]]:
+    """Name and bytes of each file in a folder, one at a time; nothing where there is no such folder."""
+    if isinstance(folder, Remote):
+        yield from ((name, int(info["size"])) for name, info in folder.entries().items())
+        return
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_file():
+                yield entry.name, entry.stat().st_size
+
+
 def listing(folder: Location) -> dict[str, int]:
     """Bytes by name of the files in a folder; {} where there is no such folder."""
-    if isinstance(folder, Remote):
-        return {name: int(info["size"]) for name, info in folder.entries().items()}
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
+    return dict(files(folder))
 
 
 class Listed(NamedTuple):

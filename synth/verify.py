@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -15,12 +17,13 @@ from synth.chain import operator_class, physical_order
 from synth.codecs import CODECS
 from synth.companions import member_names
 from synth.depth import decode_png
+from synth.receipts import ShardNames, read_index, read_receipt
 from synth.remote import Remote
 from synth.render import degrade_pair
-from synth.resume import read_receipt
 from synth.seeds import unit_hash
 from synth.shards import BLOCK, Sample, decode_sample, dumps, read_shard, receipt_path
 from synth.storage import Location
+from synth.table import RUN, texts
 from synth.types import NO_TRUTH, UserError
 
 Progress = Callable[[int, int], None]
@@ -61,23 +64,56 @@ class VerifyReport:
         return {"ok": self.ok, "samples": self.samples, "replayed": self.replayed, **as_is, "problems": self.problems}
 
 
-def find_shards(paths: Sequence[str]) -> tuple[list[Location], list[Location]]:
+class Shards(Sequence[Location]):
+    """Tars: a folder's are held by their names alone, in some 40 bytes each."""
+
+    def __init__(self, parts: Sequence[tuple[Location, np.ndarray]]) -> None:
+        self._parts = parts
+        self._starts = [0, *itertools.accumulate(len(names) for _, names in parts)]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @overload
+    def __getitem__(self, at: int) -> Location: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Location]: ...
+    def __getitem__(self, at: int | slice) -> Location | list[Location]:
+        numbers = range(len(self))[at]
+        if isinstance(numbers, range):
+            return [self[number] for number in numbers]
+        part = bisect_right(self._starts, numbers) - 1
+        folder, names = self._parts[part]
+        return folder / str(names[numbers - self._starts[part]])
+
+
+def _tars(folder: Location) -> np.ndarray:
+    """The names of the tars in a folder, sorted."""
+    named = (name for name, _ in storage.files(folder) if name.endswith(".tar"))
+    runs = [texts(())]
+    while len(some := texts(itertools.islice(named, RUN))):
+        runs.append(some)
+    names = np.concatenate(runs)
+    return names[np.argsort(names, kind="stable")]
+
+
+def find_shards(paths: Sequence[str]) -> tuple[Shards, list[Location]]:
     """(shards, folders) of a command line of folders and tars, local or URLs. Raises UserError where there are none."""
-    found: list[Location] = []
+    found: list[tuple[Location, np.ndarray]] = []
     folders: list[Location] = []
     for text in paths:
         path = storage.locate(text)
         if path.is_dir():
             folders.append(path)
-            here = sorted(path.glob("*.tar"))
-            if not here and not (path / "dataset.json").exists():
+            here = _tars(path)
+            if not len(here) and not (path / "dataset.json").exists():
                 raise UserError(f"{path}: no shards in this folder")
-            found += here
+            found.append((path, here))
         elif path.is_file():
-            found.append(path)
+            found.append((path.parent, texts([path.name])))
         else:
             raise UserError(f"{path}: no such file or folder")
-    return found, folders
+    return Shards(found), folders
 
 
 def find_local_shards(paths: Sequence[str]) -> list[Path]:
@@ -128,24 +164,34 @@ def check_folder(folder: Location) -> list[str]:
     index = folder / "dataset.json"
     if not index.is_file():
         return [f"{folder}: no dataset.json: the build is not finished; run its command again"]
-    try:
-        data = read_receipt(index)
-    except UserError as error:
-        return [str(error)]
-    listed = {shard["shard"] for shard in data["shards"]}
-    there = {path.name for path in folder.glob("*.tar")}
     problems: list[str] = []
-    for shard in data["shards"]:
-        receipt_at = receipt_path(folder / shard["shard"])
+    missing: list[str] = []
+    there, listed = ShardNames(), ShardNames()
+    odd = {name for name, _ in storage.files(folder) if name.endswith(".tar") and not there.add(name)}
+
+    def check(shard: Mapping[str, Any]) -> None:
+        name = shard["shard"]
+        if name not in there and name not in odd:
+            missing.append(name)
+        if not listed.add(name):
+            odd.discard(name)
+        receipt_at = receipt_path(folder / name)
         if receipt_at.is_file():
             try:
                 receipt = read_receipt(receipt_at)
             except UserError:
-                continue  # named with its shard
-            if (receipt["sha256"], receipt["digest"]) != (shard["sha256"], data["digest"]):
-                problems.append(f"{folder / shard['shard']}: is of another build than dataset.json")
-    problems += [f"{folder / name}: missing, though dataset.json lists it" for name in sorted(listed - there)]
-    return problems + [f"{folder / name}: not in dataset.json" for name in sorted(there - listed)]
+                return  # named with its shard
+            if (receipt["sha256"], receipt["digest"]) != (shard["sha256"], digest):
+                problems.append(f"{folder / name}: is of another build than dataset.json")
+
+    try:
+        digest = read_index(index)["digest"]  # which stands behind the shards
+        read_index(index, check)
+    except UserError as error:
+        return [str(error)]
+    problems += [f"{folder / name}: missing, though dataset.json lists it" for name in sorted(missing)]
+    more = sorted([*(name for name in there if name not in listed), *odd])
+    return problems + [f"{folder / name}: not in dataset.json" for name in more]
 
 
 def _shard_work(replay: float, path: Location) -> VerifyReport:

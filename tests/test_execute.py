@@ -5,15 +5,18 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from synth import cluster, execute
+from synth.builder import build
 from synth.cluster import ray_module
 from synth.execute import Needs, Watch, report, run
 from synth.types import UserError, WorkIncomplete
@@ -136,8 +139,8 @@ def test_ray_names_a_task_that_kills_or_stops_its_workers(ray: None, tmp_path: P
     watch = Watch(timeout=1, lost=lambda task, why: f"{task[0]}: {why}")
     tasks = [("kill", 9), ("fine", 7), ("hang", 9)]
     found = list(run(mishap, str(tmp_path), tasks, workers=2, executor="ray", watch=watch))
-    why = "its workers died, 3 in a row: killed, out of memory, or silent for 1 s (--timeout)"
-    assert found == [f"kill: {why}", 7, f"hang: {why}"]
+    why = "its workers died, 3 in a row, the last at {}/1: killed, out of memory, or silent for 1 s (--timeout)"
+    assert found == [f"kill: {why.format('kill')}", 7, f"hang: {why.format('hang')}"]
 
 
 def test_too_many_lost_tasks_end_the_run(tmp_path: Path) -> None:
@@ -180,9 +183,41 @@ def test_every_node_is_asked_for_what_it_has(ray: None, tmp_path: Path, monkeypa
         pass
 
 
+def test_a_node_that_joins_later_is_asked_before_it_works(ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with execute.ready("ray", 2, Needs(("clearfuse", "numpy"))):
+        assert list(run(slow_square, 1, [2], workers=2, executor="ray")) == [5]
+        monkeypatch.setattr(cluster, "_make_probe", lambda: lambda packages, folders: ({"numpy": "0.9"}, []))
+        with pytest.raises(WorkIncomplete) as error:
+            list(run(slow_square, 1, [2], workers=2, executor="ray"))
+    assert re.fullmatch(
+        r"executor ray: node \S+ has no python, this machine .*: bytes depend on it, install the same there, "
+        "or take it out: it joined after the build began; run the same command to go on",
+        str(error.value),
+    )
+
+
+def test_a_build_that_an_executor_refuses_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def refuses(*_: Any) -> Iterator[int]:
+        raise UserError("executor ray: node b has no numpy")
+        yield 0
+
+    monkeypatch.setattr(execute, "ready", refuses)
+    (tmp_path / "there").mkdir()
+    for out in ("there", "there/one/two"):
+        with pytest.raises(UserError, match="node b has no numpy"):
+            build("vif", limit=1, executor="ray", out=str(tmp_path / out))
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+def test_a_time_limit_that_nobody_keeps_is_refused() -> None:
+    with pytest.raises(UserError, match="--timeout 5: decides nothing with --executor serial, where nobody watches"):
+        build("vif", limit=1, executor="serial", timeout=5.0)
+
+
 def test_a_package_that_a_node_lacks_is_named() -> None:
-    with pytest.raises(UserError, match=r"node b has no clearfuse, this machine 0\.1 \(source 12\)"):
-        cluster._check_versions("b", {"clearfuse": "0.1 (source 12)"}, {"clearfuse": None})
+    said = cluster._wrong("b", {"clearfuse": "0.1 (source 12)"}, {"clearfuse": None}, [])
+    assert said is not None and "node b has no clearfuse, this machine 0.1 (source 12)" in said
 
 
 def test_an_address_where_no_cluster_answers_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from test_table import table
 
 from synth.builder import build, plan_build
 from synth.card import card
+from synth.receipts import Receipts
 from synth.resolve import Options
 from synth.selection import keep_apart, quotas, split_names
 from synth.shards import read_samples
@@ -117,7 +118,7 @@ def test_two_forms_of_one_set_are_refused(tmp_path: Path, synth: Callable[..., R
 
 def test_the_card_of_one_split_names_it(msrs: Path) -> None:
     planned, _ = plan_build(Options("vif", data=(f"msrs={msrs}",), split="test"))
-    assert "0 shards (test), 1 degraded" in card(planned, [])
+    assert "0 shards (test), 1 degraded" in card(planned, Receipts())
 
 
 @pytest.mark.parametrize(

@@ -306,6 +306,20 @@ def test_two_builds_of_one_url_are_found_out(memory: MemoryFileSystem, msrs: Pat
     assert not memory.exists("memory://out/dataset.json")
 
 
+def test_a_build_that_ended_meanwhile_is_not_written_over(memory: MemoryFileSystem, msrs: Path) -> None:
+    """Two builds find an empty store; one ends before the other's second shard, which then leaves its files alone."""
+    ended: dict[str, bytes] = {}
+
+    def meddle(done: int, total: int) -> None:
+        if done == 0:
+            make("memory://out", str(msrs), seed=1)
+            ended.update(held("memory://out"))
+
+    with pytest.raises(WorkIncomplete, match=r"vif-train-000000\.tar: another build wrote to this folder meanwhile"):
+        make("memory://out", str(msrs), progress=meddle)
+    assert held("memory://out") == ended
+
+
 @pytest.mark.slow
 def test_the_cache_may_be_a_url(
     memory: MemoryFileSystem, broken: dict[str, Exception], msrs: Path, monkeypatch: pytest.MonkeyPatch

@@ -5,13 +5,14 @@ Ten kills and two of Ray here; ``CLEARFUSE_KILLS=50,10`` for the full count.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 from pathlib import Path
 
 import pytest
-from conftest import folder_bytes
+from conftest import folder_bytes, save, textured
 from kills import PLAN, SHARDS, command, finish, kill_at, landed, session, start, uninterrupted, wait_for
 
 from synth.builder import build
@@ -100,3 +101,26 @@ def test_killed_while_it_grows(data: Path, expected: dict[str, bytes], tmp_path:
     build("vif", data=[f"msrs={data}"], out=str(out), variants=20, extend=True, **PLAN)
     assert folder_bytes(out) == expected
     assert first == {name: (out / name).stat().st_mtime_ns for name in first}
+
+
+def test_rejects_are_counted_alike_after_kills(data: Path, tmp_path: Path) -> None:
+    """A pair that is too small in every variant: whoever finishes says the same of it, and decides the same."""
+    pairs = tmp_path / "pairs"
+    shutil.copytree(data, pairs)
+    for side, channels in (("vi", 3), ("ir", 1)):
+        save(pairs / "train" / side / "00009D.png", textured(9, 48, 48, channels=channels))
+    more = ("--variants", "6")
+    ran, killed = tmp_path / "ran", tmp_path / "killed"
+    whole = finish(command(pairs, ran, *more))
+    for shards in (3, 9):
+        assert kill_at(command(pairs, killed, *more), killed, shards, 0.0)
+    after = finish(command(pairs, killed, *more))
+    line = "synth: error: 6 of 54 samples rejected, over --max-rejects 0.01: msrs/00009D: 48x48 is too small: no ratio"
+    for out, done in ((ran, whole), (killed, after)):
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith(line) and done.stderr.rstrip().endswith(f"are in {out}/*.json")
+    assert folder_bytes(killed) == folder_bytes(ran)
+    assert list(json.loads((killed / "dataset.json").read_bytes())["rejects"].values()) == [6]
+    accepted = finish(command(pairs, killed, *more, "--max-rejects", "0.2"))
+    assert accepted.returncode == 0 and "(18 were there), 6 rejected" in accepted.stdout
+    assert folder_bytes(killed) == folder_bytes(ran)
