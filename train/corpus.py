@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from synth.codecs import CODECS
+from synth.console import counted
 from synth.resume import read_receipt
 from synth.seeds import unit_hash
 from synth.shards import SHARD, Span, held_images, is_lean, is_real, read_spans, receipt_path
@@ -120,7 +121,10 @@ class Corpus:
             return [Fraction(count) for count in counts]
         said = ",".join(f"{weight:g}" for weight in mix)
         if len(mix) != len(counts):
-            raise UserError(f"--mix {said}: {len(mix)} weights for {len(counts)} sources: {', '.join(self.sources)}")
+            these = ", ".join(self.sources)
+            raise UserError(
+                f"--mix {said}: {counted(len(mix), 'weight')} for {counted(len(counts), 'source')}: {these}"
+            )
         if not all(0 <= weight < float("inf") for weight in mix) or not any(mix):
             raise UserError(f"--mix {said}: weights must be at least 0, and one of them above it")
         for weight, count, source in zip(mix, counts, self.sources, strict=True):
