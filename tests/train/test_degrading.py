@@ -24,7 +24,7 @@ from train.data import Samples, batches, dealt
 from train.presets import PRESETS
 from train.runs import Settings, begin, run_record
 from train.tensors import read_tensors
-from train.trainer import fit
+from train.trainer import Ways, fit
 
 pytestmark = pytest.mark.slow
 
@@ -177,8 +177,8 @@ def test_a_recipe_that_fits_nothing_is_one_line(
 
 
 def run(shards: Path, out: Path, **changed: Any) -> None:
-    options = {"validate_every": 3, "checkpoint_every": 2, **changed}
-    fit([str(shards / "lean/vif")], str(out), Settings.of("small", steps=4), **options)
+    ways = Ways(validate_every=3, checkpoint_every=2, workers=changed.pop("workers", 0))
+    fit([str(shards / "lean/vif")], str(out), Settings.of("small", steps=4), ways=ways, **changed)
 
 
 def test_a_run_records_its_recipes_and_stops_and_goes_on_bit_for_bit(
@@ -190,8 +190,8 @@ def test_a_run_records_its_recipes_and_stops_and_goes_on_bit_for_bit(
     record = json.loads((tmp_path / "whole/run.json").read_bytes())["degrade"]
     assert record["vif"]["partial"] == 0 and record["vif"]["recipe"]["n"] == [1, 2, 3]
 
-    def stopped(done: int, total: int) -> None:
-        if done == 2:
+    def stopped(report: Any) -> None:
+        if report.step == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
