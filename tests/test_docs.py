@@ -56,8 +56,6 @@ def test_every_command_that_a_page_shows_exists(page: str) -> None:
         words = [word for word in shlex.split(line) if not re.match(r"[A-Z_]+=", word)]
         if words[0] in ("torchrun", "accelerate"):
             words = words[words.index("-m") + 1 :]
-        if words[0] == "torchrun":
-            words = words[words.index("-m") + 1 :]
         if words[0] == "make":
             assert words[1] in targets, line
         elif words[0] in commands:
