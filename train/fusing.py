@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from synth.execute import settle
+from synth.memory import keep_freed_memory
 from synth.pairs import read_image
 from synth.storage import landing
 from synth.types import TASKS, BadPair, UserError, WorkIncomplete, unknown
@@ -36,6 +37,7 @@ def load_pipeline(
 ) -> FusionPipeline:
     """The named model, or that of the only run; parts, compiled: see ``FusionPipeline.from_pretrained``."""
     settle()
+    keep_freed_memory(large=True)
     model = str(the_only_run()) if name is None else name
     return FusionPipeline.from_pretrained(model, find_device(device), parts=parts, compiled=compiled)
 

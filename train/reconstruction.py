@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from synth.execute import settle
+from synth.memory import keep_freed_memory
 from synth.pairs import builtin_pairs, find_all, load_manifest, own_task, read_pair
 from synth.shards import is_real, read_samples
 from synth.types import BadPair, PairRef, UserError
@@ -81,6 +82,7 @@ def reconstruct(
         if value is not None and value < (1 if option == "limit" else 16):
             raise UserError(f"--{option} {value}: must be at least {1 if option == 'limit' else 16}")
     settle()
+    keep_freed_memory(large=True)
     where = find_device(device)
     sources = _sources(data, shards, limit)
     found = {name: find_tokenizer(name, hashes).tokenizer.to(where) for name in dict.fromkeys(names or ("dct",))}
