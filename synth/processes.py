@@ -161,7 +161,7 @@ def _one_thread() -> Iterator[None]:
 def _serve(pipe: Connection, parent: int) -> None:
     """A worker's life: what is common, then tasks, from the pipe; what it begins, and what came of it, back."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends us
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with(parent)
     listen(lambda what: pipe.send(("at", what)))
     try:
         _serve_tasks(pipe)
@@ -197,7 +197,12 @@ def _portable(error: Exception) -> Exception:
     return error if ours else RuntimeError(f"{type(error).__name__}: {error}")
 
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os._exit(1)
+def end_with(parent: int) -> None:
+    """Leave as soon as the process of this number is no longer this one's parent, whatever is going on."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from synth.execute import settle
 from synth.memory import memory_limit
 from synth.pools import shipped_templates
+from synth.processes import end_with
 from synth.prompts import compose
 from synth.seeds import generator, seed_of
 from synth.shards import LEAN_IMAGES, Sample, decode_sample
@@ -252,7 +254,8 @@ def batches(
     """
     more: dict[str, Any] = {}
     if workers:
-        more = {"multiprocessing_context": "spawn", "prefetch_factor": 4, "worker_init_fn": _start_worker}
+        more = {"multiprocessing_context": "spawn", "prefetch_factor": 4}
+        more["worker_init_fn"] = partial(_start_worker, os.getpid())
     return iter(
         DataLoader(
             samples,
@@ -266,7 +269,9 @@ def batches(
     )
 
 
-def _start_worker(number: int) -> None:
+def _start_worker(trainer: int, number: int) -> None:
+    # torch's worker, its trainer killed, waits without end for somebody to read what it has decoded.
+    end_with(trainer)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer hears it too, and ends us
     torch.set_num_threads(1)
     settle()

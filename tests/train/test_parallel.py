@@ -59,7 +59,7 @@ def launch(
         command = [sys.executable, *launcher, str(script)]
     arguments = [str(out), preset, "1" if stops else "20", str(sharded), str(recompute)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stderr
 
 
