@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -24,8 +26,27 @@ def code_to_linear(image: UInt8[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h 
     return cv2.LUT(image, _LINEAR_OF_CODE).reshape(image.shape)
 
 
+STRIP = 1 << 20
+"""Values that are converted together: of a large picture, what is in between takes no memory of its own."""
+
+
+def _in_strips(convert: Callable[[np.ndarray], np.ndarray], image: np.ndarray, kind: type) -> np.ndarray:
+    """What is done to each value by itself, some rows at a time; the same values as all at once."""
+    if image.size <= STRIP:
+        return convert(image)
+    out = np.empty(image.shape, kind)
+    rows = max(1, STRIP * len(image) // image.size)
+    for start in range(0, len(image), rows):
+        out[start : start + rows] = convert(image[start : start + rows])
+    return out
+
+
 def srgb_to_linear(image: Float[np.ndarray, "*dims"]) -> Float32[np.ndarray, "*dims"]:
     """Inverse sRGB transfer: c/12.92 below 0.04045, else ((c + 0.055)/1.055)^2.4 (IEC 61966-2-1)."""
+    return _in_strips(_to_linear, image, np.float32)
+
+
+def _to_linear(image: np.ndarray) -> np.ndarray:
     c = np.clip(image, 0, None).astype(np.float32)
     low = c * np.float32(1 / 12.92)
     high = cv2.pow((c + np.float32(0.055)) * np.float32(1 / 1.055), 2.4).reshape(c.shape)
@@ -34,6 +55,10 @@ def srgb_to_linear(image: Float[np.ndarray, "*dims"]) -> Float32[np.ndarray, "*d
 
 def linear_to_srgb(image: Float[np.ndarray, "*dims"]) -> Float32[np.ndarray, "*dims"]:
     """sRGB transfer of linear light clipped to [0, 1]: 12.92 x below 0.0031308, else 1.055 x^(1/2.4) − 0.055."""
+    return _in_strips(_to_srgb, image, np.float32)
+
+
+def _to_srgb(image: np.ndarray) -> np.ndarray:
     x = np.clip(image, 0, 1).astype(np.float32, copy=False)
     high = cv2.pow(x, 1 / 2.4).reshape(x.shape) * np.float32(1.055) - np.float32(0.055)
     return np.where(x <= 0.0031308, x * np.float32(12.92), high)
@@ -41,6 +66,10 @@ def linear_to_srgb(image: Float[np.ndarray, "*dims"]) -> Float32[np.ndarray, "*d
 
 def to_uint8(image: Float[np.ndarray, "*dims"]) -> UInt8[np.ndarray, "*dims"]:
     """floor(255 x + 0.5), clipped: the only rounding of the project."""
+    return _in_strips(_rounded, image, np.uint8)
+
+
+def _rounded(image: np.ndarray) -> np.ndarray:
     codes = image * np.float32(255)
     codes += np.float32(0.5)
     # Held in range, the conversion's truncation is the floor.

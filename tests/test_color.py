@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -34,3 +36,14 @@ def test_luma_of_grey_is_itself() -> None:
     grey = np.random.Generator(np.random.Philox(0)).random((5, 4, 1)).astype(np.float32)
     assert np.array_equal(color.luma(grey), grey[..., 0])
     assert color.luma(np.repeat(grey, 3, 2)) == pytest.approx(grey[..., 0], abs=1e-6)
+
+
+@pytest.mark.parametrize("convert", [color.srgb_to_linear, color.linear_to_srgb, color.to_uint8])
+@pytest.mark.parametrize("shape", [(40, 33, 3), (7, 300, 1), (501,), (3, 900)])
+def test_strips_change_no_value(
+    monkeypatch: pytest.MonkeyPatch, convert: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...]
+) -> None:
+    image = np.random.default_rng(0).random(shape, dtype=np.float32) * np.float32(1.2) - np.float32(0.1)
+    whole = convert(image)
+    monkeypatch.setattr(color, "STRIP", 500)
+    assert np.array_equal(convert(image), whole) and convert(image).dtype == whole.dtype
