@@ -266,7 +266,8 @@ def test_eval_scores_a_model_beside_the_fusers(
     assert ran.code == 0, ran.err
     assert [line.split()[1] for line in ran.out.splitlines()[1:2]] == [folder.name]
     data = json.loads((tmp_path / "r/report.json").read_text())
-    assert [m["name"] for m in data["methods"]] == [folder.name, "pyramid on degraded", "pyramid on clean"]
+    others = ["classical + pyramid", "pyramid on degraded", "pyramid on clean"]
+    assert [m["name"] for m in data["methods"]] == [folder.name, *others]
     text = (tmp_path / "r/report.html").read_text()
     assert text.count("data:image") >= 2 * 6 and folder.name in text
     monkeypatch.chdir(tmp_path)
@@ -281,6 +282,6 @@ def test_eval_scores_a_model_beside_the_fusers(
     assert ran.code == 2 and "runs/one, runs/two" in ran.error
     both = ("--model", "runs/one", "--model", folder, "--out", tmp_path / "both", "--limit", "1")
     ran = train("eval", shards / "vif", *both)
-    assert ran.code == 0 and len(json.loads((tmp_path / "both/report.json").read_text())["methods"]) == 4
+    assert ran.code == 0 and len(json.loads((tmp_path / "both/report.json").read_text())["methods"]) == 5
     ran = train("eval", shards / "vif", "--model", "runs/one", "--model", "runs/one")
     assert ran.code == 2 and "--model: two models of one name" in ran.error
