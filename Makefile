@@ -36,8 +36,8 @@ demo: $(READY)  ## the whole chain on built-in scenes: demo/shards, demo/sheet.p
 	$(BIN)/train fit $(DEMO) --preset tiny-reg --steps 400 --out demo/run --device cpu
 	$(BIN)/train eval $(TESTS) --model demo/run --out demo/report
 
-eval: $(READY)  ## score MODEL=dir and the fusers on SHARDS="dir ..." into REPORT=dir: tables and pictures
-	$(BIN)/train eval $(SHARDS) --out $(REPORT) $(if $(MODEL),--model $(MODEL))
+eval: $(READY)  ## score MODEL=dir and pipelines on SHARDS="dir ..." into REPORT=dir: tables, the papers' beside them, pictures
+	$(BIN)/train eval $(SHARDS) --out $(REPORT) --papers $(if $(MODEL),--model $(MODEL))
 
 test: $(READY)  ## every test, with coverage
 	$(BIN)/python -m pytest -n $(JOBS) --cov=synth --cov=train --cov-report=term:skip-covered --cov-fail-under=85
@@ -61,6 +61,11 @@ bench: $(READY)  ## the benchmarks: a table and a ratio for each claim
 	$(BIN)/python benchmarks/executors.py
 	$(BIN)/python benchmarks/fusers.py --sizes 256
 	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/cache.py
+	$(BIN)/python benchmarks/training.py --preset tiny-fm --size 128 --batch 4 --steps 5
+	$(BIN)/python benchmarks/cautious.py
+	$(BIN)/python benchmarks/evaluation.py
 
 docs: $(READY)  ## regenerate docs/operators.md, docs/cli.md and the README's picture
 	$(BIN)/python docs/generate.py

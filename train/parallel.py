@@ -7,6 +7,7 @@ another layer: see docs/decisions/0016.
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -50,8 +51,11 @@ class Engine:
             # A kernel of one channel has two ways to say the same strides; torch warns of a copy that costs nothing.
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             gpu = [ranks.device] if ranks.device.type == "cuda" else None
+            # Buffers are constants; torch 2.13 has a new name for leaving them alone.
+            known = inspect.signature(DistributedDataParallel).parameters
+            still = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
             self._forward = DistributedDataParallel(
-                self._forward, device_ids=gpu, broadcast_buffers=False, gradient_as_bucket_view=True
+                self._forward, device_ids=gpu, gradient_as_bucket_view=True, **{still: False}
             )
 
     def loss(self, batch: Batch, rng: Rng) -> Loss:
@@ -71,6 +75,8 @@ class Engine:
 
 def share_out(assembly: Assembly, ranks: Ranks, bf16: bool) -> None:
     """Give each process a part of each weight (FSDP2): whole ones exist only while their block computes."""
+    # The values that a block hands to the next are a view, and nobody writes into them.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(ranks.device.type, (ranks.world,))
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
     roots: list[nn.Module] = [assembly.network]
