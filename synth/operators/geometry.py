@@ -25,6 +25,10 @@ ROUNDS = 12
 """Steps of the way back: each leaves at most √½ of the error, and less than a tenth away from outlines."""
 
 
+ROWS = 256
+"""Rows that are resampled together: of a large picture, what is in between takes no memory of its own."""
+
+
 def corners(height: int, width: int) -> Float64[np.ndarray, "4 2"]:
     """(x, y) of the four corner pixels, clockwise from the upper left."""
     r, b = width - 1.0, height - 1.0
@@ -123,14 +127,19 @@ def resample(image: Image, x: Float32[np.ndarray, "h w"], y: Float32[np.ndarray,
     and the greatest of the pixels around.
     """
     h, w, c = image.shape
-    # A side of one pixel has no mirror image, and cv2.remap does not return from it: two alike have.
-    image = as_hwc(cv2.copyMakeBorder(image, 0, int(h == 1), 0, int(w == 1), cv2.BORDER_REPLICATE))
-    # cv2 mirrors step by step, once for each frame width outside: one is enough.
-    at = [np.clip(v, -float(n), 2.0 * n).astype(np.float32, copy=False) for v, n in ((x, w), (y, h))]
+    if 1 in (h, w):  # has no mirror image, and cv2.remap does not return from it: two alike have
+        image = as_hwc(cv2.copyMakeBorder(image, 0, int(h == 1), 0, int(w == 1), cv2.BORDER_REPLICATE))
     edge, box = cv2.BORDER_REFLECT_101, np.ones((3, 3), np.uint8)
-    out = cv2.remap(image, *at, cv2.INTER_CUBIC, None, edge)
-    low, high = (cv2.remap(f(image, box), *at, cv2.INTER_NEAREST, None, edge) for f in (cv2.erode, cv2.dilate))
-    return np.clip(out, low, high, out=out).reshape(*x.shape, c)
+    bounds = cv2.erode(image, box), cv2.dilate(image, box)
+    out = np.empty((*x.shape, c), np.float32)
+    for start in range(0, len(x), ROWS):
+        rows = slice(start, start + ROWS)
+        # cv2 mirrors step by step, once for each frame width outside: one is enough.
+        at = [np.clip(v[rows], -float(n), 2.0 * n).astype(np.float32, copy=False) for v, n in ((x, w), (y, h))]
+        low, high = (cv2.remap(bound, *at, cv2.INTER_NEAREST, None, edge) for bound in bounds)
+        some = cv2.remap(image, *at, cv2.INTER_CUBIC, None, edge)
+        out[rows] = np.clip(some, low, high).reshape(-1, x.shape[1], c)
+    return out
 
 
 @dataclass(frozen=True)
