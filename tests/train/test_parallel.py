@@ -77,24 +77,29 @@ def alike(one: Path, other: Path, bar: float) -> None:
                 assert mine[name] == pytest.approx(theirs[name], rel=bar, abs=bar), (mine["step"], name)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("preset", ["small", "small-fm"])
-def test_two_processes_are_one_with_the_whole_batch(shards: Path, tmp_path: Path, preset: str) -> None:
-    launch(shards, tmp_path / "one", 1, preset)
-    launch(shards, tmp_path / "two", 2, preset)
-    alike(tmp_path / "one", tmp_path / "two", 1e-5)
-    assert len(lines(tmp_path / "one")) >= 20
+@pytest.fixture(scope="module")
+def one(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process."""
+    out = tmp_path_factory.mktemp("alone") / "one"
+    launch(shards, out, 1)
+    assert len(lines(out)) >= 20
+    return out
 
 
 @pytest.mark.slow
-def test_weights_shared_out_are_the_same_run_and_go_on_in_one_process(shards: Path, tmp_path: Path) -> None:
-    launch(shards, tmp_path / "one", 1)
+def test_two_processes_are_one_with_the_whole_batch(shards: Path, one: Path, tmp_path: Path) -> None:
+    launch(shards, tmp_path / "two", 2)
+    alike(one, tmp_path / "two", 1e-5)
+
+
+@pytest.mark.slow
+def test_weights_shared_out_are_the_same_run_and_go_on_in_one_process(shards: Path, one: Path, tmp_path: Path) -> None:
     launch(shards, tmp_path / "two", 2, sharded=True, stops=True)
     files = sorted(path.name for path in (tmp_path / "two/checkpoints/step-0000001").iterdir())
     assert files == ["rank-000.safetensors", "rank-001.safetensors", "state.json"]
     launch(shards, tmp_path / "two", 1, stops=True)  # one more step, in one process
     launch(shards, tmp_path / "two", 2, sharded=True, recompute=True)  # and the rest in two again
-    alike(tmp_path / "one", tmp_path / "two", 1e-5)
+    alike(one, tmp_path / "two", 1e-5)
 
 
 def test_recomputing_gives_the_same_gradients() -> None:
