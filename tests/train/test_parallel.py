@@ -46,7 +46,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def launch(
-    shards: Path, out: Path, world: int, preset: str = "small", *, stops: bool = False, sharded: bool = False,
+    shards: Path, out: Path, world: int, preset: str = "small-fm", *, stops: bool = False, sharded: bool = False,
     recompute: bool = False,
 ) -> None:  # fmt: skip
     here = Path(__file__).resolve().parent
