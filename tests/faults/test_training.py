@@ -1,6 +1,6 @@
 """Faults of a training run: kills at any moment, in a checkpoint too, signals, a full disk. It goes on bit for bit.
 
-Two kills for each number of loader workers; ``CLEARFUSE_TRAIN_KILLS=5`` for more.
+One kill for each number of loader workers; ``CLEARFUSE_TRAIN_KILLS=5`` for more.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from train.tensors import read_tensors
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("CLEARFUSE_TRAIN_KILLS", "2"))
+KILLS = int(os.environ.get("CLEARFUSE_TRAIN_KILLS", "1"))
 
 
 @pytest.fixture(scope="module")

@@ -107,7 +107,7 @@ def test_the_same_batches_for_any_number_of_workers_and_any_start(shards: Path) 
         return [b for b in batches(data, dealt(start // 4, 6, 4), workers) if isinstance(b, Batch)]
 
     here = taken(0, 0, 0)
-    for start, workers, cache in ((0, 2, 1 << 20), (8, 1, 0), (16, 0, 1 << 30)):
+    for start, workers, cache in ((0, 1, 1 << 20), (8, 2, 0), (16, 0, 1 << 30)):
         for one, other in zip(here[start // 4 :], taken(start, workers, cache), strict=True):
             assert one.prompts == other.prompts and one.names == other.names
             assert torch.equal(one.a, other.a) and torch.equal(one.gt, other.gt)

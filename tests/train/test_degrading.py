@@ -116,7 +116,7 @@ def test_the_same_batches_for_any_number_of_workers_and_any_start(shards: Path) 
 
     here = taken(0, 0, 0)
     assert len(here) == 6
-    for start, workers, cache in ((0, 2, 1 << 20), (8, 1, 0), (16, 0, 1 << 30)):
+    for start, workers, cache in ((8, 2, 1 << 20), (16, 0, 1 << 30)):
         for one, other in zip(here[start // 4 :], taken(start, workers, cache), strict=True):
             assert one.prompts == other.prompts and one.names == other.names
             assert one.prior is not None and other.prior is not None
