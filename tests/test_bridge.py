@@ -63,6 +63,7 @@ def test_same_step_same_bytes(name: str, channels: int) -> None:
         assert not np.array_equal(first, apply_steps(image, steps(name), task="mef", name="b"))
 
 
+@pytest.mark.slow
 def test_it_is_the_transform_seeded_once() -> None:
     import albumentations  # synth.bridge has imported it without its question to the network
 

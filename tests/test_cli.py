@@ -303,6 +303,7 @@ def test_preview_draws_operators_at_five_severities(synth: Synth, tmp_path: Path
     assert (ran.code, ran.error) == (2, f"synth: error: --out {tmp_path / 'p.gif'}: must end in .png")
 
 
+@pytest.mark.slow
 def test_preview_draws_samples_of_a_build_not_yet_made(synth: Synth, tmp_path: Path, msrs: Path) -> None:
     out = tmp_path / "p"
     assert synth("preview", "--task", "vif", "--data", f"msrs={msrs}", "--samples", "2", "--out", out).code == 0
@@ -352,6 +353,7 @@ def test_a_prompt_file_with_a_typo_stops_a_build_before_work(synth: Synth, tmp_p
     assert (ran.code, ran.error) == (2, f"synth: error: --prompts {tmp_path / 'no'}: folder does not exist")
 
 
+@pytest.mark.slow
 def test_own_prompts_are_used_and_are_part_of_the_build(synth: Synth, tmp_path: Path, msrs: Path) -> None:
     import shutil
 

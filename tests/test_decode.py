@@ -81,6 +81,7 @@ def test_wide_colour_is_turned_as_pillow_turns_it(tmp_path: Path, turn: int) -> 
     assert one.sensor.get("orientation") == two.sensor.get("orientation") == (turn if turn > 1 else None)
 
 
+@pytest.mark.slow
 def test_the_scale_is_in_the_samples_metadata(tmp_path: Path) -> None:
     save(tmp_path / "vi/1.png", textured(6))
     (tmp_path / "ir").mkdir()

@@ -25,6 +25,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 def test_freed_memory_is_kept_as_asked() -> None:
     """Blocks of 64 MiB, eight times, in pages of 4 kB: asked for anew each time, or kept."""
     found = {}

@@ -15,6 +15,7 @@ from synth.seeds import generator, seed_of
 from synth.types import TASKS, BadPair
 
 
+@pytest.mark.slow
 @given(width=st.integers(64, 3000), height=st.integers(64, 3000), seed=st.integers(0, 2**53 - 1))
 def test_a_crop_lies_inside_on_the_grid_and_is_as_large_as_can_be(width: int, height: int, seed: int) -> None:
     recipe = load_recipe("vif")

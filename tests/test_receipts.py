@@ -92,6 +92,7 @@ def test_receipts_are_summed_and_kept_in_order() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_memory_of_an_index_does_not_grow_with_its_shards(tmp_path: Path) -> None:
     count = 2_000
     tracemalloc.start()

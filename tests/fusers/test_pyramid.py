@@ -104,6 +104,7 @@ def test_focus_selection_is_lossless_inside_the_regions() -> None:
     assert psnr(fused, sharp) > 35
 
 
+@pytest.mark.slow
 def test_real_focus_pairs_come_back_nearly_lossless(shared: Path) -> None:
     folder = shared / "data" / "mff" / "NYU-D-100"
     names = sorted(p.name for p in (folder / "source_1").glob("*.jpg"))

@@ -138,6 +138,7 @@ def test_every_combination(task: Task, n: int) -> None:
             assert part.asked == asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_mixes_of_more_than_the_papers_three(task: Task) -> None:
     for seed in range(200):
@@ -149,6 +150,7 @@ def test_mixes_of_more_than_the_papers_three(task: Task) -> None:
         assert all(load_pool(op).mentions(prompt.text) for op in ops)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_neutral_prompts_ask_for_no_removal(task: Task) -> None:
     steps = [step("haze", "a", 0.5)]

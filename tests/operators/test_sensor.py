@@ -154,6 +154,7 @@ def flat(level: float, channels: int = 3) -> np.ndarray:
     return np.full((500, 600, channels), level, np.float32)
 
 
+@pytest.mark.slow
 def test_drawn_noise_follows_the_joint_law() -> None:
     ops = [SensorNoise.draw(generator(seed)) for seed in range(4000)]
     shot = np.log([op.params()["shot"] for op in ops])

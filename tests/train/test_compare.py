@@ -19,6 +19,8 @@ from synth.types import UserError
 from train.compare import Curve, differing, read_runs, to_json, to_text
 from train.compare_page import POINTS, page, points
 
+pytestmark = pytest.mark.slow
+
 Train = Callable[..., Ran]
 
 

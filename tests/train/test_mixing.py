@@ -50,6 +50,7 @@ def order(batch: int = 4, seed: int = 7) -> Order:
     return Order(source, shape, [Fraction(2), Fraction(1), Fraction(1)], batch, seed)
 
 
+@pytest.mark.slow
 def test_each_sample_comes_once_an_epoch_and_batches_have_one_shape() -> None:
     drawn = [order().at(position) for position in range(4 * 100)]
     assert all(len({pick.shape for pick in drawn[i : i + 4]}) == 1 for i in range(0, len(drawn), 4))

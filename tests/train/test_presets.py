@@ -194,6 +194,7 @@ def test_info_in_lines_and_as_json(train: Train) -> None:
     assert small["size"] == "512x256" and small["flops"] < describe("mmaif-fm")["flops"] / 7
 
 
+@pytest.mark.slow
 def test_mistakes_are_one_line(train: Train) -> None:
     ran = train("info", "mmaif-fm", "--json", "--tokenizer", "cosmos-ci16x16", "--text", "t5-small")
     coarse = json.loads(ran.out)

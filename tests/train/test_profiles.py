@@ -55,6 +55,7 @@ def test_an_image_that_is_both_sources() -> None:
     assert found["CC"] == pytest.approx(1) and found["FMI-dct"] == found["FMI-pixel"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["mefb", "tang"])
 def test_swapped_sources_constants_and_floats(profile: str) -> None:
     names = [name for name in PROFILES[profile].metrics if name != "FMI-w"]

@@ -141,6 +141,7 @@ def lost(name: str, steps: int, sigma: float, monkeypatch: pytest.MonkeyPatch) -
     return 1 - float(found.square().sum()) / sigma**2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.4, 1.0])
 def test_what_a_bridge_loses_is_the_steps_length(sigma: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the order of 1 / steps, and of 1 / steps² where corrected: no wrong coefficient is among it."""

@@ -44,6 +44,7 @@ def test_dct_is_its_formula() -> None:
     assert float(raw.square().sum()) == pytest.approx(float(image.double().square().sum()), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_dct_latents_of_scenes_have_about_unit_size() -> None:
     images = [image for seed in (1, 2) for pair in [scene_pair("mff", seed, (256, 192))] for image in (pair.a, pair.b)]
     batch = torch.from_numpy(np.stack(images).astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)

@@ -14,6 +14,8 @@ from made import made_shards
 
 from synth import __version__
 
+pytestmark = pytest.mark.slow
+
 Train = Callable[..., Ran]
 
 
