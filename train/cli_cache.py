@@ -10,8 +10,11 @@ import typer
 
 from synth import console
 from train.cli_options import (
+    CropOption,
     DeviceOption,
     JsonOption,
+    PartialOption,
+    RatiosOption,
     RecipeOption,
     SetOption,
     TextCacheOption,
@@ -32,17 +35,11 @@ def cache_command(
         str | None, typer.Option("--preset", help="What they are for; tiny-reg without CUDA, else mmaif-reg.")
     ] = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Drawn crops of each sample, which a run takes in turn.")] = 1,
-    crop: Annotated[
-        int | None, typer.Option("--crop", help="Side of the training crops, or of a square as large, pixels.")
-    ] = None,
-    ratios: Annotated[
-        str | None, typer.Option("--ratios", metavar="W:H,...", help="Shapes of the crops, such as 16:9,4:3,1:1.")
-    ] = None,
+    crop: CropOption = None,
+    ratios: RatiosOption = None,
     set_: SetOption = None,
     recipe: RecipeOption = None,
-    partial: Annotated[
-        float, typer.Option("--partial", help="Lean shards: share of prompts that ask for a part of the steps only.")
-    ] = 0.0,
+    partial: PartialOption = 0.0,
     tokenizer: TokenizerOption = None,
     text: TextOption = None,
     text_cache: TextCacheOption = None,

@@ -10,8 +10,11 @@ import typer
 from synth import console
 from train.cli_options import (
     CompileOption,
+    CropOption,
     DeviceOption,
     JsonOption,
+    PartialOption,
+    RatiosOption,
     RecipeOption,
     SetOption,
     TextCacheOption,
@@ -41,12 +44,8 @@ def fit_command(
     steps: Annotated[int | None, typer.Option("--steps", help="Steps of the optimizer; the preset's.")] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Samples a batch.")] = None,
     accumulate: Annotated[int | None, typer.Option("--accumulate", help="Batches a step.")] = None,
-    crop: Annotated[
-        int | None, typer.Option("--crop", help="Side of the training crops, or of a square as large, pixels.")
-    ] = None,
-    ratios: Annotated[
-        str | None, typer.Option("--ratios", metavar="W:H,...", help="Shapes of the crops, such as 16:9,4:3,1:1.")
-    ] = None,
+    crop: CropOption = None,
+    ratios: RatiosOption = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")] = None,
     mix: Annotated[
         str | None,
@@ -54,9 +53,7 @@ def fit_command(
     ] = None,
     set_: SetOption = None,
     recipe: RecipeOption = None,
-    partial: Annotated[
-        float, typer.Option("--partial", help="Lean shards: share of prompts that ask for a part of the steps only.")
-    ] = 0.0,
+    partial: PartialOption = 0.0,
     tokenizer: TokenizerOption = None,
     text: TextOption = None,
     text_cache: TextCacheOption = None,

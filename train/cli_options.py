@@ -56,6 +56,15 @@ RecipeOption = Annotated[
         "--recipe", metavar="NAME|FILE", help="What degrades lean shards; repeatable by task; the task's own."
     ),
 ]
+CropOption = Annotated[
+    int | None, typer.Option("--crop", help="Side of the training crops, or of a square as large, pixels.")
+]
+RatiosOption = Annotated[
+    str | None, typer.Option("--ratios", metavar="W:H,...", help="Shapes of the crops, such as 16:9,4:3,1:1.")
+]
+PartialOption = Annotated[
+    float, typer.Option("--partial", help="Lean shards: share of prompts that ask for a part of the steps only.")
+]
 CompileOption = Annotated[bool, typer.Option("--compile", help="Compile the network; its first call takes longer.")]
 
 

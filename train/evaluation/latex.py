@@ -52,13 +52,7 @@ def _tex(cell: Cell) -> str:
 
 def _spanned(one: Beside) -> list[list[str]]:
     """Two lines of header: the groups over their metrics."""
-    groups: list[tuple[str, int]] = []
-    for column in one.columns:
-        if groups and groups[-1][0] == column.group:
-            groups[-1] = (column.group, groups[-1][1] + 1)
-        else:
-            groups.append((column.group, 1))
-    over = ["", *(rf"\multicolumn{{{n}}}{{c}}{{{name.translate(TEX)}}}" for name, n in groups)]
+    over = ["", *(rf"\multicolumn{{{n}}}{{c}}{{{name.translate(TEX)}}}" for name, n in one.groups())]
     return [over, ["Method", *(column.title.translate(TEX) for column in one.columns)]]
 
 

@@ -150,13 +150,7 @@ def _marked(cell: Cell) -> str:
 def _beside(one: Beside) -> str:
     source = html.escape(f"Beside the papers: {one.table.source}")
     about = html.escape(f"{one.table.about}. {one.table.paper}. Italic: as published; the rest: measured here.")
-    groups: list[tuple[str, int]] = []
-    for column in one.columns:
-        if groups and groups[-1][0] == column.group:
-            groups[-1] = (column.group, groups[-1][1] + 1)
-        else:
-            groups.append((column.group, 1))
-    over = "".join(f"<th class=over colspan={count}>{html.escape(name)}</th>" for name, count in groups)
+    over = "".join(f"<th class=over colspan={count}>{html.escape(name)}</th>" for name, count in one.groups())
     head = "".join(f"<th>{html.escape(column.title)}</th>" for column in one.columns)
     lines = [f"<h2>{source}</h2><p class=small>{about}</p><div class=scroll><table><tr><th></th>{over}"]
     lines.append(f"<tr><th class=text>method</th>{head}")

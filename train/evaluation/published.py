@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 from synth.resources import read_toml, resource_dir
@@ -113,6 +114,10 @@ class Beside:
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
+
+    def groups(self) -> list[tuple[str, int]]:
+        """The groups of neighbouring columns, and how many columns each has."""
+        return [(name, len(list(held))) for name, held in groupby(self.columns, key=lambda column: column.group)]
 
 
 def beside(evaluation: Evaluation) -> list[Beside]:
