@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
+# The tests start many processes; each would compile every module again where writing bytecode is switched off.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo eval test check lint quick bench docs clean
 
 DEMO := demo/shards/vif demo/shards/mef demo/shards/mff

@@ -104,7 +104,7 @@ def load(folder: str, device: str | None = None) -> torch.nn.Module:
     """The network of a folder, for inference: bf16 on a CUDA device (by default the first), float32 on the CPU."""
     import torch
     from safetensors import SafetensorError
-    from transformers import DepthAnythingForDepthEstimation
+    from transformers.models.depth_anything.modeling_depth_anything import DepthAnythingForDepthEstimation
     from transformers.utils import logging
 
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -49,7 +49,8 @@ class LocalWriter:
 
     def __init__(self, source: str) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+        from transformers.models.auto.tokenization_auto import AutoTokenizer
         from transformers.utils import logging
 
         logging.disable_progress_bar()
@@ -67,7 +68,7 @@ class LocalWriter:
 
     def __call__(self, messages: Messages, seed: int, lines: int) -> str:
         import torch
-        from transformers import GenerationConfig
+        from transformers.generation.configuration_utils import GenerationConfig
 
         tokens = self._tokens(messages)
         room = getattr(self._model.config, "max_position_embeddings", None)

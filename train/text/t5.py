@@ -177,7 +177,7 @@ def _config(folder: Path, where: str) -> dict[str, Any]:
 
 def _weights(folder: Path, where: str) -> Any:
     from safetensors import SafetensorError
-    from transformers import T5EncoderModel
+    from transformers.models.t5.modeling_t5 import T5EncoderModel
     from transformers.utils import logging
 
     _config(folder, where)
