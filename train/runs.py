@@ -7,13 +7,15 @@ the lowest validation loss so far.
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
 import json
 import os
 import shutil
 import signal
 import tomllib
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -35,6 +37,9 @@ from train.trackers import BOARD, IDENTITY
 RUN = "run.json"
 NONFINITE = "nonfinite.jsonl"
 """The samples of each step that was not finite, a line a step."""
+LOCK = ".lock"
+TEMPORARY = ".tmp-"
+"""How a file's name begins until it is whole."""
 SCHEMA = 1
 FREE = ("recompute",)
 """Settings that may change when a run goes on: they decide none of its numbers."""
@@ -129,24 +134,44 @@ def run_record(settings: Settings, corpus: Corpus, degraders: degrading.Degrader
     }
 
 
-def begin(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Path:
-    """Make a run's folder, or find that it is this very run's.
+@contextmanager
+def begun(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Iterator[None]:
+    """Make a run's folder, or find that it is this very run's; nobody else trains in it meanwhile.
 
-    Raises UserError where the folder is something else's, or the run's settings or data were others.
+    What a killed run left half written is removed. Raises UserError where the folder is something else's, the run's
+    settings or data were others, or another process is at it.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder}: is a file, must be a folder")
     if not (folder / RUN).exists():
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(not path.name.startswith((LOCK, TEMPORARY)) for path in folder.iterdir()):
             raise UserError(f"--out {folder}: holds other files and no {RUN}; choose an empty folder")
         folder.mkdir(parents=True, exist_ok=True)
-    elif overwrite:
-        _clear(folder)
-    else:
-        _same(folder / RUN, record)
-        return folder
-    write_json(folder / RUN, record)
-    return folder
+    with _alone(folder):
+        known = (folder / RUN).exists()
+        if known and not overwrite:
+            _same(folder / RUN, record)
+        elif known:
+            _clear(folder)
+        for left in folder.glob(f"{TEMPORARY}*"):
+            left.unlink()
+        if not (folder / RUN).exists():
+            write_json(folder / RUN, record)
+        yield
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One run a folder at a time. A lock of records is the process's own: loader workers, forked, do not keep it."""
+    with (folder / LOCK).open("wb") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise UserError(f"another run is writing to {folder}: wait for it, or use another --out") from None
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # some network file systems have no locks
+                raise
+        yield
 
 
 def _same(path: Path, record: Mapping[str, Any]) -> None:

@@ -33,7 +33,7 @@ from train.feeding import check_data, samples_of
 from train.logs import Log, NoLog
 from train.progress import Progress, Report
 from train.ranks import Ranks, joined
-from train.runs import NONFINITE, Settings, Stop, append_line, begin, run_record
+from train.runs import NONFINITE, Settings, Stop, append_line, begun, run_record
 from train.tensors import write_tensors
 from train.trackers import choose_trackers
 from train.validation import Validator, is_drawn, whole
@@ -117,7 +117,7 @@ def fit(
     UserError before work begins, WorkIncomplete where a sample can't be read or a loss is not finite.
     """
     design = settings.design()
-    with joined(device) as ranks:
+    with joined(device) as ranks, ExitStack() as held:
         if settings.batch % ranks.world:
             raise UserError(f"--batch {settings.batch}: must be a multiple of {ranks.world}, the number of processes")
         settle()
@@ -130,7 +130,7 @@ def fit(
         degraders = degrading.choose(corpus.lean, recipes, partial)
         folder = Path(out)
         if ranks.main:
-            begin(folder, run_record(settings, corpus, degraders), overwrite)
+            held.enter_context(begun(folder, run_record(settings, corpus, degraders), overwrite))
             pipeline.check_parts(folder, assembly)
             pipeline.write_design(folder, assembly)
         ranks.wait()

@@ -1,6 +1,6 @@
 """Trains in children of one process, so that all of them share one import; what kills them is part of the order.
 
-``python training.py ORDER.json``: a list of {"out", "workers", "kill"}; prints a line of JSON with the children's ends.
+``python training.py``: reads lines of JSON, {"paths", "out", "workers", "kill"}, and answers each with the child's end.
 """
 
 from __future__ import annotations
@@ -16,20 +16,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "train"))
+import accelerate  # noqa: F401 - these are what a run imports late: here once for all children
 import torch
+import torch._dynamo
+import torch.utils.tensorboard
+from tiny import SMALL
 
 from synth.types import WorkIncomplete
 from train import checkpoint, tensors, trainer
+from train.presets import PRESETS
 from train.runs import Settings
 from train.trainer import Ways, fit
 
 STEPS, EVERY = 12, 2
+PRESET = os.environ.get("CLEARFUSE_TRAIN_PRESET", "small-fm")
 
 
-def main(path: str) -> None:
+def main() -> None:
     """Carry out all orders, one after the other."""
-    orders = json.loads(Path(path).read_text())
-    print(json.dumps([child(order) for order in orders]))
+    PRESETS.update(SMALL)
+    for line in sys.stdin:
+        print(json.dumps(child(json.loads(line))), flush=True)
 
 
 def child(order: dict[str, Any]) -> dict[str, Any]:
@@ -38,6 +46,7 @@ def child(order: dict[str, Any]) -> dict[str, Any]:
     number = os.fork()
     if number == 0:
         os.close(heard)
+        signal.alarm(600)  # a child that hangs ends
         os._exit(work(order, says))
     os.close(says)
     with os.fdopen(heard) as file:
@@ -49,7 +58,7 @@ def work(order: dict[str, Any], says: int) -> int:
     """Train in this process."""
     kind, *more = order["kill"] or ["none"]
     KILLS[kind](*more)
-    settings = Settings.of("tiny-fm", steps=STEPS, batch=2, crop=32, warmup=1)
+    settings = Settings.of(PRESET, steps=STEPS, batch=2, crop=32, warmup=1)
     try:
         ways = Ways(workers=order["workers"], validate_every=6, checkpoint_every=EVERY)
         fit(order["paths"], order["out"], settings, ways=ways, device="cpu")
@@ -122,4 +131,4 @@ KILLS: dict[str, Callable[..., None]] = {
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(sys.argv[1])
+    main()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from synth.types import UserError, WorkIncomplete
 from train import checkpoint, optim
 from train.pipeline import FusionPipeline
 from train.presets import PRESETS
-from train.runs import Settings, the_only_run
+from train.runs import Settings, begun, the_only_run
 from train.tensors import read_tensors
 from train.trainer import Fitted, Ways, fit
 
@@ -173,6 +175,25 @@ def test_a_foreign_folder_is_left_alone(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a file, must be a folder"):
         run(shards, tmp_path / "mine/notes.txt")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_is_one_run_s_at_a_time_and_what_a_kill_left_is_removed(tmp_path: Path) -> None:
+    """A kill at any moment: before there is a record, and in the middle of a model."""
+    folder, record = tmp_path / "run", {"schema": 1, "settings": {}, "degrade": None, "shards": []}
+    folder.mkdir()
+    (folder / ".tmp-1-00000000-run.json").touch()
+    code = "import fcntl, sys; f = open(sys.argv[1], 'wb'); fcntl.lockf(f, fcntl.LOCK_EX); print(1); input()"
+    command = [sys.executable, "-u", "-c", code, str(folder / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "1\n"
+        said = r"another run is writing to .*: wait for it, or use another --out"
+        with pytest.raises(UserError, match=said), begun(folder, record, overwrite=True):
+            pass
+        other.communicate("\n")
+    with begun(folder, record, overwrite=False):
+        (folder / ".tmp-1-00000000-model.safetensors").touch()
+    with begun(folder, record, overwrite=False):
+        assert sorted(path.name for path in folder.iterdir()) == [".lock", "run.json"]
 
 
 @pytest.mark.slow
