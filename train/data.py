@@ -20,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from synth.execute import settle
+from synth.fusers.region import Region
 from synth.memory import memory_limit
 from synth.pools import shipped_templates
 from synth.processes import end_with
@@ -128,8 +129,11 @@ class Samples(Dataset[Any]):
         if sample.lean:
             sample = self._degraded(sample, identity, epoch, whole=plain < self.plain)
         shape = self.shapes[self.shape[row]]
-        images = {name: sample.images[name] for name in (*self.inputs, "prior") if name in sample.images}
-        crops = {name: cropped(image, shape, (u, v), mirrored < 0.5) for name, image in images.items()}
+        at = window(sample.images["a"].shape, shape, (u, v))
+        images = {name: sample.images[name][at] for name in self.inputs if name in sample.images}
+        if self.prior is not None:
+            images["prior"] = self.prior(sample.images["a"], sample.images["b"], meta["task"], at)
+        crops = {name: finished(image, shape, mirrored < 0.5) for name, image in images.items()}
         prompt = sample.prompt
         if plain < self.plain:
             prompt = plain_request(meta["task"])
@@ -164,15 +168,9 @@ class Samples(Dataset[Any]):
         if whole:
             degrade = replace(degrade, partial=0.0)
         if not self.training:
-            return self._with_prior(degrade(sample))
+            return degrade(sample)
         # A schedule of severities goes by variant: here by epoch.
-        return self._with_prior(degrade(sample, seed_of("degrade", self.seed, *identity, epoch), epoch))
-
-    def _with_prior(self, sample: Sample) -> Sample:
-        if self.prior is None:
-            return sample
-        first = self.prior(sample.images["a"], sample.images["b"], sample.meta["task"])
-        return replace(sample, images={**sample.images, "prior": first})
+        return degrade(sample, seed_of("degrade", self.seed, *identity, epoch), epoch)
 
     def _sample(self, row: int, place: Place) -> Sample:
         """The sample, from memory or its shard, with the images that a model needs, or that a plan needs."""
@@ -182,8 +180,6 @@ class Samples(Dataset[Any]):
         wanted = {"json", "txt", *images, *(("depth",) if place.lean else ())}
         members = self.reader.members(place, lambda name: name.partition(".")[0] in wanted)
         sample = decode_sample(place.key, members, images, depth=place.lean)
-        if not place.lean:
-            sample = self._with_prior(sample)
         size = sum(image.nbytes for image in sample.images.values())
         size += 0 if sample.depth is None else sample.depth.nbytes
         # What is kept stays: passing over everything in turn, the most lately used would always be gone when needed.
@@ -220,17 +216,25 @@ def cache_size() -> int:
     return memory_limit() // 4 // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's and accelerate's
 
 
-def cropped(image: np.ndarray, shape: Shape, at: tuple[float, float], mirrored: bool) -> np.ndarray:
-    """A window of an image, ``(height, width, 3)``; at: its place, 0 at the left or top end, 1 at the other.
+def window(size: Sequence[int], shape: Shape, at: tuple[float, float]) -> Region:
+    """Rows and columns of a crop of an image of ``size`` (rows, columns, ...): fewer where the image is smaller.
 
-    shape: (width, height). An image that is smaller is continued by reflection.
+    shape: (width, height); at: its place, 0 at the left or top end, 1 at the other.
     """
-    wanted = (shape[1], shape[0])
-    short = [max(side - length, 0) for side, length in zip(wanted, image.shape[:2], strict=True)]
+    spans = zip(reversed(at), size[:2], reversed(shape), strict=True)
+    firsts = [int(part * (max(length - side, 0) + 1)) for part, length, side in spans]
+    rows, columns = (
+        slice(first, min(first + side, length))
+        for first, length, side in zip(firsts, size[:2], reversed(shape), strict=True)
+    )
+    return rows, columns
+
+
+def finished(image: np.ndarray, shape: Shape, mirrored: bool) -> np.ndarray:
+    """A window as a crop of ``shape`` (width, height), ``(height, width, 3)``: a smaller one goes on by reflection."""
+    short = [max(side - length, 0) for side, length in zip(reversed(shape), image.shape[:2], strict=True)]
     if any(short):
         image = np.pad(image, ((0, short[0]), (0, short[1]), (0, 0)), "symmetric")
-    x, y = (int(part * (length - side + 1)) for part, length, side in zip(at, image.shape[1::-1], shape, strict=True))
-    image = image[y : y + wanted[0], x : x + wanted[1]]
     image = image[:, ::-1] if mirrored else image
     return np.repeat(image, 3, 2) if image.shape[2] == 1 else np.ascontiguousarray(image)
 

@@ -152,7 +152,7 @@ class FusionPipeline:
         images = [_coloured(a), _coloured(b)]
         if self.assembly.prior is not None:
             grey = [x if x.ndim == 3 else x[..., None] for x in (a, b)]
-            images.append(_coloured(self.assembly.prior(*grey, task)))
+            images.append(_coloured(self.assembly.prior(*grey, task, None)))
         given = [to_tensor([x]).to(self.device) for x in images]
 
         def fuse(parts: Sequence[Tensor], number: int) -> Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from synth import color
+from synth.fusers.region import Region, below, expanded, whole
 
 EXPOSED = 0.3
 """Width of well-exposedness. The paper's 0.2 suits a stack; two frames far apart need the wider one (MEF-SSIM)."""
@@ -15,12 +16,14 @@ FLOOR = np.float32(1e-12)
 """Where both frames are black or blown all measures vanish: the shares stay defined."""
 
 
-def fuse_exposures(a: Float32[np.ndarray, "h w c"], b: Float32[np.ndarray, "h w d"]) -> Float32[np.ndarray, "h w e"]:
-    """Code values of the fused image."""
+def fuse_exposures(
+    a: Float32[np.ndarray, "h w c"], b: Float32[np.ndarray, "h w d"], at: Region | None = None
+) -> Float32[np.ndarray, "h_at w_at e"]:
+    """Code values of the fused image, or of a window of it."""
     channels = max(a.shape[2], b.shape[2])
     a, b = (np.repeat(x, channels, axis=2) if x.shape[2] < channels else x for x in (a, b))
     w_a, w_b = weight(a), weight(b)
-    return np.clip(blend(a, b, w_a / (w_a + w_b)), 0, 1)
+    return np.clip(blend(a, b, w_a / (w_a + w_b), at), 0, 1)
 
 
 def weight(image: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
@@ -41,16 +44,27 @@ def weight(image: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
 
 
 def blend(
-    a: Float32[np.ndarray, "h w c"], b: Float32[np.ndarray, "h w c"], share: Float32[np.ndarray, "h w"]
-) -> Float32[np.ndarray, "h w c"]:
-    """b + Σ_l up(G_l(share) L_l(a − b)): Laplacian pyramid blending (Burt & Adelson 1983) on the difference alone."""
-    rest, terms = a - b, []
+    a: Float32[np.ndarray, "h w c"],
+    b: Float32[np.ndarray, "h w c"],
+    share: Float32[np.ndarray, "h w"],
+    at: Region | None = None,
+) -> Float32[np.ndarray, "h_at w_at c"]:
+    """b + Σ_l up(G_l(share) L_l(a − b)): Laplacian pyramid blending (Burt & Adelson 1983) on the difference alone.
+
+    at: a window of it; the pyramids are the whole image's.
+    """
+    at = at or whole(share.shape)
+    levels, windows = [(a - b, share)], [at]
     while min(share.shape) > 4:
-        low = color.as_hwc(cv2.pyrDown(rest))
-        rest -= color.as_hwc(cv2.pyrUp(low, dstsize=share.shape[::-1]))
-        terms.append(rest * share[..., None])
-        rest, share = low, cv2.pyrDown(share)
-    out = rest * share[..., None]
-    for term in reversed(terms):
-        out = color.as_hwc(cv2.pyrUp(out, dstsize=(term.shape[1], term.shape[0]))) + term
-    return out + b
+        rest, share = (cv2.pyrDown(plane) for plane in levels[-1])
+        levels.append((color.as_hwc(rest), share))
+        windows.append(below(windows[-1], share.shape))
+    low, coarse = levels.pop()[0], windows.pop()
+    out = low[coarse] * share[coarse][..., None]
+    while levels:
+        (rest, share), fine = levels.pop(), windows.pop()
+        detail = rest[fine] - expanded(low[coarse], coarse, fine, share.shape)
+        detail *= share[fine][..., None]
+        out = expanded(out, coarse, fine, share.shape) + detail
+        low, coarse = rest, fine
+    return out + b[at]

@@ -13,6 +13,7 @@ from synth.fusers import PyramidFuser
 from synth.fusers.mef import blend
 from synth.fusers.mff import without_islands
 from synth.fusers.vif import with_luma
+from synth.types import Task
 
 FUSE = PyramidFuser()
 
@@ -32,6 +33,24 @@ def psnr(x: np.ndarray, y: np.ndarray) -> float:
 def test_a_pair_of_two_sizes_is_refused() -> None:
     with pytest.raises(ValueError, match="one height and width"):
         FUSE(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8), "mff")
+
+
+@pytest.mark.parametrize(
+    ("task", "channels"), [("vif", (3, 1)), ("vif", (1, 3)), ("mef", (3, 3)), ("mef", (1, 1)), ("mff", (3, 1))]
+)
+@pytest.mark.parametrize("size", [(160, 224), (157, 203), (31, 9)])
+def test_a_region_is_that_of_the_whole(task: Task, channels: tuple[int, int], size: tuple[int, int]) -> None:
+    """Bit for bit, wherever it lies; what is counted over the image, warmth, islands, coarse levels, is the image's."""
+    height, width = size
+    rng = np.random.default_rng(height)
+    a = cv2.GaussianBlur(rng.integers(0, 256, (height, width, 3), np.uint8), (0, 0), 1.5)[..., : channels[0]].copy()
+    b = cv2.GaussianBlur(rng.integers(0, 256, (height, width, 3), np.uint8), (0, 0), 3)[..., : channels[1]].copy()
+    b[: height // 2] //= 2
+    whole = FUSE(a, b, task)
+    assert np.array_equal(FUSE(a, b, task, (slice(0, height), slice(0, width))), whole)
+    for rows in (slice(0, 5), slice(height // 3, height // 3 + 9), slice(height - 7, height)):
+        for columns in (slice(0, width), slice(3, 8), slice(width - 4, width)):
+            assert np.array_equal(FUSE(a, b, task, (rows, columns)), whole[rows, columns])
 
 
 def test_warm_targets_stay_bright_and_the_rest_stays_visible() -> None:

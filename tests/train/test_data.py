@@ -21,7 +21,7 @@ from synth.shards import read_samples, read_shard, write_shard
 from synth.types import UserError
 from train.batch import Batch, Broken, Item, to_tensor
 from train.corpus import index
-from train.data import Samples, batches, cropped, dealt, rephrased
+from train.data import Samples, batches, dealt, finished, rephrased, window
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,10 @@ def test_nothing_to_train_on_is_one_line(shards: Path, tmp_path: Path) -> None:
         os.truncate(tmp_path / "vif-train-000000.tar", cut)
         with pytest.raises(UserError, match=r"vif-train-000000\.tar: not a whole shard"):
             index([str(tmp_path)])
+
+
+def cropped(image: np.ndarray, shape: tuple[int, int], at: tuple[float, float], *, mirrored: bool) -> np.ndarray:
+    return finished(image[window(image.shape, shape, at)], shape, mirrored)
 
 
 def test_a_crop_is_a_window_of_the_image() -> None:
