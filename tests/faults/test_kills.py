@@ -1,6 +1,6 @@
 """Kills at seeded random points, of processes and of a Ray build: the end state has the uninterrupted build's bytes.
 
-Six kills and one of Ray here; ``CLEARFUSE_KILLS=50,10`` for the full count.
+Four kills and one of Ray here; ``CLEARFUSE_KILLS=50,10`` for the full count.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to see the processes"),
 ]
 
-PROCESSES, RAY = map(int, os.environ.get("CLEARFUSE_KILLS", "6,1").split(","))
+PROCESSES, RAY = map(int, os.environ.get("CLEARFUSE_KILLS", "4,1").split(","))
 
 
 @pytest.fixture(scope="module")

@@ -252,7 +252,7 @@ def test_a_usual_size(name: str, channels: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_large_size(name: str) -> None:
-    check_call(name, color.code_to_float(textured(3000, 4000, 3)), 1.0, modality_of(name))
+    check_call(name, color.code_to_float(textured(2000, 3000, 3)), 1.0, modality_of(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
