@@ -132,7 +132,7 @@ class Samples(Dataset[Any]):
         at = window(sample.images["a"].shape, shape, (u, v))
         images = {name: sample.images[name][at] for name in self.inputs if name in sample.images}
         if self.prior is not None:
-            images["prior"] = self.prior(sample.images["a"], sample.images["b"], meta["task"], at)
+            images["prior"] = sample.images["prior"][at] if "prior" in sample.images else self._prior_of(sample, at)
         crops = {name: finished(image, shape, mirrored < 0.5) for name, image in images.items()}
         prompt = sample.prompt
         if plain < self.plain:
@@ -172,6 +172,10 @@ class Samples(Dataset[Any]):
         # A schedule of severities goes by variant: here by epoch.
         return degrade(sample, seed_of("degrade", self.seed, *identity, epoch), epoch)
 
+    def _prior_of(self, sample: Sample, at: Region | None = None) -> np.ndarray:
+        assert self.prior is not None
+        return self.prior(sample.images["a"], sample.images["b"], sample.meta["task"], at)
+
     def _sample(self, row: int, place: Place) -> Sample:
         """The sample, from memory or its shard, with the images that a model needs, or that a plan needs."""
         if row in self._kept:
@@ -182,8 +186,12 @@ class Samples(Dataset[Any]):
         sample = decode_sample(place.key, members, images, depth=place.lean)
         size = sum(image.nbytes for image in sample.images.values())
         size += 0 if sample.depth is None else sample.depth.nbytes
+        whole = self.prior is not None and not place.lean
+        size += sample.images["gt"].nbytes if whole else 0
         # What is kept stays: passing over everything in turn, the most lately used would always be gone when needed.
         if size <= self.cache:
+            if whole:  # a crop alone costs less, but many crops will be taken of what is kept
+                sample = replace(sample, images={**sample.images, "prior": self._prior_of(sample)})
             self.cache -= size
             self._kept[row] = sample
         return sample
