@@ -5,7 +5,8 @@
 On two cores, one reads while the other trains, so both are measured by processor time of one core: a worker's over
 whole epochs, from the shards (each epoch, where they do not fit in memory) and from memory, and a training step's. The
 ratio is of samples a second of one core; the bar is 3. Then the loader as a run has it, in samples a second of the wall
-clock over four epochs, with nothing else to do. Bytes are those of the shards that were read in an epoch, beside all that the shards hold.
+clock over four epochs, with nothing else to do. Bytes are those of the shards that were read in an epoch, beside all
+that the shards hold.
 """
 
 from __future__ import annotations
