@@ -101,7 +101,8 @@ class Samples(Dataset[Any]):
         except (ValueError, KeyError, OSError) as error:
             said = str(error.strerror or error) if isinstance(error, OSError) else str(error)
             named = said if said.startswith("sample ") else f"sample {place.key}: {said}"
-            return Broken(f"{self.shards[place.shard]}: {named}")
+            remedy = "delete the shard and run train cache again" if self.cached else "see synth verify"
+            return Broken(f"{self.shards[place.shard]}: {named}; {remedy}")
         rng = generator(seed_of("drop", self.seed, *item.identity, pick.epoch))
         return replace(item, prompt="", text=item.empty) if self.training and rng.random() < self.drop else item
 

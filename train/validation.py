@@ -202,5 +202,5 @@ def _unpacked(text: str) -> UInt8[np.ndarray, "h w 3"]:
 def whole(batch: Batch | Broken) -> Batch:
     """The batch. Raises WorkIncomplete where a sample of it could not be read."""
     if isinstance(batch, Broken):
-        raise WorkIncomplete(f"{batch.reason}; see synth verify")
+        raise WorkIncomplete(batch.reason)
     return batch

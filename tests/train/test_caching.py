@@ -157,6 +157,10 @@ def test_damage_is_named(made: Path, tmp_path: Path) -> None:
     broken = {found.reason for n in range(9) if isinstance(found := samples[n], Broken)}
     assert len(broken) == 1 and "0.safetensors is damaged: its checksum is another" in next(iter(broken))
     assert next(iter(broken)).startswith(f"{shard}: sample 00000000")
+    assert next(iter(broken)).endswith("; delete the shard and run train cache again")
+    shard.unlink()
+    cache([str(made / "shards/vif")], str(out), chosen, executor="serial")
+    assert shard.read_bytes() == whole
     shard.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"vif-train-000000\.tar: not a whole shard"):
         index([str(out)])
