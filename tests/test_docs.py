@@ -95,7 +95,7 @@ def test_the_readme_s_commands_run_as_they_stand(tmp_path: Path, msrs: Path, fol
     lines = [line for line in fenced(ROOT / "README.md") if line.startswith("synth ")]
     assert len(lines) >= 5
     for line in lines:
-        few = ["--limit", "6"] if line.startswith("synth build") else []
+        few = ["--limit", "3"] if line.startswith("synth build") else []
         ran = run_process(*shlex.split(line.replace("/data/MSRS", str(msrs)))[1:], *few, cwd=tmp_path)
         assert ran.returncode == 0, f"{line}: {ran.stderr}"
     tree = {path.name for path in (tmp_path / "shards/msrs").iterdir()}

@@ -252,12 +252,12 @@ def test_a_recipe_of_the_wrong_type_is_one_line(tmp_path: Path, text: str, said:
 @pytest.mark.parametrize("when", ["starting", "building"])
 def test_an_interrupted_build_says_so_and_goes_on(tmp_path: Path, msrs: Path, when: str) -> None:
     out = tmp_path / "out"
-    options = ["--variants", "40", "--shard-size", "2", "--n", "3", "--workers", "2", "--out", str(out)]
+    options = ["--variants", "20", "--shard-size", "2", "--n", "3", "--workers", "2", "--out", str(out)]
     command = [sys.executable, "-m", "synth.cli", "build", "--task", "vif", "--data", f"msrs={msrs}", *options]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
     if when == "starting":
         time.sleep(0.3)
-    else:  # the first of 120 shards has landed
+    else:  # the first of 60 shards has landed
         while not list(out.glob("vif-train-*.json")) and process.poll() is None:
             time.sleep(0.005)
     os.killpg(process.pid, signal.SIGINT)
