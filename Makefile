@@ -56,8 +56,9 @@ lint: $(READY)
 	$(BIN)/basedpyright
 	$(BIN)/python docs/generate.py --check
 
+# Without the check of every call's types and shapes, which takes two fifths of this time: `make test` has it.
 quick: $(READY)
-	$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow and not gpu"
+	$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow and not gpu" -o addopts="-ra --strict-markers"
 
 bench: $(READY)  ## the benchmarks: a table and a ratio for each claim
 	$(BIN)/python benchmarks/scenes.py
