@@ -147,8 +147,8 @@ def make_folder(out: Location) -> list[Path]:
 
 
 @contextmanager
-def alone(out: Location) -> Iterator[None]:
-    """One build a folder at a time; the lock is the folder's own and ends with the process, however it ends.
+def alone(out: Location, what: str = "build") -> Iterator[None]:
+    """One build, or run, a folder at a time; the lock is the folder's own and ends with the process, however it ends.
 
     A store has no locks. Two runs of one build write the same bytes there; of two different builds at once, the one
     that ends later finds the other's receipts: see ``own_receipts``.
@@ -161,7 +161,7 @@ def alone(out: Location) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another build is writing to {out}: wait for it, or use another --out") from None
+            raise UserError(f"another {what} is writing to {out}: wait for it, or use another --out") from None
         yield
     finally:
         os.close(handle)

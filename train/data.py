@@ -230,13 +230,11 @@ def window(size: Sequence[int], shape: Shape, at: tuple[float, float]) -> Region
 
     shape: (width, height); at: its place, 0 at the left or top end, 1 at the other.
     """
-    spans = zip(reversed(at), size[:2], reversed(shape), strict=True)
-    firsts = [int(part * (max(length - side, 0) + 1)) for part, length, side in spans]
-    rows, columns = (
-        slice(first, min(first + side, length))
-        for first, length, side in zip(firsts, size[:2], reversed(shape), strict=True)
-    )
-    return rows, columns
+    spans: list[slice] = []
+    for part, length, side in zip(reversed(at), size[:2], reversed(shape), strict=True):
+        first = int(part * (max(length - side, 0) + 1))
+        spans.append(slice(first, min(first + side, length)))
+    return spans[0], spans[1]
 
 
 def finished(image: np.ndarray, shape: Shape, mirrored: bool) -> np.ndarray:

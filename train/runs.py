@@ -7,8 +7,6 @@ the lowest validation loss so far.
 from __future__ import annotations
 
 import dataclasses
-import errno
-import fcntl
 import json
 import os
 import shutil
@@ -23,8 +21,8 @@ from typing import Any
 
 import torch
 
-from synth.resume import difference
-from synth.shards import write_json
+from synth.resume import alone, difference, remove_temporary
+from synth.shards import TEMPORARY, write_json
 from synth.types import UserError, WorkIncomplete, unknown
 from train import degrading
 from train.buckets import parse_ratios
@@ -37,9 +35,6 @@ from train.trackers import BOARD, IDENTITY
 RUN = "run.json"
 NONFINITE = "nonfinite.jsonl"
 """The samples of each step that was not finite, a line a step."""
-LOCK = ".lock"
-TEMPORARY = ".tmp-"
-"""How a file's name begins until it is whole."""
 SCHEMA = 1
 FREE = ("recompute",)
 """Settings that may change when a run goes on: they decide none of its numbers."""
@@ -144,33 +139,17 @@ def begun(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Iterator[
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder}: is a file, must be a folder")
     if not (folder / RUN).exists():
-        if folder.exists() and any(not path.name.startswith((LOCK, TEMPORARY)) for path in folder.iterdir()):
+        if folder.exists() and any(not TEMPORARY.match(path.name) for path in folder.iterdir()):
             raise UserError(f"--out {folder}: holds other files and no {RUN}; choose an empty folder")
         folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
-        known = (folder / RUN).exists()
-        if known and not overwrite:
-            _same(folder / RUN, record)
-        elif known:
+    with alone(folder, "run"):
+        if overwrite:
             _clear(folder)
-        for left in folder.glob(f"{TEMPORARY}*"):
-            left.unlink()
+        elif (folder / RUN).exists():
+            _same(folder / RUN, record)
+        remove_temporary(folder)
         if not (folder / RUN).exists():
             write_json(folder / RUN, record)
-        yield
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One run a folder at a time. A lock of records is the process's own: loader workers, forked, do not keep it."""
-    with (folder / LOCK).open("wb") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise UserError(f"another run is writing to {folder}: wait for it, or use another --out") from None
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # some network file systems have no locks
-                raise
         yield
 
 
