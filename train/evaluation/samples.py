@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from synth.shards import Sample, decode_sample, read_spans
+from synth.shards import Sample, Span, decode_sample, read_spans
 from synth.types import UserError
 from synth.verify import find_local_shards
 
@@ -42,7 +43,8 @@ class Part:
 
     def read(self) -> Iterator[Sample]:
         """The samples, decoded, by their places in the tar. Raises ValueError where one is damaged."""
-        spans = read_spans(self.path)[self.start : self.stop]
+        facts = self.path.stat()
+        spans = spans_of(self.path, facts.st_size, facts.st_mtime_ns)[self.start : self.stop]
         with self.path.open("rb") as file:
             for span in spans:
                 members: dict[str, bytes] = {}
@@ -50,6 +52,15 @@ class Part:
                     file.seek(at)
                     members[name] = file.read(size)
                 yield decode_sample(span.key, members)
+
+
+@lru_cache(maxsize=1)
+def spans_of(path: Path, size: int, mtime_ns: int) -> list[Span]:
+    """Where a shard's samples lie, read once for all its parts, which a process takes one after another.
+
+    size, mtime_ns: so that another file of that name is read anew. Raises ValueError where it is damaged.
+    """
+    return read_spans(path)
 
 
 def plan_portions(paths: Sequence[str], limit: int | None = None) -> tuple[Portion, ...]:
