@@ -42,12 +42,10 @@ def _pillow_decode(data: bytes) -> np.ndarray:
 
 
 def _webp_encode(image: np.ndarray) -> bytes:
-    return _pillow_encode(
-        cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.shape[2] == 1 else image,
-        format="WEBP",
-        lossless=True,
-        method=0,
-    )
+    # quality is the effort of the search for repeats here; photographs hold few: 80, Pillow's default, takes 3 to 4
+    # times as long for 0 to 1.5 % less.
+    image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.shape[2] == 1 else image
+    return _pillow_encode(image, format="WEBP", lossless=True, method=0, quality=20)
 
 
 def _webp_decode(data: bytes) -> np.ndarray:

@@ -80,7 +80,7 @@ def luma(image: Float[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
     """BT.601 luma of an RGB image, the channel itself of a grey one."""
     if image.shape[2] == 1:
         return image[..., 0].astype(np.float32)
-    return image.astype(np.float32) @ np.asarray(LUMA, np.float32)
+    return image.astype(np.float32, copy=False) @ np.asarray(LUMA, np.float32)
 
 
 def as_hwc(image: np.ndarray) -> np.ndarray:

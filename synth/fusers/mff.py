@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from synth import color
-from synth.fusers.region import Region, whole
+from synth.fusers.region import Region, around, whole
 
 Plane = Float32[np.ndarray, "h w"]
 
@@ -23,6 +23,9 @@ ISLAND = 0.001
 SOFTNESS = 1.2
 """Sigma in pixels of the seam."""
 
+SEAM = 8
+"""No pixel of the cleaned map farther off decides a share: 4 σ and the rounding of it are 5."""
+
 
 def fuse_focus(
     a: Float32[np.ndarray, "h w c"], b: Float32[np.ndarray, "h w d"], at: Region | None = None
@@ -32,9 +35,9 @@ def fuse_focus(
     at: a window of it; regions are the whole image's.
     """
     channels = max(a.shape[2], b.shape[2])
-    share = decision(modified_laplacian(color.luma(a)) - modified_laplacian(color.luma(b)))[..., None]
-    at = at or whole(share.shape)
-    a, b, share = a[at], b[at], share[at]
+    at = at or whole(a.shape)
+    share = decision(modified_laplacian(color.luma(a)) - modified_laplacian(color.luma(b)), at)[..., None]
+    a, b = a[at], b[at]
     a, b = (np.repeat(x, channels, axis=2) if x.shape[2] < channels else x for x in (a, b))
     # Not b + share (a − b): a share of 1 must give a exactly.
     return a * share + b * (1 - share)
@@ -46,13 +49,17 @@ def modified_laplacian(y: Plane) -> Plane:
     return np.abs(cv2.filter2D(y, -1, kernel)) + np.abs(cv2.filter2D(y, -1, kernel.T))
 
 
-def decision(sharper: Plane) -> Plane:
-    """Share of a, from the difference of the focus measures: the sign of its windowed sum, cleaned and softened."""
+def decision(sharper: Plane, at: Region | None = None) -> Float32[np.ndarray, "h_at w_at"]:
+    """Share of a, from the difference of the focus measures: the sign of its windowed sum, cleaned and softened.
+
+    at: a window of it.
+    """
     score = np.zeros_like(sharper)
     for sigma, weight in WINDOWS:
         score += np.float32(weight) * cv2.GaussianBlur(sharper, (0, 0), sigma)
     chosen = without_islands(score >= 0, ISLAND)
-    return np.clip(cv2.GaussianBlur(chosen.astype(np.float32), (0, 0), SOFTNESS), 0, 1)
+    outer, inner = around(at or whole(chosen.shape), chosen.shape, SEAM, 1)
+    return np.clip(cv2.GaussianBlur(chosen[outer].astype(np.float32), (0, 0), SOFTNESS)[inner], 0, 1)
 
 
 def without_islands(chosen: Bool[np.ndarray, "h w"], share: float) -> Bool[np.ndarray, "h w"]:
@@ -64,5 +71,5 @@ def without_islands(chosen: Bool[np.ndarray, "h w"], share: float) -> Bool[np.nd
         island = np.bincount(labels.ravel()) < share * out.size
         island[0] = False
         if island.any():
-            out ^= island[labels]
+            out ^= island.take(labels)
     return out
