@@ -1,6 +1,7 @@
 """What a training step costs: our network beside dense ones, on one device.
 
-    python benchmarks/training.py [--preset mmaif-fm] [--size 512] [--batch 8] [--steps 20] [--compile] [--shards DIR]
+    python benchmarks/training.py [--preset mmaif-fm] [--size 512] [--batch 8] [--steps 20] [--compile | --cuda-graphs]
+        [--shards DIR]
 
 One table, all in one run, latents and prompts at random and already on the device, tokenizer and text encoder left
 out: the preset; with gradient checkpointing; with a dense SwiGLU of its active FLOPs in place of the experts; and a
@@ -64,8 +65,10 @@ def count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def step_of(network: nn.Module, objective: Any, inputs: dict[str, Tensor], bf16: bool) -> Callable[[], None]:
-    """One training step on the inputs."""
+def step_of(
+    network: nn.Module, objective: Any, inputs: dict[str, Tensor], bf16: bool, graphs: bool = False
+) -> Callable[[], None]:
+    """One training step on the inputs. graphs: the network is replayed as CUDA graphs."""
     weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
     shadow = [weight.detach().clone() for weight in weights]
     groups = [{"params": weights, "weight_decay": 0.01}]
@@ -79,7 +82,9 @@ def step_of(network: nn.Module, objective: Any, inputs: dict[str, Tensor], bf16:
     bound: Predict = predict
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=not graphs)
+        if graphs:
+            torch.compiler.cudagraph_mark_step_begin()
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             loss = objective.loss(bound, inputs["gt"], (inputs["a"], inputs["b"]), rng).total
         loss.backward()
@@ -165,8 +170,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--cuda-graphs", action="store_true")
     parser.add_argument("--shards")
     args = parser.parse_args()
+    graphs: bool = args.cuda_graphs
     device = find_device()
     cuda = device.type == "cuda"
     name = torch.cuda.get_device_name() if cuda else "cpu"
@@ -181,11 +188,11 @@ def main() -> None:
         network = make().to(device).train()
         if again:
             parallel.recompute(network)
-        if args.compile:
-            network.compile()
+        if args.compile or graphs:
+            parallel.compile_network(network, graphs)
         if cuda:
             torch.cuda.reset_peak_memory_stats()
-        seconds = timed(step_of(network, design.objective, inputs, cuda), args.steps, cuda)
+        seconds = timed(step_of(network, design.objective, inputs, cuda, graphs), args.steps, cuda)
         first = first or seconds
         used = f"{3 * flops * args.batch / seconds / peak:.1%}" if peak else "-"
         memory = f"{torch.cuda.max_memory_allocated() / 2**30:.1f}" if cuda else "-"

@@ -79,6 +79,9 @@ def fit_command(
     tracker: TrackerOption = None,
     device: DeviceOption = None,
     compile_: CompileOption = False,
+    graphs: Annotated[
+        bool, typer.Option("--cuda-graphs", help="Compile, and replay as CUDA graphs: for small networks.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew where a run is.")] = False,
     json_: JsonOption = False,
 ) -> None:
@@ -91,6 +94,7 @@ def fit_command(
     changed = {"steps": steps, "batch": batch, "accumulate": accumulate, "crop": crop, "ratios": ratios, "lr": lr}
     changed["precision"] = precision
     ways = {"validate_every": validate_every, "checkpoint_every": checkpoint_every, "keep": keep, "on_nan": on_nan}
+    ways |= {"sharded": sharded, "compiled": compile_, "graphs": graphs, "trackers": tuple(tracker or ("tensorboard",))}
     with showing() as progress:
         done = run_fit(
             *(shards, out, preset, seed, changed),
@@ -102,7 +106,7 @@ def fit_command(
             recipes=recipe or (),
             partial=partial,
             workers=workers,
-            ways={**ways, "sharded": sharded, "compiled": compile_, "trackers": tuple(tracker or ("tensorboard",))},
+            ways=ways,
             device=device,
             overwrite=overwrite,
             progress=progress,

@@ -44,7 +44,8 @@ class _Forward(nn.Module):
 class Engine:
     """Losses and gradients of an assembly, over all processes."""
 
-    def __init__(self, assembly: Assembly, ranks: Ranks, bf16: bool) -> None:
+    def __init__(self, assembly: Assembly, ranks: Ranks, bf16: bool, graphs: bool = False) -> None:
+        self._graphs = graphs
         self._spread = [module for module in assembly.modules() if isinstance(module, FSDPModule)]
         self._forward: nn.Module = _Forward(assembly, ranks.device, bf16)
         if ranks.world > 1 and not self._spread:
@@ -60,6 +61,8 @@ class Engine:
 
     def loss(self, batch: Batch, rng: Rng) -> Loss:
         """The loss of this process's part of a batch."""
+        if self._graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # what the last replay gave may be written over
         return self._forward(batch, rng)
 
     @contextmanager
@@ -71,6 +74,21 @@ class Engine:
             for module in self._spread:
                 module.set_requires_gradient_sync(not more)
             yield
+
+
+def compile_network(network: nn.Module, graphs: bool = False) -> None:
+    """Put a network through torch.compile, in place: its weights keep their names.
+
+    graphs: as CUDA graphs, replayed in place of a launch for each kernel. Its gradients must then be added to, never
+    set to none: one that came to be within a graph would lie in memory that the next replay writes over.
+    """
+    if not graphs:
+        network.compile()
+        return
+    network.compile(mode="reduce-overhead")
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
 
 
 def share_out(assembly: Assembly, ranks: Ranks, bf16: bool) -> None:

@@ -70,7 +70,7 @@ class Ways:
     workers: processes that decode, of each process that trains; 0: none. keep: the latest checkpoints that stay; the
     best stays too. on_nan: whether a step that is not finite ends the run (``stop``) or is passed over (``skip``).
     sharded: each process holds a part of the weights (FSDP2), not a copy. compiled: the network goes through
-    torch.compile. trackers: where the curves go, see ``train.trackers``.
+    torch.compile; graphs: and is replayed as CUDA graphs. trackers: where the curves go, see ``train.trackers``.
     """
 
     workers: int = 0
@@ -80,6 +80,7 @@ class Ways:
     on_nan: str = "stop"
     sharded: bool = False
     compiled: bool = False
+    graphs: bool = False
     trackers: tuple[str, ...] = ("tensorboard",)
 
     def __post_init__(self) -> None:
@@ -90,6 +91,8 @@ class Ways:
             raise UserError(f"--workers {self.workers}: must be at least 0")
         if self.on_nan not in ON_NAN:
             raise UserError(f"--on-nan {self.on_nan}: must be {' or '.join(ON_NAN)}")
+        if self.graphs and self.sharded:
+            raise UserError("--cuda-graphs: not with --sharded, whose weights come and go")
         choose_trackers(self.trackers)
 
 
@@ -118,6 +121,8 @@ def fit(
     """
     design = settings.design()
     with joined(device) as ranks, ExitStack() as held:
+        if ways.graphs and ranks.device.type != "cuda":
+            raise UserError(f"--cuda-graphs: needs a CUDA device, not {ranks.device.type}")
         if settings.batch % ranks.world:
             raise UserError(f"--batch {settings.batch}: must be a multiple of {ranks.world}, the number of processes")
         settle()
@@ -171,9 +176,9 @@ class _Run:
         if ways.sharded and ranks.world > 1:
             for one in (assembly, self.shadow):
                 parallel.share_out(one, ranks, bf16)
-        if ways.compiled:
-            assembly.network.compile()  # in place: the weights keep their names
-        self.engine = parallel.Engine(assembly, ranks, bf16)
+        if ways.compiled or ways.graphs:
+            parallel.compile_network(assembly.network, ways.graphs)
+        self.engine = parallel.Engine(assembly, ranks, bf16, ways.graphs)
         optimizer = optim.build_optimizer(assembly, settings.lr, settings.decay, settings.cautious)
         self.state = Training(assembly.trained(), self.shadow.trained(), optimizer)
         held_out = self._samples(training=False, cache=cache_size() // 8)
@@ -229,7 +234,7 @@ class _Run:
         began, waited = time.monotonic(), 0.0
         lr = optim.learning_rate(state.step, peak=settings.lr, warmup=settings.warmup, steps=settings.steps)
         optim.set_learning_rate(state.optimizer, lr)
-        state.optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad(set_to_none=not self.ways.graphs)
         names: list[str] = []
         sums: dict[str, Tensor] = {}
         for part in range(settings.accumulate):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from tiny import SMALL
 
 from synth.fusers import PyramidFuser
 from synth.types import UserError, WorkIncomplete
-from train import checkpoint, optim
+from train import checkpoint, optim, parallel
 from train.pipeline import FusionPipeline
 from train.presets import PRESETS
 from train.runs import Settings, begun, the_only_run
@@ -341,7 +343,33 @@ def test_fit_from_the_command_line(train, shards: Path, tmp_path: Path) -> None:
         ([shards / "vif", "--workers", "-1"], 2, "--workers -1: must be at least 0"),
         ([shards / "vif", "--tracker", "wandbb"], 2, "unknown tracker 'wandbb': did you mean 'wandb'?"),
         ([shards / "vif", "--validate-every", "0"], 2, "--validate-every 0: must be at least 1"),
+        ([shards / "vif", "--cuda-graphs", "--sharded"], 2, "--cuda-graphs: not with --sharded"),
+        ([shards / "vif", "--cuda-graphs", "--device", "cpu"], 2, "--cuda-graphs: needs a CUDA device, not cpu"),
     ]
     for arguments, code, said in mistakes:
         ran = train("fit", *arguments)
         assert (ran.code, said in ran.error) == (code, True), ran.err
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_gradients_of_graphs_lie_outside_of_them(monkeypatch: pytest.MonkeyPatch, graphs: bool) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr("torch.nn.Module.compile", lambda self, **how: asked.append(how))
+    network = torch.nn.Linear(2, 2)
+    parallel.compile_network(network, graphs)
+    assert asked == ([{"mode": "reduce-overhead"}] if graphs else [{}])
+    assert all((parameter.grad is not None) is graphs for parameter in network.parameters())
+
+
+@pytest.mark.gpu
+def test_cuda_graphs_train_to_the_same_losses(shards: Path, tmp_path: Path) -> None:
+    """In processes of their own: the checks of shapes that the tests run under are no code to compile."""
+    losses: list[list[float]] = []
+    for name, more in (("eager", []), ("graphs", ["--cuda-graphs"])):
+        options = ["--preset", "tiny-fm", "--steps", "6", "--crop", "64", "--batch", "4", "--accumulate", "2"]
+        out = tmp_path / name
+        command = [sys.executable, "-m", "train", "fit", shards / "vif", *options, "--out", out, *more]
+        subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
+        lines = map(json.loads, (out / "log.jsonl").read_text().splitlines())
+        losses.append([line["loss"] for line in lines if "lr" in line])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2) and len(losses[0]) == 6, "in bf16"
