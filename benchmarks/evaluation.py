@@ -61,17 +61,22 @@ def many(folder: Path, sample: Sample, count: int) -> Path:
     return out
 
 
+PEAK = """
+def PEAK():
+    # Not getrusage's: that starts from what the process had which started this one.
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
+"""
+
 SCORED = """
 import resource
 from train.evaluation.fused import METHODS
 from train.evaluation.report import evaluate_shards
 evaluate_shards([{shards!r}], {out!r}, metrics="PSNR", methods=list(METHODS.values()), examples=0, workers={workers})
-own, child = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-print(own, child)
+print(PEAK(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 """
 
 SUMMED = """
-import resource
 from pathlib import Path
 from train.evaluation.aggregate import aggregated
 from train.evaluation.samples import Portion
@@ -91,7 +96,7 @@ methods = tuple(Method(name, str) for name in ("a", "b", "c", "d"))
 done = Evaluation(methods, tuple(METRICS[name] for name in names), (Portion(Path("x.tar"), 1, 1),))
 aggregated(done, parts)
 assert done.samples == {count}
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 0)
+print(PEAK(), 0)
 """
 
 
@@ -99,7 +104,9 @@ def measured(code: str, kill: float | None = None) -> tuple[float, float, float,
     """Seconds, megabytes of the process and of its largest child, and how often it was killed."""
     began, kills = time.perf_counter(), 0
     while True:
-        ran = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
+        ran = subprocess.Popen(
+            [sys.executable, "-c", PEAK + code], stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         try:
             said, _ = ran.communicate(timeout=kill)
         except subprocess.TimeoutExpired:
@@ -110,6 +117,15 @@ def measured(code: str, kill: float | None = None) -> tuple[float, float, float,
         assert ran.returncode == 0
         own, child = map(float, said.split()[-2:])
         return time.perf_counter() - began, own, child, kills
+
+
+def digest_of(folder: Path) -> str:
+    """Of all files of a report."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()[:8]
 
 
 def written(path: Path, count: int) -> None:
@@ -143,7 +159,7 @@ def main() -> None:
                 out = folder / f"report-{count}-{workers}"
                 code = SCORED.format(shards=str(shards), out=str(out), workers=workers)
                 spent, own, child, kills = measured(code, args.kill)
-                digest = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(out.iterdir()))).hexdigest()[:8]
+                digest = digest_of(out)
                 print(
                     f"{count:8d} samples, {workers} workers: {spent:7.1f} s, {count / spent:6.0f}/s, "
                     f"{own:5.0f} MB, a worker {child:5.0f} MB, report {digest}"

@@ -95,7 +95,7 @@ def build_command(
     shard_size: Annotated[int, typer.Option("--shard-size", help="Samples a shard.")] = 256,
     fuser: FuserOption = "auto",
     depth: DepthOption = "auto",
-    codec: Annotated[str, typer.Option("--codec", help="Lossless codec: webp, png or jxl.")] = "webp",
+    codec: Annotated[str, typer.Option("--codec", help="Lossless codec: webp, png, pnm or jxl.")] = "webp",
     executor: Annotated[str, typer.Option("--executor", help="processes, ray or serial.")] = "processes",
     timeout: Annotated[
         float,

@@ -19,7 +19,10 @@ TITLES: dict[Task, str] = {"vif": "visible + infrared", "mef": "multi-exposure",
 MARK = "clearfuse:"
 """What stands before the digest in every companion, so that a build knows its own."""
 
-_MIME = {"webp": "image/webp", "png": "image/png", "jxl": "image/jxl", "txt": "text/plain", "json": "application/json"}
+_MIME = {
+    "webp": "image/webp", "png": "image/png", "pnm": "image/x-portable-anymap", "jxl": "image/jxl",
+    "txt": "text/plain", "json": "application/json",
+}  # fmt: skip
 _CROISSANT_TYPES = {"txt": "sc:Text", "json": "sc:Text"}
 _UNREAD = ("jxl",)
 """Pictures that `datasets` hands over as bytes, since Pillow does not open them."""

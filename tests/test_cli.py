@@ -35,7 +35,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--task", "vif", "--limit", "0"], "--limit 0: must be at least 1"),
     (["--task", "vif", "--seed", "-1"], "--seed -1: must be in [0, 2^53)"),
     (["--task", "vif", "--partial", "2"], "--partial 2: must be a share in [0, 1]"),
-    (["--task", "vif", "--codec", "jpg"], "unknown codec 'jpg': did you mean 'png'? allowed: jxl, png, webp"),
+    (["--task", "vif", "--codec", "jpg"], "unknown codec 'jpg': did you mean 'png'? allowed: jxl, png, pnm, webp"),
     (
         ["--task", "vif", "--executor", "proceses"],
         "unknown executor 'proceses': did you mean 'processes'? allowed: processes, ray, serial",

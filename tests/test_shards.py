@@ -7,6 +7,7 @@ import json
 import tarfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from conftest import textured
@@ -16,7 +17,7 @@ from synth.shards import Sample, decode_sample, encode_sample, read_samples, rea
 from synth.storage import landing
 from synth.types import UserError
 
-CODECS_HERE = ["webp", "png"]
+CODECS_HERE = ["webp", "png", "pnm"]
 
 
 def sample(key: str = "000000003") -> Sample:
@@ -144,6 +145,14 @@ def test_webdataset_and_pillow_read_a_shard_without_our_code(tmp_path: Path) -> 
 def test_unknown_codec_names_the_nearest() -> None:
     with pytest.raises(UserError, match="unknown codec 'wepb': did you mean 'webp'"):
         find_codec("wepb")
+
+
+@pytest.mark.parametrize("codec", CODECS_HERE)
+def test_damaged_images_do_not_decode(codec: str) -> None:
+    data = CODECS[codec].encode(textured(5))
+    for damaged in (data[: len(data) // 2], data[:4], b"", b"x" + data):
+        with pytest.raises((ValueError, OSError, cv2.error)):
+            CODECS[codec].decode(damaged)
 
 
 def test_a_missing_extra_names_its_pip_line() -> None:
