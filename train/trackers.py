@@ -63,7 +63,10 @@ class Tracker:
     def finish(self) -> None:
         """The end."""
         with contextlib.redirect_stdout(sys.stderr), self._trying():
-            self._tracker.finish()
+            if self._name == "trackio":  # accelerate ends the run alone, which trackio then ends again as Python exits
+                importlib.import_module("trackio").finish()
+            else:
+                self._tracker.finish()
 
     @contextlib.contextmanager
     def _trying(self) -> Iterator[None]:

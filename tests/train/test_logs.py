@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -35,7 +36,11 @@ said = []
 def init(**options):
     if os.environ.get("FAILS"):
         raise RuntimeError("no login\\nand more")
-    return Run(**options)
+    global run
+    run = Run(**options)
+    return run
+def finish():
+    run.finish()
 """
 
 
@@ -120,6 +125,35 @@ def test_a_service_is_told_all_of_it(
     assert options["id" if name == "wandb" else "name"].endswith(identity(run)) and options["name"].startswith("mine")
     assert said[1] == ["log", 1, {"train/loss": 2.0, "train/data_wait": 0.5}]
     assert said[3] == ["log", 1, {"samples": "picture"}]
+
+
+TRACKED = """
+import sys
+from pathlib import Path
+import numpy as np
+from train.logs import Log
+name, folder = sys.argv[1:]
+for step in (0, 1):
+    with Log(Path(folder), step, (name,), {"settings": {"lr": 0.5}}) as log:
+        log.write(step + 1, "train", {"loss": 2.0}, {"data_wait": 0.5})
+        log.picture(step + 1, np.zeros((8, 8, 3), np.uint8))
+print("the result")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_the_real_services_keep_a_run_offline(tmp_path: Path, name: str) -> None:
+    """In a process of its own: standard output is the result's alone."""
+    pytest.importorskip(name, reason=f"needs {name}")
+    run, kept = tmp_path / "run", tmp_path / "kept"
+    run.mkdir()
+    own = {"WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1", "TRACKIO_DIR": str(kept)}
+    command = [sys.executable, "-c", TRACKED, name, str(run)]
+    ran = subprocess.run(command, capture_output=True, text=True, env=os.environ | own, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "the result\n"), ran.stderr
+    written = {path.suffix for path in (kept if name == "trackio" else run / "wandb").rglob("*") if path.is_file()}
+    assert {".png", ".db" if name == "trackio" else ".wandb"} <= written
 
 
 def test_what_cannot_track_is_said(services: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
