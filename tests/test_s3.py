@@ -85,6 +85,32 @@ def test_s3_in_and_out_is_the_same_bytes(s3: Any, msrs: Path, tmp_path: Path, sy
     assert (ran.returncode, "nclosed" in ran.stderr) == (0, False) and "6 samples in 3 shards" in ran.stdout
 
 
+def test_a_run_on_shards_at_s3_is_the_run_on_a_folder_s(
+    s3: Any, msrs: Path, tmp_path: Path, train: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each shard is downloaded once, to the cache; the second source is a pattern."""
+    monkeypatch.setenv("CLEARFUSE_CACHE", str(tmp_path / "cache"))
+    for name, variants in (("one", 1), ("two", 2)):
+        pairs: dict[str, Any] = {"data": [f"msrs={msrs}"], "variants": variants, "executor": "serial", **COMMON}
+        build("vif", out=str(tmp_path / name), **pairs)
+        s3.put(str(tmp_path / name), f"fusion/{name}", recursive=True)
+    options = {"--preset": "tiny-reg", "--steps": 2, "--crop": 32, "--batch": 2, "--workers": 0, "--device": "cpu"}
+    asked = [str(part) for option in (options | {"--tracker": "none"}).items() for part in option]
+    sources = {"there": ("s3://fusion/one", "s3://fusion/t*/*.tar"), "here": (tmp_path / "one", tmp_path / "two")}
+    for name, shards in sources.items():
+        ran = train("fit", *shards, *asked, "--out", tmp_path / "runs" / name)
+        assert ran.code == 0, ran.err
+    logs = [(tmp_path / "runs" / name / "log.jsonl").read_bytes() for name in sources]
+    assert logs[0] == logs[1]
+    copies = {path.relative_to(tmp_path / "cache"): path.stat().st_ino for path in (tmp_path / "cache").rglob("*.tar")}
+    assert len(copies) == sum(len(list((tmp_path / name).glob("*.tar"))) for name in ("one", "two"))
+    ran = train("fit", *sources["there"], *asked, "--out", tmp_path / "runs/there")
+    again = {path.relative_to(tmp_path / "cache"): path.stat().st_ino for path in (tmp_path / "cache").rglob("*.tar")}
+    assert ran.code == 0 and again == copies
+    ran = train("fit", "s3://fusion/none", *asked, "--out", tmp_path / "runs/none")
+    assert (ran.code, ran.error) == (2, "train: error: s3://fusion/none: no such file or folder")
+
+
 def test_a_cache_on_s3_is_shared(s3: Any, msrs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLEARFUSE_CACHE", "s3://fusion/cache")
     options: dict[str, Any] = {"data": [f"msrs={msrs}"], "variants": 2, "executor": "serial", **COMMON}
