@@ -125,6 +125,7 @@ def _verdict(report: VerifyReport) -> str:
     lean = f", {report.lean} lean: no degraded images to replay" if report.lean else ""
     given = f", {report.given} given as they are: nothing to replay" if report.given else ""
     given += f", {report.real} real, without a clean side: nothing to replay" if report.real else ""
+    given += f", {report.cached} of latents: nothing to replay" if report.cached else ""
     lines.append(f"{verdict}: {console.counted(report.samples, 'sample')}, {report.replayed} replayed{lean}{given}")
     return "\n".join(lines)
 

@@ -13,7 +13,7 @@ from synth.receipts import read_receipt
 from synth.shards import is_lean, read_shard, receipt_path
 from synth.storage import Location
 from synth.tally import Tally, kind_of, ordered
-from synth.types import UserError
+from synth.types import CACHED, UserError
 from synth.verify import find_shards
 
 Progress = Callable[[int, int], None]
@@ -36,6 +36,8 @@ def inspect(paths: Sequence[str], examples: int = 3, progress: Progress = lambda
         try:
             for key, members in read_shard(path):
                 meta = json.loads(members["json"])
+                if CACHED in meta:
+                    raise ValueError(f"{path.name}: sample {key}: holds latents of train cache, nothing to inspect")
                 prompt = None if is_lean(meta) else members["txt"].decode()
                 tally.add(meta, prompt)
                 if len(shown) < examples:

@@ -25,7 +25,7 @@ from synth.codecs import CODECS, Codec
 from synth.jsonstream import pieces
 from synth.remote import StoreError
 from synth.storage import Location, landing, size
-from synth.types import SCHEMA, Step
+from synth.types import CACHED, SCHEMA, Step
 
 IMAGES = ("a", "b", "clean_a", "clean_b", "gt")
 LEAN_IMAGES = ("clean_a", "clean_b", "gt")
@@ -131,6 +131,8 @@ def decode_sample(
         raise ValueError(f"sample {key}: schema must be a whole number, not {schema!r}")
     if schema > SCHEMA:
         raise ValueError(f"sample {key}: schema {schema} is newer than this version reads ({SCHEMA})")
+    if CACHED in meta:
+        raise ValueError(f"sample {key}: holds latents of train cache, no images")
     lean = is_lean(meta)
     images: dict[str, np.ndarray] = {}
     for name in held_images(meta) if names is None else names:

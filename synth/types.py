@@ -20,6 +20,10 @@ DEGRADED = ("degraded_a", "degraded_b")
 """The images of a pair that comes degraded, as a manifest and a sample's sources name them."""
 NO_TRUTH = "none"
 """What stands for a fuser where a real pair has no ground truth."""
+CACHED = "cached"
+"""The field of a sample's json that says that it holds latents, written by ``train cache``."""
+HELD = "held"
+"""The member of a sample of latents that holds pictures, since none is trained on it; others are numbered."""
 SCHEMA = 1
 """Schema of a sample, a receipt and every TOML. Readers refuse a higher one."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
+import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +26,7 @@ from synth.seeds import unit_hash
 from synth.shards import BLOCK, Sample, decode_sample, dumps, read_shard, receipt_path
 from synth.storage import Location
 from synth.table import RUN, texts
-from synth.types import NO_TRUTH, UserError
+from synth.types import CACHED, HELD, NO_TRUTH, UserError
 
 Progress = Callable[[int, int], None]
 
@@ -43,7 +45,7 @@ class VerifyReport:
     """``ok``: no problem found. ``replayed``: samples whose degraded pair was made again and compared.
 
     ``lean``: samples that hold no degraded pair. ``given``: samples that others degraded, which nothing makes again.
-    ``real``: samples without a clean side, which nothing makes again either.
+    ``real``: samples without a clean side, which nothing makes again either. ``cached``: samples of ``train cache``.
     """
 
     samples: int = 0
@@ -51,6 +53,7 @@ class VerifyReport:
     lean: int = 0
     given: int = 0
     real: int = 0
+    cached: int = 0
     problems: list[str] = field(default_factory=list[str])
 
     @property
@@ -59,8 +62,8 @@ class VerifyReport:
         return not self.problems
 
     def to_json(self) -> dict[str, Any]:
-        """The object that ``--json`` prints; ``given`` and ``real`` where there are such samples."""
-        as_is = {name: count for name, count in (("given", self.given), ("real", self.real)) if count}
+        """The object that ``--json`` prints; ``given``, ``real`` and ``cached`` where there are such samples."""
+        as_is = {name: count for name in ("given", "real", "cached") if (count := getattr(self, name))}
         return {"ok": self.ok, "samples": self.samples, "replayed": self.replayed, **as_is, "problems": self.problems}
 
 
@@ -154,6 +157,7 @@ def verify(
         report.lean += one.lean
         report.given += one.given
         report.real += one.real
+        report.cached += one.cached
         report.problems += one.problems
         progress(done, len(found))
     return report
@@ -224,6 +228,10 @@ def _check_shard(replay: float, path: Location, file: Path) -> VerifyReport:
 def _check_members(key: str, members: Mapping[str, bytes], replay: bool, report: VerifyReport) -> list[str]:
     """Problems of a sample; what it is, and whether it was replayed, is counted in ``report``."""
     try:
+        latents = _latents_of(members)
+        if latents is not None:
+            report.cached += 1
+            return list(check_cached(key, members, latents))
         sample = decode_sample(key, members)
         faults = [*check_members(sample, members), *check_sample(sample)]
         report.lean += sample.lean
@@ -235,6 +243,25 @@ def _check_members(key: str, members: Mapping[str, bytes], replay: bool, report:
     except Exception as error:  # one damaged sample must not hide the others
         faults = [str(error) if isinstance(error, ValueError) else f"sample {key}: damaged: {error!r}"]
     return faults
+
+
+def _latents_of(members: Mapping[str, bytes]) -> Mapping[str, Any] | None:
+    """What the json of a sample of ``train cache`` says of its latents; None of any other sample."""
+    meta = json.loads(members.get("json", b"{}"))
+    return meta.get(CACHED) if isinstance(meta, dict) else None
+
+
+def check_cached(key: str, members: Mapping[str, bytes], latents: Mapping[str, Any]) -> Iterator[str]:
+    """Problems of a sample of ``train cache``: a member for each of its drawn crops, with the bytes that were made."""
+    crops = latents["variants"]
+    names = [f"{HELD if latents['held_out'] else number}.safetensors" for number in range(len(crops))]
+    if set(members) != {"json", *names}:
+        wrong = sorted(set(members) ^ {"json", *names})
+        yield f"sample {key}: its members are not those of a sample of train cache: {', '.join(wrong)}"
+        return
+    for name, crop in zip(names, crops, strict=True):
+        if zlib.crc32(members[name]) != crop["crc32"]:
+            yield f"sample {key}: {name} is damaged: its checksum is another"
 
 
 def _line(text: str) -> str:

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from synth.types import UserError
-from train.corpus import CACHED, Place
+from synth.types import CACHED, HELD, UserError
+from train.corpus import Place
 from train.reading import Reader
 
-HELD = "held"
 LATENT, IMAGE, TEXT, EMPTY = "latent.", "image.", "text", "empty"
 """Names of the tensors of a member; the first two are beginnings."""
 

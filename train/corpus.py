@@ -19,14 +19,12 @@ from synth.console import counted
 from synth.resume import read_receipt
 from synth.seeds import unit_hash
 from synth.shards import SHARD, Span, held_images, is_lean, is_real, read_spans, receipt_path
-from synth.types import TASKS, Task, UserError
+from synth.types import CACHED, TASKS, Task, UserError
 from train.finding import Found, find_sources
 
 HELD_OUT = 0.05
 """Share of the pairs, by hash, that is never trained on where there are no validation shards."""
 
-CACHED = "cached"
-"""The field of a sample's json that says that it holds latents, written by ``train cache``."""
 KIND = "train cache"
 """What the settings of such a shard's receipt say that it is."""
 

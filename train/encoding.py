@@ -16,12 +16,12 @@ from synth import shards
 from synth.execute import report
 from synth.shards import dumps, receipt_path
 from synth.storage import Location
-from synth.types import SCHEMA, WorkIncomplete
+from synth.types import CACHED, HELD, SCHEMA, WorkIncomplete
 from train import text as texts
 from train import tokenizers
 from train.batch import Item, to_tensor
-from train.cached import EMPTY, HELD, IMAGE, LATENT, TEXT
-from train.corpus import CACHED, Corpus
+from train.cached import EMPTY, IMAGE, LATENT, TEXT
+from train.corpus import Corpus
 from train.data import CLEAN, Samples
 from train.degrading import Degraders
 from train.design import Design, Parts

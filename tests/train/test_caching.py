@@ -18,7 +18,10 @@ from made import made_shards
 from t5s import t5
 from tiny import SMALL
 
+from synth.inspection import inspect
+from synth.shards import read_samples
 from synth.types import UserError, WorkIncomplete
+from synth.verify import verify
 from train.batch import Batch, Broken
 from train.caching import cache
 from train.corpus import index
@@ -151,7 +154,15 @@ def test_damage_is_named(made: Path, tmp_path: Path) -> None:
     shard = out / "vif-train-000000.tar"
     whole = shard.read_bytes()
     at = whole.index(b'"latent.a"') + 3000
+    assert verify([str(out)]).to_json() == {"ok": True, "samples": 5, "replayed": 0, "cached": 5, "problems": []}
+    with pytest.raises(UserError, match=r"sample 000000000: holds latents of train cache, nothing to inspect"):
+        inspect([str(out)])
+    with pytest.raises(ValueError, match=r"sample 000000000: holds latents of train cache, no images"):
+        next(iter(read_samples(shard)))
     shard.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    problems = verify([str(out)]).problems
+    assert len(problems) == 2 and "its bytes are not those of its receipt" in problems[0]
+    assert problems[1].endswith("0.safetensors is damaged: its checksum is another")
     assembly = Assembly(chosen.design(), torch.Generator(), suit=True)
     samples = samples_of(chosen, assembly, index([str(out)]), {}, training=True)
     broken = {found.reason for n in range(9) if isinstance(found := samples[n], Broken)}
