@@ -1,4 +1,4 @@
-"""No-reference metrics: how natural, or how good, an image looks by itself. BRISQUE here, others through pyiqa."""
+"""No-reference metrics: how natural, or how good, an image looks by itself. BRISQUE here, some through pyiqa."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def features(image: Float64[np.ndarray, "h w"]) -> Float64[np.ndarray, "36"]:
         x = (image - mean) / (np.sqrt(np.abs(power - mean * mean)) + 1)
         found += _gaussian(x)
         for step in NEIGHBOURS:
-            found += _asymmetric(x * np.roll(x, step, (0, 1)))
+            found += asymmetric(x * np.roll(x, step, (0, 1)))
     return np.array(found)
 
 
@@ -108,7 +108,7 @@ def _gaussian(x: Float64[np.ndarray, "h w"]) -> list[float]:
     return [float(SHAPES[np.argmin(np.abs(_ratios()[0] - variance / deviation**2))]), variance]
 
 
-def _asymmetric(x: Float64[np.ndarray, "h w"]) -> list[float]:
+def asymmetric(x: Float64[np.ndarray, "h w"]) -> list[float]:
     """Shape, mean, left and right variance of the asymmetric generalised Gaussian that fits x (Lasmar et al. 2009)."""
     squares, negative, positive = x * x, x < 0, x > 0
     if not (negative.any() and positive.any()):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from synth.quality import qabf
-from train.metrics import fidelity, fusion, information, noreference, perception, statistics
+from train.metrics import fidelity, fusion, information, niqe, noreference, perception, statistics
 from train.metrics.base import Direction, Metric
 from train.metrics.fmi import feature_mutual_information
 from train.metrics.planes import Planes
@@ -57,7 +57,10 @@ METRICS: dict[str, Metric] = {
             *("BRISQUE", noreference.brisque, "lower", "no-reference", "natural statistics, luma", 16, 2),
             missing=noreference.brisque_missing,
         ),
-        _pyiqa("NIQE", noreference.by_pyiqa("niqe"), "lower", "no-reference", "natural statistics, by pyiqa", 192),
+        Metric(
+            *("NIQE", niqe.niqe, "lower", "no-reference", "distance to natural statistics, luma", niqe.SMALLEST, 3),
+            missing=niqe.niqe_missing,
+        ),
         _pyiqa("MUSIQ", noreference.by_pyiqa("musiq"), "higher", "no-reference", "quality, by pyiqa", 32, 2),
         _pyiqa("CLIPIQA", noreference.by_pyiqa("clipiqa"), "higher", "no-reference", "quality, by pyiqa", 32),
     )

@@ -1,0 +1,113 @@
+"""NIQE: how far an image's local statistics lie from those of pristine pictures. The model of these is the authors'."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from synth.types import UserError
+from train.metrics.noreference import FEATURES, NEIGHBOURS, SHAPES, asymmetric, halved
+
+BLOCK = 96
+"""Side of the blocks that are fitted, pixels; half of it at the second scale."""
+SMALLEST = 2 * BLOCK
+"""A covariance wants several blocks."""
+
+Model = tuple[Float64[np.ndarray, "36"], Float64[np.ndarray, "36 36"]]
+
+
+def niqe(fused: Float32[np.ndarray, "h w"]) -> float:
+    """NIQE: the distance of the image's blocks from a Gaussian model of pristine ones, √(Δᵀ ((Σ₁ + Σ₂)/2)⁺ Δ).
+
+    Δ: the difference of the means of 36 numbers a block, Σ their covariances. At two scales, the second halved by an
+    antialiased cubic, of blocks of 96×96 (48×48) from the upper left, what is over left out: x = (I − μ)/(σ + 1) under
+    a 7×7 Gaussian of σ 7/6 (the border repeated); of the asymmetric generalised Gaussian that fits x its shape and mean
+    scale, of those that fit the products of neighbours in four directions shape, mean, left and right scale. Luma is
+    rounded to 8 bit. A flat block, which no Gaussian fits, counts in the means by the numbers it has and not in the
+    covariance. **Lower is better**, [0, ∞), of natural pictures 2 to 5. Not a number where fewer than two blocks can be
+    fitted, as in a constant image. At least 192×192. Source: Mittal, Soundararajan, Bovik, IEEE Signal Processing
+    Letters 20(3), 2013; the model is theirs, from the data files of the package ``basicsr``.
+    """
+    mean, covariance = _model()
+    rows = block_features(np.floor(fused.astype(np.float64) + 0.5))
+    whole = rows[np.isfinite(rows).all(axis=1)]
+    if len(whole) < 2:
+        return math.nan
+    apart = np.nanmean(rows, axis=0) - mean
+    spread = (np.cov(whole, rowvar=False) + covariance) / 2
+    return math.sqrt(max(float(apart @ np.linalg.pinv(spread) @ apart), 0.0))
+
+
+def niqe_missing() -> str:
+    """Why NIQE can't run here, or ""."""
+    return "" if _file().is_file() else "needs the data files of basicsr: pip install --no-deps basicsr"
+
+
+def block_features(image: Float64[np.ndarray, "h w"]) -> Float64[np.ndarray, "blocks 36"]:
+    """The 36 numbers of each block; some are none where no Gaussian fits."""
+    rows, columns = (side // BLOCK for side in image.shape)
+    image = image[: rows * BLOCK, : columns * BLOCK]
+    scales: list[list[list[float]]] = []
+    for side in (BLOCK, BLOCK // 2):
+        if side < BLOCK:
+            image = halved(image)
+        mean, power = (
+            cv2.GaussianBlur(each, (7, 7), 7 / 6, borderType=cv2.BORDER_REPLICATE) for each in (image, image * image)
+        )
+        x = (image - mean) / (np.sqrt(np.abs(power - mean * mean)) + 1)
+        tops = [(i * side, j * side) for i in range(rows) for j in range(columns)]
+        scales.append([_numbers(x[i : i + side, j : j + side]) for i, j in tops])
+    return np.concatenate([np.array(each) for each in scales], axis=1)
+
+
+def _numbers(x: Float64[np.ndarray, "h w"]) -> list[float]:
+    shape, _, left, right = _scales(x)
+    found = [shape, (left + right) / 2]
+    for step in NEIGHBOURS:
+        found += _scales(x * np.roll(x, step, (0, 1)))
+    return found
+
+
+def _scales(x: Float64[np.ndarray, "h w"]) -> list[float]:
+    """Shape α, mean, left and right scale β = σ √(Γ(1/α)/Γ(3/α)) of the asymmetric generalised Gaussian that fits x.
+
+    Where a side is empty: the least shape, and the scale of the other side, as the authors' code finds them.
+    """
+    shape, mean, left, right = asymmetric(x)
+    if math.isnan(shape):
+        shape = float(SHAPES[0])
+        left, right = (float(np.square(x[side]).mean()) if side.any() else math.nan for side in (x < 0, x > 0))
+    scale = math.exp((math.lgamma(1 / shape) - math.lgamma(3 / shape)) / 2)
+    return [shape, mean, math.sqrt(left) * scale, math.sqrt(right) * scale]
+
+
+def _file() -> Path:
+    """The model in the package ``basicsr``, which is found and not imported."""
+    found = find_spec("basicsr")
+    root = Path(found.submodule_search_locations[0]) if found and found.submodule_search_locations else Path("basicsr")
+    return root / "metrics" / "niqe_pris_params.npz"
+
+
+@cache
+def _model() -> Model:
+    if reason := niqe_missing():
+        raise UserError(f"NIQE {reason}")
+    return read_model(_file())
+
+
+def read_model(path: Path) -> Model:
+    """Mean and covariance of the features of pristine pictures, arrays of numbers alone. Raises UserError."""
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            mean, covariance = np.ravel(held["mu_pris_param"]), held["cov_pris_param"]
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"NIQE: {path} holds no model: {error}") from None
+    if mean.shape != (FEATURES,) or covariance.shape != (FEATURES, FEATURES):
+        raise UserError(f"NIQE: {path} holds no model of {FEATURES} features: install another basicsr")
+    return mean.astype(np.float64), covariance.astype(np.float64)
