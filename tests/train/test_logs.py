@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,13 +46,16 @@ def finish():
 
 
 @pytest.fixture
-def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Packages of the names and the shape of wandb and trackio."""
     (tmp_path / "packages").mkdir()
     for name in ("wandb", "trackio"):
         (tmp_path / f"packages/{name}.py").write_text(SERVICE)
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(tmp_path / "packages")
+    yield
+    for name in ("wandb", "trackio"):  # or others would take them for the real ones
+        sys.modules.pop(name, None)
 
 
 def lines(path: Path) -> list[dict[str, object]]:
