@@ -12,7 +12,7 @@ DEMO := demo/shards/vif demo/shards/mef demo/shards/mff
 TESTS := $(DEMO:%=%-test)
 SHARDS ?= $(TESTS)
 REPORT ?= report
-MODEL ?=
+MODEL ?= $(if $(filter $(TESTS),$(SHARDS)),demo/run)
 JOBS ?= 2
 
 help:  ## this list
@@ -38,7 +38,7 @@ demo: $(READY)  ## the whole chain on built-in scenes: demo/shards, demo/sheet.p
 	$(BIN)/train fit $(DEMO) --preset tiny-reg --steps 400 --out demo/run --device cpu
 	$(BIN)/train eval $(TESTS) --model demo/run --out demo/report
 
-eval: $(READY)  ## score MODEL=dir and pipelines on SHARDS="dir ..." into REPORT=dir: tables, the papers' beside them, pictures
+eval: $(READY)  ## score MODEL=dir and pipelines on SHARDS="dir ..." (the demo's) into REPORT=dir, the papers' tables beside them
 	$(BIN)/train eval $(SHARDS) --out $(REPORT) --papers $(if $(MODEL),--model $(MODEL))
 
 test: $(READY)  ## every test: under 15 minutes on two cores
