@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from synth.types import UserError
-from train.metrics.noreference import FEATURES, NEIGHBOURS, SHAPES, asymmetric, halved
+from train.metrics.noreference import FEATURES, NEIGHBOURS, SHAPES, asymmetric, halved, package_folder
 
 BLOCK = 96
 """Side of the blocks that are fitted, pixels; half of it at the second scale."""
@@ -88,10 +87,8 @@ def _scales(x: Float64[np.ndarray, "h w"]) -> list[float]:
 
 
 def _file() -> Path:
-    """The model in the package ``basicsr``, which is found and not imported."""
-    found = find_spec("basicsr")
-    root = Path(found.submodule_search_locations[0]) if found and found.submodule_search_locations else Path("basicsr")
-    return root / "metrics" / "niqe_pris_params.npz"
+    """The model in the package ``basicsr``."""
+    return package_folder("basicsr") / "metrics" / "niqe_pris_params.npz"
 
 
 @cache

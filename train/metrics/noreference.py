@@ -122,10 +122,15 @@ def asymmetric(x: Float64[np.ndarray, "h w"]) -> list[float]:
 
 
 def _files() -> tuple[Path, Path]:
-    """The regression and its ranges in the package ``brisque``, which is found and not imported."""
-    found = find_spec("brisque")
-    root = Path(found.submodule_search_locations[0]) if found and found.submodule_search_locations else Path("brisque")
-    return root / "models" / "svm.txt", root / "models" / "normalize.pickle"
+    """The regression and its ranges in the package ``brisque``."""
+    models = package_folder("brisque") / "models"
+    return models / "svm.txt", models / "normalize.pickle"
+
+
+def package_folder(name: str) -> Path:
+    """Where a package's files lie, which is found and not imported; a folder that is not there where it is missing."""
+    found = find_spec(name)
+    return Path(found.submodule_search_locations[0]) if found and found.submodule_search_locations else Path(name)
 
 
 @cache
