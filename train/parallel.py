@@ -75,6 +75,15 @@ class Engine:
                 module.set_requires_gradient_sync(not more)
             yield
 
+    def close(self) -> None:
+        """Let go of DDP while the process group stands.
+
+        Its reducer would else be the last to hold the group, and wait for the end of gloo's thread with the GIL in
+        hand: which that thread waits for, where it lets go of the last sum's tensors.
+        """
+        if isinstance(self._forward, DistributedDataParallel):
+            self._forward = self._forward.module
+
 
 def compile_network(network: nn.Module, graphs: bool = False) -> None:
     """Put a network through torch.compile, in place: its weights keep their names.

@@ -140,6 +140,7 @@ def fit(
             pipeline.write_design(folder, assembly)
         ranks.wait()
         run = _Run(settings, corpus, degraders, assembly.to(ranks.device), folder, ways, ranks)
+        held.callback(run.engine.close)
         kept = checkpoint.found(folder / "checkpoints")
         if kept:
             checkpoint.load(kept[-1], run.state)

@@ -18,14 +18,22 @@ from train.parallel import blocks_of, recompute
 from train.ranks import Ranks, joined
 
 SCRIPT = """
-import sys
+import gc, sys
 sys.path[:0] = [{tests!r}, {here!r}]
 from dataclasses import replace
 from tiny import SMALL
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 from train.presets import PRESETS
 from train.runs import Settings
 from train.trainer import Ways, fit
 PRESETS.update(SMALL)
+leave = dist.destroy_process_group
+def left():
+    # It would hold the group last, and end gloo's thread with the GIL in hand, for which that thread may wait.
+    assert not any(type(one) is DistributedDataParallel for one in gc.get_objects()), "DDP outlives its group"
+    leave()
+dist.destroy_process_group = left
 if __name__ == "__main__":
     out, preset, steps, sharded, recompute = sys.argv[1:]
     settings = Settings.of(preset, batch=4, steps=20, warmup=0, lr=2e-4)
@@ -71,10 +79,10 @@ def lines(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-ALL = ("loss", "error", "balance", "least_load", "PSNR")
+LOSSES, COUNTS = ("loss", "error", "PSNR"), ("balance", "least_load", "most_load")
 
 
-def differences(one: Path, other: Path, bar: float, names: tuple[str, ...] = ALL) -> list[tuple[float, str]]:
+def differences(one: Path, other: Path, bar: float, names: tuple[str, ...]) -> list[tuple[float, str]]:
     """The steps and values in which two runs of the same steps differ by more than ``bar``."""
     a, b = lines(one), lines(other)
     assert [(line["step"], line["kind"]) for line in a] == [(line["step"], line["kind"]) for line in b]
@@ -94,7 +102,10 @@ def one(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_two_processes_are_one_with_the_whole_batch(shards: Path, one: Path, tmp_path: Path) -> None:
     launch(shards, tmp_path / "two", 2)
-    assert differences(one, tmp_path / "two", 1e-5) == []
+    assert differences(one, tmp_path / "two", 1e-5, LOSSES) == []
+    # A token with two experts of one probability goes by the last bit of a sum, which the processor's kernels decide.
+    assert differences(one, tmp_path / "two", 1e-3, COUNTS) == []
+    assert all(step > 1 for step, _ in differences(one, tmp_path / "two", 1e-6, LOSSES + COUNTS))
 
 
 @pytest.mark.slow
@@ -104,7 +115,7 @@ def test_weights_shared_out_are_the_same_run_and_go_on_in_one_process(shards: Pa
     assert files == ["rank-000.safetensors", "rank-001.safetensors", "state.json"]
     launch(shards, tmp_path / "two", 1)
     # Gradients are summed in another order, AdamW divides them by small numbers, and a token may change its expert.
-    assert differences(one, tmp_path / "two", 1e-3, ("loss", "error", "PSNR")) == []
+    assert differences(one, tmp_path / "two", 1e-3, LOSSES) == []
 
 
 def test_recomputing_gives_the_same_gradients() -> None:
