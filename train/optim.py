@@ -52,10 +52,11 @@ class CautiousAdamW(torch.optim.AdamW):
                     before[p] = p * (1 - group["lr"] * group["weight_decay"])
         super().step()
         for p, start in before.items():
-            agrees = ((self.state[p]["exp_avg"] * p.grad) > 0).to(p.dtype)
+            # In floats: a comparison to bool, and its sum, take three times as long on a CPU.
+            agrees = (self.state[p]["exp_avg"] * p.grad).gt_(0)
             share = whole(agrees.sum()) / agrees.numel()
             agrees.div_(like(share.clamp(min=LEAST_SHARE), agrees))
-            p.copy_(start.addcmul_(p - start, agrees))
+            p.copy_(start.lerp_(p, agrees))
 
     @property
     def updates(self) -> int:
