@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from synth.types import UserError, check_schema
 from train import text as texts
 from train import tokenizers
+from train.draws import Rng
 from train.models import build_model, find_model
 from train.models.base import Prediction
 from train.objectives import OBJECTIVES, AnyObjective, Objective, Predict, find_objective, guide
@@ -172,7 +173,7 @@ class Assembly(nn.Module):
         a: Float[Tensor, "b 3 H W"],
         b: Float[Tensor, "b 3 H W"],
         prompts: Sequence[str],
-        rng: torch.Generator,
+        rng: Rng,
         objective: Objective | None = None,
         prior: Float[Tensor, "b 3 H W"] | None = None,
     ) -> Float[Tensor, "b 3 H W"]:

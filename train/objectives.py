@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -74,7 +73,7 @@ class Objective(Protocol):
         """The loss on clean latents."""
         ...
 
-    def sample(self, predict: Predict, pair: Pair, rng: torch.Generator) -> Tensor:
+    def sample(self, predict: Predict, pair: Pair, rng: Rng) -> Tensor:
         """Clean latents of the shape and device of the pair's."""
         ...
 
@@ -124,7 +123,7 @@ class Regression:
         error = each if self.measure == "mse" else (each + FLOOR).log()
         return _total(self, error, prediction, prediction.latent, pixels)
 
-    def sample(self, predict: Predict, pair: Pair, rng: torch.Generator) -> Tensor:
+    def sample(self, predict: Predict, pair: Pair, rng: Rng) -> Tensor:
         """One call."""
         return one_shot(lambda z_t, t: predict(z_t, t).latent)
 
@@ -204,7 +203,7 @@ class FlowMatching:
         """The velocity that a predicted latent stands for; no sampler asks for it at t = 1."""
         return clean_to_velocity(latent, z_t, t, nearest) if self.predicts == "clean" else latent
 
-    def sample(self, predict: Predict, pair: Pair, rng: torch.Generator) -> Tensor:
+    def sample(self, predict: Predict, pair: Pair, rng: Rng) -> Tensor:
         """From a draw of p0 along the velocity, with the sampler and number of steps of this objective."""
         start = self.start(pair, rng)
 
@@ -265,7 +264,7 @@ class SchrodingerBridge:
         """The clean latent that a predicted one stands for: Z_t − σ_t ε."""
         return latent if self.predicts == "clean" else z_t - wide(deviation(t), z_t) * latent
 
-    def sample(self, predict: Predict, pair: Pair, rng: torch.Generator) -> Tensor:
+    def sample(self, predict: Predict, pair: Pair, rng: Rng) -> Tensor:
         """From the degraded source, each step a draw of the bridge's posterior."""
 
         def clean(z_t: Tensor, t: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from synth.types import unknown
 from train.bridge import posterior, times
+from train.draws import Rng, normal
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 
@@ -97,9 +98,7 @@ def score(v: Float[Tensor, "b ..."], z: Float[Tensor, "b ..."], t: float) -> Flo
     return (t * v - z) / (1 - t)
 
 
-def sde(
-    v: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: torch.Generator, g: float = 1.0
-) -> Float[Tensor, "b ..."]:
+def sde(v: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: Rng, g: float = 1.0) -> Float[Tensor, "b ..."]:
     """The flow as a stochastic path of the same marginals: a midpoint step, and κ = g sin²(π t_mid) of noise.
 
     Z ← Z + Δ v_mid + κ Δ score(v_mid, Z_mid, t_mid) + √(2 κ Δ) ε. Two calls a step. The stochastic form of SiT
@@ -111,11 +110,11 @@ def sde(
         middle = z + v(z, _time(z, i / steps)) / (2 * steps)
         there = v(middle, _time(z, t))
         kappa = g * math.sin(math.pi * t) ** 2
-        z = z + (there + kappa * score(there, middle, t)) / steps + math.sqrt(2 * kappa / steps) * _noise(z, rng)
+        z = z + (there + kappa * score(there, middle, t)) / steps + math.sqrt(2 * kappa / steps) * normal(z, rng)
     return z
 
 
-def i2sb(clean: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: torch.Generator) -> Float[Tensor, "b ..."]:
+def i2sb(clean: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: Rng) -> Float[Tensor, "b ..."]:
     """Ancestral sampling of a bridge: Z ← a draw of q(Z_s | Ẑ_1(Z, t), Z). One call a step, stochastic.
 
     Source: I²SB, arXiv 2302.05872, algorithm 2, with its symmetric quadratic β, at times of our own. As Ẑ_1 is a mean
@@ -123,13 +122,11 @@ def i2sb(clean: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: torch.Gene
     """
     for t, s in pairwise(times(steps)):
         mean, deviation = posterior(clean(z, _time(z, t)), z, t, s)
-        z = mean + deviation * _noise(z, rng) if deviation else mean
+        z = mean + deviation * normal(z, rng) if deviation else mean
     return z
 
 
-def i2sb_corrected(
-    clean: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: torch.Generator
-) -> Float[Tensor, "b ..."]:
+def i2sb_corrected(clean: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: Rng) -> Float[Tensor, "b ..."]:
     """The same, each step taken again with the same noise from the mean of Ẑ_1 at its both ends. Order 2 in variance.
 
     Heun's correction of dZ = (Ẑ_1 − Z) / σ² dσ² + noise, whose noise does not depend on Z. Two calls a step; the last
@@ -139,7 +136,7 @@ def i2sb_corrected(
         guess = clean(z, _time(z, t))
         mean, deviation = posterior(guess, z, t, s)
         if deviation:
-            noise = deviation * _noise(z, rng)
+            noise = deviation * normal(z, rng)
             mean = posterior((guess + clean(mean + noise, _time(z, s))) / 2, z, t, s)[0] + noise
         z = mean
     return z
@@ -148,10 +145,6 @@ def i2sb_corrected(
 def _time(z: Tensor, t: float) -> Tensor:
     """A time for each latent, in fp32 at least: half precision would blur it."""
     return torch.full((len(z),), t, device=z.device, dtype=torch.promote_types(z.dtype, torch.float32))
-
-
-def _noise(z: Tensor, rng: torch.Generator) -> Tensor:
-    return torch.randn(z.shape, generator=rng, device=rng.device).to(z)
 
 
 @dataclass(frozen=True)
@@ -174,9 +167,7 @@ class Sampler:
         """Calls of the network in so many steps."""
         return self.calls * steps - self.spared
 
-    def __call__(
-        self, v: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: torch.Generator
-    ) -> Float[Tensor, "b ..."]:
+    def __call__(self, v: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: Rng) -> Float[Tensor, "b ..."]:
         """The latent at t = 1."""
         return self.function(v, z, steps, rng) if self.stochastic else self.function(v, z, steps)
 

@@ -18,7 +18,6 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from synth import gallery
-from synth.seeds import seed_of
 from synth.types import ROLES, TASKS, WorkIncomplete
 from train.batch import Batch, Broken
 from train.data import Samples, batches
@@ -90,7 +89,7 @@ class Validator:
         device = self.ranks.device
         loss = batch_loss(assembly, batch, Draws.of("validation", 0, batch.positions), device, self.bf16)
         prior = None if batch.prior is None else batch.prior.to(device)
-        rng = torch.Generator().manual_seed(seed_of("validation", number))
+        rng = Draws.of("fused", 0, batch.positions)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
             fused = assembly.fuse(batch.a.to(device), batch.b.to(device), batch.prompts, rng, prior=prior)
         images = {name: _pixels(one) for name, one in batch.images.items()}

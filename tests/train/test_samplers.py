@@ -133,7 +133,7 @@ def lost(name: str, steps: int, sigma: float, monkeypatch: pytest.MonkeyPatch) -
         slope, _, total = slope_and_spread(float(t[0]), sigma)
         return slope * sigma**2 / total * z
 
-    monkeypatch.setattr("train.samplers._noise", unit)
+    monkeypatch.setattr("train.samplers.normal", unit)
     start = torch.zeros(1, steps + 1, dtype=torch.float64)
     start[0, 0] = slope_and_spread(0.0, sigma)[2] ** 0.5
     found = SAMPLERS[name](mean, start, steps, seeded())

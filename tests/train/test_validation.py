@@ -101,6 +101,16 @@ def test_any_number_of_processes_finds_the_same(samples: Samples, preset: str) -
 
 
 @pytest.mark.slow
+def test_a_flows_noise_is_of_the_sample_not_of_its_batch(samples: Samples) -> None:
+    assembly = Assembly(SMALL["small-fm"].design, torch.Generator().manual_seed(0), AS_DESIGNED).eval()
+    scores = [Validator(samples, size, Ranks(CPU)).score(assembly) for size in (1, 3)]
+    one, three = (found.values for found in scores if found is not None)
+    assert one["PSNR"] == pytest.approx(three["PSNR"], abs=1e-3) and one["SSIM"] == pytest.approx(
+        three["SSIM"], abs=1e-4
+    )
+
+
+@pytest.mark.slow
 def test_nothing_held_out_has_no_scores(samples: Samples, assembly: Assembly) -> None:
     none = samples.places.where(np.zeros(len(samples), np.bool_))
     empty = Samples.__new__(Samples)
