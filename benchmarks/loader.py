@@ -1,18 +1,20 @@
 """How many samples a second the loader gives, against what the fastest preset takes; and how many bytes it reads.
 
-    python benchmarks/loader.py [--workers 1] [--preset tiny-reg] [--codec webp] [--shards DIR ...]
+    python benchmarks/loader.py [--workers 1] [--preset tiny-reg] [--set schedule.repeats=K] [--codec webp]
+        [--shards DIR ...]
 
 On two cores, one reads while the other trains, so both are measured by processor time of one core: a worker's over
 whole epochs, from the shards (each epoch, where they do not fit in memory) and from memory, and a training step's. The
 ratio is of samples a second of one core; the bar is 3. Then the loader as a run has it, in samples a second of the wall
-clock over four epochs, with nothing else to do. Bytes are those of the shards that were read in an epoch, beside all
-that the shards hold. codec: of the shards of built-in scenes that are made where none are given.
+clock over four epochs, with nothing else to do. A sample is a crop. Bytes are those of the shards that were read in an
+epoch, beside all that the shards hold. codec: of the shards of built-in scenes that are made where none are given.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +24,7 @@ import torch
 
 from synth.builder import build
 from synth.execute import settle
+from train import optim
 from train.batch import Batch
 from train.caching import cache
 from train.corpus import Corpus, index
@@ -53,17 +56,21 @@ def rate(samples: Samples, count: int, size: int) -> float:
     return done / (time.process_time() - began)
 
 
-def learned(assembly: Assembly, batch: Batch, steps: int) -> float:
-    """Samples a second of processor time that training takes, forward and backward."""
-    optimizer = torch.optim.AdamW(assembly.trained().values(), fused=True)
+def learned(assembly: Assembly, settings: Settings, batch: Batch, steps: int) -> float:
+    """Samples a second of processor time that training takes: a step as ``train.trainer`` does it, the median one."""
+    weights = assembly.trained()
+    shadow = {name: weight.detach().clone() for name, weight in weights.items()}
+    optimizer = optim.build_optimizer(assembly, settings.lr, settings.decay, settings.cautious)
     spent: list[float] = []
-    for _ in range(steps):
+    for step in range(steps):
         began = time.process_time()
         optimizer.zero_grad()
         batch_loss(assembly, batch, Draws.of("noise", 0, batch.positions), torch.device("cpu")).total.backward()
+        optim.clip_gradients(weights.values(), optim.grad_norm(weights.values()), settings.clip)
         optimizer.step()
+        optim.average(shadow.values(), weights.values(), step, settings.ema)
         spent.append(time.process_time() - began)
-    return len(batch.names) / min(spent)
+    return len(batch.names) / statistics.median(spent)
 
 
 def running(samples: Samples, count: int, size: int, workers: int) -> float:
@@ -82,34 +89,37 @@ def main() -> None:
     """The table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="tiny-reg")
+    parser.add_argument("--set", dest="sets", action="append", default=[])
     parser.add_argument("--codec", default="webp")
     parser.add_argument("--shards", nargs="*")
     parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=12)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     settle()
-    settings = Settings.of(asked.preset)
+    settings = Settings.of(asked.preset, sets=asked.sets)
     assembly = Assembly(settings.design(), torch.Generator().manual_seed(0), suit=settings.suits).train()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = asked.shards or shards(folder, asked.pairs, asked.codec)
-        cache(paths, str(folder / "latents"), settings, epochs=1)
+        cache(paths, str(folder / "latents"), settings, epochs=settings.repeats)
         report(assembly, settings, index(paths), index([str(folder / "latents")]), asked)
 
 
 def report(assembly: Assembly, settings: Settings, pictures: Corpus, latents: Corpus, asked: Any) -> None:
     """Measure and print."""
-    size, count = settings.batch, len(pictures.train) // settings.batch * settings.batch
+    size = settings.batch
+    count = len(pictures.train) * settings.repeats // size * size  # an epoch's
 
     def reader(corpus: Corpus, kept: int = 0) -> Samples:
         return samples_of(settings, assembly, corpus, {}, training=True, cache=kept)
 
     (batch,) = batches(reader(pictures), dealt(0, 1, size))
     assert isinstance(batch, Batch)
-    needed = learned(assembly, batch, asked.steps)
-    print(f"{asked.preset}: {count} samples, batches of {size} at {settings.crop}²; one core trains {needed:.1f}/s")
+    needed = learned(assembly, settings, batch, asked.steps)
+    crops = f"{count} crops, {settings.repeats} a picture, batches of {size} at {settings.crop}²"
+    print(f"{asked.preset}: {crops}; one core trains {needed:.1f}/s")
     kept = reader(pictures, cache_size())
     rate(kept, count, size)  # now all are in memory
     rows = {

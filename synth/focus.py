@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from synth import color
-from synth.fusers.mff import decision, modified_laplacian, without_islands
+from synth.fusers.mff import decision, modified_laplacian, softened, without_islands
+from synth.fusers.region import whole
 
 Picture = UInt8[np.ndarray, "h w c"]
 Metres = Float32[np.ndarray, "h w"]
@@ -34,7 +35,8 @@ def split_by_focus(metres: Metres, a: Picture, b: Picture) -> Metres:
     """
     sharpness = modified_laplacian(_luma(a)), modified_laplacian(_luma(b))
     # A flat place is as sharp in both: it goes with what is around it.
-    side = without_islands(decision(sharpness[0] - sharpness[1]) >= 0.5, ISLAND)
+    chosen = decision(sharpness[0] - sharpness[1])
+    side = without_islands(softened(chosen, whole(chosen.shape)) >= 0.5, ISLAND)
     if not ONE_SIDED <= float(side.mean()) <= 1 - ONE_SIDED:
         return metres
     near = (side if a_is_nearer(side, *sharpness) else ~side).astype(np.float32)

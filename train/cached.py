@@ -74,7 +74,7 @@ def decode_cached(reader: Reader, place: Place, epoch: int | None, wanted: Seque
 
 REMEDY = {
     **{name: f"--{name} {{}}" for name in ("crop", "ratios", "seed", "tokenizer", "text")},
-    **{name: f"--set schedule.{name}={{}}" for name in ("plain", "rephrase")},
+    **{name: f"--set schedule.{name}={{}}" for name in ("repeats", "plain", "rephrase")},
 }
 """The option that brings a run to what a cache was made with."""
 

@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from synth.execute import settle
-from synth.fusers.region import Region
+from synth.fusers.region import Region, Windows, whole
 from synth.memory import memory_limit
 from synth.pools import shipped_templates
 from synth.processes import end_with
@@ -47,9 +47,10 @@ class Samples(Dataset[Any]):
 
     side: of a square as large as the crops; ratios: of their sides, see ``train.buckets``; batch: samples of one shape
     in a row, and mix: weights of the sources, see ``train.mixing``; multiple: pixels of which their sides are
-    multiples. plain: share of prompts that the task's plain request stands in for. rephrase: share of the others that
-    say the same in other words, where their own words are of the shipped pools. drop: share of training prompts left
-    empty. clean: whether batches hold the clean pair too. cache: bytes of decoded samples to keep.
+    multiples; repeats: crops in a row of each sample, for one decoding. plain: share of prompts that the task's plain
+    request stands in for. rephrase: share of the others that say the same in other words, where their own words are of
+    the shipped pools. drop: share of training prompts left empty. clean: whether batches hold the clean pair too.
+    cache: bytes of decoded samples to keep.
     degrade: what degrades lean samples, by task: for training with a seed of the sample and its epoch, for validation
     with the sample's own, so that it is the same each time. Operators act on the whole image, before the crop.
     """
@@ -64,6 +65,7 @@ class Samples(Dataset[Any]):
         batch: int = 1,
         mix: Sequence[float] | None = None,
         multiple: int = MULTIPLE,
+        repeats: int = 1,
         seed: int = 0,
         plain: float = 0.0,
         rephrase: float = 0.0,
@@ -75,7 +77,7 @@ class Samples(Dataset[Any]):
     ) -> None:
         self.shards = corpus.shards
         self.places = corpus.train if training else corpus.held_out
-        self.training, self.seed, self.cache = training, seed, cache
+        self.training, self.seed, self.cache, self.repeats = training, seed, cache, repeats
         self.plain, self.rephrase, self.drop = plain, rephrase, drop
         self.inputs = (*INPUTS, *CLEAN) if clean else INPUTS
         self.degrade = degrade or {}
@@ -85,9 +87,12 @@ class Samples(Dataset[Any]):
         self.prior = find_prior(prior)
         self.cached = corpus.cached
         self.shapes, self.shape = _shapes(self.places.size, ratios, side, multiple)
-        self.order = Order(self.places.source, self.shape, corpus.weights(mix), batch, seed) if training else None
+        self.order = (
+            Order(self.places.source, self.shape, corpus.weights(mix), batch, seed, repeats) if training else None
+        )
         self.reader = Reader(corpus.shards, corpus.sizes)
         self._kept: dict[int, Sample] = {}
+        self._latest: tuple[tuple[int, int], Sample, Windows | None] | None = None
 
     def __len__(self) -> int:
         return len(self.places)
@@ -122,26 +127,34 @@ class Samples(Dataset[Any]):
         name = f"{self.shards[place.shard].name} {place.key}"
         if self.cached:
             return self._from_cache(place, name, epoch)
-        sample = self._sample(row, place)
-        meta = sample.meta
-        identity = (meta["dataset"], meta["pair"], meta.get("variant", 0))
-        rng = generator(seed_of("crop", self.seed, *identity, epoch))
-        u, v, mirrored, plain, rephrase = rng.random(5).tolist() if self.training else (0.5, 0.5, 1.0, 1.0, 1.0)
-        if sample.lean:
-            sample = self._degraded(sample, identity, epoch, whole=plain < self.plain)
+        visit = epoch // self.repeats
+        sample, prior = self._ready(row, place, visit)
+        identity, task = _identity(sample), sample.meta["task"]
+        (u, v, mirrored, _, rephrase), rng = self._drawn(identity, epoch)
         shape = self.shapes[self.shape[row]]
         at = window(sample.images["a"].shape, shape, (u, v))
         images = {name: sample.images[name][at] for name in self.inputs if name in sample.images}
-        if self.prior is not None:
-            images["prior"] = sample.images["prior"][at] if "prior" in sample.images else self._prior_of(sample, at)
+        if prior is not None:
+            images["prior"] = prior(at)
         crops = {name: finished(image, shape, mirrored < 0.5) for name, image in images.items()}
         prompt = sample.prompt
-        if plain < self.plain:
-            prompt = plain_request(meta["task"])
+        if self._plain(identity, visit):
+            prompt = plain_request(task)
         elif rephrase < self.rephrase and not place.lean:  # a lean sample's words are new each time
             prompt = rephrased(sample, rng)
         marks = tuple(step["op"] for step in sample.meta["steps"])
-        return Item(-1, name, identity, meta["task"], marks, prompt, crops)
+        return Item(-1, name, identity, task, marks, prompt, crops)
+
+    def _drawn(self, identity: tuple[Any, ...], epoch: int) -> tuple[list[float], np.random.Generator]:
+        """What decides a crop: its place along height and width, whether it is mirrored, and its words."""
+        rng = generator(seed_of("crop", self.seed, *identity, epoch))
+        return rng.random(5).tolist() if self.training else [0.5, 0.5, 1.0, 1.0, 1.0], rng
+
+    def _plain(self, identity: tuple[Any, ...], visit: int) -> bool:
+        """Whether the plain request stands in for the prompt: of a lean sample it decides the ground truth too, so it
+        is one for all crops of a visit.
+        """
+        return self._drawn(identity, visit * self.repeats)[0][3] < self.plain
 
     def meta(self, row: int) -> Mapping[str, Any]:
         """A sample's json."""
@@ -163,19 +176,32 @@ class Samples(Dataset[Any]):
             held.empty,
         )
 
-    def _degraded(self, sample: Sample, identity: tuple[Any, ...], epoch: int, whole: bool) -> Sample:
-        """The lean sample after a plan; whole: ground truth without any of its steps, as the plain request has it."""
+    def _ready(self, row: int, place: Place, visit: int) -> tuple[Sample, Windows | None]:
+        """A sample, a lean one degraded, and the windows of its prior: the latest again without any work."""
+        key = row, visit if place.lean else 0
+        if self._latest is None or self._latest[0] != key:
+            self._latest = None  # its memory first
+            sample = self._sample(row, place)
+            if place.lean:
+                sample = self._degraded(sample, visit)
+            self._latest = key, sample, self._prior_of(sample)
+        return self._latest[1:]
+
+    def _degraded(self, sample: Sample, visit: int) -> Sample:
+        """The lean sample after a plan. As the plain request has it, its ground truth is without any of the steps."""
+        identity = _identity(sample)
         degrade = self.degrade[sample.meta["task"]]
-        if whole:
+        if self._plain(identity, visit):
             degrade = replace(degrade, partial=0.0)
         if not self.training:
             return degrade(sample)
-        # A schedule of severities goes by variant: here by epoch.
-        return degrade(sample, seed_of("degrade", self.seed, *identity, epoch), epoch)
+        # A schedule of severities goes by variant: here by visit.
+        return degrade(sample, seed_of("degrade", self.seed, *identity, visit), visit)
 
-    def _prior_of(self, sample: Sample, at: Region | None = None) -> np.ndarray:
-        assert self.prior is not None
-        return self.prior(sample.images["a"], sample.images["b"], sample.meta["task"], at)
+    def _prior_of(self, sample: Sample) -> Windows | None:
+        if "prior" in sample.images:
+            return sample.images["prior"].__getitem__
+        return self.prior and self.prior(sample.images["a"], sample.images["b"], sample.meta["task"])
 
     def _sample(self, row: int, place: Place) -> Sample:
         """The sample, from memory or its shard, with the images that a model needs, or that a plan needs."""
@@ -187,15 +213,21 @@ class Samples(Dataset[Any]):
         sample = decode_sample(place.key, members, images, depth=place.lean)
         size = sum(image.nbytes for image in sample.images.values())
         size += 0 if sample.depth is None else sample.depth.nbytes
-        whole = self.prior is not None and not place.lean
-        size += sample.images["gt"].nbytes if whole else 0
+        fused = self.prior is not None and not place.lean
+        size += sample.images["gt"].nbytes if fused else 0
         # What is kept stays: passing over everything in turn, the most lately used would always be gone when needed.
         if size <= self.cache:
-            if whole:  # a crop alone costs less, but many crops will be taken of what is kept
-                sample = replace(sample, images={**sample.images, "prior": self._prior_of(sample)})
+            windows = self._prior_of(sample) if fused else None
+            if windows:  # a crop alone costs less, but many crops will be taken of what is kept
+                made = windows(whole(sample.images["a"].shape))
+                sample = replace(sample, images={**sample.images, "prior": made})
             self.cache -= size
             self._kept[row] = sample
         return sample
+
+
+def _identity(sample: Sample) -> tuple[str, str, int]:
+    return sample.meta["dataset"], sample.meta["pair"], sample.meta.get("variant", 0)
 
 
 def _shapes(sizes: np.ndarray, ratios: str, side: int, multiple: int) -> tuple[list[Shape], np.ndarray]:

@@ -119,9 +119,9 @@ class _Encoder:
         self.tokenizer, self.text = _loaded(design.tokenizer, design.text, maker.parts, self.device)
         s = maker.settings
         common: dict[str, Any] = {
-            "side": s.crop, "ratios": s.ratios, "multiple": multiple_of(self.tokenizer), "seed": s.seed,
-            "plain": s.plain, "rephrase": s.rephrase, "clean": design.objective.pixel > 0, "prior": design.prior,
-            "degrade": maker.degraders,
+            "side": s.crop, "ratios": s.ratios, "multiple": multiple_of(self.tokenizer), "repeats": s.repeats,
+            "seed": s.seed, "plain": s.plain, "rephrase": s.rephrase, "clean": design.objective.pixel > 0,
+            "prior": design.prior, "degrade": maker.degraders,
         }  # fmt: skip
         kinds = (("train", task.corpus.train), ("held_out", task.corpus.held_out))
         self.kinds = {

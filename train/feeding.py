@@ -34,6 +34,7 @@ def samples_of(
         batch=settings.batch,
         mix=settings.mix,
         multiple=multiple_of(assembly.tokenizer),
+        repeats=settings.repeats,
         seed=settings.seed,
         plain=settings.plain,
         rephrase=settings.rephrase,
@@ -67,5 +68,5 @@ def made_of(settings: Settings, tokenizer: tokenizers.Found, text: texts.Found) 
         "text": None if text.encoder.trainable else {"reference": text.reference, "digest": text.digest},
         "prior": design.prior,
         "clean": design.objective.pixel > 0,
-        **{name: getattr(settings, name) for name in ("crop", "ratios", "seed", "plain", "rephrase")},
+        **{name: getattr(settings, name) for name in ("crop", "ratios", "repeats", "seed", "plain", "rephrase")},
     }

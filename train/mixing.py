@@ -2,7 +2,7 @@
 
 Sources are drawn in proportion to their weights and batches in proportion to what each shape has to fill them, evenly:
 at every position each count is within a few of its share. In each pool, the samples of one source that fit one shape,
-each comes once an epoch, in an order of that epoch's own.
+each comes once an epoch, in an order of that epoch's own, or several times in a row.
 """
 
 from __future__ import annotations
@@ -91,12 +91,19 @@ class Order:
     """Position -> ``Pick``. Positions k·batch to (k + 1)·batch are batch k, all of one shape.
 
     source, shape: of each row, numbers; weights: of the sources, in proportion; a source without rows must have 0.
+    repeats: times that a sample comes in a row, of which batch is a multiple.
     """
 
     def __init__(
-        self, source: np.ndarray, shape: np.ndarray, weights: Sequence[Fraction], batch: int, seed: int
+        self,
+        source: np.ndarray,
+        shape: np.ndarray,
+        weights: Sequence[Fraction],
+        batch: int,
+        seed: int,
+        repeats: int = 1,
     ) -> None:
-        self.batch, self.seed = batch, seed
+        self.groups, self.seed, self.repeats = batch // repeats, seed, repeats
         sizes = np.bincount(source, minlength=len(weights))
         pools = [Fraction(0)] * (int(shape.max()) + 1)
         within = [[Fraction(0)] * len(weights) for _ in pools]
@@ -114,9 +121,11 @@ class Order:
 
     def at(self, position: int) -> Pick:
         """The sample at a position."""
-        number, place = divmod(position, self.batch)
+        group, repeat = divmod(position, self.repeats)
+        number, place = divmod(group, self.groups)
         shape, before = self._shapes.at(number)
-        source, drawn = self._sources[shape].at(before * self.batch + place)
+        source, drawn = self._sources[shape].at(before * self.groups + place)
         rows = self._rows[source, shape]
-        epoch, index = divmod(drawn, len(rows))
-        return Pick(int(rows[permuted(index, len(rows), _keys(self.seed, source, shape, epoch))]), shape, epoch)
+        visit, index = divmod(drawn, len(rows))
+        row = int(rows[permuted(index, len(rows), _keys(self.seed, source, shape, visit))])
+        return Pick(row, shape, visit * self.repeats + repeat)

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from synth.fusers.region import whole
 from synth.shards import write_json
 from synth.storage import landing
 from synth.types import TASKS, UserError, unknown
@@ -152,7 +153,7 @@ class FusionPipeline:
         images = [_coloured(a), _coloured(b)]
         if self.assembly.prior is not None:
             grey = [x if x.ndim == 3 else x[..., None] for x in (a, b)]
-            images.append(_coloured(self.assembly.prior(*grey, task, None)))
+            images.append(_coloured(self.assembly.prior(*grey, task)(whole(a.shape))))
         given = [to_tensor([x]).to(self.device) for x in images]
 
         def fuse(parts: Sequence[Tensor], number: int) -> Tensor:

@@ -25,6 +25,7 @@ class Schedule:
     ratios: str = "16:9,4:3,1:1"  # of their sides, and as portraits: each sample goes to its nearest
     batch: int = 8
     accumulate: int = 3  # batches a step
+    repeats: int = 1  # crops of each sample side by side in a batch, for one decoding
     steps: int = 200_000
     warmup: int = 1000
     lr: float = 2e-4

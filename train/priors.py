@@ -1,7 +1,7 @@
 """Priors: a first guess at the fused image, made from the degraded pair without weights. ``PRIORS`` is the table.
 
-A model with a prior learns what is left to do: to restore it. Made on the whole image, before any crop or tile; of a
-crop, only that window of it is computed.
+A model with a prior learns what is left to do: to restore it. Of the whole image, before any crop or tile; of a crop,
+only that window of it is computed.
 """
 
 from __future__ import annotations
@@ -12,17 +12,15 @@ import numpy as np
 from jaxtyping import UInt8
 
 from synth.fusers import PyramidFuser
-from synth.fusers.region import Region
+from synth.fusers.region import Windows
 from synth.types import Task, unknown
 
-Prior = Callable[[np.ndarray, np.ndarray, Task, Region | None], np.ndarray]
+Prior = Callable[[np.ndarray, np.ndarray, Task], Windows]
 
 
-def pyramid(
-    a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "h w d"], task: Task, at: Region | None
-) -> UInt8[np.ndarray, "h_at w_at e"]:
-    """The weight-free fuser on the degraded pair: it fuses, and keeps every fault. at: a window of it; None: all."""
-    return PyramidFuser()(a, b, task, at)
+def pyramid(a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "h w d"], task: Task) -> Windows:
+    """The weight-free fuser on the degraded pair: it fuses, and keeps every fault."""
+    return PyramidFuser().windows(a, b, task)
 
 
 PRIORS: dict[str, Prior | None] = {"none": None, "pyramid": pyramid}

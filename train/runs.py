@@ -55,6 +55,8 @@ class Settings(Schedule):
         for name in ("crop", "batch", "accumulate", "steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
+        if self.repeats < 1 or self.batch % self.repeats:
+            raise UserError(f"--set schedule.repeats={self.repeats}: must divide the batch, {self.batch}")
         if self.precision not in PRECISIONS:
             raise UserError(f"--precision {self.precision}: must be {', '.join(PRECISIONS)}")
         if not 0 < self.lr < float("inf"):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import cv2
 import numpy as np
 from jaxtyping import Float32
 
 from synth import color
-from synth.fusers.region import Region, below, expanded, whole
+from synth.fusers.region import Region, Windows, below, expanded
 
 EXPOSED = 0.3
 """Width of well-exposedness. The paper's 0.2 suits a stack; two frames far apart need the wider one (MEF-SSIM)."""
@@ -16,14 +19,16 @@ FLOOR = np.float32(1e-12)
 """Where both frames are black or blown all measures vanish: the shares stay defined."""
 
 
-def fuse_exposures(
-    a: Float32[np.ndarray, "h w c"], b: Float32[np.ndarray, "h w d"], at: Region | None = None
-) -> Float32[np.ndarray, "h_at w_at e"]:
-    """Code values of the fused image, or of a window of it."""
+Level = tuple[Float32[np.ndarray, "_ _ c"], Float32[np.ndarray, "_ _"]]
+"""Of two pyramids: a − b and the share of a."""
+
+
+def fuse_exposures(a: Float32[np.ndarray, "h w c"], b: Float32[np.ndarray, "h w d"]) -> Windows:
+    """Code values of the fused image."""
     channels = max(a.shape[2], b.shape[2])
     a, b = (np.repeat(x, channels, axis=2) if x.shape[2] < channels else x for x in (a, b))
     w_a, w_b = weight(a), weight(b)
-    return np.clip(blend(a, b, w_a / (w_a + w_b), at), 0, 1)
+    return partial(blend, pyramids(a - b, w_a / (w_a + w_b)), b)
 
 
 def weight(image: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
@@ -43,28 +48,28 @@ def weight(image: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
     return contrast * saturation * exposed + FLOOR
 
 
-def blend(
-    a: Float32[np.ndarray, "h w c"],
-    b: Float32[np.ndarray, "h w c"],
-    share: Float32[np.ndarray, "h w"],
-    at: Region | None = None,
-) -> Float32[np.ndarray, "h_at w_at c"]:
-    """b + Σ_l up(G_l(share) L_l(a − b)): Laplacian pyramid blending (Burt & Adelson 1983) on the difference alone.
-
-    at: a window of it; the pyramids are the whole image's.
-    """
-    at = at or whole(share.shape)
-    levels, windows = [(a - b, share)], [at]
+def pyramids(rest: Float32[np.ndarray, "h w c"], share: Float32[np.ndarray, "h w"]) -> list[Level]:
+    """Gaussian pyramids of both, finest first, until a side is 4 or less."""
+    levels = [(rest, share)]
     while min(share.shape) > 4:
         rest, share = (cv2.pyrDown(plane) for plane in levels[-1])
         levels.append((color.as_hwc(rest), share))
+    return levels
+
+
+def blend(levels: Sequence[Level], b: Float32[np.ndarray, "h w c"], at: Region) -> Float32[np.ndarray, "h_at w_at c"]:
+    """b + Σ_l up(G_l(share) L_l(a − b)): Laplacian pyramid blending (Burt & Adelson 1983) on the difference alone.
+
+    In [0, 1]; at: a window of it, of the whole image's pyramids.
+    """
+    windows = [at]
+    for _, share in levels[1:]:
         windows.append(below(windows[-1], share.shape))
-    low, coarse = levels.pop()[0], windows.pop()
+    (low, share), coarse = levels[-1], windows[-1]
     out = low[coarse] * share[coarse][..., None]
-    while levels:
-        (rest, share), fine = levels.pop(), windows.pop()
+    for (rest, share), fine in zip(reversed(levels[:-1]), reversed(windows[:-1]), strict=True):
         detail = rest[fine] - expanded(low[coarse], coarse, fine, share.shape)
         detail *= share[fine][..., None]
         out = expanded(out, coarse, fine, share.shape) + detail
         low, coarse = rest, fine
-    return out + b[at]
+    return np.clip(out + b[at], 0, 1)

@@ -5,12 +5,14 @@ Selection, not blending: inside a region the output is one source bit for bit, b
 
 from __future__ import annotations
 
+from functools import partial
+
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 
 from synth import color
-from synth.fusers.region import Region, around, whole
+from synth.fusers.region import Region, Windows, around
 
 Plane = Float32[np.ndarray, "h w"]
 
@@ -27,16 +29,17 @@ SEAM = 8
 """No pixel of the cleaned map farther off decides a share: 4 σ and the rounding of it are 5."""
 
 
-def fuse_focus(
-    a: Float32[np.ndarray, "h w c"], b: Float32[np.ndarray, "h w d"], at: Region | None = None
-) -> Float32[np.ndarray, "h_at w_at e"]:
-    """Code values of the fused image: a and b selected by ``decision``, blended over a pixel or two at the seam.
+def fuse_focus(a: Float32[np.ndarray, "h w c"], b: Float32[np.ndarray, "h w d"]) -> Windows:
+    """Code values of the fused image: a and b selected by ``decision``, blended over a pixel or two at the seam."""
+    chosen = decision(modified_laplacian(color.luma(a)) - modified_laplacian(color.luma(b)))
+    return partial(_selected, a, b, chosen)
 
-    at: a window of it; regions are the whole image's.
-    """
+
+def _selected(
+    a: Float32[np.ndarray, "h w c"], b: Float32[np.ndarray, "h w d"], chosen: Bool[np.ndarray, "h w"], at: Region
+) -> Float32[np.ndarray, "h_at w_at e"]:
     channels = max(a.shape[2], b.shape[2])
-    at = at or whole(a.shape)
-    share = decision(modified_laplacian(color.luma(a)) - modified_laplacian(color.luma(b)), at)[..., None]
+    share = softened(chosen, at)[..., None]
     a, b = a[at], b[at]
     a, b = (np.repeat(x, channels, axis=2) if x.shape[2] < channels else x for x in (a, b))
     # Not b + share (a − b): a share of 1 must give a exactly.
@@ -49,16 +52,17 @@ def modified_laplacian(y: Plane) -> Plane:
     return np.abs(cv2.filter2D(y, -1, kernel)) + np.abs(cv2.filter2D(y, -1, kernel.T))
 
 
-def decision(sharper: Plane, at: Region | None = None) -> Float32[np.ndarray, "h_at w_at"]:
-    """Share of a, from the difference of the focus measures: the sign of its windowed sum, cleaned and softened.
-
-    at: a window of it.
-    """
+def decision(sharper: Plane) -> Bool[np.ndarray, "h w"]:
+    """Where a is taken, from the difference of the focus measures: the sign of its windowed sum, cleaned."""
     score = np.zeros_like(sharper)
     for sigma, weight in WINDOWS:
         score += np.float32(weight) * cv2.GaussianBlur(sharper, (0, 0), sigma)
-    chosen = without_islands(score >= 0, ISLAND)
-    outer, inner = around(at or whole(chosen.shape), chosen.shape, SEAM, 1)
+    return without_islands(score >= 0, ISLAND)
+
+
+def softened(chosen: Bool[np.ndarray, "h w"], at: Region) -> Float32[np.ndarray, "h_at w_at"]:
+    """Share of a in a window of the picture."""
+    outer, inner = around(at, chosen.shape, SEAM, 1)
     return np.clip(cv2.GaussianBlur(chosen[outer].astype(np.float32), (0, 0), SOFTNESS)[inner], 0, 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import UInt8
@@ -10,7 +11,7 @@ from jaxtyping import UInt8
 from synth import color
 from synth.fusers.mef import fuse_exposures
 from synth.fusers.mff import fuse_focus
-from synth.fusers.region import Region
+from synth.fusers.region import Region, Windows, whole
 from synth.fusers.vif import fuse_infrared
 from synth.types import Task
 
@@ -26,12 +27,16 @@ class PyramidFuser:
         a: UInt8[np.ndarray, "h w c"],
         b: UInt8[np.ndarray, "h_b w_b d"],
         task: Task,
-        at: Region | None = None,
-    ) -> UInt8[np.ndarray, "h_at w_at e"]:
-        """The fused image: (h, w, 3) where one of the two is in colour, else (h, w, 1).
+    ) -> UInt8[np.ndarray, "h w e"]:
+        """The fused image: (h, w, 3) where one of the two is in colour, else (h, w, 1)."""
+        return self.windows(a, b, task)(whole(a.shape))
 
-        at: a window of it, with the whole image's values.
-        """
+    def windows(self, a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "h_b w_b d"], task: Task) -> Windows:
+        """Windows of the fused image, with the whole one's values."""
         if a.shape[:2] != b.shape[:2]:
             raise ValueError(f"a is {a.shape[:2]}, b is {b.shape[:2]}: a pair has one height and width")
-        return color.to_uint8(_METHODS[task](color.code_to_float(a), color.code_to_float(b), at))
+        return partial(_coded, _METHODS[task](color.code_to_float(a), color.code_to_float(b)))
+
+
+def _coded(windows: Windows, at: Region) -> UInt8[np.ndarray, "h w e"]:
+    return color.to_uint8(windows(at))

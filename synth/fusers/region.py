@@ -1,8 +1,8 @@
-"""A region of a fused image: the same values as the whole one's there, without all of the work."""
+"""Regions of a fused image: the same values as the whole one's there, without all of the work."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -11,6 +11,9 @@ from synth import color
 
 Region = tuple[slice, slice]
 """Rows and columns, with their first and their end."""
+
+Windows = Callable[[Region], np.ndarray]
+"""Any window of a fused image, of which what all windows share is already made."""
 
 
 def whole(size: Sequence[int]) -> Region:

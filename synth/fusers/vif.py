@@ -7,14 +7,14 @@ warm pixels rise to the infrared's brightness, pixel by pixel.
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import partial, reduce
 
 import cv2
 import numpy as np
 from jaxtyping import Float32
 
 from synth import color
-from synth.fusers.region import Region, around, whole
+from synth.fusers.region import Region, Windows, around
 
 Plane = Float32[np.ndarray, "h w"]
 
@@ -39,17 +39,25 @@ REACH = 48
 """No pixel farther off decides a fused one, percentiles aside: 4 σ + 5 of the second level are 26, the rest 13."""
 
 
-def fuse_infrared(
-    visible: Float32[np.ndarray, "h w c"], infrared: Float32[np.ndarray, "h w d"], at: Region | None = None
-) -> Float32[np.ndarray, "h_at w_at e"]:
-    """Code values of the fused image, or of a window of it; chroma is the visible image's."""
+def fuse_infrared(visible: Float32[np.ndarray, "h w c"], infrared: Float32[np.ndarray, "h w d"]) -> Windows:
+    """Code values of the fused image; chroma is the visible image's."""
     y, t = color.luma(visible), color.luma(infrared)
-    span = warm_span(t)
-    outer, inner = around(at or whole(y.shape), y.shape, REACH, 2**LEVELS)
+    return partial(_fused, visible, y, t, warm_span(t), infrared.shape[2])
+
+
+def _fused(
+    visible: Float32[np.ndarray, "h w c"],
+    y: Plane,
+    t: Plane,
+    span: tuple[np.float32, np.float32],
+    channels: int,
+    at: Region,
+) -> Float32[np.ndarray, "h_at w_at e"]:
+    outer, inner = around(at, y.shape, REACH, 2**LEVELS)
     visible, y, t = visible[outer], y[outer], t[outer]
     fused = fuse_luma(y, t, span)
     if visible.shape[2] == 1:
-        return np.repeat(fused[..., None], infrared.shape[2], axis=2)[inner]
+        return np.repeat(fused[..., None], channels, axis=2)[inner]
     return with_luma(visible, y, fused)[inner]
 
 

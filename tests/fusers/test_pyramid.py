@@ -10,8 +10,9 @@ import pytest
 
 from synth import color
 from synth.fusers import PyramidFuser
-from synth.fusers.mef import blend
+from synth.fusers.mef import blend, pyramids
 from synth.fusers.mff import without_islands
+from synth.fusers.region import whole as all_of
 from synth.fusers.vif import with_luma
 from synth.types import Task
 
@@ -47,10 +48,10 @@ def test_a_region_is_that_of_the_whole(task: Task, channels: tuple[int, int], si
     b = cv2.GaussianBlur(rng.integers(0, 256, (height, width, 3), np.uint8), (0, 0), 3)[..., : channels[1]].copy()
     b[: height // 2] //= 2
     whole = FUSE(a, b, task)
-    assert np.array_equal(FUSE(a, b, task, (slice(0, height), slice(0, width))), whole)
+    windows = FUSE.windows(a, b, task)
     for rows in (slice(0, 5), slice(height // 3, height // 3 + 9), slice(height - 7, height)):
         for columns in (slice(0, width), slice(3, 8), slice(width - 4, width)):
-            assert np.array_equal(FUSE(a, b, task, (rows, columns)), whole[rows, columns])
+            assert np.array_equal(windows((rows, columns)), whole[rows, columns])
 
 
 def test_warm_targets_stay_bright_and_the_rest_stays_visible() -> None:
@@ -92,7 +93,7 @@ def test_luma_changes_keep_the_hue() -> None:
 def test_blend_of_a_constant_share_is_the_mean() -> None:
     a, b = (color.code_to_float(textured(h, 50)) for h in (40, 40))
     b = b[::-1].copy()
-    out = blend(a, b, np.full(a.shape[:2], 0.25, np.float32))
+    out = blend(pyramids(a - b, np.full(a.shape[:2], 0.25, np.float32)), b, all_of(a.shape))
     assert np.allclose(out, 0.25 * a + 0.75 * b, atol=1e-5)
 
 

@@ -76,10 +76,10 @@ def losses(paths: list[str], chosen: Settings, count: int) -> tuple[list[Batch],
     return found, [float(batch_loss(assembly, batch, draws, CPU).total.detach()) for batch, draws in pairs]
 
 
-@pytest.mark.parametrize("preset", ["small-pixels", "small-drop"])
-def test_losses_are_those_of_the_pictures(made: Path, tmp_path: Path, preset: str) -> None:
+@pytest.mark.parametrize(("preset", "repeats"), [("small-pixels", 1), ("small-drop", 1), ("small-pixels", 2)])
+def test_losses_are_those_of_the_pictures(made: Path, tmp_path: Path, preset: str, repeats: int) -> None:
     """To 1e-3, over the epochs that are cached; after these the crops come again, and prompts are dropped anew."""
-    chosen, shards = settings(made, preset), [str(made / "shards/vif")]
+    chosen, shards = settings(made, preset, repeats=repeats), [str(made / "shards/vif")]
     cache(shards, str(tmp_path / "cache"), chosen, epochs=2, executor="serial")
     count = len(index(shards).train)
     pictures, one = losses(shards, chosen, count)
@@ -133,6 +133,7 @@ def test_a_run_that_it_does_not_fit_is_told_which_setting(made: Path, tmp_path: 
         ({"crop": 48}, "was cached with crop 64, this run has 48: --crop 64, or cache the shards again"),
         ({"ratios": "1:1"}, "was cached with ratios 4:3,1:1, this run has 1:1: --ratios 4:3,1:1, or"),
         ({"seed": 4}, "was cached with seed 0, this run has 4: --seed 0, or"),
+        ({"repeats": 2}, "was cached with repeats 1, this run has 2: --set schedule.repeats=1, or"),
         ({"preset": "small"}, "was cached with prior pyramid, this run has none: cache the shards again"),
         ({"preset": "small-pixels"}, "was cached with clean no, this run has yes: cache the shards again"),
     ):

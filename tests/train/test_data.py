@@ -117,6 +117,34 @@ def test_the_same_batches_for_any_number_of_workers_and_any_start(shards: Path) 
             assert torch.equal(one.a, other.a) and torch.equal(one.gt, other.gt)
 
 
+@pytest.mark.parametrize("cache", [0, 1 << 30])
+def test_repeats_are_several_crops_of_one_decoding(shards: Path, monkeypatch: pytest.MonkeyPatch, cache: int) -> None:
+    """Each is the crop that stands at its position alone; a picture is decoded, and its prior begun, once a visit."""
+    corpus = index([str(shards / "vif"), str(shards / "mef")])
+    more: dict[str, Any] = {"side": 32, "batch": 4, "training": True, "prior": "pyramid", "plain": 0.5, "seed": 5}
+    windows, began = PyramidFuser.windows, list[str]()
+
+    def counted(self: PyramidFuser, a: np.ndarray, b: np.ndarray, task: Any) -> Any:
+        began.append(task)
+        return windows(self, a, b, task)
+
+    monkeypatch.setattr(PyramidFuser, "windows", counted)
+    positions, data = range(4 * len(corpus.train)), Samples(corpus, repeats=2, cache=cache, **more)
+    made = [data[position] for position in positions]  # two visits of each
+    assert len(began) == (1 if cache else 2) * len(corpus.train)
+    once = Samples(corpus, cache=cache, **more)
+    assert all(isinstance(once[position], Item) for position in range(2 * len(corpus.train)))
+    assert data.reader.taken == once.reader.taken, "bytes of two visits"
+    alone = [Samples(corpus, repeats=2, **more)[position] for position in positions]
+    for one, other in zip(made, alone, strict=True):
+        assert isinstance(one, Item) and isinstance(other, Item) and one.prompt == other.prompt
+        assert all(np.array_equal(image, other.images[name]) for name, image in one.images.items())
+    items = [item for item in made if isinstance(item, Item)]
+    for one, other in zip(items[::2], items[1::2], strict=True):
+        assert one.name == other.name and not np.array_equal(one.images["gt"], other.images["gt"])
+    assert len({item.images["a"].tobytes() for item in items}) == len(items)
+
+
 def test_a_share_of_the_prompts_is_the_plain_request(shards: Path) -> None:
     corpus = index([str(shards / "mef")])
     for plain, expected in ((1.0, {"fuse the under-exposed and over-exposed images"}), (0.0, set[str]())):

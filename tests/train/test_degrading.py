@@ -14,7 +14,8 @@ from conftest import Ran, save, textured
 from tiny import SMALL
 
 from synth.builder import build
-from synth.shards import read_samples
+from synth.onthefly import OnTheFly
+from synth.shards import Sample, read_samples
 from synth.types import UserError
 from train import degrading
 from train.batch import Batch, Broken, Item
@@ -103,6 +104,32 @@ def test_each_time_round_is_a_new_plan_of_seed_and_position(shards: Path) -> Non
         assert len(rounds) == 6 and len({item.prompt for item in rounds}) > 3
     other_seed = {item.prompt for item in made(seed=5)}
     assert other_seed != {item.prompt for item in first}
+
+
+def test_repeats_are_crops_of_one_plan(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture is degraded once a visit, and its ground truth goes with the words of all its crops."""
+    corpus, degraded, call = read(shards, "lean/vif"), list[Sample](), OnTheFly.__call__
+
+    def counted(*given: Any) -> Sample:
+        degraded.append(call(*given))
+        return degraded[-1]
+
+    monkeypatch.setattr(OnTheFly, "__call__", counted)
+    more: dict[str, Any] = {"plain": 0.5, "degrade": degrading.choose(corpus.lean, partial=1.0)}
+    made = items(Samples(corpus, side=64, seed=4, batch=2, repeats=2, training=True, **more), range(12))
+    assert len(degraded) == 6
+    for number, item in enumerate(made):
+        whole, (height, width) = degraded[number // 2].images, item.images["a"].shape[:2]
+        assert any(
+            np.array_equal(whole["a"][y : y + height, x : x + width], item.images["a"][:, ::way])
+            and np.array_equal(whole["gt"][y : y + height, x : x + width], item.images["gt"][:, ::way])
+            for y in range(whole["a"].shape[0] - height + 1)
+            for x in range(whole["a"].shape[1] - width + 1)
+            for way in (1, -1)
+        )
+    words = [item.prompt for item in made]
+    assert words[::2] == words[1::2] and len(set(words)) > 1
+    assert len({item.images["a"].tobytes() for item in made}) == len(made)
 
 
 def test_the_same_batches_for_any_number_of_workers_and_any_start(shards: Path) -> None:

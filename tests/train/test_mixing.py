@@ -43,11 +43,11 @@ def test_every_kind_has_its_share_at_every_place(weights: tuple[float, ...]) -> 
         assert all(abs(found[k] - (place + 1) * share / total) < len(weights) for k, share in enumerate(shares))
 
 
-def order(batch: int = 4, seed: int = 7) -> Order:
+def order(batch: int = 4, seed: int = 7, repeats: int = 1) -> Order:
     """Three sources of 6, 10 and 20 samples by weights 2, 1, 1; the last two have two shapes."""
     source = np.repeat([0, 1, 2], [6, 10, 20])
     shape = np.concatenate([np.zeros(6), np.arange(10) % 2, np.arange(20) % 4 // 3]).astype(int)
-    return Order(source, shape, [Fraction(2), Fraction(1), Fraction(1)], batch, seed)
+    return Order(source, shape, [Fraction(2), Fraction(1), Fraction(1)], batch, seed, repeats)
 
 
 @pytest.mark.slow
@@ -61,6 +61,14 @@ def test_each_sample_comes_once_an_epoch_and_batches_have_one_shape() -> None:
         seen = [rows[row] for row in range(first, first + count)]
         assert abs(sum(seen) - share) <= 12 and max(seen) - min(seen) <= 4
     assert drawn != [order(seed=8).at(position) for position in range(4 * 100)]
+
+
+def test_repeats_are_the_same_order_each_sample_several_times_in_a_row() -> None:
+    once = [order(batch=2).at(position) for position in range(30)]
+    thrice = [order(batch=6, repeats=3).at(position) for position in range(90)]
+    assert [(pick.row, pick.shape) for pick in thrice[::3]] == [(pick.row, pick.shape) for pick in once]
+    for number, pick in enumerate(thrice):
+        assert (pick.row, pick.epoch) == (once[number // 3].row, 3 * once[number // 3].epoch + number % 3)
 
 
 def test_any_position_can_be_asked_for_alone() -> None:

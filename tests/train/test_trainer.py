@@ -271,6 +271,8 @@ def test_settings_are_checked() -> None:
     for changed, said in (
         ({"steps": 0}, "--steps 0: must be at least 1"),
         ({"lr": -1.0}, "--lr -1.0: must be above 0"),
+        ({"batch": 4, "repeats": 3}, "--set schedule.repeats=3: must divide the batch, 4"),
+        ({"repeats": 0}, "--set schedule.repeats=0: must divide the batch, 2"),
     ):
         with pytest.raises(UserError) as error:
             Settings.of("small", **changed)  # type: ignore[arg-type]
