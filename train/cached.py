@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from synth.types import CACHED, HELD, UserError
-from train.corpus import Place
+from train.corpus import BEFORE, Place
 from train.reading import Reader
 
 LATENT, IMAGE, TEXT, EMPTY = "latent.", "image.", "text", "empty"
@@ -84,6 +84,7 @@ def check_fits(made: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -
 
     Both as ``caching.made_of`` has them. What the cache holds beyond what is wanted does not matter.
     """
+    made = {**BEFORE, **made}
     for name, now in wanted.items():
         before = made.get(name)
         if _suits(name, before, now):

@@ -28,6 +28,9 @@ HELD_OUT = 0.05
 KIND = "train cache"
 """What the settings of such a shard's receipt say that it is."""
 
+BEFORE = {"repeats": 1}
+"""Settings that the records of earlier runs and caches lack, as they were."""
+
 
 @dataclass(frozen=True)
 class Place:

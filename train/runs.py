@@ -26,7 +26,7 @@ from synth.shards import TEMPORARY, write_json
 from synth.types import UserError, WorkIncomplete, unknown
 from train import degrading
 from train.buckets import parse_ratios
-from train.corpus import Corpus, shards_changed
+from train.corpus import BEFORE, Corpus, shards_changed
 from train.design import Design, from_fields
 from train.logs import LOG, PICTURES, SPEED
 from train.presets import Schedule, find_preset
@@ -158,7 +158,7 @@ def begun(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Iterator[
 def _same(path: Path, record: Mapping[str, Any]) -> None:
     try:
         held = json.loads(path.read_bytes())
-        settings, shards, degrade = dict(held["settings"]), held["shards"], held.get("degrade")
+        settings, shards, degrade = {**BEFORE, **held["settings"]}, held["shards"], held.get("degrade")
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: is no run's record; --overwrite starts anew") from None
     for name in {**settings, **record["settings"]}:

@@ -145,6 +145,8 @@ def test_a_run_that_it_does_not_fit_is_told_which_setting(made: Path, tmp_path: 
     other = replace(chosen, set=[f'tokenizer="{tmp_path / "other"}"', f'text="{made / "t5"}"'])
     with pytest.raises(UserError, match=r"was cached with tokenizer .*vae, this run has .*other: --tokenizer"):
         samples_of(other, Assembly(other.design(), torch.Generator(), suit=True), corpus, {}, training=True)
+    before = replace(corpus, cached={name: value for name, value in (corpus.cached or {}).items() if name != "repeats"})
+    samples_of(chosen, Assembly(chosen.design(), torch.Generator(), suit=True), before, {}, training=True)
     learned = replace(chosen, set=[f'tokenizer="{made / "vae"}"'])  # a learned encoder takes the prompts
     samples_of(learned, Assembly(learned.design(), torch.Generator(), suit=True), corpus, {}, training=True)
 

@@ -236,13 +236,18 @@ def test_a_run_records_its_recipes_and_stops_and_goes_on_bit_for_bit(
         run(shards, tmp_path / "whole", partial=0.5)
 
 
-def test_a_run_of_before_lean_shards_goes_on(shards: Path, tmp_path: Path) -> None:
+def test_a_run_of_before_lean_shards_and_repeats_goes_on(shards: Path, tmp_path: Path) -> None:
     record = run_record(Settings.of("small"), read(shards, "full/vif"))
     before = {name: value for name, value in record.items() if name != "degrade"}
     assert record["degrade"] is None and len(before) == len(record) - 1
+    before["settings"] = {name: value for name, value in record["settings"].items() if name != "repeats"}
+    assert len(before["settings"]) == len(record["settings"]) - 1
     for given in (before, record):
         with begun(tmp_path / "run", given, overwrite=False):
             assert (tmp_path / "run" / "run.json").is_file()
+    other = run_record(Settings.of("small", repeats=2), read(shards, "full/vif"))
+    with pytest.raises(UserError, match="a run with repeats 1, not 2"), begun(tmp_path / "run", other, overwrite=False):
+        pass
 
 
 def test_the_command_line(train: Train, shards: Path, tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def test_a_foreign_folder_is_left_alone(shards: Path, tmp_path: Path) -> None:
 
 def test_a_folder_is_one_run_s_at_a_time_and_what_a_kill_left_is_removed(tmp_path: Path) -> None:
     """A kill at any moment: before there is a record, and in the middle of a model."""
-    folder, record = tmp_path / "run", {"schema": 1, "settings": {}, "degrade": None, "shards": []}
+    folder, record = tmp_path / "run", {"schema": 1, "settings": {"repeats": 1}, "degrade": None, "shards": []}
     folder.mkdir()
     (folder / ".tmp-1-00000000-run.json").touch()
     with begun(folder, record, overwrite=False):
