@@ -23,11 +23,12 @@ from synth.builder import build
 from train.batch import Batch
 from train.caching import cache
 from train.corpus import index
-from train.data import batches, dealt
 from train.design import Assembly
 from train.draws import Draws
 from train.feeding import samples_of
 from train.forward import batch_loss
+from train.loading import batches
+from train.mixing import Dealt
 from train.runs import Settings
 
 TOLERANCE = 1e-3
@@ -91,7 +92,7 @@ def measure(settings: Settings, folder: Path, device: torch.device, steps: int) 
     rows: dict[str, tuple[float, float]] = {}
     for name in ("shards", "latents"):
         samples = samples_of(settings, assembly, index([str(folder / name)]), {}, training=True)
-        (batch,) = batches(samples, dealt(0, 1, settings.batch))
+        (batch,) = batches(samples, Dealt(0, 1, settings.batch))
         assert isinstance(batch, Batch)
         ready = batch.to(device) if name == "latents" else batch
 

@@ -4,10 +4,11 @@
         [--shards DIR ...]
 
 On two cores, one reads while the other trains, so both are measured by processor time of one core: a worker's over
-whole epochs, from the shards (each epoch, where they do not fit in memory) and from memory, and a training step's. The
-ratio is of samples a second of one core; the bar is 3. Then the loader as a run has it, in samples a second of the wall
-clock over four epochs, with nothing else to do. A sample is a crop. Bytes are those of the shards that were read in an
-epoch, beside all that the shards hold. codec: of the shards of built-in scenes that are made where none are given.
+whole epochs, and a training step's. The ratio is of samples a second of one core; the bar is 3. A set is larger than
+the memory in which a run keeps what it has decoded, many times or 64, 32, 16 times, or it fits; ten epochs of each, one
+where all are alike. Then the loader as a run has it, in samples a second of the wall clock over four epochs, with
+nothing else to do. A sample is a crop. Bytes are those of the shards that were read, a mean epoch's beside all that the
+shards hold. codec: of the shards of built-in scenes that are made where none are given.
 """
 
 from __future__ import annotations
@@ -28,14 +29,17 @@ from train import optim
 from train.batch import Batch
 from train.caching import cache
 from train.corpus import Corpus, index
-from train.data import Samples, batches, cache_size, dealt
+from train.data import Samples
 from train.design import Assembly
 from train.draws import Draws
 from train.feeding import samples_of
 from train.forward import batch_loss
+from train.loading import batches, cache_size
+from train.mixing import Dealt
 from train.runs import Settings
 
 BAR = 3.0
+EPOCHS = 10
 
 
 def shards(folder: Path, pairs: int, codec: str) -> list[str]:
@@ -51,7 +55,7 @@ def rate(samples: Samples, count: int, size: int) -> float:
     """Samples a second of processor time, in this process, over whole batches."""
     began = time.process_time()
     done = sum(
-        len(batch.names) for batch in batches(samples, dealt(0, count // size, size)) if isinstance(batch, Batch)
+        len(batch.names) for batch in batches(samples, Dealt(0, count // size, size)) if isinstance(batch, Batch)
     )
     return done / (time.process_time() - began)
 
@@ -75,7 +79,7 @@ def learned(assembly: Assembly, settings: Settings, batch: Batch, steps: int) ->
 
 def running(samples: Samples, count: int, size: int, workers: int) -> float:
     """Samples a second of the wall clock from ``workers`` processes, after each has begun."""
-    source = batches(samples, dealt(0, count // size, size), workers)
+    source = batches(samples, Dealt(0, count // size, size), workers)
     for _ in range(workers):
         next(source)
     began, done = time.perf_counter(), 0
@@ -115,25 +119,28 @@ def report(assembly: Assembly, settings: Settings, pictures: Corpus, latents: Co
     def reader(corpus: Corpus, kept: int = 0) -> Samples:
         return samples_of(settings, assembly, corpus, {}, training=True, cache=kept)
 
-    (batch,) = batches(reader(pictures), dealt(0, 1, size))
+    (batch,) = batches(reader(pictures), Dealt(0, 1, size))
     assert isinstance(batch, Batch)
     needed = learned(assembly, settings, batch, asked.steps)
     crops = f"{count} crops, {settings.repeats} a picture, batches of {size} at {settings.crop}²"
     print(f"{asked.preset}: {crops}; one core trains {needed:.1f}/s")
     kept = reader(pictures, cache_size())
     rate(kept, count, size)  # now all are in memory
+    whole = int(kept.places.size.prod(1).sum()) * 3 * (len(kept.inputs) + (kept.prior is not None))
+    larger = {f"larger than the memory, {n} times": (reader(pictures, whole // n), EPOCHS) for n in (64, 32, 16)}
     rows = {
-        "from the shards": (reader(pictures), True),
-        "later epochs, from memory": (kept, False),
-        "latents of train cache": (reader(latents), True),
+        "larger than the memory, more": (reader(pictures), 1),
+        **larger,
+        "fits, later epochs": (kept, 0),
+        "latents of train cache": (reader(latents), 1),
     }
-    print(f"{'one core reads':<32}{'samples/s':>12}{'of training':>12}{'bytes read':>12}")
-    for name, (samples, reads) in rows.items():
-        found = rate(samples, count, size)
+    print(f"{'one core reads; the set':<34}{'samples/s':>12}{'of training':>12}{'bytes read':>12}")
+    for name, (samples, epochs) in rows.items():
+        found = rate(samples, count * max(epochs, 1), size)
         held = sum(path.stat().st_size for path in samples.shards)
-        share = f"{samples.reader.taken / held:.2f}" if reads else "0"
+        share = f"{samples.reader.taken / held / epochs:.2f}" if epochs else "0"
         verdict = "" if found >= BAR * needed else f"  below {BAR:g}"
-        print(f"{name:<32}{found:>12.1f}{found / needed:>12.1f}{share:>12}{verdict}", flush=True)
+        print(f"{name:<34}{found:>12.1f}{found / needed:>12.1f}{share:>12}{verdict}", flush=True)
     spawned = running(reader(pictures, cache_size() // asked.workers), 4 * count, size, asked.workers)
     cores = os.cpu_count()
     rate_of_run = f"{spawned:.1f} samples/s of the wall clock, {spawned / needed:.1f} times what one core trains"

@@ -27,7 +27,8 @@ from synth.builder import build
 from synth.scenes import scene_pair
 from train.batch import Batch
 from train.corpus import index
-from train.data import Samples, batches
+from train.data import Samples
+from train.loading import batches
 from train.pipeline import FusionPipeline
 from train.runs import Settings
 from train.tokenizers.frozen import FrozenTokenizer

@@ -24,7 +24,8 @@ from torch import Tensor
 from synth.builder import build
 from train.batch import Batch
 from train.corpus import index
-from train.data import Samples, batches
+from train.data import Samples
+from train.loading import batches
 from train.objectives import Regression
 from train.pipeline import FusionPipeline
 from train.runs import Settings

@@ -26,7 +26,7 @@ LATENT, IMAGE, TEXT, EMPTY = "latent.", "image.", "text", "empty"
 
 @dataclass(frozen=True)
 class Held:
-    """One sample as the cache has it: see ``train.data.Item``."""
+    """One sample as the cache has it: see ``train.batch.Item``."""
 
     identity: tuple[Any, ...]
     task: str

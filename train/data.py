@@ -1,4 +1,4 @@
-"""Training samples from shards, and batches of them by position.
+"""Training samples from shards, by position.
 
 What a batch holds is a function of (seed, position) alone: of any number of loader processes and of trainers, and
 wherever a run was taken up again. What is drawn for a sample, its crop, mirroring and words, is a function of (seed,
@@ -8,32 +8,29 @@ sample, how often it came before). Samples of lean shards are degraded as they a
 from __future__ import annotations
 
 import json
-import os
-import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from synth.execute import settle
+from synth.color import as_hwc
 from synth.fusers.region import Region, Windows, whole
-from synth.memory import memory_limit
 from synth.pools import shipped_templates
-from synth.processes import end_with
 from synth.prompts import compose
 from synth.seeds import generator, seed_of
 from synth.shards import LEAN_IMAGES, Sample, decode_sample
 from synth.types import Step
-from train.batch import Batch, Broken, Item, collate
+from train import ahead
+from train.batch import Broken, Item
 from train.buckets import MULTIPLE, Shape, find_shape, parse_ratios
 from train.cached import decode_cached
 from train.corpus import Corpus, Place
 from train.degrading import Degraders
-from train.mixing import Order, Pick
+from train.mixing import Dealt, Order, Pick
 from train.priors import find_prior
 from train.reading import Reader
 from train.text import plain_request
@@ -50,9 +47,9 @@ class Samples(Dataset[Any]):
     multiples; repeats: crops in a row of each sample, for one decoding. plain: share of prompts that the task's plain
     request stands in for. rephrase: share of the others that say the same in other words, where their own words are of
     the shipped pools. drop: share of training prompts left empty. clean: whether batches hold the clean pair too.
-    cache: bytes of decoded samples to keep.
-    degrade: what degrades lean samples, by task: for training with a seed of the sample and its epoch, for validation
-    with the sample's own, so that it is the same each time. Operators act on the whole image, before the crop.
+    cache: bytes to keep, of decoded samples or, where those are too many, of later crops, see ``train.ahead``. degrade:
+    what degrades lean samples, by task: for training with a seed of the sample and its epoch, for validation with the
+    sample's own, so that it is the same each time. Operators act on the whole image, before the crop.
     """
 
     def __init__(
@@ -93,6 +90,8 @@ class Samples(Dataset[Any]):
         self.reader = Reader(corpus.shards, corpus.sizes)
         self._kept: dict[int, Sample] = {}
         self._latest: tuple[tuple[int, int], Sample, Windows | None] | None = None
+        self._room = self._room_for_crops() if training else 0
+        self._ahead: ahead.Ahead | None = None
 
     def __len__(self) -> int:
         return len(self.places)
@@ -102,14 +101,28 @@ class Samples(Dataset[Any]):
         pick = self.order.at(position) if self.order else Pick(position, int(self.shape[position]), 0)
         place = self.places[pick.row]
         try:
-            item = replace(self.made(pick.row, pick.epoch), position=position)
+            item = replace(self._made_at(position, pick), position=position)
         except (ValueError, KeyError, OSError) as error:
             said = str(error.strerror or error) if isinstance(error, OSError) else str(error)
             named = said if said.startswith("sample ") else f"sample {place.key}: {said}"
             remedy = "delete the shard and run train cache again" if self.cached else "see synth verify"
             return Broken(f"{self.shards[place.shard]}: {named}; {remedy}")
-        rng = generator(seed_of("drop", self.seed, *item.identity, pick.epoch))
-        return replace(item, prompt="", text=item.empty) if self.training and rng.random() < self.drop else item
+        if self.training and self.drop:
+            rng = generator(seed_of("drop", self.seed, *item.identity, pick.epoch))
+            if rng.random() < self.drop:
+                return replace(item, prompt="", text=item.empty)
+        return item
+
+    def follow(self, course: Dealt, number: int = 0, workers: int = 1) -> None:
+        """Be told which positions this loader process, of so many, will be asked for: of these, crops are cut early."""
+        if self.order and self._room:
+            self._ahead = ahead.Ahead(
+                self.order.where,
+                partial(course.asks, number, workers),
+                end=course.last * course.size,
+                crops=self._room,
+                epochs=ahead.period(self._room, len(self) * self.repeats) * self.repeats * workers,
+            )
 
     def groups(self, places: Sequence[int], size: int) -> list[list[int]]:
         """Held-out places in batches of ``size`` at most, each of one shape."""
@@ -144,6 +157,26 @@ class Samples(Dataset[Any]):
             prompt = rephrased(sample, rng)
         marks = tuple(step["op"] for step in sample.meta["steps"])
         return Item(-1, name, identity, task, marks, prompt, crops)
+
+    def _made_at(self, position: int, pick: Pick) -> Item:
+        """The sample of a position, made before or now, and now with crops of its picture for positions to come."""
+        if self._ahead is None:
+            return self.made(pick.row, pick.epoch)
+        item = self._ahead.take(position)
+        if item is None:
+            item = self.made(pick.row, pick.epoch)
+            for later, epoch in self._ahead.later(pick.row, pick.epoch):
+                self._ahead.hold(later, self.made(pick.row, epoch))
+        return item
+
+    def _room_for_crops(self) -> int:
+        """Crops of later epochs that are kept, in place of pictures; 0: none."""
+        if self.cached or self.places.lean.any():  # those are small already, these are degraded anew each time
+            return 0
+        pixel = 3 * (len(self.inputs) + (self.prior is not None))
+        crop = pixel * max(width * height for width, height in self.shapes)
+        picture = pixel * float(self.places.size.prod(1, dtype=np.int64).mean())
+        return ahead.room(self.cache, picture, crop, len(self.places))
 
     def _drawn(self, identity: tuple[Any, ...], epoch: int) -> tuple[list[float], np.random.Generator]:
         """What decides a crop: its place along height and width, whether it is mirrored, and its words."""
@@ -216,7 +249,7 @@ class Samples(Dataset[Any]):
         fused = self.prior is not None and not place.lean
         size += sample.images["gt"].nbytes if fused else 0
         # What is kept stays: passing over everything in turn, the most lately used would always be gone when needed.
-        if size <= self.cache:
+        if size <= self.cache and not self._room:
             windows = self._prior_of(sample) if fused else None
             if windows:  # a crop alone costs less, but many crops will be taken of what is kept
                 made = windows(whole(sample.images["a"].shape))
@@ -252,11 +285,6 @@ def rephrased(sample: Sample, rng: np.random.Generator) -> str:
     return compose(sample.meta["task"], steps, rng, said["asked"]).text
 
 
-def cache_size() -> int:
-    """Bytes of decoded samples that the loader processes of one trainer keep: of all here, a quarter of the memory."""
-    return memory_limit() // 4 // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's and accelerate's
-
-
 def window(size: Sequence[int], shape: Shape, at: tuple[float, float]) -> Region:
     """Rows and columns of a crop of an image of ``size`` (rows, columns, ...): fewer where the image is smaller.
 
@@ -274,47 +302,5 @@ def finished(image: np.ndarray, shape: Shape, mirrored: bool) -> np.ndarray:
     short = [max(side - length, 0) for side, length in zip(reversed(shape), image.shape[:2], strict=True)]
     if any(short):
         image = np.pad(image, ((0, short[0]), (0, short[1]), (0, 0)), "symmetric")
-    image = image[:, ::-1] if mirrored else image
-    return np.repeat(image, 3, 2) if image.shape[2] == 1 else np.ascontiguousarray(image)
-
-
-def dealt(first: int, last: int, size: int, rank: int = 0, world: int = 1) -> Iterator[range]:
-    """Positions of the run's batches ``first`` to ``last``, of ``size`` samples: the equal part of each that one of
-    ``world`` trainers takes.
-    """
-    part = size // world
-    for number in range(first, last):
-        start = number * size + rank * part
-        yield range(start, start + part)
-
-
-def batches(
-    samples: Samples, groups: Iterable[Sequence[int]], workers: int = 0, pin: bool = False
-) -> Iterator[Batch | Broken]:
-    """A batch for each group of positions, in order, decoded ahead by ``workers`` processes; 0: in this one.
-
-    pin: into memory that a GPU copies from.
-    """
-    more: dict[str, Any] = {}
-    if workers:
-        more = {"multiprocessing_context": "spawn", "prefetch_factor": 4}
-        more["worker_init_fn"] = partial(_start_worker, os.getpid())
-    return iter(
-        DataLoader(
-            samples,
-            batch_sampler=groups,  # pyright: ignore[reportArgumentType]
-            num_workers=workers,
-            collate_fn=collate,
-            pin_memory=pin,
-            generator=torch.Generator(),  # or it would draw from the global one
-            **more,
-        )
-    )
-
-
-def _start_worker(trainer: int, number: int) -> None:
-    # torch's worker, its trainer killed, waits without end for somebody to read what it has decoded.
-    end_with(trainer)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer hears it too, and ends us
-    torch.set_num_threads(1)
-    settle()
+    image = as_hwc(cv2.flip(image, 1)) if mirrored else image  # numpy's steps backwards take ten times as long
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.shape[2] == 1 else np.ascontiguousarray(image)

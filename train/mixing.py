@@ -7,7 +7,7 @@ each comes once an epoch, in an order of that epoch's own, or several times in a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -33,6 +33,19 @@ def permuted(index: int, count: int, keys: Sequence[int]) -> int:
         left, right = index >> half, index & mask
         for key in keys:
             left, right = right, left ^ (_mixed(right ^ key) & mask)
+        index = left << half | right
+        if index < count:
+            return index
+
+
+def restored(index: int, count: int, keys: Sequence[int]) -> int:
+    """What ``permuted`` puts at ``index``: its rounds backwards."""
+    half = max(((count - 1).bit_length() + 1) // 2, 1)
+    mask = (1 << half) - 1
+    while True:
+        left, right = index >> half, index & mask
+        for key in reversed(keys):
+            left, right = right ^ (_mixed(left ^ key) & mask), left
         index = left << half | right
         if index < count:
             return index
@@ -77,6 +90,19 @@ class Interleave:
             place -= before
         raise ValueError("no kind has a weight above 0")
 
+    def place(self, kind: int, before: int) -> int:
+        """The place of a kind that has ``before`` of it before it.
+
+        α n + θ passes ``before`` + 1 there; and the n-th place that a share leaves is place ⌊(n + θ) / (1 − α)⌋.
+        """
+        kinds = [kept for kept, *_ in self._splits]
+        depth = kinds.index(kind)
+        _, step, offset, denominator = self._splits[depth]
+        place = -((offset - (before + 1) * denominator) // step) - 1
+        for _, step, offset, denominator in reversed(self._splits[:depth]):
+            place = (place * denominator + offset) // (denominator - step)
+        return place
+
 
 @dataclass(frozen=True)
 class Pick:
@@ -104,6 +130,7 @@ class Order:
         repeats: int = 1,
     ) -> None:
         self.groups, self.seed, self.repeats = batch // repeats, seed, repeats
+        self.source, self.shape = source, shape
         sizes = np.bincount(source, minlength=len(weights))
         pools = [Fraction(0)] * (int(shape.max()) + 1)
         within = [[Fraction(0)] * len(weights) for _ in pools]
@@ -129,3 +156,37 @@ class Order:
         visit, index = divmod(drawn, len(rows))
         row = int(rows[permuted(index, len(rows), _keys(self.seed, source, shape, visit))])
         return Pick(row, shape, visit * self.repeats + repeat)
+
+    def where(self, row: int, epoch: int) -> int:
+        """The position at which a row, of a source that has a weight, comes after it came ``epoch`` times."""
+        visit, repeat = divmod(epoch, self.repeats)
+        source, shape = int(self.source[row]), int(self.shape[row])
+        rows = self._rows[source, shape]
+        index = restored(int(np.searchsorted(rows, row)), len(rows), _keys(self.seed, source, shape, visit))
+        before, place = divmod(self._sources[shape].place(source, visit * len(rows) + index), self.groups)
+        return (self._shapes.place(shape, before) * self.groups + place) * self.repeats + repeat
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """Positions of the run's batches ``first`` to ``last``, of ``size`` samples: the equal part of each that one of
+    ``world`` trainers takes.
+    """
+
+    first: int
+    last: int
+    size: int
+    rank: int = 0
+    world: int = 1
+
+    def __iter__(self) -> Iterator[range]:
+        part = self.size // self.world
+        for batch in range(self.first, self.last):
+            start = batch * self.size + self.rank * part
+            yield range(start, start + part)
+
+    def asks(self, number: int, workers: int, position: int) -> bool:
+        """Whether loader process ``number`` is asked for a position: torch gives batches out in turn."""
+        batch, place = divmod(position, self.size)
+        here = self.first <= batch < self.last and (batch - self.first) % workers == number
+        return here and place // (self.size // self.world) == self.rank

@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from train.data import Batch
+from train.batch import Batch
 from train.design import Assembly
 from train.draws import Rng
 from train.forward import batch_loss

@@ -26,11 +26,13 @@ from train import checkpoint, degrading, optim, parallel, pipeline
 from train.batch import Batch, Broken
 from train.checkpoint import Training
 from train.corpus import Corpus, index
-from train.data import Samples, batches, cache_size, dealt
+from train.data import Samples
 from train.design import AS_DESIGNED, Assembly, Parts
 from train.draws import Draws
 from train.feeding import check_data, samples_of
+from train.loading import batches, cache_size
 from train.logs import Log, NoLog
+from train.mixing import Dealt
 from train.progress import Progress, Report
 from train.ranks import Ranks, joined
 from train.runs import NONFINITE, Settings, Stop, append_line, begun, run_record
@@ -226,7 +228,7 @@ class _Run:
         s, ranks = self.settings, self.ranks
         cache = cache_size() // max(self.ways.workers, 1)
         samples = self._samples(training=True, cache=cache)
-        parts = dealt(step * s.accumulate, s.steps * s.accumulate, s.batch, ranks.rank, ranks.world)
+        parts = Dealt(step * s.accumulate, s.steps * s.accumulate, s.batch, ranks.rank, ranks.world)
         return batches(samples, parts, self.ways.workers, pin=ranks.device.type == "cuda")
 
     def _step(self, source: Iterator[Batch | Broken], log: NoLog, note: Note) -> Report:

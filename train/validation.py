@@ -20,10 +20,11 @@ from torch import Tensor
 from synth import gallery
 from synth.types import ROLES, TASKS, WorkIncomplete
 from train.batch import Batch, Broken
-from train.data import Samples, batches
+from train.data import Samples
 from train.design import Assembly
 from train.draws import Draws
 from train.forward import batch_loss
+from train.loading import batches
 from train.metrics.fidelity import WINDOW, psnr, ssim
 from train.ranks import Ranks
 

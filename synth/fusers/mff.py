@@ -39,7 +39,8 @@ def _selected(
     a: Float32[np.ndarray, "h w c"], b: Float32[np.ndarray, "h w d"], chosen: Bool[np.ndarray, "h w"], at: Region
 ) -> Float32[np.ndarray, "h_at w_at e"]:
     channels = max(a.shape[2], b.shape[2])
-    share = softened(chosen, at)[..., None]
+    # A plane for each channel: numpy's product over a last axis of three takes twice as long.
+    share = color.as_hwc(cv2.merge([softened(chosen, at)] * channels))
     a, b = a[at], b[at]
     a, b = (np.repeat(x, channels, axis=2) if x.shape[2] < channels else x for x in (a, b))
     # Not b + share (a − b): a share of 1 must give a exactly.

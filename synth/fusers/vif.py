@@ -54,11 +54,10 @@ def _fused(
     at: Region,
 ) -> Float32[np.ndarray, "h_at w_at e"]:
     outer, inner = around(at, y.shape, REACH, 2**LEVELS)
-    visible, y, t = visible[outer], y[outer], t[outer]
-    fused = fuse_luma(y, t, span)
+    fused = fuse_luma(y[outer], t[outer], span)[inner]
     if visible.shape[2] == 1:
-        return np.repeat(fused[..., None], channels, axis=2)[inner]
-    return with_luma(visible, y, fused)[inner]
+        return np.repeat(fused[..., None], channels, axis=2)
+    return with_luma(visible[at], y[at], fused)
 
 
 def fuse_luma(y: Plane, t: Plane, span: tuple[np.float32, np.float32]) -> Plane:

@@ -25,11 +25,12 @@ from synth.verify import verify
 from train.batch import Batch, Broken
 from train.caching import cache
 from train.corpus import index
-from train.data import batches, dealt
 from train.design import Assembly
 from train.draws import Draws
 from train.feeding import samples_of
 from train.forward import batch_loss
+from train.loading import batches
+from train.mixing import Dealt
 from train.presets import PRESETS
 from train.runs import Settings
 from train.trainer import fit
@@ -69,7 +70,7 @@ def losses(paths: list[str], chosen: Settings, count: int) -> tuple[list[Batch],
     """The first batches of a run and their losses."""
     assembly = Assembly(chosen.design(), torch.Generator().manual_seed(3), suit=True)
     samples = samples_of(chosen, assembly, index(paths), {}, training=True)
-    found = [batch for batch in batches(samples, dealt(0, count, chosen.batch)) if isinstance(batch, Batch)]
+    found = [batch for batch in batches(samples, Dealt(0, count, chosen.batch)) if isinstance(batch, Batch)]
     assert len(found) == count
     rng = [Draws.of("noise", 0, batch.positions) for batch in found]
     pairs = zip(found, rng, strict=True)

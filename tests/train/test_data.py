@@ -21,7 +21,9 @@ from synth.shards import read_samples, read_shard, write_shard
 from synth.types import UserError
 from train.batch import Batch, Broken, Item, to_tensor
 from train.corpus import index
-from train.data import Samples, batches, dealt, finished, rephrased, window
+from train.data import Samples, finished, rephrased, window
+from train.loading import batches
+from train.mixing import Dealt
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +110,7 @@ def test_the_same_batches_for_any_number_of_workers_and_any_start(shards: Path) 
 
     def taken(start: int, workers: int, cache: int) -> list[Batch]:
         data = Samples(corpus, side=32, seed=5, plain=0.3, training=True, cache=cache, batch=4)
-        return [b for b in batches(data, dealt(start // 4, 6, 4), workers) if isinstance(b, Batch)]
+        return [b for b in batches(data, Dealt(start // 4, 6, 4), workers) if isinstance(b, Batch)]
 
     here = taken(0, 0, 0)
     for start, workers, cache in ((0, 1, 1 << 20), (8, 2, 0), (16, 0, 1 << 30)):
@@ -257,9 +259,9 @@ def test_a_batch_says_what_its_samples_are(shards: Path) -> None:
 def test_trainers_share_each_batch(shards: Path) -> None:
     """The parts that any number of trainers take are the batches of one."""
     data = Samples(index([str(shards / "vif")]), side=32, batch=4, seed=3, training=True)
-    whole = [b for b in batches(data, dealt(1, 3, 4)) if isinstance(b, Batch)]
+    whole = [b for b in batches(data, Dealt(1, 3, 4)) if isinstance(b, Batch)]
     for world in (2, 4):
-        parts = [list(batches(data, dealt(1, 3, 4, rank, world))) for rank in range(world)]
+        parts = [list(batches(data, Dealt(1, 3, 4, rank, world))) for rank in range(world)]
         for number, one in enumerate(whole):
             shares: list[Any] = [part[number] for part in parts]
             assert [p for share in shares for p in share.positions] == one.positions
@@ -286,7 +288,7 @@ def test_shapes_are_without_padding_and_one_a_batch(shards: Path) -> None:
     corpus = index([str(shards / "vif"), str(shards / "mef")])
     data = Samples(corpus, side=96, ratios="16:9,4:3,1:1", batch=3, seed=3, training=True)
     sizes = {f"{path.name} {s.key}": s.images["gt"].shape for path in corpus.shards for s in read_samples(path)}
-    for batch in batches(data, dealt(0, 8, 3)):
+    for batch in batches(data, Dealt(0, 8, 3)):
         assert isinstance(batch, Batch)
         height, width = batch.images["a"].shape[2:]
         assert height % 16 == width % 16 == 0

@@ -21,7 +21,9 @@ from train import degrading
 from train.batch import Batch, Broken, Item
 from train.checkpoint import found
 from train.corpus import Corpus, index
-from train.data import Samples, batches, dealt
+from train.data import Samples
+from train.loading import batches
+from train.mixing import Dealt
 from train.presets import PRESETS
 from train.runs import Settings, begun, run_record
 from train.tensors import read_tensors
@@ -139,7 +141,7 @@ def test_the_same_batches_for_any_number_of_workers_and_any_start(shards: Path) 
     def taken(start: int, workers: int, cache: int) -> list[Batch]:
         more: dict[str, Any] = {"seed": 5, "plain": 0.3, "prior": "pyramid", "cache": cache, "degrade": degrade}
         data = Samples(corpus, side=32, batch=4, training=True, **more)
-        return [b for b in batches(data, dealt(start // 4, 6, 4), workers) if isinstance(b, Batch)]
+        return [b for b in batches(data, Dealt(start // 4, 6, 4), workers) if isinstance(b, Batch)]
 
     here = taken(0, 0, 0)
     assert len(here) == 6

@@ -11,7 +11,7 @@ import pytest
 from synth.seeds import generator
 from synth.types import UserError
 from train.buckets import EIGHTHS, find_shape, parse_ratios, shape_of
-from train.mixing import Interleave, Order, permuted
+from train.mixing import Interleave, Order, permuted, restored
 
 PAPER = "16:9,4:3,1:1"
 
@@ -22,6 +22,7 @@ def test_a_permutation_puts_every_index_in_its_own_place(count: int) -> None:
     orders = [[permuted(index, count, key) for index in range(count)] for key in keys]
     assert all(sorted(order) == list(range(count)) for order in orders)
     assert count < 5 or orders[0] != orders[1] != sorted(orders[1])
+    assert [restored(place, count, keys[0]) for place in orders[0]] == list(range(count))
 
 
 def test_no_place_is_likelier_than_another() -> None:
@@ -38,7 +39,7 @@ def test_every_kind_has_its_share_at_every_place(weights: tuple[float, ...]) -> 
     found: Counter[int] = Counter()
     for place in range(1200):
         kind, before = kinds.at(place)
-        assert before == found[kind]
+        assert before == found[kind] and kinds.place(kind, before) == place
         found[kind] += 1
         assert all(abs(found[k] - (place + 1) * share / total) < len(weights) for k, share in enumerate(shares))
 
@@ -69,6 +70,14 @@ def test_repeats_are_the_same_order_each_sample_several_times_in_a_row() -> None
     assert [(pick.row, pick.shape) for pick in thrice[::3]] == [(pick.row, pick.shape) for pick in once]
     for number, pick in enumerate(thrice):
         assert (pick.row, pick.epoch) == (once[number // 3].row, 3 * once[number // 3].epoch + number % 3)
+
+
+@pytest.mark.parametrize(("batch", "repeats"), [(4, 1), (6, 3)])
+def test_a_visit_is_where_the_order_has_it(batch: int, repeats: int) -> None:
+    made = order(batch, repeats=repeats)
+    for position in (*range(300), *range(10**12, 10**12 + 20)):
+        pick = made.at(position)
+        assert made.where(pick.row, pick.epoch) == position
 
 
 def test_any_position_can_be_asked_for_alone() -> None:

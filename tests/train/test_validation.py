@@ -16,10 +16,11 @@ from tiny import SMALL
 
 from train.batch import Batch
 from train.corpus import index
-from train.data import Samples, batches
+from train.data import Samples
 from train.design import AS_DESIGNED, Assembly
 from train.draws import Draws
 from train.forward import batch_loss
+from train.loading import batches
 from train.presets import PRESETS
 from train.progress import Report
 from train.ranks import Ranks
