@@ -59,7 +59,7 @@ def reaching(url: str) -> Iterator[None]:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url) from error
     except Exception as error:  # each library has errors of its own
         reason = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, PermissionError) or _unsigned(error):
+        if isinstance(error, PermissionError) or _unsigned(error) or _denied(error):
             raise Refused(errno.EACCES, f"access denied: {reason}", url) from error
         raise Unreachable(errno.EIO, reason, url) from error
 
@@ -68,6 +68,12 @@ def _unsigned(error: Exception) -> bool:
     """Whether S3's library found no credentials: no OSError of any kind."""
     botocore = sys.modules.get("botocore.exceptions")
     return botocore is not None and isinstance(error, (botocore.NoCredentialsError, botocore.PartialCredentialsError))
+
+
+def _denied(error: Exception) -> bool:
+    """Whether a server of HTTP knew no such user, or none who may: as the hub's library says it, or aiohttp."""
+    status = getattr(getattr(error, "response", None), "status_code", getattr(error, "status", None))
+    return status in (401, 403)
 
 
 def open_store(url: str) -> tuple[Any, str]:

@@ -1,16 +1,18 @@
-"""A hub on localhost: the handful of its endpoints that a push asks, as huggingface_hub speaks them."""
+"""A hub on localhost: the handful of its endpoints that a push and ``hf://`` ask, as huggingface_hub speaks them."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs
 
 TOKEN = "hf_fake"
 
@@ -36,12 +38,22 @@ class FakeHub:
         self.repositories: dict[str, Repository] = {}
         self.objects: dict[str, bytes] = {}
         self.uploads: list[str] = []
+        self.downloads: list[str] = []
         self.fail_commits: int | None = None
         self.url = ""
 
     def files(self, repo: str, branch: str = "main") -> dict[str, bytes]:
         """The files of a branch."""
         return {path: data for path, (data, _) in self.repositories[repo].branches[branch].items()}
+
+
+def _entry(name: str, data: bytes, large: bool) -> dict[str, Any]:
+    """A file as a listing has it."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    entry = {"type": "file", "oid": blob, "size": len(data), "path": name}
+    lfs = {"oid": sha256, "size": len(data), "pointerSize": 134}
+    return entry | ({"lfs": lfs, "oid": sha256[:40]} if large else {})
 
 
 def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
@@ -56,6 +68,8 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             self.send_response(code)
             if error:
                 self.send_header("X-Error-Message", error)
+            if code == 404:
+                self.send_header("X-Error-Code", "EntryNotFound" if error.startswith("Entry") else "RepoNotFound")
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -80,20 +94,26 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
         def do_HEAD(self) -> None:
             self._file(self.path.partition("?")[0].split("/"), body=False)
 
-        def _file(self, path: list[str], body: bool) -> None:  # /OWNER/NAME/resolve/REV/FILE
+        def _file(self, path: list[str], body: bool) -> None:  # [/datasets]/OWNER/NAME/resolve/REV/FILE
+            path = path[1:] if path[1] == "datasets" else path
             repo = hub.repositories["/".join(path[1:3])]
             found = repo.branches["main"].get("/".join(path[5:]))
             if found is None:
                 return self._answer({"error": "no"}, 404, "Entry not found")
-            self.send_response(200)
+            data, asked = found[0], re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            part = slice(int(asked[1]), int(asked[2] or len(data)) + 1) if asked else slice(None)
+            self.send_response(206 if asked else 200)
             self.send_header("X-Repo-Commit", repo.commit)
-            self.send_header("ETag", f'"{hashlib.sha256(found[0]).hexdigest()}"')
-            self.send_header("Content-Length", str(len(found[0])))
+            self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+            self.send_header("Content-Length", str(len(data[part])))
+            if asked:
+                self.send_header("Content-Range", f"bytes {part.start}-{min(part.stop, len(data)) - 1}/{len(data)}")
             self.end_headers()
             if body:
-                self.wfile.write(found[0])
+                hub.downloads.append(path[-1])
+                self.wfile.write(data[part])
 
-        def _revision(self, path: list[str]) -> None:  # /api/models/OWNER/NAME/revision/REV
+        def _revision(self, path: list[str]) -> None:  # /api/models/OWNER/NAME[/revision/REV]
             repo = hub.repositories.get("/".join(path[3:5]))
             if repo is None:
                 return self._answer({"error": "no"}, 404, "Repository not found")
@@ -104,21 +124,15 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             if self._refused():
                 return
             path = self.path.partition("?")[0].split("/")  # /api/datasets/NAME/BUILD/tree/REV
-            if path[3] == "resolve":
+            if "resolve" in path[3:5]:
                 return self._file(path, body=True)
-            if path[5:6] == ["revision"]:
+            if path[5:6] in ([], ["revision"]):
                 return self._revision(path)
             repo = hub.repositories.get("/".join(path[3:5]))
             if repo is None or path[5] != "tree":
                 return self._answer({"error": "no"}, 404, "Repository not found")
-            entries: list[dict[str, Any]] = []
-            for name, (data, large) in repo.branches.get(path[6], repo.branches["main"]).items():
-                sha256 = hashlib.sha256(data).hexdigest()
-                lfs = {"oid": sha256, "size": len(data), "pointerSize": 134}
-                blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-                entry = {"type": "file", "oid": blob, "size": len(data), "path": name}
-                entries.append(entry | ({"lfs": lfs, "oid": sha256[:40]} if large else {}))
-            self._answer(entries)
+            branch, below = repo.branches.get(path[6], repo.branches["main"]), "".join(f"{one}/" for one in path[7:])
+            self._answer([_entry(name, *file) for name, file in branch.items() if name.startswith(below)])
 
         def do_PUT(self) -> None:
             data, oid = self._body(), self.path.rpartition("/")[2]
@@ -141,9 +155,12 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             else:
                 _, _, _, owner, name, verb, revision = path.split("/")
                 repo = hub.repositories[f"{owner}/{name}"]
-                {"preupload": self._preupload, "branch": self._branch, "commit": self._commit}[verb](
-                    repo, revision, body
-                )
+                verbs = {"preupload": self._preupload, "branch": self._branch, "commit": self._commit}
+                (verbs | {"paths-info": self._paths})[verb](repo, revision, body)
+
+        def _paths(self, repo: Repository, revision: str, body: bytes) -> None:
+            files, asked = repo.branches.get(revision, repo.branches["main"]), parse_qs(body.decode())["paths"]
+            self._answer([_entry(name, *files[name]) for name in asked if name in files])
 
         def _create(self, asked: dict[str, Any]) -> None:
             name = f"{asked['organization']}/{asked['name']}"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -11,6 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from fakehub import TOKEN, Repository, fake_hub
 from made import made_shards
 
 from synth import cache
@@ -126,3 +131,27 @@ def test_shards_in_a_store(shards: Path) -> None:
     with pytest.raises(UserError, match="matches no shard"):
         index(["memory://finding/none*.tar"])
     store.rm("/finding", recursive=True)
+
+
+@pytest.mark.slow
+def test_a_run_on_shards_of_the_hub(shards: Path, tmp_path: Path) -> None:
+    """As huggingface_hub reads them, over HTTP: listed, found by a pattern, downloaded once each, of a branch."""
+    with fake_hub() as hub:
+        hub.repositories["me/pairs"] = made = Repository(private=True)
+        made.branches["main"] = {path.name: (path.read_bytes(), True) for path in (shards / "vif").iterdir()}
+        here = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+        env = {**os.environ, **here, "CLEARFUSE_CACHE": str(tmp_path / "cache")}
+        sources = ["hf://datasets/me/pairs", "hf://datasets/me/pairs@main/*-000001.tar"]
+        options = ["--steps", "1", "--batch", "2", "--crop", "32", "--set", "config.width=64", "--workers", "0"]
+        command = [sys.executable, "-m", "train", "fit", *sources, "--out", str(tmp_path / "run"), "--json", *options]
+        ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+        assert json.loads(ran.stdout)["step"] == 1
+        # The pattern's is another URL than the folder's.
+        assert [hub.downloads.count(f"vif-train-00000{number}.tar") for number in (0, 1)] == [1, 2]
+        for token, source, said in (
+            (TOKEN, "hf://datasets/me/none", "no such file or folder"),
+            ("hf_wrong", "hf://datasets/me/pairs", "access denied: "),
+        ):
+            ran = subprocess.run([*command[:4], source], env={**env, "HF_TOKEN": token}, capture_output=True, text=True)
+            assert ran.returncode == 2 and f"train: error: {source}: {said}" in ran.stderr
