@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 TOKEN = "hf_fake"
 
@@ -54,6 +54,25 @@ def _entry(name: str, data: bytes, large: bool) -> dict[str, Any]:
     entry = {"type": "file", "oid": blob, "size": len(data), "path": name}
     lfs = {"oid": sha256, "size": len(data), "pointerSize": 134}
     return entry | ({"lfs": lfs, "oid": sha256[:40]} if large else {})
+
+
+def _folder(name: str) -> dict[str, Any]:
+    return {"type": "directory", "oid": hashlib.sha1(name.encode()).hexdigest(), "size": 0, "path": name}
+
+
+def _listing(files: dict[str, tuple[bytes, bool]], below: str, recursive: bool) -> list[dict[str, Any]]:
+    """What is in a folder, ``a/b/`` or the whole, and with recursive in the folders of it."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, file in files.items():
+        if not name.startswith(below):
+            continue
+        parts = name.removeprefix(below).split("/")
+        for depth in range(1, len(parts) if recursive else min(len(parts), 2)):
+            folder = below + "/".join(parts[:depth])
+            found[folder] = _folder(folder)
+        if recursive or len(parts) == 1:
+            found[name] = _entry(name, *file)
+    return list(found.values())
 
 
 def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
@@ -123,7 +142,7 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             if self._refused():
                 return
-            path = self.path.partition("?")[0].split("/")  # /api/datasets/NAME/BUILD/tree/REV
+            path = unquote(self.path.partition("?")[0]).split("/")  # /api/datasets/NAME/BUILD/tree/REV[/FOLDER]
             if "resolve" in path[3:5]:
                 return self._file(path, body=True)
             if path[5:6] in ([], ["revision"]):
@@ -131,8 +150,11 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             repo = hub.repositories.get("/".join(path[3:5]))
             if repo is None or path[5] != "tree":
                 return self._answer({"error": "no"}, 404, "Repository not found")
-            branch, below = repo.branches.get(path[6], repo.branches["main"]), "".join(f"{one}/" for one in path[7:])
-            self._answer([_entry(name, *file) for name, file in branch.items() if name.startswith(below)])
+            files, below = repo.branches.get(path[6], repo.branches["main"]), "".join(f"{one}/" for one in path[7:])
+            found = _listing(files, below, "recursive=true" in self.path.lower())
+            if below and not found:
+                return self._answer({"error": "no"}, 404, "Entry not found")
+            self._answer(found)
 
         def do_PUT(self) -> None:
             data, oid = self._body(), self.path.rpartition("/")[2]
@@ -160,7 +182,8 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
 
         def _paths(self, repo: Repository, revision: str, body: bytes) -> None:
             files, asked = repo.branches.get(revision, repo.branches["main"]), parse_qs(body.decode())["paths"]
-            self._answer([_entry(name, *files[name]) for name in asked if name in files])
+            folders = [_folder(name) for name in asked if any(file.startswith(f"{name}/") for file in files)]
+            self._answer([_entry(name, *files[name]) for name in asked if name in files] + folders)
 
         def _create(self, asked: dict[str, Any]) -> None:
             name = f"{asked['organization']}/{asked['name']}"

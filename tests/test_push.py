@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 from conftest import Ran, folder_bytes, save, textured
-from fakehub import TOKEN, FakeHub, fake_hub
+from fakehub import TOKEN, FakeHub, Repository, fake_hub
 
 from synth import push as pushing
 from synth.builder import build
 from synth.push import push
 from synth.storage import landing, locate
 from synth.types import UserError, WorkIncomplete
+from synth.verify import verify
 
 # The hub's library uploads by a form of its transport that is going out of use.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")]
@@ -34,6 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save(root / f"b/{number}.png", textured(50 + number, 96, 80, channels=1))
     common: dict[str, Any] = {"data": f"folder={root / 'a'},{root / 'b'}", "executor": "serial", "n": "1"}
     common |= {"shard_size": 2, "codec": "png", "depth": "prior"}
+    (root / "common.json").write_text(json.dumps(common))
     build("vif", out=root / "one", **common)
     build("vif", out=root / "more", variants=2, **common)
     build("vif", out=root / "other", seed=3, **common | {"shard_size": 1})
@@ -96,7 +98,9 @@ def test_another_build_is_replaced_by_overwrite_alone(hub: FakeHub, made: Path) 
 
 
 def test_the_command(hub: FakeHub, made: Path, synth: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
     ran = synth("push", made / "one", REPO, "--public", "--json")
     files = len(folder_bytes(made / "one"))
     assert (ran.code, json.loads(ran.out)["sent"], hub.repositories[REPO].private) == (0, files, False)
@@ -179,3 +183,21 @@ def test_a_hub_that_is_down_is_one_line(hub: FakeHub, made: Path) -> None:
         port = free.getsockname()[1]
     with pytest.raises(WorkIncomplete, match=rf"me/pairs at http://127\.0\.0\.1:{port}: .*; the same command goes on"):
         push(str(made / "one"), REPO, endpoint=f"http://127.0.0.1:{port}")
+
+
+def test_a_build_straight_to_the_hub(hub: FakeHub, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``hf://``, through the hub's own library: a folder's bytes, found again when the same command comes again."""
+    from huggingface_hub import HfFileSystem
+
+    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    HfFileSystem.clear_instance_cache()
+    hub.repositories[REPO] = Repository(private=True)
+    common, url = json.loads((made / "common.json").read_text()), f"hf://datasets/{REPO}/vif/one"
+    there = [build("vif", out=url, **common).resumed for _ in range(2)]
+    assert there == [0, len(list((made / "one").glob("*.tar")))]
+    report = verify([url])
+    assert report.ok and report.samples == verify([str(made / "one")]).samples > 2
+    assert hub.files(REPO) == {f"vif/one/{name}": data for name, data in folder_bytes(made / "one").items()}
+    HfFileSystem.clear_instance_cache()
