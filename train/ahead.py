@@ -16,32 +16,33 @@ import numpy as np
 from train.batch import Item
 
 VISITS = 4
-"""Later visits for which crops are cut at one decoding, at most: four decodings of five are saved, and the first epoch
-is not much longer."""
+"""K of ``period`` at most: four decodings of five are saved, and the first epoch is not much longer."""
 
 
-def room(memory: int, picture: float, crop: int, count: int) -> int:
-    """Crops that ``memory`` bytes have room for; 0 where whole pictures are better kept there.
+def room(memory: int, pictures: int, crop: int, count: int) -> int:
+    """Crops that ``memory`` bytes have room for; 0 where pictures are better kept there.
 
-    Of N = ``count`` pictures of S bytes, memory of M keeps a share M / (N S) from being decoded. K crops of c bytes
-    that come at the K next visits are held for K / 2 epochs in the mean: with K = 2 M / (N c), at most ``VISITS``, one
-    visit of 1 + K is a decoding, which is less as long as M < N (S − c / 2).
+    pictures: bytes of all of them; count: crops of an epoch, of ``crop`` bytes each. Memory of M keeps a share M / S
+    of pictures of S bytes in all from being decoded. Held for K / 2 epochs in the mean, crops of K later visits take
+    K / 2 of an epoch's C bytes, and one visit of 1 + K is a decoding: less where M < S − C / 2, of which 0.85 are true
+    to what is found (K is a whole number, and not all of the memory is always full).
     """
-    pictures = min(picture - crop / 2, picture * VISITS / (1 + VISITS))
-    return memory // crop if memory < count * pictures else 0
+    better = min(0.85 * (pictures - crop * count / 2), pictures * VISITS / (1 + VISITS))
+    return memory // crop if memory < better else 0
 
 
 def period(crops: int, count: int) -> int:
-    """Visits from one decoding of a sample to its next, where so many crops are held: 1 + K, see ``room``."""
+    """Visits from one decoding of a sample to its next, 1 + K: K = 2 crops / count, see ``room``, rounded up."""
     return 1 + min(-(-2 * crops // count), VISITS)
 
 
 class Ahead:
-    """Samples of later positions: of those worth holding the soonest, which nothing does better (Belady, 1966).
+    """Samples of later positions, those that come soonest of all that could be held.
 
     where: row and epoch -> position; asked: whether this process will be asked for a position; end: where the run's
-    positions end; crops: samples held at most; epochs: from one decoding of a row to its next. Rows are decoded in
-    turns, or all of an epoch would be, and the next ones' crops would have to be held at once.
+    positions end; crops: samples held at most; count: rows, each of which comes ``repeats`` times in a row; processes:
+    that share the positions. Rows are decoded in turns. Were all decoded in one epoch, the crops of the next ones would
+    have to be held at once.
     """
 
     def __init__(
@@ -51,10 +52,14 @@ class Ahead:
         *,
         end: int,
         crops: int,
-        epochs: int,
+        count: int,
+        repeats: int = 1,
+        processes: int = 1,
     ) -> None:
         self._where, self._asked = where, asked
-        self._end, self._crops, self._epochs = end, crops, epochs
+        self._end, self._crops, self._repeats = end, crops, repeats
+        # A process sees a row so much more seldom.
+        self._epochs = period(crops, count * repeats) * repeats * processes
         self._held: dict[int, Item] = {}
         self._positions: list[int] = []  # of them, sorted
 
@@ -72,13 +77,17 @@ class Ahead:
 
     def later(self, row: int, epoch: int) -> Iterator[tuple[int, int]]:
         """Positions and epochs of a row until its next turn, whose sample is worth making now."""
-        for later in range(epoch + 1, epoch + self._epochs - (epoch - row) % self._epochs):
+        for later in range(epoch + 1, self._turn(row, epoch)):
             position = self._where(row, later)
             full = len(self._positions) == self._crops
             if position >= self._end or (full and position > self._positions[-1]):
                 return
             if self._asked(position) and position not in self._held:
                 yield position, later
+
+    def _turn(self, row: int, epoch: int) -> int:
+        """The next epoch at which a row is decoded."""
+        return epoch + self._epochs - (epoch - row * self._repeats) % self._epochs
 
     def hold(self, position: int, item: Item) -> None:
         """Keep a sample until its position is reached, or sooner ones take all the room."""

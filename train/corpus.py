@@ -44,8 +44,8 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Samples, a row each. size: (width, height) of the images; spans: (start, size) of the members ``names`` from the
-    sample's own start, 0 where it has no such member.
+    """Samples, a row each. size: (width, height) of the images; channels: of a, b and the ground truth; spans: (start,
+    size) of the members ``names`` from the sample's own start, 0 where it has no such member.
     """
 
     names: tuple[str, ...]
@@ -54,6 +54,7 @@ class Places:
     key: np.ndarray
     lean: np.ndarray
     size: np.ndarray
+    channels: np.ndarray
     start: np.ndarray
     spans: np.ndarray
 
@@ -87,7 +88,7 @@ class Places:
         return Places(names, **columns, spans=spans)
 
 
-COLUMNS = ("source", "shard", "key", "lean", "size", "start", "spans")
+COLUMNS = ("source", "shard", "key", "lean", "size", "channels", "start", "spans")
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,6 +222,7 @@ def _shard(number: int, source: int, path: Path, by_split: bool) -> _Shard:
         np.array([span.key for span, _ in entries], np.str_),
         np.array([is_lean(meta) for _, meta in entries], np.bool_),
         np.array([meta["crop"][2:] for _, meta in entries], np.int32).reshape(-1, 2),
+        np.array([_channels(meta) for _, meta in entries], np.int8).reshape(-1, 3),
         np.array([span.start for span, _ in entries], np.int64),
         spans,
     )
@@ -228,6 +230,11 @@ def _shard(number: int, source: int, path: Path, by_split: bool) -> _Shard:
     held = [_held_out(meta, _split(path) == "val" if by_split else None) for _, meta in entries]
     lean: set[Task] = {meta["task"] for _, meta in entries if is_lean(meta)}
     return _Shard(places, np.array(held, np.bool_), lean, any(cached), not all(cached))
+
+
+def _channels(meta: Mapping[str, Any]) -> list[int]:
+    found = meta.get("channels")
+    return [1 if isinstance(found, dict) and found.get(name) == 1 else 3 for name in ("a", "b", "gt")]
 
 
 def _held_out(meta: Mapping[str, Any], named: bool | None) -> bool:

@@ -90,7 +90,7 @@ class Samples(Dataset[Any]):
         self.reader = Reader(corpus.shards, corpus.sizes)
         self._kept: dict[int, Sample] = {}
         self._latest: tuple[tuple[int, int], Sample, Windows | None] | None = None
-        self._room = self._room_for_crops() if training else 0
+        self._room = self._room_for_crops()
         self._ahead: ahead.Ahead | None = None
 
     def __len__(self) -> int:
@@ -114,14 +114,19 @@ class Samples(Dataset[Any]):
         return item
 
     def follow(self, course: Dealt, number: int = 0, workers: int = 1) -> None:
-        """Be told which positions this loader process, of so many, will be asked for: of these, crops are cut early."""
+        """Be told which positions this loader process, of so many, will be asked for: of these, crops are cut early.
+
+        Nothing is kept in their place before.
+        """
         if self.order and self._room:
             self._ahead = ahead.Ahead(
                 self.order.where,
                 partial(course.asks, number, workers),
                 end=course.last * course.size,
                 crops=self._room,
-                epochs=ahead.period(self._room, len(self) * self.repeats) * self.repeats * workers,
+                count=len(self.order.drawn),
+                repeats=self.repeats,
+                processes=workers * course.world,
             )
 
     def groups(self, places: Sequence[int], size: int) -> list[list[int]]:
@@ -171,12 +176,15 @@ class Samples(Dataset[Any]):
 
     def _room_for_crops(self) -> int:
         """Crops of later epochs that are kept, in place of pictures; 0: none."""
-        if self.cached or self.places.lean.any():  # those are small already, these are degraded anew each time
+        if self.order is None or self.cached or self.places.lean.any():  # small already, or degraded anew each time
             return 0
-        pixel = 3 * (len(self.inputs) + (self.prior is not None))
-        crop = pixel * max(width * height for width, height in self.shapes)
-        picture = pixel * float(self.places.size.prod(1, dtype=np.int64).mean())
-        return ahead.room(self.cache, picture, crop, len(self.places))
+        rows = self.order.drawn
+        a, b, gt = self.places.channels[rows].T.astype(np.int64)
+        clean, prior = len(self.inputs) > len(INPUTS), self.prior is not None
+        values = (a + b) * (1 + clean) + gt + np.maximum(a, b) * prior
+        pictures = int((self.places.size[rows].prod(1, dtype=np.int64) * values).sum())
+        crop = 3 * max(width * height for width, height in self.shapes) * (len(self.inputs) + prior)
+        return ahead.room(self.cache, pictures, crop, len(rows) * self.repeats)
 
     def _drawn(self, identity: tuple[Any, ...], epoch: int) -> tuple[list[float], np.random.Generator]:
         """What decides a crop: its place along height and width, whether it is mirrored, and its words."""

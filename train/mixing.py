@@ -58,7 +58,7 @@ def _mixed(x: int) -> int:
     return x ^ x >> 31
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1 << 13)
 def _keys(*parts: int | str) -> tuple[int, ...]:
     return tuple(seed_of("order", *parts, number) * 0x9E3779B97F4A7C15 & _WORD for number in range(ROUNDS))
 
@@ -93,7 +93,7 @@ class Interleave:
     def place(self, kind: int, before: int) -> int:
         """The place of a kind that has ``before`` of it before it.
 
-        α n + θ passes ``before`` + 1 there; and the n-th place that a share leaves is place ⌊(n + θ) / (1 − α)⌋.
+        α (n + 1) + θ reaches ``before`` + 1 there; the n-th place that a share leaves is place ⌊(n + θ) / (1 − α)⌋.
         """
         kinds = [kept for kept, *_ in self._splits]
         depth = kinds.index(kind)
@@ -117,7 +117,7 @@ class Order:
     """Position -> ``Pick``. Positions k·batch to (k + 1)·batch are batch k, all of one shape.
 
     source, shape: of each row, numbers; weights: of the sources, in proportion; a source without rows must have 0.
-    repeats: times that a sample comes in a row, of which batch is a multiple.
+    repeats: times that a sample comes in a row, of which batch is a multiple. drawn: the rows that come at all.
     """
 
     def __init__(
@@ -143,6 +143,7 @@ class Order:
                 self._rows[number, kind] = rows
                 within[kind][number] = weight * len(rows) / int(sizes[number])
                 pools[kind] += within[kind][number]
+        self.drawn = np.concatenate(list(self._rows.values()))
         self._shapes = Interleave(pools, seed_of("shapes", seed))
         self._sources = [Interleave(part, seed_of("sources", seed, kind)) for kind, part in enumerate(within)]
 
