@@ -24,8 +24,8 @@ def room(memory: int, pictures: int, crop: int, count: int) -> int:
 
     pictures: bytes of all of them; count: crops of an epoch, of ``crop`` bytes each. Memory of M keeps a share M / S
     of pictures of S bytes in all from being decoded. Held for K / 2 epochs in the mean, crops of K later visits take
-    K / 2 of an epoch's C bytes, and one visit of 1 + K is a decoding: less where M < S − C / 2, of which 0.85 are true
-    to what is found (K is a whole number, and not all of the memory is always full).
+    K / 2 of an epoch's C bytes, and one visit of 1 + K is a decoding: fewer where M < S − C / 2. As K is a whole number
+    and the memory is not always full, what is found is fewer up to 0.85 of that.
     """
     better = min(0.85 * (pictures - crop * count / 2), pictures * VISITS / (1 + VISITS))
     return memory // crop if memory < better else 0
