@@ -126,10 +126,9 @@ def report(assembly: Assembly, settings: Settings, pictures: Corpus, latents: Co
     print(f"{asked.preset}: {crops}; one core trains {needed:.1f}/s")
     kept = reader(pictures, cache_size())
     rate(kept, count, size)  # now all are in memory
-    whole = int(kept.places.size.prod(1).sum()) * 3 * (len(kept.inputs) + (kept.prior is not None))
     rows = {
         "nothing of the pictures": (reader(pictures), 1),
-        **{f"1/{n} of the pictures": (reader(pictures, whole // n), EPOCHS) for n in (64, 32, 16)},
+        **{f"1/{n} of the pictures": (reader(pictures, kept.decoded_size() // n), EPOCHS) for n in (64, 32, 16)},
         "all pictures, later epochs": (kept, 0),
         "nothing of train cache's latents": (reader(latents), 1),
     }

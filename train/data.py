@@ -174,17 +174,21 @@ class Samples(Dataset[Any]):
                 self._ahead.hold(later, self.made(pick.row, epoch))
         return item
 
+    def decoded_size(self) -> int:
+        """Bytes of all pictures that a run draws from, decoded, with their priors."""
+        rows = slice(None) if self.order is None else self.order.drawn
+        a, b, gt = self.places.channels[rows].T.astype(np.int64)
+        clean, prior = len(self.inputs) > len(INPUTS), self.prior is not None
+        values = (a + b) * (1 + clean) + gt + np.maximum(a, b) * prior
+        return int((self.places.size[rows].prod(1, dtype=np.int64) * values).sum())
+
     def _room_for_crops(self) -> int:
         """Crops of later epochs that are kept, in place of pictures; 0: none."""
         if self.order is None or self.cached or self.places.lean.any():  # small already, or degraded anew each time
             return 0
-        rows = self.order.drawn
-        a, b, gt = self.places.channels[rows].T.astype(np.int64)
-        clean, prior = len(self.inputs) > len(INPUTS), self.prior is not None
-        values = (a + b) * (1 + clean) + gt + np.maximum(a, b) * prior
-        pictures = int((self.places.size[rows].prod(1, dtype=np.int64) * values).sum())
-        crop = 3 * max(width * height for width, height in self.shapes) * (len(self.inputs) + prior)
-        return ahead.room(self.cache, pictures, crop, len(rows) * self.repeats)
+        images = len(self.inputs) + (self.prior is not None)
+        crop = 3 * images * max(width * height for width, height in self.shapes)
+        return ahead.room(self.cache, self.decoded_size(), crop, len(self.order.drawn) * self.repeats)
 
     def _drawn(self, identity: tuple[Any, ...], epoch: int) -> tuple[list[float], np.random.Generator]:
         """What decides a crop: its place along height and width, whether it is mirrored, and its words."""
