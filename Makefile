@@ -45,7 +45,7 @@ test: $(READY)  ## every test: under 15 minutes on two cores
 	$(BIN)/python -m pytest -n $(JOBS)
 
 coverage: $(READY)  ## every test, with coverage, which tells of each line that runs: a third longer
-	$(BIN)/python -m pytest -n $(JOBS) --cov=synth --cov=train --cov-report=term:skip-covered --cov-fail-under=85
+	$(BIN)/python -m pytest -n $(JOBS) --cov=clearfuse --cov-report=term:skip-covered --cov-fail-under=85
 
 check: $(READY)  ## lint, types, quick tests, generated docs fresh: under two minutes on two cores
 	@$(MAKE) --no-print-directory -j2 lint quick
@@ -54,6 +54,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python docs/generate.py --check
 
 # Without the check of every call's types and shapes, which takes two fifths of this time: `make test` has it.

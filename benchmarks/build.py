@@ -13,12 +13,12 @@ from pathlib import Path
 import cv2
 from PIL import Image
 
-from synth.builder import build
-from synth.codecs import CODECS
-from synth.pairs import read_image
-from synth.scenes import scene_pair
-from synth.shards import encode_sample, read_samples
-from synth.types import UserError
+from clearfuse.synth.builder.run import build
+from clearfuse.synth.datasets.read import read_image
+from clearfuse.synth.scenes import scene_pair
+from clearfuse.synth.shards.codecs import CODECS
+from clearfuse.synth.shards.sample import encode_sample, read_samples
+from clearfuse.synth.types import UserError
 
 FEW, PAIRS = 4, 28
 VARIANTS = {(640, 480): 14, (1280, 1024): 4}

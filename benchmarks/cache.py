@@ -19,17 +19,17 @@ from pathlib import Path
 
 import torch
 
-from synth.builder import build
-from train.batch import Batch
-from train.caching import cache
-from train.corpus import index
-from train.design import Assembly
-from train.draws import Draws
-from train.feeding import samples_of
-from train.forward import batch_loss
-from train.loading import batches
-from train.mixing import Dealt
-from train.runs import Settings
+from clearfuse.synth.builder.run import build
+from clearfuse.train.data.batch import Batch
+from clearfuse.train.data.corpus import index
+from clearfuse.train.data.loader import batches
+from clearfuse.train.data.order import RankBatches
+from clearfuse.train.designs.design import Assembly
+from clearfuse.train.objectives.noise import Draws
+from clearfuse.train.runs.settings import Settings
+from clearfuse.train.training.cache import cache
+from clearfuse.train.training.inputs import samples_of
+from clearfuse.train.training.loss import batch_loss
 
 TOLERANCE = 1e-3
 
@@ -92,7 +92,7 @@ def measure(settings: Settings, folder: Path, device: torch.device, steps: int) 
     rows: dict[str, tuple[float, float]] = {}
     for name in ("shards", "latents"):
         samples = samples_of(settings, assembly, index([str(folder / name)]), {}, training=True)
-        (batch,) = batches(samples, Dealt(0, 1, settings.batch))
+        (batch,) = batches(samples, RankBatches(0, 1, settings.batch))
         assert isinstance(batch, Batch)
         ready = batch.to(device) if name == "latents" else batch
 

@@ -16,17 +16,22 @@ from pathlib import Path
 
 import numpy as np
 
-from synth.builder import build
-from train.logs import LOG
-from train.runs import Settings
-from train.trainer import Ways, fit
+from clearfuse.synth.builder.run import build
+from clearfuse.train.runs.logs import LOG
+from clearfuse.train.runs.settings import Settings
+from clearfuse.train.training.trainer import RunOptions, fit
 
 OVER = 50
 
 
 def curve(shards: str, out: Path, settings: Settings) -> tuple[np.ndarray, float | None]:
     """The mean training loss over the last steps, at each step, and the lowest validation loss."""
-    done = fit([shards], str(out), settings, ways=Ways(validate_every=100, checkpoint_every=10**6, trackers=("none",)))
+    done = fit(
+        [shards],
+        str(out),
+        settings,
+        run_options=RunOptions(validate_every=100, checkpoint_every=10**6, trackers=("none",)),
+    )
     lines = [json.loads(line) for line in (out / LOG).read_text().splitlines()]
     losses = np.array([line["error"] for line in lines if line["kind"] == "train"])
     return np.convolve(losses, np.ones(OVER) / OVER, "valid"), done.validation

@@ -24,10 +24,12 @@ from pathlib import Path
 
 import numpy as np
 
-from synth.builder import build
-from synth.codecs import CODECS
-from synth.seeds import generator
-from synth.shards import Sample, dumps, encode_sample, read_samples, write_shard
+from clearfuse.synth.builder.run import build
+from clearfuse.synth.files.jsonstream import dumps
+from clearfuse.synth.seeds import generator
+from clearfuse.synth.shards.codecs import CODECS
+from clearfuse.synth.shards.sample import Sample, encode_sample, read_samples
+from clearfuse.synth.shards.tar import write_shard
 
 SHARD = 1024
 DISTINCT = 64
@@ -70,19 +72,19 @@ def PEAK():
 
 SCORED = """
 import resource
-from train.evaluation.fused import METHODS
-from train.evaluation.report import evaluate_shards
+from clearfuse.train.evaluation.methods.fusers import METHODS
+from clearfuse.train.evaluation.evaluate import evaluate_shards
 evaluate_shards([{shards!r}], {out!r}, metrics="PSNR", methods=list(METHODS.values()), examples=0, workers={workers})
 print(PEAK(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 """
 
 SUMMED = """
 from pathlib import Path
-from train.evaluation.aggregate import aggregated
-from train.evaluation.samples import Portion
-from train.evaluation.scoring import Method, Record
-from train.evaluation.summary import Evaluation
-from train.metrics import METRICS
+from clearfuse.train.evaluation.aggregate import aggregated
+from clearfuse.train.evaluation.samples import Portion
+from clearfuse.train.evaluation.scoring import Method, Record
+from clearfuse.train.evaluation.summary import Evaluation
+from clearfuse.train.metrics import METRICS
 names = ("PSNR", "SSIM", "VIF", "Qabf")
 def parts():
     with open({path!r}, "rb") as file:
@@ -130,7 +132,7 @@ def digest_of(folder: Path) -> str:
 
 def written(path: Path, count: int) -> None:
     """A file of made records."""
-    from train.evaluation.scoring import Record
+    from clearfuse.train.evaluation.scoring import Record
 
     rng = generator(1)
     with path.open("wb") as file:

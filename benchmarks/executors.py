@@ -15,10 +15,10 @@ from pathlib import Path
 
 from build import FEW, PAIRS, make_pairs
 
-from synth import execute
-from synth.builder import build
-from synth.codecs import CODECS
-from synth.shards import encode_sample, read_samples
+from clearfuse.synth.builder.run import build
+from clearfuse.synth.execute import tasks
+from clearfuse.synth.shards.codecs import CODECS
+from clearfuse.synth.shards.sample import encode_sample, read_samples
 
 SIZE, VARIANTS, CODEC = (640, 480), 2, "webp"
 ROUNDS = 3
@@ -50,7 +50,7 @@ def fastest(root: Path, data: dict[int, str]) -> dict[tuple[str, int, int], tupl
 
 def floor(folder: Path) -> float:
     """Samples a second that one worker encodes."""
-    execute.settle()
+    tasks.limit_threads()
     spent, count = 0.0, 0
     for shard in sorted(folder.glob("*.tar"))[:16]:
         for sample in read_samples(shard):

@@ -15,9 +15,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from synth.fusers import swinfusion
-from synth.fusers.swin import BLOCKED, CrossBlock, SwinBlock, WindowAttention
-from synth.fusers.swinfusion import SwinFusion
+from clearfuse.synth.fusers import swinfusion
+from clearfuse.synth.fusers.cpu.swin import BLOCKED, CrossBlock, SwinBlock, WindowAttention
+from clearfuse.synth.fusers.swinfusion import SwinFusion
 
 
 def laid_out(x: Tensor, size: int) -> Tensor:

@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synth.memory import keep_freed_memory
-from train.models import build_model
-from train.presets import find_preset
-from train.text.t5 import T5Encoder
-from train.tokenizers import Tokenizer, autoencoder
+from clearfuse.synth.execute.memory import keep_freed_memory
+from clearfuse.train.designs.presets import find_preset
+from clearfuse.train.models import build_model
+from clearfuse.train.text.t5 import T5Encoder
+from clearfuse.train.tokenizers import Tokenizer, autoencoder
 
 TOKENS = 20
 """Of a prompt such as the pools have."""

@@ -23,20 +23,20 @@ from typing import Any
 
 import torch
 
-from synth.builder import build
-from synth.execute import settle
-from train import optim
-from train.batch import Batch
-from train.caching import cache
-from train.corpus import Corpus, index
-from train.data import Samples
-from train.design import Assembly
-from train.draws import Draws
-from train.feeding import samples_of
-from train.forward import batch_loss
-from train.loading import batches, cache_size
-from train.mixing import Dealt
-from train.runs import Settings
+from clearfuse.synth.builder.run import build
+from clearfuse.synth.execute.tasks import limit_threads
+from clearfuse.train.data.batch import Batch
+from clearfuse.train.data.corpus import Corpus, index
+from clearfuse.train.data.loader import batches, cache_size
+from clearfuse.train.data.order import RankBatches
+from clearfuse.train.data.samples import Samples
+from clearfuse.train.designs.design import Assembly
+from clearfuse.train.objectives.noise import Draws
+from clearfuse.train.runs.settings import Settings
+from clearfuse.train.training import optim
+from clearfuse.train.training.cache import cache
+from clearfuse.train.training.inputs import samples_of
+from clearfuse.train.training.loss import batch_loss
 
 BAR = 3.0
 EPOCHS = 10
@@ -55,13 +55,13 @@ def rate(samples: Samples, count: int, size: int) -> float:
     """Samples a second of processor time, in this process, over whole batches."""
     began = time.process_time()
     done = sum(
-        len(batch.names) for batch in batches(samples, Dealt(0, count // size, size)) if isinstance(batch, Batch)
+        len(batch.names) for batch in batches(samples, RankBatches(0, count // size, size)) if isinstance(batch, Batch)
     )
     return done / (time.process_time() - began)
 
 
 def learned(assembly: Assembly, settings: Settings, batch: Batch, steps: int) -> float:
-    """Samples a second of processor time that training takes: a step as ``train.trainer`` does it, the median one."""
+    """Samples a second of processor time that training takes: the median of steps as ``training.trainer`` does them."""
     weights = assembly.trained()
     shadow = {name: weight.detach().clone() for name, weight in weights.items()}
     optimizer = optim.build_optimizer(assembly, settings.lr, settings.decay, settings.cautious)
@@ -79,7 +79,7 @@ def learned(assembly: Assembly, settings: Settings, batch: Batch, steps: int) ->
 
 def running(samples: Samples, count: int, size: int, workers: int) -> float:
     """Samples a second of the wall clock from ``workers`` processes, after each has begun."""
-    source = batches(samples, Dealt(0, count // size, size), workers)
+    source = batches(samples, RankBatches(0, count // size, size), workers)
     for _ in range(workers):
         next(source)
     began, done = time.perf_counter(), 0
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    settle()
+    limit_threads()
     settings = Settings.of(asked.preset, sets=asked.sets)
     assembly = Assembly(settings.design(), torch.Generator().manual_seed(0), suit=settings.suits).train()
     with tempfile.TemporaryDirectory() as name:
@@ -119,7 +119,7 @@ def report(assembly: Assembly, settings: Settings, pictures: Corpus, latents: Co
     def reader(corpus: Corpus, kept: int = 0) -> Samples:
         return samples_of(settings, assembly, corpus, {}, training=True, cache=kept)
 
-    (batch,) = batches(reader(pictures), Dealt(0, 1, size))
+    (batch,) = batches(reader(pictures), RankBatches(0, 1, size))
     assert isinstance(batch, Batch)
     needed = learned(assembly, settings, batch, asked.steps)
     crops = f"{count} crops, {settings.repeats} a picture, batches of {size} at {settings.crop}²"

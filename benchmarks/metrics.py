@@ -19,8 +19,9 @@ from functools import partial
 import numpy as np
 from scipy.signal import convolve2d
 
-from synth.scenes import infrared, make_scene, visible
-from train.metrics import METRICS, evaluate, vifb
+from clearfuse.synth.scenes import infrared, make_scene, visible
+from clearfuse.train.metrics import METRICS, evaluate
+from clearfuse.train.metrics.toolboxes import vifb
 
 CROP = 40
 """Pixels along a side of the crop for what goes window by window."""

@@ -19,12 +19,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from synth import color
-from synth.execute import settle
-from synth.operators import OPERATORS
-from synth.operators.base import LINEAR_STAGES, Operator, Scene
-from synth.scenes import scene_pair
-from synth.seeds import generator
+from clearfuse.synth import color
+from clearfuse.synth.execute.tasks import limit_threads
+from clearfuse.synth.operators import OPERATORS
+from clearfuse.synth.operators.base import LINEAR_STAGES, Operator, Scene
+from clearfuse.synth.scenes import scene_pair
+from clearfuse.synth.seeds import generator
 
 SIZES = ((640, 480), (1280, 1024))
 SEVERITY = 0.5
@@ -152,7 +152,7 @@ def main() -> None:
     """Print the table."""
     cv2.setNumThreads(1)
     warnings.simplefilter("ignore")
-    settle()
+    limit_threads()
     others = peers()
     rows = [*ROWS, *(Row(name) for name in OPERATORS if name not in {row.name for row in ROWS})]
     for width, height in SIZES:

@@ -23,16 +23,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from synth.builder import build
-from synth.scenes import scene_pair
-from train.batch import Batch
-from train.corpus import index
-from train.data import Samples
-from train.loading import batches
-from train.pipeline import FusionPipeline
-from train.runs import Settings
-from train.tokenizers.frozen import FrozenTokenizer
-from train.trainer import Ways, fit
+from clearfuse.synth.builder.run import build
+from clearfuse.synth.scenes import scene_pair
+from clearfuse.train.data.batch import Batch
+from clearfuse.train.data.corpus import index
+from clearfuse.train.data.loader import batches
+from clearfuse.train.data.samples import Samples
+from clearfuse.train.pipeline.fusion import FusionPipeline
+from clearfuse.train.runs.settings import Settings
+from clearfuse.train.tokenizers.frozen import FrozenTokenizer
+from clearfuse.train.training.trainer import RunOptions, fit
 
 BARS = {"tiny-reg": 35.0, "tiny-fm": 28.0}
 SAMPLES, SIDE = 8, 128
@@ -110,7 +110,8 @@ def main() -> None:
             began, wall = time.process_time(), time.perf_counter()
             done = fit(
                 [str(shards)], f"{folder}/{preset}", settings, note=lambda line: print(f"  {line}", flush=True),
-                ways=Ways(validate_every=asked.every, checkpoint_every=asked.steps, trackers=("none",)), device="cpu",
+                run_options=RunOptions(validate_every=asked.every, checkpoint_every=asked.steps, trackers=("none",)),
+                device="cpu",
             )  # fmt: skip
             spent = f"{time.process_time() - began:.0f} s of processor time, {time.perf_counter() - wall:.0f} s in all"
             assert done.psnr is not None

@@ -21,16 +21,16 @@ import torch
 from overfit import psnr_of
 from torch import Tensor
 
-from synth.builder import build
-from train.batch import Batch
-from train.corpus import index
-from train.data import Samples
-from train.loading import batches
-from train.objectives import Regression
-from train.pipeline import FusionPipeline
-from train.runs import Settings
-from train.samplers import SAMPLERS
-from train.trainer import Ways, fit
+from clearfuse.synth.builder.run import build
+from clearfuse.train.data.batch import Batch
+from clearfuse.train.data.corpus import index
+from clearfuse.train.data.loader import batches
+from clearfuse.train.data.samples import Samples
+from clearfuse.train.objectives.regression import Regression
+from clearfuse.train.objectives.samplers import SAMPLERS
+from clearfuse.train.pipeline.fusion import FusionPipeline
+from clearfuse.train.runs.settings import Settings
+from clearfuse.train.training.trainer import RunOptions, fit
 
 STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 33, 50)
 TASKS = ("vif", "mef", "mff")
@@ -40,8 +40,8 @@ def fitted(folder: Path, preset: str, steps: int, sets: list[str]) -> Path:
     """A run on built-in scenes of all tasks."""
     settings = Settings.of(preset, sets=sets, steps=steps, crop=64)
     shards = [str(folder / task) for task in TASKS]
-    ways = Ways(validate_every=steps, checkpoint_every=steps, trackers=("none",))
-    fit(shards, str(folder / "run"), settings, ways=ways, device="cpu", note=print)
+    run_options = RunOptions(validate_every=steps, checkpoint_every=steps, trackers=("none",))
+    fit(shards, str(folder / "run"), settings, run_options=run_options, device="cpu", note=print)
     return folder / "run"
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from synth.execute import settle
-from synth.scenes import make_scene, scene_pair
-from synth.seeds import seed_of
+from clearfuse.synth.execute.tasks import limit_threads
+from clearfuse.synth.scenes import make_scene, scene_pair
+from clearfuse.synth.seeds import seed_of
 
 SCENES = 32
 WANTED = 150
@@ -30,7 +30,7 @@ def milliseconds(make: Callable[[int], object]) -> np.ndarray:
 
 def main() -> None:
     """Print the table."""
-    settle()
+    limit_threads()
     scene_pair("mff", 0)
     print(f"{'640x480':<12}{'median ms':>10}{'worst ms':>10}{f'over {WANTED}':>10}")
     makers: dict[str, Callable[[int], object]] = {"a scene": lambda i: make_scene(seed_of("bench", i))}

@@ -25,12 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from train import optim, parallel
-from train.device import find_device
-from train.models import build_model, find_model
-from train.models.base import Prediction
-from train.objectives import Predict
-from train.presets import TEXT_TOKENS, find_preset
+from clearfuse.train.designs.presets import TEXT_TOKENS, find_preset
+from clearfuse.train.device import find_device
+from clearfuse.train.models import build_model, find_model
+from clearfuse.train.models.base import Prediction
+from clearfuse.train.objectives.base import Predict
+from clearfuse.train.training import optim, parallel
 
 PEAKS = {"H200": 989.4e12, "H100": 989.4e12, "A100": 312e12, "4090": 165.2e12}
 """Dense bf16 FLOP/s of a device, from its maker's data sheet."""
@@ -151,13 +151,18 @@ def waiting(shards: str, preset: str, batch: int, steps: int) -> float:
     """Share of the time of ``train fit`` that it waited for data, the median over its steps."""
     import json
 
-    from train.logs import SPEED
-    from train.runs import Settings
-    from train.trainer import Ways, fit
+    from clearfuse.train.runs.logs import SPEED
+    from clearfuse.train.runs.settings import Settings
+    from clearfuse.train.training.trainer import RunOptions, fit
 
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.of(preset, steps=steps, batch=batch, accumulate=1)
-        fit([shards], f"{folder}/run", settings, ways=Ways(workers=8, validate_every=steps, trackers=("none",)))
+        fit(
+            [shards],
+            f"{folder}/run",
+            settings,
+            run_options=RunOptions(workers=8, validate_every=steps, trackers=("none",)),
+        )
         lines = (Path(folder) / "run" / SPEED).read_text().splitlines()
     return median(json.loads(line)["data_wait"] for line in lines[len(lines) // 4 :])
 

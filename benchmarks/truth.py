@@ -16,11 +16,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from synth.fusers import FUSERS
-from synth.manifest import load_manifest
-from synth.pairs import CleanPair, find_all, read_pair
-from synth.types import Task
-from train.metrics import evaluate
+from clearfuse.synth.datasets.find import find_all
+from clearfuse.synth.datasets.manifest import load_manifest
+from clearfuse.synth.datasets.read import CleanPair, read_pair
+from clearfuse.synth.fusers import FUSERS
+from clearfuse.synth.types import Task
+from clearfuse.train.metrics import evaluate
 
 SHARED = Path(os.environ.get("CLEARFUSE_SHARED", Path(__file__).resolve().parent.parent.parent / "shared"))
 PSNR_CAP = 60.0

@@ -10,10 +10,10 @@ from typing import Any
 
 from typer.main import get_command
 
-from synth.cli import app as synth_app
-from synth.operators import OPERATORS
-from synth.operators.base import Range
-from train.cli import app as train_app
+from clearfuse.synth.cli.app import app as synth_app
+from clearfuse.synth.operators import OPERATORS
+from clearfuse.synth.operators.base import Range
+from clearfuse.train.cli.app import app as train_app
 
 DOCS = Path(__file__).resolve().parent
 
@@ -84,8 +84,8 @@ def picture() -> None:
     """The README's picture: built-in visible + infrared pairs, degraded and clean, drawn by our own contact sheet."""
     from PIL import Image
 
-    from synth.preview import preview
-    from synth.resolve import Options
+    from clearfuse.synth.builder.options import Options
+    from clearfuse.synth.review.preview import preview
 
     with tempfile.TemporaryDirectory() as folder:
         png, _ = preview(Options(task="vif", n="2-3", seed=PICTURE_SEED), f"{folder}/picture.png", PICTURE_ROWS, None)
@@ -99,8 +99,8 @@ def strips() -> None:
     import numpy as np
     from PIL import Image
 
-    from synth.chain import degrade
-    from synth.scenes import scene_pair
+    from clearfuse.synth.samples.chain import degrade
+    from clearfuse.synth.scenes import scene_pair
 
     pair = scene_pair("vif", STRIP_SCENE, (640, 480))
     (DOCS / "pictures").mkdir(exist_ok=True)

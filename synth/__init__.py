@@ -1,6 +1,6 @@
 """Synthesis of degraded image-fusion data: operators, plans, shards.
 
-Everything is imported on first use, so that ``import synth`` costs nothing.
+Everything is imported on first use, so that ``import clearfuse.synth`` costs nothing.
 """
 
 from __future__ import annotations
@@ -8,25 +8,25 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
 _HOMES = {
-    "build": "synth.builder",
-    "degrade": "synth.chain",
-    "load_recipe": "synth.recipe",
-    "OPERATORS": "synth.operators",
+    "build": "clearfuse.synth.builder.run",
+    "degrade": "clearfuse.synth.samples.chain",
+    "load_recipe": "clearfuse.synth.samples.recipe",
+    "OPERATORS": "clearfuse.synth.operators",
+    "__version__": "clearfuse.synth.version",
 }
 
 if TYPE_CHECKING:
-    from synth.builder import build as build
-    from synth.chain import degrade as degrade
-    from synth.operators import OPERATORS as OPERATORS
-    from synth.recipe import load_recipe as load_recipe
+    from clearfuse.synth.builder.run import build as build
+    from clearfuse.synth.operators import OPERATORS as OPERATORS
+    from clearfuse.synth.samples.chain import degrade as degrade
+    from clearfuse.synth.samples.recipe import load_recipe as load_recipe
+    from clearfuse.synth.version import __version__ as __version__
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'synth' has no attribute '{name}'")
+        raise AttributeError(f"module 'clearfuse.synth' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)
 
 

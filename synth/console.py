@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from synth.types import UserError, WorkIncomplete
+from clearfuse.synth.types import UserError, WorkIncomplete
 
 INTERRUPTED = 130
 """What the parser returns for Ctrl-C; to the user it is work done incompletely, 1."""
@@ -18,6 +19,7 @@ INTERRUPTED = 130
 
 def run_app(app: typer.Typer, name: str) -> NoReturn:
     """Run a command line: 0 done, 2 refused before work began, 1 done incompletely; a traceback with --debug alone."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # no process of ours takes modules from the folder where it is started
     argv = [arg for arg in sys.argv[1:] if arg != "--debug"]
     debug = len(argv) < len(sys.argv) - 1
     try:

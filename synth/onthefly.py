@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from synth.recipe import Recipe
-from synth.render import Seeds, channels, degrade_clean
-from synth.resolve import read_pools
-from synth.shards import LEAN_IMAGES, Sample
-from synth.types import UserError
+from clearfuse.synth.samples.recipe import Recipe, read_pools
+from clearfuse.synth.samples.render import Seeds, channels, degrade_clean
+from clearfuse.synth.shards.sample import LEAN_IMAGES, Sample
+from clearfuse.synth.types import UserError
 
 
 @dataclass(frozen=True)

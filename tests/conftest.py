@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synth.seeds import generator
+from clearfuse.synth.seeds import generator
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is loaded: several workers, a thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -148,8 +148,8 @@ def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 
 def run_process(*args: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m synth.cli …`` as a process of its own."""
-    command = [sys.executable, "-m", "synth.cli", *map(str, args)]
+    """Run ``python -m clearfuse.synth.cli.app …`` as a process of its own."""
+    command = [sys.executable, "-m", "clearfuse.synth.cli", *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)  # type: ignore[call-overload]
 
 

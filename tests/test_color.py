@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from synth import color
+from clearfuse.synth import color
 
 
 @pytest.mark.parametrize(("code", "linear"), [(0.0, 0.0), (0.04045, 0.0031308), (0.5, 0.21404), (1.0, 1.0)])

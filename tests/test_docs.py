@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, run_process
 
-from synth.operators import OPERATORS
+from clearfuse.synth.operators import OPERATORS
+from conftest import ROOT, run_process
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def test_every_command_that_a_page_shows_exists(page: str) -> None:
     """Each ``synth`` and ``train`` line parses with its options; each ``make`` target is in the Makefile."""
     from typer.main import get_command
 
-    from synth.cli import app as synth_app
-    from train.cli import app as train_app
+    from clearfuse.synth.cli.app import app as synth_app
+    from clearfuse.train.cli.app import app as train_app
 
     commands = {"synth": get_command(synth_app), "train": get_command(train_app)}
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -56,6 +56,7 @@ def test_every_command_that_a_page_shows_exists(page: str) -> None:
         words = [word for word in shlex.split(line) if not re.match(r"[A-Z_]+=", word)]
         if words[0] in ("torchrun", "accelerate"):
             words = words[words.index("-m") + 1 :]
+            words[0] = words[0].removeprefix("clearfuse.")
         if words[0] == "make":
             assert words[1] in targets, line
         elif words[0] in commands:
@@ -73,7 +74,7 @@ def test_every_relative_link_of_the_pages_leads_somewhere() -> None:
 
 
 def test_the_changelog_has_this_version() -> None:
-    from synth import __version__
+    from clearfuse import __version__
 
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
     assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text()

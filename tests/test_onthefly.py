@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Ran, folder_bytes, save, textured
 from PIL import Image
 
-from synth.builder import build
-from synth.codecs import CODECS
-from synth.onthefly import OnTheFly
-from synth.recipe import load_recipe
-from synth.shards import LEAN_IMAGES, decode_sample, encode_sample, read_samples, read_shard, write_shard
-from synth.types import UserError
+from clearfuse.synth.builder.run import build
+from clearfuse.synth.onthefly import OnTheFly
+from clearfuse.synth.samples.recipe import load_recipe
+from clearfuse.synth.shards.codecs import CODECS
+from clearfuse.synth.shards.sample import LEAN_IMAGES, decode_sample, encode_sample, read_samples
+from clearfuse.synth.shards.tar import read_shard, write_shard
+from clearfuse.synth.types import UserError
+from conftest import Ran, folder_bytes, save, textured
 
 pytestmark = pytest.mark.slow
 

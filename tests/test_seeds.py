@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from synth.seeds import generator, seed_of, unit_hash
+from clearfuse.synth.seeds import generator, seed_of, unit_hash
 
 
 def test_a_seed_is_the_top_53_bits_of_blake2b_of_the_json() -> None:

@@ -1,5 +1,9 @@
-"""``python -m train``: what launchers of many processes start."""
+"""``python -m clearfuse.train``: what launchers of many processes start."""
 
-from train.cli import main
+import clearfuse
+
+clearfuse.leave_users_folder()
+
+from clearfuse.train.cli import main  # noqa: E402
 
 main()

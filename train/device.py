@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from synth.types import UserError
+from clearfuse.synth.types import UserError
 
 
 def find_device(name: str | None = None) -> torch.device:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from synth.fusers.base import Fuser
-from synth.fusers.learned import DeFuseFuser, SwinFusionFuser
-from synth.fusers.pyramid import PyramidFuser
+from clearfuse.synth.fusers.base import Fuser
+from clearfuse.synth.fusers.learned import DeFuseFuser, SwinFusionFuser
+from clearfuse.synth.fusers.pyramid.fuser import PyramidFuser
 
 FUSERS: dict[str, Callable[[], Fuser]] = {
     "pyramid": PyramidFuser,

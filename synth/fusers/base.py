@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from synth.types import Task
+from clearfuse.synth.types import Task
 
 
 class Fuser(Protocol):

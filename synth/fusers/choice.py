@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from synth.types import Task, UserError
-from synth.weights import digest, find_weights, how_to_get, need_weights
+from clearfuse.synth.files.checkpoints import digest
+from clearfuse.synth.fusers.weights import find_weights, how_to_get, need_weights
+from clearfuse.synth.types import Task, UserError
 
 PAPER: dict[Task, str] = {"vif": "swinfusion", "mef": "defuse", "mff": "defuse"}
 """What the paper made its ground truth with."""

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from synth import color
-from synth.types import Task
-from synth.weights import load_into, need_weights, network
+from clearfuse.synth import color
+from clearfuse.synth.files.checkpoints import load_into
+from clearfuse.synth.fusers.weights import need_weights, network
+from clearfuse.synth.types import Task
 
 if TYPE_CHECKING:
     import torch
@@ -127,8 +128,8 @@ def _run(model: Any, images: list[Picture], tiling: Tiling, run: Callable[[Tenso
     """A network over two images, whole or in tiles: (h, w, c), not clipped."""
     import torch
 
-    from synth.fusers.means import shared_means
-    from synth.fusers.tiles import Tiles, run_tiled
+    from clearfuse.synth.fusers.cpu.means import shared_means
+    from clearfuse.synth.fusers.tiles import Tiles, run_tiled
 
     device = next(model.parameters()).device
     # On a GPU too the numbers are the official ones, each time the same: 10 bits of mantissa would show.

@@ -17,7 +17,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from synth.fusers.swin import CrossBlock, SwinBlock, masks, through
+from clearfuse.synth.fusers.cpu.swin import CrossBlock, SwinBlock, masks, through
 
 
 class SwinFusion(nn.Module):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from synth.operators.base import Operator, Range, Scene
-from synth.operators.codec import Downsample, Jpeg
-from synth.operators.defocus import DefocusBlur
-from synth.operators.exposure import HighContrast, HighExposure, IrLowContrast, LowContrast, LowExposure
-from synth.operators.geometry import Misregistration
-from synth.operators.ghosting import Ghosting
-from synth.operators.lens import LensRain
-from synth.operators.optics import GaussianBlur, MotionBlur
-from synth.operators.sensor import GaussianNoise, IrDeadPixels, IrStripes, SensorNoise
-from synth.operators.weather import Haze, Rain, Snow
+from collections.abc import Iterable
+
+from clearfuse.synth.operators import albumentations as bridge
+from clearfuse.synth.operators.base import STAGES, Operator, Range, Scene
+from clearfuse.synth.operators.codec import Downsample, Jpeg
+from clearfuse.synth.operators.defocus import DefocusBlur
+from clearfuse.synth.operators.exposure import HighContrast, HighExposure, IrLowContrast, LowContrast, LowExposure
+from clearfuse.synth.operators.geometry import Misregistration
+from clearfuse.synth.operators.ghosting import Ghosting
+from clearfuse.synth.operators.lens import LensRain
+from clearfuse.synth.operators.optics import GaussianBlur, MotionBlur
+from clearfuse.synth.operators.sensor import GaussianNoise, IrDeadPixels, IrStripes, SensorNoise
+from clearfuse.synth.operators.weather import Haze, Rain, Snow
+from clearfuse.synth.types import ImageName, Step, unknown
 
 OPERATORS: dict[str, type[Operator]] = {
     "misregistration": Misregistration,
@@ -35,5 +39,30 @@ OPERATORS: dict[str, type[Operator]] = {
     "downsample": Downsample,
     "jpeg": Jpeg,
 }
+_ORDER = {name: place for place, name in enumerate(OPERATORS)}
 
-__all__ = ["OPERATORS", "Operator", "Range", "Scene"]
+
+def operator_class(name: str) -> type[Operator]:
+    """The operator of that name, or an error with the nearest one; ``albumentations:NAME`` is made by the bridge."""
+    if bridge.is_bridged(name):
+        return bridge.bridged(name)
+    if name not in OPERATORS:
+        raise unknown("operator", name, OPERATORS)
+    return OPERATORS[name]
+
+
+def physical_order(names: Iterable[str]) -> list[str]:
+    """Operator names in the order in which the world applies them: that of OPERATORS, the bridge's last in a stage."""
+    return sorted(names, key=lambda name: _place(operator_class(name)))
+
+
+def _place(cls: type[Operator]) -> tuple[int, int, str]:
+    return STAGES.index(cls.stage), _ORDER.get(cls.name, len(_ORDER)), cls.name
+
+
+def reaches(step: Step, image: ImageName) -> bool:
+    """Whether a step changes that image: its targets, and both for weather, which is one event."""
+    return step.target in (image, "both") or operator_class(step.op).event
+
+
+__all__ = ["OPERATORS", "Operator", "Range", "Scene", "operator_class", "physical_order", "reaches"]

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from jaxtyping import Float, Float32
 
-from synth.operators import kernels
-from synth.types import Modality, UserError, unknown
+from clearfuse.synth.operators import kernels
+from clearfuse.synth.types import Modality, UserError, unknown
 
 Stage = Literal["scene", "optics", "exposure", "sensor", "processing", "resolution", "codec"]
 STAGES: tuple[Stage, ...] = ("scene", "optics", "exposure", "sensor", "processing", "resolution", "codec")

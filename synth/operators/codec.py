@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image as Pillow
 
-from synth.color import as_hwc, code_to_float, to_uint8
-from synth.operators.base import Image, Operator, Scene, Stage, choice, severe
+from clearfuse.synth.color import as_hwc, code_to_float, to_uint8
+from clearfuse.synth.operators.base import Image, Operator, Scene, Stage, choice, severe
 
 DOWN = {
     "bilinear": Pillow.Resampling.BILINEAR,

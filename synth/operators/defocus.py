@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from jaxtyping import Float32
 
-from synth.color import as_hwc
-from synth.operators.base import Image, Operator, Scene, Stage, choice, free, severe
-from synth.operators.fill import inverse_depth, mixed, pull_push, saturated, spread
-from synth.operators.optics import convolve
+from clearfuse.synth.color import as_hwc
+from clearfuse.synth.operators.base import Image, Operator, Scene, Stage, choice, free, severe
+from clearfuse.synth.operators.optics import convolve
+from clearfuse.synth.operators.physics.fill import inverse_depth, mixed, pull_push, saturated, spread
 
 FINE = 2.0
 """Pixels: radii up to this are blurred at full resolution, wider ones at half, which holds all that they leave."""

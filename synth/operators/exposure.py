@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from synth.color import code_to_float
-from synth.operators.base import Image, Operator, Scene, Stage, free, severe
-from synth.operators.sensor import read_variance, shot_and_read
-from synth.types import Modality
+from clearfuse.synth.color import code_to_float
+from clearfuse.synth.operators.base import Image, Operator, Scene, Stage, free, severe
+from clearfuse.synth.operators.sensor import read_variance, shot_and_read
+from clearfuse.synth.types import Modality
 
 DRIFT = 0.5
 """Share of the way from the image's mean to the drawn level at which the pedestal lies."""

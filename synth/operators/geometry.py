@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from synth.color import as_hwc
-from synth.operators.base import Image, Operator, Scene, Stage, free, severe
-from synth.operators.fill import inverse_depth
-from synth.operators.particles import focal_length
+from clearfuse.synth.color import as_hwc
+from clearfuse.synth.operators.base import Image, Operator, Scene, Stage, free, severe
+from clearfuse.synth.operators.physics.fill import inverse_depth
+from clearfuse.synth.operators.physics.particles import focal_length
 
 COARSE = 640
 """Pixels: parallax is worked out in a frame whose longest side is at most this; it is continuous, so that is enough."""

@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from synth.color import as_hwc, luma
-from synth.operators.base import Image, Modality, Operator, Scene, Stage, free, severe
-from synth.operators.fill import inverse_depth, mixed, pull_push, spread
+from clearfuse.synth.color import as_hwc, luma
+from clearfuse.synth.operators.base import Image, Operator, Scene, Stage, free, severe
+from clearfuse.synth.operators.physics.fill import inverse_depth, mixed, pull_push, spread
+from clearfuse.synth.types import Modality
 
 COARSE = 320
 """Pixels: regions are outlined in a frame whose longest side is at most this."""

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from synth.color import as_hwc
-from synth.operators.base import Image, Operator, Scene, Stage, free, severe
-from synth.operators.defocus import aperture_kernel
-from synth.operators.fill import spread
-from synth.operators.optics import convolve
-from synth.operators.particles import focal_length
+from clearfuse.synth.color import as_hwc
+from clearfuse.synth.operators.base import Image, Operator, Scene, Stage, free, severe
+from clearfuse.synth.operators.defocus import aperture_kernel
+from clearfuse.synth.operators.optics import convolve
+from clearfuse.synth.operators.physics.fill import spread
+from clearfuse.synth.operators.physics.particles import focal_length
 
 WATER = 1.33
 """Refractive index of water in visible light."""

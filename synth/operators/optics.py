@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from synth.color import as_hwc
-from synth.operators.base import Image, Operator, Scene, Stage, free, severe
+from clearfuse.synth.color import as_hwc
+from clearfuse.synth.operators.base import Image, Operator, Scene, Stage, free, severe
 
 SHARP = 0.05
 """Pixels: below this sigma a sampled Gaussian is the unit impulse in float32 (exp(-1/(2·0.05²)) = 1e-87)."""

@@ -12,8 +12,8 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from synth.operators.base import Image, Operator, Scene, Stage, free, severe
-from synth.types import Modality
+from clearfuse.synth.operators.base import Image, Operator, Scene, Stage, free, severe
+from clearfuse.synth.types import Modality
 
 MAX_STRIPS = 64
 """Strips are drawn up to this number and the first ones used, so a stronger step only adds strips."""

@@ -13,8 +13,9 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from synth.operators import particles
-from synth.operators.air import (
+from clearfuse.synth.operators.base import Image, Operator, Scene, Stage, free, severe
+from clearfuse.synth.operators.physics import particles
+from clearfuse.synth.operators.physics.air import (
     air_radiance,
     density_field,
     estimate_light,
@@ -27,7 +28,6 @@ from synth.operators.air import (
     through_particles,
     transmission,
 )
-from synth.operators.base import Image, Operator, Scene, Stage, free, severe
 
 
 @dataclass(frozen=True)

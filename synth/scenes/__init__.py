@@ -12,16 +12,16 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from synth.scenes import imaging
-from synth.scenes.channels import repeated
-from synth.scenes.focus import focused, separate, split_depth
-from synth.scenes.interior import interior
-from synth.scenes.renderer import Frame
-from synth.scenes.shading import render
-from synth.scenes.street import street
-from synth.scenes.yard import yard
-from synth.seeds import generator, seed_of
-from synth.types import Task, unknown
+from clearfuse.synth.scenes.interior import interior
+from clearfuse.synth.scenes.rendering import imaging
+from clearfuse.synth.scenes.rendering.focus import focused, separate, split_depth
+from clearfuse.synth.scenes.rendering.imaging import repeated
+from clearfuse.synth.scenes.rendering.renderer import Frame
+from clearfuse.synth.scenes.rendering.shading import render
+from clearfuse.synth.scenes.street import street
+from clearfuse.synth.scenes.yard import yard
+from clearfuse.synth.seeds import generator, seed_of
+from clearfuse.synth.types import Task, unknown
 
 KINDS = ("street", "yard", "interior")
 SMALLEST = 16

@@ -8,14 +8,15 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from synth.scenes import figures, furniture, sky
-from synth.scenes.buildings import house
-from synth.scenes.faces import Face, Frame2, Real, Rgb, Upright, arc, box, srgb, tinted
-from synth.scenes.renderer import Frame, Lamp, Light, draw, paste
-from synth.scenes.shadows import ground_contact, soften
-from synth.scenes.sprites import bush, tree
-from synth.scenes.street import Thing, draw_things
-from synth.scenes.view import View, clip_near, fixed_point
+from clearfuse.synth.scenes.rendering import sky
+from clearfuse.synth.scenes.rendering.faces import Face, Frame2, Real, Rgb, Upright, arc, box, srgb, tinted
+from clearfuse.synth.scenes.rendering.renderer import Frame, Lamp, Light, draw, paste
+from clearfuse.synth.scenes.rendering.shadows import ground_contact, soften
+from clearfuse.synth.scenes.rendering.view import View, clip_near, fixed_point
+from clearfuse.synth.scenes.street import Thing, draw_things
+from clearfuse.synth.scenes.things import figures, furniture
+from clearfuse.synth.scenes.things.buildings import house
+from clearfuse.synth.scenes.things.sprites import bush, tree
 
 PAINTS = tuple(srgb(c) for c in (0xD9D2C2, 0xB9C4BE, 0xC9B79A, 0xA9B4C2, 0xD8C0B0, 0x8FA08E, 0xCFCBC8))
 Opening = tuple[float, float, float, float]

@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from synth.scenes import buildings, figures, sky, vehicles
-from synth.scenes.faces import Face, Frame2, Real, box, ground, quad, srgb, tinted
-from synth.scenes.furniture import bench, bin_faces
-from synth.scenes.renderer import Frame, draw
-from synth.scenes.shadows import soften
-from synth.scenes.view import View
+from clearfuse.synth.scenes.rendering import sky
+from clearfuse.synth.scenes.rendering.faces import Face, Frame2, Real, box, ground, quad, srgb, tinted
+from clearfuse.synth.scenes.rendering.renderer import Frame, draw
+from clearfuse.synth.scenes.rendering.shadows import soften
+from clearfuse.synth.scenes.rendering.view import View
+from clearfuse.synth.scenes.things import buildings, figures, vehicles
+from clearfuse.synth.scenes.things.furniture import bench, bin_faces
 
 Thing = tuple[float, Callable[[], None]]
 """Distance of a thing and the call that draws it."""

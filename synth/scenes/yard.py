@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 
-from synth.scenes import buildings, figures, furniture, sky, vehicles
-from synth.scenes.faces import Face, Frame2, Real, ground, srgb, tinted
-from synth.scenes.renderer import Frame, Lamp, draw, paste
-from synth.scenes.shadows import cast_shadow, ground_contact, soften
-from synth.scenes.sprites import bush
-from synth.scenes.street import Thing, draw_things, near_subject
-from synth.scenes.view import View
+from clearfuse.synth.scenes.rendering import sky
+from clearfuse.synth.scenes.rendering.faces import Face, Frame2, Real, ground, srgb, tinted
+from clearfuse.synth.scenes.rendering.renderer import Frame, Lamp, draw, paste
+from clearfuse.synth.scenes.rendering.shadows import cast_shadow, ground_contact, soften
+from clearfuse.synth.scenes.rendering.view import View
+from clearfuse.synth.scenes.street import Thing, draw_things, near_subject
+from clearfuse.synth.scenes.things import buildings, figures, furniture, vehicles
+from clearfuse.synth.scenes.things.sprites import bush
 
 
 def _lawn(rng: np.random.Generator, far: Real, side: Real, day: bool) -> list[Face]:

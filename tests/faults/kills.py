@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import folder_bytes, save, textured
 
-from synth.builder import build
+from clearfuse.synth.builder.run import build
+from conftest import folder_bytes, save, textured
 
 SHARDS = 40
 PLAN: dict[str, Any] = {"shard_size": 4, "n": "2", "executor": "serial"}
@@ -47,7 +47,7 @@ def command(data: Path, out: Path, *more: str, executor: str = "processes") -> l
     """A build of ``SHARDS`` shards."""
     plan = ["--variants", "20", "--shard-size", "4", "--n", "2", "--workers", "2", "--executor", executor]
     where = ["--data", f"msrs={data}", "--out", str(out)]
-    return [sys.executable, "-m", "synth.cli", "build", "--task", "vif", *where, *plan, *more]
+    return [sys.executable, "-m", "clearfuse.synth.cli", "build", "--task", "vif", *where, *plan, *more]
 
 
 def finish(args: list[str], **options: object) -> subprocess.CompletedProcess[str]:

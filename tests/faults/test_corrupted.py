@@ -22,14 +22,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from conftest import save, textured
 from PIL import Image
 
-from synth.builder import build
-from synth.decode import MOST_BYTES, decode
-from synth.seeds import generator
-from synth.types import BadPair
-from synth.verify import check_folder
+from clearfuse.synth.builder.run import build
+from clearfuse.synth.files.pictures import MOST_BYTES, decode
+from clearfuse.synth.review.verify import check_folder
+from clearfuse.synth.seeds import generator
+from clearfuse.synth.types import BadPair
+from conftest import save, textured
 
 pytestmark = pytest.mark.slow
 
@@ -288,7 +288,7 @@ class Measured:
 
 def measured(arguments: Sequence[str | Path], cwd: Path, seconds: float = 900) -> Measured:
     """Run ``synth``; fails where it hangs, shows a traceback, or takes more than 2 GB."""
-    command = [sys.executable, "-m", "synth.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "clearfuse.synth.cli", *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     files = {name: (cwd / f"{name}.txt").open("w+") for name in ("out", "err")}
     process = subprocess.Popen(command, stdout=files["out"], stderr=files["err"], cwd=cwd, env=environment)

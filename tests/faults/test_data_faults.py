@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Ran, save, textured
 
-from synth.builder import build
-from synth.shards import read_shard, write_shard
-from synth.types import WorkIncomplete
-from train import checkpoint
-from train.runs import Settings
-from train.trainer import Ways, fit
+from clearfuse.synth.builder.run import build
+from clearfuse.synth.shards.tar import read_shard, write_shard
+from clearfuse.synth.types import WorkIncomplete
+from clearfuse.train.runs.settings import Settings
+from clearfuse.train.training import checkpoint
+from clearfuse.train.training.trainer import RunOptions, fit
+from conftest import Ran, save, textured
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ def shards(made: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _all_train(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.corpus.HELD_OUT", 0.0)
+    monkeypatch.setattr("clearfuse.train.data.corpus.HELD_OUT", 0.0)
 
 
 def damage(shard: Path) -> None:
@@ -102,20 +102,20 @@ def test_a_shard_that_vanishes_in_a_run_is_named_and_the_last_checkpoint_is_whol
     """Where the run had not opened it; one that is open is read to the end, as the system has it."""
     kept = (shards / LAST).read_bytes()
     settings = Settings.of("tiny-reg", sets=SMALL, crop=32, batch=2, steps=3)
-    ways = Ways(checkpoint_every=1)
+    run_options = RunOptions(checkpoint_every=1)
     paths = [str(shards / "vif-train-000000.tar"), str(shards / LAST)]
     with pytest.raises(WorkIncomplete) as error:
         fit(
             paths,
             str(tmp_path / "run"),
             settings,
-            ways=ways,
+            run_options=run_options,
             progress=lambda report: (shards / LAST).unlink(missing_ok=True),
         )
     assert str(error.value).startswith(f"{shards / LAST}: sample 00000000")
     assert "the shard is gone since the run began" in str(error.value)
     (shards / LAST).write_bytes(kept)
-    assert fit(paths, str(tmp_path / "run"), settings, ways=ways).step == 3
+    assert fit(paths, str(tmp_path / "run"), settings, run_options=run_options).step == 3
 
 
 def test_other_shards_before_a_run_goes_on_are_named(train: Train, shards: Path, tmp_path: Path) -> None:

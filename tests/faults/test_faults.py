@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import folder_bytes
 from kills import PLAN, SHARDS, command, finish, landed, start, uninterrupted, wait_for
 
-from synth.builder import build
-from synth.seeds import generator
-from synth.types import UserError, WorkIncomplete
+from clearfuse.synth.builder.run import build
+from clearfuse.synth.seeds import generator
+from clearfuse.synth.types import UserError, WorkIncomplete
+from conftest import folder_bytes
 
 pytestmark = pytest.mark.slow
 
@@ -156,8 +156,8 @@ def test_a_file_size_limit_ends_in_one_line_and_resumes(data: Path, expected: di
 
 WORKER = f"""
 import ctypes, os, resource, time
-import synth.packing
-whole = synth.packing.render
+import clearfuse.synth.builder.pack
+whole = clearfuse.synth.builder.pack.render
 
 def render(spec, prepared, variant, key):
     if key == "000000005":  # of {SHARD}
@@ -172,7 +172,7 @@ def render(spec, prepared, variant, key):
     return whole(spec, prepared, variant, key)
 
 if os.environ.get("FAULT"):
-    synth.packing.render = render
+    clearfuse.synth.builder.pack.render = render
 """
 """A sitecustomize: what every process of a build runs first."""
 

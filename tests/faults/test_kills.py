@@ -12,12 +12,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import folder_bytes, save, textured
 from kills import PLAN, SHARDS, command, finish, kill_at, landed, session, start, uninterrupted, wait_for
 
-from synth.builder import build
-from synth.seeds import generator
-from synth.types import UserError
+from clearfuse.synth.builder.run import build
+from clearfuse.synth.seeds import generator
+from clearfuse.synth.types import UserError
+from conftest import folder_bytes, save, textured
 
 pytestmark = [
     pytest.mark.slow,

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Ran, folder_bytes, save, textured
 
-from synth.builder import build
-from synth.shards import read_shard, write_shard
-from synth.types import UserError, WorkIncomplete
-from synth.verify import verify
+from clearfuse.synth.builder.run import build
+from clearfuse.synth.review.verify import verify
+from clearfuse.synth.shards.tar import read_shard, write_shard
+from clearfuse.synth.types import UserError, WorkIncomplete
+from conftest import Ran, folder_bytes, save, textured
 
 pytestmark = pytest.mark.slow
 
@@ -239,7 +239,7 @@ RECIPES = [
 
 @pytest.mark.parametrize(("text", "said"), RECIPES)
 def test_a_recipe_of_the_wrong_type_is_one_line(tmp_path: Path, text: str, said: str) -> None:
-    from synth.recipe import load_recipe
+    from clearfuse.synth.samples.recipe import load_recipe
 
     path = tmp_path / "mine.toml"
     path.write_text(f'schema = 1\ntask = "vif"\n{text}\n[operators.rain]\n')
@@ -253,7 +253,17 @@ def test_a_recipe_of_the_wrong_type_is_one_line(tmp_path: Path, text: str, said:
 def test_an_interrupted_build_says_so_and_goes_on(tmp_path: Path, msrs: Path, when: str) -> None:
     out = tmp_path / "out"
     options = ["--variants", "20", "--shard-size", "2", "--n", "3", "--workers", "2", "--out", str(out)]
-    command = [sys.executable, "-m", "synth.cli", "build", "--task", "vif", "--data", f"msrs={msrs}", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "clearfuse.synth.cli",
+        "build",
+        "--task",
+        "vif",
+        "--data",
+        f"msrs={msrs}",
+        *options,
+    ]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
     if when == "starting":
         time.sleep(0.3)

@@ -19,10 +19,10 @@ import torch
 from kills import make_pairs
 from training import EVERY, STEPS
 
-from synth.builder import build
-from synth.seeds import generator
-from train import checkpoint
-from train.tensors import read_tensors
+from clearfuse.synth.builder.run import build
+from clearfuse.synth.seeds import generator
+from clearfuse.train.training import checkpoint
+from clearfuse.train.weights.tensors import read_tensors
 
 pytestmark = pytest.mark.slow
 

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from clearfuse.synth.files import jsonstream
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "train"))
 import accelerate  # noqa: F401 - these are what a run imports late: here once for all children
 import torch
@@ -23,11 +25,12 @@ import torch._dynamo
 import torch.utils.tensorboard
 from tiny import SMALL
 
-from synth.types import WorkIncomplete
-from train import checkpoint, tensors, trainer
-from train.presets import PRESETS
-from train.runs import Settings
-from train.trainer import Ways, fit
+from clearfuse.synth.types import WorkIncomplete
+from clearfuse.train.designs.presets import PRESETS
+from clearfuse.train.runs.settings import Settings
+from clearfuse.train.training import checkpoint, trainer
+from clearfuse.train.training.trainer import RunOptions, fit
+from clearfuse.train.weights import tensors
 
 STEPS, EVERY = 12, 2
 PRESET = os.environ.get("CLEARFUSE_TRAIN_PRESET", "small-fm")
@@ -60,8 +63,8 @@ def work(order: dict[str, Any], says: int) -> int:
     KILLS[kind](*more)
     settings = Settings.of(PRESET, steps=STEPS, batch=2, crop=32, warmup=1)
     try:
-        ways = Ways(workers=order["workers"], validate_every=6, checkpoint_every=EVERY)
-        fit(order["paths"], order["out"], settings, ways=ways, device="cpu")
+        run_options = RunOptions(workers=order["workers"], validate_every=6, checkpoint_every=EVERY)
+        fit(order["paths"], order["out"], settings, run_options=run_options, device="cpu")
     except WorkIncomplete as error:
         os.write(says, str(error).encode())
         return 1
@@ -104,7 +107,7 @@ def in_checkpoint(number: int) -> None:
     checkpoint.save = saving
     checkpoint._sync = counted(checkpoint._sync)
     tensors.save_file = counted(tensors.save_file)
-    checkpoint.write_json = counted(checkpoint.write_json)
+    jsonstream.write_json = counted(jsonstream.write_json)
     Path.rename = counted(Path.rename)
     shutil.rmtree = counted(shutil.rmtree)
 

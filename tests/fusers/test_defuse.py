@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from clearfuse.synth import color
+from clearfuse.synth.fusers import DeFuseFuser
+from clearfuse.synth.fusers import learned as learned_module
+from clearfuse.synth.fusers.defuse import DeFuse, SplitAttention, mean
+from clearfuse.synth.fusers.learned import Tiling
+from clearfuse.synth.types import Task
 from fusers.official import entries, made, published, vectors
 from fusers.test_swinfusion import codes, smooth
-
-from synth import color
-from synth.fusers import DeFuseFuser
-from synth.fusers import learned as learned_module
-from synth.fusers.defuse import DeFuse, SplitAttention, mean
-from synth.fusers.learned import Tiling
-from synth.types import Task
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from synth import color
-from synth.fusers import PyramidFuser
-from synth.fusers.mef import blend, pyramids
-from synth.fusers.mff import without_islands
-from synth.fusers.region import whole as all_of
-from synth.fusers.vif import with_luma
-from synth.types import Task
+from clearfuse.synth import color
+from clearfuse.synth.fusers import PyramidFuser
+from clearfuse.synth.fusers.pyramid.mef import blend, pyramids
+from clearfuse.synth.fusers.pyramid.mff import without_islands
+from clearfuse.synth.fusers.pyramid.region import whole as all_of
+from clearfuse.synth.fusers.pyramid.vif import with_luma
+from clearfuse.synth.types import Task
 
 FUSE = PyramidFuser()
 

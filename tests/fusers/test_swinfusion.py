@@ -8,16 +8,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from fusers.official import entries, made, published, vectors
 
-from synth import color
-from synth.fusers import SwinFusionFuser
-from synth.fusers import learned as learned_module
-from synth.fusers.learned import Tiling, with_chroma
-from synth.fusers.swin import BLOCKED, masks, relative_index
-from synth.fusers.swinfusion import SwinFusion, training_mask
-from synth.fusers.tiles import RAMP, Side
-from synth.types import TASKS, Task
+from clearfuse.synth import color
+from clearfuse.synth.fusers import SwinFusionFuser
+from clearfuse.synth.fusers import learned as learned_module
+from clearfuse.synth.fusers.cpu.swin import BLOCKED, masks, relative_index
+from clearfuse.synth.fusers.learned import Tiling, with_chroma
+from clearfuse.synth.fusers.swinfusion import SwinFusion, training_mask
+from clearfuse.synth.fusers.tiles import RAMP, Side
+from clearfuse.synth.types import TASKS, Task
+from fusers.official import entries, made, published, vectors
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_strips_and_sizes_do_not_matter(network: SwinFusion, monkeypatch: pytest
     a, b = (torch.from_numpy(smooth(20, 26, 1, seed)).permute(2, 0, 1)[None] for seed in (1, 2))
     before = network(a, b).detach()
     assert before.shape == a.shape
-    monkeypatch.setattr("synth.fusers.swin.STRIP", {"cpu": 1})
+    monkeypatch.setattr("clearfuse.synth.fusers.cpu.swin.STRIP", {"cpu": 1})
     assert (network(a, b).detach() - before).abs().max() < 1e-5, "gradients are kept: strips"
     with torch.inference_mode():
         assert (network(a, b) - before).abs().max() < 1e-5, "the compiled loop"

@@ -10,9 +10,9 @@ import pytest
 import torch
 from numba import njit
 
-from synth.fusers.swin import CrossBlock, SwinBlock, in_strips, masks, through
-from synth.fusers.vectors import exponentials, gelu, normal, product4, product5, product5_spread
-from synth.fusers.windows import fits
+from clearfuse.synth.fusers.cpu.swin import CrossBlock, SwinBlock, in_strips, masks, through
+from clearfuse.synth.fusers.cpu.vectors import exponentials, gelu, normal, product4, product5, product5_spread
+from clearfuse.synth.fusers.cpu.windows import fits
 
 ROWS = np.random.default_rng(1)
 

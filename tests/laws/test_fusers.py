@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from synth.fusers import FUSER_HELP, FUSERS
-from synth.fusers.choice import PAPER, checkpoint_of
-from synth.types import TASKS, Task
-from synth.weights import WEIGHTS
+from clearfuse.synth.fusers import FUSER_HELP, FUSERS
+from clearfuse.synth.fusers.choice import PAPER, checkpoint_of
+from clearfuse.synth.fusers.weights import WEIGHTS
+from clearfuse.synth.types import TASKS, Task
 
 # A network obeys its weights; what each must show is in tests/fusers.
 CASES = [(name, task) for name in FUSERS for task in TASKS if checkpoint_of(name, task) is None]

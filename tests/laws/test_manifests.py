@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import save, textured
 
-from synth.manifest import load_manifest, natural
-from synth.pairs import find_all, read_pair
-from synth.resources import read_toml, resource_dir, resource_names
-from synth.types import TASKS, Task, UserError
+from clearfuse.synth.datasets.find import find_all
+from clearfuse.synth.datasets.manifest import load_manifest, natural
+from clearfuse.synth.datasets.read import read_pair
+from clearfuse.synth.files.resources import read_toml, resource_dir, resource_names
+from clearfuse.synth.types import TASKS, Task, UserError
+from conftest import save, textured
 
 NAMES = resource_names("manifests/datasets")
 ON_DISK = [name for name in NAMES if not load_manifest(name).builtin and name != "folder"]

@@ -14,12 +14,12 @@ import cv2
 import numpy as np
 import pytest
 
-from synth import color
-from synth.chain import apply_steps, degrade, physical_order, run_chain
-from synth.operators import OPERATORS
-from synth.operators.base import STAGES, Operator, Scene
-from synth.seeds import generator, seed_of
-from synth.types import ImageName, Modality, Step, UserError
+from clearfuse.synth import color
+from clearfuse.synth.operators import OPERATORS, physical_order
+from clearfuse.synth.operators.base import STAGES, Operator, Scene
+from clearfuse.synth.samples.chain import apply_steps, degrade, run_chain
+from clearfuse.synth.seeds import generator, seed_of
+from clearfuse.synth.types import ImageName, Modality, Step, UserError
 
 NAMES = list(OPERATORS)
 RANDOM = {

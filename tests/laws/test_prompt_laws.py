@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from synth.operators import OPERATORS
-from synth.prompts import KINDS, Kind, compose, load_pool, load_tasks, pool_names
-from synth.types import TASKS, Prompt, Step, Target, Task
-from synth.wording import english_faults
+from clearfuse.synth.operators import OPERATORS
+from clearfuse.synth.prompts.compose import compose
+from clearfuse.synth.prompts.pools import KINDS, Kind, load_pool, load_tasks, pool_names
+from clearfuse.synth.prompts.wording import english_faults
+from clearfuse.synth.types import TASKS, Prompt, Step, Target, Task
 
 OPS = sorted(OPERATORS)
 TARGETS: tuple[Target, ...] = ("a", "b", "both")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, JpegImagePlugin
 
-from synth import color
-from synth.operators.base import Scene
-from synth.operators.codec import Downsample, Jpeg, jpeg_bytes
-from synth.seeds import generator
+from clearfuse.synth import color
+from clearfuse.synth.operators.base import Scene
+from clearfuse.synth.operators.codec import Downsample, Jpeg, jpeg_bytes
+from clearfuse.synth.seeds import generator
 
 KERNELS = ("area", "bilinear", "bicubic", "lanczos")
 UPS = ("bilinear", "bicubic", "lanczos")

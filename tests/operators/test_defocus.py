@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synth.operators.base import Scene
-from synth.operators.defocus import DefocusBlur, aperture_kernel, circle_of_confusion, composite
-from synth.operators.fill import inverse_depth, nearest_known, pull_push
-from synth.operators.optics import convolve
-from synth.seeds import generator
+from clearfuse.synth.operators.base import Scene
+from clearfuse.synth.operators.defocus import DefocusBlur, aperture_kernel, circle_of_confusion, composite
+from clearfuse.synth.operators.optics import convolve
+from clearfuse.synth.operators.physics.fill import inverse_depth, nearest_known, pull_push
+from clearfuse.synth.seeds import generator
 
 ROUND: dict[str, Any] = {"blades": 0, "rotation": 0.0, "layout": "depth", "focus": 0.0}
 

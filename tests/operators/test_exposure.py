@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from synth import color
-from synth.chain import apply_steps, run_chain
-from synth.operators.base import Scene
-from synth.operators.exposure import (
+from clearfuse.synth import color
+from clearfuse.synth.operators.base import Scene
+from clearfuse.synth.operators.exposure import (
     BASE_SHOT,
     DRIFT,
     HighContrast,
@@ -18,9 +17,10 @@ from synth.operators.exposure import (
     LowExposure,
     gain_variances,
 )
-from synth.operators.sensor import read_variance
-from synth.seeds import generator
-from synth.types import Step
+from clearfuse.synth.operators.sensor import read_variance
+from clearfuse.synth.samples.chain import apply_steps, run_chain
+from clearfuse.synth.seeds import generator
+from clearfuse.synth.types import Step
 
 RAMP = (np.arange(256, dtype=np.float32) / 255).reshape(16, 16, 1)
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synth.operators.base import Scene
-from synth.operators.geometry import (
+from clearfuse.synth.operators.base import Scene
+from clearfuse.synth.operators.geometry import (
     SLOPE,
     Misregistration,
     corners,
@@ -20,8 +20,8 @@ from synth.operators.geometry import (
     resample,
     way_back,
 )
-from synth.operators.particles import focal_length
-from synth.seeds import generator
+from clearfuse.synth.operators.physics.particles import focal_length
+from clearfuse.synth.seeds import generator
 
 STILL: dict[str, Any] = {
     "direction": 0.0, "turn": 0.0, "zoom": 0.0, "tilt_x": 0.0, "tilt_y": 0.0, "side": 0.0, "baseline": 0.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from synth.operators.base import Scene
-from synth.operators.ghosting import Ghosting, blob, donor, healed, mirrored, near_objects
-from synth.seeds import generator
+from clearfuse.synth.operators.base import Scene
+from clearfuse.synth.operators.ghosting import Ghosting, blob, donor, healed, mirrored, near_objects
+from clearfuse.synth.seeds import generator
 
 
 def field(h: int = 240, w: int = 320) -> tuple[np.ndarray, np.ndarray]:

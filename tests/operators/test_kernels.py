@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synth.operators import kernels
-from synth.seeds import generator
+from clearfuse.synth.operators import kernels
+from clearfuse.synth.seeds import generator
 
 FRAME = (12, 21)
 
@@ -102,9 +102,9 @@ def test_they_work_where_nothing_can_be_written(tmp_path: Path) -> None:
         "import numba.core.caching as caching",
         "for locator in caching.CacheImpl._locator_classes: locator.from_function = classmethod(lambda *a: None)",
         "import numpy as np",
-        "from synth.operators import kernels",
+        "from clearfuse.synth.operators import kernels",
         "out = np.zeros((1, 2), np.float32)",
         "kernels.within(np.float32([[1, 5]]), 2.0, 4.0, out)",
         "assert out.tolist() == [[2.0, 4.0]]",
     ])  # fmt: skip
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from synth.operators.base import Scene
-from synth.operators.lens import DROPS, WATER, LensRain, cap_slope, draw_drops, footprints, through_drop
-from synth.seeds import generator
+from clearfuse.synth.operators.base import Scene
+from clearfuse.synth.operators.lens import DROPS, WATER, LensRain, cap_slope, draw_drops, footprints, through_drop
+from clearfuse.synth.seeds import generator
 
 GLASS: dict[str, Any] = {"size": 0.015, "contact": 45.0, "blur": 2.0, "cooling": 0.5}
 

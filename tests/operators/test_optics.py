@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from synth.operators.base import Scene
-from synth.operators.optics import (
+from clearfuse.synth.operators.base import Scene
+from clearfuse.synth.operators.optics import (
     GaussianBlur,
     MotionBlur,
     convolve,
@@ -15,7 +15,7 @@ from synth.operators.optics import (
     path_kernel,
     shake_path,
 )
-from synth.seeds import generator
+from clearfuse.synth.seeds import generator
 
 
 def centroid(kernel: np.ndarray) -> tuple[float, float]:

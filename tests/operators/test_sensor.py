@@ -11,23 +11,23 @@ import cv2
 import numpy as np
 import pytest
 
-from synth.chain import run_chain
-from synth.operators.base import Scene
-from synth.operators.exposure import HighExposure
-from synth.operators.sensor import (
+from clearfuse.synth.operators.base import Scene
+from clearfuse.synth.operators.exposure import HighExposure
+from clearfuse.synth.operators.sensor import (
     MAX_STRIPS,
     GaussianNoise,
     IrDeadPixels,
     IrStripes,
     SensorNoise,
-    _normal_quantiles,  # pyright: ignore[reportPrivateUsage]
+    _normal_quantiles,
     autoregressive,
     normal_field,
     read_variance,
     shot_and_read,
     strip_profile,
 )
-from synth.seeds import generator
+from clearfuse.synth.samples.chain import run_chain
+from clearfuse.synth.seeds import generator
 
 GREY = np.full((300, 400, 3), 0.5, np.float32)
 INFRARED = Scene("infrared")

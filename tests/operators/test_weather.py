@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from synth.operators import air, particles
-from synth.operators.base import SKY_PATH, Operator, Scene
-from synth.operators.weather import Haze, Rain, Snow
-from synth.seeds import generator
+from clearfuse.synth.operators.base import SKY_PATH, Operator, Scene
+from clearfuse.synth.operators.physics import air, particles
+from clearfuse.synth.operators.weather import Haze, Rain, Snow
+from clearfuse.synth.seeds import generator
 
 HAZE: dict[str, Any] = {"airlight": 1.0, "tint": 0.0, "ir_ratio": 0.2}
 RAIN: dict[str, Any] = {"wind": 10.0, "exposure": 1 / 100, "contrast": 3.0, "ir_ratio": 1.0}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from clearfuse.synth.builder.run import build
 from conftest import save, textured
-
-from synth.builder import build
 
 
 def made_shards(folder: Path) -> Path:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from synth.types import UserError
-from train.device import find_device
+from clearfuse.synth.types import UserError
+from clearfuse.train.device import find_device
 
 
 def test_a_device_by_name_or_the_machines_own() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from train.design import Design
-from train.models import MMAIFConfig
-from train.objectives import FlowMatching, Regression, SchrodingerBridge
-from train.presets import Preset, Schedule
+from clearfuse.train.designs.design import Design
+from clearfuse.train.designs.presets import Preset, Schedule
+from clearfuse.train.models import MMAIFConfig
+from clearfuse.train.objectives.flow import FlowMatching
+from clearfuse.train.objectives.regression import Regression
+from clearfuse.train.objectives.schrodinger import SchrodingerBridge
 
 
 def small(flow: bool = False, prior: bool = False) -> Design:

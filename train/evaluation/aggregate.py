@@ -8,11 +8,11 @@ from itertools import islice
 
 import numpy as np
 
-from synth.seeds import seed_of
-from train.evaluation.scoring import Method, Record
-from train.evaluation.summary import Evaluation, summarised
-from train.evaluation.tally import Tally, resample_weights
-from train.metrics import Metric
+from clearfuse.synth.seeds import seed_of
+from clearfuse.train.evaluation.bootstrap import Tally, resample_weights
+from clearfuse.train.evaluation.scoring import Method, Record
+from clearfuse.train.evaluation.summary import Evaluation, summarised
+from clearfuse.train.metrics import Metric
 
 MEMORY = 96 << 20
 """Bytes for the sums of the groups that one pass counts; a million samples and a thousand are alike."""

@@ -19,14 +19,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from synth import __version__
-from synth.execute import Watch, run, settle
-from synth.execute import report as say
-from synth.storage import landing
-from synth.types import UserError, WorkIncomplete
-from train.evaluation.samples import PART, Part, Portion, cut
-from train.evaluation.scoring import Method, Record, score_sample
-from train.metrics import Metric, find_metric
+from clearfuse.synth.execute.run import run_tasks
+from clearfuse.synth.execute.tasks import Watch, limit_threads
+from clearfuse.synth.execute.tasks import report as say
+from clearfuse.synth.files.storage import landing
+from clearfuse.synth.types import UserError, WorkIncomplete
+from clearfuse.synth.version import __version__
+from clearfuse.train.evaluation.samples import PART, Part, Portion, cut
+from clearfuse.train.evaluation.scoring import Method, Record, score_sample
+from clearfuse.train.metrics import Metric, find_metric
 
 Progress = Callable[[int, int], None]
 SCHEMA = 1
@@ -135,7 +136,7 @@ def score_parts(
     try:
         with one_thread():
             watch = Watch(name=lambda part: f"{part.path.name}, samples {part.start} to {part.stop}")
-            for samples in run(score_part, work, todo, workers=workers, executor=executor, watch=watch):
+            for samples in run_tasks(score_part, work, todo, workers=workers, executor=executor, watch=watch):
                 done += samples
                 progress(done, total)
     except BaseException:
@@ -161,7 +162,7 @@ def forget(work: Work) -> None:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """One thread for everything, as in a worker: sums of several come out in another order, and in other last bits."""
-    settle()
+    limit_threads()
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else 1
     if torch:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from synth.shards import Sample, Span, decode_sample, read_spans
-from synth.types import UserError
-from synth.verify import find_local_shards
+from clearfuse.synth.shards.find import find_local_shards
+from clearfuse.synth.shards.sample import Sample, decode_sample
+from clearfuse.synth.shards.tar import Span, read_spans
+from clearfuse.synth.types import UserError
 
 PART = 32
 """Samples that a process takes at once at most, and that are lost where one is killed."""

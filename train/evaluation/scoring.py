@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from synth.shards import Sample
-from synth.types import UserError
-from train.evaluation.samples import Portion
-from train.metrics import Metric, evaluate, find_metric, find_profile, usual_metrics
+from clearfuse.synth.shards.sample import Sample
+from clearfuse.synth.types import UserError
+from clearfuse.train.evaluation.samples import Portion
+from clearfuse.train.metrics import Metric, evaluate, find_metric, find_profile, usual_metrics
 
 SEVERITIES = ("0 to 0.33", "0.33 to 0.67", "0.67 to 1")
 """Thirds of the mean severity of a sample's steps."""
@@ -191,3 +191,7 @@ def score_sample(
             raise ValueError(f"sample {sample.key}: {method.name}: {error}") from None
         values[i] = [row.get(metric.name, np.nan) for metric in metrics]
     return Scored(shard, sample, fused, values)
+
+
+Methods = Callable[[Sequence[Portion]], Sequence[Method]]
+"""What is compared, where it depends on the samples."""

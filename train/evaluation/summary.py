@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from train.evaluation.samples import Portion
-from train.evaluation.scoring import Method, Scored
-from train.evaluation.tally import LEVEL, Stat, Tally, holm
-from train.metrics import Metric
+from clearfuse.train.evaluation.bootstrap import LEVEL, Stat, Tally, holm
+from clearfuse.train.evaluation.samples import Portion
+from clearfuse.train.evaluation.scoring import Method, Scored
+from clearfuse.train.metrics import Metric
 
 
 @dataclass(frozen=True)

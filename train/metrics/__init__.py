@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from synth.types import UserError, unknown
-from train.metrics.base import Metric, codes, luma
-from train.metrics.mefb import MEFB
-from train.metrics.planes import Planes
-from train.metrics.strict import METRICS, PAPERS
-from train.metrics.tang import TANG
-from train.metrics.vifb import VIFB
+from clearfuse.synth.types import UserError, unknown
+from clearfuse.train.metrics.base import Metric, codes, luma
+from clearfuse.train.metrics.planes import Planes
+from clearfuse.train.metrics.strict import METRICS, PAPERS
+from clearfuse.train.metrics.toolboxes.mefb import MEFB
+from clearfuse.train.metrics.toolboxes.tang import TANG
+from clearfuse.train.metrics.toolboxes.vifb import VIFB
 
 ALIASES: dict[str, str] = {
     "Entropy": "EN",

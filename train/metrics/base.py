@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from synth.color import LUMA, as_hwc
+from clearfuse.synth.color import LUMA, as_hwc
 
 PEAK = 255.0
 STRIP = 64

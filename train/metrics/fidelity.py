@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
-from train.metrics.base import PEAK, gaussian_valid, strips
+from clearfuse.train.metrics.base import PEAK, gaussian_valid, strips
 
 WINDOW, SIGMA = 11, 1.5
 C1, C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2

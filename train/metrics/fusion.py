@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
-from train.metrics.base import gaussian_valid, strips
-from train.metrics.fidelity import mean_of_four, ssim
-from train.metrics.planes import Planes
+from clearfuse.train.metrics.base import gaussian_valid, strips
+from clearfuse.train.metrics.fidelity import mean_of_four, ssim
+from clearfuse.train.metrics.planes import Planes
 
 VIF_WINDOWS = (17, 9, 5, 3)
 VIF_NOISE = 2.0
@@ -129,7 +129,7 @@ def _log_sum(x: np.ndarray) -> float:
 
 
 def ssim_sum(planes: Planes) -> float:
-    """SSIM-sum: SSIM(A, F) + SSIM(B, F) on luma, SSIM as ``train.metrics.fidelity.ssim`` has it.
+    """SSIM-sum: SSIM(A, F) + SSIM(B, F) on luma, SSIM as ``clearfuse.train.metrics.fidelity.ssim`` has it.
 
     Range [−2, 2]; 2 where F equals both sources; higher is better. At least 11×11. Constants are as any image. Source:
     Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004; summed as VIFB and most fusion tables do.

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from synth.types import UserError
-from train.metrics.noreference import FEATURES, NEIGHBOURS, SHAPES, asymmetric, halved, package_folder
+from clearfuse.synth.types import UserError
+from clearfuse.train.metrics.noreference import FEATURES, NEIGHBOURS, SHAPES, asymmetric, halved, package_folder
 
 BLOCK = 96
 """Side of the blocks that are fitted, pixels; half of it at the second scale."""

@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
-from synth.types import UserError
-from train.metrics.base import PEAK
+from clearfuse.synth.types import UserError
+from clearfuse.train.metrics.base import PEAK
 
 FEATURES = 36
 SHAPES = np.arange(200, 10001) / 1000

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from jaxtyping import Complex, Float, Float32, Float64
 
-from train.metrics.planes import Planes, spectra
-from train.metrics.statistics import total
+from clearfuse.train.metrics.planes import Planes, spectra
+from clearfuse.train.metrics.statistics import total
 
 BLOCK = 16
 """Pixels along a side of Qcv's blocks."""

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32
 
-from train.metrics.planes import Planes
+from clearfuse.train.metrics.planes import Planes
 
 Plane = Float[np.ndarray, "h w"]
 

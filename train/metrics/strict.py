@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from synth.quality import qabf
-from train.metrics import fidelity, fusion, information, niqe, noreference, perception, statistics
-from train.metrics.base import Direction, Metric
-from train.metrics.fmi import feature_mutual_information
-from train.metrics.planes import Planes
+from clearfuse.synth.fusers.quality import qabf
+from clearfuse.train.metrics import fidelity, fusion, information, niqe, noreference, perception, statistics
+from clearfuse.train.metrics.base import Direction, Metric
+from clearfuse.train.metrics.information import feature_mutual_information
+from clearfuse.train.metrics.planes import Planes
 
 
 def _fusion(

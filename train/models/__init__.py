@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from synth.types import unknown
-from train.models import mmaif, unet
-from train.models.base import Family, Prediction
-from train.models.mmaif import MMAIFConfig
-from train.models.unet import UNetConfig
+from clearfuse.synth.types import unknown
+from clearfuse.train.models import mmaif, unet
+from clearfuse.train.models.base import Family, Prediction
+from clearfuse.train.models.mmaif import MMAIFConfig
+from clearfuse.train.models.unet import UNetConfig
 
 MODELS: dict[str, Family] = {
     "mmaif": Family(MMAIFConfig, mmaif.MMAIF, mmaif.inactive, mmaif.flops, mmaif.activations),

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.models.experts import MoE
+from clearfuse.train.models.experts import MoE
 
 
 class ZeroLinear(nn.Linear):

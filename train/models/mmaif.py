@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.models.base import Prediction
-from train.models.experts import MoE, Routing, SwiGLU
-from train.models.layers import (
+from clearfuse.train.models.base import Prediction
+from clearfuse.train.models.experts import MoE, Routing, SwiGLU
+from clearfuse.train.models.layers import (
     AdaLN,
     Attention,
     Context,

@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.models.base import Prediction
-from train.models.layers import TimeEmbedding, ZeroConv2d, ZeroLinear, attention, initialise
+from clearfuse.train.models.base import Prediction
+from clearfuse.train.models.layers import TimeEmbedding, ZeroConv2d, ZeroLinear, attention, initialise
 
 GROUPS = 32
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from synth.types import unknown
-from train.sources import digest_of, find_source, named
-from train.text import byte_level, t5
-from train.text.base import TextEncoder
-from train.text.byte_level import BytesEncoder, hashed_grams, to_bytes
-from train.text.nothing import NoText
+from clearfuse.synth.types import unknown
+from clearfuse.train.text import byte_level, t5
+from clearfuse.train.text.base import TextEncoder
+from clearfuse.train.text.byte_level import BytesEncoder, hashed_grams, to_bytes
+from clearfuse.train.text.nothing import NoText
+from clearfuse.train.weights.source import digest_of, find_source, named
 
 PLAIN = {
     "vif": "fuse the visible and infrared images",
@@ -37,7 +37,7 @@ NAMES = (*OWN, *t5.PUBLISHED)
 
 
 @dataclass(frozen=True)
-class Found:
+class LoadedText:
     """A prompt encoder, and how it is found again. files: what makes it; digest: of those of a user's own folder."""
 
     encoder: TextEncoder
@@ -46,21 +46,23 @@ class Found:
     digest: str | None = None
 
 
-def find_text(reference: str, rng: torch.Generator, store: Path | None = None) -> Found:
-    """The prompt encoder of a reference: see ``train.sources``, and the names.
+def find_text(reference: str, rng: torch.Generator, store: Path | None = None) -> LoadedText:
+    """The prompt encoder of a reference: see ``clearfuse.train.weights.source``, and the names.
 
     rng: draws the parameters of one that learns; store: a folder where a frozen one's embeddings stay. Raises
     UserError, one line, where there is no such encoder, its files are not at hand, or they do not fit.
     """
     if reference == "bytes":
-        return Found(byte_level.build(rng), reference)
+        return LoadedText(byte_level.build(rng), reference)
     if reference == "none":
-        return Found(NoText(), reference)
+        return LoadedText(NoText(), reference)
     source = find_source("text", reference, t5.PUBLISHED, files=t5.FILES, extra=OWN, what="text encoder")
     files = tuple(source.paths(t5.FILES))
     digest = digest_of(files) if source.local else None
     identity = digest or source.reference
-    return Found(t5.load(source.folder, f"--text {reference}", identity, store), source.reference, files, digest)
+    return LoadedText(
+        t5.load_t5(source.folder, f"--text {reference}", identity, store), source.reference, files, digest
+    )
 
 
 def width_of(reference: str) -> int:
@@ -84,6 +86,6 @@ def build_text(reference: str, rng: torch.Generator) -> TextEncoder:
 
 
 __all__ = [
-    "NAMES", "BytesEncoder", "Found", "NoText", "TextEncoder", "build_text", "find_text", "hashed_grams",
+    "NAMES", "BytesEncoder", "LoadedText", "NoText", "TextEncoder", "build_text", "find_text", "hashed_grams",
     "plain_request", "to_bytes", "width_of",
 ]  # fmt: skip

@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.models.experts import SwiGLU
-from train.models.layers import Attention, Place, initialise
-from train.text.base import TextEncoder
+from clearfuse.train.models.experts import SwiGLU
+from clearfuse.train.models.layers import Attention, Place, initialise
+from clearfuse.train.text.base import TextEncoder
 
 
 def to_bytes(prompts: Sequence[str], limit: int, multiple: int) -> Int64[Tensor, "b s"]:

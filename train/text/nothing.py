@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from train.text.base import TextEncoder
+from clearfuse.train.text.base import TextEncoder
 
 
 class NoText(TextEncoder):

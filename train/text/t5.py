@@ -18,11 +18,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from synth.types import UserError
-from train.frozen import Frozen
-from train.sources import Published
-from train.tensors import read_tensors, write_tensors
-from train.text.base import TextEncoder
+from clearfuse.synth.types import UserError
+from clearfuse.train.text.base import TextEncoder
+from clearfuse.train.weights.frozen import Frozen
+from clearfuse.train.weights.source import Published
+from clearfuse.train.weights.tensors import read_tensors, write_tensors
 
 FILES = ("config.json", "tokenizer.json", "model*")
 """What makes an encoder; the last are the weights, in one file or in parts with their index."""
@@ -125,7 +125,7 @@ class T5Encoder(Frozen, TextEncoder):
         return row if fits else None
 
 
-def load(folder: Path, where: str, identity: str, store: Path | None = None) -> T5Encoder:
+def load_t5(folder: Path, where: str, identity: str, store: Path | None = None) -> T5Encoder:
     """The encoder of a folder with ``FILES``, its decoder's weights left out.
 
     where: begins the UserError that says what is missing or does not fit; identity: which network it is; store: a

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from synth.types import UserError
-from train.sources import Published, Source, digest_of, find_source, named
-from train.tokenizers import autoencoder, tiny, torchscript
-from train.tokenizers.base import Grid, Tokenizer, pad_to
-from train.tokenizers.dct import DCT, dct_matrix, dct_scale
-from train.tokenizers.tiny import Tiny
+from clearfuse.synth.types import UserError
+from clearfuse.train.tokenizers import autoencoder, tiny, torchscript
+from clearfuse.train.tokenizers.base import Grid, Tokenizer, pad_to
+from clearfuse.train.tokenizers.dct import DCT, dct_matrix, dct_scale
+from clearfuse.train.tokenizers.tiny import Tiny
+from clearfuse.train.weights.source import Published, Source, digest_of, find_source, named
 
 TINY: dict[str, Tiny] = {
     "taesd": Tiny(Published("madebyollin/taesd", "614f76814bbe30edbe2e627ace1c2234c81a2c0e", licence="MIT"), 4),
@@ -58,7 +58,7 @@ GRIDS: dict[str, Grid] = {
 
 
 @dataclass(frozen=True)
-class Found:
+class LoadedTokenizer:
     """A tokenizer, and how it is found again. files: what makes it; digest: of the files of a user's own folder."""
 
     tokenizer: Tokenizer
@@ -67,31 +67,31 @@ class Found:
     digest: str | None = None
 
 
-def find_tokenizer(reference: str, hashes: Sequence[str] = ()) -> Found:
-    """The tokenizer of a reference: see ``train.sources``, and the names.
+def find_tokenizer(reference: str, hashes: Sequence[str] = ()) -> LoadedTokenizer:
+    """The tokenizer of a reference: see ``clearfuse.train.weights.source``, and the names.
 
     hashes: sha256 of encoder.jit and decoder.jit, the consent to run them. Raises UserError, one line, where there is
     no such tokenizer, its files are not at hand, or they do not fit.
     """
     if reference == "dct":
-        return Found(DCT(), "dct")
+        return LoadedTokenizer(DCT(), "dct")
     source = find_source("tokenizer", reference, PUBLISHED, extra=("dct",), files=autoencoder.FILES)
     where = f"--tokenizer {reference}"
     tokenizer, patterns = _loaded(source, hashes, where)
     files = tuple(source.paths(patterns))
-    return Found(tokenizer, source.reference, files, digest_of(files) if source.local else None)
+    return LoadedTokenizer(tokenizer, source.reference, files, digest_of(files) if source.local else None)
 
 
 def _loaded(source: Source, hashes: Sequence[str], where: str) -> tuple[Tokenizer, Sequence[str]]:
     if source.name in PUBLISHED and PUBLISHED[source.name].files == torchscript.FILES:
-        return torchscript.load(source, GRIDS[source.name].f, hashes, where), torchscript.FILES
+        return torchscript.load_torchscript(source, GRIDS[source.name].f, hashes, where), torchscript.FILES
     name = source.name if source.name in TINY else _tiny_in(source, where)
     if name is None:
         # Of one published network there are no safetensors. Its tensors alone are read; no stranger's .bin is.
         legacy = source.name == "asymmetric" and not source.paths(autoencoder.FILES[1:])
         patterns = (autoencoder.CONFIG, autoencoder.BIN) if legacy else autoencoder.FILES
-        return autoencoder.load(source.folder, where, legacy), patterns
-    tokenizer = tiny.load(source.folder, name, TINY[name], where)
+        return autoencoder.load_autoencoder(source.folder, where, legacy), patterns
+    tokenizer = tiny.load_tiny(source.folder, name, TINY[name], where)
     return tokenizer, tiny.patterns(source.folder, name, TINY[name])
 
 
@@ -128,6 +128,17 @@ def build_tokenizer(reference: str, hashes: Sequence[str] = ()) -> Tokenizer:
 
 
 __all__ = [
-    "GRIDS", "NAMES", "PUBLISHED", "TINY", "Found", "Grid", "Tokenizer", "build_tokenizer", "dct_matrix", "dct_scale",
-    "find_tokenizer", "grid_of", "pad_to",
+    "GRIDS",
+    "NAMES",
+    "PUBLISHED",
+    "TINY",
+    "Grid",
+    "LoadedTokenizer",
+    "Tokenizer",
+    "build_tokenizer",
+    "dct_matrix",
+    "dct_scale",
+    "find_tokenizer",
+    "grid_of",
+    "pad_to",
 ]  # fmt: skip

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synth.types import UserError
-from train.tokenizers.base import Grid
-from train.tokenizers.frozen import FrozenTokenizer
-from train.tokenizers.winograd import quicken
+from clearfuse.synth.types import UserError
+from clearfuse.train.tokenizers.base import Grid
+from clearfuse.train.tokenizers.frozen import FrozenTokenizer
+from clearfuse.train.tokenizers.winograd import quicken
 
 CONFIG = "config.json"
 FILES = (CONFIG, "diffusion_pytorch_model*.safetensors*")
@@ -72,7 +72,7 @@ def grid(folder: Path, where: str) -> Grid:
         raise UserError(f"{where}: {folder / CONFIG}: {error}") from None
 
 
-def load(folder: Path, where: str, legacy: bool = False) -> FrozenTokenizer:
+def load_autoencoder(folder: Path, where: str, legacy: bool = False) -> FrozenTokenizer:
     """The tokenizer of a folder with config.json and safetensors. where: begins the UserError that says what is wrong.
 
     legacy: the weights are in ``BIN``. Every weight must be there and none be left over.

@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from train.tokenizers.base import Tokenizer, pad_to
+from clearfuse.train.tokenizers.base import Tokenizer, pad_to
 
 
 def dct_matrix(n: int) -> Float[Tensor, "n n"]:

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from train.frozen import Frozen
-from train.tokenizers.base import Tokenizer, pad_to
+from clearfuse.train.tokenizers.base import Tokenizer, pad_to
+from clearfuse.train.weights.frozen import Frozen
 
 Code = Callable[[Tensor], Tensor]
 

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synth.types import UserError
-from synth.weights import read_state
-from train.sources import Published
-from train.tokenizers import autoencoder
-from train.tokenizers.frozen import FrozenTokenizer
-from train.tokenizers.taef2 import CHANNELS, Taef2
+from clearfuse.synth.files.checkpoints import read_state
+from clearfuse.synth.types import UserError
+from clearfuse.train.tokenizers import autoencoder
+from clearfuse.train.tokenizers.frozen import FrozenTokenizer
+from clearfuse.train.tokenizers.taef2 import CHANNELS, Taef2
+from clearfuse.train.weights.source import Published
 
 F = 8
 SUFFIXES = (".safetensors", ".pth")
@@ -41,10 +41,10 @@ class Tiny:
     scale: float = 1.0
 
 
-def load(folder: Path, name: str, one: Tiny, where: str) -> FrozenTokenizer:
+def load_tiny(folder: Path, name: str, one: Tiny, where: str) -> FrozenTokenizer:
     """The tokenizer of a folder. where: begins the UserError that says which files are missing or do not fit."""
     if _as_diffusers_has_it(folder, one):
-        return autoencoder.load(folder, where)
+        return autoencoder.load_autoencoder(folder, where)
     network: Any
     if one.own:
         network = Taef2()

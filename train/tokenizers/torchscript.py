@@ -16,16 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synth.types import UserError
-from train.sources import Source
-from train.tokenizers.frozen import FrozenTokenizer
+from clearfuse.synth.types import UserError
+from clearfuse.train.tokenizers.frozen import FrozenTokenizer
+from clearfuse.train.weights.source import Source
 
 Z = 16
 FILES = ("encoder.jit", "decoder.jit")
 SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
-def load(source: Source, f: int, hashes: Sequence[str], where: str) -> FrozenTokenizer:
+def load_torchscript(source: Source, f: int, hashes: Sequence[str], where: str) -> FrozenTokenizer:
     """The tokenizer of a folder with both files, whose sha256 the user gave. Raises UserError where one differs.
 
     f: pixels along a side of a cell, which the files do not say.

@@ -1,0 +1,43 @@
+"""The command ``clearfuse``, and ``python -m clearfuse``: ``clearfuse synth …`` and ``clearfuse train …``."""
+
+from __future__ import annotations
+
+import sys
+
+import clearfuse
+
+USAGE = """Usage: clearfuse synth|train COMMAND [ARGS]...
+
+  synth  make degraded data from clean pairs, look at it, check it
+  train  fit models on it, fuse images, score the result
+
+clearfuse synth --help and clearfuse train --help list the commands of each."""
+
+
+def main() -> None:
+    """Hand the arguments to ``synth`` or ``train``."""
+    clearfuse.leave_users_folder()
+    name, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
+    if name in ("-h", "--help"):
+        print(USAGE)
+        return
+    if name == "--version":
+        from clearfuse.synth.version import __version__
+
+        print(f"clearfuse {__version__}")
+        return
+    sys.argv = [f"clearfuse {name}", *arguments]
+    if name == "synth":
+        from clearfuse.synth.cli import main as run
+    elif name == "train":
+        from clearfuse.train.cli import main as run
+    else:
+        from clearfuse.synth.types import unknown
+
+        print(f"clearfuse: error: {unknown('command', name, ('synth', 'train'))}", file=sys.stderr)
+        raise SystemExit(2)
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Every choice of a build, made once before work begins, and the settings that record them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clearfuse.synth.builder.options import Options, beyond_ratios, check_options
+from clearfuse.synth.builder.settings import build_settings, uses_network
+from clearfuse.synth.datasets.manifest import load_manifest
+from clearfuse.synth.datasets.pairs import Pairs
+from clearfuse.synth.datasets.select import check_forms, check_licence, select, without_clean_side
+from clearfuse.synth.depth.source import parse_depth
+from clearfuse.synth.execute.run import find_executor
+from clearfuse.synth.files import storage
+from clearfuse.synth.fusers.choice import better_fuser, choose_fuser
+from clearfuse.synth.prompts.pools import load_pool, load_tasks
+from clearfuse.synth.samples.prepare import Spec
+from clearfuse.synth.samples.recipe import Recipe, load_recipe, read_pools
+from clearfuse.synth.shards.codecs import find_codec
+from clearfuse.synth.types import NO_TRUTH, Task, UserError
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The choices: ``settings`` is their record (no paths, hosts or times), ``notes`` are lines for the user."""
+
+    spec: Spec
+    pairs: Pairs
+    settings: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+
+def resolve(options: Options) -> Resolved:
+    """Check every option and resolve every ``auto``. Raises UserError, one line, before anything is written."""
+    task = check_options(options)
+    codec = find_codec(options.codec)
+    find_executor(options.executor)
+    recipe = load_recipe(options.recipe or task, task=task, n=options.n, sets=options.sets)
+    prompts = _prompts(options, recipe)
+    sets = _sets(options)
+    pairs, found, notes = select(task, sets, split=options.split, pairs=options.pairs, limit=options.limit)
+    names = list(pairs.by_dataset)
+    real = without_clean_side(pairs)
+    notes += _real(options, pairs, prompts) if real else _given(options, pairs, prompts)
+    fusers = {name: NO_TRUTH if real else _fuser(options, task, name, pairs) for name in names}
+    depths = {} if real else {name: parse_depth(options.depth, has_true=name == "scenes") for name in names}
+    # What serves one sample alone and is soon made is not worth the disk.
+    keep = not real and (options.variants > 1 or uses_network(fusers, depths))
+    spec = Spec(
+        task, options.seed, recipe, fusers, depths, options.partial, codec.largest, prompts, options.lean, keep,
+        options.min_gt,
+    )  # fmt: skip
+    notes += _partial_truth(options, pairs)
+    notes += [] if real else [f"ground truth: {_spread(fusers)}"]
+    used = {name: depth.name for name, depth in depths.items() if not pairs.by_dataset[name].given.all()}
+    notes += [f"depth: {_spread(used)}"] if used else []
+    asks = options.fuser == "auto" and not real
+    better = {better_fuser(fuser, task) for fuser in fusers.values()} if asks else set[str]()
+    notes += [f"a better ground truth: {line}" for line in better if line is not None]
+    if options.depth == "auto" and "prior" in used.values():
+        notes.append("a better depth: --depth depth-anything (fetched once, 99 MB)")
+    if storage.is_url(options.out or ""):
+        notes.append(f"out: {options.out}: a store has no locks: run one build there at a time")
+    if options.lean:
+        notes.append("lean: no degraded images; train fit --recipe degrades as it reads")
+    return Resolved(spec, pairs, build_settings(options, recipe, pairs, found, fusers, depths), tuple(notes))
+
+
+def _prompts(options: Options, recipe: Recipe) -> Path | None:
+    """The folder of the prompt pools; every pool that can be drawn is read: a typo stops a build before work."""
+    folder = None if options.prompts is None else storage.local(options.prompts, "--prompts")
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"--prompts {options.prompts}: folder does not exist")
+    for cached in (load_tasks, load_pool):  # the files as they are now, as the digest has them
+        cached.cache_clear()
+    read_pools(recipe, folder)
+    return folder
+
+
+def _given(options: Options, pairs: Pairs, prompts: Path | None) -> list[str]:
+    """A line for each set that comes degraded. Refuses what would decide nothing there; reads the pools it needs."""
+    counts = {name: len(mine) for name, mine in pairs.by_dataset.items() if mine.given.any()}
+    if counts and options.lean:
+        raise UserError(f"--lean: the pairs of '{next(iter(counts))}' come degraded: build them without --lean")
+    if pairs.given.all():
+        for name, value in {"--n": options.n, "--partial": options.partial or None}.items():
+            if value is not None:
+                raise UserError(f"{name} {value}: decides nothing: the pairs of {', '.join(counts)} come degraded")
+    for op in {op for known in pairs.degradations() for op, _ in known}:
+        load_pool(op, prompts)
+    return [
+        f"given: {count} pairs of {name} come degraded and are packed as they are" for name, count in counts.items()
+    ]
+
+
+def _real(options: Options, pairs: Pairs, prompts: Path | None) -> list[str]:
+    """A line for each real set. Refuses what would decide nothing there; reads the pools it needs."""
+    names = list(pairs.by_dataset)
+    idle = {"--lean": "" if options.lean else None, "--n": options.n, "--partial": options.partial or None}
+    choices = {"--fuser": options.fuser, "--depth": options.depth}
+    idle |= {name: value for name, value in choices.items() if value != "auto"}
+    idle |= {"--min-gt": options.min_gt or None, "--set": beyond_ratios(options)}
+    for name, value in idle.items():
+        if value is not None:
+            said = f"{name} {value}".rstrip()
+            raise UserError(f"{said}: decides nothing: the pairs of {', '.join(names)} are real: packed as they are")
+    for op in {op for known in pairs.degradations() for op, _ in known}:
+        load_pool(op, prompts)
+    return [
+        f"real: {len(mine)} pairs of {name} have no clean side: for train eval"
+        for name, mine in pairs.by_dataset.items()
+    ]
+
+
+def _sets(options: Options) -> dict[str, str]:
+    sets: dict[str, str] = {}
+    for item in options.data:
+        name, equals, location = item.partition("=")
+        if not equals or not location:
+            raise UserError(f"--data {item}: must be NAME=DIR, such as msrs=/data/MSRS")
+        if name in sets:
+            raise UserError(f"--data {item}: data set '{name}' is given twice")
+        if load_manifest(name).builtin:
+            raise UserError(f"--data {item}: '{name}' is built in: leave --data out to use it")
+        sets[name] = location
+    check_forms(sets)
+    check_licence(sets, options.licence)
+    return dict(sorted(sets.items()))
+
+
+def _fuser(options: Options, task: Task, name: str, pairs: Pairs) -> str:
+    own = pairs.by_dataset[name].having("gt") == len(pairs.by_dataset[name])
+    return choose_fuser(options.fuser, task, name, own or (name == "scenes" and task == "mff"))
+
+
+def _partial_truth(options: Options, pairs: Pairs) -> list[str]:
+    """A warning for each set that has ground truth for some of its pairs only: it is not used."""
+    notes: list[str] = []
+    for name, mine in pairs.by_dataset.items():
+        has = mine.having("gt")
+        if 0 < has < len(mine) and options.fuser == "auto":
+            notes.append(f"warning: {has} of {len(mine)} pairs of {name} have ground truth: not used, all are fused")
+        elif name == "folder" and not has and any(d.count(",") == 2 for d in options.data):
+            notes.append("warning: the ground truth folder has no file for any pair: all are fused")
+    return notes
+
+
+def _spread(choices: Mapping[str, str]) -> str:
+    if len(set(choices.values())) == 1:
+        return next(iter(choices.values()))
+    return ", ".join(f"{value} for {name}" for name, value in choices.items())

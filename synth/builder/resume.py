@@ -1,0 +1,152 @@
+"""What a build finds in its folder: what is done, what another build left, what is somebody else's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clearfuse.synth.builder.pack import overwritten_error
+from clearfuse.synth.files import storage
+from clearfuse.synth.files.folders import difference
+from clearfuse.synth.files.remote import StoreError
+from clearfuse.synth.files.storage import Location
+from clearfuse.synth.shards.receipts import Receipts, read_index, read_receipt, receipts_of
+from clearfuse.synth.shards.tar import SHARD, receipt_path
+from clearfuse.synth.types import UserError
+
+if TYPE_CHECKING:
+    from clearfuse.synth.builder.build import Build
+
+
+_MARK = re.compile(r"digest `[0-9a-f]{64}`|clearfuse:[0-9a-f]{64}")
+"""What every card of a build says, edited or not, and every file for other tools."""
+_SHARED_NAMES = re.compile(r"(README\.md|(index(-(train|val|test))?|croissant)\.json)\Z")
+"""Names of a build's last files that other people's folders have too."""
+
+
+@dataclass
+class FolderState:
+    """What a build's folder holds, in nine bytes a shard. tars: bytes of each shard's, -1 where there is none.
+
+    receipts: which shards have one. strange_receipt, strange_tar: the first names that are no shard of this build.
+    shared: its last files whose names other people's folders have too.
+    """
+
+    tars: np.ndarray
+    receipts: np.ndarray
+    strange_receipt: str | None = None
+    strange_tar: str | None = None
+    shared: list[str] = field(default_factory=list[str])
+
+
+def folder_state(build: Build) -> FolderState:
+    """What there is in a build's folder, by one listing."""
+    held = FolderState(np.full(build.shard_count, -1, np.int64), np.zeros(build.shard_count, np.bool_))
+    for name, size in storage.files(build.out):
+        shard = build.find(name)
+        if shard is not None and name.endswith(".tar"):
+            held.tars[shard] = size
+        elif shard is not None:
+            held.receipts[shard] = True
+        elif name.endswith(".tar") and not name.startswith("."):
+            held.strange_tar = min(name, held.strange_tar or name)
+        elif SHARD.match(name):
+            held.strange_receipt = min(name, held.strange_receipt or name)
+        elif _SHARED_NAMES.match(name):
+            held.shared.append(name)
+    return held
+
+
+def done_shards(build: Build, *, extend: bool) -> bytearray:
+    """1 for each shard that is there, whole, with this build's digest; another digest, or foreign files: an error."""
+    done = bytearray(build.shard_count)
+    held = folder_state(build)
+    there = np.flatnonzero(held.receipts).tolist()
+    paths = (receipt_path(build.path(shard)) for shard in there)
+    for shard, receipt in zip(there, storage.in_order(read_receipt, paths), strict=True):
+        _check_digest(build, receipt)
+        done[shard] = bool(held.tars[shard] == receipt["bytes"])
+    if held.strange_receipt is not None:
+        _check_digest(build, read_receipt(build.out / held.strange_receipt))
+        raise UserError(f"{build.out} holds more variants than --variants {build.variants}: use another --out")
+    if held.strange_tar is not None:  # whoever reads ``*.tar`` would take it for the build's
+        raise UserError(f"{build.out / held.strange_tar} is no shard of this build: move it, or use another --out")
+    _check_finished(build, held, extend=extend, begun=bool(there))
+    return done
+
+
+def _check_digest(build: Build, receipt: Mapping[str, Any]) -> None:
+    if receipt["digest"] != build.digest:
+        changes = list(difference(receipt["settings"], dict(build.settings)))
+        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+        raise UserError(
+            f"{build.out} holds another build: {changes[0] if changes else 'digest'}{more}; "
+            "use the same settings, another --out, or --overwrite"
+        )
+
+
+def _check_finished(build: Build, held: FolderState, *, extend: bool, begun: bool) -> None:
+    """A finished build grows by --extend alone; a README or an index of somebody else's is not written over."""
+    index = build.out / "dataset.json"
+    if index.exists():
+        finished = read_index(index)
+        if finished["digest"] != build.digest and not begun:
+            raise UserError(f"{build.out} holds another build's dataset.json: use another --out, or --overwrite")
+        if finished["variants"] != build.variants and not extend:
+            raise UserError(
+                f"{build.out} is finished with --variants {finished['variants']}, not {build.variants}: "
+                "add --extend to add variants"
+            )
+    for name in sorted(held.shared):
+        if not _marked(build.out / name):
+            raise UserError(f"{build.out} holds a {name} that is no build's: choose an empty folder for --out")
+
+
+def _marked(path: Location) -> bool:
+    return bool(_MARK.search(path.read_text(errors="replace")))
+
+
+def own_receipts(build: Build, rejects: list[dict[str, Any]], shown: int) -> Receipts:
+    """What the last files of a build say of its shards.
+
+    The first ``shown`` rejects go to ``rejects``: all may be as many as there are samples. Raises WorkIncomplete where
+    another build wrote over a shard.
+    """
+    held, kept = folder_state(build), Receipts()
+    paths = (receipt_path(build.path(shard)) for shard in range(build.shard_count))
+    for shard, receipt in enumerate(storage.in_order(read_receipt, paths)):
+        if receipt["digest"] != build.digest or held.tars[shard] != receipt["bytes"]:
+            raise overwritten_error(build.out / receipt["shard"])
+        rejects += receipt["rejects"][: shown - len(rejects)]
+        kept.add(receipt)
+    return kept
+
+
+def clear(out: Location) -> None:
+    """Remove a build's own files and nobody else's, receipts first, so that no shard looks done after a kill."""
+    index = out / "dataset.json"
+    ours = _ours(index)
+    for path in (out / name for name in receipts_of(out)):
+        if _ours(path):
+            ours = True
+            path.unlink()
+            path.with_suffix(".tar").unlink(missing_ok=True)
+    if ours:
+        for name in [name for name, _ in storage.files(out) if _SHARED_NAMES.match(name)]:
+            if _marked(out / name):
+                (out / name).unlink()
+    if _ours(index):
+        index.unlink()
+
+
+def _ours(path: Location) -> bool:
+    try:
+        return bool(read_index(path) if path.name == "dataset.json" else read_receipt(path))
+    except StoreError:
+        raise
+    except UserError:
+        return False

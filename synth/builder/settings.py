@@ -1,0 +1,84 @@
+"""The settings that a build's digest covers: everything that decides a byte, and nothing that does not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from clearfuse.synth.builder.options import Options
+from clearfuse.synth.datasets.find import FoundPairs
+from clearfuse.synth.datasets.pairs import RUN, Pairs
+from clearfuse.synth.datasets.select import split_names, without_clean_side
+from clearfuse.synth.depth.source import DepthSource
+from clearfuse.synth.files.jsonstream import dumps
+from clearfuse.synth.fusers.choice import fuser_weights
+from clearfuse.synth.operators import albumentations as bridge
+from clearfuse.synth.prompts.pools import pools_digest
+from clearfuse.synth.samples.prepare import NETWORKS
+from clearfuse.synth.samples.recipe import Recipe
+from clearfuse.synth.version import __version__
+
+
+def uses_network(fusers: Mapping[str, str], depths: Mapping[str, DepthSource]) -> bool:
+    return not {*fusers.values(), *(depth.name for depth in depths.values())}.isdisjoint(NETWORKS)
+
+
+def build_settings(
+    options: Options,
+    recipe: Recipe,
+    pairs: Pairs,
+    found: Mapping[str, FoundPairs],
+    fusers: Mapping[str, str],
+    depths: Mapping[str, DepthSource],
+) -> dict[str, Any]:
+    """What the digest covers: everything that decides a byte, and nothing that does not."""
+    drawn: dict[str, Any] = {
+        "partial": options.partial,
+        "recipe": {"name": recipe.name, **recipe.source},
+        "prompts": pools_digest(None if options.prompts is None else Path(options.prompts)),
+    }
+    crops = {"recipe": {"name": recipe.name, "ratios": dict(recipe.ratios)}}
+    if options.lean:
+        drawn = {"lean": True, **crops}
+    elif without_clean_side(pairs):
+        drawn = {**crops, "prompts": drawn["prompts"]}
+    return {
+        "task": options.task,
+        "split": ",".join(split_names(options.split)),
+        "pairs": options.pairs,
+        "seed": options.seed,
+        "limit": options.limit,
+        "shard_size": options.shard_size,
+        "codec": options.codec,
+        "min_gt": options.min_gt,
+        **drawn,
+        "data": {name: _data_record(mine) for name, mine in pairs.by_dataset.items()},
+        "fuser": {name: {"name": one, "weights": fuser_weights(one, recipe.task)} for name, one in fusers.items()},
+        "depth": {name: {"name": depth.name, "weights": depth.weights} for name, depth in depths.items()},
+        "versions": versions(options.codec, recipe.operators, network=uses_network(fusers, depths)),
+    }
+
+
+def _data_record(pairs: Pairs) -> dict[str, Any]:
+    """What the digest says of a set: how many pairs, and a hash over their keys with the sizes of their files."""
+    hashed = hashlib.sha256(b"[")
+    for start in range(0, len(pairs), RUN):
+        hashed.update((b", " if start else b"") + dumps(list(pairs[start : start + RUN].records()))[1:-1])
+    hashed.update(b"]")
+    record = {"pairs": len(pairs), "digest": hashed.hexdigest()[:32]}
+    kind = "real" if pairs.real else "given"
+    return record | ({kind: True} if pairs.given.any() else {})
+
+
+def versions(codec: str, operators: Iterable[str] = (), *, network: bool = False) -> dict[str, str]:
+    """The versions that decide bytes: ours, the pixels', the codecs', the bridge's and the networks' where used."""
+    from PIL import features
+
+    names = ["numpy", "opencv-python-headless", "pillow"] + (["imagecodecs"] if codec == "jxl" else [])
+    names += bridge.VERSIONS if any(map(bridge.is_bridged, operators)) else ()
+    names += ["torch", "transformers"] if network else []
+    libraries = {name: version(name) for name in names}
+    return {"clearfuse": __version__, **libraries, "libwebp": str(features.version("webp"))}

@@ -1,0 +1,1 @@
+"""Data sets: manifests of layouts, the pairs that a folder holds, and decoding."""

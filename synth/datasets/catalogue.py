@@ -1,0 +1,88 @@
+"""What ``synth list datasets`` says: the manifests in a user's words, and what of them is in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from clearfuse.synth.datasets.find import find_all, own_task
+from clearfuse.synth.datasets.manifest import Manifest, load_manifest
+from clearfuse.synth.files.resources import resource_names
+from clearfuse.synth.types import UserError
+
+
+def catalogue(folders: Mapping[str, str] | None = None) -> dict[str, dict[str, Any]]:
+    """Facts by data set: task, title, counts, splits, ground truth, licence, citation, url.
+
+    folders: data sets' folders by name; ``found`` says what they hold, and is None of every other set. Raises UserError
+    where one does not exist or holds nothing of its layout.
+    """
+    folders = folders or {}
+    entries = {name: _facts(load_manifest(name)) for name in resource_names("manifests/datasets")}
+    for name, location in folders.items():
+        manifest = load_manifest(name)
+        if manifest.builtin:
+            raise UserError(f"--data {name}={location}: '{name}' is built in: there is no folder")
+        entries[name]["found"] = _found(manifest, location)
+    return entries
+
+
+def _facts(manifest: Manifest) -> dict[str, Any]:
+    by_frames = bool(manifest.sequence)
+    return {
+        "task": manifest.task,
+        "title": manifest.title,
+        "expected": dict(manifest.counts),
+        "found": None,
+        "splits": list(manifest.splits) if manifest.splits else "test" if manifest.real else "by hash of the scene",
+        "layout": manifest.expected,
+        "sequences": by_frames,
+        "gt": bool(manifest.gt),
+        "degraded": bool(manifest.degraded_a or manifest.degraded_b),
+        "real": manifest.real,
+        "licence": manifest.licence,
+        "use": manifest.use,
+        "citation": manifest.citation,
+        "url": manifest.url,
+    }
+
+
+def _found(manifest: Manifest, location: str) -> dict[str, Any]:
+    found = find_all(manifest, location, own_task(manifest))
+    parts = {name: sum(ref.key.startswith(f"{name}-") for ref in found.pairs) for name in manifest.parts}
+    return {
+        "pairs": len(found.pairs),
+        **dict(found.splits),
+        **parts,
+        "gt": sum("gt" in ref.sources for ref in found.pairs),
+        "ignored": found.ignored,
+        "unpaired": len(found.unpaired),
+    }
+
+
+def summary(facts: Mapping[str, Any]) -> str:
+    """The facts of a set in one line."""
+    return "; ".join([f"{facts['task']}: {facts['title']}", *_lines(facts)])
+
+
+def _lines(facts: Mapping[str, Any]) -> list[str]:
+    what = "sequences" if facts["sequences"] else "pairs"
+    expected = ", ".join(f"{count} {name}" for name, count in facts["expected"].items())
+    degraded = "; comes degraded" if facts["degraded"] else ""
+    degraded += "; real: no clean side, to evaluate on" if facts["real"] else ""
+    splits = facts["splits"] if isinstance(facts["splits"], str) else f"its own ({', '.join(facts['splits'])})"
+    lines = [
+        f"{what}: {expected or 'any'}{_of(facts)}; splits: {splits}; ground truth: "
+        f"{'yes' if facts['gt'] else 'no'}{degraded}",
+        f"licence: {facts['licence']} (use: {facts['use']})",
+    ]
+    lines += [f"cite: {facts['citation']}"] if facts["citation"] else []
+    return lines + ([f"get it: {facts['url']}"] if facts["url"] else [])
+
+
+def _of(facts: Mapping[str, Any]) -> str:
+    found = facts["found"]
+    if found is None:
+        return ""
+    counts = ", ".join(f"{count} {name}" for name, count in found.items() if count or name == "pairs")
+    return f"; found: {counts}"

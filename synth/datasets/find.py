@@ -1,0 +1,249 @@
+"""Clean pairs: what a data set's folder holds of the layouts in its manifest, and decoding."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from clearfuse.synth.datasets.fingerprints import Known, known_scene, thumbnails
+from clearfuse.synth.datasets.manifest import SPLITS, Manifest, natural
+from clearfuse.synth.datasets.manifest import load_manifest as load_manifest
+from clearfuse.synth.datasets.manifest import template_regex as template_regex
+from clearfuse.synth.datasets.match import (
+    PAIRINGS,
+    Drawn,
+    PairPlaces,
+    Side,
+    Sought,
+    Together,
+    check_single,
+    match,
+    pair_up,
+    together,
+)
+from clearfuse.synth.datasets.pairs import RUN, TEXT, Files, Pairs, Table, texts
+from clearfuse.synth.files import storage
+from clearfuse.synth.files.remote import Remote
+from clearfuse.synth.files.storage import Location
+from clearfuse.synth.seeds import unit_hash
+from clearfuse.synth.types import DEGRADED, MODALITIES, Task, UserError, unknown
+
+_EDGES = (np.cumsum(list(SPLITS.values())) / sum(SPLITS.values())).tolist()
+"""Where the splits end in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class FoundPairs:
+    """What a folder holds: its pairs in natural order, and what was left out.
+
+    splits: pairs by split, whichever were asked for; scenes: pairs and sequences of all splits.
+    """
+
+    pairs: Pairs
+    ignored: int
+    unpaired: tuple[str, ...]
+    splits: Mapping[str, int]
+    scenes: int = 0
+
+
+def scene_split(scene: str) -> str:
+    """The split of a scene of a set without splits: by hash, in the paper's proportions, the same in every build."""
+    return list(SPLITS)[bisect_right(_EDGES, unit_hash("split", scene))]
+
+
+def own_task(manifest: Manifest, other: Task = "vif") -> Task:
+    """The task of a set; ``other`` for one that is for any."""
+    task: Task
+    for task in MODALITIES:
+        if task == manifest.task:
+            return task
+    return other
+
+
+def find_pairs(manifest: Manifest, location: str, task: Task, split: str, pairs: str = "extreme") -> FoundPairs:
+    """The pairs of a split below a folder.
+
+    location: the data set's folder, a path or a URL, or for ``folder`` ``DIR_A,DIR_B[,DIR_GT]``. pairs: which
+    exposures of a sequence make a pair: extreme, adjacent or all. Raises UserError where the folder is missing, the set
+    is for another task, has no such split, or nothing matches its layout.
+    """
+    check_split(manifest, task, split)
+    found = find_all(manifest, location, task, pairs)
+    return replace(found, pairs=of_split(manifest, location, found, split))
+
+
+def check_split(manifest: Manifest, task: Task, split: str) -> None:
+    """Raise UserError where there is no such split, or the set says its own and has none of that name."""
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    if manifest.own_splits and split not in manifest.splits and manifest.task in (task, "any"):
+        raise UserError(f"data set '{manifest.name}' has no split '{split}': it has {', '.join(manifest.splits)}")
+
+
+def of_split(manifest: Manifest, location: str, found: FoundPairs, split: str) -> Pairs:
+    """Those of the pairs found that are of a split. Raises UserError where there are none."""
+    here = found.pairs.of_split(split)
+    if not here:
+        has = ", ".join(f"{n} {name}" for name, n in found.splits.items())
+        hint = "; real pairs are for evaluation: --split test" if manifest.real and found.splits["test"] else ""
+        raise UserError(f"--data {manifest.name}={location}: no pair in split '{split}': {has}{hint}")
+    return here
+
+
+def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extreme") -> FoundPairs:
+    """The pairs of every split below a folder: see ``find_pairs``."""
+    if manifest.task not in (task, "any"):
+        raise UserError(f"data set '{manifest.name}' is for {manifest.task}, not for {task}")
+    if pairs not in PAIRINGS:
+        raise unknown("pairing", pairs, PAIRINGS)
+    roots = _roots(manifest, location)
+    sides: dict[str, Side] = {}
+    ignored = 0
+    for root in dict.fromkeys(root for root, _ in roots.values()):
+        sought = [
+            Sought(image, tuple(manifest.pattern(template) for template in templates))
+            for image, (at, templates) in roots.items()
+            if at == root
+        ]
+        taken, others = match(manifest, root, sought)
+        sides |= taken
+        ignored += others
+    sides = {image: sides[image] for image in roots}
+    found = together(sides)
+    check_single(sides, found, {image: root for image, (root, _) in roots.items()})
+    looked_at = [image for image in sides if image not in DEGRADED] if manifest.like else ["frames"]
+    paths = [path for image in looked_at if image in sides for path in sides[image].files.paths()]
+    small = thumbnails(paths, location)
+    drawn, unpaired = pair_up(manifest, sides, found, small, pairs)
+    if not len(drawn.keys):
+        raise UserError(f"--data {manifest.name}={location}: no pair found: expected {manifest.expected} below it")
+    scenes = len(np.unique(drawn.place))
+    table = _table(manifest, task, sides, found, drawn, small)
+    splits = manifest.splits if manifest.own_splits else SPLITS
+    counts = {split: int((table.splits == list(SPLITS).index(split)).sum()) for split in splits}
+    return FoundPairs(Pairs((table,)), ignored, unpaired, counts, scenes)
+
+
+def _roots(manifest: Manifest, location: str) -> dict[str, tuple[Location, tuple[str, ...]]]:
+    images = manifest.templates
+    if manifest.name == "folder":
+        parts = [part for part in location.split(",") if part]
+        if len(parts) not in (2, 3):
+            raise UserError(f"--data folder={location}: must be folder=DIR_A,DIR_B or folder=DIR_A,DIR_B,DIR_GT")
+        if len({_real_path(storage.locate(part)) for part in parts}) < len(parts):
+            raise UserError(f"--data folder={location}: the same folder is named twice")
+        roots = dict(zip(images, parts, strict=False))
+    else:
+        roots = dict.fromkeys(images, location)
+    places = {root: storage.locate(root) for root in roots.values()}
+    for root, place in places.items():
+        if not place.is_dir():
+            raise UserError(f"--data {manifest.name}={location}: folder {root} does not exist")
+    return {image: (places[root], images[image]) for image, root in roots.items()}
+
+
+def _real_path(place: Location) -> Location:
+    return place if isinstance(place, Remote) else place.resolve()
+
+
+def _table(
+    manifest: Manifest,
+    task: Task,
+    sides: Mapping[str, Side],
+    found: Together,
+    drawn: Drawn,
+    small: Mapping[str, np.ndarray],
+) -> Table:
+    """The pairs in natural order, with the scene and the split of each."""
+    order = np.argsort(natural_column(drawn.keys), kind="stable")
+    keys, place = drawn.keys[order], drawn.place[order]
+    files = {
+        image: sides["frames" if manifest.sequence and image != "gt" else image].files.take(rows[order])
+        for image, rows in drawn.rows.items()
+    }
+    known = _known(manifest, place, files, small)
+    plain = not known and manifest.scene == "{key}" and not manifest.sequence
+    scenes = keys if plain else _scenes(manifest, drawn.scene_keys[order], place, known)
+    places, bounds = _marked(manifest, found)
+    of = np.searchsorted(bounds, place, side="right") - 1
+    splits = _splits(manifest, places, of, place, scenes, known)
+    by_part = [manifest.degradation_of(places.folders(mark)[1]) for mark in places.marks]
+    listed = list(dict.fromkeys(by_part))
+    degraded = np.array([listed.index(one) for one in by_part], np.int16)[of]
+    return Table(task, manifest.name, keys, scenes, splits, files, degraded, listed, manifest.real)
+
+
+def _marked(manifest: Manifest, found: Together) -> tuple[PairPlaces, np.ndarray]:
+    """Where the places of each folder of a split and a part begin among those found."""
+    places = PairPlaces(manifest)
+    return places, np.array([bisect_left(found.places, mark) for mark in places.marks])  # type: ignore[arg-type]
+
+
+def _scenes(manifest: Manifest, heads: np.ndarray, place: np.ndarray, known: Mapping[int, Known]) -> np.ndarray:
+    """The scene of each pair, by its key or by its pictures."""
+    runs = [texts(())]
+    for at in range(0, len(heads), RUN):
+        both = zip(heads[at : at + RUN].tolist(), place[at : at + RUN].tolist(), strict=True)
+        runs.append(texts(known[n].scene if n in known else manifest.scene_of(head) for head, n in both))
+    return np.concatenate(runs)
+
+
+def _splits(
+    manifest: Manifest,
+    places: PairPlaces,
+    of: np.ndarray,
+    place: np.ndarray,
+    scenes: np.ndarray,
+    known: Mapping[int, Known],
+) -> np.ndarray:
+    """The split of each pair, a number: by its folder, by the set that has its scene, or by hash. of: its mark."""
+    numbers = {split: number for number, split in enumerate(SPLITS)}
+    folders = {folder.casefold(): numbers[name] for name, folder in manifest.splits.items()}
+    splits = np.array([folders.get(places.folders(mark)[0].casefold(), -1) for mark in places.marks], np.int8)[of]
+    open_ = np.flatnonzero(splits < 0)
+    for at in range(0, len(open_), RUN):
+        rows = open_[at : at + RUN]
+        for row, scene, number in zip(rows.tolist(), scenes[rows].tolist(), place[rows].tolist(), strict=True):
+            own = known[number].split if number in known else None
+            splits[row] = numbers[own or ("test" if manifest.real else scene_split(scene))]
+    return splits
+
+
+def natural_column(keys: np.ndarray) -> np.ndarray:
+    """What orders a column of keys naturally."""
+    runs = [texts(map(natural, keys[at : at + RUN].tolist())) for at in range(0, len(keys), RUN)]
+    return np.concatenate([texts(()), *runs])
+
+
+def _known(
+    manifest: Manifest, place: np.ndarray, files: Mapping[str, Files], small: Mapping[str, np.ndarray]
+) -> dict[int, Known]:
+    """Of the places whose pictures may be another set's: the scene that they show there."""
+    if not manifest.like:
+        return {}
+    rows: dict[int, list[int]] = {}
+    for row, number in enumerate(place.tolist()):
+        rows.setdefault(number, []).append(row)
+    found: dict[int, Known] = {}
+    for number, mine in rows.items():
+        held = [(of, row) for row in mine for image, of in files.items() if image not in DEGRADED]
+        clean = [of.path(row) for of, row in held if of.folder[row] >= 0]
+        known = known_scene([small[path] for path in dict.fromkeys(clean) if path in small], manifest.like)
+        if known is not None:
+            found[number] = known
+    return found
+
+
+def builtin_pairs(task: Task, split: str, count: int = 32) -> Pairs:
+    """The first ``count`` built-in scenes of a split; the key is the seed, so splits never share a scene."""
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    runs = [
+        np.array([f"{split}-{i:06d}" for i in range(at, min(at + RUN, count))], TEXT) for at in range(0, count, RUN)
+    ]
+    keys = np.concatenate([texts(()), *runs])
+    splits = np.full(count, list(SPLITS).index(split), np.int8)
+    return Pairs((Table(task, "scenes", keys, keys, splits, {}, np.zeros(count, np.int16)),))

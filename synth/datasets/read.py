@@ -1,0 +1,91 @@
+"""Clean pairs: decoding what a pair names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from clearfuse.synth import color
+from clearfuse.synth.datasets.manifest import load_manifest as load_manifest
+from clearfuse.synth.datasets.manifest import template_regex as template_regex
+from clearfuse.synth.files.pictures import decode
+from clearfuse.synth.types import DEGRADED, MODALITIES, BadPair, PairRef
+
+
+@dataclass(frozen=True)
+class CleanPair:
+    """A decoded clean pair: uint8 ``(h, w, c)``, with the sha256 of each source. depth: metres along the ray.
+
+    sensor: by image, what was done to a file that is not 8 bit, upright and without alpha: see ``decode.Decoded``.
+    degraded: of a pair that comes degraded, its a, b or both; one that is absent is the clean one. A real pair has no
+    clean side: its a and b are the degraded images.
+    """
+
+    a: np.ndarray
+    b: np.ndarray
+    gt: np.ndarray | None
+    depth: np.ndarray | None
+    sha256: Mapping[str, str]
+    sensor: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, "Mapping[str, Any]"])
+    degraded: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+
+
+def read_image(path: str) -> tuple[np.ndarray, str]:
+    """A visible picture: (h, w, c) uint8 with c = 1 or 3, upright, and the sha256 of the file; see ``decode``."""
+    decoded = decode(path)
+    return decoded.image, decoded.sha256
+
+
+def as_grey(image: np.ndarray) -> np.ndarray:
+    """One channel: an infrared frame that is stored with three."""
+    if image.shape[2] == 1:
+        return image
+    if np.array_equal(image[..., 0], image[..., 1]) and np.array_equal(image[..., 0], image[..., 2]):
+        return np.ascontiguousarray(image[..., :1])
+    return color.to_uint8(color.luma(color.code_to_float(image)))[..., None]
+
+
+def read_pair(ref: PairRef) -> CleanPair:
+    """Decode a pair, or make it where it is built in. Raises BadPair with the reason."""
+    if not ref.sources:
+        return _make_builtin(ref)
+    images: dict[str, np.ndarray] = {}
+    hashes: dict[str, str] = {}
+    sensor: dict[str, Mapping[str, Any]] = {}
+    for image, path in ref.sources.items():
+        of = image.removeprefix("degraded_")
+        modality = "visible" if of == "gt" else MODALITIES[ref.task][of]  # type: ignore[index]
+        decoded = decode(path, modality)
+        images[image] = as_grey(decoded.image) if modality == "infrared" else decoded.image
+        hashes[image] = decoded.sha256
+        if decoded.sensor:
+            sensor[image] = decoded.sensor
+    sizes = {image: f"{x.shape[1]}x{x.shape[0]}" for image, x in images.items()}
+    if len(set(sizes.values())) > 1:
+        raise BadPair("sizes differ: " + ", ".join(f"{image} {size}" for image, size in sizes.items()))
+    _same_channels(images)
+    degraded = {image.removeprefix("degraded_"): images[image] for image in DEGRADED if image in images}
+    return CleanPair(images["a"], images["b"], images.get("gt"), None, hashes, sensor, degraded)
+
+
+def _same_channels(images: dict[str, np.ndarray]) -> None:
+    """A grey clean image beside a coloured degraded one, or the other way round, gets three equal channels."""
+    for image in DEGRADED:
+        clean = image.removeprefix("degraded_")
+        if image in images and images[image].shape != images[clean].shape:
+            for name in (image, clean):
+                images[name] = np.repeat(images[name], 3, 2) if images[name].shape[2] == 1 else images[name]
+
+
+def _make_builtin(ref: PairRef) -> CleanPair:
+    from clearfuse.synth.scenes import scene_pair
+    from clearfuse.synth.seeds import seed_of
+
+    made = scene_pair(ref.task, seed_of("scene", ref.task, ref.key))
+    images = {"a": made.a, "b": made.b} | ({"gt": made.gt} if made.gt is not None else {})
+    hashes = {name: hashlib.sha256(x.tobytes()).hexdigest() for name, x in images.items()}
+    return CleanPair(made.a, made.b, made.gt, made.depth, hashes)

@@ -1,0 +1,1 @@
+"""Depth: networks, maps of the user's own, the built-in scenes' own, and a prior without weights."""

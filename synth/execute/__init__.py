@@ -1,0 +1,1 @@
+"""Executors: work in this process, in worker processes, or on a Ray cluster."""

@@ -1,0 +1,68 @@
+"""Executors: run a function over tasks, bounded in flight, results in the order of the tasks.
+
+A worker ends with its parent, uses one thread, and gets what is common to all tasks once. One that dies is replaced and
+its task given to another, so a build survives what is not its own fault; a task that kills its workers, or a worker
+that says nothing for longer than the time limit, is named.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from clearfuse.synth.execute.tasks import Needs, Watch, Work, limit_threads
+from clearfuse.synth.types import unknown
+
+EXECUTORS = {
+    "processes": "worker processes on this machine",
+    "ray": "a Ray cluster, or a local one where none runs (an extra)",
+    "serial": "in this process",
+}
+
+
+def find_executor(name: str) -> str:
+    """The executor's name, checked before work begins."""
+    if name not in EXECUTORS:
+        raise unknown("executor", name, EXECUTORS)
+    if name == "ray":
+        from clearfuse.synth.execute.ray import ray_module
+
+        ray_module()
+    return name
+
+
+@contextmanager
+def connect_workers(executor: str, workers: int | None, needs: Needs | None = None) -> Iterator[int]:
+    """Workers to count on while inside: ``workers``, else all cores of this machine, or of the cluster.
+
+    With Ray this connects to the cluster, or starts one, and checks that every node has what it ``needs``.
+    """
+    if executor == "ray":
+        from clearfuse.synth.execute.ray import connected
+
+        with connected(workers, needs or Needs()) as found:
+            yield found
+    else:
+        yield 1 if executor == "serial" else workers or os.cpu_count() or 1
+
+
+def run_tasks(
+    work: Work, common: Any, tasks: Iterable[Any], *, workers: int, executor: str, watch: Watch | None = None
+) -> Iterator[Any]:
+    """Yield ``work(common, task)`` for each task, in order.
+
+    As many tasks as workers run at a time, and results of as many again wait for their turn at most: memory does not
+    grow with the number of tasks. What a task raises is raised in its turn.
+    """
+    if executor == "serial":
+        limit_threads()
+        return (work(common, task) for task in tasks)
+    if executor == "ray":
+        from clearfuse.synth.execute.ray import run_ray
+
+        return run_ray(work, common, tasks, workers, watch or Watch())
+    from clearfuse.synth.execute.processes import run_processes
+
+    return run_processes(work, common, tasks, workers, watch or Watch())

@@ -1,0 +1,86 @@
+"""Checkpoint files: digests, and tensors read without running anything that is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clearfuse.synth.types import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+SUFFIXES = (".safetensors", ".pth")
+WRAPPERS = ("params", "state_dict")
+"""Keys under which a checkpoint may hold its state dict."""
+
+CHUNK = 1 << 20
+
+
+def digest(path: Path) -> str:
+    """Which weights these are: the first 16 hex digits of the file's sha256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def blob_id(path: Path) -> str:
+    """git's id of a file: sha1 of ``blob SIZE\\0`` and its content, 40 hex digits."""
+    whole = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            whole.update(chunk)
+    return whole.hexdigest()
+
+
+def load_into(module: nn.Module, path: Path) -> None:
+    """Load a checkpoint into its network, every entry by name and shape. Raises UserError, one line, else."""
+    state = read_state(path)
+    wanted = module.state_dict()
+    missing, extra = [k for k in wanted if k not in state], [k for k in state if k not in wanted]
+    wrong = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
+    faults = [
+        f"{len(names)} entries {what}, such as {names[0]}"
+        for names, what in ((missing, "missing"), (extra, "too many"), (wrong, "of another shape"))
+        if names
+    ]
+    if faults:
+        raise UserError(f"{path}: not a checkpoint of {type(module).__name__}: {'; '.join(faults)}")
+    module.load_state_dict(state, strict=True)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, with or without a wrapper's key. Nothing in the file is run."""
+    stored = _read(path)
+    for key in WRAPPERS:
+        if isinstance(stored, dict) and isinstance(stored.get(key), dict):
+            stored = stored[key]
+    import torch
+
+    if not isinstance(stored, dict) or not stored or not all(isinstance(x, torch.Tensor) for x in stored.values()):
+        raise UserError(f"{path}: not a checkpoint: it must hold a state dict, names and tensors")
+    return stored
+
+
+def _read(path: Path) -> Any:
+    import pickle
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it may not understand: what it understands is checked
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        with path.open("rb") as file:
+            is_pickle = file.read(2).startswith((b"\x80", b"PK"))  # as torch writes them, plain or in a zip
+        fault = "holds more than tensors, and what is not a tensor is never run: save its state dict alone"
+        raise UserError(f"{path}: {fault if is_pickle else 'not a checkpoint that can be read'}") from None
+    except (SafetensorError, RuntimeError, EOFError, KeyError, ValueError, OSError):
+        raise UserError(f"{path}: not a checkpoint that can be read") from None

@@ -1,0 +1,81 @@
+"""Output folders: made and tested before work, one writer at a time, swept of what a kill left."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clearfuse.synth.files import storage
+from clearfuse.synth.files.remote import Remote, Unreachable
+from clearfuse.synth.files.storage import TEMPORARY, Location
+from clearfuse.synth.types import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+def difference(old: Any, new: Any, at: str = "") -> Iterator[str]:
+    """The settings in which two builds differ, a line each: ``seed was 0, is 1``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(k for k in new if k not in old)]:
+            yield from difference(old.get(key), new.get(key), f"{at}.{key}" if at else str(key))
+    elif old != new:
+        yield f"{at} was {_short(old)}, is {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = "not set" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def make_folder(out: Location) -> list[Path]:
+    """Make the folder, and see that it can be written to, before any work. The folders that were not there before."""
+    made = [] if isinstance(out, Remote) else [folder for folder in (out, *out.parents) if not folder.exists()]
+    name = f".tmp-{os.getpid()}-00000000-probe"
+    try:
+        if isinstance(out, Remote):
+            with storage.landing(out / name):
+                pass
+        else:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / name).touch()
+        (out / name).unlink(missing_ok=True)
+    except Unreachable:
+        raise
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
+    return made
+
+
+@contextmanager
+def folder_lock(out: Location, what: str = "build") -> Iterator[None]:
+    """One build, or run, a folder at a time; the lock is the folder's own and ends with the process, however it ends.
+
+    A store has no locks. Two runs of one build write the same bytes there; of two different builds at once, the one
+    that ends later finds the other's receipts: see ``own_receipts``.
+    """
+    if isinstance(out, Remote):
+        yield
+        return
+    handle = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another {what} is writing to {out}: wait for it, or use another --out") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_temporary(out: Location) -> None:
+    """What a killed build left behind."""
+    if isinstance(out, Remote):
+        storage.sweep()
+    for name in [name for name, _ in storage.files(out) if TEMPORARY.match(name)]:
+        (out / name).unlink(missing_ok=True)

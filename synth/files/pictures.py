@@ -1,0 +1,177 @@
+"""Picture files as arrays: upright, without alpha, 8 bit; what a sensor's counts were scaled by is kept.
+
+Thermal cameras store 14 or 16 bit counts, centikelvins or degrees, of which a scene fills a small part: an infrared
+image is scaled by its robust range. A visible image's counts are code values of as many bits as hold its largest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clearfuse.synth import color
+from clearfuse.synth.files.storage import is_url, read_bytes
+from clearfuse.synth.types import BadPair, Modality
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ROBUST = (0.1, 99.9)
+"""Percentiles of an infrared image that become 0 and 255: hot and dead pixels do not set the scale."""
+
+BITS = (8, 10, 12, 14, 16)
+"""Depths that cameras have: the smallest that holds the largest count of a visible image is its own."""
+
+
+MOST_PIXELS = 1 << 26
+"""Of a picture, as its header says them: 8192 x 8192. More is refused before anything is decoded."""
+MOST_BYTES = 1 << 30
+"""Of a local file: more than ``MOST_PIXELS`` of any depth take."""
+
+_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
+"""Formats whose further frames are a film's; further pages of a TIFF are thumbnails, masks or scales."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """image: uint8 ``(h, w, c)``, c = 1 or 3. sha256: of the file. sensor: what was done to get there, {} for nothing.
+
+    ``sensor`` has ``mode`` with ``low`` and ``high`` (the counts that became 0 and 255), ``alpha``, ``orientation``.
+    """
+
+    image: np.ndarray
+    sha256: str
+    sensor: dict[str, Any]
+
+
+def decode(path: str, modality: Modality = "visible") -> Decoded:
+    """Decode a picture of 8 to 32 bits a channel, or floating point, at a path or URL.
+
+    Raises BadPair with the reason where the file is no usable picture, OSError where it can't be read at all.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    name = Path(path).name
+    raw = _read(path, name)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")
+            with Image.open(io.BytesIO(raw)) as file:
+                check_header(file, name)
+                file.load()
+                image, sensor = _pixels(file, raw, name, modality)
+    except (BadPair, MemoryError):  # the machine's fault, not the picture's
+        raise
+    except UnidentifiedImageError:
+        raise BadPair(f"{name}: is not an image") from None
+    except Image.DecompressionBombError:
+        raise BadPair(f"{name}: has too many pixels: at most {MOST_PIXELS} are read") from None
+    except Exception as error:  # on damaged bytes Pillow, cv2 and zlib raise what they like
+        detail = error.strerror if isinstance(error, OSError) and error.strerror else error
+        reason = " ".join(str(detail).split()) or type(error).__name__
+        raise BadPair(f"{name}: cannot be read: {reason[:200]}") from None
+    return Decoded(color.as_hwc(image), hashlib.sha256(raw).hexdigest(), sensor)
+
+
+def _read(path: str, name: str) -> bytes:
+    """The file's bytes. An OSError is the machine's fault, not the picture's: no reject, but for a lack of rights."""
+    if not is_url(path) and os.path.getsize(path) > MOST_BYTES:
+        raise BadPair(f"{name}: is {os.path.getsize(path)} bytes: at most {MOST_BYTES} are read")
+    try:
+        return read_bytes(path)
+    except PermissionError:
+        raise BadPair(f"{name}: cannot be read: permission denied") from None
+
+
+def check_header(file: Image, name: str) -> None:
+    """Refuse by the header of an open file what is too large, and what is a film. Raises BadPair."""
+    width, height = file.size
+    if width * height > MOST_PIXELS:
+        raise BadPair(f"{name}: {width}x{height} has too many pixels: at most {MOST_PIXELS} are read")
+    if file.format in _ANIMATED and getattr(file, "is_animated", False):
+        raise BadPair(f"{name}: is animated: {getattr(file, 'n_frames', 'several')} frames, where one is wanted")
+
+
+def _pixels(file: Image, raw: bytes, name: str, modality: Modality) -> tuple[np.ndarray, dict[str, Any]]:
+    from PIL import ImageOps
+
+    sensor: dict[str, Any] = {}
+    turn = file.getexif().get(_ORIENTATION, 1)
+    if turn in range(2, 9):
+        sensor["orientation"] = turn
+    if file.mode in ("LA", "RGBA", "PA", "La", "RGBa"):
+        sensor["alpha"] = "ignored"
+    counts = None
+    if file.mode.startswith(("I", "F")):
+        counts = np.asarray(ImageOps.exif_transpose(file), np.float64)
+    elif _wide_colour(file, raw):
+        counts = _colour_counts(raw, turn)
+    if counts is not None:
+        image, low, high = scaled(counts, name, file.mode, modality)
+        return image, {"mode": file.mode if counts.ndim == 2 else "RGB;16", "low": low, "high": high, **sensor}
+    upright = ImageOps.exif_transpose(file)
+    grey = upright.mode in ("L", "LA", "1")
+    return np.asarray(upright.convert("L" if grey else "RGB")), sensor
+
+
+_ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 258
+_TURNS = {3: (2, False), 6: (3, False), 8: (1, False), 2: (0, True), 4: (2, True), 5: (3, True), 7: (1, True)}
+"""EXIF orientation -> quarter turns counter-clockwise, then a flip left to right (TIFF 6.0, tag 274)."""
+
+
+def _wide_colour(file: Image, raw: bytes) -> bool:
+    """Whether a colour PNG or TIFF has 16 bits a channel: Pillow opens it with the upper eight."""
+    if file.mode not in ("RGB", "RGBA"):
+        return False
+    if file.format == "PNG":
+        return raw[24] == 16
+    bits = getattr(file, "tag_v2", {}).get(_BITS_PER_SAMPLE, ()) if file.format == "TIFF" else ()
+    return 16 in (bits if isinstance(bits, tuple) else (bits,))
+
+
+def _colour_counts(raw: bytes, turn: int) -> np.ndarray | None:
+    """(h, w, 3) counts, RGB, upright; None where they can't be had in full, and the upper eight bits must do."""
+    import cv2
+
+    counts = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
+    if counts is None or counts.dtype != np.uint16 or counts.ndim != 3:
+        return None
+    counts = counts[..., 2::-1].astype(np.float64)
+    quarters, flip = _TURNS.get(turn, (0, False))
+    counts = np.rot90(counts, quarters)
+    return counts[:, ::-1] if flip else counts
+
+
+def scaled(counts: np.ndarray, name: str, mode: str, modality: Modality) -> tuple[np.ndarray, float, float]:
+    """(uint8 image, low, high): counts low to high become 0 to 255, clipped.
+
+    Infrared: the percentiles ``ROBUST``. Visible: 0 to the full scale of its bits; 0 to 1 where it is floating point.
+    Raises BadPair where nothing says a scale: one value throughout, none finite, or a visible float beyond 1.
+    """
+    finite = counts[np.isfinite(counts)]
+    if finite.size == 0 or finite.min() == finite.max():
+        raise BadPair(f"{name}: {mode} is not 8 bit, and holds one value throughout: nothing to scale by")
+    if modality == "infrared":
+        low, high = (float(x) for x in np.percentile(finite, ROBUST))
+        if low == high:
+            low, high = float(finite.min()), float(finite.max())
+    else:
+        low, high = 0.0, _full_scale(float(finite.max()), mode.startswith("F"))
+        if high == 0 or finite.min() < 0:
+            span = f"{finite.min():g} to {finite.max():g}"
+            raise BadPair(f"{name}: {mode} is not 8 bit, and its values, {span}, have no full scale")
+    share = np.clip(np.nan_to_num((counts - low) / (high - low), nan=0.0), 0, 1)
+    return color.to_uint8(share.astype(np.float32)), low, high
+
+
+def _full_scale(largest: float, floating: bool) -> float:
+    if floating:
+        return 1.0 if largest <= 1 else 0.0
+    return float(next((2**bits - 1 for bits in BITS if largest < 2**bits), 0))

@@ -1,0 +1,37 @@
+"""The TOML files that ship with the package: data sets, recipes, papers' tables, and phrasings."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from clearfuse.synth.types import UserError, check_schema
+
+_DATA = Path(str(files("clearfuse"))) / "data"
+
+
+def resource_dir(name: str) -> Path:
+    """The folder ``prompts`` or ``manifests/…`` of the package."""
+    if not (_DATA / name).is_dir():
+        raise FileNotFoundError(f"{name}/ is missing from this installation of clearfuse; reinstall it")
+    return _DATA / name
+
+
+def resource_names(name: str) -> list[str]:
+    """The stems of the TOML files of a resource folder, sorted."""
+    return sorted(path.stem for path in resource_dir(name).glob("*.toml"))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file with its schema checked; a user's error names the file and the place."""
+    try:
+        with path.open("rb") as file:
+            data = tomllib.load(file)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    check_schema(data.get("schema"), str(path))
+    return data

@@ -1,0 +1,152 @@
+"""What comes from outside (JSON, TOML, settings) as pydantic models: types, bounds and help stand beside the field.
+
+Everything is validated in JSON's terms, whatever it was written in: a whole number is a number, nothing else is
+converted, an array becomes a tuple or a list as the field says, and no number is infinite or not a number. An error is
+one line for the user: the place, what is wrong with it, what is allowed and the nearest name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from clearfuse.synth.types import UserError, unknown
+
+LONGEST_TEXT = 1_000_000
+"""Characters of the longest text that any file may hold."""
+
+
+class StrictModel(BaseModel):
+    """The base of all that is read: unknown fields are refused, nothing is converted, and values are frozen."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        str_max_length=LONGEST_TEXT,
+        use_attribute_docstrings=True,
+    )
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validate(model: type[Model], data: Any, where: str) -> Model:
+    """The model of an object as ``json.loads`` or ``tomllib.load`` gives it, or of JSON text as bytes.
+
+    Raises UserError, one line that begins with ``where``, for the first fault.
+    """
+    try:
+        if isinstance(data, bytes):
+            return model.model_validate_json(data)
+        return model.model_validate_json(json.dumps(data, default=str))
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error, model)}") from None
+    except RecursionError:
+        raise UserError(f"{where}: is nested too deeply") from None
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first fault of a model in one line, without the file's name. Where several forms are allowed, the deepest."""
+    faults = error.errors(include_url=False)
+    first = faults[0]["loc"][:1]
+    fault = max((one for one in faults if one["loc"][:1] == first), key=lambda one: len(one["loc"]))
+    kind, given, context = fault["type"], fault.get("input"), fault.get("ctx", {})
+    path = [str(part) for part in fault["loc"] if not _is_tag(part)]
+    if path[-1:] == ["[key]"]:  # a fault of a table's key is told as one of the table's value there
+        path = path[:-1]
+    name = ".".join(path)
+    if kind == "missing":
+        return f"{name} is missing"
+    if kind == "extra_forbidden":
+        found = _model_at(model, fault["loc"][:-1])
+        error_ = unknown("key", path[-1], _names(found) if found else ())
+        return f"{'.'.join(path[:-1])}: {error_}" if path[:-1] else str(error_)
+    if kind == "literal_error":
+        choices = [part.strip("'") for part in context["expected"].replace(" or ", ", ").split(", ")]
+        if isinstance(given, str):
+            of_key = fault["loc"][-1] == "[key]"
+            path = [*path[:-1], "key"] if of_key else path
+            parent = f"{'.'.join(path[:-1])}: " if path[:-1] else ""
+            return f"{parent}{unknown(path[-1] if path else 'value', given, choices)}"
+        return f"{name} = {_short(given)}: allowed: {', '.join(choices)}"
+    said = _EXPECTED.get(kind)
+    if said is not None:
+        bounds = {key: f"{bound:g}" if isinstance(bound, float) else bound for key, bound in context.items()}
+        said = f"must be {said.format(**bounds)}"
+    else:
+        said = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if kind == "json_invalid":
+        return f"not valid JSON: {context.get('error', said)}"
+    if kind in ("value_error", "assertion_error"):
+        return f"{name}: {said}" if name else said
+    return f"{name} = {_short(given)}: {said}" if name else f"{said}, not {_short(given)}"
+
+
+_EXPECTED: dict[str, str] = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "string_too_short": "a text of {min_length} characters or more",
+    "string_too_long": "a text of {max_length} characters at most",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "frozen_set_type": "a list",
+    "set_type": "a list",
+    "dict_type": "a table",
+    "mapping_type": "a table",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "none_required": "null",
+    "too_short": "of {min_length} items or more",
+    "too_long": "of {max_length} items at most",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "above {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "below {lt}",
+    "multiple_of": "a multiple of {multiple_of}",
+}
+"""pydantic's kinds of faults in plain words."""
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _is_tag(part: int | str) -> bool:
+    """Whether a part of a place names a member of a union, not a key of the file."""
+    return isinstance(part, str) and (
+        part.startswith(("function-", "constrained-", "list[", "dict[", "tuple[", "lax-"))
+    )
+
+
+def _names(model: type[BaseModel]) -> Iterable[str]:
+    return (field.alias or name for name, field in model.model_fields.items())
+
+
+def _model_at(model: type[BaseModel], place: Iterable[int | str]) -> type[BaseModel] | None:
+    """The model that a place of the file is checked against; None where that is not one model."""
+    at: Any = model
+    for part in place:
+        if isinstance(at, type) and issubclass(at, BaseModel):
+            field = at.model_fields.get(str(part))
+            if field is None:
+                return None
+            at = field.annotation
+        elif get_origin(at) in (dict, Mapping) or (get_origin(at) is not None and len(get_args(at)) == 2):
+            at = get_args(at)[1]
+        elif get_args(at):
+            at = get_args(at)[0]
+        else:
+            return None
+        while get_origin(at) is not None and type(None) in get_args(at):
+            at = next(arg for arg in get_args(at) if arg is not type(None))
+    return at if isinstance(at, type) and issubclass(at, BaseModel) else None

@@ -1,0 +1,1 @@
+"""Parts of the fusion networks written for a CPU."""

@@ -1,0 +1,1 @@
+"""The fuser without weights: a Laplacian pyramid with the weights of each task."""

@@ -1,0 +1,1 @@
+"""What several operators share of physics: air and airlight, falling particles, filling of holes."""

@@ -1,0 +1,1 @@
+"""Prompts: pools of phrases, their grammar, and the sentence of a sample."""

@@ -1,0 +1,171 @@
+"""What a new phrase must be: the rules of the shipped pools as a function, for phrases that a model wrote.
+
+A phrase is tried in every sentence it can become: with each wording of the images of each task, each strength and none,
+with its optional part and without.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+from clearfuse.synth.prompts.pools import KINDS, Kind, Phrase, Pool, Tasks, check_holes, fill, optional_parts, sentence
+from clearfuse.synth.types import UserError
+
+TEXT_WORDS, CLAUSE_WORDS = 24, 12
+"""Words of a filled text and clause. Three clauses in a frame are then 45 words at most: a text encoder's 64 tokens."""
+LONGEST_WORD = 20
+TERSE_WORDS = 10
+NEAR = 0.85
+"""Similarity from which two phrases are one: twice the words in common, in order, over the words of both."""
+
+_ASKS = r"(?:can|could|would|will|should|may|might|is|are|do|does|did|what|how|why|where|which|who)\b"
+_QUESTION = re.compile(rf"{_ASKS}|.*, (?:so|and|but) {_ASKS}", re.IGNORECASE)
+_NO_VERB = re.compile(
+    rf"(?:{_ASKS}|an?\b|the\b|this\b|that\b|these\b|it\b|I\b|we\b|you\b|my\b|our\b|your\b|please\b|no\b|not\b"
+    r"|in\b|on\b|of\b|from\b|to\b|for\b|with\b|without\b|there\b|(?!bring\b)[a-z-]+ing\b)",
+    re.IGNORECASE,
+)
+_AGAINST = re.compile(r"(?:add|simulate|introduce|create|generate|synthesi[sz]e)\b|.*\b(?:don't|do not|never)\b", re.I)
+_FUSES = re.compile(r"\b(?:fus(?:e|es|ed|ing|ion)|merg(?:e|es|ed|ing)|combine|blend)\b", re.I)
+_MISPLACED = (
+    # One wording of the images is singular, another plural, and each brings its own article.
+    re.compile(r"\{image\}\]?,? (?:which |that )?(?:is|are|was|were|has|have|looks)\b"),
+    re.compile(r"^\[?\{image\}|\b(?:an?|the|this|that|my|our|your) \[?\{image\}|\{image\}'", re.IGNORECASE),
+    re.compile(r"\ban? \{strength\}", re.IGNORECASE),
+)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What decides whether a phrase can join a pool."""
+
+    own: Pool
+    others: Sequence[Pool]
+    tasks: Tasks
+
+    def fault(self, phrase: Phrase) -> str | None:
+        """Why the phrase cannot join, in a few words that are counted; None where it can."""
+        for text in (phrase.text, phrase.clause):
+            if not re.fullmatch(r"[ -~]+", text) or re.search(r"[.?!;:\"<>|\\/]", text):
+                return "not plain text"
+            try:
+                check_holes(text, ("image", "strength"), "")
+            except UserError:
+                return "with a wrong placeholder"
+            if any(misplaced.search(text) for misplaced in _MISPLACED):
+                return "with a misplaced placeholder"
+            if not self.own.mentions(optional_parts(text, False)):
+                return "without the fault's name"
+            if any(other.mentions(self._without_own(text)) for other in self.others):
+                return "naming another fault"
+            if _AGAINST.match(text) or _FUSES.search(text) or self._names_image(text):
+                return "asking for something else"
+        if not _of_its_kind(phrase):
+            return "not of their kind"
+        return self._sentence_fault(phrase)
+
+    def _without_own(self, text: str) -> str:
+        for name in sorted(self.own.names, key=len, reverse=True):
+            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "", text, flags=re.IGNORECASE)
+        return text
+
+    def _names_image(self, text: str) -> bool:
+        """Whether it names an image in a task's words, which holds for one target only, and not as {image}."""
+        return any(wording in text.lower() for wording in self._wordings(lower=True))
+
+    def _wordings(self, *, lower: bool = False) -> Iterator[str]:
+        for words in self.tasks.words.values():
+            for wording in (word for image in words.images.values() for word in image):
+                yield wording.lower() if lower else wording
+
+    def _sentence_fault(self, phrase: Phrase) -> str | None:
+        for template, most, kind in (
+            (phrase.text, TEXT_WORDS, phrase.kind),
+            (phrase.clause, CLAUSE_WORDS, "imperative"),
+        ):
+            for text in self._filled(template):
+                if len(text.split()) > most or max(map(len, text.split())) > LONGEST_WORD:
+                    return "too long"
+                if len(text.split()) < 2:
+                    return "too short"
+                if next(english_faults(sentence(text, kind)), None) is not None:
+                    return "not grammatical"
+        return None
+
+    def _filled(self, template: str) -> Iterator[str]:
+        wordings = list(dict.fromkeys(self._wordings())) if "{image}" in template else [""]
+        strengths = ("", *self.own.strengths) if "{strength}" in template else ("",)
+        for keep in (True, False) if "[" in template else (True,):
+            for image in wordings:
+                yield from (fill(template, {"image": image, "strength": word}, keep=keep) for word in strengths)
+
+
+def as_phrase(entry: Any, name: str, source: str) -> Phrase | None:
+    """A phrase from what a model wrote: end marks off, first letters small. None where a field is missing or wrong."""
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("kind", "text", "clause")):
+        return None
+    kind, text, clause = (entry[key].strip() for key in ("kind", "text", "clause"))
+    known: Kind | None = next((one for one in KINDS if one == kind.lower()), None)
+    if known is None or not text or not clause or (text.endswith("?") and known != "question"):
+        return None
+    return Phrase(name, known, _bare(text), _bare(clause), source)
+
+
+def english_faults(text: str) -> Iterator[str]:
+    """What is wrong with an English sentence, as far as rules can tell."""
+    if re.search(r"\s\s|^\s|\s$|\s[,.?!]|[,.?!]{2}|,\S", text):
+        yield "spacing or punctuation"
+    if repeated := re.search(r"\b(\w+) \1\b", text, re.IGNORECASE):
+        yield f"'{repeated[1]}' twice"
+    for article, word in re.findall(r"\b(an?) ([\w-]+)", text, re.IGNORECASE):
+        vowel = re.match(r"[aeiou]|8|hour|honest|IR\b|ISO\b", word, re.IGNORECASE) is not None
+        vowel = vowel and re.match(r"use|uni|one|eu", word, re.IGNORECASE) is None
+        if vowel != (article.lower() == "an"):
+            yield f"'{article} {word}'"
+    if re.search(r"\b(?:an?|the|this|both) (?:an?|the|this|both|them|it)\b", text, re.IGNORECASE):
+        yield "two determiners"
+    if re.search(r"\b(?:of|in|from|to|on|for|with|the|an?|and) *[,.?]|\b(?:the|an?|and|of|from)$", text, re.IGNORECASE):
+        yield "a dangling word"
+
+
+def likeness(first: str, second: str) -> float:
+    """2 M / T: M the words in common, in order, T the words of both; placeholders, brackets and marks do not count."""
+    return SequenceMatcher(None, plain_words(first), plain_words(second), autojunk=False).ratio()
+
+
+def plain_words(template: str) -> tuple[str, ...]:
+    """The words of a template alone: small letters, without placeholders, brackets and marks."""
+    return tuple(re.findall(r"[a-z0-9'-]+", re.sub(r"\{\w*\}", "", template).lower()))
+
+
+def repeats(phrase: Phrase, pool: Iterable[Phrase]) -> str | None:
+    """Whether the pool has such a phrase: "duplicate", "near-duplicate", or None."""
+    near = False
+    for known in pool:
+        for mine, theirs in ((phrase.text, known.text), (phrase.clause, known.clause)):
+            if plain_words(mine) == plain_words(theirs):
+                return "duplicate"
+            near = near or likeness(mine, theirs) >= NEAR
+    return "near-duplicate" if near else None
+
+
+def _bare(text: str) -> str:
+    text = text.rstrip(" .?!")
+    acronym = re.match(r"I\b|[A-Z]{2}", text) is not None
+    return text if acronym else text[:1].lower() + text[1:]
+
+
+def _of_its_kind(phrase: Phrase) -> bool:
+    """A question asks, an imperative and a clause begin with a verb (as far as a list can tell), terse is short."""
+    asks = _QUESTION.match(phrase.text) is not None
+    if re.search(r"[,']|\band\b", phrase.clause) or _NO_VERB.match(phrase.clause) or not phrase.clause[0].islower():
+        return False
+    if phrase.kind == "question":
+        return asks
+    if phrase.kind == "terse":
+        return not asks and len(plain_words(phrase.text)) <= TERSE_WORDS
+    return not asks and (_NO_VERB.match(phrase.text) is None or re.match(r"(?:I|my|we)\b", phrase.text) is not None)

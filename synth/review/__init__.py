@@ -1,0 +1,1 @@
+"""Looking at builds: verify, inspect, preview, push."""

@@ -1,0 +1,1 @@
+"""What stands in the built-in scenes: buildings, vehicles, figures, furniture, plants."""

@@ -1,0 +1,198 @@
+"""Depth: storage, the inversion of relative maps, sky, the prior, and the resolution of ``--depth``."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from clearfuse.synth.depth import metres as depth
+from clearfuse.synth.depth import source as depth_source
+from clearfuse.synth.types import BadPair, UserError
+
+
+def street(height: int = 120, width: int = 160, sky: int = 230) -> np.ndarray:
+    """Flat bright sky over textured dark ground."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(30, 110, (height, width, 3)).astype(np.uint8)
+    image[: height // 3] = (sky - 20, sky - 10, sky)
+    return image
+
+
+def test_storage_round_trip_is_exact() -> None:
+    codes = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    assert np.array_equal(depth.quantise(depth.dequantise(codes)), codes)
+    assert np.array_equal(depth.decode_png(depth.encode_png(codes)), codes)
+    assert depth.encode_png(codes) == depth.encode_png(codes.copy())
+
+
+def test_storage_codes() -> None:
+    metres = np.array([[np.inf, np.nan, 1.0, 1023.97, 1023.98, 1e30, 0.001, 0.0, -1.0, -np.inf]], np.float32)
+    assert depth.quantise(metres).tolist() == [[65535, 0, 64, 65534, 65535, 65535, 1, 0, 0, 0]]
+    back = depth.dequantise(np.array([[65535, 0, 64]], np.uint16))
+    assert back[0, 0] == np.inf and np.isnan(back[0, 1]) and back[0, 2] == 1.0
+
+
+def test_decode_refuses_what_is_not_a_depth_png() -> None:
+    for data in (b"", b"no picture", cv2.imencode(".png", np.zeros((2, 2), np.uint8))[1].tobytes()):
+        with pytest.raises(ValueError, match="16-bit grey PNG"):
+            depth.decode_png(data)
+
+
+def test_ray_length_of_a_plane() -> None:
+    z = np.full((3, 5), 10.0, np.float32)
+    along = depth.ray_length(z, fov=90.0)
+    assert along[1, 2] == 10.0
+    assert along[1, 4] == pytest.approx(10 * math.sqrt(1 + (2 / 2.5) ** 2))
+    assert along[0, 0] == pytest.approx(10 * math.sqrt(1 + (2 / 2.5) ** 2 + (1 / 2.5) ** 2))
+
+
+def test_inverse_recovers_a_ground_plane_and_keeps_order() -> None:
+    z = np.geomspace(2.5, 150, 4000, dtype=np.float32)[::-1].reshape(-1, 20)
+    for scale, shift in ((1.0, 0.0), (7.0, -3.0), (1000.0, 50.0)):
+        metres = depth.metric_from_inverse(scale / z + np.float32(shift), far=150.0, reach=60.0)
+        assert metres[-1, -1] == pytest.approx(2.5, rel=1e-3) and metres[0, 0] == pytest.approx(150, rel=1e-3)
+        assert (np.diff(metres.ravel()) <= 1e-4).all()
+        assert np.median(metres / z) == pytest.approx(1, abs=0.15)
+
+
+def test_inverse_survives_outliers_holes_and_flat_maps() -> None:
+    inverse = np.linspace(0, 1, 10000, dtype=np.float32).reshape(100, 100)
+    inverse[0, :10], inverse[50, 50] = 1e6, np.nan
+    metres = depth.metric_from_inverse(inverse, 100.0)
+    assert np.isnan(metres[50, 50]) and np.isnan(metres).sum() == 1
+    assert metres[10, 0] > 5 * metres[90, 0]
+    assert (depth.metric_from_inverse(np.ones((4, 4), np.float32), 100.0) == 100).all()
+    assert np.isnan(depth.metric_from_inverse(np.full((2, 2), np.nan, np.float32), 100.0)).all()
+    with pytest.raises(ValueError, match="reach"):
+        depth.metric_from_inverse(inverse, 100.0, reach=1.0)
+
+
+def test_sky_is_found_by_day_and_a_wall_is_not() -> None:
+    found = depth.sky_mask(street())
+    assert found[:36].mean() > 0.95 and found[48:].mean() < 0.02
+    rng = np.random.default_rng(1)
+    assert not depth.sky_mask(rng.integers(0, 256, (120, 160, 3)).astype(np.uint8)).any()
+    red = street()
+    red[:40] = (230, 60, 40)
+    assert not depth.sky_mask(red).any()
+    assert not depth.sky_mask(np.zeros((50, 60, 3), np.uint8)).any()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_prior_is_near_at_the_foot_and_far_at_the_horizon(channels: int) -> None:
+    image = street()[..., :channels]
+    metres = depth.prior(image)
+    assert np.isinf(metres[:35]).mean() > 0.9
+    rows = np.median(metres[60:], axis=1)
+    assert rows[-1] < 6 and rows[0] > 4 * rows[-1] and np.isfinite(metres[60:]).all()
+    assert metres[np.isfinite(metres)].max() <= 150 * 1.25
+    assert np.array_equal(metres, depth.prior(image.copy()), equal_nan=True)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 1), (2, 3), (17, 333)])
+def test_prior_takes_any_size(size: tuple[int, int]) -> None:
+    for value in (0, 128, 255):
+        metres = depth.prior(np.full((*size, 3), value, np.uint8))
+        assert metres.shape == size and metres.dtype == np.float32 and (metres > 0).all()
+
+
+def write_maps(folder: Path) -> np.ndarray:
+    codes = np.full((4, 6), 640, np.uint16)
+    codes[0], codes[3, 0] = depth.SKY, depth.INVALID
+    (folder / "one.png").write_bytes(depth.encode_png(codes))
+    np.save(folder / "two.npy", depth.dequantise(codes))
+    return codes
+
+
+def test_metric_maps_by_key_at_the_pictures_size(tmp_path: Path) -> None:
+    codes = write_maps(tmp_path)
+    source = depth_source.parse_depth(f"maps={tmp_path}", has_true=True)
+    assert source.name == "maps" and source.weights is not None and len(source.weights) == 16
+    image = np.zeros((8, 12, 3), np.uint8)
+    for key in ("one", "two"):
+        metres = source.estimate(key, image, None, 100.0)
+        assert metres.shape == (8, 12) and np.isinf(metres[0]).all() and np.isnan(metres[7, 0])
+        assert (metres[3:6] == 10).all(), "the sky does not bleed into what is known"
+        same = source.estimate(key, image[:4, :6], None, 100.0)
+        assert np.array_equal(depth.quantise(same), codes)
+    with pytest.raises(BadPair, match=r"no depth map three\.png"):
+        source.estimate("three", image, None, 100.0)
+
+
+def test_maps_that_are_none_are_bad_pairs(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "grey.png"), np.zeros((4, 4), np.uint8))
+    (tmp_path / "text.png").write_text("no picture")
+    np.save(tmp_path / "cube.npy", np.zeros((2, 2, 2)))
+    np.save(tmp_path / "objects.npy", np.array([{}, {}]), allow_pickle=True)
+    source = depth_source.parse_depth(f"maps={tmp_path}", has_true=False)
+    for key in ("grey", "text", "cube", "objects"):
+        with pytest.raises(BadPair, match=key):
+            source.estimate(key, np.zeros((4, 4, 3), np.uint8), None, 100.0)
+
+
+def test_digest_follows_names_and_sizes(tmp_path: Path) -> None:
+    write_maps(tmp_path)
+    before = depth_source.Maps(str(tmp_path)).digest()
+    assert before == depth_source.Maps(str(tmp_path)).digest()
+    (tmp_path / "one.png").rename(tmp_path / "other.png")
+    assert before != depth_source.Maps(str(tmp_path)).digest()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_inverse_maps_are_near_where_bright(tmp_path: Path, kind: type) -> None:
+    ramp = np.linspace(0, np.iinfo(kind).max, 60).astype(kind)
+    cv2.imwrite(str(tmp_path / "one.png"), np.repeat(ramp[:, None], 80, axis=1))
+    source = depth_source.parse_depth(f"inverse={tmp_path}", has_true=False)
+    metres = source.estimate("one", street(), None, 120.0)
+    assert np.isinf(metres[:10]).mean() > 0.9 and metres[-1].max() < 3
+    # But for the longer ray at the rim, and a trace of the picture's noise, along whose edges the map is laid.
+    assert (np.diff(np.log(metres[50:, 80])) <= 0.01).all()
+
+
+def test_parse_depth_resolves_auto_and_refuses_the_rest(tmp_path: Path) -> None:
+    assert depth_source.parse_depth("auto", has_true=True) == depth_source.DepthSource("true")
+    assert depth_source.parse_depth("auto", has_true=False) == depth_source.DepthSource("prior")
+    assert depth_source.parse_depth("prior", has_true=True) == depth_source.DepthSource("prior")
+    with pytest.raises(UserError, match="unknown depth 'prioor': did you mean 'prior'"):
+        depth_source.parse_depth("prioor", has_true=False)
+    for text, message in (
+        ("true", "no depth of its own"),
+        ("true=x", "takes no folder"),
+        ("auto=x", "takes no folder"),
+        ("maps", "needs a folder"),
+        ("inverse=", "needs a folder"),
+        (f"maps={tmp_path}/none", "no folder"),
+        (f"maps={tmp_path}", "no .png or .npy map"),
+    ):
+        with pytest.raises(UserError, match=message):
+            depth_source.parse_depth(text, has_true=False)
+
+
+def test_true_depth_is_given_back_and_missed() -> None:
+    image, true = np.zeros((2, 3, 3), np.uint8), np.full((2, 3), 5.0, np.float32)
+    assert np.array_equal(depth_source.DepthSource("true").estimate("k", image, true, 100.0), true)
+    with pytest.raises(BadPair, match="no depth of its own"):
+        depth_source.DepthSource("true").estimate("k", image, None, 100.0)
+
+
+def test_real_inverse_maps_are_near_at_the_bottom(shared: Path) -> None:
+    folder = shared / "data" / "depth" / "MSRS"
+    pictures = sorted((shared / "data" / "vif" / "MSRS").glob("t*/vi/*.png"))[::4]
+    assert pictures
+    source = depth_source.parse_depth(f"inverse={folder}", has_true=False)
+    nearer = []
+    for path in pictures:
+        read = cv2.imread(str(path))
+        assert read is not None
+        image = np.ascontiguousarray(read[..., ::-1])
+        metres = np.minimum(source.estimate(path.stem, image, None, 150.0), 1000)
+        assert metres.shape == image.shape[:2]
+        band = metres.shape[0] // 8
+        nearer.append(np.median(metres[-band:]) < np.median(metres[3 * band : 4 * band]))
+        guess = np.minimum(depth.prior(image), 1000)
+        assert np.median(guess[-band:]) < 8 < np.median(guess[3 * band : 4 * band])
+    assert np.mean(nearer) >= 0.8

@@ -1,0 +1,112 @@
+"""Files as sensors leave them: counts, centikelvins, 16 bit colour, alpha, and pictures that lie on their side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from clearfuse.synth.builder.run import build
+from clearfuse.synth.datasets.read import read_pair
+from clearfuse.synth.files.pictures import decode
+from clearfuse.synth.shards.sample import read_samples
+from clearfuse.synth.types import BadPair, PairRef
+from conftest import save, textured
+
+
+def test_thermal_counts_are_scaled_by_their_robust_range(tmp_path: Path) -> None:
+    scene = textured(1, channels=1)[..., 0].astype(np.uint16)
+    counts = 7000 + 4 * scene
+    counts[3, 3], counts[5, 5] = 65535, 0
+    Image.fromarray(counts).save(tmp_path / "ir.tiff")
+    decoded = decode(str(tmp_path / "ir.tiff"), "infrared")
+    assert decoded.image.shape == (128, 160, 1) and decoded.sensor["mode"] == "I;16"
+    low, high = decoded.sensor["low"], decoded.sensor["high"]
+    assert 7000 <= low < high <= 7000 + 4 * 255
+    back = decoded.image[..., 0] / 255 * (high - low) + low
+    inside = (counts >= low) & (counts <= high)
+    assert np.abs(back - counts)[inside].max() <= (high - low) / 255
+    assert (decoded.image[3, 3, 0], decoded.image[5, 5, 0]) == (255, 0)
+
+
+def test_centikelvins_as_floats(tmp_path: Path) -> None:
+    kelvin = 280 + textured(2, channels=1)[..., 0].astype(np.float32) / 10
+    kelvin[0, 0] = np.nan
+    Image.fromarray(kelvin).save(tmp_path / "ir.tiff")
+    decoded = decode(str(tmp_path / "ir.tiff"), "infrared")
+    assert decoded.sensor["mode"] == "F" and 280 <= decoded.sensor["low"] < decoded.sensor["high"] <= 305.5
+    with pytest.raises(BadPair, match=r"F is not 8 bit, and its values, 28\d.* to 30\d.*, have no full scale"):
+        decode(str(tmp_path / "ir.tiff"))
+
+
+@pytest.mark.parametrize(("bits", "suffix"), [(16, "png"), (16, "tiff"), (12, "png")])
+def test_visible_colour_of_more_bits(tmp_path: Path, bits: int, suffix: str) -> None:
+    picture = textured(3)
+    picture[0, 0] = 255
+    wide = np.floor(picture / 255.0 * (2**bits - 1) + 0.5).astype(np.uint16)
+    assert cv2.imwrite(str(tmp_path / f"x.{suffix}"), wide[..., ::-1])
+    decoded = decode(str(tmp_path / f"x.{suffix}"))
+    assert np.array_equal(decoded.image, picture)
+    assert decoded.sensor == {"mode": "RGB;16", "low": 0.0, "high": 2.0**bits - 1}
+
+
+def test_alpha_and_orientation_are_noted(tmp_path: Path) -> None:
+    picture = textured(4)
+    alpha = np.dstack([picture, np.full(picture.shape[:2], 9, np.uint8)])
+    decoded = decode(str(save(tmp_path / "alpha.png", alpha)))
+    assert np.array_equal(decoded.image, picture) and decoded.sensor == {"alpha": "ignored"}
+    assert decode(str(save(tmp_path / "plain.png", picture))).sensor == {}
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_wide_colour_is_turned_as_pillow_turns_it(tmp_path: Path, turn: int) -> None:
+    picture = textured(5)
+    picture[0, 0] = 255
+    narrow = Image.fromarray(picture)
+    exif = narrow.getexif()
+    exif[0x0112] = turn
+    narrow.save(tmp_path / "narrow.png", exif=exif)
+    assert cv2.imwrite(str(tmp_path / "wide.png"), picture[..., ::-1].astype(np.uint16) * 257)
+    chunk = (tmp_path / "narrow.png").read_bytes()
+    wide = (tmp_path / "wide.png").read_bytes()
+    at = chunk.index(b"eXIf") - 4
+    length = int.from_bytes(chunk[at : at + 4], "big") + 12
+    (tmp_path / "wide.png").write_bytes(wide[:33] + chunk[at : at + length] + wide[33:])
+    one, two = decode(str(tmp_path / "wide.png")), decode(str(tmp_path / "narrow.png"))
+    assert np.array_equal(one.image, two.image)
+    assert one.sensor.get("orientation") == two.sensor.get("orientation") == (turn if turn > 1 else None)
+
+
+@pytest.mark.slow
+def test_the_scale_is_in_the_samples_metadata(tmp_path: Path) -> None:
+    save(tmp_path / "vi/1.png", textured(6))
+    (tmp_path / "ir").mkdir()
+    Image.fromarray(7000 + 3 * textured(7, channels=1)[..., 0].astype(np.uint16)).save(tmp_path / "ir/1.png")
+    location = f"{tmp_path / 'vi'},{tmp_path / 'ir'}"
+    pair = read_pair(
+        PairRef("vif", "folder", "1", "1", "train", {"a": f"{tmp_path}/vi/1.png", "b": f"{tmp_path}/ir/1.png"})
+    )
+    assert set(pair.sensor) == {"b"}
+    build("vif", data=f"folder={location}", out=tmp_path / "out", n="1", workers=1, depth="prior")
+    (sample,) = read_samples(tmp_path / "out/vif-train-000000.tar")
+    assert sample.meta["sensor"] == json.loads(json.dumps({"b": dict(pair.sensor["b"])}))
+    assert sample.meta["sensor"]["b"]["low"] >= 7000
+
+
+def test_a_thumbnail_and_a_depth_map_are_judged_by_their_headers(tmp_path: Path) -> None:
+    from clearfuse.synth.datasets.fingerprints import thumbnail
+    from clearfuse.synth.depth.metres import decode_any, encode_png
+
+    codes = encode_png(np.arange(64, dtype=np.uint16).reshape(8, 8))
+    assert decode_any(codes) is not None
+    huge = codes[:16] + (60000).to_bytes(4, "big") * 2 + codes[24:]
+    assert [decode_any(data) for data in (huge, codes[:20], b"", b"text")] == [None] * 4
+    Image.new("1", (9000, 9000)).save(tmp_path / "large.png")
+    with pytest.raises(BadPair, match="9000x9000 has too many pixels: at most 67108864 are read"):
+        thumbnail(str(tmp_path / "large.png"))
+    with pytest.raises(BadPair, match="9000x9000 has too many pixels"):
+        decode(str(tmp_path / "large.png"))

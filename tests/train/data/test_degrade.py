@@ -1,0 +1,280 @@
+"""Training on lean shards: a new plan at each position, the same for any loader; the recipes, chosen and recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import SMALL
+
+from clearfuse.synth.builder.run import build
+from clearfuse.synth.onthefly import OnTheFly
+from clearfuse.synth.shards.sample import Sample, read_samples
+from clearfuse.synth.types import UserError
+from clearfuse.train.data import degrade as degrading
+from clearfuse.train.data.batch import Batch, Broken, Item
+from clearfuse.train.data.corpus import Corpus, index
+from clearfuse.train.data.loader import batches
+from clearfuse.train.data.order import RankBatches
+from clearfuse.train.data.samples import Samples
+from clearfuse.train.designs.presets import PRESETS
+from clearfuse.train.runs.folder import run_folder, run_record
+from clearfuse.train.runs.settings import Settings
+from clearfuse.train.training.checkpoint import found
+from clearfuse.train.training.trainer import RunOptions, fit
+from clearfuse.train.weights.tensors import read_tensors
+from conftest import Ran, save, textured
+
+pytestmark = pytest.mark.slow
+
+Train = Callable[..., Ran]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``lean/vif``, ``lean/mef`` and the same builds ``full``."""
+    root = tmp_path_factory.mktemp("lean")
+    for number in range(5):
+        save(root / "MSRS/train/vi" / f"{number:05d}D.png", textured(number))
+        save(root / "MSRS/train/ir" / f"{number:05d}D.png", textured(100 + number, channels=1))
+        save(root / "under" / f"{number}.png", textured(200 + number) // 3)
+        save(root / "over" / f"{number}.png", 255 - (255 - textured(200 + number)) // 3)
+    data = {"vif": f"msrs={root / 'MSRS'}", "mef": f"folder={root / 'under'},{root / 'over'}"}
+    for kind, lean in (("lean", True), ("full", False)):
+        for task, where in data.items():
+            out = str(root / kind / task)
+            build(task, data=[where], out=out, shard_size=3, lean=lean, executor="serial", seed=3)  # type: ignore[arg-type]
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, preset in SMALL.items():
+        monkeypatch.setitem(PRESETS, name, preset)
+
+
+def read(shards: Path, *kinds: str) -> Corpus:
+    return index([str(shards / kind) for kind in kinds])
+
+
+def items(data: Samples, positions: range) -> list[Item]:
+    found_ = [data[position] for position in positions]
+    broken = [item.reason for item in found_ if isinstance(item, Broken)]
+    assert not broken, broken
+    return found_  # type: ignore[return-value]
+
+
+def test_the_index_says_which_tasks_are_lean(shards: Path) -> None:
+    assert read(shards, "lean/mef", "lean/vif").lean == ("vif", "mef")
+    assert read(shards, "lean/mef", "full/vif").lean == ("mef",)
+    assert read(shards, "full/vif").lean == ()
+    with pytest.raises(ValueError, match="lean samples of vif: degrade must hold what degrades them"):
+        Samples(read(shards, "lean/vif"), side=32, training=True)
+
+
+def test_validation_sees_what_a_full_build_would_hold(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clearfuse.train.data.corpus.HELD_OUT", 0.5)
+    lean, full = read(shards, "lean/vif", "lean/mef"), read(shards, "full/vif", "full/mef")
+    assert len(lean.held_out) == len(full.held_out) > 1
+    more: dict[str, Any] = {"side": 48, "training": False, "prior": "pyramid", "seed": 9}
+    one = Samples(lean, degrade=degrading.choose_degraders(lean.lean), **more)
+    other = Samples(full, **more)
+    for made, held in zip(items(one, range(len(one))), items(other, range(len(other))), strict=True):
+        assert (made.prompt, made.name, made.operators) == (held.prompt, held.name, held.operators) and len(
+            made.images
+        ) == 4
+        assert all(np.array_equal(image, held.images[name]) for name, image in made.images.items())
+
+
+def test_each_time_round_is_a_new_plan_of_seed_and_position(shards: Path) -> None:
+    corpus = read(shards, "lean/vif")
+    count = len(corpus.train)
+
+    def made(seed: int = 4, cache: int = 0) -> list[Item]:
+        degrade = degrading.choose_degraders(corpus.lean)
+        data = Samples(corpus, side=32, seed=seed, training=True, degrade=degrade, cache=cache, rephrase=1.0)
+        return items(data, range(6 * count))
+
+    first = made()
+    for again in (made(), made(cache=1 << 30)):
+        for one, other in zip(first, again, strict=True):
+            assert one.prompt == other.prompt and np.array_equal(one.images["a"], other.images["a"])
+    for name in {item.name for item in first}:
+        rounds = [item for item in first if item.name == name]
+        assert len(rounds) == 6 and len({item.prompt for item in rounds}) > 3
+    other_seed = {item.prompt for item in made(seed=5)}
+    assert other_seed != {item.prompt for item in first}
+
+
+def test_repeats_are_crops_of_one_plan(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture is degraded once a visit, and its ground truth goes with the words of all its crops."""
+    corpus, degraded, call = read(shards, "lean/vif"), list[Sample](), OnTheFly.__call__
+
+    def counted(*given: Any) -> Sample:
+        degraded.append(call(*given))
+        return degraded[-1]
+
+    monkeypatch.setattr(OnTheFly, "__call__", counted)
+    more: dict[str, Any] = {"plain": 0.5, "degrade": degrading.choose_degraders(corpus.lean, partial=1.0)}
+    made = items(Samples(corpus, side=64, seed=4, batch=2, repeats=2, training=True, **more), range(12))
+    assert len(degraded) == 6
+    for number, item in enumerate(made):
+        whole, (height, width) = degraded[number // 2].images, item.images["a"].shape[:2]
+        assert any(
+            np.array_equal(whole["a"][y : y + height, x : x + width], item.images["a"][:, ::way])
+            and np.array_equal(whole["gt"][y : y + height, x : x + width], item.images["gt"][:, ::way])
+            for y in range(whole["a"].shape[0] - height + 1)
+            for x in range(whole["a"].shape[1] - width + 1)
+            for way in (1, -1)
+        )
+    words = [item.prompt for item in made]
+    assert words[::2] == words[1::2] and len(set(words)) > 1
+    assert len({item.images["a"].tobytes() for item in made}) == len(made)
+
+
+def test_the_same_batches_for_any_number_of_workers_and_any_start(shards: Path) -> None:
+    corpus = read(shards, "lean/vif", "full/mef")
+    degrade = degrading.choose_degraders(corpus.lean, partial=0.5)
+
+    def taken(start: int, workers: int, cache: int) -> list[Batch]:
+        more: dict[str, Any] = {"seed": 5, "plain": 0.3, "prior": "pyramid", "cache": cache, "degrade": degrade}
+        data = Samples(corpus, side=32, batch=4, training=True, **more)
+        return [b for b in batches(data, RankBatches(start // 4, 6, 4), workers) if isinstance(b, Batch)]
+
+    here = taken(0, 0, 0)
+    assert len(here) == 6
+    for start, workers, cache in ((8, 2, 1 << 20), (16, 0, 1 << 30)):
+        for one, other in zip(here[start // 4 :], taken(start, workers, cache), strict=True):
+            assert one.prompts == other.prompts and one.names == other.names
+            assert one.prior is not None and other.prior is not None
+            pairs = ((one.a, other.a), (one.b, other.b), (one.gt, other.gt), (one.prior, other.prior))
+            assert all(torch.equal(x, y) for x, y in pairs)
+
+
+def test_partial_ground_truth_goes_with_its_prompt_and_never_with_the_plain_request(shards: Path) -> None:
+    corpus = read(shards, "lean/mef")
+    truth = {f"{path.name} {s.key}": s.images["gt"] for path in corpus.shards for s in read_samples(path)}
+    differs: dict[float, int] = {}
+    for plain in (0.0, 1.0):
+        degrade = degrading.choose_degraders(corpus.lean, partial=1.0)
+        made = items(Samples(corpus, side=160, plain=plain, training=True, degrade=degrade), range(6))
+        for item in made:
+            held, crop = truth[item.name], item.images["gt"]
+            height, width = crop.shape[:2]
+            corners = [(y, x) for y in range(held.shape[0] - height + 1) for x in range(held.shape[1] - width + 1)]
+            differs.setdefault(plain, 0)
+            differs[plain] += not any(
+                np.array_equal(held[y : y + height, x : x + width], way)
+                for y, x in corners
+                for way in (crop, crop[:, ::-1])
+            )
+    assert differs == {0.0: 6, 1.0: 0}
+
+
+def test_recipes_are_chosen_by_task(shards: Path, tmp_path: Path) -> None:
+    own = tmp_path / "night.toml"
+    own.write_text('schema = 1\ntask = "vif"\nn = [1]\nratios = {"1:1" = 1}\n[operators.gaussian_noise]\n')
+    assert {task: one.recipe.name for task, one in degrading.choose_degraders(("vif", "mef"), [str(own)]).items()} == {
+        "vif": "night",
+        "mef": "mef",
+    }
+    data = Samples(
+        index([str(shards / "lean/vif")]),
+        side=32,
+        training=True,
+        degrade=degrading.choose_degraders(("vif",), [str(own)]),
+    )
+    assert all(("nois" in item.prompt.lower() or "grain" in item.prompt.lower()) for item in items(data, range(4)))
+
+
+MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...], float, str]] = [
+    ((), ("vif",), 0.0, "--recipe vif: is for lean shards (synth build --lean); these are degraded already"),
+    ((), (), 0.2, "--partial 0.2: is for lean shards (synth build --lean); these are degraded already"),
+    (("vif",), ("mef",), 0.0, "--recipe mef: is for mef, the lean shards here are of vif"),
+    (("vif", "mef"), ("vif", "vif"), 0.0, "--recipe vif: vif has 'vif': give one a task"),
+    (("vif",), ("vfi",), 0.0, "unknown recipe 'vfi': did you mean 'vif'?"),
+    (("vif",), (), 1.2, "--partial 1.2: must be a share in [0, 1]"),
+]
+
+
+@pytest.mark.parametrize(("lean", "recipes", "partial", "said"), MISTAKES)
+def test_a_recipe_that_fits_nothing_is_one_line(
+    lean: tuple[Any, ...], recipes: tuple[str, ...], partial: float, said: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        degrading.choose_degraders(lean, recipes, partial)
+    assert str(error.value).startswith(said)
+
+
+def run(shards: Path, out: Path, **changed: Any) -> None:
+    run_options = RunOptions(validate_every=3, checkpoint_every=2, workers=changed.pop("workers", 0))
+    fit([str(shards / "lean/vif")], str(out), Settings.of("small", steps=4), run_options=run_options, **changed)
+
+
+def test_a_run_records_its_recipes_and_stops_and_goes_on_bit_for_bit(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    run(shards, tmp_path / "whole", note=notes.append)
+    assert "lean shards of vif are degraded as they are read: recipe 'vif'" in notes
+    record = json.loads((tmp_path / "whole/run.json").read_bytes())["degrade"]
+    assert record["vif"]["partial"] == 0 and record["vif"]["recipe"]["n"] == [1, 2, 3]
+
+    def stopped(report: Any) -> None:
+        if report.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(shards, tmp_path / "cut", progress=stopped)
+    run(shards, tmp_path / "cut")
+    assert (tmp_path / "cut/log.jsonl").read_bytes() == (tmp_path / "whole/log.jsonl").read_bytes()
+    one, other = (
+        read_tensors(found(tmp_path / name / "checkpoints")[-1] / "rank-000.safetensors")[0]
+        for name in ("whole", "cut")
+    )
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    with pytest.raises(
+        UserError, match=r"a run with other degradations: vif\.partial was 0\.0, is 0\.5; choose another"
+    ):
+        run(shards, tmp_path / "whole", partial=0.5)
+
+
+def test_a_run_of_before_lean_shards_and_repeats_goes_on(shards: Path, tmp_path: Path) -> None:
+    record = run_record(Settings.of("small"), read(shards, "full/vif"))
+    before = {name: value for name, value in record.items() if name != "degrade"}
+    assert record["degrade"] is None and len(before) == len(record) - 1
+    before["settings"] = {name: value for name, value in record["settings"].items() if name != "repeats"}
+    assert len(before["settings"]) == len(record["settings"]) - 1
+    for given in (before, record):
+        with run_folder(tmp_path / "run", given, overwrite=False):
+            assert (tmp_path / "run" / "run.json").is_file()
+    other = run_record(Settings.of("small", repeats=2), read(shards, "full/vif"))
+    with (
+        pytest.raises(UserError, match="a run with repeats 1, not 2"),
+        run_folder(tmp_path / "run", other, overwrite=False),
+    ):
+        pass
+
+
+def test_the_command_line(train: Train, shards: Path, tmp_path: Path) -> None:
+    options = ("--preset", "small", "--steps", "1", "--workers", "0", "--out", tmp_path / "run")
+    ran = train("fit", shards / "lean/vif", shards / "lean/mef", *options, "--recipe", "mef", "--recipe", "vif")
+    assert ran.code == 0, ran.err
+    ran = train("fit", shards / "full/vif", "--preset", "small", "--recipe", "vif", "--out", tmp_path / "none")
+    assert (ran.code, ran.error) == (
+        2,
+        "train: error: --recipe vif: is for lean shards (synth build --lean); these are degraded already",
+    )
+    assert not (tmp_path / "none").exists()
+
+
+def test_eval_of_lean_shards_is_one_line(train: Train, shards: Path, tmp_path: Path) -> None:
+    ran = train("eval", shards / "lean/vif", "--model", "none", "--out", tmp_path / "report")
+    path = shards / "lean/vif/vif-train-000000.tar"
+    assert (ran.code, ran.out, (tmp_path / "report").exists()) == (2, "", False)
+    assert ran.error == (f"train: error: {path}: is lean, without degraded images to score: build it without --lean")

@@ -1,0 +1,296 @@
+"""The MMAIF network: identity at the start, padding, batches, sizes, switches, FLOPs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from clearfuse.synth.types import UserError
+from clearfuse.train.designs.presets import PRESETS
+from clearfuse.train.models import MODELS, build_model, find_model
+from clearfuse.train.models.mmaif import MMAIFConfig, flops, inactive
+
+pytestmark = pytest.mark.slow
+
+SMALL = MMAIFConfig(
+    latent_channels=6, text_width=10, depth=3, width=32, heads=2, expert_width=24, shared_width=16, lora=8
+)
+FLOW = replace(SMALL, flow=True)
+SWITCHES: list[dict[str, Any]] = [
+    {"experts": 0},
+    {"shared_width": 0},
+    {"rope": False},
+    {"pe": False},
+    {"value_residual": False},
+    {"naf": False},
+    {"lora": 0},
+    {"head": "blend"},
+    {"context": True},
+    {"context": True, "head": "blend"},
+    {"context": True, "text_width": 0},
+    {"text_width": 0},
+    {"patch": 1},
+]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(shape, generator=seeded(seed))
+
+
+def awake(config: MMAIFConfig) -> nn.Module:
+    """A network whose zero-initialised parts are moved from zero, so that every path shows in the output."""
+    network, rng = build_model("mmaif", config, seeded()), seeded(5)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=rng))
+    return network.eval()
+
+
+def inputs(config: MMAIFConfig, b: int = 2, h: int = 6, w: int = 8, m: int = 5) -> list[Any]:
+    z_a, z_b, z_t = (randn(b, config.latent_channels, h, w, seed=i) for i in range(3))
+    text = randn(b, m if config.text_width else 0, config.text_width, seed=4)
+    flow = [z_t, torch.linspace(0.2, 0.9, b)] if config.flow else [None, None]
+    return [z_a, z_b, *flow, text, torch.ones(text.shape[:2], dtype=torch.bool)]
+
+
+@pytest.mark.parametrize("config", [SMALL, FLOW], ids=["regression", "flow"])
+def test_every_block_starts_as_the_identity(config: MMAIFConfig) -> None:
+    network = build_model("mmaif", config, seeded())
+    seen: list[tuple[Tensor, Tensor]] = []
+    for block in network.blocks:  # type: ignore[union-attr]
+        block.register_forward_hook(lambda module, args, output: seen.append((args[0], output[0])))
+    latent = network(*inputs(config)).latent
+    assert len(seen) == config.depth and all(torch.equal(before, after) for before, after in seen)
+    assert latent.abs().max() == 0
+
+
+def test_the_blend_head_starts_at_the_mean() -> None:
+    network, given = build_model("mmaif", replace(SMALL, head="blend"), seeded()), inputs(SMALL)
+    torch.testing.assert_close(network(*given).latent, (given[0] + given[1]) / 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [SMALL, FLOW], ids=["regression", "flow"])
+@torch.no_grad()
+def test_prompt_padding_changes_nothing(config: MMAIFConfig) -> None:
+    network, given = awake(config), inputs(config)
+    plain = network(*given)
+    text = torch.cat([given[4], 100 * randn(2, 4, config.text_width, seed=9)], 1)
+    padded = network(*given[:4], text, torch.arange(9).expand(2, 9) < 5)
+    torch.testing.assert_close(padded.latent, plain.latent, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(padded.balance, plain.balance)
+    torch.testing.assert_close(network(*given[:5], None).latent, plain.latent, atol=1e-5, rtol=1e-4)
+    other = network(*given[:4], given[4].roll(1, 2), given[5])
+    assert (other.latent - plain.latent).abs().max() > 1e-3, "the prompt itself must matter"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [SMALL, FLOW, replace(SMALL, experts=0)], ids=["regression", "flow", "dense"])
+@torch.no_grad()
+def test_elements_of_a_batch_are_independent(config: MMAIFConfig) -> None:
+    network, given = awake(config), inputs(config, b=3)
+    whole = network(*given).latent
+    alone = torch.cat([network(*(None if x is None else x[i : i + 1] for x in given)).latent for i in range(3)])
+    torch.testing.assert_close(whole, alone, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (12, 3)])
+@torch.no_grad()
+def test_any_size_works(size: tuple[int, int]) -> None:
+    for config in (SMALL, FLOW, replace(SMALL, head="blend")):
+        prediction = awake(config)(*inputs(config, h=size[0], w=size[1]))
+        assert prediction.latent.shape == (2, 6, *size) and prediction.latent.isfinite().all()
+
+
+@pytest.mark.parametrize("config", [SMALL, FLOW, replace(SMALL, experts=0)], ids=["regression", "flow", "dense"])
+@torch.no_grad()
+def test_bfloat16_whole_or_by_autocast(config: MMAIFConfig) -> None:
+    network, given = awake(config), inputs(config)
+    exact = network(*given).latent
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = network(*given).latent.float()
+    half = [x.bfloat16() if x is not None and x.ndim == 4 else x for x in given]
+    whole = network.bfloat16()(*half).latent
+    assert whole.dtype == torch.bfloat16
+    for latent in (mixed, whole.float()):
+        assert (latent - exact).square().mean().sqrt() < 0.1 * exact.square().mean().sqrt()
+
+
+@torch.no_grad()
+def test_every_input_matters() -> None:
+    network, given = awake(FLOW), inputs(FLOW, b=1, h=8, w=8)
+    plain = network(*given).latent
+    for i in range(5):
+        changed = list(given)
+        changed[i] = given[i] * 0.3 if i == 3 else given[i] + randn(*given[i].shape, seed=7)
+        assert (network(*changed).latent - plain).abs().max() > 1e-3, i
+
+
+def test_a_regression_has_no_time_and_a_flow_has() -> None:
+    names = [name for name, _ in build_model("mmaif", SMALL, seeded()).named_parameters()]
+    assert not [name for name in names if "time" in name]
+    assert [name for name, _ in build_model("mmaif", FLOW, seeded()).named_parameters() if "time" in name]
+    with pytest.raises(ValueError, match="a flow model takes z_t and t, a regression neither"):
+        build_model("mmaif", SMALL, seeded())(*inputs(FLOW))
+    with pytest.raises(ValueError, match="a flow model takes z_t and t"):
+        build_model("mmaif", FLOW, seeded())(*inputs(SMALL))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("switch", SWITCHES, ids=str)
+@pytest.mark.parametrize("flow", [False, True], ids=["regression", "flow"])
+def test_every_switch_builds_and_all_its_parameters_learn(switch: dict[str, Any], flow: bool) -> None:
+    config = replace(SMALL, flow=flow, **switch)
+    network = awake(config)
+    prediction = network(*inputs(config))
+    assert prediction.load.shape == (config.depth, config.experts)
+    (prediction.latent.square().mean() + prediction.balance).backward()
+    missing = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert missing == []
+
+
+def test_the_same_seed_gives_the_same_weights_and_touches_no_global_generator() -> None:
+    before = torch.random.get_rng_state()
+    first, second, third = (build_model("mmaif", SMALL, seeded(seed)).state_dict() for seed in (3, 3, 4))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["embed.weight"], third["embed.weight"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("switch", [{}, *SWITCHES], ids=str)
+@pytest.mark.parametrize("flow", [False, True], ids=["regression", "flow"])
+def test_flops_by_formula_are_those_counted(switch: dict[str, Any], flow: bool) -> None:
+    config = replace(SMALL, flow=flow, **switch)
+    network, given = awake(config), inputs(config, b=1, h=5, w=8)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        network(*given)
+    # The counter is blind to two kernels of torch on a CPU, so attention is added by its own formula where missing.
+    counted = counter.get_total_flops()
+    tokens = -(-5 // config.patch) * (8 // config.patch) + given[4].shape[1]
+    attention = config.depth * 4 * tokens**2 * config.width
+    expected = flops(config, 5, 8, given[4].shape[1])
+    assert counted in (expected, expected - attention)
+
+
+def test_a_token_skips_the_experts_it_is_not_sent_to() -> None:
+    network = build_model("mmaif", SMALL, seeded())
+    experts = sum(p.numel() for name, p in network.named_parameters() if name.endswith(("mlp.w_in", "mlp.w_out")))
+    assert inactive(SMALL) == experts // 2
+    assert inactive(replace(SMALL, experts=0)) == 0
+
+
+MISTAKES: list[tuple[dict[str, Any], str]] = [
+    ({"width": 30}, r"width 30 must be a multiple of 4 × heads \(8\)"),
+    ({"active": 5}, "active 5 must be 1 to 4, the number of experts"),
+    ({"depth": 0}, "depth must be at least 1, not 0"),
+    ({"head": "blnd"}, "head must be 'plain' or 'blend', not 'blnd'"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), MISTAKES, ids=[str(change) for change, _ in MISTAKES])
+def test_a_config_that_can_not_be_built_says_why(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(SMALL, **change)
+
+
+def test_an_unknown_model_names_the_nearest() -> None:
+    assert find_model("mmaif") is MODELS["mmaif"]
+    with pytest.raises(UserError, match="unknown model 'mmaf': did you mean 'mmaif'"):
+        find_model("mmaf")
+
+
+@pytest.mark.slow
+def test_tiny_reg_fits_a_small_batch() -> None:
+    """Thirty steps on two pairs of blocks and noise: the loss falls by more than half."""
+    preset, rng = PRESETS["tiny-reg"], seeded()
+    network = build_model(preset.design.model, preset.design.config, rng)
+    given = [randn(2, 192, 8, 8, seed=i) for i in range(2)]
+    target = 0.8 * given[0] + 0.2 * given[1] + 0.3 * randn(1, 192, 1, 1, seed=3)
+    prior = 0.5 * given[0] + 0.5 * given[1]
+    text, mask = randn(2, 4, 128, seed=4), torch.ones(2, 4, dtype=torch.bool)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    losses = []
+    objective, pair = preset.design.objective, (given[0], given[1])
+    for _ in range(30):
+        loss = objective.loss(lambda z_t, t: network(*given, z_t, t, text, mask, prior), target, pair, rng)
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+        losses.append(math.exp(loss.terms["error"]))
+    assert losses[-1] < 0.5 * losses[0], losses
+
+
+def test_heavy_tails_are_compressed_before_the_network_sees_them() -> None:
+    """asinh z is z where small and grows as a logarithm; the blend still takes the latents as they are."""
+    config = MMAIFConfig(head="blend", compress=True, latent_channels=4, text_width=0, depth=1, width=32, heads=2)
+    network = build_model("mmaif", config, torch.Generator().manual_seed(0))
+    z = 40 * torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    seen: list[torch.Tensor] = []
+    network.embed.register_forward_hook(lambda module, given, out: seen.append(given[0]))  # type: ignore[union-attr]
+    latent = network(z, -z, None, None, z.new_zeros(1, 0, 0), z.new_zeros(1, 0, dtype=torch.bool)).latent
+    assert seen[0].abs().max() < 6 and seen[0].abs().max() == pytest.approx(float(z.asinh().abs().max()))
+    torch.testing.assert_close(latent, torch.zeros_like(z))  # the mean of z and −z
+
+
+def test_a_prior_is_where_the_blend_starts() -> None:
+    config = MMAIFConfig(head="blend", prior=True, latent_channels=4, text_width=0, depth=1, width=32, heads=2)
+    network = build_model("mmaif", config, torch.Generator().manual_seed(0))
+    z = torch.randn(3, 1, 4, 5, 6, generator=torch.Generator().manual_seed(1))
+    text = (z.new_zeros(1, 0, 0), z.new_zeros(1, 0, dtype=torch.bool))
+    torch.testing.assert_close(network(z[0], z[1], None, None, *text, z[2]).latent, z[2])
+    with pytest.raises(ValueError, match="a prior is given where, and only where"):
+        network(z[0], z[1], None, None, *text)
+
+
+@torch.no_grad()
+def test_the_context_lets_one_corner_reach_every_token_without_any_block() -> None:
+    """A blend without blocks: what is far changes nothing, but through the context, and the prompt likewise."""
+    for context in (False, True):
+        config = replace(SMALL, head="blend", context=context, depth=1, naf=False)
+        network, given = awake(config), inputs(SMALL)
+        network.blocks = nn.ModuleList()
+        plain = network(*given).latent
+        corner, prompt = list(given), list(given)
+        corner[0] = given[0].clone()
+        corner[0][..., -2:, -2:] += 3
+        prompt[4] = given[4] + randn(*given[4].shape, seed=9)
+        for changed in (corner, prompt):
+            assert ((network(*changed).latent - plain)[..., :2, :2].abs().max() > 1e-4) == context
+
+
+@torch.no_grad()
+def test_the_context_scales_and_shifts_a_blend_as_a_whole() -> None:
+    """Only the tone's biases set: the latent is softplus-scaled and shifted, a number a channel, the same anywhere."""
+    network, given = build_model("mmaif", replace(SMALL, head="blend", context=True), seeded()), inputs(SMALL)
+    torch.testing.assert_close(network(*given).latent, (given[0] + given[1]) / 2)
+    scale, shift = randn(2, 6, seed=3)
+    network.tone.bias.copy_(torch.cat([scale, shift]))  # type: ignore[union-attr]
+    gain = torch.nn.functional.softplus(scale + math.log(math.e - 1))[:, None, None]
+    expected = gain * (given[0] + given[1]) / 2 + shift[:, None, None]
+    torch.testing.assert_close(network(*given).latent, expected)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("config", [SMALL, FLOW], ids=["regression", "flow"])
+@torch.no_grad()
+def test_in_bf16_it_says_nearly_the_same(config: MMAIFConfig, device: str) -> None:
+    """As it trains and fuses: products in bf16 under autocast, the router and the norms in fp32."""
+    network, given = awake(config), inputs(config)
+    exact = network(*given).latent
+    network, given = network.to(device), [each if each is None else each.to(device) for each in given]
+    with torch.autocast(device, torch.bfloat16):
+        found = network(*given).latent
+    difference = (found.float().cpu() - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+    assert 1e-5 < float(difference) < 0.05

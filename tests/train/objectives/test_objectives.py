@@ -1,0 +1,287 @@
+"""Objectives at their optimum and by their formulas: losses, sources, times, guidance."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from clearfuse.synth.types import UserError
+from clearfuse.train.models import Prediction
+from clearfuse.train.objectives.base import guide
+from clearfuse.train.objectives.bridge import deviation
+from clearfuse.train.objectives.flow import FlowMatching
+from clearfuse.train.objectives.losses import NEAREST, clean_to_velocity, draw_times, path, source_loss
+from clearfuse.train.objectives.regression import Regression
+from clearfuse.train.objectives.samplers import SAMPLERS
+from clearfuse.train.objectives.schrodinger import SchrodingerBridge
+
+SHAPE = (4, 3, 5, 6)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(shape, generator=seeded(seed))
+
+
+def predicted(latent: Tensor, balance: float = 1.5) -> Prediction:
+    return Prediction(latent, torch.tensor(balance), torch.zeros(1, 0))
+
+
+def pair(like: Tensor) -> tuple[Tensor, Tensor]:
+    """Degraded latents beside a clean one."""
+    return tuple(torch.randn(like.shape, generator=seeded(seed)).to(like) for seed in (11, 12))  # type: ignore[return-value]
+
+
+def test_regression_is_the_mean_square_and_the_balance() -> None:
+    target, guess = randn(*SHAPE), randn(*SHAPE, seed=2)
+    calls: list[tuple[object, object]] = []
+
+    def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
+        calls.append((z_t, t))
+        return predicted(guess)
+
+    loss = Regression(balance=0.1).loss(predict, target, pair(target), seeded())
+    mse = (guess - target).square().mean()
+    torch.testing.assert_close(loss.total, mse + 0.1 * 1.5)
+    assert loss.terms.keys() == {"error", "balance"} and torch.equal(
+        Regression().sample(predict, pair(target), seeded()), guess
+    )
+    assert calls == [(None, None), (None, None)], "a regression never sees a time"
+
+
+@pytest.mark.parametrize("predicts", ["velocity", "clean"])
+def test_flow_loss_vanishes_at_its_optimum(predicts: str) -> None:
+    """With one clean latent, the best prediction is known from (Z_t, t): the loss is 0 there, at any time."""
+    target = randn(*SHAPE)
+
+    def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
+        assert z_t is not None and t is not None
+        noise = (z_t - t.view(-1, 1, 1, 1) * target) / (1 - t.view(-1, 1, 1, 1))
+        return predicted(target if predicts == "clean" else target - noise, 0.0)
+
+    for seed, error in itertools.product(range(20), ("velocity", "clean")):
+        objective = FlowMatching(predicts=predicts, error=error)
+        assert float(objective.loss(predict, target, pair(target), seeded(seed)).total) < 1e-6
+    for sampler in (name for name, row in SAMPLERS.items() if row.path == "flow" and not row.stochastic):
+        objective = FlowMatching(predicts="clean", sampler=sampler, steps=4)
+        torch.testing.assert_close(
+            objective.sample(lambda z_t, t: predicted(target), pair(target), seeded()), target, atol=1e-5, rtol=1e-5
+        )
+
+
+def gaussian_velocity(z: Tensor, t: Tensor, mean: float, s: float) -> Tensor:
+    """E[Z1 − noise | Z_t] where Z1 is N(mean, s²): mean + (t s² − (1 − t)) / (t² s² + (1 − t)²) (Z_t − t mean)."""
+    t = t.view(-1, *([1] * (z.ndim - 1)))
+    return mean + (t * s**2 - (1 - t)) / (t**2 * s**2 + (1 - t) ** 2) * (z - t * mean)
+
+
+def test_flow_loss_at_the_conditional_mean_is_the_variance_that_is_left() -> None:
+    """Clean latents N(0, s²): the loss at E[Z1 − noise | Z_t] is the mean over t of the conditional variance."""
+    s, n = 0.5, 100_000
+    target = s * randn(n, 1, 1, 1)
+
+    def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
+        assert z_t is not None and t is not None
+        return predicted(gaussian_velocity(z_t, t, 0, s), 0.0)
+
+    t = torch.linspace(0, 1, 2001, dtype=torch.float64)
+    left = (s**2 + 1) - (t * s**2 - (1 - t)) ** 2 / (t**2 * s**2 + (1 - t) ** 2)
+    loss = float(FlowMatching().loss(predict, target, pair(target), seeded()).total)
+    assert loss == pytest.approx(float(left.mean()), rel=0.02)
+
+
+def test_an_error_of_the_clean_latent_weighs_the_times_alone() -> None:
+    """Of one latent, at one time: (1 − t)² times the velocity's error, whichever of both is predicted."""
+    target, seen = randn(1, 3, 5, 6), []
+
+    def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
+        assert t is not None
+        seen.append(float(t))
+        return predicted(randn(1, 3, 5, 6, seed=2), 0.0)
+
+    given = pair(target)
+    for seed in range(5):
+        one, other = (
+            float(FlowMatching(error=error).loss(predict, target, given, seeded(seed)).total)
+            for error in ("velocity", "clean")
+        )
+        assert other == pytest.approx((1 - seen[-1]) ** 2 * one, rel=1e-4)
+
+
+def test_the_path_and_the_velocity_of_a_clean_latent() -> None:
+    noise, clean, t = randn(*SHAPE), randn(*SHAPE, seed=2), torch.tensor([0.0, 0.3, 0.95, 1.0])
+    z_t = path(noise, clean, t)
+    torch.testing.assert_close(z_t[0], noise[0])
+    torch.testing.assert_close(z_t[3], clean[3])
+    v = clean_to_velocity(clean, z_t, t, NEAREST)
+    torch.testing.assert_close(v[:3], (clean - noise)[:3], atol=1e-4, rtol=1e-4)
+    assert v[3].abs().max() < 1e-4 and NEAREST == 0.05
+
+
+def test_times_stay_in_full_precision_beside_half_precision_latents() -> None:
+    seen: list[Tensor] = []
+
+    def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
+        assert z_t is not None and t is not None
+        seen.append(t)
+        return predicted(z_t)
+
+    target, objective = randn(*SHAPE).bfloat16(), FlowMatching(predicts="clean")
+    objective.loss(predict, target, pair(target), seeded())
+    assert objective.sample(predict, pair(target), seeded()).dtype == torch.bfloat16
+    assert {t.dtype for t in seen} == {torch.float32}
+
+
+def test_flow_draws_from_its_generator_alone() -> None:
+    target = randn(*SHAPE)
+
+    def draw(seed: int) -> list[Tensor]:
+        seen: list[Tensor] = []
+
+        def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
+            assert z_t is not None and t is not None
+            seen.extend([z_t, t])
+            return predicted(z_t)
+
+        FlowMatching().loss(predict, target, pair(target), seeded(seed))
+        return seen
+
+    before = torch.random.get_rng_state()
+    first, second, third = draw(0), draw(0), draw(1)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert torch.equal(first[0], second[0]) and not torch.equal(first[1], third[1])
+    assert len(first[1].unique()) == len(target), "each latent has its own time"
+
+
+def test_the_pixel_loss_sees_the_clean_latent() -> None:
+    target = randn(*SHAPE)
+    seen: list[Tensor] = []
+
+    def pixels(latent: Tensor) -> Tensor:
+        seen.append(latent)
+        return latent.new_full((), 2.0)
+
+    loss = Regression(balance=0, pixel=0.5).loss(
+        lambda z_t, t: predicted(target), target, pair(target), seeded(), pixels
+    )
+    assert float(loss.total) == 1.0 and float(loss.terms["pixel"]) == 2.0
+
+    def exact(z_t: Tensor | None, t: Tensor | None) -> Prediction:
+        assert z_t is not None and t is not None
+        return predicted((target - z_t) / (1 - t.view(-1, 1, 1, 1)))
+
+    FlowMatching(pixel=0.5).loss(exact, target, pair(target), seeded(), pixels)
+    for latent in seen:
+        torch.testing.assert_close(latent, target, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match=r"the pixel loss has weight 0.5, but no function computes it"):
+        Regression(pixel=0.5).loss(lambda z_t, t: predicted(target), target, pair(target), seeded())
+
+
+def test_the_pixel_loss_is_its_formula() -> None:
+    a = torch.zeros(1, 3, 4, 4)
+    ramp = torch.arange(4.0).expand(1, 3, 4, 4)
+    assert float(source_loss(a, a, a)) == 0
+    assert float(source_loss(ramp, a, ramp)) == pytest.approx(1.5 + 1.0)
+
+
+SOURCE = {"a": lambda a, b: a, "b": lambda a, b: b, "mean": lambda a, b: (a + b) / 2}
+
+
+@pytest.mark.parametrize("source", SOURCE)
+@pytest.mark.parametrize("kind", [FlowMatching, SchrodingerBridge])
+def test_a_path_may_start_from_a_degraded_latent(kind: Any, source: str) -> None:
+    """At t = 0 it is the source, in training and in sampling; a network that says so of the target samples it."""
+    target, given = randn(*SHAPE), pair(randn(*SHAPE))
+    start, seen = SOURCE[source](*given), []
+
+    def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
+        assert z_t is not None and t is not None
+        seen.append((z_t, t.view(-1, 1, 1, 1)))
+        return predicted(target, 0.0)
+
+    objective = kind(predicts="clean", source=source, steps=4)
+    assert float(objective.loss(predict, target, given, seeded()).total) == 0
+    z_t, t = seen.pop()
+    if kind is FlowMatching:
+        torch.testing.assert_close(z_t, (1 - t) * start + t * target)
+    torch.testing.assert_close(objective.sample(predict, given, seeded()), target, atol=1e-5, rtol=1e-5)
+    assert torch.equal(seen[0][0], start) and seen[0][1].max() == 0 and len(seen) == objective.calls == 4
+
+
+def test_the_bridge_learns_its_noise() -> None:
+    """Eq. 12: the loss vanishes at (Z_t − clean) / σ_t, and the samples are then the clean latents."""
+    target, given = randn(*SHAPE), pair(randn(*SHAPE))
+
+    def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
+        assert z_t is not None and t is not None
+        return predicted((z_t - target) / deviation(t).view(-1, 1, 1, 1), 0.0)
+
+    objective = SchrodingerBridge(steps=10)
+    for seed in range(20):
+        assert float(objective.loss(predict, target, given, seeded(seed)).total) < 1e-6
+    torch.testing.assert_close(objective.sample(predict, given, seeded()), target, atol=1e-4, rtol=1e-4)
+
+
+def test_times_are_uniform_or_logit_normal() -> None:
+    like = torch.zeros(100_000, 1)
+    uniform, normal = (draw_times(times, like, seeded()) for times in ("uniform", "logit-normal"))
+    for t in (uniform, normal):
+        assert t.min() >= 0 and t.max() <= 1 and float(t.mean()) == pytest.approx(0.5, abs=0.005)
+    assert float(uniform.var()) == pytest.approx(1 / 12, rel=0.02)
+    assert float(normal.logit().std()) == pytest.approx(1, rel=0.02)
+
+
+def test_guidance_asks_with_and_without_the_prompt() -> None:
+    with_, without = (lambda z_t, t, value=value: predicted(torch.full(SHAPE, value)) for value in (3.0, 1.0))
+    assert guide(with_, without, 2.0)(None, None).latent.unique().tolist() == [5.0]
+    assert FlowMatching(drop=0.1, guidance=2.0, sampler="heun", steps=3).calls == 10
+    assert (FlowMatching().calls, Regression().calls, SchrodingerBridge().calls) == (5, 1, 100)
+    assert Regression().guidance == 1 and Regression().drop == 0
+
+
+def test_the_experts_load_is_among_the_terms() -> None:
+    target = randn(*SHAPE)
+    made = Prediction(target, torch.tensor(1.0), torch.tensor([[0.5, 0.5], [0.9, 0.1]]))
+    terms = Regression().loss(lambda z_t, t: made, target, pair(target), seeded()).terms
+    assert {name: float(terms[name]) for name in ("least_load", "most_load")} == pytest.approx(
+        {"least_load": 0.1, "most_load": 0.9}
+    )
+
+
+REFUSED: list[tuple[Any, dict[str, Any], str]] = [
+    (FlowMatching, {"source": "c"}, "source must be 'gaussian' or 'a' or 'b' or 'mean', not 'c'"),
+    (FlowMatching, {"sampler": "sde", "source": "mean"}, "sampler 'sde' needs a Gaussian source, not 'mean'"),
+    (FlowMatching, {"error": "noise"}, "error must be 'velocity' or 'clean', not 'noise'"),
+    (FlowMatching, {"times": "normal"}, "times must be 'uniform' or 'logit-normal', not 'normal'"),
+    (FlowMatching, {"drop": 1.0}, "drop must be at least 0 and below 1, not 1.0"),
+    (FlowMatching, {"guidance": -1.0, "drop": 0.1}, "guidance must be at least 0, not -1.0"),
+    (FlowMatching, {"guidance": 2.0}, "guidance must be 1, not 2.0: the model always had a prompt in training"),
+    (SchrodingerBridge, {"source": "gaussian"}, "source must be 'a' or 'b' or 'mean', not 'gaussian'"),
+    (SchrodingerBridge, {"predicts": "velocity"}, "predicts must be 'noise' or 'clean', not 'velocity'"),
+    (Regression, {"measure": "l1"}, "measure must be 'mse' or 'log', not 'l1'"),
+]
+
+
+@pytest.mark.parametrize(("kind", "changed", "said"), REFUSED, ids=[str(row[1]) for row in REFUSED])
+def test_settings_that_can_not_be_are_refused(kind: Any, changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError) as error:
+        kind(**changed)
+    assert str(error.value).startswith(said)
+
+
+def test_what_is_unknown_is_refused() -> None:
+    with pytest.raises(UserError, match="unknown sampler 'euler': allowed: i2sb"):
+        SchrodingerBridge(sampler="euler")
+    with pytest.raises(UserError, match="unknown sampler 'ab3'"):
+        FlowMatching(sampler="ab3")
+    with pytest.raises(ValueError, match="predicts must be 'velocity' or 'clean', not 'noise'"):
+        FlowMatching(predicts="noise")
+    with pytest.raises(ValueError, match="steps must be at least 1, not 0"):
+        FlowMatching(steps=0)

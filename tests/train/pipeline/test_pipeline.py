@@ -1,0 +1,287 @@
+"""The pipeline: saved and loaded, any size, tiles without seams; the hub; and ``train fuse`` on files and folders."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made import made_shards
+from PIL import Image
+from tiny import small
+
+from clearfuse.synth.types import UserError
+from clearfuse.train.designs.design import Assembly, Design
+from clearfuse.train.pipeline import fusion as module
+from clearfuse.train.pipeline.fusion import FusionPipeline
+from clearfuse.train.pipeline.tiles import starts, tiled
+from clearfuse.train.weights.tensors import read_tensors, write_tensors
+from conftest import Ran, save, textured
+
+pytestmark = pytest.mark.slow
+
+Train = Callable[..., Ran]
+
+
+def made(flow: bool = False, prior: bool = False, seed: int = 0) -> FusionPipeline:
+    assembly = Assembly(small(flow, prior), torch.Generator().manual_seed(seed))
+    rng = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for parameter in assembly.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=rng))
+    return FusionPipeline(assembly)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model")
+    made().save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize(("flow", "prior"), [(False, False), (False, True), (True, False), (True, True)])
+def test_saved_and_loaded_is_the_same(tmp_path: Path, flow: bool, prior: bool) -> None:
+    one = made(flow, prior)
+    one.save_pretrained(tmp_path)
+    other = FusionPipeline.from_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "pipeline.json"]
+    assert other.design == one.design
+    a, b = textured(1), textured(2, channels=1)
+    first = one(a, b, task="vif", prompt="remove the haze")
+    assert first.dtype == np.uint8 and first.shape == a.shape
+    np.testing.assert_array_equal(first, other(a, b[..., 0], task="vif", prompt="remove the haze"))
+    assert (first != other(a, b, task="vif", prompt="suppress the noise in both frames")).any()
+
+
+@pytest.mark.parametrize("size", [(16, 16), (9, 130), (1, 1), (33, 47), (7, 300)])
+def test_any_size(folder: Path, size: tuple[int, int]) -> None:
+    image = textured(1, 304, 160)[: size[0], : size[1]]
+    assert FusionPipeline.from_pretrained(folder)(image, image, task="mef").shape == image.shape
+
+
+def test_a_flow_model_has_seeds_steps_and_samplers(tmp_path: Path) -> None:
+    flow, a, b = made(flow=True), textured(1), textured(2)
+    runs = [flow(a, b, task="mff", **more) for more in ({}, {"seed": 1}, {"steps": 4}, {"sampler": "midpoint"})]
+    np.testing.assert_array_equal(runs[0], flow(a, b, task="mff"))
+    assert all((runs[0] != other).any() for other in runs[1:])
+    with pytest.raises(UserError, match="unknown sampler 'eluer': did you mean 'euler'"):
+        flow(a, b, task="mff", sampler="eluer")
+    with pytest.raises(UserError, match="steps must be at least 1"):
+        flow(a, b, task="mff", steps=0)
+    with pytest.raises(UserError, match="--steps: the model is a regression"):
+        made()(a, b, task="mff", steps=3)
+
+
+def test_mistakes_are_named(folder: Path) -> None:
+    pipeline = FusionPipeline.from_pretrained(folder)
+    with pytest.raises(UserError, match="the two images differ in size: 160x128 and 160x127"):
+        pipeline(textured(1), textured(1)[1:], task="vif")
+    with pytest.raises(UserError, match="unknown task 'viff': did you mean 'vif'"):
+        pipeline(textured(1), textured(1), task="viff")
+    with pytest.raises(ValueError, match="an image is uint8"):
+        pipeline(textured(1).astype(np.uint16), textured(1), task="vif")
+
+
+def test_a_flow_is_sampled_as_asked(train: Train, tmp_path: Path) -> None:
+    """Sampler, steps and guidance change the picture; what can't be is one line, and exit 2."""
+    pipeline, images = made(flow=True), (textured(1), textured(2))
+    own = pipeline(*images, task="vif")
+    for way in ({"sampler": "heun"}, {"sampler": "sde"}, {"steps": 3}):
+        assert abs(pipeline(*images, task="vif", **way).astype(int) - own).max() > 0, way
+    assert (pipeline(*images, task="vif", sampler="ab2", steps=2) == own).all()
+    pipeline.save_pretrained(tmp_path)
+    given = [save(tmp_path / f"{i}.png", image) for i, image in enumerate(images)]
+    for option, said in (
+        (("--sampler", "heum"), "unknown sampler 'heum': did you mean 'heun'?"),
+        (("--sampler", "i2sb"), "unknown sampler 'i2sb': allowed: ab2, euler"),
+        (("--steps", "0"), "steps must be at least 1, not 0"),
+        (("--guidance", "2"), "guidance must be 1, not 2.0: the model always had a prompt in training"),
+    ):
+        ran = train("fuse", *given, "-o", tmp_path / "o.png", "--task", "vif", "--model", tmp_path, *option)
+        assert (ran.code, said in ran.error) == (2, True), ran.err
+    objective = replace(pipeline.design.objective, drop=0.1)
+    pipeline.assembly.design = replace(pipeline.design, objective=objective)
+    plain, strong = (pipeline(*images, task="vif", prompt="remove the haze", guidance=s) for s in (1.0, 4.0))
+    assert abs(plain.astype(int) - strong).max() > 0
+
+
+def test_a_folder_that_is_no_model_is_named(folder: Path, tmp_path: Path) -> None:
+    def said(change: Callable[[Path], object]) -> str:
+        path = tmp_path / str(len(list(tmp_path.iterdir())))
+        path.mkdir()
+        for name in ("pipeline.json", "model.safetensors"):
+            (path / name).write_bytes((folder / name).read_bytes())
+        change(path)
+        with pytest.raises(UserError) as error:
+            FusionPipeline.from_pretrained(path)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    def edit(path: Path, **changed: object) -> None:
+        data = json.loads((path / "pipeline.json").read_text())
+        (path / "pipeline.json").write_text(json.dumps(data | changed))
+
+    assert "pipeline.json is missing" in said(lambda p: (p / "pipeline.json").unlink())
+    assert "model.safetensors is missing" in said(lambda p: (p / "model.safetensors").unlink())
+    assert "is no whole safetensors file" in said(lambda p: (p / "model.safetensors").write_bytes(b"nothing"))
+    assert "pipeline.json: Expecting" in said(lambda p: (p / "pipeline.json").write_text("{"))
+    assert "schema 9 is newer" in said(lambda p: edit(p, schema=9))
+    assert "unknown model 'mmaiff': did you mean 'mmaif'" in said(lambda p: edit(p, model="mmaiff"))
+    assert "unknown tokenizer 'jpeg'" in said(lambda p: edit(p, tokenizer="jpeg"))
+    assert "MMAIFConfig has no 'depht'" in said(lambda p: edit(p, config={"depht": 3}))
+    assert "MMAIFConfig.depth must be of type int, not '3'" in said(lambda p: edit(p, config={"depth": "3"}))
+    assert "unknown objective 'guess'" in said(lambda p: edit(p, objective={"kind": "guess"}))
+    assert "unknown prior 'pyrmaid': did you mean 'pyramid'" in said(lambda p: edit(p, prior="pyrmaid"))
+    assert "config says otherwise" in said(lambda p: edit(p, prior="pyramid"))
+    assert "'objective' is missing" in said(lambda p: (p / "pipeline.json").write_text('{"schema": 1}'))
+
+    def other(path: Path) -> None:
+        tensors, _ = read_tensors(path / "model.safetensors")
+        write_tensors(path / "model.safetensors", {f"x.{name}": tensor for name, tensor in tensors.items()}, {})
+
+    assert "weights of another design" in said(other)
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        FusionPipeline.from_pretrained("nowhere")
+
+
+def test_from_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def download(name: str, **options: object) -> str:
+        asked.extend([name, options])
+        if name != "lab/fusion":
+            raise OSError("You are offline\nand more")
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    pipeline = FusionPipeline.from_pretrained("lab/fusion", revision="abc")
+    assert pipeline.design.tokenizer == "dct"
+    patterns = ["pipeline.json", "model.safetensors", "tokenizer/*", "text/*"]
+    assert asked == ["lab/fusion", {"revision": "abc", "allow_patterns": patterns}]
+    with pytest.raises(UserError, match="lab/other: no such folder, and the Hugging Face hub has none either: You are"):
+        FusionPipeline.from_pretrained("lab/other")
+
+
+def test_a_design_survives_json() -> None:
+    for flow in (False, True):
+        design = small(flow)
+        assert Design.from_json(json.loads(json.dumps(design.to_json())), "here") == design
+
+
+@pytest.mark.parametrize(
+    ("length", "tile", "overlap"), [(10, 16, 4), (16, 16, 4), (17, 16, 4), (100, 16, 4), (1030, 1024, 128)]
+)
+def test_tiles_cover_a_side(length: int, tile: int, overlap: int) -> None:
+    places = starts(length, tile, overlap)
+    assert places[0] == 0 and places[-1] == max(length - tile, 0)
+    assert all(0 < b - a <= tile - overlap for a, b in itertools.pairwise(places))
+
+
+def test_tiles_leave_no_seams() -> None:
+    a = torch.rand(1, 3, 70, 90, generator=torch.Generator().manual_seed(0))
+    whole = tiled(lambda parts, number: parts[0] + 2 * parts[1], [a, a], tile=32, overlap=8)
+    torch.testing.assert_close(whole, 3 * a)
+    steps = tiled(lambda parts, number: torch.full_like(parts[0], number % 2), [a, a], tile=32, overlap=8)
+    assert steps.diff(dim=3).abs().max() < 0.15, "tiles that differ by one fade over the overlap"
+
+
+def test_a_large_image_goes_in_tiles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = FusionPipeline.from_pretrained(folder)
+    a, b = textured(1), textured(2)
+    whole = pipeline(a, b, task="vif")
+    monkeypatch.setattr(module, "TILE", 96)
+    monkeypatch.setattr(module, "OVERLAP", 32)
+    parts = pipeline(a, b, task="vif")
+    assert parts.shape == whole.shape and abs(parts.astype(int) - whole).mean() < 3
+
+
+def test_fuse_two_files(train: Train, folder: Path, tmp_path: Path) -> None:
+    a, b = save(tmp_path / "vis.png", textured(1)), save(tmp_path / "ir.png", textured(2, channels=1))
+    for name in ("out.png", "deep/out.webp", "out.jpg", "out.tif"):
+        out = tmp_path / name
+        ran = train("fuse", a, b, "-o", out, "--task", "vif", "--prompt", "remove the haze", "--model", folder)
+        assert (ran.code, ran.out) == (0, f"fused 1 pair into {out}\n"), ran.err
+        with Image.open(out) as image:
+            assert image.size == (160, 128) and image.mode == "RGB"
+    expected = FusionPipeline.from_pretrained(folder)(
+        textured(1), textured(2, channels=1), task="vif", prompt="remove the haze"
+    )
+    for name in ("out.png", "deep/out.webp", "out.tif"):
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / name).convert("RGB")), expected)
+
+
+def test_fuse_two_folders(train: Train, folder: Path, tmp_path: Path, folder_pair: str) -> None:
+    a, b = folder_pair.split(",")
+    ran = train("fuse", a, b, "-o", tmp_path / "out", "--task", "mff", "--model", folder, "--json")
+    assert ran.code == 0 and json.loads(ran.out)["fused"] == [str(tmp_path / f"out/{i}.png") for i in range(4)]
+    (Path(a) / "1.png").write_bytes(b"no image")
+    save(Path(a) / "2.png", textured(2, 64, 64))
+    ran = train("fuse", a, b, "-o", tmp_path / "more", "--task", "mff", "--model", folder)
+    assert ran.code == 1 and sorted(p.name for p in (tmp_path / "more").iterdir()) == ["0.png", "3.png"]
+    assert "2 of 4 pairs could not be fused: 1.png: 1.png: is not an image; 2.png: the two images differ" in ran.error
+
+
+def test_fuse_mistakes(
+    train: Train, folder: Path, tmp_path: Path, folder_pair: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "a.png", textured(1))
+    save(tmp_path / "small.png", textured(1, 64, 64))
+    save(tmp_path / "alone/x.png", textured(1))
+    near = folder_pair.split(",")[0]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.png").write_text("text")
+    mistakes: list[tuple[list[object], str]] = [
+        (["a.png", "small.png", "-o", "o.png"], "a.png, small.png: the two images differ in size: 160x128 and 64x64"),
+        (["a.png", "text.png", "-o", "o.png"], "a.png, text.png: text.png: is not an image"),
+        (["a.png", "none.png", "-o", "o.png"], "none.png: no such file or folder"),
+        (["a.png", near, "-o", "o.png"], "one is a file, the other a folder"),
+        (["a.png", "a.png", "-o", "o.gif"], "-o o.gif: must end in .png"),
+        ([near, "alone", "-o", "o"], "images have no partner of the same name: 0, 1, 2, 3, x"),
+        (["empty", "empty", "-o", "o"], "empty: no images in this folder"),
+        ([near, near, "-o", "a.png"], "-o a.png: is a file, must be a folder"),
+        (["a.png", "a.png", "-o", "o.png", "--steps", "3"], "--steps: the model is a regression"),
+    ]
+    for arguments, said in mistakes:
+        ran = train("fuse", *arguments, "--task", "vif", "--model", folder)  # type: ignore[arg-type]
+        assert (ran.code, said in ran.error) == (2, True), ran.err
+    ran = train("fuse", "a.png", "a.png", "-o", "o.png", "--task", "vif")
+    assert ran.code == 2 and "runs with a model under runs/: none" in ran.error
+    ran = train("fuse", "a.png", "a.png", "-o", "o.png", "--task", "viff", "--model", folder)
+    assert ran.code == 2 and "unknown task 'viff': did you mean 'vif'" in ran.error
+    assert not (tmp_path / "o.png").exists()
+
+
+def test_eval_scores_a_model_beside_the_fusers(
+    train: Train, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = made_shards(tmp_path)
+    ran = train("eval", shards / "vif", "--model", folder, "--out", tmp_path / "r", "--limit", "2", "--examples", "2")
+    assert ran.code == 0, ran.err
+    assert [line.split()[1] for line in ran.out.splitlines()[1:2]] == [folder.name]
+    data = json.loads((tmp_path / "r/report.json").read_text())
+    others = ["classical + pyramid", "pyramid on degraded", "pyramid on clean"]
+    assert [m["name"] for m in data["methods"]] == [folder.name, *others]
+    text = (tmp_path / "r/report.html").read_text()
+    assert text.count("data:image") >= 2 * 6 and folder.name in text
+    monkeypatch.chdir(tmp_path)
+    ran = train("eval", shards / "vif", "--out", tmp_path / "none")
+    assert ran.code == 2 and "runs with a model under runs/: none" in ran.error
+    for name in ("one", "two"):
+        shutil.copytree(folder, tmp_path / "runs" / name)
+        ran = train("eval", shards / "vif", "--out", tmp_path / name, "--limit", "1")
+        if name == "one":
+            data = json.loads((tmp_path / "one/report.json").read_text())
+            assert ran.code == 0 and data["methods"][0]["name"] == "one"
+    assert ran.code == 2 and "runs/one, runs/two" in ran.error
+    both = ("--model", "runs/one", "--model", folder, "--out", tmp_path / "both", "--limit", "1")
+    ran = train("eval", shards / "vif", *both)
+    assert ran.code == 0 and len(json.loads((tmp_path / "both/report.json").read_text())["methods"]) == 5
+    ran = train("eval", shards / "vif", "--model", "runs/one", "--model", "runs/one")
+    assert ran.code == 2 and "--model: two models of one name" in ran.error

@@ -1,0 +1,1 @@
+"""Data of training: shards found, indexed, mixed and decoded; batches by position."""

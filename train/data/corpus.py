@@ -1,0 +1,299 @@
+"""The samples of a run: an index of all shards, which samples are held out, and where the bytes of each lie.
+
+Columns, not objects: a million samples are about 100 MB, and each loader process has its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clearfuse.synth.console import counted
+from clearfuse.synth.seeds import unit_hash
+from clearfuse.synth.shards.codecs import CODECS
+from clearfuse.synth.shards.receipts import read_receipt
+from clearfuse.synth.shards.sample import held_images, is_lean, is_real
+from clearfuse.synth.shards.tar import SHARD, Span, read_spans, receipt_path
+from clearfuse.synth.types import CACHED, TASKS, Task, UserError
+from clearfuse.train.data.find import ShardSource, find_sources
+
+HELD_OUT = 0.05
+"""Share of the pairs, by hash, that is never trained on where there are no validation shards."""
+
+KIND = "train cache"
+"""What the settings of such a shard's receipt say that it is."""
+
+BEFORE = {"repeats": 1}
+"""Settings that the records of earlier runs and caches lack, as they were."""
+
+
+@dataclass(frozen=True)
+class SamplePlace:
+    """Where a sample lies: its shard's number, and (start, size) of each member; whether it is lean."""
+
+    shard: int
+    key: str
+    lean: bool
+    members: Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class SampleIndex:
+    """Samples, a row each. size: (width, height) of the images; channels: of a, b and the ground truth; spans: (start,
+    size) of the members ``names`` from the sample's own start, 0 where it has no such member.
+    """
+
+    names: tuple[str, ...]
+    source: np.ndarray
+    shard: np.ndarray
+    key: np.ndarray
+    lean: np.ndarray
+    size: np.ndarray
+    channels: np.ndarray
+    start: np.ndarray
+    spans: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def __getitem__(self, row: int) -> SamplePlace:
+        start = int(self.start[row])
+        members = {
+            name: (start + int(at), int(size))
+            for name, (at, size) in zip(self.names, self.spans[row], strict=True)
+            if at
+        }
+        return SamplePlace(int(self.shard[row]), str(self.key[row]), bool(self.lean[row]), members)
+
+    def where(self, mask: np.ndarray) -> SampleIndex:
+        """Some of the rows."""
+        columns = {name: getattr(self, name)[mask] for name in COLUMNS}
+        return SampleIndex(self.names, **columns)
+
+    @staticmethod
+    def joined(parts: Sequence[SampleIndex]) -> SampleIndex:
+        """One after the other."""
+        names = tuple(dict.fromkeys(name for part in parts for name in part.names))
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS if name != "spans"}
+        spans = np.zeros((len(columns["start"]), len(names), 2), np.uint32)
+        row = 0
+        for part in parts:
+            spans[row : row + len(part), [names.index(name) for name in part.names]] = part.spans
+            row += len(part)
+        return SampleIndex(names, **columns, spans=spans)
+
+
+COLUMNS = ("source", "shard", "key", "lean", "size", "channels", "start", "spans")
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """The samples of a run: those to train on, those to validate on.
+
+    sources: the arguments that name shards; belongs: the source of each shard; sizes: their bytes. lean: the tasks that
+    lean samples are of. cached: what the latents that they hold were made with, None where they hold pictures.
+    """
+
+    sources: tuple[str, ...]
+    shards: tuple[Path, ...]
+    belongs: tuple[int, ...]
+    sizes: tuple[int, ...]
+    train: SampleIndex
+    held_out: SampleIndex
+    lean: tuple[Task, ...] = ()
+    cached: Mapping[str, Any] | None = None
+
+    def fingerprint(self) -> list[list[Any]]:
+        """The shards by source, name and size, in order, as a run's record holds them."""
+        rows = zip(self.belongs, self.shards, self.sizes, strict=True)
+        return [[source, path.name, size] for source, path, size in rows]
+
+    def weights(self, mix: Sequence[float] | None = None) -> list[Fraction]:
+        """How often each source is drawn from: ``mix``, in their order, else by their samples.
+
+        Raises UserError where it is not one weight of at least 0 a source, or gives one to a source without samples.
+        """
+        counts = np.bincount(self.train.source, minlength=len(self.sources)).tolist()
+        if mix is None:
+            return [Fraction(count) for count in counts]
+        said = ",".join(f"{weight:g}" for weight in mix)
+        if len(mix) != len(counts):
+            these = ", ".join(self.sources)
+            raise UserError(
+                f"--mix {said}: {counted(len(mix), 'weight')} for {counted(len(counts), 'source')}: {these}"
+            )
+        if not all(0 <= weight < float("inf") for weight in mix) or not any(mix):
+            raise UserError(f"--mix {said}: weights must be at least 0, and one of them above it")
+        for weight, count, source in zip(mix, counts, self.sources, strict=True):
+            if weight and not count:
+                raise UserError(f"--mix {said}: {source} has no samples to train on: its weight must be 0")
+        return [Fraction(str(weight)) for weight in mix]
+
+
+def shards_changed(before: Sequence[Sequence[Any]], now: Sequence[Sequence[Any]]) -> str | None:
+    """How a run's shards differ from those it began with, in words; None where they do not."""
+    old, new = ({(row[0], row[1]): row[2] for row in rows} for rows in (before, now))
+    names = {
+        "is missing": [name for _, name in old.keys() - new.keys()],
+        "is new": [name for _, name in new.keys() - old.keys()],
+        "has changed": [name for (at, name), size in old.items() if new.get((at, name), size) != size],
+    }
+    for what, found in names.items():
+        if found:
+            more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+            return f"{min(found)} {what}{more}"
+    return None if list(map(list, before)) == list(map(list, now)) else "their order is another"
+
+
+def index(paths: Sequence[str]) -> Corpus:
+    """Find all samples of the training and validation shards that ``paths`` name, a source an argument.
+
+    ``*-val-*`` is validated on where there is any, else 5 % of the pairs by hash. ``*-test-*`` is left alone. A shard
+    of another name is trained on. Raises UserError where there is nothing to train on, a shard is cut short or lacks a
+    member, or its pairs are real, without ground truth.
+    """
+    found = find_sources(paths)
+    rows = [(number, path) for number, source in enumerate(found) for path in source.shards if _split(path) != "test"]
+    if not rows:
+        _explain(found, paths)
+    shards = [path for _, path in rows]
+    by_split = any(_split(path) == "val" for path in shards)
+    read = [_shard(number, source, path, by_split) for number, (source, path) in enumerate(rows)]
+    _check_kinds(read, shards)
+    places = SampleIndex.joined([one.places for one in read])
+    held = np.concatenate([one.held_out for one in read])
+    if held.all():
+        raise UserError(f"{', '.join(paths)}: no samples to train on")
+    lean = set[Task]().union(*(one.lean for one in read))
+    return Corpus(
+        tuple(one.text for one in found),
+        tuple(shards),
+        tuple(source for source, _ in rows),
+        tuple(path.stat().st_size for path in shards),
+        places.where(~held),
+        places.where(held),
+        tuple(task for task in TASKS if task in lean),
+        made_with(shards) if read[0].cached else None,
+    )
+
+
+def _explain(found: Iterable[ShardSource], paths: Sequence[str]) -> None:
+    """Say why there is nothing: test shards of real pairs say it themselves."""
+    for source in found:
+        for path in source.shards:
+            next(_read(path), None)
+    raise UserError(f"{', '.join(paths)}: no shards to train on")
+
+
+def _split(path: Path) -> str:
+    match = SHARD.match(path.name)
+    return match[2] if match else "train"
+
+
+@dataclass(frozen=True, eq=False)
+class _Shard:
+    """What one shard holds. cached: whether there is a sample with latents; plain: one without."""
+
+    places: SampleIndex
+    held_out: np.ndarray
+    lean: set[Task]
+    cached: bool
+    plain: bool
+
+
+def _shard(number: int, source: int, path: Path, by_split: bool) -> _Shard:
+    """Read a shard's headers. by_split: whether names say what is held out; of a cache, its samples do."""
+    entries = list(_read(path))
+    names = tuple(dict.fromkeys(name for span, _ in entries for name in span.members))
+    columns = {name: column for column, name in enumerate(names)}
+    spans = np.zeros((len(entries), len(names), 2), np.uint32)
+    for row, (span, _) in enumerate(entries):
+        for name, (at, size) in span.members.items():
+            spans[row, columns[name]] = at - span.start, size
+    places = SampleIndex(
+        names,
+        np.full(len(entries), source, np.int32),
+        np.full(len(entries), number, np.int32),
+        np.array([span.key for span, _ in entries], np.str_),
+        np.array([is_lean(meta) for _, meta in entries], np.bool_),
+        np.array([meta["crop"][2:] for _, meta in entries], np.int32).reshape(-1, 2),
+        np.array([_channels(meta) for _, meta in entries], np.int8).reshape(-1, 3),
+        np.array([span.start for span, _ in entries], np.int64),
+        spans,
+    )
+    cached = [CACHED in meta for _, meta in entries]
+    held = [_held_out(meta, _split(path) == "val" if by_split else None) for _, meta in entries]
+    lean: set[Task] = {meta["task"] for _, meta in entries if is_lean(meta)}
+    return _Shard(places, np.array(held, np.bool_), lean, any(cached), not all(cached))
+
+
+def _channels(meta: Mapping[str, Any]) -> list[int]:
+    found = meta.get("channels")
+    return [1 if isinstance(found, dict) and found.get(name) == 1 else 3 for name in ("a", "b", "gt")]
+
+
+def _held_out(meta: Mapping[str, Any], named: bool | None) -> bool:
+    if CACHED in meta:
+        return bool(meta[CACHED]["held_out"])
+    return unit_hash("held out", meta["dataset"], meta["pair"]) < HELD_OUT if named is None else named
+
+
+def _check_kinds(read: Sequence[_Shard], shards: Sequence[Path]) -> None:
+    """Raise UserError where some samples hold latents and others do not."""
+    cached = [path for path, one in zip(shards, read, strict=True) if one.cached]
+    plain = [path for path, one in zip(shards, read, strict=True) if one.plain]
+    if cached and plain:
+        raise UserError(f"{cached[0]} holds latents of train cache, {plain[0]} does not: give one kind")
+
+
+def made_with(shards: Sequence[Path]) -> dict[str, Any]:
+    """What the latents of these shards were made with, from their receipts. Raises UserError where they differ."""
+    found: dict[str, Any] = {}
+    for shard in shards:
+        receipt = receipt_path(shard)
+        assert isinstance(receipt, Path)
+        if not receipt.is_file():
+            raise UserError(f"{shard}: its receipt {receipt.name} must be beside it: it says what made the latents")
+        settings = read_receipt(receipt)["settings"]
+        if settings.get("kind") != KIND or not isinstance(settings.get("made"), dict):
+            raise UserError(f"{receipt}: is no receipt of train cache")
+        found = found or settings["made"]
+        for name in {*found, *settings["made"]}:
+            if found.get(name) != settings["made"].get(name):
+                raise UserError(f"{shard}: was cached with another {name} than {shards[0]}: give shards of one kind")
+    return found
+
+
+def _read(path: Path) -> Iterator[tuple[Span, dict[str, Any]]]:
+    """Each sample of a tar and its ``json``; only headers and that member are read."""
+    try:
+        spans = read_spans(path)
+        with path.open("rb") as file:
+            for span in spans:
+                start, size = span.members.get("json", (0, 0))
+                file.seek(start)
+                yield span, _checked(json.loads(file.read(size)) if size else None, path, span)
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(f"{path}: {error}; see synth verify") from None
+
+
+def _checked(meta: Any, path: Path, span: Span) -> dict[str, Any]:
+    if not isinstance(meta, dict) or not {"dataset", "pair", "task"} <= meta.keys() or meta["task"] not in TASKS:
+        raise UserError(f"{path}: sample {span.key} has no json of a synth sample; see synth verify")
+    if is_real(meta):
+        raise UserError(f"{path}: its pairs are real, without ground truth to train on; they are for train eval")
+    crop = meta.get("crop")
+    if not (isinstance(crop, list) and len(crop) == 4 and all(type(x) is int for x in crop) and min(crop[2:]) > 0):
+        raise UserError(f"{path}: sample {span.key}: its json has no crop [x, y, width, height]; see synth verify")
+    coded = {name.rpartition(".")[0] for name in span.members if name.rpartition(".")[2] in CODECS}
+    needed = () if CACHED in meta else (*held_images(meta), *(() if is_lean(meta) else ("txt",)))
+    for name in needed:
+        if name not in coded and name not in span.members:
+            raise UserError(f"{path}: sample {span.key}: member {name} is missing; see synth verify")
+    return meta

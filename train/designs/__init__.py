@@ -1,0 +1,1 @@
+"""Designs: a network with its tokenizer, prompt encoder and objective; presets and ablations."""

@@ -1,0 +1,225 @@
+"""What a model is: the names and settings of its parts, as data, and the parts built from it.
+
+The trainer and the pipeline see the parts only through ``Assembly``: they know no model, tokenizer or objective by
+name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from clearfuse.synth.types import UserError, check_schema
+from clearfuse.train import text as texts
+from clearfuse.train import tokenizers
+from clearfuse.train.data.priors import find_prior
+from clearfuse.train.models import build_model, find_model
+from clearfuse.train.models.base import Prediction
+from clearfuse.train.objectives import OBJECTIVES, Objective, find_objective
+from clearfuse.train.objectives.base import Predict, guide
+from clearfuse.train.objectives.noise import Rng
+from clearfuse.train.weights.source import named
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Design:
+    """All that decides what a model's weights mean."""
+
+    model: str  # a name in MODELS, with ``config`` of its kind
+    config: Any
+    tokenizer: str  # a reference: see ``clearfuse.train.tokenizers``
+    text: str  # a reference: see ``clearfuse.train.text``
+    objective: Objective
+    prior: str = "none"  # a name in PRIORS
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``pipeline.json`` holds."""
+        kind = next(name for name, cls in OBJECTIVES.items() if type(self.objective) is cls)
+        return {
+            "schema": SCHEMA,
+            "model": self.model,
+            "config": dataclasses.asdict(self.config),
+            "tokenizer": self.tokenizer,
+            "text": self.text,
+            "prior": self.prior,
+            "objective": {"kind": kind, **dataclasses.asdict(self.objective)},
+        }
+
+    @staticmethod
+    def from_json(data: Any, where: str) -> Design:
+        """The design that ``to_json`` wrote. Raises UserError, naming ``where`` and what is wrong."""
+        if not isinstance(data, Mapping):
+            raise UserError(f"{where}: must hold an object")
+        check_schema(data.get("schema"), where)
+        try:
+            objective = dict(data["objective"])
+            return Design(
+                data["model"],
+                from_fields(find_model(data["model"]).config, data["config"]),
+                data["tokenizer"],
+                data["text"],
+                from_fields(find_objective(objective.pop("kind")), objective),
+                data.get("prior", "none"),
+            )
+        except KeyError as error:
+            raise UserError(f"{where}: {error} is missing") from None
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{where}: {error}") from None
+
+
+def from_fields(cls: type, data: Mapping[str, Any]) -> Any:
+    """A dataclass from its fields; one that is not there keeps its default. Raises ValueError for an unknown one."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for name, value in data.items():
+        if name not in fields:
+            raise ValueError(f"{cls.__name__} has no '{name}'; allowed: {', '.join(fields)}")
+        default = fields[name].default
+        number = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
+        if type(value) is not type(default) and not number:
+            raise ValueError(f"{cls.__name__}.{name} must be of type {type(default).__name__}, not {value!r}")
+    return cls(**data)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where this machine has what a design only refers to, and what it may do.
+
+    tokenizer, text: references in place of the design's. torchscript: sha256 of the encoder and decoder that may be
+    run as code. text_cache: a folder where a frozen prompt encoder's embeddings stay.
+    """
+
+    tokenizer: str | None = None
+    text: str | None = None
+    torchscript: tuple[str, ...] = ()
+    text_cache: Path | None = None
+
+
+AS_DESIGNED = Parts()
+"""All parts where the design says."""
+
+
+class Assembly(nn.Module):
+    """A design's parts. Its state dict holds what is trained: the network and, where it learns, the prompt encoder.
+
+    ``found``: how tokenizer and prompt encoder are found again. The design names both so that they are found from
+    anywhere, and of the hub at the commit that is loaded, unless ``parts`` says where they are.
+    """
+
+    def __init__(self, design: Design, rng: torch.Generator, parts: Parts = AS_DESIGNED, adapt: bool = False) -> None:
+        """adapt: give the network the tokenizer's channels and the prompts' width, whatever its config has."""
+        super().__init__()
+        tokenizer = tokenizers.find_tokenizer(parts.tokenizer or design.tokenizer, parts.torchscript)
+        if parts.tokenizer is not None:
+            grid = tokenizers.Grid(tokenizer.tokenizer.f, tokenizer.tokenizer.z)
+            check_latents(design.tokenizer, parts.tokenizer, grid)
+        text = texts.find_text(parts.text or design.text, rng, parts.text_cache)
+        self.found: dict[str, tokenizers.LoadedTokenizer | texts.LoadedText] = {"tokenizer": tokenizer, "text": text}
+        named_so = dataclasses.replace(design, tokenizer=tokenizer.reference, text=text.reference)
+        self.design = dataclasses.replace(
+            design,
+            config=adapted_config(named_so, tokenizer.tokenizer.z, text.encoder.width, adapt),
+            tokenizer=design.tokenizer if parts.tokenizer else tokenizer.reference,
+            text=design.text if parts.text else text.reference,
+        )
+        self.objective: Objective = design.objective
+        self.tokenizer = tokenizer.tokenizer
+        self.prior = find_prior(design.prior)
+        if getattr(design.config, "prior", False) != (self.prior is not None):
+            raise UserError(f"the design's prior is '{design.prior}', and its network's config says otherwise")
+        self.text = text.encoder
+        self.network = build_model(design.model, self.design.config, rng)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """What learns, by name."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def encode(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b z h w"]:
+        """Latents of images in [−1, 1]."""
+        with torch.no_grad():
+            return self.tokenizer.encode(images)
+
+    def bind(
+        self,
+        z_a: Float[Tensor, "b z h w"],
+        z_b: Float[Tensor, "b z h w"],
+        prompts: Sequence[str],
+        z_prior: Float[Tensor, "b z h w"] | None = None,
+        embeddings: tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]] | None = None,
+    ) -> Predict:
+        """The network with the degraded latents, the prompts and the prior bound to it, as an objective calls it.
+
+        embeddings: of the prompts, with their mask, where they are at hand.
+        """
+        text, mask = self.text(prompts) if embeddings is None else (embeddings[0].float(), embeddings[1])
+        # Where no prompt is padded, as for one image, attention needs no mask, and is faster without.
+        real = None if bool(mask.all()) else mask
+
+        def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
+            return self.network(z_a, z_b, z_t, t, text, real, z_prior)
+
+        return predict
+
+    @torch.inference_mode()
+    def fuse(
+        self,
+        a: Float[Tensor, "b 3 H W"],
+        b: Float[Tensor, "b 3 H W"],
+        prompts: Sequence[str],
+        rng: Rng,
+        objective: Objective | None = None,
+        prior: Float[Tensor, "b 3 H W"] | None = None,
+    ) -> Float[Tensor, "b 3 H W"]:
+        """Fused images; values may leave [−1, 1]. objective: another way to sample; prior: the design's.
+
+        Under guidance the network is asked under the prompts and under empty ones.
+        """
+        z_a, z_b = self.encode(a), self.encode(b)
+        z_prior = None if prior is None else self.encode(prior)
+        way = objective or self.objective
+        predict = self.bind(z_a, z_b, prompts, z_prior)
+        if way.guidance != 1:
+            predict = guide(predict, self.bind(z_a, z_b, [""] * len(prompts), z_prior), way.guidance)
+        latent = way.sample(predict, (z_a, z_b), rng)
+        return self.tokenizer.decode(latent.float(), (a.shape[2], a.shape[3]))
+
+
+def adapted_config(design: Design, z: int, width: int, adapt: bool = False) -> Any:
+    """The network's config, which has the tokenizer's z channels and the prompts' width. Raises UserError where not.
+
+    adapt: give it them.
+    """
+    config = design.config
+    if adapt:
+        return dataclasses.replace(config, latent_channels=z, text_width=width)
+    if config.latent_channels != z:
+        given = f"tokenizer '{design.tokenizer}' makes {z} latent channels"
+        raise UserError(f"the design's {given}, its network's config.latent_channels is {config.latent_channels}")
+    if config.text_width != width:
+        given = f"text encoder '{design.text}' makes embeddings of width {width}"
+        raise UserError(f"the design's {given}, its network's config.text_width is {config.text_width}")
+    return config
+
+
+def check_latents(own: str, given: str, grid: tokenizers.Grid) -> None:
+    """Raises UserError where a tokenizer that stands in for a model's own surely makes other latents.
+
+    own, given: references; grid: the given one's. By name, and else by f and z where the own is a name; two folders
+    are told apart by their digests (``pipeline.check_parts``).
+    """
+    names = [named(each, tokenizers.NAMES) for each in (own, given)]
+    if names[0] is None:
+        return
+    if names[1] is not None and names[0] != names[1]:
+        raise UserError(f"--tokenizer {given}: the model knows the latents of '{own}', not of '{names[1]}'")
+    if grid != (known := tokenizers.GRIDS[names[0]]):
+        theirs, ours = (f"f = {each.f} and z = {each.z}" for each in (grid, known))
+        raise UserError(f"--tokenizer {given}: makes latents of {theirs}; those of the model's '{own}' have {ours}")

@@ -1,0 +1,186 @@
+"""Presets: what ``--preset`` names. One row holds all that a run is: model, tokenizer, prompts, objective, schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from clearfuse.synth.types import UserError, unknown
+from clearfuse.train import text as texts
+from clearfuse.train import tokenizers
+from clearfuse.train.designs.ablations import ablations
+from clearfuse.train.designs.design import Design, adapted_config
+from clearfuse.train.models import find_model
+from clearfuse.train.models.mmaif import MMAIFConfig
+from clearfuse.train.objectives.flow import FlowMatching
+from clearfuse.train.objectives.regression import Regression
+from clearfuse.train.objectives.schrodinger import SchrodingerBridge
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a preset is fitted, unless the command line says otherwise; the defaults are the paper's, section 4.2."""
+
+    crop: int = 512  # side of the training crops, pixels, or of a square as large
+    ratios: str = "16:9,4:3,1:1"  # of their sides, and as portraits: each sample goes to its nearest
+    batch: int = 8
+    accumulate: int = 3  # batches a step
+    repeats: int = 1  # crops of each sample side by side in a batch, for one decoding
+    steps: int = 200_000
+    warmup: int = 1000
+    lr: float = 2e-4
+    decay: float = 0.01  # of the weights, AdamW's
+    ema: float = 0.9999  # decay of the weights' moving average
+    cautious: bool = True  # AdamW moves only where its momentum and gradient agree
+    precision: str = "auto"  # of the network's products: bf16, fp32, or bf16 on CUDA alone
+    recompute: bool = True  # gradient checkpointing: blocks run again backward, in place of keeping all they made
+    clip: float = 1.0  # largest norm of the gradients
+    plain: float = 0.1  # share of prompts that the task's plain request stands in for
+    rephrase: float = 0.0  # share of the others that are put in other words, from the sample's recorded steps
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A row of the table."""
+
+    about: str
+    design: Design
+    schedule: Schedule
+
+
+def _tiny(flow: bool, prior: bool = False) -> MMAIFConfig:
+    """All of the network's parts at a size for a CPU, on the 192 channels of the DCT tokenizer.
+
+    A token of these latents has 768 numbers, more than the width: only a blend of the inputs can carry them through.
+    """
+    return MMAIFConfig(
+        flow=flow,
+        prior=prior,
+        compress=True,
+        head="blend",
+        context=True,
+        latent_channels=192,
+        text_width=128,
+        depth=2,
+        width=256,
+        heads=8,
+        expert_width=256,
+        shared_width=256,
+        lora=64,
+    )
+
+
+_TINY = Schedule(
+    crop=128, ratios="1:1", batch=8, accumulate=1, steps=1900, warmup=50, lr=1e-3, ema=0.99, rephrase=0.9,
+    recompute=False,
+)  # fmt: skip
+
+_TINY_REG = Design("mmaif", _tiny(flow=False, prior=True), "dct", "bytes", Regression(measure="log"), prior="pyramid")
+_TINY_FLOW = FlowMatching(predicts="clean", error="clean", drop=0.1)
+_TINY_FM = Design("mmaif", _tiny(flow=True, prior=True), "dct", "bytes", _TINY_FLOW, prior="pyramid")
+_TINY_I2SB = replace(_TINY_FM, objective=SchrodingerBridge(predicts="clean", steps=20, drop=0.1))
+
+
+def _mmaif(config: MMAIFConfig, tokenizer: str = "cosmos", text: str = "t5-xl") -> Design:
+    objective = FlowMatching(drop=0.1) if config.flow else Regression()
+    return Design("mmaif", config, tokenizer, text, objective)
+
+
+_FM = _mmaif(MMAIFConfig(flow=True))
+_B = MMAIFConfig(text_width=768, depth=12, width=384, heads=8, expert_width=1024, shared_width=384, lora=96)
+_S = MMAIFConfig(text_width=512, depth=8, width=256, heads=8, expert_width=640, shared_width=256, lora=64)
+# For one GPU of 8 to 12 GB: batches without accumulation, a tenth of the paper's samples.
+_B_FIT = Schedule(crop=384, batch=8, accumulate=1, steps=100_000, ema=0.999)
+_S_FIT = Schedule(crop=256, batch=16, accumulate=1, steps=50_000, lr=4e-4, ema=0.999, recompute=False)
+
+PRESETS: dict[str, Preset] = {
+    "tiny-reg": Preset("regression for a CPU, no download", _TINY_REG, _TINY),
+    "tiny-fm": Preset("flow matching for a CPU, no download", _TINY_FM, _TINY),
+    "tiny-i2sb": Preset("a bridge from the mean of both images for a CPU, no download", _TINY_I2SB, _TINY),
+    "mmaif-s": Preset("small regression, for one small GPU", _mmaif(_S, "taesd3", "t5-small"), _S_FIT),
+    "mmaif-s-fm": Preset(
+        "small flow matching, for one small GPU", _mmaif(replace(_S, flow=True), "taesd3", "t5-small"), _S_FIT
+    ),
+    "mmaif-b": Preset("middling regression, for one small GPU", _mmaif(_B, "cosmos", "t5-base"), _B_FIT),
+    "mmaif-b-fm": Preset(
+        "middling flow matching, for one small GPU", _mmaif(replace(_B, flow=True), "cosmos", "t5-base"), _B_FIT
+    ),
+    "mmaif-reg": Preset("the paper's regression model", _mmaif(MMAIFConfig()), Schedule()),
+    "mmaif-fm": Preset("the paper's flow matching model", _FM, Schedule()),
+    **{name: Preset(about, design, Schedule()) for name, (about, design) in ablations(_FM).items()},
+}
+
+TEXT_TOKENS = 64
+TRAINING_BYTES = 20
+"""Bytes of training state a parameter: weight, gradient, AdamW's two moments and the EMA, in fp32."""
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of a name."""
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``1024x768`` as (width, height)."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise UserError(f"--size {text}: must be WIDTHxHEIGHT in pixels, such as 1024x1024")
+    return int(width), int(height)
+
+
+def describe(
+    name: str, size: tuple[int, int] = (1024, 1024), design: Design | None = None, adapt: bool = False
+) -> dict[str, Any]:
+    """What a preset's network is and costs, without making its weights; ``train info --json`` prints it.
+
+    design: the preset's after changes; adapt: its network takes the sizes of its tokenizer and prompts. Raises
+    UserError where they do not fit each other.
+
+    parameters_*: counted from the module. latents: channels, rows and columns of a picture of ``size`` (width, height).
+    flops: 2 × MAC of one call of the network on them with 64 prompt tokens, by formula, the tokenizer and the text
+    encoder not included; calls: calls an image.
+    memory_inference: weights and the largest live activations of one image in bf16; memory_training: weights,
+    gradients, AdamW's moments and the EMA in fp32, without activations. Both in bytes.
+    """
+    design = design or find_preset(name).design
+    grid = tokenizers.grid_of(design.tokenizer)
+    family, config = find_model(design.model), adapted_config(design, grid.z, texts.width_of(design.text), adapt)
+    with torch.device("meta"):
+        network = family.network(config)
+    total = sum(parameter.numel() for parameter in network.parameters())
+    width, height = grid.cells(*size)
+    values = family.activations(config, height, width, TEXT_TOKENS)
+    return {
+        "preset": name,
+        "about": find_preset(name).about,
+        "model": design.model,
+        "tokenizer": design.tokenizer,
+        "f": grid.f,
+        "latents": [grid.z, height, width],
+        "text": design.text,
+        "size": f"{size[0]}x{size[1]}",
+        "parameters_total": total,
+        "parameters_active": total - family.inactive(config),
+        "flops": family.flops(config, height, width, TEXT_TOKENS),
+        "calls": design.objective.calls,
+        "memory_inference": 2 * (total + values),
+        "memory_training": TRAINING_BYTES * total,
+    }
+
+
+def to_text(info: dict[str, Any]) -> str:
+    """The lines that ``train info`` prints."""
+    rows = [
+        ("preset", f"{info['preset']}: {info['about']}"),
+        ("model", f"{info['model']}, tokenizer {info['tokenizer']}, prompts {info['text']}"),
+        ("latents", f"{' × '.join(map(str, info['latents']))} at {info['size']}, f = {info['f']}"),
+        ("parameters", f"{info['parameters_total'] / 1e6:.2f} M, active {info['parameters_active'] / 1e6:.2f} M"),
+        ("flops", f"{info['flops'] / 1e12:.3g} T a call at {info['size']}, {info['calls']} a picture (network alone)"),
+        ("memory", f"{info['memory_inference'] / 2**30:.2f} GiB to run in bf16 (network alone)"),
+        ("", f"{info['memory_training'] / 2**30:.2f} GiB to train in fp32, activations not included"),
+    ]
+    return "\n".join(f"{name:<12}{value}" for name, value in rows)

@@ -1,0 +1,157 @@
+"""An evaluation from shards to files: report.md, .tex, .json, .html with pictures; report.csv, summary.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+
+from clearfuse.synth.files.storage import landing
+from clearfuse.synth.types import UserError
+from clearfuse.train.evaluation.aggregate import aggregated, of_records
+from clearfuse.train.evaluation.methods.fusers import CLASSICAL, METHODS, on_gpu
+from clearfuse.train.evaluation.parts import (
+    Progress,
+    Work,
+    forget,
+    one_thread,
+    planned,
+    processes,
+    records,
+    score_parts,
+)
+from clearfuse.train.evaluation.samples import Part, Portion, plan_portions, spread
+from clearfuse.train.evaluation.scoring import (
+    Method,
+    Methods,
+    Record,
+    Scored,
+    absent_metrics,
+    choose_metrics,
+    score_sample,
+    suited,
+)
+from clearfuse.train.evaluation.summary import Evaluation
+from clearfuse.train.evaluation.writers.data import csv_header, csv_lines, json_text, summary_csv, to_json
+from clearfuse.train.evaluation.writers.latex import to_latex
+from clearfuse.train.evaluation.writers.markdown import to_markdown
+from clearfuse.train.evaluation.writers.page import to_html
+from clearfuse.train.evaluation.writers.papers import beside, papers_metrics
+from clearfuse.train.metrics import Metric, find_metric, find_profile
+
+FILES = ("report.csv", "summary.csv", "report.json", "report.html", "report.tex", "report.md")
+STANDARD = (CLASSICAL, *METHODS.values())
+"""What every evaluation compares with: classical restoration and fusion, no restoration, and the ceiling."""
+
+
+def evaluate_shards(
+    paths: Sequence[str],
+    out: str,
+    *,
+    metrics: str | None = None,
+    profile: str = "strict",
+    limit: int | None = None,
+    examples: int = 6,
+    methods: Sequence[Method] | Methods = STANDARD,
+    left_out: Mapping[str, str] | None = None,
+    papers: bool = False,
+    workers: int | None = 1,
+    progress: Progress = lambda done, total: None,
+) -> Evaluation:
+    """Score methods on shards and write the report into ``out``: all its files, or none.
+
+    metrics: names of the profile's, ``all``, or the usual ones; what of these can't run is named in the notes. papers:
+    measure what the papers' tables need too, and set ours beside them. workers: processes, None for all cores; the
+    report is the same bytes for any number, and after any kill: what was scored stays in a folder of ``out`` until the
+    report has landed. left_out: methods that could not run, and why. Raises UserError before work begins,
+    WorkIncomplete where a sample can't be read or scored.
+    """
+    processes(workers)  # refused before anything is read
+    if examples < 0:
+        raise UserError(f"--examples {examples}: must be at least 0")
+    folder = _folder(out)
+    portions = plan_portions(paths, limit)
+    chosen, absent = _metrics(metrics, profile, papers)
+    made = methods(portions) if callable(methods) else methods
+    suitable, chosen = suited(portions, check_names(made), chosen, profile)
+    work = planned(folder, portions, suitable, chosen, profile)
+    score_parts(work, portions, processes(workers, on_gpu(suitable)), progress)
+    done = Evaluation(suitable, chosen, portions, profile=profile, absent=absent, left_out=left_out or {})
+    aggregated(done, lambda: records(work, portions))
+    with one_thread():
+        done.examples = pictured(work, portions, chosen, examples)
+    _write(folder, work, done, papers)
+    forget(work)
+    return done
+
+
+def check_names(methods: Sequence[Method]) -> tuple[Method, ...]:
+    """The methods. Raises UserError where two have one name."""
+    names = [method.name for method in methods]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"two methods are called '{twice}': give --results another NAME, or rename the model's folder")
+    return tuple(methods)
+
+
+def _folder(out: str) -> Path:
+    if "://" in out:
+        raise UserError(f"--out {out}: must be a local folder")
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {out}: is a file, must be a folder")
+    return folder
+
+
+def _metrics(text: str | None, profile: str, papers: bool) -> tuple[tuple[Metric, ...], dict[str, str]]:
+    """What is measured, and what is wanted and can't be."""
+    chosen, absent = choose_metrics(text, profile), absent_metrics(text, profile)
+    if not papers:
+        return chosen, absent
+    if profile not in ("strict", "papers"):
+        raise UserError(f"--papers: goes with the profiles strict and papers, not {profile}")
+    held = find_profile(profile).metrics
+    wanted = [find_metric(name, profile) for name in papers_metrics() if name in held]
+    absent |= {metric.name: reason for metric in wanted if (reason := metric.missing())}
+    more = {metric.name: metric for metric in (*chosen, *wanted) if not metric.missing()}
+    return tuple(more.values()), absent
+
+
+def pictured(work: Work, portions: Sequence[Portion], metrics: Sequence[Metric], examples: int) -> list[Scored]:
+    """``examples`` samples spread over the shards, fused again: pictures are not kept while samples are scored."""
+    found: list[Scored] = []
+    for portion, take in zip(portions, spread(examples, [portion.take for portion in portions]), strict=True):
+        samples = Part(0, portion.path, 0, take).read()
+        found += [
+            score_sample(s, portion.path.name, work.methods, metrics, work.profile) for s in islice(samples, take)
+        ]
+    return found
+
+
+def _write(folder: Path, work: Work, done: Evaluation, papers: bool) -> None:
+    """The report's files; they appear together at the end."""
+    tables = beside(done) if papers else []
+    with ExitStack() as stack:
+        files = {name: stack.enter_context(landing(folder / name)) for name in FILES}
+        files["report.csv"].write(csv_header(done.metrics))
+        for part in records(work, done.portions):
+            for record in part:
+                files["report.csv"].writelines(csv_lines(record, done.methods))
+        files["summary.csv"].writelines(summary_csv(done))
+        files["report.json"].write(json_text(to_json(done, tables)))
+        files["report.html"].write(to_html(done, tables).encode())
+        files["report.tex"].write(to_latex(done, tables).encode())
+        files["report.md"].write(to_markdown(done, tables).encode())
+
+
+def in_memory(
+    portions: Sequence[Portion], methods: Sequence[Method], metrics: Sequence[Metric], profile: str = "strict"
+) -> tuple[Evaluation, list[Scored]]:
+    """The evaluation of a few samples without files, and each as it was scored."""
+    scored: list[Scored] = []
+    for portion in portions:
+        for sample in Part(0, portion.path, 0, portion.take).read():
+            scored.append(score_sample(sample, portion.path.name, methods, metrics, profile))
+    done = Evaluation(tuple(methods), tuple(metrics), tuple(portions), profile=profile)
+    return aggregated(done, of_records([Record.of(one, methods) for one in scored])), scored

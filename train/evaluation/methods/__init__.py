@@ -1,0 +1,1 @@
+"""What an evaluation compares: fusers, restorers with fusers, networks, and others' results."""

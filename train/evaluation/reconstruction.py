@@ -1,0 +1,221 @@
+"""What tokenizers lose: PSNR, SSIM and time over a set of pictures, MMAIF's table 1."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from clearfuse.synth.datasets.find import builtin_pairs, find_all, own_task
+from clearfuse.synth.datasets.manifest import load_manifest
+from clearfuse.synth.datasets.read import read_pair
+from clearfuse.synth.execute.memory import keep_freed_memory
+from clearfuse.synth.execute.tasks import limit_threads
+from clearfuse.synth.shards.find import find_shards
+from clearfuse.synth.shards.sample import is_real, read_samples
+from clearfuse.synth.types import BadPair, PairRef, UserError
+from clearfuse.train.data.batch import to_tensor
+from clearfuse.train.device import find_device
+from clearfuse.train.evaluation.samples import count_samples, spread
+from clearfuse.train.metrics import evaluate
+from clearfuse.train.tokenizers import NAMES, Tokenizer, find_tokenizer
+
+Progress = Callable[[int, int], None]
+
+PAPER = {"flux": (33.41, 0.9227), "asymmetric": (33.10, 0.9201), "cosmos": (34.02, 0.9367)}
+"""(PSNR, SSIM) that MMAIF's table 1 has over SICE and LLVIP."""
+
+CEILING = 100.0
+"""dB that stand for no loss at all, so that a mean stays finite."""
+
+SCENES = 8
+
+
+@dataclass(frozen=True)
+class TokenizerRow:
+    """A tokenizer over the pictures: means. f, z: see ``Tokenizer``; encode, decode: milliseconds a picture."""
+
+    name: str
+    f: int
+    z: int
+    psnr: float
+    ssim: float
+    encode: float
+    decode: float
+
+
+@dataclass(frozen=True)
+class Table:
+    """All tokenizers over the same pictures."""
+
+    rows: tuple[TokenizerRow, ...]
+    pictures: int
+    megapixels: float  # of a picture, mean
+    device: str
+
+
+def reconstruct(
+    names: Sequence[str],
+    *,
+    data: Sequence[str] = (),
+    shards: Sequence[str] = (),
+    limit: int | None = None,
+    crop: int | None = None,
+    device: str | None = None,
+    hashes: Sequence[str] = (),
+    progress: Progress = lambda done, total: None,
+    look: Callable[[str, np.ndarray, np.ndarray], None] = lambda name, picture, back: None,
+) -> Table:
+    """Encode and decode the clean pictures of data sets (``NAME=DIR``) and shards; built-in scenes where none is named.
+
+    limit: pairs, spread evenly over all; crop: the middle of that side, pixels. look: is shown every picture and what
+    came back, uint8. Raises UserError before work begins.
+    """
+    for option, value in (("limit", limit), ("crop", crop)):
+        if value is not None and value < (1 if option == "limit" else 16):
+            raise UserError(f"--{option} {value}: must be at least {1 if option == 'limit' else 16}")
+    limit_threads()
+    keep_freed_memory(large=True)
+    where = find_device(device)
+    sources = _sources(data, shards, limit)
+    found = {name: find_tokenizer(name, hashes).tokenizer.to(where) for name in dict.fromkeys(names or ("dct",))}
+    seen: dict[str, list[tuple[float, ...]]] = {name: [] for name in found}
+    areas: list[float] = []
+    total = 2 * sum(count for count, _ in sources)
+    for picture in (each for _, pictures in sources for each in pictures()):
+        picture = _middle(picture, crop)
+        areas.append(picture.shape[0] * picture.shape[1] / 1e6)
+        for name, tokenizer in found.items():
+            if not seen[name]:
+                _passed(tokenizer, picture, where)  # the first call of a network is slow
+            back, *spent = _passed(tokenizer, picture, where)
+            scores = evaluate(back, picture, picture, picture, metrics=["PSNR", "SSIM"])
+            seen[name].append((min(scores["PSNR"], CEILING), scores["SSIM"], *spent))
+            look(name, picture, back)
+        progress(len(areas), total)
+    means = {name: [statistics.fmean(column) for column in zip(*values, strict=True)] for name, values in seen.items()}
+    rows = (TokenizerRow(name, tokenizer.f, tokenizer.z, *means[name]) for name, tokenizer in found.items())
+    return Table(tuple(rows), len(areas), statistics.fmean(areas), where.type)
+
+
+Pictures = Callable[[], Iterator[UInt8[np.ndarray, "h w 3"]]]
+
+
+def _sources(data: Sequence[str], shards: Sequence[str], limit: int | None) -> list[tuple[int, Pictures]]:
+    """(pairs, their pictures) of each data set and shard, ``limit`` pairs spread over them."""
+    counts: list[int] = []
+    makers: list[Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]]] = []
+    for item in data:
+        name, _, location = item.partition("=")
+        if not location:
+            raise UserError(f"--data {item}: must be NAME=DIR, such as msrs=/data/MSRS")
+        manifest = load_manifest(name)
+        refs = find_all(manifest, location, own_task(manifest)).pairs
+        counts.append(len(refs))
+        makers.append(_reader(refs))
+    for path in find_shards(shards)[0] if shards else ():
+        counts.append(count_samples(path)[0])
+        makers.append(_shard_reader(path))
+    if not counts:
+        refs = builtin_pairs("vif", "test", SCENES)
+        counts, makers = [len(refs)], [_reader(refs)]
+    taken = spread(min(limit or sum(counts), sum(counts)), counts)
+    return [(take, _coloured(make, take)) for take, make in zip(taken, makers, strict=True) if take]
+
+
+def _reader(refs: Sequence[PairRef]) -> Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]]:
+    def read(take: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for i in range(take):  # spread over a set's order: neighbours are of one scene
+            ref = refs[i * len(refs) // take]
+            try:
+                pair = read_pair(ref)
+            except BadPair as error:
+                raise UserError(f"--data {ref.dataset}: {ref.key}: {error}") from None
+            yield pair.a, pair.b
+
+    return read
+
+
+def _shard_reader(path: Any) -> Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]]:
+    def read(take: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for number, sample in enumerate(read_samples(path)):
+            if number == take:
+                return
+            a, b = ("a", "b") if is_real(sample.meta) else ("clean_a", "clean_b")
+            yield sample.images[a], sample.images[b]
+
+    return read
+
+
+def _coloured(make: Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]], take: int) -> Pictures:
+    """Both pictures of each pair, grey as three equal channels."""
+
+    def pictures() -> Iterator[np.ndarray]:
+        for pair in make(take):
+            for image in pair:
+                yield np.repeat(image, 3, 2) if image.shape[2] == 1 else image
+
+    return pictures
+
+
+def _middle(picture: np.ndarray, side: int | None) -> np.ndarray:
+    if side is None:
+        return picture
+    y, x = (max(length - side, 0) // 2 for length in picture.shape[:2])
+    return np.ascontiguousarray(picture[y : y + side, x : x + side])
+
+
+@torch.inference_mode()
+def _passed(tokenizer: Tokenizer, picture: np.ndarray, device: torch.device) -> tuple[np.ndarray, float, float]:
+    """(what came back, uint8; milliseconds to encode, to decode)."""
+    image = to_tensor([picture]).to(device)
+    start = _now(device)
+    latents = tokenizer.encode(image)
+    between = _now(device)
+    back: Tensor = tokenizer.decode(latents, (image.shape[2], image.shape[3]))
+    end = _now(device)
+    code = ((back[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return code, 1e3 * (between - start), 1e3 * (end - between)
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def to_json(table: Table) -> dict[str, Any]:
+    """What ``train tokenizers --json`` prints; ``paper`` is null where table 1 has no such row."""
+    rows = [{**dataclasses.asdict(row), "paper": PAPER.get(row.name.partition("=")[0])} for row in table.rows]
+    return {**dataclasses.asdict(table), "rows": rows}
+
+
+def to_text(table: Table) -> str:
+    """The lines that ``train tokenizers`` prints."""
+    head = ("tokenizer", "f", "z", "PSNR", "SSIM", "encode ms", "decode ms", "paper PSNR", "SSIM")
+    lines = [head]
+    for row in table.rows:
+        paper = PAPER.get(row.name.partition("=")[0])
+        psnr = "lossless" if math.isclose(row.psnr, CEILING) else f"{row.psnr:.2f}"
+        times = (f"{row.encode:.1f}", f"{row.decode:.1f}")
+        published = (f"{paper[0]:.2f}", f"{paper[1]:.4f}") if paper else ("", "")
+        lines.append((row.name, str(row.f), str(row.z), psnr, f"{row.ssim:.4f}", *times, *published))
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    padded = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    size = f"{table.pictures} pictures of {table.megapixels:.3g} megapixels, on {table.device}"
+    return "\n".join([*padded, f"{size}; the paper's figures are over SICE and LLVIP"])
+
+
+def others(names: Sequence[str]) -> list[str]:
+    """The tokenizers by name that were not asked for."""
+    asked = {name.partition("=")[0].partition("@")[0] for name in names}
+    return [name for name in NAMES if name not in asked]

@@ -1,0 +1,118 @@
+"""A report as data: JSON, and CSV by sample and by group."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from clearfuse.train.evaluation.bootstrap import INTERVAL, LEVEL, RESAMPLES, Stat
+from clearfuse.train.evaluation.scoring import Method, Record
+from clearfuse.train.evaluation.summary import Evaluation, Group
+from clearfuse.train.evaluation.writers.papers import ABSENT, Beside
+from clearfuse.train.evaluation.writers.tables import notes
+from clearfuse.train.metrics import Metric
+
+
+def _csv(*cells: Any) -> bytes:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue().encode()
+
+
+def csv_header(metrics: Sequence[Metric]) -> bytes:
+    """The first line of report.csv."""
+    about = ("shard", "key", "dataset", "pair", "task", "n", "steps", "severity", "ground_truth", "method")
+    return _csv(*about, *(metric.name for metric in metrics))
+
+
+def csv_lines(record: Record, methods: Sequence[Method]) -> Iterator[bytes]:
+    """A record's lines of report.csv: one a method, empty where it had no image."""
+    steps = "+".join(f"{op}[{target}]" for op, target, _ in record.steps)
+    severity = "" if record.severity is None else f"{record.severity:.6g}"
+    about = (record.shard, record.key, record.dataset, record.pair, record.task, record.n, steps, severity)
+    for method, row, missing in zip(methods, record.values.tolist(), record.missing, strict=True):
+        yield _csv(*about, record.truth or "", method.name, *("" if missing else f"{value:.10g}" for value in row))
+
+
+def summary_csv(evaluation: Evaluation) -> Iterator[bytes]:
+    """summary.csv: one line a group, method and metric."""
+    columns = ("mean", "low", "high", "count", "infinite", "undefined", "missing", "rank", "p")
+    yield _csv("by", "group", "samples", "method", "metric", *columns)
+    for by in evaluation.groups:
+        for name, group in evaluation.ordered(by):
+            for i, method in enumerate(evaluation.methods):
+                for k, metric in enumerate(evaluation.metrics):
+                    stat = _stat_json(group.stat(i, k))
+                    cells = ("" if stat.get(column) is None else stat[column] for column in columns)
+                    yield _csv(by, name, group.samples, method.name, metric.name, *cells)
+
+
+def to_json(evaluation: Evaluation, papers: Sequence[Beside] = ()) -> dict[str, Any]:
+    """The object that ``report.json`` holds and ``--json`` prints; null where a number is infinite or undefined."""
+
+    def stats(group: Group) -> dict[str, Any]:
+        return {
+            method.name: {metric.name: _stat_json(group.stat(i, k)) for k, metric in enumerate(evaluation.metrics)}
+            for i, method in enumerate(evaluation.methods)
+        }
+
+    def ranks(group: Group) -> dict[str, float | None]:
+        named = zip(evaluation.methods, group.ranks, strict=True)
+        return {method.name: None if rank is None else round(rank, 6) for method, rank in named}
+
+    return {
+        "schema": 1,
+        "profile": evaluation.profile,
+        **({"real": True} if evaluation.real else {}),
+        "samples": evaluation.samples,
+        "shards": [{"shard": p.path.name, "samples": p.take, "of": p.total} for p in evaluation.portions],
+        "methods": [{"name": method.name, "ceiling": method.ceiling} for method in evaluation.methods],
+        "metrics": [{"name": m.name, "direction": m.direction, "kind": m.kind} for m in evaluation.metrics],
+        **({"not_run": not_run_at_all} if (not_run_at_all := {**evaluation.absent, **evaluation.left_out}) else {}),
+        "bootstrap": {"resamples": RESAMPLES, "interval": INTERVAL, "of": "pairs"},
+        "significance": {"test": "paired bootstrap", "correction": "Holm", "level": LEVEL},
+        "groups": {
+            by: {
+                name: {"samples": group.samples, "methods": stats(group), "mean_rank": ranks(group)}
+                for name, group in evaluation.ordered(by)
+            }
+            for by in evaluation.groups
+        },
+        **({"papers": [_beside_json(one) for one in papers]} if papers else {}),
+        "notes": notes(evaluation),
+    }
+
+
+def json_text(data: dict[str, Any]) -> bytes:
+    """The bytes of report.json."""
+    return json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False).encode() + b"\n"
+
+
+def _beside_json(one: Beside) -> dict[str, Any]:
+    columns = [{"group": column.group, "metric": column.metric} for column in one.columns]
+    rows = [
+        {
+            "method": line.name,
+            "published": line.published,
+            "values": [None if text == ABSENT else float(text) for text in line.texts],
+            **({"not_run": line.why} if line.why else {}),
+        }
+        for line in one.lines
+    ]
+    about = {"table": one.table.source, "paper": one.table.paper, "about": one.table.about}
+    return {**about, "columns": columns, "rows": rows, "notes": list(one.notes)}
+
+
+def _stat_json(stat: Stat) -> dict[str, float | int | None]:
+    """To six decimals."""
+    mean = stat.mean if math.isfinite(stat.mean) else None
+    numbers = {"mean": mean, "low": stat.low, "high": stat.high}
+    rounded = {name: None if value is None else round(value, 6) for name, value in numbers.items()}
+    counts = {"count": stat.count, "infinite": stat.infinite, "undefined": stat.undefined}
+    more = {"missing": stat.missing} if stat.missing else {}
+    tested = {"rank": stat.rank, "p": None if stat.p is None else round(stat.p, 6)}
+    return {**rounded, **counts, **more, **tested}

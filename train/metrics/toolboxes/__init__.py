@@ -1,0 +1,1 @@
+"""Metrics as three published toolboxes compute them, faults included."""

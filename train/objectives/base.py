@@ -1,0 +1,140 @@
+"""Objectives: what a network's prediction stands for, the loss on it, and how a latent is made from it.
+
+A network comes here as ``predict(z_t, t) -> Prediction``, with the degraded latents and the prompt already bound to
+it. The generator is an argument; its place in the run is the trainer's to choose. Shapes: b z h w. Times run from a
+source at 0 to the clean latent at 1.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+from clearfuse.train.models.base import Prediction
+from clearfuse.train.objectives.noise import Rng
+from clearfuse.train.objectives.samplers import find_sampler, guided
+
+Predict = Callable[[Tensor | None, Tensor | None], Prediction]
+Pair = tuple[Tensor, Tensor]
+"""The degraded latents (Z_a, Z_b), each b z h w."""
+PixelLoss = Callable[[Tensor], Tensor]
+"""The auxiliary loss of a clean latent: decodes it, and compares the picture with the sources."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """total: what to minimise; terms: its parts before weighting, and how the experts are loaded, for the log.
+
+    each: the error of each sample, which ``terms`` has the mean of; load: see ``Prediction``.
+    """
+
+    total: Float[Tensor, ""]
+    each: Float[Tensor, " b"]
+    load: Float[Tensor, "layers experts"]
+    terms: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(ABC):
+    """What is predicted: turns predictions into losses, and into samples. Its classes are frozen dataclasses.
+
+    balance: weight of the experts' load-balancing loss. pixel: weight of the auxiliary pixel loss, for which the
+    trainer then supplies ``pixels``. drop: share of training prompts that the trainer leaves empty. guidance: strength
+    of the prompt in sampling, 1 is its own.
+    """
+
+    balance: float
+    pixel: float
+    drop: float = 0.0
+    guidance: float = 1.0
+
+    @property
+    @abstractmethod
+    def calls(self) -> int:
+        """Calls of the network an image."""
+
+    @abstractmethod
+    def loss(
+        self,
+        predict: Predict,
+        target: Float[Tensor, "b z h w"],
+        pair: Pair,
+        rng: Rng,
+        pixels: PixelLoss | None = None,
+        weight: Float[Tensor, "z 1 1"] | None = None,
+    ) -> Loss:
+        """The loss on clean latents."""
+
+    @abstractmethod
+    def sample(self, predict: Predict, pair: Pair, rng: Rng) -> Tensor:
+        """Clean latents of the shape and device of the pair's."""
+
+
+class PathObjective(Objective):
+    """An objective whose samples are drawn along a path, in ``steps`` of a ``sampler``. times: how t is drawn."""
+
+    times: str
+    sampler: str
+    steps: int
+
+
+SOURCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "a": lambda z_a, z_b: z_a,
+    "b": lambda z_a, z_b: z_b,
+    "mean": lambda z_a, z_b: (z_a + z_b) / 2,
+}
+"""Where a path may start but from noise."""
+
+
+def guide(predict: Predict, unconditional: Predict, scale: float) -> Predict:
+    """A network that answers with u + s (c − u), c under its prompt and u under none; two calls in one."""
+
+    def both(z_t: Tensor | None, t: Tensor | None) -> Prediction:
+        given, none = predict(z_t, t), unconditional(z_t, t)
+        return replace(given, latent=guided(given.latent, none.latent, scale))
+
+    return both
+
+
+def total_loss(objective: Objective, each: Tensor, made: Prediction, clean: Tensor, pixels: PixelLoss | None) -> Loss:
+    """Mean error + balance × load-balancing loss + pixel × auxiliary loss (MMAIF eq. 10)."""
+    error = each.mean()
+    terms = {"error": error, "balance": made.balance}
+    total = error + objective.balance * made.balance
+    if objective.pixel:
+        if pixels is None:
+            raise ValueError(f"the pixel loss has weight {objective.pixel}, but no function computes it")
+        terms["pixel"] = pixels(clean)
+        total = total + objective.pixel * terms["pixel"]
+    if made.load.shape[1]:
+        terms["least_load"], terms["most_load"] = made.load.min(), made.load.max()
+    return Loss(total, each.detach(), made.load.detach(), {name: term.detach() for name, term in terms.items()})
+
+
+def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
+    """Raise ValueError, which names what is allowed, for any other value."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}")
+
+
+def check_sampling(objective: PathObjective) -> None:
+    """Raise ValueError for settings that no path can be sampled with."""
+    check_choice("times", objective.times, ("uniform", "logit-normal"))
+    if objective.steps < 1:
+        raise ValueError(f"steps must be at least 1, not {objective.steps}")
+    if not 0 <= objective.drop < 1:
+        raise ValueError(f"drop must be at least 0 and below 1, not {objective.drop}")
+    if not 0 <= objective.guidance < math.inf:
+        raise ValueError(f"guidance must be at least 0, not {objective.guidance}")
+    if objective.guidance != 1 and not objective.drop:
+        raise ValueError(f"guidance must be 1, not {objective.guidance}: the model always had a prompt in training")
+
+
+def sampler_calls(objective: PathObjective, path: str) -> int:
+    """Calls of the network an image: those of the sampler, twice with guidance."""
+    calls = find_sampler(objective.sampler, path).evaluations(objective.steps)
+    return calls if objective.guidance == 1 else 2 * calls

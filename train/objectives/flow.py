@@ -1,0 +1,109 @@
+"""Flow matching: the velocity from a source to the clean latent (MMAIF eq. 2, 11)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from clearfuse.train.objectives.base import (
+    SOURCES,
+    Loss,
+    Pair,
+    PathObjective,
+    PixelLoss,
+    Predict,
+    check_choice,
+    check_sampling,
+    sampler_calls,
+    total_loss,
+)
+from clearfuse.train.objectives.losses import NEAREST, clean_to_velocity, draw_times, errors, path, per_sample
+from clearfuse.train.objectives.noise import Rng, normal
+from clearfuse.train.objectives.samplers import find_sampler
+
+
+@dataclass(frozen=True)
+class FlowMatching(PathObjective):
+    """MSE(v(Z_t, t, Z_a, Z_b, P), Z_GT − Z_0), Z_t = (1 − t) Z_0 + t Z_GT, Z_0 ~ p0 (MMAIF eq. 2, 11).
+
+    predicts: what the network's latent stands for: the velocity, or the clean latent Ẑ1, of which the velocity is
+    (Ẑ1 − Z_t) / (1 − t), in the loss over max(1 − t, NEAREST), the target's too: that is Z_GT − Z_0 up to
+    t = 1 − NEAREST, and beyond it the loss still vanishes at Ẑ1 = Z_GT.
+    error: what the loss is measured on: the velocity, or the clean latent, which weighs the times by (1 − t)²: the same
+    mean is learned, and late times, where velocities are hardest to tell, do not drown the early ones.
+    source: p0: noise, or a degraded latent, or the mean of both (MMAIF table 6, j to l). times: how t is drawn.
+    """
+
+    predicts: str = "velocity"  # or "clean"
+    error: str = "velocity"  # or "clean"
+    source: str = "gaussian"  # or "a", "b", "mean"
+    times: str = "uniform"  # or "logit-normal"
+    sampler: str = "ab2"
+    steps: int = 5
+    drop: float = 0.0  # share of training prompts left empty, for guidance
+    guidance: float = 1.0
+    balance: float = 0.01
+    pixel: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_choice("predicts", self.predicts, ("velocity", "clean"))
+        check_choice("error", self.error, ("velocity", "clean"))
+        check_choice("source", self.source, ("gaussian", *SOURCES))
+        if find_sampler(self.sampler).stochastic and self.source != "gaussian":
+            raise ValueError(
+                f"sampler {self.sampler!r} needs a Gaussian source, not {self.source!r}: its score is the noise's"
+            )
+        check_sampling(self)
+
+    @property
+    def calls(self) -> int:
+        """Calls of the network an image."""
+        return sampler_calls(self, "flow")
+
+    def loss(
+        self,
+        predict: Predict,
+        target: Float[Tensor, "b z h w"],
+        pair: Pair,
+        rng: Rng,
+        pixels: PixelLoss | None = None,
+        weight: Float[Tensor, "z 1 1"] | None = None,
+    ) -> Loss:
+        """The loss at one drawn time and source for each latent."""
+        t = draw_times(self.times, target, rng)
+        start = self.start(pair, rng)
+        z_t = path(start, target, t)
+        prediction = predict(z_t, t)
+        v = self.velocity(prediction.latent, z_t, t, NEAREST)
+        clean = prediction.latent if self.predicts == "clean" else z_t + per_sample(1 - t, v) * v
+        if self.error == "clean":
+            error = errors(clean, target, weight)
+        else:
+            v_target = target - start if self.predicts == "velocity" else clean_to_velocity(target, z_t, t, NEAREST)
+            error = errors(v, v_target, weight)
+        return total_loss(self, error, prediction, clean, pixels)
+
+    def start(self, pair: Pair, rng: Rng) -> Float[Tensor, "b z h w"]:
+        """A draw of p0."""
+        return normal(pair[0], rng) if self.source == "gaussian" else SOURCES[self.source](*pair)
+
+    def velocity(
+        self,
+        latent: Float[Tensor, "b z h w"],
+        z_t: Float[Tensor, "b z h w"],
+        t: Float[Tensor, " b"],
+        nearest: float = 0.0,
+    ) -> Float[Tensor, "b z h w"]:
+        """The velocity that a predicted latent stands for; no sampler asks for it at t = 1."""
+        return clean_to_velocity(latent, z_t, t, nearest) if self.predicts == "clean" else latent
+
+    def sample(self, predict: Predict, pair: Pair, rng: Rng) -> Tensor:
+        """From a draw of p0 along the velocity, with the sampler and number of steps of this objective."""
+        start = self.start(pair, rng)
+
+        def velocity(z_t: Tensor, t: Tensor) -> Tensor:
+            return self.velocity(predict(z_t, t).latent, z_t, t)
+
+        return find_sampler(self.sampler)(velocity, start, self.steps, rng)

@@ -1,0 +1,60 @@
+"""The equations of the losses: times, paths, errors of latents, and the auxiliary loss of pixels. Shapes: b z h w."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from clearfuse.train.objectives.noise import Rng, numbers
+
+FLOOR = 1e-3
+"""Errors below it count as alike under the logarithm."""
+
+NEAREST = 0.05
+"""The least 1 − t that a clean prediction's velocity is divided by in the loss."""
+
+
+def draw_times(times: str, like: Float[Tensor, "b ..."], rng: Rng) -> Float[Tensor, " b"]:
+    """A time for each latent, in fp32 whatever the latents: U(0, 1), or the logistic of N(0, 1) (arXiv 2403.03206)."""
+    if times == "uniform":
+        return numbers(len(like), rng, like.device)
+    return numbers(len(like), rng, like.device, gaussian=True).sigmoid()
+
+
+def path(
+    start: Float[Tensor, "b ..."], clean: Float[Tensor, "b ..."], t: Float[Tensor, " b"]
+) -> Float[Tensor, "b ..."]:
+    """Z_t = (1 − t) Z_0 + t Z_GT (MMAIF eq. 2, with the signs of its velocity Z_GT − Z_0)."""
+    return start + per_sample(t, clean) * (clean - start)
+
+
+def clean_to_velocity(
+    clean: Float[Tensor, "b ..."], z_t: Float[Tensor, "b ..."], t: Float[Tensor, " b"], nearest: float
+) -> Float[Tensor, "b ..."]:
+    """v = (Ẑ1 − Z_t) / max(1 − t, nearest)."""
+    return (clean - z_t) / per_sample((1 - t).clamp(min=nearest), clean)
+
+
+def errors(
+    predicted: Float[Tensor, "b z h w"], target: Float[Tensor, "b z h w"], weight: Float[Tensor, "z 1 1"] | None
+) -> Float[Tensor, " b"]:
+    """Each sample's mean of weight (predicted − target)², the weight being 1 where none is given."""
+    square = (predicted - target).square()
+    return (square if weight is None else weight * square).mean((1, 2, 3))
+
+
+def source_loss(
+    fused: Float[Tensor, "b 3 h w"], a: Float[Tensor, "b 3 h w"], b: Float[Tensor, "b 3 h w"]
+) -> Float[Tensor, ""]:
+    """Σ over the clean sources of L1(X̃, X_i) + L1(∇X̃, ∇X_i), ∇ forward differences along both axes (MMAIF eq. 9)."""
+    total = fused.new_zeros(())
+    for source in (a, b):
+        difference = fused - source
+        total = total + difference.abs().mean()
+        total = total + difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
+    return total
+
+
+def per_sample(t: Float[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Tensor:
+    """A number a latent, to multiply the latents by."""
+    return t.view(-1, *([1] * (like.ndim - 1))).to(like.dtype)

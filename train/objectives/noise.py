@@ -1,0 +1,46 @@
+"""Randomness that belongs to samples: what is drawn for one depends on no other of its batch, nor on who computes it.
+
+A batch that is dealt out to several processes then has the noise that it has in one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clearfuse.synth.seeds import seed_of
+
+
+@dataclass(frozen=True)
+class Draws:
+    """A generator for each sample of a batch."""
+
+    generators: tuple[torch.Generator, ...]
+
+    @staticmethod
+    def of(role: str, seed: int, positions: Sequence[int]) -> Draws:
+        """Generators seeded by the samples' positions in the run."""
+        return Draws(tuple(torch.Generator().manual_seed(seed_of(role, seed, position)) for position in positions))
+
+
+Rng = torch.Generator | Draws
+"""One generator for a batch as a whole, or one for each of its samples."""
+
+
+def normal(like: Float[Tensor, "b ..."], rng: Rng) -> Float[Tensor, "b ..."]:
+    """N(0, 1) of a tensor's shape, device and precision, drawn in fp32."""
+    if isinstance(rng, Draws):
+        return torch.stack([torch.randn(like.shape[1:], generator=one) for one in rng.generators]).to(like)
+    return torch.randn(like.shape, generator=rng, device=rng.device).to(like)
+
+
+def numbers(count: int, rng: Rng, device: torch.device, gaussian: bool = False) -> Float[Tensor, " b"]:
+    """A number a sample in fp32: U(0, 1), or N(0, 1)."""
+    draw = torch.randn if gaussian else torch.rand
+    if isinstance(rng, Draws):
+        return torch.cat([draw(1, generator=one) for one in rng.generators]).to(device)
+    return draw(count, generator=rng, device=rng.device).to(device)

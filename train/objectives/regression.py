@@ -1,0 +1,54 @@
+"""Regression: the clean latent in one call (MMAIF eq. 8)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from clearfuse.train.objectives.base import Loss, Objective, Pair, PixelLoss, Predict, check_choice, total_loss
+from clearfuse.train.objectives.losses import FLOOR, errors
+from clearfuse.train.objectives.noise import Rng
+from clearfuse.train.objectives.samplers import one_shot
+
+
+@dataclass(frozen=True)
+class Regression(Objective):
+    """MSE(f(Z_a, Z_b, P), Z_GT) (MMAIF eq. 8), or under ``log`` the mean of log(MSE + 0.001) over the samples.
+
+    The logarithm is the mean PSNR where the weights make the latents' error the pixels': a batch of one hazy and one
+    clear pair then learns from both, not from the hazy one alone. It draws nothing, and its prompt is
+    never left empty: there is no guidance.
+    """
+
+    measure: str = "mse"  # or "log"
+    balance: float = 0.01  # weight of the experts' load-balancing loss
+    pixel: float = 0.0  # weight λ of the auxiliary pixel loss, eq. 9 and 10
+
+    def __post_init__(self) -> None:
+        check_choice("measure", self.measure, ("mse", "log"))
+
+    @property
+    def calls(self) -> int:
+        """One call an image."""
+        return 1
+
+    def loss(
+        self,
+        predict: Predict,
+        target: Float[Tensor, "b z h w"],
+        pair: Pair,
+        rng: Rng,
+        pixels: PixelLoss | None = None,
+        weight: Float[Tensor, "z 1 1"] | None = None,
+    ) -> Loss:
+        """The loss on clean latents."""
+        prediction = predict(None, None)
+        each = errors(prediction.latent, target, weight)
+        error = each if self.measure == "mse" else (each + FLOOR).log()
+        return total_loss(self, error, prediction, prediction.latent, pixels)
+
+    def sample(self, predict: Predict, pair: Pair, rng: Rng) -> Tensor:
+        """One call."""
+        return one_shot(lambda z_t, t: predict(z_t, t).latent)

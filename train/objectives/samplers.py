@@ -1,0 +1,195 @@
+"""Samplers: from a source at t = 0 to a clean latent at t = 1. Pure functions; ``SAMPLERS`` is the table.
+
+v is called as v(z, t) with z (b, ...) and t (b,), and answers with the velocity there; ``i2sb`` asks for the clean
+latent instead. The steps are equal, Δ = 1 / steps, but those of a bridge (``bridge.times``). The calls of a step are
+the cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clearfuse.synth.types import unknown
+from clearfuse.train.objectives.bridge import posterior, times
+from clearfuse.train.objectives.noise import Rng, normal
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+
+
+def one_shot(predict: Callable[[None, None], Tensor]) -> Float[Tensor, "b ..."]:
+    """A regression has no path: one call, without latent and time, is the answer."""
+    return predict(None, None)
+
+
+def guided(
+    conditional: Float[Tensor, "b ..."], unconditional: Float[Tensor, "b ..."], scale: float
+) -> Float[Tensor, "b ..."]:
+    """u + s (c − u): classifier-free guidance (Ho and Salimans, arXiv 2207.12598, with s = 1 + w)."""
+    return torch.lerp(unconditional, conditional, scale)
+
+
+def euler(v: Velocity, z: Float[Tensor, "b ..."], steps: int) -> Float[Tensor, "b ..."]:
+    """Z ← Z + Δ v(Z, t). Order 1, one call a step."""
+    for i in range(steps):
+        z = z + v(z, _time(z, i / steps)) / steps
+    return z
+
+
+def paper(v: Velocity, z: Float[Tensor, "b ..."], steps: int) -> Float[Tensor, "b ..."]:
+    """MMAIF eq. 12 as printed: Z_mid = Z + v(Z, t) Δ/2; Z ← Z_mid + v(Z_mid, t + Δ/2) Δ/2. Order 1, two calls a step.
+
+    These are two Euler steps of half the length.
+    """
+    for i in range(steps):
+        z = z + v(z, _time(z, i / steps)) / (2 * steps)
+        z = z + v(z, _time(z, (i + 0.5) / steps)) / (2 * steps)
+    return z
+
+
+def paper_reuse(v: Velocity, z: Float[Tensor, "b ..."], steps: int) -> Float[Tensor, "b ..."]:
+    """Eq. 12 with the first velocity in place of the second: Euler's step in two halves. Order 1, one call a step."""
+    for i in range(steps):
+        here = v(z, _time(z, i / steps))
+        middle = z + here / (2 * steps)
+        z = middle + here / (2 * steps)
+    return z
+
+
+def midpoint(v: Velocity, z: Float[Tensor, "b ..."], steps: int) -> Float[Tensor, "b ..."]:
+    """Z ← Z + Δ v(Z + Δ/2 v(Z, t), t + Δ/2). Order 2, two calls a step."""
+    for i in range(steps):
+        middle = z + v(z, _time(z, i / steps)) / (2 * steps)
+        z = z + v(middle, _time(z, (i + 0.5) / steps)) / steps
+    return z
+
+
+def heun(v: Velocity, z: Float[Tensor, "b ..."], steps: int) -> Float[Tensor, "b ..."]:
+    """Z ← Z + Δ (v(Z, t) + v(Z + Δ v(Z, t), t + Δ)) / 2, the last step Euler's. Order 2, two calls a step less one.
+
+    At t = 1 a network that predicts the clean latent has no velocity, so that it is not asked (as in EDM, arXiv
+    2206.00364, algorithm 1).
+    """
+    for i in range(steps):
+        here = v(z, _time(z, i / steps))
+        there = v(z + here / steps, _time(z, (i + 1) / steps)) if i + 1 < steps else here
+        z = z + (here + there) / (2 * steps)
+    return z
+
+
+def ab2(v: Velocity, z: Float[Tensor, "b ..."], steps: int) -> Float[Tensor, "b ..."]:
+    """Two-step Adams–Bashforth: Z ← Z + Δ (3 v_i − v_i−1) / 2, begun by an Euler step. Order 2, one call a step."""
+    before = None
+    for i in range(steps):
+        here = v(z, _time(z, i / steps))
+        z = z + (here if before is None else 1.5 * here - 0.5 * before) / steps
+        before = here
+    return z
+
+
+def score(v: Float[Tensor, "b ..."], z: Float[Tensor, "b ..."], t: float) -> Float[Tensor, "b ..."]:
+    """∇ log p_t(Z) = (t v − Z) / (1 − t) on the path Z_t = (1 − t) noise + t Z_1 with Gaussian noise."""
+    return (t * v - z) / (1 - t)
+
+
+def sde(v: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: Rng, g: float = 1.0) -> Float[Tensor, "b ..."]:
+    """The flow as a stochastic path of the same marginals: a midpoint step, and κ = g sin²(π t_mid) of noise.
+
+    Z ← Z + Δ v_mid + κ Δ score(v_mid, Z_mid, t_mid) + √(2 κ Δ) ε. Two calls a step. The stochastic form of SiT
+    (arXiv 2401.08740, eq. 5), which MMAIF's algorithm 1 means: as printed there, its update has no running state, and v
+    stands where Z_mid belongs.
+    """
+    for i in range(steps):
+        t = (i + 0.5) / steps
+        middle = z + v(z, _time(z, i / steps)) / (2 * steps)
+        there = v(middle, _time(z, t))
+        kappa = g * math.sin(math.pi * t) ** 2
+        z = z + (there + kappa * score(there, middle, t)) / steps + math.sqrt(2 * kappa / steps) * normal(z, rng)
+    return z
+
+
+def i2sb(clean: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: Rng) -> Float[Tensor, "b ..."]:
+    """Ancestral sampling of a bridge: Z ← a draw of q(Z_s | Ẑ_1(Z, t), Z). One call a step, stochastic.
+
+    Source: I²SB, arXiv 2302.05872, algorithm 2, with its symmetric quadratic β, at times of our own. As Ẑ_1 is a mean
+    and no draw, each step loses a little variance, of the order of 1 / steps²: in all of the order of 1 / steps.
+    """
+    for t, s in pairwise(times(steps)):
+        mean, deviation = posterior(clean(z, _time(z, t)), z, t, s)
+        z = mean + deviation * normal(z, rng) if deviation else mean
+    return z
+
+
+def i2sb_corrected(clean: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: Rng) -> Float[Tensor, "b ..."]:
+    """The same, each step taken again with the same noise from the mean of Ẑ_1 at its both ends. Order 2 in variance.
+
+    Heun's correction of dZ = (Ẑ_1 − Z) / σ² dσ² + noise, whose noise does not depend on Z. Two calls a step; the last
+    has one, as there Z is Ẑ_1.
+    """
+    for t, s in pairwise(times(steps)):
+        guess = clean(z, _time(z, t))
+        mean, deviation = posterior(guess, z, t, s)
+        if deviation:
+            noise = deviation * normal(z, rng)
+            mean = posterior((guess + clean(mean + noise, _time(z, s))) / 2, z, t, s)[0] + noise
+        z = mean
+    return z
+
+
+def _time(z: Tensor, t: float) -> Tensor:
+    """A time for each latent, in fp32 at least: half precision would blur it."""
+    return torch.full((len(z),), t, device=z.device, dtype=torch.promote_types(z.dtype, torch.float32))
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A row of the table. calls: of the network, a step; spared: less at the end; order: of convergence, 0 for a draw.
+
+    path: what it follows, a "flow" from its source or a "bridge" to the degraded pair. stochastic: it draws noise, and
+    takes the generator; on a flow it then holds for a Gaussian source alone.
+    """
+
+    about: str
+    function: Callable[..., Tensor]
+    calls: int
+    order: int
+    path: str = "flow"
+    stochastic: bool = False
+    spared: int = 0
+
+    def evaluations(self, steps: int) -> int:
+        """Calls of the network in so many steps."""
+        return self.calls * steps - self.spared
+
+    def __call__(self, v: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: Rng) -> Float[Tensor, "b ..."]:
+        """The latent at t = 1."""
+        return self.function(v, z, steps, rng) if self.stochastic else self.function(v, z, steps)
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "ab2": Sampler("two-step Adams–Bashforth: the fast default", ab2, 1, 2),
+    "euler": Sampler("Euler", euler, 1, 1),
+    "midpoint": Sampler("the midpoint rule", midpoint, 2, 2),
+    "heun": Sampler("Heun, the trapezoid rule", heun, 2, 2, spared=1),
+    "paper": Sampler("MMAIF eq. 12 as printed: two Euler half steps", paper, 2, 1),
+    "paper-reuse": Sampler("eq. 12, its velocity used twice: Euler", paper_reuse, 1, 1),
+    "sde": Sampler("the stochastic form of algorithm 1, corrected", sde, 2, 0, stochastic=True),
+    "i2sb": Sampler("ancestral sampling of a bridge", i2sb, 1, 0, path="bridge", stochastic=True),
+    "i2sb-heun": Sampler(
+        "the same, corrected as Heun's", i2sb_corrected, 2, 0, path="bridge", stochastic=True, spared=1
+    ),
+}
+
+
+def find_sampler(name: str, path: str = "flow") -> Sampler:
+    """The sampler of a name, among those that follow the path."""
+    fitting = {key: sampler for key, sampler in SAMPLERS.items() if sampler.path == path}
+    if name not in fitting:
+        raise unknown("sampler", name, fitting)
+    return fitting[name]

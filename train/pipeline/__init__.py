@@ -1,0 +1,1 @@
+"""Inference: a model with its parts, images of any size, files."""

@@ -1,0 +1,1 @@
+"""Run folders: settings, logs, trackers, and comparing runs."""

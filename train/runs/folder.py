@@ -1,0 +1,119 @@
+"""Run folders: what a run was asked, what it logged, and how it is found and stopped.
+
+``run.json`` (settings, data), what ``train.logs`` writes, ``checkpoints/``, and the pipeline: the averaged weights with
+the lowest validation loss so far.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from clearfuse.synth.files.folders import difference, folder_lock, remove_temporary
+from clearfuse.synth.files.jsonstream import write_json
+from clearfuse.synth.files.storage import TEMPORARY
+from clearfuse.synth.types import UserError, WorkIncomplete
+from clearfuse.train.data.corpus import BEFORE, Corpus, shards_changed
+from clearfuse.train.data.degrade import Degraders, degraders_record
+from clearfuse.train.runs.logs import LOG, PICTURES, SPEED
+from clearfuse.train.runs.settings import Settings
+from clearfuse.train.runs.trackers import BOARD, IDENTITY
+
+RUN = "run.json"
+NONFINITE = "nonfinite.jsonl"
+"""The samples of each step that was not finite, a line a step."""
+SCHEMA = 1
+FREE = ("recompute",)
+"""Settings that may change when a run goes on: they decide none of its numbers."""
+
+
+def run_record(settings: Settings, corpus: Corpus, degraders: Degraders | None = None) -> dict[str, Any]:
+    """What ``run.json`` holds; ``degrade`` is what lean shards are degraded by, null where there are none."""
+    return {
+        "schema": SCHEMA,
+        "settings": dataclasses.asdict(settings),
+        "degrade": degraders_record(degraders or {}),
+        "shards": corpus.fingerprint(),
+    }
+
+
+@contextmanager
+def run_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Iterator[None]:
+    """Make a run's folder, or find that it is this very run's; nobody else trains in it meanwhile.
+
+    What a killed run left half written is removed. Raises UserError where the folder is something else's, the run's
+    settings or data were others, or another process is at it.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder}: is a file, must be a folder")
+    if not (folder / RUN).exists():
+        if folder.exists() and any(not TEMPORARY.match(path.name) for path in folder.iterdir()):
+            raise UserError(f"--out {folder}: holds other files and no {RUN}; choose an empty folder")
+        folder.mkdir(parents=True, exist_ok=True)
+    with folder_lock(folder, "run"):
+        if overwrite:
+            _clear(folder)
+        elif (folder / RUN).exists():
+            _same(folder / RUN, record)
+        remove_temporary(folder)
+        if not (folder / RUN).exists():
+            write_json(folder / RUN, record)
+        yield
+
+
+def _same(path: Path, record: Mapping[str, Any]) -> None:
+    try:
+        held = json.loads(path.read_bytes())
+        settings, shards, degrade = {**BEFORE, **held["settings"]}, held["shards"], held.get("degrade")
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: is no run's record; --overwrite starts anew") from None
+    for name in {**settings, **record["settings"]}:
+        before, now = settings.get(name), record["settings"].get(name)
+        if before != now and name not in FREE:
+            raise UserError(
+                f"{path.parent}: a run with {name} {before}, not {now}; go on with {before}, choose another --out, "
+                "or start anew with --overwrite"
+            )
+    if (change := shards_changed(shards, record["shards"])) is not None:
+        raise UserError(
+            f"{path.parent}: a run on other shards: {change}; choose another --out, or start anew with --overwrite"
+        )
+    for change in difference(degrade, record["degrade"]):
+        raise UserError(
+            f"{path.parent}: a run with other degradations: {change}; choose another --out, or start anew with "
+            "--overwrite"
+        )
+
+
+def append_line(path: Path, data: Mapping[str, Any]) -> None:
+    """One more line of JSON, on the disk. Raises WorkIncomplete where it can't be written."""
+    try:
+        with path.open("a") as file:
+            file.write(json.dumps(data, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise WorkIncomplete(f"{path}: can't be written: {error}") from None
+
+
+def _clear(folder: Path) -> None:
+    """Remove a run's own files and no other."""
+    for name in ("checkpoints", BOARD, PICTURES, "wandb"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (LOG, SPEED, IDENTITY, "pipeline.json", "model.safetensors", NONFINITE, RUN):
+        (folder / name).unlink(missing_ok=True)
+
+
+def the_only_run(root: Path = Path("runs")) -> Path:
+    """The one run below ``runs/``. Raises UserError with the list where there are none or several."""
+    found = sorted(path.parent for path in root.glob("*/model.safetensors"))
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(map(str, found)) if found else "none"
+    raise UserError(f"--model: name a run's folder or a hub id; runs with a model under {root}/: {listed}")

@@ -1,0 +1,1 @@
+"""The trainer: inputs, losses, optimiser, processes, checkpoints, validation, and the cache of latents."""

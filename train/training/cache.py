@@ -1,0 +1,188 @@
+"""``train cache``: latents and prompt embeddings of shards, written as a build is: receipts last, resume by digest.
+
+A shard a task; each sample is what a run would make of it (``data.samples.Samples``), encoded alone, so that no number
+depends on workers, executor or what stood beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from clearfuse.synth.builder.resume import clear
+from clearfuse.synth.execute.run import connect_workers, find_executor, run_tasks
+from clearfuse.synth.execute.tasks import Needs, Watch
+from clearfuse.synth.files import storage
+from clearfuse.synth.files.folders import difference, folder_lock, make_folder, remove_temporary
+from clearfuse.synth.files.jsonstream import dumps, write_json
+from clearfuse.synth.shards.receipts import read_receipt
+from clearfuse.synth.shards.tar import SHARD, receipt_path
+from clearfuse.synth.types import SCHEMA, UserError, WorkIncomplete
+from clearfuse.train.data.corpus import KIND, Corpus, index
+from clearfuse.train.data.degrade import Degraders, choose_degraders, degraders_record
+from clearfuse.train.designs.design import AS_DESIGNED, Parts
+from clearfuse.train.device import find_device
+from clearfuse.train.runs.settings import Settings
+from clearfuse.train.training.encode import CacheTask, Maker, cache_shard, find_parts
+from clearfuse.train.training.inputs import latent_settings
+
+Progress = Callable[[int, int], None]
+PACKAGES = ("torch", "safetensors", "numpy", "opencv-python-headless", "diffusers", "transformers")
+"""Packages whose versions may decide bytes."""
+
+
+@dataclass
+class CacheReport:
+    """What a run of ``train cache`` left. resumed: shards that were there."""
+
+    out: str
+    shards: int
+    resumed: int
+    samples: int
+    bytes: int
+
+    def line(self) -> str:
+        """What the command line prints."""
+        return f"{self.out}: {self.samples} samples in {self.shards} shards, {self.bytes / 1e6:.1f} MB"
+
+
+def cache(
+    paths: Sequence[str],
+    out: str,
+    settings: Settings,
+    *,
+    epochs: int = 1,
+    recipes: Sequence[str] = (),
+    partial: float = 0.0,
+    parts: Parts = AS_DESIGNED,
+    executor: str | None = None,
+    workers: int | None = None,
+    device: str | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> CacheReport:
+    """Write what ``settings`` make of shards to the folder ``out``, or go on where that was stopped.
+
+    epochs: drawn crops of each sample, which a run takes in turn. executor: by default this process on CUDA, else
+    processes. Raises UserError before work begins, WorkIncomplete where shards could not be cached, naming them.
+    """
+    if epochs < 1:
+        raise UserError(f"--epochs {epochs}: must be at least 1")
+    where = find_device(device)
+    executor = find_executor(executor or ("serial" if where.type == "cuda" else "processes"))
+    corpus = index(paths)
+    tasks = _tasks(corpus)
+    degraders = choose_degraders(corpus.lean, recipes, partial)
+    design = settings.design()
+    tokenizer, text = find_parts(design, parts)
+    record = _record(settings, corpus, degraders, latent_settings(settings, tokenizer, text), epochs, where.type)
+    folder = storage.locate(out)
+    digest = hashlib.sha256(dumps(record)).hexdigest()
+    maker = Maker(folder, settings, design, parts, degraders, epochs, where.type, record, digest)
+    make_folder(folder)
+    local = [os.path.abspath(part) for part in (out, *paths) if "://" not in part]
+    with folder_lock(folder), connect_workers(executor, workers, Needs(PACKAGES, tuple(local))) as count:
+        if overwrite:
+            clear(folder)
+        remove_temporary(folder)
+        done = _done(maker, tasks)
+        failed = _run(maker, [task for task in tasks if task.name not in done], executor, count, progress)
+        remove_temporary(folder)
+        if failed:
+            name, reason = next(iter(failed.items()))
+            raise WorkIncomplete(f"{len(failed)} of {len(tasks)} shards failed: {name}: {reason}; fix it and run again")
+        return _finish(maker, tasks, len(done))
+
+
+def _tasks(corpus: Corpus) -> list[CacheTask]:
+    """A task a shard. Raises UserError where the shards can't be cached into one folder."""
+    if corpus.cached is not None:
+        raise UserError(f"{corpus.shards[0]}: holds latents already; cache the shards that it was made of")
+    names = [path.name for path in corpus.shards]
+    for path in corpus.shards:
+        if not SHARD.match(path.name):
+            raise UserError(f"{path}: a shard must be named as synth build does, such as vif-train-000000.tar")
+        if names.count(path.name) > 1:
+            raise UserError(f"{path.name}: is the name of two shards; cache each build into a folder of its own")
+    return [CacheTask(path.name, number, _alone(corpus, number)) for number, path in enumerate(corpus.shards)]
+
+
+def _alone(corpus: Corpus, number: int) -> Corpus:
+    """One shard of a corpus, as a corpus."""
+    kinds: dict[str, Any] = {}
+    for kind in ("train", "held_out"):
+        places = getattr(corpus, kind)
+        mine = places.where(places.shard == number)
+        zero = np.zeros(len(mine), np.int32)
+        kinds[kind] = dataclasses.replace(mine, shard=zero, source=zero)
+    return Corpus(("",), (corpus.shards[number],), (0,), (corpus.sizes[number],), lean=corpus.lean, **kinds)
+
+
+def _record(
+    settings: Settings, corpus: Corpus, degraders: Degraders, made: Mapping[str, Any], epochs: int, device: str
+) -> dict[str, Any]:
+    """All that decides bytes: what the digest is of."""
+    return {
+        "kind": KIND,
+        "made": dict(made),
+        "epochs": epochs,
+        "degrade": degraders_record(degraders),
+        "shards": [row[1:] for row in corpus.fingerprint()],
+        "device": device,
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def _done(maker: Maker, tasks: Sequence[CacheTask]) -> set[str]:
+    """The shards that are there, whole, with this digest. Raises UserError where the folder holds something else."""
+    held, done = storage.listing(maker.out), set[str]()
+    names = {task.name for task in tasks}
+    for name in sorted(held):
+        if SHARD.match(name) and name.endswith(".json"):
+            receipt = read_receipt(maker.out / name)
+            if receipt["digest"] != maker.digest:
+                changes = list(difference(receipt["settings"], dict(maker.record)))
+                raise UserError(
+                    f"{maker.out} holds other shards: {changes[0] if changes else 'digest'}; "
+                    "use the same settings, another --out, or --overwrite"
+                )
+            if held.get(receipt["shard"]) == receipt["bytes"]:
+                done.add(receipt["shard"])
+        elif name.endswith(".tar") and name not in names:
+            raise UserError(f"{maker.out / name} is no shard of this cache: move it, or use another --out")
+    return done
+
+
+def _run(maker: Maker, tasks: list[CacheTask], executor: str, workers: int, progress: Progress) -> dict[str, str]:
+    """Cache shards. Those that failed, and why."""
+    total = sum(task.samples for task in tasks)
+    progress(0, total)
+    watch = Watch(None, lambda task: task.name, lambda task, why: why)
+    failed: dict[str, str] = {}
+    count = 0
+    workers = min(workers, max(len(tasks), 1))
+    results = run_tasks(cache_shard, maker, tasks, workers=workers, executor=executor, watch=watch)
+    for task, failure in zip(tasks, results, strict=True):
+        count += task.samples
+        progress(count, total)
+        if failure is not None:
+            failed[task.name] = failure
+    return failed
+
+
+def _finish(maker: Maker, tasks: Sequence[CacheTask], resumed: int) -> CacheReport:
+    """``dataset.json``, when all shards are there."""
+    facts = ("shard", "sha256", "bytes", "samples")
+    receipts = [read_receipt(receipt_path(maker.out / task.name)) for task in tasks]
+    listed = [{key: receipt[key] for key in facts} for receipt in receipts]
+    said = {"schema": SCHEMA, "digest": maker.digest, "variants": maker.epochs, "shards": listed}
+    write_json(maker.out / "dataset.json", {**said, "settings": dict(maker.record)})
+    samples, size = (sum(one[key] for one in listed) for key in ("samples", "bytes"))
+    return CacheReport(str(maker.out), len(tasks), resumed, samples, size)

@@ -1,0 +1,187 @@
+"""A shard of samples to a shard of latents: what a worker of ``train cache`` does."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clearfuse.synth.execute.tasks import report
+from clearfuse.synth.files.jsonstream import dumps, write_json
+from clearfuse.synth.files.storage import Location
+from clearfuse.synth.shards.tar import receipt_path, write_shard
+from clearfuse.synth.types import CACHED, HELD, SCHEMA, WorkIncomplete
+from clearfuse.train import text as texts
+from clearfuse.train import tokenizers
+from clearfuse.train.data.batch import Item, to_tensor
+from clearfuse.train.data.corpus import Corpus
+from clearfuse.train.data.degrade import Degraders
+from clearfuse.train.data.latents import EMPTY, IMAGE, LATENT, TEXT
+from clearfuse.train.data.samples import CLEAN, Samples
+from clearfuse.train.designs.design import Design, Parts
+from clearfuse.train.runs.settings import Settings
+from clearfuse.train.training.inputs import multiple_of
+
+
+@dataclass(frozen=True)
+class Maker:
+    """What a worker needs to cache any shard. epochs: drawn crops of a sample."""
+
+    out: Location
+    settings: Settings
+    design: Design
+    parts: Parts
+    degraders: Degraders
+    epochs: int
+    device: str
+    record: Mapping[str, Any]
+    digest: str
+
+
+@dataclass(frozen=True)
+class CacheTask:
+    """A shard to cache: its samples alone."""
+
+    name: str
+    number: int
+    corpus: Corpus
+
+    @property
+    def samples(self) -> int:
+        """Samples in it."""
+        return len(self.corpus.train) + len(self.corpus.held_out)
+
+
+class _Failed(Exception):
+    """A sample failed: its shard must not land."""
+
+
+def find_parts(design: Design, parts: Parts) -> tuple[tokenizers.LoadedTokenizer, texts.LoadedText]:
+    """The tokenizer and the prompt encoder of a design, where this machine has them."""
+    tokenizer = tokenizers.find_tokenizer(parts.tokenizer or design.tokenizer, parts.torchscript)
+    rng = torch.Generator().manual_seed(0)  # for an encoder that learns, of which nothing is cached
+    return tokenizer, texts.find_text(parts.text or design.text, rng, parts.text_cache)
+
+
+@lru_cache(maxsize=1)
+def _loaded(tokenizer: str, text: str, parts: Parts, device: str) -> tuple[tokenizers.Tokenizer, texts.TextEncoder]:
+    """Both on a device, once a process."""
+    found = tokenizers.find_tokenizer(parts.tokenizer or tokenizer, parts.torchscript).tokenizer
+    rng = torch.Generator().manual_seed(0)
+    return found.to(device), texts.find_text(parts.text or text, rng, parts.text_cache).encoder.to(device)
+
+
+def cache_shard(maker: Maker, task: CacheTask) -> str | None:
+    """Cache one shard: the tar, then its receipt. The failure, or None."""
+    path = maker.out / task.name
+    try:
+        with _one_thread():
+            facts = write_shard(path, _Encoder(maker, task).samples())
+        receipt = {
+            "schema": SCHEMA, "shard": task.name, "sha256": facts.sha256, "bytes": facts.size,
+            "samples": len(facts.offsets), "offsets": facts.offsets, "rejects": [], "digest": maker.digest,
+            "settings": dict(maker.record),
+        }  # fmt: skip
+        write_json(receipt_path(path), receipt)
+    except _Failed as error:
+        return str(error)
+    except OSError as error:
+        why = error.strerror or error
+        raise WorkIncomplete(f"{path}: cannot be written: {why}; run the same command to go on") from None
+    return None
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums over several threads have other last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Encoder:
+    """The samples of one shard as a cache holds them."""
+
+    def __init__(self, maker: Maker, task: CacheTask) -> None:
+        self.maker, self.task = maker, task
+        cuda = maker.device == "cuda"
+        self.device = f"cuda:{task.number % torch.cuda.device_count()}" if cuda else maker.device
+        design = maker.design
+        self.tokenizer, self.text = _loaded(design.tokenizer, design.text, maker.parts, self.device)
+        s = maker.settings
+        common: dict[str, Any] = {
+            "side": s.crop, "ratios": s.ratios, "multiple": multiple_of(self.tokenizer), "repeats": s.repeats,
+            "seed": s.seed, "plain": s.plain, "rephrase": s.rephrase, "clean": design.objective.pixel > 0,
+            "prior": design.prior, "degrade": maker.degraders,
+        }  # fmt: skip
+        kinds = (("train", task.corpus.train), ("held_out", task.corpus.held_out))
+        self.kinds = {
+            kind: Samples(task.corpus, training=kind == "train", **common) for kind, places in kinds if len(places)
+        }
+
+    def samples(self) -> Iterator[tuple[str, Mapping[str, bytes]]]:
+        """(key, members) in the order of the tar that they come from."""
+        rows = [
+            (int(samples.places.start[row]), kind, row)
+            for kind, samples in self.kinds.items()
+            for row in range(len(samples))
+        ]
+        for _, kind, row in sorted(rows):
+            key = str(self.kinds[kind].places.key[row])
+            report(f"{self.task.name} {key}")
+            try:
+                yield key, self._members(self.kinds[kind], kind == "held_out", row)
+            except Exception as error:  # the shard is not written and is named at the end; others go on
+                said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+                named = said if said.startswith("sample ") else f"sample {key}: {said}"
+                raise _Failed(named) from error
+
+    def _members(self, samples: Samples, held_out: bool, row: int) -> dict[str, bytes]:
+        from safetensors.torch import save
+
+        members: dict[str, bytes] = {}
+        variants: list[dict[str, Any]] = []
+        for number in range(1 if held_out else self.maker.epochs):
+            item = samples.made(row, number)
+            data = save(self._pictures(item, item.images) if held_out else self._encoded(item))
+            members[f"{HELD if held_out else number}.safetensors"] = data
+            variants.append({"prompt": item.prompt, "marks": list(item.operators), "crc32": zlib.crc32(data)})
+        meta = samples.meta(row)
+        said = {name: meta.get(name) for name in ("task", "dataset", "pair", "split", "crop")}
+        said = {"schema": SCHEMA, **said, "variant": meta.get("variant", 0)}
+        return {"json": dumps({**said, CACHED: {"held_out": held_out, "variants": variants}}), **members}
+
+    def _pictures(self, item: Item, names: Any) -> dict[str, Tensor]:
+        return {IMAGE + name: torch.from_numpy(item.images[name]).contiguous() for name in names}
+
+    @torch.no_grad()
+    def _encoded(self, item: Item) -> dict[str, Tensor]:
+        """Latents and embeddings in fp16; the clean pair, where a loss asks for it, as it is.
+
+        A sample's images are encoded together, and no others with them: so the numbers are its own.
+        """
+        names = [name for name in item.images if name not in CLEAN]
+        latents = self.tokenizer.encode(to_tensor([item.images[name] for name in names]).to(self.device))
+        tensors = {LATENT + name: _half(z) for name, z in zip(names, latents, strict=True)}
+        if not self.text.trainable:
+            for name, prompt in ((TEXT, item.prompt), (EMPTY, "")):
+                text, mask = self.text([prompt])
+                tensors[name] = _half(text[0][mask[0]])
+        return {**tensors, **self._pictures(item, [name for name in CLEAN if name in item.images])}
+
+
+def _half(numbers: Tensor) -> Tensor:
+    """fp16 on the CPU. Raises ValueError where a number is too large for it."""
+    half = numbers.to(torch.float16).cpu().contiguous()
+    if not torch.isfinite(half).all():
+        raise ValueError(f"a number of {float(numbers.abs().max()):g} is beyond fp16")
+    return half

@@ -1,0 +1,74 @@
+"""What a run reads of its shards, from its settings and its model's parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clearfuse.train import text as texts
+from clearfuse.train import tokenizers
+from clearfuse.train.data.buckets import MULTIPLE
+from clearfuse.train.data.corpus import Corpus
+from clearfuse.train.data.degrade import Degraders
+from clearfuse.train.data.latents import check_fits
+from clearfuse.train.data.samples import Samples
+from clearfuse.train.designs.design import Assembly
+from clearfuse.train.runs.settings import Settings
+from clearfuse.train.tokenizers import Tokenizer
+
+
+def samples_of(
+    settings: Settings,
+    assembly: Assembly,
+    corpus: Corpus,
+    degraders: Degraders,
+    *,
+    training: bool,
+    cache: int = 0,
+) -> Samples:
+    """The samples that a run trains on, or validates on. cache: bytes of decoded ones to keep. Raises as check_data."""
+    check_data(settings, assembly, corpus)
+    return Samples(
+        corpus,
+        side=settings.crop,
+        ratios=settings.ratios,
+        batch=settings.batch,
+        mix=settings.mix,
+        multiple=multiple_of(assembly.tokenizer),
+        repeats=settings.repeats,
+        seed=settings.seed,
+        plain=settings.plain,
+        rephrase=settings.rephrase,
+        drop=assembly.objective.drop,
+        clean=assembly.objective.pixel > 0,
+        prior=assembly.design.prior,
+        training=training,
+        cache=cache,
+        degrade=degraders,
+    )
+
+
+def check_data(settings: Settings, assembly: Assembly, corpus: Corpus) -> None:
+    """Raise UserError where a run's weights of sources, or its settings, don't go with what the shards are."""
+    corpus.weights(settings.mix)
+    if corpus.cached is not None:
+        made = latent_settings(settings, assembly.found["tokenizer"], assembly.found["text"])  # pyright: ignore[reportArgumentType]
+        check_fits(corpus.cached, made, str(corpus.shards[0].parent))
+
+
+def multiple_of(tokenizer: Tokenizer) -> int:
+    """Pixels of which the sides of crops are multiples: a patch of 2 × 2 cells."""
+    return max(MULTIPLE, 2 * tokenizer.f)
+
+
+def latent_settings(
+    settings: Settings, tokenizer: tokenizers.LoadedTokenizer, text: texts.LoadedText
+) -> dict[str, Any]:
+    """All that decides what latents and embeddings are, beside the shards: what a cache of them is made with."""
+    design = settings.design()
+    return {
+        "tokenizer": {"reference": tokenizer.reference, "digest": tokenizer.digest},
+        "text": None if text.encoder.trainable else {"reference": text.reference, "digest": text.digest},
+        "prior": design.prior,
+        "clean": design.objective.pixel > 0,
+        **{name: getattr(settings, name) for name in ("crop", "ratios", "repeats", "seed", "plain", "rephrase")},
+    }

@@ -1,0 +1,319 @@
+"""The trainer: batches in, a run folder out.
+
+A step is a function of (settings, data, weights before it): its samples by position, their noise by a seed of it. So a
+run that was killed goes on from its last checkpoint to the same numbers, bit for bit on a CPU, and one that goes on
+with another number of processes sees the same samples and noise.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from clearfuse.synth.execute.tasks import limit_threads
+from clearfuse.synth.seeds import seed_of
+from clearfuse.synth.types import UserError, WorkIncomplete
+from clearfuse.train.data.batch import Batch, Broken
+from clearfuse.train.data.corpus import Corpus, index
+from clearfuse.train.data.degrade import Degraders, choose_degraders
+from clearfuse.train.data.loader import batches, cache_size
+from clearfuse.train.data.order import RankBatches
+from clearfuse.train.data.samples import Samples
+from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Parts
+from clearfuse.train.objectives.noise import Draws
+from clearfuse.train.pipeline.fusion import WEIGHTS, check_parts, write_design
+from clearfuse.train.runs.folder import NONFINITE, append_line, run_folder, run_record
+from clearfuse.train.runs.logs import Log, NoLog
+from clearfuse.train.runs.settings import Settings
+from clearfuse.train.runs.trackers import choose_trackers
+from clearfuse.train.training import checkpoint, optim, parallel
+from clearfuse.train.training.checkpoint import Training
+from clearfuse.train.training.inputs import check_data, samples_of
+from clearfuse.train.training.progress import Progress, Report
+from clearfuse.train.training.ranks import Ranks, joined
+from clearfuse.train.training.stop import Stop
+from clearfuse.train.training.validation import Validator, batch_or_raise, is_drawn
+from clearfuse.train.weights.tensors import write_tensors
+
+Note = Callable[[str], None]
+ON_NAN = ("stop", "skip")
+MOST_SKIPPED = 10
+"""Steps in a row that are passed over at most: more are no accident of one sample."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How a run stands. loss: of its last step; validation: the lowest so far."""
+
+    out: str
+    step: int
+    steps: int
+    loss: float | None
+    validation: float | None
+    psnr: float | None
+    rank: int = 0  # of the process that says so
+
+    def line(self) -> str:
+        """What the command line prints."""
+        said = "" if self.validation is None else f", lowest validation loss {self.validation:.4f}"
+        said += "" if self.psnr is None else f", PSNR {self.psnr:.2f} dB on held-out crops"
+        return f"{self.out}: step {self.step} of {self.steps}{said}"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out, which decides nothing of what it computes.
+
+    workers: processes that decode, of each process that trains; 0: none. keep: the latest checkpoints that stay; the
+    best stays too. on_nan: whether a step that is not finite ends the run (``stop``) or is passed over (``skip``).
+    sharded: each process holds a part of the weights (FSDP2), not a copy. compiled: the network goes through
+    torch.compile; graphs: and is replayed as CUDA graphs. trackers: where the curves go, see ``runs.trackers``.
+    """
+
+    workers: int = 0
+    validate_every: int = 250
+    checkpoint_every: int = 250
+    keep: int = 2
+    on_nan: str = "stop"
+    sharded: bool = False
+    compiled: bool = False
+    graphs: bool = False
+    trackers: tuple[str, ...] = ("tensorboard",)
+
+    def __post_init__(self) -> None:
+        for name in ("validate_every", "checkpoint_every", "keep"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        if self.workers < 0:
+            raise UserError(f"--workers {self.workers}: must be at least 0")
+        if self.on_nan not in ON_NAN:
+            raise UserError(f"--on-nan {self.on_nan}: must be {' or '.join(ON_NAN)}")
+        if self.graphs and self.sharded:
+            raise UserError("--cuda-graphs: not with --sharded, whose weights come and go")
+        choose_trackers(self.trackers)
+
+
+DEFAULT_RUN = RunOptions()
+
+
+def fit(
+    paths: list[str],
+    out: str,
+    settings: Settings,
+    *,
+    recipes: Sequence[str] = (),
+    partial: float = 0.0,
+    run_options: RunOptions = DEFAULT_RUN,
+    device: str | None = None,
+    overwrite: bool = False,
+    parts: Parts = AS_DESIGNED,
+    progress: Progress = lambda report: None,
+    note: Note = lambda line: None,
+) -> Fitted:
+    """Fit ``settings.preset`` on shards, or go on with the run in ``out`` where it left off.
+
+    Alone, or as one of the processes of ``torchrun`` or ``accelerate launch``: a batch is then dealt out among them in
+    equal parts, and their number may change between runs. recipes, partial: what lean shards are degraded by. Raises
+    UserError before work begins, WorkIncomplete where a sample can't be read or a loss is not finite.
+    """
+    design = settings.design()
+    with joined(device) as ranks, ExitStack() as held:
+        if run_options.graphs and ranks.device.type != "cuda":
+            raise UserError(f"--cuda-graphs: needs a CUDA device, not {ranks.device.type}")
+        if settings.batch % ranks.world:
+            raise UserError(f"--batch {settings.batch}: must be a multiple of {ranks.world}, the number of processes")
+        limit_threads()
+        if not ranks.main:
+            progress, note = (lambda report: None), (lambda line: None)
+        rng = torch.Generator().manual_seed(seed_of("weights", settings.seed))
+        assembly = Assembly(design, rng, parts, adapt=settings.adapts)
+        corpus = index(paths)
+        check_data(settings, assembly, corpus)
+        degraders = choose_degraders(corpus.lean, recipes, partial)
+        folder = Path(out)
+        if ranks.main:
+            held.enter_context(run_folder(folder, run_record(settings, corpus, degraders), overwrite))
+            check_parts(folder, assembly)
+            write_design(folder, assembly)
+        ranks.wait()
+        run = _Run(settings, corpus, degraders, assembly.to(ranks.device), folder, run_options, ranks)
+        held.callback(run.engine.close)
+        kept = checkpoint.found(folder / "checkpoints")
+        if kept:
+            checkpoint.load_checkpoint(kept[-1], run.state)
+            note(f"going on after step {run.state.step} of {settings.steps}")
+        note(
+            f"{settings.preset} on {ranks}: {len(corpus.train)} samples to train on, {len(corpus.held_out)} held out; "
+            f"{settings.steps} steps of {settings.batch * settings.accumulate}"
+        )
+        for task, degrader in degraders.items():
+            note(f"lean shards of {task} are degraded as they are read: recipe '{degrader.recipe.name}'")
+        return run.go(progress, note)
+
+
+class _Run:
+    """The parts of a run, and its loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        corpus: Corpus,
+        degraders: Degraders,
+        assembly: Assembly,
+        folder: Path,
+        options: RunOptions,
+        ranks: Ranks,
+    ) -> None:
+        self.settings, self.corpus, self.degraders, self.assembly, self.folder, self.options, self.ranks = (
+            settings, corpus, degraders, assembly.train(), folder, options, ranks,
+        )  # fmt: skip
+        bf16 = settings.bf16(ranks.device)
+        self.shadow = copy.deepcopy(assembly).eval()
+        if settings.recompute:
+            parallel.recompute(assembly.network)
+        if options.sharded and ranks.world > 1:
+            for one in (assembly, self.shadow):
+                parallel.share_out(one, ranks, bf16)
+        if options.compiled or options.graphs:
+            parallel.compile_network(assembly.network, options.graphs)
+        self.engine = parallel.Engine(assembly, ranks, bf16, options.graphs)
+        optimizer = optim.build_optimizer(assembly, settings.lr, settings.decay, settings.cautious)
+        self.state = Training(assembly.trained(), self.shadow.trained(), optimizer)
+        held_out = self._samples(training=False, cache=cache_size() // 8)
+        self.validator = Validator(held_out, settings.batch, ranks, bf16)
+
+    def go(self, progress: Progress, note: Note) -> Fitted:
+        """All steps that are left."""
+        state, settings, options = self.state, self.settings, self.options
+        report = Report(state.step, settings.steps)
+        psnr: float | None = None
+        with ExitStack() as stack:
+            log = stack.enter_context(self._log())
+            stop = stack.enter_context(Stop())
+            batch_of = self._batches(state.step)
+            progress(report)
+            while state.step < settings.steps:
+                report = self._step(batch_of, log, note)
+                stopping = self.ranks.any(bool(stop.asked))
+                last = state.step == settings.steps
+                best = state.best_step
+                if state.step % options.validate_every == 0 or last:
+                    psnr = self._validated(log, note, last)
+                if state.step % options.checkpoint_every == 0 or last or stopping or state.best_step != best:
+                    self._save(log)
+                progress(report)
+                if stopping and not last:
+                    note(f"stopped after step {state.step}, which is saved; the same command goes on")
+                    stop.raise_if_interrupted()
+                    break
+        return Fitted(str(self.folder), state.step, settings.steps, report.loss, state.best, psnr, self.ranks.rank)
+
+    def _log(self) -> NoLog:
+        """What the first process writes down, and the others do not."""
+        if not self.ranks.main:
+            return NoLog()
+        trackers = choose_trackers(self.options.trackers)
+        return Log(self.folder, self.state.step, trackers, dataclasses.asdict(self.settings))
+
+    def _samples(self, training: bool, cache: int) -> Samples:
+        return samples_of(self.settings, self.assembly, self.corpus, self.degraders, training=training, cache=cache)
+
+    def _batches(self, step: int) -> Iterator[Batch | Broken]:
+        """This process's parts of the training batches from a step on."""
+        s, ranks = self.settings, self.ranks
+        cache = cache_size() // max(self.options.workers, 1)
+        samples = self._samples(training=True, cache=cache)
+        parts = RankBatches(step * s.accumulate, s.steps * s.accumulate, s.batch, ranks.rank, ranks.world)
+        return batches(samples, parts, self.options.workers, pin=ranks.device.type == "cuda")
+
+    def _step(self, source: Iterator[Batch | Broken], log: NoLog, note: Note) -> Report:
+        """One step of the optimizer: gradients of all its batches, clipped, applied; the average follows."""
+        settings, state, ranks = self.settings, self.state, self.ranks
+        began, waited = time.monotonic(), 0.0
+        lr = optim.learning_rate(state.step, peak=settings.lr, warmup=settings.warmup, steps=settings.steps)
+        optim.set_learning_rate(state.optimizer, lr)
+        state.optimizer.zero_grad(set_to_none=not self.options.graphs)
+        names: list[str] = []
+        sums: dict[str, Tensor] = {}
+        for part in range(settings.accumulate):
+            asked = time.monotonic()
+            batch = batch_or_raise(next(source))
+            waited += time.monotonic() - asked
+            names += batch.names
+            rng = Draws.of("noise", settings.seed, batch.positions)
+            with self.engine.accumulating(part < settings.accumulate - 1):
+                loss = self.engine.loss(batch, rng)
+                (loss.total / settings.accumulate).backward()
+            for name, term in {"loss": loss.total.detach(), **loss.terms}.items():
+                sums[name] = sums.get(name, 0.0) + term.float() / settings.accumulate
+        means = ranks.total(torch.stack(list(sums.values()))) / ranks.world
+        norm = optim.grad_norm(state.weights.values())
+        # The step's one wait for the device: until here all is only asked of it.
+        *terms, size = torch.cat([means, norm.view(1).to(means)]).tolist()
+        values = {**dict(zip(sums, terms, strict=True)), "lr": lr, "grad_norm": size}
+        if self._finite(values, names, note):
+            optim.clip_gradients(state.weights.values(), norm, settings.clip)
+            state.optimizer.step()
+            optim.average(state.shadow.values(), state.weights.values(), state.step, settings.ema)
+        state.step += 1
+        spent, samples = time.monotonic() - began, len(names) * ranks.world
+        speed = {"samples_per_second": samples / spent, "data_wait": waited / spent}
+        log.write(state.step, "train", {name: v for name, v in values.items() if math.isfinite(v)}, speed)
+        return Report(state.step, settings.steps, values["loss"], lr, samples, spent, waited)
+
+    def _finite(self, values: Mapping[str, float], names: list[str], note: Note) -> bool:
+        """Whether the step may be taken. Else its samples are written down, and the run ends unless told to skip."""
+        loss, norm = values["loss"], values["grad_norm"]
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.state.skipped = 0
+            return True
+        what = f"the gradients' norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
+        path = self.folder / NONFINITE
+        everyone = [name for part in self.ranks.gather(names) for name in part]
+        if self.ranks.main:
+            append_line(path, {"step": self.state.step, "what": what, "samples": everyone})
+        self.state.skipped += 1
+        if self.options.on_nan == "skip" and self.state.skipped < MOST_SKIPPED:
+            note(f"step {self.state.step}: {what}; passed over; its samples are in {path}")
+            return False
+        kept = checkpoint.found(self.folder / "checkpoints")
+        held = f"the last checkpoint, {kept[-1].name}, is whole" if kept else "there is no checkpoint yet"
+        said = f", the {MOST_SKIPPED}th in a row" if self.options.on_nan == "skip" else ""
+        raise WorkIncomplete(f"step {self.state.step}: {what}{said}; its samples are in {path}; {held}")
+
+    def _validated(self, log: NoLog, note: Note, last: bool) -> float | None:
+        """Score the averaged weights on held-out samples; the best so far become the run's model."""
+        state = self.state
+        scores = self.validator.score(self.shadow, draw=last or is_drawn(state.step // self.options.validate_every))
+        if scores is None:
+            self._publish()
+            note(f"step {state.step}: nothing is held out to validate on")
+            return None
+        log.write(state.step, "validation", scores.values, {})
+        if scores.picture is not None:
+            log.picture(state.step, scores.picture)
+        if math.isfinite(scores.loss) and (state.best is None or scores.loss < state.best):
+            state.best, state.best_step = scores.loss, state.step
+            self._publish()
+        note(f"step {state.step}: validation loss {scores.loss:.4f}, PSNR {scores.psnr:.2f} dB")
+        return scores.psnr
+
+    def _save(self, log: NoLog) -> None:
+        log.flush()
+        checkpoint.save(self.folder / "checkpoints", self.state, self.ranks, self.options.keep)
+
+    def _publish(self) -> None:
+        """The averaged weights, whole, as the run's model."""
+        weights = {name: optim.gathered(tensor) for name, tensor in self.shadow.state_dict().items()}
+        if self.ranks.main:
+            path = self.folder / WEIGHTS
+            write_tensors(path, weights, {"format": "pt", "step": str(self.state.step)})

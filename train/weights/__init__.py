@@ -1,0 +1,1 @@
+"""Weights: where they come from, networks that others trained, the hub, tensors on disk."""
