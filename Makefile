@@ -74,7 +74,7 @@ bench: $(READY)  ## the benchmarks: a table and a ratio for each claim
 	$(BIN)/python benchmarks/cautious.py
 	$(BIN)/python benchmarks/evaluation.py
 
-docs: $(READY)  ## regenerate docs/operators.md, docs/cli.md and the README's picture
+docs: $(READY)  ## regenerate docs/operators.md, docs/cli.md and the pictures
 	$(BIN)/python docs/generate.py
 
 clean:  ## remove what demo and the tests left, not the environment

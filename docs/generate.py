@@ -1,4 +1,4 @@
-"""Regenerate docs/cli.md, docs/operators.md and the README's picture from the code; --check only compares the texts."""
+"""Regenerate the pages and pictures that show the code as it is; --check only compares the texts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from folders import svg as folders_picture
 from typer.main import get_command
 
 from clearfuse.synth.cli.app import app as synth_app
@@ -68,7 +69,7 @@ def _row(name: str, declared: Range) -> str:
     return f"| `{name}` | {declared.kind} | {span} | {declared.unit} | {identity} | {declared.doc} |"
 
 
-PAGES = {"cli.md": cli_page, "operators.md": operators_page}
+PAGES = {"cli.md": cli_page, "operators.md": operators_page, "folders.svg": folders_picture}
 
 
 def stale() -> list[str]:

@@ -55,7 +55,7 @@ def test_every_command_that_a_page_shows_exists(page: str) -> None:
     for line in shown:
         words = [word for word in shlex.split(line) if not re.match(r"[A-Z_]+=", word)]
         if words[0] in ("torchrun", "accelerate"):
-            words = words[words.index("-m") + 1 :]
+            words = words[words.index("-m" if "-m" in words else "--no-python") + 1 :]
             words[0] = words[0].removeprefix("clearfuse.")
         if words[0] == "make":
             assert words[1] in targets, line
@@ -71,6 +71,27 @@ def test_every_relative_link_of_the_pages_leads_somewhere() -> None:
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if "://" not in link:
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_architecture_page_names_what_is_there() -> None:
+    """Each file, and each name that a line gives after its file."""
+    text = (ROOT / "docs/architecture.md").read_text()
+    paths = re.findall(r"`((?:synth|train|docs|src)/[\w/.]*)`", text)
+    assert len(paths) > 40
+    for path in paths:
+        assert (ROOT / path).exists(), path
+    named = re.findall(r"`((?:synth|train)/[\w/]+\.py)`:\s+`(\w+)`", text)
+    assert len(named) > 30
+    for path, name in named:
+        source = (ROOT / path).read_text()
+        assert re.search(rf"^(class|def|async def) {name}\b|^{name}\b", source, re.MULTILINE), f"{path}: {name}"
+
+
+def test_no_folder_has_more_modules_than_a_reader_can_hold() -> None:
+    for half in ("synth", "train"):
+        for folder in (ROOT / half, *(path for path in (ROOT / half).rglob("*") if path.is_dir())):
+            modules = [path.name for path in folder.glob("*.py") if path.name not in ("__init__.py", "__main__.py")]
+            assert len(modules) <= 13, f"{folder}: {len(modules)} modules"
 
 
 def test_the_changelog_has_this_version() -> None:
