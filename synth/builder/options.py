@@ -3,109 +3,142 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from typing import Annotated, Any
 
-from clearfuse.synth.datasets.select import check_pairing, split_names
-from clearfuse.synth.files import storage
-from clearfuse.synth.files.cache import cache_folder
-from clearfuse.synth.fusers import FUSER_HELP
-from clearfuse.synth.types import TASKS, Task, UserError, unknown
+import typer
+from pydantic import BeforeValidator, Field, model_validator
 
+from clearfuse.synth.files.schema import StrictModel
+from clearfuse.synth.types import Task, UserError, unknown
 
-@dataclass(frozen=True)
-class Options:
-    """What a user can say about a build; the names and defaults are the command line's."""
-
-    task: str
-    data: tuple[str, ...] = ()
-    out: str | None = None
-    n: str | None = None
-    recipe: str | None = None
-    prompts: str | None = None
-    sets: tuple[str, ...] = ()
-    seed: int = 0
-    workers: int | None = None
-    split: str = "train"
-    pairs: str = "extreme"
-    licence: str | None = None
-    limit: int | None = None
-    variants: int = 1
-    shard_size: int = 256
-    fuser: str = "auto"
-    depth: str = "auto"
-    codec: str = "webp"
-    executor: str = "processes"
-    timeout: float = 1800.0
-    partial: float = 0.0
-    max_rejects: float = 0.01
-    min_gt: float = 0.0
-    overwrite: bool = False
-    extend: bool = False
-    lean: bool = False
+TIMEOUT = 1800.0
 
 
-def check_options(options: Options) -> Task:
+def _text(value: Any) -> Any:
+    """A caller's path or number as the command line has it."""
+    return value if value is None or isinstance(value, bool) else str(value)
+
+
+def _texts(value: Any) -> Any:
+    """A caller's one text, list or None as a tuple."""
+    return (value,) if isinstance(value, str) else tuple(value or ())
+
+
+Text = Annotated[str | None, BeforeValidator(_text)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+Share = Annotated[float, Field(ge=0, le=1, title="a share")]
+
+
+class Options(StrictModel):
+    """What a user can say about a build. The command line has these options, and ``build`` these keywords."""
+
     task: Task
-    for task in TASKS:
-        if task == options.task:
-            break
-    else:
-        raise unknown("task", options.task, TASKS)
-    split_names(options.split)
-    check_pairing(options.pairs)
-    if options.fuser not in FUSER_HELP:
-        raise unknown("fuser", options.fuser, FUSER_HELP)
-    least = {"variants": 1, "shard_size": 1, "limit": 1, "workers": 1}
-    for name, low in least.items():
-        value = getattr(options, name)
-        if value is not None and value < low:
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {low}")
-    if not 0 <= options.seed < 2**53:
-        raise UserError(f"--seed {options.seed}: must be in [0, 2^53)")
-    for name in ("partial", "max_rejects", "min_gt"):
-        value = getattr(options, name)
-        if not 0 <= value <= 1:
-            raise UserError(f"--{name.replace('_', '-')} {value:g}: must be a share in [0, 1]")
-    if not 0 <= options.timeout < float("inf"):
-        raise UserError(f"--timeout {options.timeout:g}: must be seconds, or 0 for no limit")
-    if options.executor == "serial" and options.timeout not in (0, Options.timeout):
-        raise UserError(
-            f"--timeout {options.timeout:g}: decides nothing with --executor serial, where nobody watches: "
-            "take processes with --workers 1"
-        )
-    if options.out is not None and not options.out.strip():
-        raise UserError("--out is empty: name a folder")
-    _check_one_process(options)
-    if options.overwrite and options.extend:
-        raise UserError("--overwrite and --extend exclude each other: replace a build, or add variants to it")
-    if options.lean:
-        _check_lean(options)
-    return task
+    """vif, mef or mff."""
+    data: Annotated[Texts, typer.Option(metavar="NAME=DIR|URL")] = ()
+    """A data set and its folder; repeat to merge. Without it: built-in scenes."""
+    out: Annotated[Text, typer.Option(metavar="DIR|URL")] = None
+    """Folder of the shards. [default: shards/TASK]"""
+    n: Annotated[Text, typer.Option(metavar="N|LOW-HIGH")] = None
+    """Degradations a pair: 3, or 1-3. [default: the recipe's]"""
+    recipe: Text = None
+    """A recipe's name or TOML file. [default: the task's]"""
+    prompts: Text = None
+    """A folder of your own prompt pools. [default: those that ship]"""
+    sets: Annotated[Texts, typer.Option("--set", metavar="A.B=C")] = ()
+    """Change one value of the recipe; repeatable."""
+    seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    """The build's seed."""
+    workers: Annotated[int | None, Field(ge=1)] = None
+    """Worker processes. [default: all cores]"""
+    split: str = "train"
+    """train, val or test; or several: train,val,test."""
+    pairs: str = "extreme"
+    """Exposures of a sequence that make a pair: extreme, adjacent or all."""
+    licence: Text = None
+    """Refuse sets whose terms do not grant this use: research, non-commercial, commercial."""
+    limit: Annotated[int | None, Field(ge=1)] = None
+    """Use this many pairs at most."""
+    variants: Annotated[int, Field(ge=1)] = 1
+    """Degraded versions of each pair."""
+    shard_size: Annotated[int, Field(ge=1)] = 256
+    """Samples a shard."""
+    fuser: str = "auto"
+    """What makes the ground truth: see synth list fusers."""
+    depth: str = "auto"
+    """Where depth comes from: see synth list depths."""
+    codec: str = "webp"
+    """Lossless codec: webp, png, pnm or jxl."""
+    executor: str = "processes"
+    """processes, ray or serial."""
+    timeout: Annotated[float, Field(ge=0)] = TIMEOUT
+    """Seconds a sample may take before its worker is ended; 0: no limit. Serial builds have none."""
+    partial: Share = 0.0
+    """Share of samples whose prompt asks for a part of the steps only."""
+    max_rejects: Share = 0.01
+    """Share of rejected samples that is accepted."""
+    min_gt: Share = 0.0
+    """Reject pairs whose ground truth has a lower Qabf."""
+    overwrite: bool = False
+    """Replace the build in --out."""
+    extend: bool = False
+    """Add variants to the finished build in --out."""
+    lean: bool = False
+    """Clean images, ground truth and depth alone: train fit degrades them."""
 
+    @model_validator(mode="after")
+    def _names(self) -> Options:
+        """Names of tables that are there without the data."""
+        from clearfuse.synth.datasets.select import check_pairing, split_names
+        from clearfuse.synth.fusers import FUSER_HELP
 
-def _check_one_process(options: Options) -> None:
-    """Refuse a store that lives in one process where the work is in others."""
-    workers = 1 if options.executor == "serial" else options.workers or os.cpu_count()
-    if workers == 1 and options.executor != "ray":
-        return
-    places = [f"--out {options.out}", f"--depth {options.depth}", f"CLEARFUSE_CACHE {cache_folder()}"]
-    for place in (*places, *(f"--data {item}" for item in options.data)):
-        if storage.IN_PROCESS in place:
-            raise UserError(f"{place}: {storage.IN_PROCESS} is one process's own: add --executor serial")
+        split_names(self.split)
+        check_pairing(self.pairs)
+        if self.fuser not in FUSER_HELP:
+            raise unknown("fuser", self.fuser, FUSER_HELP)
+        return self
 
-
-def _check_lean(options: Options) -> None:
-    """Refuse what would decide nothing: a lean build degrades nothing, and has no prompt."""
-    idle = {"--n": options.n, "--partial": options.partial or None, "--prompts": options.prompts}
-    idle |= {"--set": beyond_ratios(options)}
-    for name, value in idle.items():
-        if value is not None:
+    @model_validator(mode="after")
+    def _together(self) -> Options:
+        """What decides nothing, or contradicts another option."""
+        if self.executor == "serial" and self.timeout not in (0, TIMEOUT):
             raise UserError(
-                f"{name} {value}: decides nothing with --lean, which degrades nothing; "
-                "give train fit a recipe with --recipe"
+                f"--timeout {self.timeout:g}: decides nothing with --executor serial, where nobody watches: "
+                "take processes with --workers 1"
             )
+        if self.out is not None and not self.out.strip():
+            raise UserError("--out is empty: name a folder")
+        self._check_one_process()
+        if self.overwrite and self.extend:
+            raise UserError("--overwrite and --extend exclude each other: replace a build, or add variants to it")
+        if self.lean:
+            self._check_lean()
+        return self
 
+    def _check_one_process(self) -> None:
+        """Refuse a store that lives in one process where the work is in others."""
+        from clearfuse.synth.files.cache import cache_folder
+        from clearfuse.synth.files.storage import IN_PROCESS
 
-def beyond_ratios(options: Options) -> str | None:
-    """The first change of the recipe that is not to the ratios of the crops."""
-    return next((item for item in options.sets if not item.strip().startswith("ratios")), None)
+        workers = 1 if self.executor == "serial" else self.workers or os.cpu_count()
+        if workers == 1 and self.executor != "ray":
+            return
+        places = [f"--out {self.out}", f"--depth {self.depth}", f"CLEARFUSE_CACHE {cache_folder()}"]
+        for place in (*places, *(f"--data {item}" for item in self.data)):
+            if IN_PROCESS in place:
+                raise UserError(f"{place}: {IN_PROCESS} is one process's own: add --executor serial")
+
+    def _check_lean(self) -> None:
+        """Refuse what would decide nothing: a lean build degrades nothing, and has no prompt."""
+        idle = {"--n": self.n, "--partial": self.partial or None, "--prompts": self.prompts}
+        idle |= {"--set": self.beyond_ratios}
+        for name, value in idle.items():
+            if value is not None:
+                raise UserError(
+                    f"{name} {value}: decides nothing with --lean, which degrades nothing; "
+                    "give train fit a recipe with --recipe"
+                )
+
+    @property
+    def beyond_ratios(self) -> str | None:
+        """The first change of the recipe that is not to the ratios of the crops."""
+        return next((item for item in self.sets if not item.strip().startswith("ratios")), None)

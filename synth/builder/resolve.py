@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clearfuse.synth.builder.options import Options, beyond_ratios, check_options
+from clearfuse.synth.builder.options import Options
 from clearfuse.synth.builder.settings import build_settings, uses_network
 from clearfuse.synth.datasets.manifest import load_manifest
 from clearfuse.synth.datasets.pairs import Pairs
@@ -35,7 +35,7 @@ class Resolved:
 
 def resolve(options: Options) -> Resolved:
     """Check every option and resolve every ``auto``. Raises UserError, one line, before anything is written."""
-    task = check_options(options)
+    task = options.task
     codec = find_codec(options.codec)
     find_executor(options.executor)
     recipe = load_recipe(options.recipe or task, task=task, n=options.n, sets=options.sets)
@@ -102,7 +102,7 @@ def _real(options: Options, pairs: Pairs, prompts: Path | None) -> list[str]:
     idle = {"--lean": "" if options.lean else None, "--n": options.n, "--partial": options.partial or None}
     choices = {"--fuser": options.fuser, "--depth": options.depth}
     idle |= {name: value for name, value in choices.items() if value != "auto"}
-    idle |= {"--min-gt": options.min_gt or None, "--set": beyond_ratios(options)}
+    idle |= {"--min-gt": options.min_gt or None, "--set": options.beyond_ratios}
     for name, value in idle.items():
         if value is not None:
             said = f"{name} {value}".rstrip()

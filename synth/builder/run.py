@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,10 +30,11 @@ from clearfuse.synth.execute.tasks import Needs, Watch
 from clearfuse.synth.files import cache, storage
 from clearfuse.synth.files.folders import folder_lock, make_folder, remove_temporary
 from clearfuse.synth.files.jsonstream import dumps
+from clearfuse.synth.files.schema import check_options
 from clearfuse.synth.files.storage import Location
 from clearfuse.synth.samples.prepare import BATCH, Made, Spec, on_gpu, prepare_batch
 from clearfuse.synth.shards.receipts import Receipts
-from clearfuse.synth.types import PairRef, Task, UserError, WorkIncomplete, unknown
+from clearfuse.synth.types import PairRef, Task, UserError, WorkIncomplete
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -102,7 +102,7 @@ def at_work(build: Build, options: Options) -> Iterator[Options]:
     needs = Needs(tuple(build.settings["versions"]), tuple(_folders(build, options)))
     try:
         with connect_workers(options.executor, options.workers, needs) as workers:
-            yield dataclasses.replace(options, workers=workers)
+            yield options.model_copy(update={"workers": workers})
     except UserError:
         with suppress(OSError):  # not empty
             for folder in made:
@@ -192,7 +192,7 @@ def build(
     anything is written, and WorkIncomplete where shards failed or rejects exceed ``max_rejects``; what was finished
     stays, and the same call goes on.
     """
-    chosen = as_options(task, options)
+    chosen = check_options(Options, {"task": task, **options})
     planned, found = plan_build(chosen)
     for note in found.notes:
         say(note)
@@ -202,29 +202,6 @@ def build(
     report.made = made
     check_report(report, planned, chosen)
     return report
-
-
-def as_options(task: Task, options: Mapping[str, Any]) -> Options:
-    """Options from a caller's keywords, with the types that the command line gives: a wrong one is named."""
-    known = {field.name: field for field in dataclasses.fields(Options)}
-    for name in options:
-        if name not in known:
-            raise unknown("option", name, known)
-    values: dict[str, Any] = {}
-    for name, value in options.items():
-        if name in ("data", "sets"):
-            values[name] = (value,) if isinstance(value, str) else tuple(value or ())
-        elif name in ("out", "n", "recipe", "prompts", "licence"):
-            values[name] = None if value is None else str(value)
-        else:
-            default = known[name].default
-            kinds = (
-                (int, type(None)) if default is None else (int, float) if isinstance(default, float) else type(default)
-            )
-            if not isinstance(value, kinds) or (isinstance(value, bool) and not isinstance(default, bool)):
-                raise UserError(f"{name} = {value!r}: must be like {1 if default is None else default!r}")
-            values[name] = value
-    return Options(task, **values)
 
 
 def check_report(report: BuildReport, build: Build, options: Options) -> None:

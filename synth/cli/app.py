@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clearfuse.synth import console
+from clearfuse.synth.builder.options import Options
 from clearfuse.synth.cli import builds, cache, datasets, weights
+from clearfuse.synth.cli.options import option, takes
+from clearfuse.synth.files.schema import check_options
 from clearfuse.synth.types import UserError, WorkIncomplete
 
 if TYPE_CHECKING:
     from clearfuse.synth.builder.build import Build
-    from clearfuse.synth.builder.options import Options
 
 app = typer.Typer(
     name="synth",
@@ -25,127 +27,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-TaskOption = Annotated[str, typer.Option("--task", help="vif, mef or mff.")]
-DataOption = Annotated[
-    list[str],
-    typer.Option(
-        "--data",
-        metavar="NAME=DIR|URL",
-        help="A data set and its folder; repeat to merge. Without it: built-in scenes.",
-    ),
-]
-NOption = Annotated[
-    str | None,
-    typer.Option("--n", metavar="N|LOW-HIGH", help="Degradations a pair: 3, or 1-3. [default: the recipe's]"),
-]
-RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", help="A recipe's name or TOML file. [default: the task's]")
-]
-PromptsOption = Annotated[
-    str | None, typer.Option("--prompts", help="A folder of your own prompt pools. [default: those that ship]")
-]
-SetOption = Annotated[
-    list[str], typer.Option("--set", metavar="A.B=C", help="Change one value of the recipe; repeatable.")
-]
-SeedOption = Annotated[int, typer.Option("--seed", help="The build's seed.")]
-SplitOption = Annotated[str, typer.Option("--split", help="train, val or test; or several: train,val,test.")]
-PairsOption = Annotated[
-    str, typer.Option("--pairs", help="Exposures of a sequence that make a pair: extreme, adjacent or all.")
-]
-LicenceOption = Annotated[
-    str | None,
-    typer.Option(
-        "--licence", help="Refuse sets whose terms do not grant this use: research, non-commercial, commercial."
-    ),
-]
-LimitOption = Annotated[int | None, typer.Option("--limit", help="Use this many pairs at most.")]
-FuserOption = Annotated[str, typer.Option("--fuser", help="What makes the ground truth: see synth list fusers.")]
-DepthOption = Annotated[str, typer.Option("--depth", help="Where depth comes from: see synth list depths.")]
-WorkersOption = Annotated[int | None, typer.Option("--workers", help="Worker processes. [default: all cores]")]
+SeedOption = Annotated[int, option(Options, "seed")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
-PartialOption = Annotated[
-    float, typer.Option("--partial", help="Share of samples whose prompt asks for a part of the steps only.")
-]
-RejectsOption = Annotated[float, typer.Option("--max-rejects", help="Share of rejected samples that is accepted.")]
-MinGtOption = Annotated[float, typer.Option("--min-gt", help="Reject pairs whose ground truth has a lower Qabf.")]
-LeanOption = Annotated[
-    bool, typer.Option("--lean", help="Clean images, ground truth and depth alone: train fit degrades them.")
-]
-
-
 @app.command("build")
+@takes(Options)
 def build_command(
-    task: TaskOption,
-    data: DataOption = [],  # noqa: B006  (typer copies it)
-    out: Annotated[
-        str | None, typer.Option("--out", metavar="DIR|URL", help="Folder of the shards. [default: shards/TASK]")
-    ] = None,
-    n: NOption = None,
-    recipe: RecipeOption = None,
-    prompts: PromptsOption = None,
-    set_: SetOption = [],  # noqa: B006
-    seed: SeedOption = 0,
-    workers: WorkersOption = None,
-    split: SplitOption = "train",
-    pairs: PairsOption = "extreme",
-    licence: LicenceOption = None,
-    limit: LimitOption = None,
-    variants: Annotated[int, typer.Option("--variants", help="Degraded versions of each pair.")] = 1,
-    shard_size: Annotated[int, typer.Option("--shard-size", help="Samples a shard.")] = 256,
-    fuser: FuserOption = "auto",
-    depth: DepthOption = "auto",
-    codec: Annotated[str, typer.Option("--codec", help="Lossless codec: webp, png, pnm or jxl.")] = "webp",
-    executor: Annotated[str, typer.Option("--executor", help="processes, ray or serial.")] = "processes",
-    timeout: Annotated[
-        float,
-        typer.Option(
-            "--timeout",
-            help="Seconds a sample may take before its worker is ended; 0: no limit. Serial builds have none.",
-        ),
-    ] = 1800.0,
-    partial: PartialOption = 0.0,
-    max_rejects: RejectsOption = 0.01,
-    min_gt: MinGtOption = 0.0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the build in --out.")] = False,
-    extend: Annotated[bool, typer.Option("--extend", help="Add variants to the finished build in --out.")] = False,
-    lean: LeanOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve, count and estimate; write nothing.")] = False,
     json_: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Build shards of degraded / clean / ground-truth / prompt samples. The same command resumes a build."""
-    from clearfuse.synth.builder.options import Options
-
-    options = Options(
-        task=task,
-        data=tuple(data),
-        out=out,
-        n=n,
-        recipe=recipe,
-        prompts=prompts,
-        sets=tuple(set_),
-        seed=seed,
-        workers=workers,
-        split=split,
-        pairs=pairs,
-        licence=licence,
-        limit=limit,
-        variants=variants,
-        shard_size=shard_size,
-        fuser=fuser,
-        depth=depth,
-        codec=codec,
-        executor=executor,
-        timeout=timeout,
-        partial=partial,
-        max_rejects=max_rejects,
-        min_gt=min_gt,
-        overwrite=overwrite,
-        extend=extend,
-        lean=lean,
-    )
-    _build(options, dry_run, json_)
+    _build(check_options(Options, options), dry_run, json_)
 
 
 def _build(options: Options, dry_run: bool, json_: bool) -> None:
@@ -201,54 +95,33 @@ def _result(data: dict[str, Any], as_json: bool, text: str) -> None:
 
 
 @app.command("preview")
+@takes(Options, "task", "data", "out", "n", "recipe", "prompts", "sets", "seed", "split", "pairs", "fuser", "depth")
 def preview_command(
     shards: Annotated[
         list[str] | None, typer.Argument(metavar="[DIR|SHARD...]", help="Draw samples of these builds instead.")
     ] = None,
     task: Annotated[str | None, typer.Option("--task", help="vif, mef or mff; not with shards.")] = None,
-    data: DataOption = [],  # noqa: B006
     out: Annotated[
         str | None, typer.Option("--out", help="The sheet; a page lies beside it. [default: preview-TASK.png]")
     ] = None,
-    n: NOption = None,
-    recipe: RecipeOption = None,
-    prompts: PromptsOption = None,
-    set_: SetOption = [],  # noqa: B006
-    seed: SeedOption = 0,
-    split: SplitOption = "train",
-    pairs: PairsOption = "extreme",
     samples: Annotated[int, typer.Option("--samples", help="Rows of the sheet.")] = 6,
     op: Annotated[
         str | None, typer.Option("--op", help="These operators at five severities instead, or 'all'.")
     ] = None,
-    fuser: FuserOption = "auto",
-    depth: DepthOption = "auto",
     json_: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Draw a contact sheet, PNG and self-contained HTML: samples with prompts, or operators at five severities."""
-    from clearfuse.synth.builder.options import Options
     from clearfuse.synth.review.preview import preview, preview_shards
 
     if shards:
-        picture, page = preview_shards(shards, out or "preview.png", samples, recipe)
+        picture, page = preview_shards(shards, out or "preview.png", samples, options["recipe"])
         _result({"png": str(picture), "html": str(page)}, json_, f"wrote {picture} and {page}")
         return
     if task is None:
         raise UserError("preview needs --task vif, mef or mff, or folders of shards")
-    options = Options(
-        task=task,
-        data=tuple(data),
-        n=n,
-        recipe=recipe,
-        prompts=prompts,
-        sets=tuple(set_),
-        seed=seed,
-        split=split,
-        pairs=pairs,
-        fuser=fuser,
-        depth=depth,
-    )
-    picture, page = preview(options, out or f"preview-{task}.png", samples, op)
+    chosen = check_options(Options, {"task": task, **options})
+    picture, page = preview(chosen, out or f"preview-{task}.png", samples, op)
     _result({"png": str(picture), "html": str(page)}, json_, f"wrote {picture} and {page}")
 
 
@@ -259,7 +132,7 @@ def degrade_command(
     out: Annotated[str, typer.Option("--out", help="Folder of the degraded images (PNG).")],
     severity: Annotated[float | None, typer.Option("--severity", help="0 mild to 1 strong. [default: drawn]")] = None,
     seed: SeedOption = 0,
-    depth: DepthOption = "auto",
+    depth: Annotated[str, option(Options, "depth")] = "auto",
     modality: Annotated[str, typer.Option("--modality", help="visible or infrared.")] = "visible",
     json_: JsonOption = False,
 ) -> None:
@@ -328,7 +201,7 @@ def list_command(
     kind: Annotated[
         str, typer.Argument(metavar="KIND", help="operators, datasets, fusers, depths, codecs, prompts or recipes.")
     ],
-    data: DataOption = [],  # noqa: B006
+    data: Annotated[list[str], option(Options, "data")] = [],  # noqa: B006  (typer copies it)
     json_: JsonOption = False,
 ) -> None:
     """List what there is to choose from; of data sets, what the folders of --data hold too."""

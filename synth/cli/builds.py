@@ -10,6 +10,8 @@ import typer
 from typer.core import TyperCommand
 
 from clearfuse.synth import console
+from clearfuse.synth.builder.options import Options
+from clearfuse.synth.cli.options import option
 from clearfuse.synth.types import UserError
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ def verify_command(
             show_default=False,
         ),
     ] = 0.0,
-    workers: Annotated[int | None, typer.Option("--workers", help="Worker processes. [default: all cores]")] = None,
+    workers: Annotated[int | None, option(Options, "workers")] = None,
     out: Annotated[str | None, typer.Option("--out", metavar="FILE", help="Write the JSON report there too.")] = None,
     json_: JsonOption = False,
 ) -> None:

@@ -8,6 +8,7 @@ one line for the user: the place, what is wrong with it, what is allowed and the
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -50,6 +51,38 @@ def validate(model: type[Model], data: Any, where: str) -> Model:
         raise UserError(f"{where}: is nested too deeply") from None
 
 
+def check_options(model: type[Model], given: Mapping[str, Any]) -> Model:
+    """The model of a command's options, from the command line or from a caller's keywords.
+
+    Raises UserError, one line that names the option: ``--seed -1: must be at least 0``.
+    """
+    for name in given:
+        if name not in model.model_fields:
+            raise unknown("option", name, model.model_fields)
+    try:
+        return model.model_validate(dict(given))
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        said = _expected(fault, model)
+        if said is None:
+            raise UserError(explain(error, model)) from None
+        value = fault.get("input")
+        shown = f"{value:g}" if isinstance(value, float) else _short(value)
+        raise UserError(f"--{str(fault['loc'][0]).replace('_', '-')} {shown}: {said}") from None
+
+
+def parse_setting(item: str, example: str) -> tuple[list[str], Any]:
+    """The path and the value of ``--set a.b=c``; c is a TOML value, or a bare word. example: one that is right."""
+    key, equals, text = item.partition("=")
+    path = [part.strip() for part in key.split(".")]
+    if not equals or not all(path):
+        raise UserError(f"--set {item}: must be key=value, such as {example}")
+    try:
+        return path, tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return path, text.strip()
+
+
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first fault of a model in one line, without the file's name. Where several forms are allowed, the deepest."""
     faults = error.errors(include_url=False)
@@ -74,12 +107,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
             parent = f"{'.'.join(path[:-1])}: " if path[:-1] else ""
             return f"{parent}{unknown(path[-1] if path else 'value', given, choices)}"
         return f"{name} = {_short(given)}: allowed: {', '.join(choices)}"
-    said = _EXPECTED.get(kind)
-    if said is not None:
-        bounds = {key: f"{bound:g}" if isinstance(bound, float) else bound for key, bound in context.items()}
-        said = f"must be {said.format(**bounds)}"
-    else:
-        said = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    said = _expected(fault, model) or fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if kind == "json_invalid":
         return f"not valid JSON: {context.get('error', said)}"
     if kind in ("value_error", "assertion_error"):
@@ -114,6 +142,33 @@ _EXPECTED: dict[str, str] = {
     "multiple_of": "a multiple of {multiple_of}",
 }
 """pydantic's kinds of faults in plain words."""
+
+
+def _expected(fault: Any, model: type[BaseModel]) -> str | None:
+    """What a value must be; None where the fault is not one of its type or its bounds."""
+    said = _EXPECTED.get(fault["type"])
+    if said is None:
+        return None
+    bounds = {key: _number(bound) for key, bound in fault.get("ctx", {}).items()}
+    parent = _model_at(model, fault["loc"][:-1]) if bounds else None
+    field = parent.model_fields.get(str(fault["loc"][-1])) if parent else None
+    if field is not None and (span := _span(field.metadata)):
+        return f"must be {field.title or ''} in {span}".replace("  ", " ")
+    return f"must be {said.format(**bounds)}"
+
+
+def _span(metadata: Iterable[Any]) -> str | None:
+    """The range of a number as ``[0, 1)``; None where it is open on a side."""
+    ends = {name: getattr(each, name) for each in metadata for name in ("ge", "gt", "le", "lt") if hasattr(each, name)}
+    low = next((f"{sign}{_number(ends[name])}" for name, sign in (("ge", "["), ("gt", "(")) if name in ends), None)
+    high = next((f"{_number(ends[name])}{sign}" for name, sign in (("le", "]"), ("lt", ")")) if name in ends), None)
+    return f"{low}, {high}" if low and high else None
+
+
+def _number(bound: Any) -> str:
+    if isinstance(bound, int) and bound > 2**31 and bound.bit_count() == 1:
+        return f"2^{bound.bit_length() - 1}"
+    return f"{bound:g}" if isinstance(bound, float) else str(bound)
 
 
 def _short(value: Any) -> str:

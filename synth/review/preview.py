@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -38,7 +37,7 @@ FAR = 200.0
 def preview(options: Options, out: str, samples: int, op: str | None) -> tuple[Location, Location]:
     """Draw the first samples of a build, or operators at five severities on its first pair; (PNG, HTML) paths."""
     _check_sheet(out, samples)
-    build, _ = plan_build(replace(options, executor="serial"))
+    build, _ = plan_build(options.model_copy(update={"executor": "serial"}))
     names = _operator_names(op) if op is not None else None
     for name in names or []:
         if op != "all" and not operator_class(name).modalities & set(MODALITIES[build.spec.task].values()):

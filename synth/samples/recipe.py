@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clearfuse.synth.files.resources import read_toml, resource_dir, resource_names
+from clearfuse.synth.files.schema import parse_setting
 from clearfuse.synth.files.storage import local
 from clearfuse.synth.operators import albumentations as bridge
 from clearfuse.synth.operators import operator_class
@@ -126,14 +126,7 @@ def _find(name: str) -> Path:
 
 def _lay(data: dict[str, Any], item: str) -> None:
     """Lay one ``a.b=c`` over the recipe; c is a TOML value, or a bare word."""
-    key, equals, text = item.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise UserError(f"--set {item}: must be key=value, such as operators.haze.weight=2")
-    try:
-        value = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
+    parts, value = parse_setting(item, "operators.haze.weight=2")
     for part in parts[:-1]:
         data = data.setdefault(part, {})
         if not isinstance(data, dict):

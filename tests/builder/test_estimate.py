@@ -25,7 +25,7 @@ Synth = Callable[..., Ran]
 
 def planned(msrs: Path, **options: Any) -> Any:
     """A build of the made MSRS folder, planned."""
-    return plan_build(Options("vif", data=(f"msrs={msrs}",), n="2", **options))[0]
+    return plan_build(Options(task="vif", data=(f"msrs={msrs}",), n="2", **options))[0]
 
 
 @pytest.mark.parametrize("variants", [1, 3])

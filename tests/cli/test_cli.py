@@ -312,7 +312,7 @@ def test_preview_draws_samples_of_a_build_not_yet_made(synth: Synth, tmp_path: P
 
 
 def test_help_imports_nothing_heavy() -> None:
-    heavy = "('numpy', 'cv2', 'torch', 'PIL', 'pydantic')"
+    heavy = "('numpy', 'cv2', 'torch', 'PIL')"
     code = (
         f"import sys, clearfuse.synth.cli.app, clearfuse.train.cli.app\nprint([m for m in {heavy} if m in sys.modules])"
     )

@@ -66,7 +66,7 @@ def test_names_order_as_their_pieces_do() -> None:
 
 def test_the_digest_of_a_set_is_of_its_whole_listing(msrs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clearfuse.synth.builder.settings.RUN", 2)
-    planned, _ = plan_build(Options("vif", data=(f"msrs={msrs}",)))
+    planned, _ = plan_build(Options(task="vif", data=(f"msrs={msrs}",)))
     listing = [[ref.key, {i: Path(p).stat().st_size for i, p in ref.sources.items()}] for ref in planned.pairs]
     record = {"pairs": 6, "digest": hashlib.sha256(dumps(listing)).hexdigest()[:32]}
     assert planned.settings["data"] == {"msrs": record}
@@ -108,7 +108,7 @@ def most():
 
 PAIRS, storage.scan = 200_000, scan
 before = most()
-build, _ = plan_build(Options("vif", data=("msrs=.",), variants=10))
+build, _ = plan_build(Options(task="vif", data=("msrs=.",), variants=10))
 assert build.sample_count == 10 * PAIRS, build.sample_count
 assert build.task(build.shard_count - 1).samples[-1].index == (build.shard_count - 1) * 256 + PAIRS % 256 - 1
 print((most() - before) / PAIRS)

@@ -42,7 +42,7 @@ def test_a_scene_that_another_set_tests_on_is_left_out() -> None:
 
 
 def test_built_in_scenes_by_split() -> None:
-    planned, found = plan_build(Options("vif", split="train,val,test"))
+    planned, found = plan_build(Options(task="vif", split="train,val,test"))
     assert found.notes[0].startswith("pairs: 32 built-in scenes (26 train, 5 val, 1 test)")
     assert planned.split == "train,val,test" and planned.shard_count == 3
     assert [planned.path(shard).name for shard in range(3)] == [f"vif-{s}-000000.tar" for s in planned.splits]
@@ -95,7 +95,7 @@ def test_a_split_without_pairs_is_refused(msrs: Path, synth: Callable[..., Ran])
 
 
 def test_a_limit_leaves_every_split_its_share(msrs: Path) -> None:
-    planned, _ = plan_build(Options("vif", data=(f"msrs={msrs}",), split="train,test", limit=4))
+    planned, _ = plan_build(Options(task="vif", data=(f"msrs={msrs}",), split="train,test", limit=4))
     assert [len(planned.order(0, split)) for split in planned.splits] == [3, 1]
 
 
@@ -124,7 +124,7 @@ def test_two_forms_of_one_set_are_refused(tmp_path: Path, synth: Callable[..., R
 
 
 def test_the_card_of_one_split_names_it(msrs: Path) -> None:
-    planned, _ = plan_build(Options("vif", data=(f"msrs={msrs}",), split="test"))
+    planned, _ = plan_build(Options(task="vif", data=(f"msrs={msrs}",), split="test"))
     assert "0 shards (test), 1 degraded" in card(planned, Receipts())
 
 

@@ -200,9 +200,9 @@ def test_degrade_never_writes_over_its_source(synth: Synth, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"limit": "3"}, "limit = '3': must be like 1"),
-        ({"seed": 1.5}, "seed = 1.5: must be like 0"),
-        ({"overwrite": 1}, "overwrite = 1: must be like False"),
+        ({"limit": "3"}, "--limit '3': must be a whole number"),
+        ({"seed": 1.5}, "--seed 1.5: must be a whole number"),
+        ({"overwrite": 1}, "--overwrite 1: must be true or false"),
         ({"out": ""}, "--out is empty: name a folder"),
     ],
 )

@@ -33,7 +33,7 @@ def members(folder: Path) -> list[bytes]:
 def test_sixteen_variants_make_each_once_and_another_recipe_none(tmp_path: Path, msrs: Path) -> None:
     options = {"data": [f"msrs={msrs}"], "executor": "serial", "shard_size": 4}
     first = build("vif", out=str(tmp_path / "one"), variants=16, n="2", **options)
-    pairs = len(plan_build(Options("vif", data=(f"msrs={msrs}",)))[0].pairs)
+    pairs = len(plan_build(Options(task="vif", data=(f"msrs={msrs}",)))[0].pairs)
     assert (first.made.truths, first.made.depths) == (pairs, pairs) and first.samples == 16 * pairs
     assert {each.kind: each.entries for each in cache.usage()} | {"thumbnails": 0} == {
         "truth": pairs, "quality": pairs, "depth": pairs, "inverse": 0, "thumbnails": 0
@@ -58,7 +58,7 @@ def test_what_is_kept_changes_no_byte(tmp_path: Path, msrs: Path) -> None:
 
 @pytest.mark.parametrize("task", ["vif", "mef", "mff"])
 def test_a_kept_pair_is_the_pair(task: str) -> None:
-    planned = plan_build(Options(task, variants=2, limit=1))[0]
+    planned = plan_build(Options(task=task, variants=2, limit=1))[0]
     (ref,) = planned.pairs
     pair = read_pair(ref)
     fresh = prepare(planned.spec, ref)
@@ -71,7 +71,7 @@ def test_a_kept_pair_is_the_pair(task: str) -> None:
 
 
 def test_a_damaged_entry_is_made_anew(msrs: Path) -> None:
-    spec = plan_build(Options("vif", data=(f"msrs={msrs}",), variants=2))[0]
+    spec = plan_build(Options(task="vif", data=(f"msrs={msrs}",), variants=2))[0]
     ref = spec.pairs[0]
     fresh = prepare(spec.spec, ref)
     path = truth_entry(spec.spec, ref, fresh.pair)
@@ -81,7 +81,7 @@ def test_a_damaged_entry_is_made_anew(msrs: Path) -> None:
 
 
 def test_a_pair_that_cannot_be_read_is_left_to_its_sample(tmp_path: Path, msrs: Path) -> None:
-    planned = plan_build(Options("vif", data=(f"msrs={msrs}",), variants=2))[0]
+    planned = plan_build(Options(task="vif", data=(f"msrs={msrs}",), variants=2))[0]
     bad, *rest = planned.pairs
     Path(bad.sources["a"]).write_bytes(b"no picture")
     made = prepare_batch(planned.spec, planned.pairs)
@@ -123,7 +123,7 @@ def test_a_network_gives_one_answer_kept_or_not(tmp_path: Path, msrs: Path, monk
 
 
 def test_what_is_prepared_is_what_a_sample_has(msrs: Path) -> None:
-    planned = plan_build(Options("vif", data=(f"msrs={msrs}",), variants=2))[0]
+    planned = plan_build(Options(task="vif", data=(f"msrs={msrs}",), variants=2))[0]
     prepared = [prepare(planned.spec, ref) for ref in planned.pairs]
     assert all(isinstance(one, Prepared) and one.picture("vif") is one.pair.a for one in prepared)
     assert all(one.picture("mef") is one.gt for one in prepared)
@@ -160,7 +160,7 @@ def test_quality_of_known_pictures() -> None:
 @pytest.mark.parametrize("task", ["mef", "mff"])
 def test_depth_is_kept_by_all_that_it_is_made_of(msrs: Path, task: str) -> None:
     """It is estimated from the ground truth, which may be a set's own: another one, another depth."""
-    planned = plan_build(Options("vif", data=(f"msrs={msrs}",), variants=2))[0]
+    planned = plan_build(Options(task="vif", data=(f"msrs={msrs}",), variants=2))[0]
     one = prepare(planned.spec, planned.pairs[0])
     spec = replace(planned.spec, task=task, fusers={"msrs": "dataset"})
     entries = [
