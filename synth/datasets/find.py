@@ -127,7 +127,7 @@ def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extrem
     return FoundPairs(Pairs((table,)), ignored, unpaired, counts, scenes)
 
 
-def _roots(manifest: Manifest, location: str) -> dict[str, tuple[Location, tuple[str, ...]]]:
+def _roots(manifest: Manifest, location: str) -> dict[str, tuple[Location, list[str]]]:
     images = manifest.templates
     if manifest.name == "folder":
         parts = [part for part in location.split(",") if part]

@@ -3,72 +3,145 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
 from clearfuse.synth.files.resources import read_toml, resource_dir, resource_names
-from clearfuse.synth.types import DEGRADED, TASKS, Target, UserError, unknown
+from clearfuse.synth.files.schema import MustBe, StrictModel, validate
+from clearfuse.synth.types import DEGRADED, SCHEMA, Target, UserError, unknown
 
 SPLITS = {"train": 157_500, "val": 31_500, "test": 6_300}
 """Shares of a set that has no split of its own: the paper's counts (MMAIF, section 4.1)."""
 
-USES = ("research", "non-commercial", "commercial")
+Use = Literal["research", "non-commercial", "commercial"]
+USES: tuple[Use, ...] = get_args(Use)
 """What a build is for, narrow to wide: whoever grants one grants those before it."""
 
-KINDS = ("clean", "real")
-"""What a and b are: a clean pair, or a degraded one that has no clean side."""
-
-_KEYS = (
-    *("schema", "kind", "title", "task", "a", "b", "gt", "degraded_a", "degraded_b", "degradation", "sequence"),
-    *("exclude", "ignore_case", "splits", "parts"),
-    *("scene", "like", "same_as", "grey", "use", "counts", "licence", "citation", "url", "builtin"),
-)
 _TOKEN = re.compile(r"(\{[^{}]*\}|\.\*\Z|\*)")
 _SCENE = re.compile(r"\{key(?:\[:(\d+)\]|:(d))?\}")
 
 
-@dataclass(frozen=True)
-class Manifest:
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _folded(keys: frozenset[str]) -> frozenset[str]:
+    return frozenset(key.casefold() for key in keys)
+
+
+Templates = Annotated[
+    list[str],
+    BeforeValidator(_listed, json_schema_input_type=str | list[str]),
+    MustBe("a path template, or a list of them"),
+]
+
+
+class Manifest(StrictModel):
     """A data set's layout: path templates below its folder, several where it is found in several forms.
 
     Templates hold ``{key}``, ``{split}``, ``{part}``, ``{one|other}`` (either; may be empty), ``*`` and a last ``.*``.
-    A set of sequences has ``sequence`` with a ``{frame}`` instead of a and b. ``splits`` and ``parts``: names to
-    folders; a part is a piece of the set whose keys start anew, and leads the key (``part1-12``). ``exclude``: keys
-    that are no scenes. ``like``: sets whose pictures it shares in part; a scene known from one of them bears that
-    one's name. ``same_as``: the set whose pictures it is in another form. ``grey``: visible images may be grey.
-    ``use``: the widest of ``USES`` that its terms grant; research where they say nothing. A set that comes degraded has
+    A set of sequences has ``sequence`` with a ``{frame}`` instead of a and b. A set that comes degraded has
     ``degraded_a``, ``degraded_b`` or both beside the clean a and b; where one is absent, that image is the clean one.
-    ``degradation``: what was done to it, by part: (operator, target) in physical order; see ``degradation_of``.
-    ``kind``: one of ``KINDS``; of a real set a and b are the degraded pair, and there is neither clean side nor gt.
     """
 
-    name: str
-    kind: str
-    title: str
-    task: str
-    a: tuple[str, ...]
-    b: tuple[str, ...]
-    gt: tuple[str, ...]
-    degraded_a: tuple[str, ...]
-    degraded_b: tuple[str, ...]
-    degradation: Mapping[str, tuple[tuple[str, Target], ...]]
-    sequence: tuple[str, ...]
-    exclude: frozenset[str]
-    ignore_case: bool
-    splits: Mapping[str, str]
-    parts: Mapping[str, str]
-    scene: str
-    like: tuple[str, ...]
-    same_as: str
-    grey: bool
-    use: str
-    counts: Mapping[str, int]
-    licence: str
-    citation: str
-    url: str
-    builtin: bool
+    schema_: Annotated[int, Field(alias="schema", ge=1, le=SCHEMA)]
+    """The version of this file's form."""
+    kind: Literal["clean", "real"] = "clean"
+    """What a and b are: a clean pair, or a degraded one that has no clean side, nor ground truth."""
+    title: str = ""
+    """Its name in full."""
+    task: Literal["vif", "mef", "mff", "any"]
+    """vif, mef, mff or any."""
+    a: Templates = []  # noqa: RUF012
+    """Paths of the visible, under-exposed or near-focused images."""
+    b: Templates = []  # noqa: RUF012
+    """Paths of the infrared, over-exposed or far-focused images."""
+    gt: Templates = []  # noqa: RUF012
+    """Paths of the set's own ground truth."""
+    degraded_a: Templates = []  # noqa: RUF012
+    """Paths of the degraded a of a set that comes degraded."""
+    degraded_b: Templates = []  # noqa: RUF012
+    """Paths of the degraded b of a set that comes degraded."""
+    degradation: dict[str, dict[str, Target]] = {}  # noqa: RUF012
+    """What was done to it, by part or for all: operators of ours and the image, a, b or both."""
+    sequence: Templates = []  # noqa: RUF012
+    """Paths of the frames of a set of sequences."""
+    exclude: Annotated[frozenset[str], AfterValidator(_folded)] = frozenset()
+    """Keys that are no scenes."""
+    ignore_case: bool = False
+    """Whether paths match in any case."""
+    splits: dict[Literal["train", "val", "test"], str] = {}  # noqa: RUF012
+    """Folders by split."""
+    parts: dict[str, str] = {}  # noqa: RUF012
+    """Folders by part: a piece of the set whose keys start anew; it leads the key, as part1-12."""
+    scene: str = "{key}"
+    """The scene of a key: {key}, {key[:2]} (its first characters) or {key:d} (its number)."""
+    like: tuple[str, ...] = ()
+    """Sets whose pictures it shares in part: a scene known from one of them bears that one's name."""
+    same_as: str = ""
+    """The set whose pictures it is in another form."""
+    grey: bool = False
+    """Whether visible images may be grey."""
+    use: Use = "research"
+    """The widest use that its terms grant; research where they say nothing."""
+    counts: dict[str, Annotated[int, Field(ge=0)]] = {}  # noqa: RUF012
+    """Pairs by split or part, or of all."""
+    licence: str = ""
+    """Its terms."""
+    citation: str = ""
+    """What to cite."""
+    url: str = ""
+    """Its page."""
+    builtin: bool = False
+    """Whether it is drawn, not read: the built-in scenes."""
+    _name: str = PrivateAttr("")
+
+    @property
+    def name(self) -> str:
+        """The file's, by which users call the set."""
+        return self._name
+
+    @model_validator(mode="after")
+    def _check_layouts(self) -> Manifest:
+        """Every template that is needed is there, with its placeholders."""
+        needed = {"sequence": "{frame}"} if self.sequence else {"a": "{key}", "b": "{key}"}
+        given = [image for image in DEGRADED if getattr(self, image)]
+        if given and self.sequence:
+            raise ValueError(f"{given[0]} goes with a and b, not with a sequence")
+        needed |= dict.fromkeys(given, "{key}")
+        for image, token in {} if self.builtin else needed.items():
+            templates = getattr(self, image)
+            if not templates or not all("{key}" in text and token in text for text in templates):
+                what = token if token == "{key}" else "{key} and {frame}"
+                raise ValueError(f"{image} must be a path template with {what} in it")
+        return self
+
+    @model_validator(mode="after")
+    def _check_real(self) -> Manifest:
+        """A real set has a and b alone: what is degraded already has no degraded image, and no ground truth."""
+        more = next((image for image in (*DEGRADED, "gt", "sequence") if image in self.model_fields_set), None)
+        if self.real and more is not None:
+            raise ValueError(f"{more} does not go with kind real: there a and b are the degraded pair, and all")
+        return self
+
+    @model_validator(mode="after")
+    def _check_degradation(self) -> Manifest:
+        """Each part of the table is there, and each degradation an operator of ours."""
+        if self.degradation and not self.real and not any(getattr(self, image) for image in DEGRADED):
+            raise ValueError("degradation says what was done to degraded_a and degraded_b: neither is there")
+        parts = ["all", *self.parts]
+        parts += [name.partition("-")[0] for name in parts]
+        try:
+            for part, table in self.degradation.items():
+                if part not in parts:
+                    raise unknown("part", part, set(parts))
+                _in_order(table)
+        except UserError as error:
+            raise ValueError(f"degradation: {error}") from None
+        return self
 
     @property
     def real(self) -> bool:
@@ -76,7 +149,7 @@ class Manifest:
         return self.kind == "real"
 
     @property
-    def templates(self) -> dict[str, tuple[str, ...]]:
+    def templates(self) -> dict[str, list[str]]:
         """The templates by image: a, b or frames, and the degraded ones and gt where the set has them."""
         images = {"frames": self.sequence} if self.sequence else {"a": self.a, "b": self.b}
         more = {"degraded_a": self.degraded_a, "degraded_b": self.degraded_b, "gt": self.gt}
@@ -90,7 +163,7 @@ class Manifest:
         """
         names = {folder.casefold(): name for name, folder in self.parts.items()}
         name = names.get(part.casefold(), "all")
-        return self.degradation.get(name, self.degradation.get(name.partition("-")[0], ()))
+        return _in_order(self.degradation.get(name, self.degradation.get(name.partition("-")[0], {})))
 
     @property
     def own_splits(self) -> bool:
@@ -127,91 +200,16 @@ def load_manifest(name: str, path: Path | None = None) -> Manifest:
         if name not in names:
             raise unknown("data set", name, names)
         path = resource_dir("manifests/datasets") / f"{name}.toml"
-    data = read_toml(path)
-    for key in data:
-        if key not in _KEYS:
-            raise UserError(f"{path}: {unknown('key', key, _KEYS)}")
-    if data.get("task") not in (*TASKS, "any"):
-        raise UserError(f"{path}: task is {data.get('task')!r}: allowed: {', '.join(TASKS)}, any")
-    if data.get("use", "research") not in USES:
-        raise UserError(f"{path}: {unknown('use', str(data['use']), USES)}")
-    if data.get("kind", "clean") not in KINDS:
-        raise UserError(f"{path}: {unknown('kind', str(data['kind']), KINDS)}")
-    for split in data.get("splits", {}):
-        if split not in SPLITS:
-            raise UserError(f"{path}: {unknown('split', split, SPLITS)}")
-    layouts = {key: _templates(data.get(key, ())) for key in ("a", "b", "gt", *DEGRADED, "sequence")}
-    _check_layouts(path, layouts, bool(data.get("builtin", False)))
-    _check_real(path, data)
-    texts = {k: str(data.get(k, "")) for k in ("title", "task", "licence", "citation", "url", "same_as")}
-    return Manifest(
-        name=name,
-        kind=data.get("kind", "clean"),
-        exclude=frozenset(str(key).casefold() for key in data.get("exclude", ())),
-        ignore_case=bool(data.get("ignore_case", False)),
-        splits=data.get("splits", {}),
-        parts=data.get("parts", {}),
-        degradation=_degradation(path, data),
-        scene=data.get("scene", "{key}"),
-        like=tuple(data.get("like", ())),
-        use=data.get("use", "research"),
-        grey=bool(data.get("grey", False)),
-        counts=data.get("counts", {}),
-        builtin=bool(data.get("builtin", False)),
-        **layouts,
-        **texts,
-    )
+    manifest = validate(Manifest, read_toml(path), str(path))
+    manifest._name = name
+    return manifest
 
 
-def _templates(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(str(item) for item in value)
-
-
-def _check_layouts(path: Path, layouts: Mapping[str, tuple[str, ...]], builtin: bool) -> None:
-    needed = {"sequence": "{frame}"} if layouts["sequence"] else {"a": "{key}", "b": "{key}"}
-    given = [image for image in DEGRADED if layouts[image]]
-    if given and layouts["sequence"]:
-        raise UserError(f"{path}: {given[0]} goes with a and b, not with a sequence")
-    needed |= dict.fromkeys(given, "{key}")
-    for image, token in {} if builtin else needed.items():
-        if not layouts[image] or not all("{key}" in text and token in text for text in layouts[image]):
-            what = token if token == "{key}" else "{key} and {frame}"
-            raise UserError(f"{path}: {image} must be a path template with {what} in it")
-
-
-def _check_real(path: Path, data: Mapping[str, Any]) -> None:
-    """A real set has a and b alone: what is degraded already has no degraded image, and no ground truth."""
-    more = next((image for image in (*DEGRADED, "gt", "sequence") if image in data), None)
-    if data.get("kind") == "real" and more is not None:
-        raise UserError(f"{path}: {more} does not go with kind real: there a and b are the degraded pair, and all")
-
-
-def _degradation(path: Path, data: Mapping[str, Any]) -> dict[str, tuple[tuple[str, Target], ...]]:
-    """The table of degradations, each an operator of ours and the image that it is in; checked, in physical order."""
-    table = data.get("degradation", {})
-    if table and data.get("kind") != "real" and not any(image in data for image in DEGRADED):
-        raise UserError(f"{path}: degradation says what was done to degraded_a and degraded_b: neither is there")
-    parts = ["all", *data.get("parts", {})]
-    parts += [name.partition("-")[0] for name in parts]
-    out: dict[str, tuple[tuple[str, Target], ...]] = {}
-    for part, named in table.items():
-        if part not in parts:
-            raise UserError(f"{path}: degradation: {unknown('part', part, set(parts))}")
-        out[part] = _in_order(path, named)
-    return out
-
-
-def _in_order(path: Path, named: Mapping[str, str]) -> tuple[tuple[str, Target], ...]:
+def _in_order(degradation: dict[str, Target]) -> tuple[tuple[str, Target], ...]:
+    """(operator, target) in physical order. Raises UserError for a name that is no operator."""
     from clearfuse.synth.operators import physical_order
 
-    targets: dict[str, Target] = {"a": "a", "b": "b", "both": "both"}
-    for name, target in named.items():
-        if target not in targets:
-            raise UserError(f"{path}: degradation {name}: {unknown('target', str(target), targets)}")
-    try:
-        return tuple((name, targets[named[name]]) for name in physical_order(named))
-    except UserError as error:
-        raise UserError(f"{path}: degradation: {error}") from None
+    return tuple((name, degradation[name]) for name in physical_order(degradation))
 
 
 def natural(text: str) -> str:

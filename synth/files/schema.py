@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import custom_error_schema
 
 from clearfuse.synth.types import UserError, unknown
 
@@ -36,6 +39,17 @@ class StrictModel(BaseModel):
 Model = TypeVar("Model", bound=BaseModel)
 
 
+@dataclass(frozen=True)
+class MustBe:
+    """An annotation: whatever is wrong with a value, which may have several forms, is told in these words alone."""
+
+    what: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        said = f"must be {self.what}"
+        return custom_error_schema(handler(source), custom_error_type="must_be", custom_error_message=said)
+
+
 def validate(model: type[Model], data: Any, where: str) -> Model:
     """The model of an object as ``json.loads`` or ``tomllib.load`` gives it, or of JSON text as bytes.
 
@@ -46,7 +60,7 @@ def validate(model: type[Model], data: Any, where: str) -> Model:
             return model.model_validate_json(data)
         return model.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
-        raise UserError(f"{where}: {explain(error, model)}") from None
+        raise UserError(f"{where}: {explain(error, model, data)}") from None
     except RecursionError:
         raise UserError(f"{where}: is nested too deeply") from None
 
@@ -83,36 +97,51 @@ def parse_setting(item: str, example: str) -> tuple[list[str], Any]:
         return path, text.strip()
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first fault of a model in one line, without the file's name. Where several forms are allowed, the deepest."""
+def explain(error: ValidationError, model: type[BaseModel], data: Any = None) -> str:
+    """The first fault of a model in one line, without the file's name. Where several forms are allowed, the deepest.
+
+    data: what was validated, whose entries with an id are called by it.
+    """
     faults = error.errors(include_url=False)
     first = faults[0]["loc"][:1]
     fault = max((one for one in faults if one["loc"][:1] == first), key=lambda one: len(one["loc"]))
+    if fault["type"] == "missing":  # a key that is there under another name says more
+        beside = (one for one in faults if one["type"] == "extra_forbidden" and one["loc"][:-1] == fault["loc"][:-1])
+        fault = next(beside, fault)
     kind, given, context = fault["type"], fault.get("input"), fault.get("ctx", {})
     path = [str(part) for part in fault["loc"] if not _is_tag(part)]
-    if path[-1:] == ["[key]"]:  # a fault of a table's key is told as one of the table's value there
+    of_key = path[-1:] == ["[key]"]
+    if of_key:  # a fault of a table's key is told as one of the table's value there
         path = path[:-1]
-    name = ".".join(path)
+    name, above = _place(path, data), _place(path[:-1], data)
     if kind == "missing":
         return f"{name} is missing"
     if kind == "extra_forbidden":
         found = _model_at(model, fault["loc"][:-1])
-        error_ = unknown("key", path[-1], _names(found) if found else ())
-        return f"{'.'.join(path[:-1])}: {error_}" if path[:-1] else str(error_)
+        return _told(above, unknown("key", path[-1], _names(found) if found else ()))
     if kind == "literal_error":
         choices = [part.strip("'") for part in context["expected"].replace(" or ", ", ").split(", ")]
-        if isinstance(given, str):
-            of_key = fault["loc"][-1] == "[key]"
-            path = [*path[:-1], "key"] if of_key else path
-            parent = f"{'.'.join(path[:-1])}: " if path[:-1] else ""
-            return f"{parent}{unknown(path[-1] if path else 'value', given, choices)}"
-        return f"{name} = {_short(given)}: allowed: {', '.join(choices)}"
+        if not isinstance(given, str):
+            return f"{name} = {_short(given)}: allowed: {', '.join(choices)}"
+        if of_key:
+            return _told(above, unknown("key", given, choices))
+        if path and _model_at(model, fault["loc"][:-1]) is not None:
+            return _told(above, unknown(path[-1], given, choices))
+        return _told(name, unknown("value", given, choices))
     said = _expected(fault, model) or fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if kind == "json_invalid":
         return f"not valid JSON: {context.get('error', said)}"
+    if of_key:
+        return _told(above, f"{_short(given)} {said}")
     if kind in ("value_error", "assertion_error"):
-        return f"{name}: {said}" if name else said
-    return f"{name} = {_short(given)}: {said}" if name else f"{said}, not {_short(given)}"
+        return _told(name, said)
+    if not name:
+        return f"{said}, not {_short(given)}"
+    return f"{name} {_short(given)}: {said}" if name.endswith(":") else f"{name} = {_short(given)}: {said}"
+
+
+def _told(place: str, said: object) -> str:
+    return f"{place}{' ' if place.endswith(':') else ': ' if place else ''}{said}"
 
 
 _EXPECTED: dict[str, str] = {
@@ -133,8 +162,8 @@ _EXPECTED: dict[str, str] = {
     "model_type": "a table",
     "model_attributes_type": "a table",
     "none_required": "null",
-    "too_short": "of {min_length} items or more",
-    "too_long": "of {max_length} items at most",
+    "too_short": "a list of {min_length} or more",
+    "too_long": "a list of {max_length} at most",
     "greater_than_equal": "at least {ge}",
     "greater_than": "above {gt}",
     "less_than_equal": "at most {le}",
@@ -142,6 +171,21 @@ _EXPECTED: dict[str, str] = {
     "multiple_of": "a multiple of {multiple_of}",
 }
 """pydantic's kinds of faults in plain words."""
+
+
+def _place(path: Iterable[str], data: Any) -> str:
+    """The keys that lead to a value, with dots; an entry with an id is called by it: ``phrase haze-01: text``."""
+    place = ""
+    for part in path:
+        above = data
+        data = data.get(part) if isinstance(data, dict) else None
+        if isinstance(above, list) and part.isdecimal() and int(part) < len(above):
+            data = above[int(part)]
+            if isinstance(data, dict) and isinstance(data.get("id"), str):
+                place += f" {data['id']}:"
+                continue
+        place += f"{' ' if place.endswith(':') else '.' if place else ''}{part}"
+    return place
 
 
 def _expected(fault: Any, model: type[BaseModel]) -> str | None:

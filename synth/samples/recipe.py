@@ -5,21 +5,117 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
 
 from clearfuse.synth.files.resources import read_toml, resource_dir, resource_names
-from clearfuse.synth.files.schema import parse_setting
+from clearfuse.synth.files.schema import MustBe, StrictModel, parse_setting, validate
 from clearfuse.synth.files.storage import local
+from clearfuse.synth.operators import OPERATORS, operator_class
 from clearfuse.synth.operators import albumentations as bridge
-from clearfuse.synth.operators import operator_class
-from clearfuse.synth.operators.base import Range
+from clearfuse.synth.operators.base import Range, Stage
 from clearfuse.synth.prompts.pools import load_pool, load_tasks
-from clearfuse.synth.types import MODALITIES, TASKS, Target, Task, UserError, check_schema, unknown
+from clearfuse.synth.types import MODALITIES, SCHEMA, ImageName, Target, Task, UserError, unknown
 
-_TOP = ("schema", "task", "n", "severity", "ratios", "exclusive", "at_most", "operators")
-_RULE = ("weight", "target", "severity", "params")
 MOST_WEIGHT = 1e9
-_TARGETS: tuple[Target, ...] = ("a", "b", "both")
+
+
+def _some(weights: dict[Any, float]) -> dict[Any, float]:
+    if not sum(weights.values()) > 0:
+        raise ValueError("at least one weight must be above 0")
+    return weights
+
+
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError("low is above high")
+    return ends
+
+
+Weight = Annotated[float, Field(ge=0, le=MOST_WEIGHT), MustBe(f"a weight in [0, {MOST_WEIGHT:g}]")]
+Count = Annotated[int, Field(ge=1)]
+Ratio = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}:[1-9][0-9]{0,2}$"), MustBe("a ratio such as 4:3")]
+Counts = Annotated[
+    Count | Annotated[list[Count], Field(min_length=1)] | Annotated[dict[Count, Weight], AfterValidator(_some)],
+    MustBe("1 or more: a number, a list as [1, 2, 3], or weights as { 1 = 2, 2 = 1 }"),
+]
+Unit = Annotated[float, Field(ge=0, le=1)]
+Bounds = Unit | Annotated[tuple[Unit, Unit], AfterValidator(_rising)]
+
+
+class Turns(StrictModel):
+    """Severities by turn: variant v of a pair has that of turn v modulo their number."""
+
+    schedule: Annotated[list[Bounds], Field(min_length=1)]
+    """A severity for each turn."""
+
+
+Severity = Annotated[Bounds | Turns, MustBe("a number in [0, 1], [low, high], or a schedule of these")]
+
+
+class RuleEntry(StrictModel):
+    """How often and how strong one operator is drawn, and in which image."""
+
+    weight: Weight = 1.0
+    """How often, beside the other operators' weights; 0: never."""
+    target: Annotated[dict[Target, Weight], AfterValidator(_some)] = {"both": 1.0}  # noqa: RUF012
+    """The image that it degrades, by weight: a, b or both."""
+    severity: Severity | None = None
+    """Its own severity in place of the recipe's: 0 is mild, 1 strong."""
+    params: dict[str, Any] = {}  # noqa: RUF012
+    """Its parameters' ranges in place of the declared ones: a value, or [low, high]. See docs/operators.md."""
+    stage: Stage | None = None
+    """Of an albumentations transform: where in the imaging chain it acts; processing without it."""
+
+
+class LimitEntry(StrictModel):
+    """The most operators of a group that one sample may have."""
+
+    of: list[str]
+    """Operators of the recipe."""
+    n: Annotated[int, Field(ge=0)]
+    """How many of them may meet."""
+
+
+def _complete_operators(schema: dict[str, Any]) -> None:
+    """Name every operator and its parameters in the JSON Schema, for editors to complete."""
+    (rule,) = (schema.pop("additionalProperties"),)
+    schema["patternProperties"] = {f"^{bridge.PREFIX}": rule}
+    schema["additionalProperties"] = False
+    schema["properties"] = {
+        name: {
+            "description": (cls.__doc__ or "").strip().splitlines()[0],
+            "allOf": [rule, {"properties": {"params": _params_schema(cls.ranges())}}],
+        }
+        for name, cls in OPERATORS.items()
+    }
+
+
+def _params_schema(ranges: Mapping[str, Range]) -> dict[str, Any]:
+    told = {name: " ".join(f"{one.doc} {f'({one.unit})' if one.unit else ''}".split()) for name, one in ranges.items()}
+    return {"properties": {name: {"description": text} for name, text in told.items()}, "additionalProperties": False}
+
+
+class RecipeFile(StrictModel):
+    """A recipe as TOML has it: which degradations a task draws, how often, how strong, and which never meet."""
+
+    schema_: Annotated[int, Field(alias="schema", ge=1, le=SCHEMA)]
+    """The version of this file's form."""
+    task: Task
+    """vif, mef or mff."""
+    n: Counts = 1
+    """Degradations a sample: one number, several as likely, or weights by number."""
+    severity: Severity = (0.0, 1.0)
+    """How strong: 0 mild to 1 strong; a number, [low, high], or { schedule = [...] } by variant."""
+    ratios: Annotated[dict[Ratio, Weight], AfterValidator(_some)] = {"4:3": 1.0}  # noqa: RUF012
+    """Shapes of the crop, width:height, by weight."""
+    exclusive: list[list[str]] = []  # noqa: RUF012
+    """Groups of operators of which one sample has one at most."""
+    at_most: list[LimitEntry] = []  # noqa: RUF012
+    """Groups of operators of which one sample has n at most."""
+    operators: Annotated[dict[str, RuleEntry], Field(json_schema_extra=_complete_operators)] = {}  # noqa: RUF012
+    """The operators that are drawn, by name; albumentations:NAME too."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +184,6 @@ def load_recipe(
     data = read_toml(path)
     for item in sets:
         _lay(data, item)
-    check_schema(data.get("schema"), str(path))
     # With --n the recipe's own n must not stand in the way of what is left after --set.
     recipe = parse_recipe(data if n is None else data | {"n": [1]}, path.stem, str(path))
     if task is not None and recipe.task != task:
@@ -125,7 +220,7 @@ def _find(name: str) -> Path:
 
 
 def _lay(data: dict[str, Any], item: str) -> None:
-    """Lay one ``a.b=c`` over the recipe; c is a TOML value, or a bare word."""
+    """Lay one ``a.b=c`` over the recipe."""
     parts, value = parse_setting(item, "operators.haze.weight=2")
     for part in parts[:-1]:
         data = data.setdefault(part, {})
@@ -136,27 +231,24 @@ def _lay(data: dict[str, Any], item: str) -> None:
 
 def parse_recipe(data: Mapping[str, Any], name: str, where: str) -> Recipe:
     """A recipe from its plain form; every fault is one line that names the key."""
-    _only(data, _TOP, where)
-    task = data.get("task")
-    if task not in TASKS:
-        raise UserError(f"{where}: task is {task!r}: allowed: {', '.join(TASKS)}")
+    read = validate(RecipeFile, data, where)
     operators: dict[str, Rule] = {}
     names: dict[str, str] = {}  # as the recipe writes them -> as steps do
-    severity = _severity(data.get("severity", [0, 1]), where)
-    for op, entry in _table(data.get("operators", {}), f"{where}: operators").items():
-        names[op], rule = _staged(op, entry, f"{where}: operators.{op}")
+    for op, entry in read.operators.items():
+        at = f"{where}: operators.{op}"
+        names[op] = _step_name(op, entry.stage, at)
         if names[op] in operators:
-            raise UserError(f"{where}: operators.{op}: {names[op]} is there twice")
-        operators[names[op]] = _rule(names[op], rule, task, severity, f"{where}: operators.{op}")
+            raise UserError(f"{at}: {names[op]} is there twice")
+        operators[names[op]] = _rule(names[op], entry, read, at)
     if not any(rule.weight > 0 for rule in operators.values()):
         raise UserError(f"{where}: operators: at least one must have a weight above 0")
-    limits = [(_group(group, names, f"{where}: exclusive"), 1) for group in _list(data, "exclusive", where)]
-    limits += [_at_most(entry, names, f"{where}: at_most") for entry in _list(data, "at_most", where)]
+    limits = [(_group(group, names, f"{where}: exclusive"), 1) for group in read.exclusive]
+    limits += [(_group(limit.of, names, f"{where}: at_most"), limit.n) for limit in read.at_most]
     recipe = Recipe(
         name=name,
-        task=task,
-        n=_counts(data.get("n", [1]), where),
-        ratios=_ratios(data.get("ratios", {"4:3": 1}), where),
+        task=read.task,
+        n=_counts(read.n),
+        ratios=read.ratios,
         limits=tuple(limits),
         operators=operators,
         source=dict(data),
@@ -166,131 +258,48 @@ def parse_recipe(data: Mapping[str, Any], name: str, where: str) -> Recipe:
     return recipe
 
 
-def _only(data: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
-    for key in data:
-        if key not in allowed:
-            error = unknown("key", key, allowed)
-            raise UserError(f"{where}: {error}")
+def _counts(n: int | list[int] | dict[int, float]) -> dict[int, float]:
+    table = n if isinstance(n, dict) else dict.fromkeys([n] if isinstance(n, int) else n, 1.0)
+    return {count: weight for count, weight in table.items() if weight > 0}
 
 
-def _table(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: must be a table, not {value!r}")
-    return value
+def _group(group: Iterable[str], names: Mapping[str, str], where: str) -> frozenset[str]:
+    for name in group:
+        if name not in names:
+            raise UserError(f"{where}: {unknown('operator', name, names)}")
+    return frozenset(names[name] for name in group)
 
 
-def _weights(value: Any, where: str) -> dict[str, float]:
-    table = _table(value, where)
-    for key, weight in table.items():
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight <= MOST_WEIGHT:
-            raise UserError(f"{where}.{key} = {weight!r}: must be a weight in [0, {MOST_WEIGHT:g}]")
-    if not sum(table.values()) > 0:
-        raise UserError(f"{where}: at least one weight must be above 0")
-    return {key: float(weight) for key, weight in table.items()}
-
-
-def _list(data: Mapping[str, Any], key: str, where: str) -> list[Any]:
-    value = data.get(key, [])
-    if not isinstance(value, list):
-        raise UserError(f"{where}: {key} = {value!r}: must be a list")
-    return value
-
-
-def _at_most(value: Any, names: Mapping[str, str], where: str) -> tuple[frozenset[str], int]:
-    entry = _table(value, where)
-    _only(entry, ("of", "n"), where)
-    most = entry.get("n")
-    if isinstance(most, bool) or not isinstance(most, int) or most < 0:
-        raise UserError(f"{where}.n = {most!r}: must be a whole number of 0 or more")
-    return _group(entry.get("of"), names, f"{where}.of"), most
-
-
-def _counts(value: Any, where: str) -> dict[int, float]:
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = [value]
-    table = dict.fromkeys(map(str, value), 1.0) if isinstance(value, list) else value
+def _step_name(name: str, stage: Stage | None, where: str) -> str:
+    """The name that steps record: a transform of albumentations has its stage in it."""
     try:
-        counts = {int(n): weight for n, weight in _weights(table, f"{where}: n").items() if weight > 0}
-    except ValueError:
-        raise UserError(f"{where}: n = {value!r}: must be whole numbers, as [1, 2, 3]") from None
-    if min(counts) < 1:
-        raise UserError(f"{where}: n = {value!r}: must be 1 or more")
-    return counts
-
-
-def _ratios(value: Any, where: str) -> dict[str, float]:
-    ratios = _weights(value, f"{where}: ratios")
-    for text in ratios:
-        left, colon, right = text.partition(":")
-        sides = [int(side) for side in (left, right) if side.isascii() and side.isdigit()]
-        if not colon or len(sides) != 2 or not all(0 < side < 1000 for side in sides):
-            raise UserError(f"{where}: ratios: '{text}' is not a ratio such as 4:3")
-    return ratios
-
-
-def _group(value: Any, names: Mapping[str, str], where: str) -> frozenset[str]:
-    if not isinstance(value, list):
-        raise UserError(f"{where}: must be a list of operators, not {value!r}")
-    for name in value:
-        if not isinstance(name, str) or name not in names:
-            raise UserError(f"{where}: {unknown('operator', str(name), names)}")
-    return frozenset(names[name] for name in value)
-
-
-def _staged(name: str, entry: Any, where: str) -> tuple[str, Any]:
-    """The name that steps record and the rule without its stage, which is a part of a bridge operator's name."""
-    try:
-        if not isinstance(entry, dict) or "stage" not in entry:
-            return operator_class(name).name, entry
-        return bridge.staged(name, entry["stage"]), {key: entry[key] for key in entry if key != "stage"}
+        return operator_class(name).name if stage is None else bridge.staged(name, stage)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 
 
-def _rule(name: str, value: Any, task: Task, severity: tuple[tuple[float, float], ...], where: str) -> Rule:
+def _rule(name: str, entry: RuleEntry, recipe: RecipeFile, where: str) -> Rule:
+    """An entry with what it leaves open filled in. Raises UserError where the operator cannot do it."""
     cls = operator_class(name)
-    rule = _table(value, where)
-    _only(rule, _RULE, where)
-    target = _weights(rule.get("target", {"both": 1}), f"{where}.target")
-    for image in target:
-        if image not in _TARGETS:
-            raise UserError(f"{where}.target: {unknown('target', image, _TARGETS)}")
-        reached = ("a", "b") if image == "both" else (image,)
-        wrong = [i for i in reached if MODALITIES[task][i] not in cls.modalities]
-        if wrong and target[image] > 0:
-            raise UserError(f"{where}.target: {name} does not act on the {MODALITIES[task][wrong[0]]} image")
-    params = _table(rule.get("params", {}), f"{where}.params")
+    for target, weight in entry.target.items():
+        images: tuple[ImageName, ...] = ("a", "b") if target == "both" else (target,)
+        wrong = [one for image in images if (one := MODALITIES[recipe.task][image]) not in cls.modalities]
+        if wrong and weight > 0:
+            raise UserError(f"{where}.target: {name} does not act on the {wrong[0]} image")
     try:
-        ranges = cls.narrowed(params)
+        ranges = cls.narrowed(entry.params)
     except UserError as error:
         raise UserError(f"{where}.params: {error}") from None
-    if "severity" in rule and not any(declared.kind == "severe" for declared in ranges.values()):
+    if entry.severity is not None and not any(declared.kind == "severe" for declared in ranges.values()):
         raise UserError(f"{where}.severity: {name} has none: set its params")
-    weight = _weights({"weight": rule.get("weight", 1.0), "any": 1}, where)["weight"]
-    if "severity" in rule:
-        severity = _severity(rule["severity"], where)
-    return Rule(weight, target, severity, ranges)  # type: ignore[arg-type]
+    return Rule(
+        entry.weight, entry.target, _turns(recipe.severity if entry.severity is None else entry.severity), ranges
+    )
 
 
-def _severity(value: Any, where: str) -> tuple[tuple[float, float], ...]:
-    """``0.5``, ``[0.2, 0.8]``, or ``{ schedule = [0.25, 0.5, [0.7, 1]] }``: one of these for each turn."""
-    if isinstance(value, dict):
-        _only(value, ("schedule",), f"{where}.severity")
-        turns = value.get("schedule")
-        if not isinstance(turns, list) or not turns:
-            raise UserError(f"{where}.severity.schedule = {turns!r}: must be a list of severities, one for each turn")
-        return tuple(_bounds(turn, where) for turn in turns)
-    return (_bounds(value, where),)
-
-
-def _bounds(value: Any, where: str) -> tuple[float, float]:
-    ends = value if isinstance(value, list) else [value, value]
-    numbers = [v for v in ends if isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v <= 1]
-    if len(ends) != 2 or len(numbers) != 2 or ends[0] > ends[1]:
-        raise UserError(
-            f"{where}.severity = {value!r}: must be a number in [0, 1], [low, high], or a schedule of these"
-        )
-    return float(ends[0]), float(ends[1])
+def _turns(severity: Severity) -> tuple[tuple[float, float], ...]:
+    turns = severity.schedule if isinstance(severity, Turns) else [severity]
+    return tuple(turn if isinstance(turn, tuple) else (turn, turn) for turn in turns)
 
 
 def read_pools(recipe: Recipe, folder: Path | None = None) -> None:

@@ -249,7 +249,7 @@ def _tried(degrade: OnTheFly, sample: Sample, seed: int) -> Sample | None:
         ('degraded_a = "x/{key}.*"\ndegradation = { all = { haez = "a" } }',
          "degradation: unknown operator 'haez': did you mean 'haze'?"),
         ('degraded_a = "x/{key}.*"\ndegradation = { all = { haze = "c" } }',
-         "degradation haze: unknown target 'c': allowed: a, b, both"),
+         "degradation.all.haze: unknown value 'c': allowed: a, b, both"),
         ('degraded_a = "x/{key}.*"\ndegradation = { night = { haze = "a" } }',
          "degradation: unknown part 'night': allowed: all"),
         ('degraded_a = "x/*.png"', "degraded_a must be a path template with {key} in it"),

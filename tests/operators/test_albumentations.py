@@ -184,7 +184,7 @@ def test_what_cannot_be_a_step(name: str, message: str) -> None:
         (("params =", "severity = 0.5\nparams ="), "severity: albumentations:GaussNoise has none: set its params"),
         (
             ("params =", 'stage = "optic"\nparams ='),
-            "albumentations:GaussNoise@optic: unknown stage 'optic': did you mean 'optics'? "
+            "unknown stage 'optic': did you mean 'optics'? "
             "allowed: codec, exposure, optics, processing, resolution, scene, sensor",
         ),
     ],

@@ -51,14 +51,14 @@ def test_n_and_set_lay_over_the_recipe() -> None:
 
 REFUSED = [
     ('task = "vif"\nopperators = {}', "{file}: unknown key 'opperators': did you mean 'operators'? allowed: "),
-    ('task = "vfi"', "{file}: task is 'vfi': allowed: vif, mef, mff"),
+    ('task = "vfi"', "{file}: unknown task 'vfi': did you mean 'vif'? allowed: mef, mff, vif"),
     (
         'task = "vif"\n[operators.hase]\nweight = 1',
         "{file}: operators.hase: unknown operator 'hase': did you mean 'haze'? allowed: ",
     ),
     (
         'task = "vif"\n[operators.haze]\ntarget = { c = 1 }',
-        "{file}: operators.haze.target: unknown target 'c': ",
+        "{file}: operators.haze.target: unknown key 'c': allowed: a, b, both",
     ),
     (
         'task = "vif"\n[operators.ir_stripes]\ntarget = { a = 1 }',
@@ -74,7 +74,7 @@ REFUSED = [
     ),
     ('task = "vif"\nn = [4]\n[operators.haze]', "{file}: n asks for 4, but it can combine at most 1"),
     ('task = "vif"\nn = [0]\n[operators.haze]', "{file}: n = [0]: must be 1 or more"),
-    ('task = "vif"\nratios = { "4x3" = 1 }\n[operators.haze]', "{file}: ratios: '4x3' is not a ratio such as 4:3"),
+    ('task = "vif"\nratios = { "4x3" = 1 }\n[operators.haze]', "{file}: ratios: '4x3' must be a ratio such as 4:3"),
     ('task = "vif"\nexclusive = [["haze", "rian"]]\n[operators.haze]', "{file}: exclusive: unknown operator 'rian': "),
     ('task = "vif"\n[operators]', "{file}: operators: at least one must have a weight above 0"),
     ('task = "vif"\nn = [1', "{file}: not valid TOML: "),
