@@ -11,7 +11,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema
@@ -236,16 +236,12 @@ def _model_at(model: type[BaseModel], place: Iterable[int | str]) -> type[BaseMo
     at: Any = model
     for part in place:
         if isinstance(at, type) and issubclass(at, BaseModel):
-            field = at.model_fields.get(str(part))
-            if field is None:
-                return None
-            at = field.annotation
-        elif get_origin(at) in (dict, Mapping) or (get_origin(at) is not None and len(get_args(at)) == 2):
+            found = (field.annotation for name, field in at.model_fields.items() if part == (field.alias or name))
+            at = next(found, None)
+        elif get_origin(at) in (dict, Mapping):
             at = get_args(at)[1]
-        elif get_args(at):
-            at = get_args(at)[0]
         else:
-            return None
-        while get_origin(at) is not None and type(None) in get_args(at):
+            at = next(iter(get_args(at)), None)
+        while get_origin(at) is Annotated or type(None) in get_args(at):
             at = next(arg for arg in get_args(at) if arg is not type(None))
     return at if isinstance(at, type) and issubclass(at, BaseModel) else None

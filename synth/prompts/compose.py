@@ -65,8 +65,7 @@ def compose(
     draws = dict(zip(_CHOICES, rng.random(len(_CHOICES)).tolist(), strict=True))
     tasks = load_tasks(folder)
     words = tasks.words[task]
-    named: dict[str, str] = {t: pick(words.images[t], draws[t]) for t in TARGETS}
-    named["pair"] = pick(words.pair, draws["pair"])
+    named: dict[str, str] = {name: pick(getattr(words.image, name), draws[name]) for name in (*TARGETS, "pair")}
     fuse = pick(words.fuse, draws["fuse_phrase"])
     if not chosen:
         return Prompt(sentence(fill(fuse.text, named), fuse.kind), (fuse.id,), None, ())

@@ -14,7 +14,7 @@ import secrets
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +206,7 @@ def write_pools(out: Path, kept: dict[str, list[Phrase]], folder: Path | None) -
         for path in sorted(source.glob("*.toml")):
             new = kept.get(path.stem, [])
             pool = load_pool(path.stem, folder) if new else None
-            grown = None if pool is None else pool_toml(replace(pool, phrases=(*pool.phrases, *new)))
+            grown = None if pool is None else pool_toml(pool.model_copy(update={"phrases": (*pool.phrases, *new)}))
             (temporary / path.name).write_bytes(path.read_bytes() if grown is None else grown.encode())
         for op in kept:
             assert load_pool(op, temporary).phrases[len(load_pool(op, folder).phrases) :] == tuple(kept[op])

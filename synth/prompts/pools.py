@@ -12,13 +12,15 @@ import functools
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar, get_args
+
+from pydantic import AfterValidator, Field
 
 from clearfuse.synth.files.resources import read_toml, resource_dir
+from clearfuse.synth.files.schema import StrictModel, validate
 from clearfuse.synth.operators.albumentations import PREFIX, is_bridged, words_of
-from clearfuse.synth.types import TASKS, Target, Task, UserError, unknown
+from clearfuse.synth.types import SCHEMA, Target, Task, UserError, unknown
 
 Kind = Literal["imperative", "question", "terse"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -29,29 +31,113 @@ GENERIC = PREFIX.removesuffix(":")
 
 _HOLE = re.compile(r"\{(\w*)\}")
 _OPTIONAL = re.compile(r"\[([^\[\]]*)\]")
+_EDITOR = re.compile(rb"\A#:schema [^\n]*\n")
+"""The first line of a page, which tells editors its JSON Schema: no part of what it says."""
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Phrase:
-    """One wording: ``text`` is a whole prompt without its end mark, ``clause`` an imperative that joins others."""
+# --- what the pages hold
 
-    id: str
+
+def check_holes(text: str, allowed: Sequence[str], required: Sequence[str] = ()) -> None:
+    """Raise ValueError where a template has other placeholders than these, lacks one, or leaves a bracket open."""
+    for name in _HOLE.findall(text):
+        if name not in allowed:
+            raise ValueError(str(unknown("placeholder", name, allowed)))
+    if re.search(r"[{}]", _HOLE.sub("", text)):
+        raise ValueError(f"a brace without its partner in {text!r}")
+    if re.search(r"[\[\]]", _OPTIONAL.sub("", text)):
+        raise ValueError(f"a bracket without its partner in {text!r}")
+    if any("{strength}" in part for part in _OPTIONAL.findall(text)):
+        raise ValueError(f"{{strength}} in brackets in {text!r}: it may be left out anyway")
+    for name in required:
+        if f"{{{name}}}" not in text:
+            raise ValueError(f"{{{name}}} is missing in {text!r}")
+
+
+def _with_holes(*allowed: str, required: Sequence[str] = ()) -> AfterValidator:
+    """An annotation of a list of templates: the placeholders that each may have and must have."""
+
+    def check(texts: tuple[str, ...]) -> tuple[str, ...]:
+        for text in texts:
+            check_holes(text, allowed, required)
+        return texts
+
+    return AfterValidator(check)
+
+
+def _holding(*fields: str, allowed: Sequence[str], required: Sequence[str] = ()) -> AfterValidator:
+    """An annotation of a phrase or a frame: the placeholders that these fields of it may have and must have."""
+
+    def check(entry: T) -> T:
+        for name in fields:
+            try:
+                check_holes(getattr(entry, name), allowed, required)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        return entry
+
+    return AfterValidator(check)
+
+
+def _written(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
+
+
+def _plain(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        if re.search(r"[{}\[\]]", text):
+            raise ValueError(f"no braces or brackets are allowed in {text!r}")
+    return texts
+
+
+def _own_ids(entries: tuple[T, ...]) -> tuple[T, ...]:
+    ids = [str(getattr(entry, "id", "")) for entry in entries]
+    twice = next((one for one in ids if ids.count(one) > 1), None)
+    if twice is not None:
+        raise ValueError(f"id {twice} is used twice")
+    return entries
+
+
+Text = Annotated[str, AfterValidator(_written)]
+Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
+Words = Annotated[Texts, AfterValidator(_plain)]
+Schema = Annotated[int, Field(alias="schema", ge=1, le=SCHEMA)]
+
+
+class Phrase(StrictModel):
+    """One wording."""
+
+    id: Text
+    """Its name, which samples record: the operator and a number."""
     kind: Kind
-    text: str
-    clause: str
+    """imperative, question or terse: which end mark the text gets."""
+    text: Text
+    """A whole prompt without its end mark. A part in [brackets] is left out at times."""
+    clause: Text
+    """An imperative that joins others. A part in [brackets] is left out at times."""
     source: str = ""
-    """What made it, where a model did: its name and the seed. Such a phrase's id says ``machine``."""
+    """What made it, where a model did: its name and the seed. Such a phrase's id says machine."""
 
 
-@dataclass(frozen=True)
-class Pool:
-    """The phrases for one operator. ``names``: words for the fault; ``strengths``: adjectives from mild to strong."""
+class Pool(StrictModel):
+    """The phrases for one operator. In text and clause, {image} and {strength} are filled in."""
 
-    names: tuple[str, ...]
-    strengths: tuple[str, ...]
-    phrases: tuple[Phrase, ...]
+    schema_: Schema = SCHEMA
+    """The version of this file's form."""
+    names: Words
+    """Words for the fault: no other pool's phrase may have one."""
+    strengths: Words
+    """Adjectives, from mild to strong."""
+    phrases: Annotated[
+        tuple[Annotated[Phrase, _holding("text", "clause", allowed=("image", "strength"))], ...],
+        Field(alias="phrase", min_length=1),
+        AfterValidator(_own_ids),
+    ]
+    """The wordings."""
 
     def mentions(self, text: str) -> bool:
         """Whether the text names the fault, as whole words, in any case."""
@@ -63,41 +149,103 @@ class Pool:
         return pick(self.strengths, severity)
 
 
-@dataclass(frozen=True)
-class TaskWords:
-    """A task's wordings of its images by target and of the pair, and its requests to fuse."""
+class BridgedPool(StrictModel):
+    """The phrases for every transform of albumentations: {name} is its name in words."""
 
-    images: Mapping[Target, tuple[str, ...]]
-    pair: tuple[str, ...]
-    fuse: tuple[Phrase, ...]
+    schema_: Schema
+    """The version of this file's form."""
+    names: Annotated[Texts, _with_holes("name", required=("name",))]
+    """Words for the fault, with {name}."""
+    phrases: Annotated[
+        tuple[Annotated[Phrase, _holding("text", "clause", allowed=("image", "name"))], ...],
+        Field(alias="phrase", min_length=1),
+        AfterValidator(_own_ids),
+    ]
+    """The wordings."""
+
+    def of(self, op: str) -> Pool:
+        """The pool of one transform. It has no severity, so no strength is ever named."""
+        word = words_of(op)
+        phrases = (phrase.model_dump() for phrase in self.phrases)
+        filled = (Phrase(**{key: text.replace("{name}", word) for key, text in one.items()}) for one in phrases)
+        names = tuple(text.replace("{name}", word) for text in self.names)
+        return Pool.model_construct(names=names, strengths=(), phrases=tuple(filled))
 
 
-@dataclass(frozen=True)
-class Frame:
+class ImageWords(StrictModel):
+    """A task's wordings of its images."""
+
+    a: Words
+    """Of the visible, under-exposed or near-focused image."""
+    b: Words
+    """Of the infrared, over-exposed or far-focused image."""
+    both: Words
+    """Of both, where both are degraded."""
+    pair: Words
+    """Of the pair that is fused."""
+
+
+class TaskWords(StrictModel):
+    """A task's wordings of its images, and its requests to fuse."""
+
+    image: ImageWords
+    """Wordings of the images."""
+    fuse: Annotated[
+        tuple[Annotated[Phrase, _holding("text", "clause", allowed=("pair",))], ...],
+        Field(min_length=1),
+        AfterValidator(_own_ids),
+    ]
+    """Requests to fuse, with {pair}."""
+
+
+class Frame(StrictModel):
     """What a joined request stands in: "could you {request}"."""
 
-    id: str
+    id: Text
+    """Its name, which samples record."""
     kind: Kind
-    text: str
+    """imperative, question or terse: which end mark the prompt gets."""
+    text: Text
+    """The words around {request}."""
 
 
-@dataclass(frozen=True)
-class Join:
-    """Joining words: between two clauses, before the last of more, between images, and around a request to fuse."""
+class Join(StrictModel):
+    """Joining words."""
 
-    two: tuple[str, ...]
-    last: tuple[str, ...]
-    images: tuple[str, ...]
-    fuse: tuple[str, ...]
+    two: Words
+    """Between two clauses."""
+    last: Words
+    """Before the last clause of more."""
+    images: Words
+    """Between the clauses about one image and those about the other."""
+    fuse: Annotated[Texts, _with_holes("request", "fuse", required=("request", "fuse"))]
+    """Around the clauses, {request}, and a request to fuse, {fuse}."""
 
 
-@dataclass(frozen=True)
-class Tasks:
-    """``prompts/tasks.toml``."""
+class Tasks(StrictModel):
+    """``prompts/tasks.toml``: what prompts call the images of each task, and how they join clauses."""
 
-    words: Mapping[Task, TaskWords]
-    frames: tuple[Frame, ...]
+    schema_: Schema
+    """The version of this file's form."""
     join: Join
+    """Joining words."""
+    frames: Annotated[
+        tuple[Annotated[Frame, _holding("text", allowed=("request",), required=("request",))], ...],
+        Field(alias="frame", min_length=1),
+        AfterValidator(_own_ids),
+    ]
+    """What a joined request stands in; the first is the bare request."""
+    vif: TaskWords
+    """Visible and infrared."""
+    mef: TaskWords
+    """Two exposures."""
+    mff: TaskWords
+    """Two focus distances."""
+
+    @property
+    def words(self) -> Mapping[Task, TaskWords]:
+        """The wordings by task."""
+        return {"vif": self.vif, "mef": self.mef, "mff": self.mff}
 
 
 # --- reading
@@ -108,51 +256,19 @@ def load_pool(op: str, folder: Path | None = None) -> Pool:
     """The pool of an operator, from ``folder`` or from those that ship with the package."""
     base = folder or resource_dir("prompts")
     if is_bridged(op):
-        return _bridged_pool(op, base / f"{GENERIC}.toml")
+        path = base / f"{GENERIC}.toml"
+        return validate(BridgedPool, read_toml(path), str(path)).of(op)
     path = base / f"{op}.toml"
     if op in (GENERIC, "tasks") or not path.is_file():
-        raise _at(base, unknown("prompt pool", op, pool_names(folder)))
-    data = read_toml(path)
-    _keys(data, ("schema", "names", "strengths", "phrase"), path)
-    holes = {"text": ("image", "strength"), "clause": ("image", "strength")}
-    return Pool(
-        _strings(data["names"], f"{path}: names"),
-        _strings(data["strengths"], f"{path}: strengths"),
-        tuple(Phrase(**entry) for entry in _entries(data["phrase"], path, "phrase", holes, optional=("source",))),
-    )
-
-
-def _bridged_pool(op: str, path: Path) -> Pool:
-    """The pool of ``albumentations:NAME``: one file for all, {name} filled with the transform's name in words."""
-    data = read_toml(path)
-    _keys(data, ("schema", "names", "phrase"), path)
-    word = words_of(op)
-    for text in _strings(data["names"], f"{path}: names", plain=False):
-        check_holes(text, ("name",), f"{path}: names", required=("name",))
-    holes = {"text": ("image", "name"), "clause": ("image", "name")}
-    phrases = [
-        Phrase(**{key: value.replace("{name}", word) for key, value in entry.items()})
-        for entry in _entries(data["phrase"], path, "phrase", holes, optional=("source",))
-    ]
-    # A transform has no severity, so no strength is ever named.
-    return Pool(tuple(text.replace("{name}", word) for text in data["names"]), (), tuple(phrases))
+        raise UserError(f"{base}: {unknown('prompt pool', op, pool_names(folder))}")
+    return validate(Pool, read_toml(path), str(path))
 
 
 @functools.cache
 def load_tasks(folder: Path | None = None) -> Tasks:
     """The wordings by task, from ``folder`` or from those that ship with the package."""
     path = (folder or resource_dir("prompts")) / "tasks.toml"
-    data = read_toml(path)
-    _keys(data, ("schema", "join", "frame", *TASKS), path)
-    join = _keys(data["join"], ("two", "last", "images", "fuse"), f"{path}: join")
-    for text in _strings(join["fuse"], f"{path}: join.fuse", plain=False):
-        check_holes(text, ("request", "fuse"), f"{path}: join.fuse", required=("request", "fuse"))
-    frames = tuple(Frame(**entry) for entry in _entries(data["frame"], path, "frame", {"text": ("request",)}))
-    return Tasks(
-        {task: _task_words(data[task], path, task) for task in TASKS},
-        frames,
-        Join(**{key: _strings(join[key], f"{path}: join.{key}", plain=key != "fuse") for key in join}),
-    )
+    return validate(Tasks, read_toml(path), str(path))
 
 
 def pool_names(folder: Path | None = None) -> list[str]:
@@ -174,84 +290,10 @@ def pools_digest(folder: Path | None = None) -> str:
     """blake2b over the names and bytes of all prompt files in name order: a part of the build digest."""
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted((folder or resource_dir("prompts")).glob("*.toml"), key=lambda path: path.name):
-        content = path.read_bytes()
+        content = _EDITOR.sub(b"", path.read_bytes())
         digest.update(f"{path.name} {len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()
-
-
-def _task_words(data: Any, path: Path, task: Task) -> TaskWords:
-    _keys(data, ("image", "fuse"), f"{path}: {task}")
-    image = _keys(data["image"], (*TARGETS, "pair"), f"{path}: {task}.image")
-    words = {key: _strings(image[key], f"{path}: {task}.image.{key}") for key in image}
-    fuse = _entries(data["fuse"], path, f"{task}.fuse", {"text": ("pair",), "clause": ("pair",)})
-    return TaskWords({t: words[t] for t in TARGETS}, words["pair"], tuple(Phrase(**entry) for entry in fuse))
-
-
-def _entries(
-    raw: Any, path: Path, what: str, holes: Mapping[str, Sequence[str]], optional: Sequence[str] = ()
-) -> list[dict[str, Any]]:
-    """The checked tables of an array; ``holes``: the placeholders that each text field may have."""
-    if not isinstance(raw, list) or not raw:
-        raise UserError(f"{path}: {what}: must be one [[{what}]] or more")
-    seen: set[str] = set()
-    for place, entry in enumerate(raw, 1):
-        name = entry.get("id", f"number {place}") if isinstance(entry, dict) else f"number {place}"
-        where = f"{path}: {what} {name}"
-        _keys(entry, ("id", "kind", *holes), where, optional)
-        for key in entry:
-            if not isinstance(entry[key], str) or not entry[key].strip():
-                raise UserError(f"{where}: {key} must be a text, not {entry[key]!r}")
-        if entry["kind"] not in KINDS:
-            raise _at(where, unknown("kind", entry["kind"], KINDS))
-        for key, allowed in holes.items():
-            check_holes(entry[key], allowed, f"{where}: {key}", required=("request",) if "request" in allowed else ())
-        if entry["id"] in seen:
-            raise UserError(f"{where}: id is used twice")
-        seen.add(entry["id"])
-    return raw
-
-
-def _keys(data: Any, keys: Sequence[str], where: Path | str, optional: Sequence[str] = ()) -> dict[str, Any]:
-    """A table that has exactly these keys; ``optional`` ones may be missing."""
-    if not isinstance(data, dict):
-        raise UserError(f"{where}: must be a table, not {data!r}")
-    for key in data:
-        if key not in (*keys, *optional):
-            raise _at(where, unknown("key", key, (*keys, *optional)))
-    for key in keys:
-        if key not in data:
-            raise UserError(f"{where}: {key} is missing")
-    return data
-
-
-def _strings(raw: Any, where: str, *, plain: bool = True) -> tuple[str, ...]:
-    """A list of texts; ``plain``: without placeholders and brackets."""
-    if not isinstance(raw, list) or not raw or not all(isinstance(text, str) and text.strip() for text in raw):
-        raise UserError(f"{where}: must be a list of one text or more, not {raw!r}")
-    for text in raw:
-        if plain and re.search(r"[{}\[\]]", text):
-            raise UserError(f"{where}: no braces or brackets are allowed in {text!r}")
-    return tuple(raw)
-
-
-def check_holes(text: str, allowed: Sequence[str], where: str, required: Sequence[str] = ()) -> None:
-    for name in _HOLE.findall(text):
-        if name not in allowed:
-            raise _at(where, unknown("placeholder", name, allowed))
-    if re.search(r"[{}]", _HOLE.sub("", text)):
-        raise UserError(f"{where}: a brace without its partner in {text!r}")
-    if re.search(r"[\[\]]", _OPTIONAL.sub("", text)):
-        raise UserError(f"{where}: a bracket without its partner in {text!r}")
-    if any("{strength}" in part for part in _OPTIONAL.findall(text)):
-        raise UserError(f"{where}: {{strength}} in brackets in {text!r}: it may be left out anyway")
-    for name in required:
-        if f"{{{name}}}" not in text:
-            raise UserError(f"{where}: {{{name}}} is missing in {text!r}")
-
-
-def _at(where: Path | str, error: UserError) -> UserError:
-    return UserError(f"{where}: {error}")
 
 
 # --- filling

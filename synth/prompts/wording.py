@@ -13,7 +13,6 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from clearfuse.synth.prompts.pools import KINDS, Kind, Phrase, Pool, Tasks, check_holes, fill, optional_parts, sentence
-from clearfuse.synth.types import UserError
 
 TEXT_WORDS, CLAUSE_WORDS = 24, 12
 """Words of a filled text and clause. Three clauses in a frame are then 45 words at most: a text encoder's 64 tokens."""
@@ -53,8 +52,8 @@ class Rules:
             if not re.fullmatch(r"[ -~]+", text) or re.search(r"[.?!;:\"<>|\\/]", text):
                 return "not plain text"
             try:
-                check_holes(text, ("image", "strength"), "")
-            except UserError:
+                check_holes(text, ("image", "strength"))
+            except ValueError:
                 return "with a wrong placeholder"
             if any(misplaced.search(text) for misplaced in _MISPLACED):
                 return "with a misplaced placeholder"
@@ -79,7 +78,7 @@ class Rules:
 
     def _wordings(self, *, lower: bool = False) -> Iterator[str]:
         for words in self.tasks.words.values():
-            for wording in (word for image in words.images.values() for word in image):
+            for wording in (*words.image.a, *words.image.b, *words.image.both):
                 yield wording.lower() if lower else wording
 
     def _sentence_fault(self, phrase: Phrase) -> str | None:
@@ -112,7 +111,7 @@ def as_phrase(entry: Any, name: str, source: str) -> Phrase | None:
     known: Kind | None = next((one for one in KINDS if one == kind.lower()), None)
     if known is None or not text or not clause or (text.endswith("?") and known != "question"):
         return None
-    return Phrase(name, known, _bare(text), _bare(clause), source)
+    return Phrase(id=name, kind=known, text=_bare(text), clause=_bare(clause), source=source)
 
 
 def english_faults(text: str) -> Iterator[str]:

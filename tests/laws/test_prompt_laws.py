@@ -185,6 +185,6 @@ def test_the_image_that_was_named_is_not_named_again() -> None:
 def test_targets_that_differ_are_told_apart() -> None:
     steps = [step("haze", "a", 0.5), step("ir_stripes", "b", 0.5)]
     texts = [compose("vif", steps, np.random.default_rng(seed)).text for seed in range(200)]
-    words = load_tasks().words["vif"].images
-    told = [t for t in texts if any(w in t for w in words["a"]) and any(w in t for w in words["b"])]
+    words = load_tasks().vif.image
+    told = [t for t in texts if any(w in t for w in words.a) and any(w in t for w in words.b)]
     assert len(told) > 100

@@ -81,7 +81,7 @@ def test_prompt_json_holds_templates_strength_and_asked() -> None:
 
 
 def test_pool_mentions_whole_words_only() -> None:
-    pool = Pool(("rain", "rain streaks"), ("light",), ())
+    pool = Pool.model_construct(names=("rain", "rain streaks"))
     assert pool.mentions("Rain, please") and pool.mentions("the rain streaks")
     assert not pool.mentions("the train is drained")
 
@@ -112,7 +112,7 @@ PHRASE = HAZE[HAZE.index("[[phrase]]") :]
             "phrase haze-01: unknown key 'claus': did you mean 'clause'? allowed: clause, id, kind, source, text",
         ),
         (lambda t: t.replace('clause = "clear the haze"\n', ""), "phrase haze-01: clause is missing"),
-        (lambda t: t.replace('id = "haze-01"\n', ""), "phrase number 1: id is missing"),
+        (lambda t: t.replace('id = "haze-01"\n', ""), "phrase.0.id is missing"),
         (
             lambda t: t.replace('"imperative"', '"imperativ"'),
             "phrase haze-01: unknown kind 'imperativ': did you mean 'imperative'? allowed: imperative, question, terse",
@@ -138,15 +138,15 @@ PHRASE = HAZE[HAZE.index("[[phrase]]") :]
             "phrase haze-01: text: {strength} in brackets in 'remove [the {strength} haze] from {image}': "
             "it may be left out anyway",
         ),
-        (lambda t: t.replace('"clear the haze"', "3"), "phrase haze-01: clause must be a text, not 3"),
-        (lambda t: t + PHRASE, "phrase haze-01: id is used twice"),
-        (lambda t: t.replace(PHRASE, "phrase = []\n"), "phrase: must be one [[phrase]] or more"),
+        (lambda t: t.replace('"clear the haze"', "3"), "phrase haze-01: clause = 3: must be a text"),
+        (lambda t: t + PHRASE, "phrase: id haze-01 is used twice"),
+        (lambda t: t.replace(PHRASE, "phrase = []\n"), "phrase = []: must be a list of 1 or more"),
         (lambda t: t.replace(PHRASE, ""), "phrase is missing"),
         (
             lambda t: t.replace("names =", "name ="),
             "unknown key 'name': did you mean 'names'? allowed: names, phrase, schema, strengths",
         ),
-        (lambda t: t.replace('["haze", "fog"]', "[]"), "names: must be a list of one text or more, not []"),
+        (lambda t: t.replace('["haze", "fog"]', "[]"), "names = []: must be a list of 1 or more"),
         (
             lambda t: t.replace('"dense"', '"{dense}"'),
             "strengths: no braces or brackets are allowed in '{dense}'",
