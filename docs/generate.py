@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from folders import svg as folders_picture
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
 from typer.main import get_command
 
 from clearfuse.synth.cli.app import app as synth_app
+from clearfuse.synth.datasets.fingerprints import Fingerprints
+from clearfuse.synth.datasets.manifest import Manifest
+from clearfuse.synth.files.schema import LONGEST_TEXT
 from clearfuse.synth.operators import OPERATORS
 from clearfuse.synth.operators.base import Range
+from clearfuse.synth.prompts.pools import BridgedPool, Pool, Tasks
+from clearfuse.synth.samples.recipe import RecipeFile
 from clearfuse.train.cli.app import app as train_app
 
 DOCS = Path(__file__).resolve().parent
@@ -69,7 +78,41 @@ def _row(name: str, declared: Range) -> str:
     return f"| `{name}` | {declared.kind} | {span} | {declared.unit} | {identity} | {declared.doc} |"
 
 
+class _Untitled(GenerateJsonSchema):
+    """Without a title for each field, which would be its name again."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def schema_page(model: type[BaseModel]) -> str:
+    """The JSON Schema of a file, for editors: keys in the model's order."""
+    schema = {"$schema": _Untitled.schema_dialect, **model.model_json_schema(schema_generator=_Untitled)}
+    return json.dumps(_concise(schema), indent=2, ensure_ascii=False) + "\n"
+
+
+def _concise(schema: Any) -> Any:
+    """A schema without the bound that all texts have."""
+    if isinstance(schema, list):
+        return [_concise(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: _concise(value) for key, value in schema.items() if (key, value) != ("maxLength", LONGEST_TEXT)}
+    return {key: value for key, value in kept.items() if (key, value) != ("propertyNames", {})}
+
+
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "recipe": RecipeFile,
+    "manifest": Manifest,
+    "fingerprints": Fingerprints,
+    "prompts": Pool,
+    "albumentations": BridgedPool,
+    "tasks": Tasks,
+}
+"""The files that come from outside: ``docs/schemas/NAME.schema.json`` is what each must be."""
+
 PAGES = {"cli.md": cli_page, "operators.md": operators_page, "folders.svg": folders_picture}
+PAGES |= {f"schemas/{name}.schema.json": partial(schema_page, model) for name, model in SCHEMAS.items()}
 
 
 def stale() -> list[str]:
@@ -137,6 +180,7 @@ def main() -> None:
             sys.exit(f"docs/{', docs/'.join(names)} are stale: run make docs")
         return
     for name, make in PAGES.items():
+        (DOCS / name).parent.mkdir(exist_ok=True)
         (DOCS / name).write_text(make())
         print(f"wrote docs/{name}")
     picture()

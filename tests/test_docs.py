@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from clearfuse.synth.operators import OPERATORS
 from conftest import ROOT, run_process
@@ -26,6 +29,46 @@ def generate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_generated_pages_are_fresh(generate: Any) -> None:
     assert generate.stale() == []
+
+
+PAGES = [
+    *sorted((ROOT / "prompts").glob("*.toml")),
+    *sorted((ROOT / "manifests/recipes").glob("*.toml")),
+    *sorted((ROOT / "manifests/datasets").glob("*.toml")),
+    ROOT / "manifests/fingerprints.toml",
+]
+
+
+def schema_of(page: Path) -> Draft202012Validator:
+    """The JSON Schema that a TOML page names in its first line, for editors."""
+    first = page.read_text().splitlines()[0]
+    assert first.startswith("#:schema "), page
+    return Draft202012Validator(json.loads((page.parent / first.removeprefix("#:schema ")).read_text()))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_page_is_what_its_schema_says(page: Path) -> None:
+    schema = schema_of(page)
+    schema.check_schema(schema.schema)
+    data = tomllib.loads(page.read_text())
+    assert [error.message for error in schema.iter_errors(data)] == []
+    assert not schema.is_valid(data | {"wieght": 1}) or page.stem == "fingerprints"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"haze": {"wieght": 2}},
+        {"haze": {"params": {"visiblity": 300}}},
+        {"haze": {"target": {"c": 1}}},
+        {"haze": {"severity": 1.5}},
+        {"hase": {}},
+    ],
+)
+def test_an_editor_sees_a_recipe_s_mistake(wrong: dict[str, Any]) -> None:
+    schema = schema_of(ROOT / "manifests/recipes/vif.toml")
+    assert schema.is_valid({"schema": 1, "task": "vif", "operators": {"haze": {"params": {"visibility": [90, 300]}}}})
+    assert not schema.is_valid({"schema": 1, "task": "vif", "operators": wrong})
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -16,9 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from pydantic import ConfigDict, Field
 
 from clearfuse.synth.datasets.manifest import load_manifest
 from clearfuse.synth.files import storage
@@ -26,7 +27,9 @@ from clearfuse.synth.files.cache import cache_folder
 from clearfuse.synth.files.pictures import check_header
 from clearfuse.synth.files.remote import Remote, StoreError
 from clearfuse.synth.files.resources import read_toml, resource_dir
+from clearfuse.synth.files.schema import MustBe, StrictModel, validate
 from clearfuse.synth.files.storage import Location
+from clearfuse.synth.types import SCHEMA
 
 SIDE = 32
 GRID = 16
@@ -149,6 +152,19 @@ def distances(one: np.ndarray, others: np.ndarray) -> np.ndarray:
     return (1 - signs @ against.T / BITS) / 2
 
 
+Print = Annotated[str, Field(pattern=f"^[0-9a-f]{{{BITS // 4}}}$"), MustBe(f"{BITS // 4} hexadecimal digits")]
+
+
+class Fingerprints(StrictModel):
+    """``manifests/fingerprints.toml``: by set and key, the fingerprints of a scene's images."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, dict[str, list[Print]]] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    schema_: Annotated[int, Field(alias="schema", ge=1, le=SCHEMA)]
+    """The version of this file's form."""
+
+
 class Known(NamedTuple):
     """A scene of another set, and the split that set has it in where it has splits of its own."""
 
@@ -163,7 +179,8 @@ def known_scenes(names: tuple[str, ...]) -> tuple[tuple[Known, ...], np.ndarray]
     A key leads with its split's folder where the set has splits of its own. A scene that a set shares with a third one
     bears that one's name.
     """
-    table = read_toml(resource_dir("manifests") / "fingerprints.toml")
+    path = resource_dir("manifests") / "fingerprints.toml"
+    table = validate(Fingerprints, read_toml(path), str(path)).__pydantic_extra__
     scenes: list[Known] = []
     prints: list[np.ndarray] = []
     for name in names:

@@ -21,7 +21,7 @@ from typing import Any
 from clearfuse.synth.console import counted
 from clearfuse.synth.files.resources import resource_dir
 from clearfuse.synth.files.storage import local
-from clearfuse.synth.prompts.pools import Phrase, Pool, load_pool, load_tasks, pool_names
+from clearfuse.synth.prompts.pools import Phrase, Pool, load_pool, load_tasks, page_bytes, pool_names
 from clearfuse.synth.prompts.wording import CLAUSE_WORDS, TEXT_WORDS, Rules, as_phrase, repeats
 from clearfuse.synth.prompts.writers import EndpointWriter, LocalWriter, Messages, Writer
 from clearfuse.synth.seeds import generator, seed_of
@@ -207,7 +207,7 @@ def write_pools(out: Path, kept: dict[str, list[Phrase]], folder: Path | None) -
             new = kept.get(path.stem, [])
             pool = load_pool(path.stem, folder) if new else None
             grown = None if pool is None else pool_toml(pool.model_copy(update={"phrases": (*pool.phrases, *new)}))
-            (temporary / path.name).write_bytes(path.read_bytes() if grown is None else grown.encode())
+            (temporary / path.name).write_bytes(page_bytes(path) if grown is None else grown.encode())
         for op in kept:
             assert load_pool(op, temporary).phrases[len(load_pool(op, folder).phrases) :] == tuple(kept[op])
         os.replace(temporary, out)

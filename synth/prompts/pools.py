@@ -18,7 +18,7 @@ from typing import Annotated, Literal, TypeVar, get_args
 from pydantic import AfterValidator, Field
 
 from clearfuse.synth.files.resources import read_toml, resource_dir
-from clearfuse.synth.files.schema import StrictModel, validate
+from clearfuse.synth.files.schema import MustBe, StrictModel, validate
 from clearfuse.synth.operators.albumentations import PREFIX, is_bridged, words_of
 from clearfuse.synth.types import SCHEMA, Target, Task, UserError, unknown
 
@@ -31,9 +31,6 @@ GENERIC = PREFIX.removesuffix(":")
 
 _HOLE = re.compile(r"\{(\w*)\}")
 _OPTIONAL = re.compile(r"\[([^\[\]]*)\]")
-_EDITOR = re.compile(rb"\A#:schema [^\n]*\n")
-"""The first line of a page, which tells editors its JSON Schema: no part of what it says."""
-
 T = TypeVar("T")
 
 
@@ -81,12 +78,6 @@ def _holding(*fields: str, allowed: Sequence[str], required: Sequence[str] = ())
     return AfterValidator(check)
 
 
-def _written(text: str) -> str:
-    if not text.strip():
-        raise ValueError("is empty")
-    return text
-
-
 def _plain(texts: tuple[str, ...]) -> tuple[str, ...]:
     for text in texts:
         if re.search(r"[{}\[\]]", text):
@@ -102,7 +93,7 @@ def _own_ids(entries: tuple[T, ...]) -> tuple[T, ...]:
     return entries
 
 
-Text = Annotated[str, AfterValidator(_written)]
+Text = Annotated[str, Field(pattern=r"\S"), MustBe("a text")]
 Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
 Words = Annotated[Texts, AfterValidator(_plain)]
 Schema = Annotated[int, Field(alias="schema", ge=1, le=SCHEMA)]
@@ -126,7 +117,7 @@ class Phrase(StrictModel):
 class Pool(StrictModel):
     """The phrases for one operator. In text and clause, {image} and {strength} are filled in."""
 
-    schema_: Schema = SCHEMA
+    schema_: Schema
     """The version of this file's form."""
     names: Words
     """Words for the fault: no other pool's phrase may have one."""
@@ -286,11 +277,16 @@ def shipped_templates() -> frozenset[str]:
     return frozenset(one.id for one in (*phrases, *fuse, *tasks.frames))
 
 
+def page_bytes(path: Path) -> bytes:
+    """A page without its first line where that tells editors its JSON Schema, which is no part of what it says."""
+    return re.sub(rb"\A#:schema [^\n]*\n", b"", path.read_bytes())
+
+
 def pools_digest(folder: Path | None = None) -> str:
     """blake2b over the names and bytes of all prompt files in name order: a part of the build digest."""
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted((folder or resource_dir("prompts")).glob("*.toml"), key=lambda path: path.name):
-        content = _EDITOR.sub(b"", path.read_bytes())
+        content = page_bytes(path)
         digest.update(f"{path.name} {len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()

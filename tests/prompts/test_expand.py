@@ -17,7 +17,7 @@ import torch
 from clearfuse.synth.files.resources import resource_dir
 from clearfuse.synth.prompts.compose import compose
 from clearfuse.synth.prompts.expand import check, expand, pool_toml, read_answer
-from clearfuse.synth.prompts.pools import Phrase, load_pool, load_tasks, pool_names
+from clearfuse.synth.prompts.pools import Phrase, load_pool, load_tasks, page_bytes, pool_names
 from clearfuse.synth.prompts.wording import Rules, as_phrase, english_faults, likeness, repeats
 from clearfuse.synth.prompts.writers import EndpointWriter, LocalWriter
 from clearfuse.synth.seeds import generator
@@ -182,7 +182,7 @@ def test_pools_grow_marked_and_are_built_from(tmp_path: Path) -> None:
     assert {one.source for one in new} == {"test/fixed, seed 5"} and not any(one.source for one in shipped.phrases)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {path.name for path in resource_dir("prompts").glob("*.toml")}
-    assert (tmp_path / "out/rain.toml").read_bytes() == (resource_dir("prompts") / "rain.toml").read_bytes()
+    assert (tmp_path / "out/rain.toml").read_bytes() == page_bytes(resource_dir("prompts") / "rain.toml")
     assert not list(tmp_path.glob(".tmp-*"))
     # A user can tell from a sample's metadata that a model wrote its prompt.
     used = {
