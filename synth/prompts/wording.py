@@ -31,9 +31,11 @@ _NO_VERB = re.compile(
 _AGAINST = re.compile(r"(?:add|simulate|introduce|create|generate|synthesi[sz]e)\b|.*\b(?:don't|do not|never)\b", re.I)
 _FUSES = re.compile(r"\b(?:fus(?:e|es|ed|ing|ion)|merg(?:e|es|ed|ing)|combine|blend)\b", re.I)
 _MISPLACED = (
-    # One wording of the images is singular, another plural, and each brings its own article.
-    re.compile(r"\{image\}\]?,? (?:which |that )?(?:is|are|was|were|has|have|looks)\b"),
+    # One wording of the images is singular, another plural: no verb after it may have to agree.
+    re.compile(r"\{image\}\]?,? (?:which |that )?(?:is|are|was|were|has|have|does|looks|seems|needs|shows)\b"),
+    # It begins with a small letter, and brings its own article.
     re.compile(r"^\[?\{image\}|\b(?:an?|the|this|that|my|our|your) \[?\{image\}|\{image\}'", re.IGNORECASE),
+    # "light" takes a, "invisible" an.
     re.compile(r"\ban? \{strength\}", re.IGNORECASE),
 )
 
@@ -55,11 +57,11 @@ class Rules:
                 check_holes(text, ("image", "strength"))
             except ValueError:
                 return "with a wrong placeholder"
-            if any(misplaced.search(text) for misplaced in _MISPLACED):
+            if misplaced(text):
                 return "with a misplaced placeholder"
             if not self.own.mentions(optional_parts(text, False)):
                 return "without the fault's name"
-            if any(other.mentions(self._without_own(text)) for other in self.others):
+            if self.names_another(text):
                 return "naming another fault"
             if _AGAINST.match(text) or _FUSES.search(text) or self._names_image(text):
                 return "asking for something else"
@@ -67,10 +69,11 @@ class Rules:
             return "not of their kind"
         return self._sentence_fault(phrase)
 
-    def _without_own(self, text: str) -> str:
+    def names_another(self, text: str) -> bool:
+        """Whether it has a word that another page owns, beside its own page's words."""
         for name in sorted(self.own.names, key=len, reverse=True):
             text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "", text, flags=re.IGNORECASE)
-        return text
+        return any(other.mentions(text) for other in self.others)
 
     def _names_image(self, text: str) -> bool:
         """Whether it names an image in a task's words, which holds for one target only, and not as {image}."""
@@ -112,6 +115,11 @@ def as_phrase(entry: Any, name: str, source: str) -> Phrase | None:
     if known is None or not text or not clause or (text.endswith("?") and known != "question"):
         return None
     return Phrase(id=name, kind=known, text=_bare(text), clause=_bare(clause), source=source)
+
+
+def misplaced(text: str) -> bool:
+    """Whether a template has a placeholder where not every wording of the image, or every strength, can stand."""
+    return any(pattern.search(text) for pattern in _MISPLACED)
 
 
 def english_faults(text: str) -> Iterator[str]:
