@@ -21,7 +21,9 @@ def _text(value: Any) -> Any:
 
 def _texts(value: Any) -> Any:
     """A caller's one text, list or None as a tuple."""
-    return (value,) if isinstance(value, str) else tuple(value or ())
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value or ()) if value is None or isinstance(value, list | tuple) else value
 
 
 Text = Annotated[str | None, BeforeValidator(_text)]

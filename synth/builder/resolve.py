@@ -11,7 +11,7 @@ from clearfuse.synth.builder.options import Options
 from clearfuse.synth.builder.settings import build_settings, uses_network
 from clearfuse.synth.datasets.manifest import load_manifest
 from clearfuse.synth.datasets.pairs import Pairs
-from clearfuse.synth.datasets.select import check_forms, check_licence, select, without_clean_side
+from clearfuse.synth.datasets.select import check_forms, check_licence, folders, select, without_clean_side
 from clearfuse.synth.depth.source import parse_depth
 from clearfuse.synth.execute.run import find_executor
 from clearfuse.synth.files import storage
@@ -116,16 +116,10 @@ def _real(options: Options, pairs: Pairs, prompts: Path | None) -> list[str]:
 
 
 def _sets(options: Options) -> dict[str, str]:
-    sets: dict[str, str] = {}
-    for item in options.data:
-        name, equals, location = item.partition("=")
-        if not equals or not location:
-            raise UserError(f"--data {item}: must be NAME=DIR, such as msrs=/data/MSRS")
-        if name in sets:
-            raise UserError(f"--data {item}: data set '{name}' is given twice")
+    sets = folders(options.data, "--data ")
+    for name, location in sets.items():
         if load_manifest(name).builtin:
-            raise UserError(f"--data {item}: '{name}' is built in: leave --data out to use it")
-        sets[name] = location
+            raise UserError(f"--data {name}={location}: '{name}' is built in: leave --data out to use it")
     check_forms(sets)
     check_licence(sets, options.licence)
     return dict(sorted(sets.items()))

@@ -10,7 +10,7 @@ import typer
 from clearfuse.synth import console
 from clearfuse.synth.builder.options import Options
 from clearfuse.synth.cli import builds, cache, datasets, weights
-from clearfuse.synth.cli.options import option, takes
+from clearfuse.synth.cli.options import JsonOption, option, takes
 from clearfuse.synth.files.schema import check_options
 from clearfuse.synth.types import UserError, WorkIncomplete
 
@@ -28,7 +28,6 @@ app = typer.Typer(
 )
 
 SeedOption = Annotated[int, option(Options, "seed")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
 @app.command("build")
@@ -207,8 +206,9 @@ def list_command(
     """List what there is to choose from; of data sets, what the folders of --data hold too."""
     from clearfuse.synth.cli.listing import listing
     from clearfuse.synth.datasets.catalogue import catalogue, summary
+    from clearfuse.synth.datasets.select import folders
 
-    facts = catalogue(datasets.folders(data, "--data ")) if kind == "datasets" else {}
+    facts = catalogue(folders(data, "--data ")) if kind == "datasets" else {}
     if data and not facts:
         raise UserError(f"--data {data[0]}: decides nothing in a list of {kind}; synth list datasets takes it")
     entries = {name: summary(one) for name, one in facts.items()} if facts else listing(kind)

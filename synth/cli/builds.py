@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 
 from clearfuse.synth import console
 from clearfuse.synth.builder.options import Options
-from clearfuse.synth.cli.options import option
+from clearfuse.synth.cli.options import JsonOption, option
 from clearfuse.synth.types import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 PathsArgument = Annotated[
     list[str], typer.Argument(metavar="DIR|SHARD...", help="Folders of shards, or shards; local or URLs.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
 class ShareCommand(TyperCommand):

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="What builds keep for later ones: ground truth and depth of clean pairs.", no_args_is_help=True)
+from clearfuse.synth.cli.options import JsonOption
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+app = typer.Typer(help="What builds keep for later ones: ground truth and depth of clean pairs.", no_args_is_help=True)
 
 
 @app.command("info")

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from clearfuse.synth import console
-from clearfuse.synth.types import TASKS, Task, UserError, unknown
+from clearfuse.synth.cli.options import JsonOption
+from clearfuse.synth.types import TASKS, Task, unknown
 
 app = typer.Typer(help="Folders of data sets.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -22,10 +23,11 @@ def _group() -> None:
 def check_command(
     data: Annotated[list[str], typer.Argument(metavar="NAME=DIR...", help="Data sets and their folders.")],
     task: Annotated[str, typer.Option("--task", help="For folder=DIR_A,DIR_B: vif, mef or mff.")] = "vif",
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    json_: JsonOption = False,
 ) -> None:
     """Check every pair: readable, of one size, right modality, registered, in one split. Exit code 1: problems."""
     from clearfuse.synth.datasets.check import check_sets, describe
+    from clearfuse.synth.datasets.select import folders
 
     with console.progress("check", "pairs") as progress:
         report = check_sets(folders(data), _task(task), progress)
@@ -39,6 +41,7 @@ def fingerprints_command(
 ) -> None:
     """Print a set's lines for manifests/fingerprints.toml, by which other sets know its scenes."""
     from clearfuse.synth.datasets.check import fingerprint_lines
+    from clearfuse.synth.datasets.select import folders
 
     ((name, location),) = folders([data]).items()
     typer.echo("\n".join(fingerprint_lines(name, location)))
@@ -50,16 +53,3 @@ def _task(text: str) -> Task:
         if task == text:
             return task
     raise unknown("task", text, TASKS)
-
-
-def folders(items: list[str], option: str = "") -> dict[str, str]:
-    """NAME=DIR by name. option: how the user gave them, for the message. Raises UserError, one line."""
-    sets: dict[str, str] = {}
-    for item in items:
-        name, equals, location = item.partition("=")
-        if not equals or not location:
-            raise UserError(f"{option}{item}: must be NAME=DIR, such as msrs=/data/MSRS")
-        if name in sets:
-            raise UserError(f"{option}{item}: data set '{name}' is given twice")
-        sets[name] = location
-    return sets

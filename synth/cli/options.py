@@ -12,6 +12,10 @@ import typer
 from pydantic import BaseModel
 from typer.models import OptionInfo, ParameterInfo
 
+from clearfuse.synth.files.schema import option_name
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
@@ -43,7 +47,7 @@ def option(model: type[BaseModel], name: str) -> ParameterInfo:
     field = model.model_fields[name]
     info = copy(next((each for each in field.metadata if isinstance(each, ParameterInfo)), typer.Option()))
     if isinstance(info, OptionInfo) and info.default is ...:  # in Annotated, the first of the option's names
-        info.default = f"--{name.replace('_', '-')}"
+        info.default = option_name(model, name)
     info.help = " ".join((field.description or "").split())
     return info
 

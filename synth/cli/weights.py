@@ -8,12 +8,11 @@ from typing import Annotated
 import typer
 
 from clearfuse.synth import console
+from clearfuse.synth.cli.options import JsonOption
 
 app = typer.Typer(
     help="Checkpoints of the learned fusers.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
 )
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
 @app.command("list")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -26,6 +26,19 @@ def split_names(text: str) -> tuple[str, ...]:
     if twice is not None:
         raise UserError(f"--split {text}: {twice} is named twice")
     return tuple(split for split in SPLITS if split in names)
+
+
+def folders(items: Iterable[str], option: str = "") -> dict[str, str]:
+    """NAME=DIR by name. option: how the user gave them, for the message. Raises UserError, one line."""
+    sets: dict[str, str] = {}
+    for item in items:
+        name, equals, location = item.partition("=")
+        if not equals or not location:
+            raise UserError(f"{option}{item}: must be NAME=DIR, such as msrs=/data/MSRS")
+        if name in sets:
+            raise UserError(f"{option}{item}: data set '{name}' is given twice")
+        sets[name] = location
+    return sets
 
 
 def check_pairing(pairs: str) -> None:

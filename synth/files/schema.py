@@ -82,7 +82,13 @@ def check_options(model: type[Model], given: Mapping[str, Any]) -> Model:
             raise UserError(explain(error, model)) from None
         value = fault.get("input")
         shown = f"{value:g}" if isinstance(value, float) else _short(value)
-        raise UserError(f"--{str(fault['loc'][0]).replace('_', '-')} {shown}: {said}") from None
+        raise UserError(f"{option_name(model, str(fault['loc'][0]))} {shown}: {said}") from None
+
+
+def option_name(model: type[BaseModel], name: str) -> str:
+    """What the command line calls a field: ``--shard-size``, or as a ``typer.Option`` beside the field says."""
+    said = (str(getattr(each, "default", "")) for each in model.model_fields[name].metadata)
+    return next((one for one in said if one.startswith("-")), f"--{name.replace('_', '-')}")
 
 
 def parse_setting(item: str, example: str) -> tuple[list[str], Any]:

@@ -203,6 +203,9 @@ def test_degrade_never_writes_over_its_source(synth: Synth, tmp_path: Path) -> N
         ({"limit": "3"}, "--limit '3': must be a whole number"),
         ({"seed": 1.5}, "--seed 1.5: must be a whole number"),
         ({"overwrite": 1}, "--overwrite 1: must be true or false"),
+        ({"data": 3}, "--data 3: must be a list"),
+        ({"timeout": -1}, "--timeout -1: must be at least 0"),
+        ({"partial": float("nan")}, "--partial nan: must be a finite number"),
         ({"out": ""}, "--out is empty: name a folder"),
     ],
 )
