@@ -13,7 +13,6 @@ LUMA = (0.299, 0.587, 0.114)
 
 _CODES = np.arange(256, dtype=np.float64) / 255.0
 _LINEAR_OF_CODE = np.where(_CODES <= 0.04045, _CODES / 12.92, ((_CODES + 0.055) / 1.055) ** 2.4).astype(np.float32)
-_FLOAT_OF_CODE = _CODES.astype(np.float32)
 
 
 def code_to_float(image: UInt8[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w c"]:

@@ -28,20 +28,15 @@ COLOURED, GREY = 2.0, 0.5
 DARKER = 1.0
 """Code values by which the under-exposed image may be brighter than the over-exposed one."""
 
-CHECKS = {
-    "unreadable": "a file that can't be decoded",
-    "partner": "an image without a partner",
-    "size": "images of a pair of different sizes",
-    "modality": "a coloured infrared or a grey visible image",
-    "exposure": "an under-exposed image that is the brighter one",
-    "registration": "images of a pair that are displaced",
-    "duplicate": "one picture in two splits, or nearly",
-}
-
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: where, which of ``CHECKS`` found it, and what it is."""
+    """One thing that is wrong: where, what was checked, and what it is.
+
+    check: unreadable (can't be decoded), partner (missing), size (images of a pair differ), modality (a coloured
+    infrared or a grey visible image), exposure (the under-exposed image is the brighter one), registration (images of
+    a pair are displaced), duplicate (one picture in two splits, or nearly).
+    """
 
     dataset: str
     pair: str

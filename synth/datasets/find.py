@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -63,18 +63,6 @@ def own_task(manifest: Manifest, other: Task = "vif") -> Task:
     return other
 
 
-def find_pairs(manifest: Manifest, location: str, task: Task, split: str, pairs: str = "extreme") -> FoundPairs:
-    """The pairs of a split below a folder.
-
-    location: the data set's folder, a path or a URL, or for ``folder`` ``DIR_A,DIR_B[,DIR_GT]``. pairs: which
-    exposures of a sequence make a pair: extreme, adjacent or all. Raises UserError where the folder is missing, the set
-    is for another task, has no such split, or nothing matches its layout.
-    """
-    check_split(manifest, task, split)
-    found = find_all(manifest, location, task, pairs)
-    return replace(found, pairs=of_split(manifest, location, found, split))
-
-
 def check_split(manifest: Manifest, task: Task, split: str) -> None:
     """Raise UserError where there is no such split, or the set says its own and has none of that name."""
     if split not in SPLITS:
@@ -94,7 +82,12 @@ def of_split(manifest: Manifest, location: str, found: FoundPairs, split: str) -
 
 
 def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extreme") -> FoundPairs:
-    """The pairs of every split below a folder: see ``find_pairs``."""
+    """The pairs of every split below a folder.
+
+    location: the data set's folder, a path or a URL, or for ``folder`` ``DIR_A,DIR_B[,DIR_GT]``. pairs: which
+    exposures of a sequence make a pair: extreme, adjacent or all. Raises UserError where the folder is missing, the set
+    is for another task, or nothing matches its layout.
+    """
     if manifest.task not in (task, "any"):
         raise UserError(f"data set '{manifest.name}' is for {manifest.task}, not for {task}")
     if pairs not in PAIRINGS:

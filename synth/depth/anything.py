@@ -100,14 +100,14 @@ def network_size(height: int, width: int) -> tuple[int, int]:
 
 
 @functools.lru_cache(maxsize=1)
-def load_depth_network(folder: str, device: str | None = None) -> torch.nn.Module:
-    """The network of a folder, for inference: bf16 on a CUDA device (by default the first), float32 on the CPU."""
+def load_depth_network(folder: str) -> torch.nn.Module:
+    """The network of a folder, for inference: bf16 on the first CUDA device, float32 on the CPU."""
     import torch
     from safetensors import SafetensorError
     from transformers.models.depth_anything.modeling_depth_anything import DepthAnythingForDepthEstimation
     from transformers.utils import logging
 
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -124,7 +124,7 @@ def load_depth_network(folder: str, device: str | None = None) -> torch.nn.Modul
     return model.to(where).eval().requires_grad_(False)
 
 
-def inverse_depths(pictures: Sequence[np.ndarray], folder: str, device: str | None = None) -> list[np.ndarray]:
+def inverse_depths(pictures: Sequence[np.ndarray], folder: str) -> list[np.ndarray]:
     """Relative inverse depth of each picture, near is large, at the network's resolution: see ``network_size``.
 
     On a GPU pictures of one size go through ``BATCH`` at a time, the last ones beside copies of one of them: a batch of
@@ -132,7 +132,7 @@ def inverse_depths(pictures: Sequence[np.ndarray], folder: str, device: str | No
     """
     import torch
 
-    model = load_depth_network(folder, device)
+    model = load_depth_network(folder)
     parameter = next(model.parameters())
     count = at_once(parameter.device.type)
     by_size: dict[tuple[int, int], list[int]] = {}

@@ -164,7 +164,7 @@ def _pictures(rng: np.random.Generator, half: Real, deep: Real, hole: Opening) -
     return faces
 
 
-def _standing_lamp(frame: Frame, rng: np.random.Generator, x: Real, z: Real, on: bool) -> list[Face]:
+def _standing_lamp(frame: Frame, x: Real, z: Real, on: bool) -> list[Face]:
     at = Frame2(x, z, 0)
     faces = furniture.prism(at, [(0.16, 0), (0.16, 0.03), (0.02, 0.04), (0.02, 1.35)], srgb(0x2A2826), n=10)
     glow = (3.2, 2.1, 1.05) if on else None
@@ -204,7 +204,7 @@ def _furnish(frame: Frame, rng: np.random.Generator, half: Real, deep: Real, nig
         at = Frame2(-side * (half - 0.32), z, math.pi / 2 * side)
         stand(furniture.shelf(rng, at, wide, float(rng.uniform(1.2, 2.1))), -side * (half - 0.2), z, 0.25, wide / 2)
     x, z = -side * (half - 0.45) * float(rng.uniform(0.75, 1)), deep - float(rng.uniform(0.4, 0.7))
-    stand(_standing_lamp(frame, rng, x, z, night or rng.random() < 0.3), x, z, 0.2, 0.2)
+    stand(_standing_lamp(frame, x, z, night or rng.random() < 0.3), x, z, 0.2, 0.2)
     x, z = side * (half - 0.5), deep - float(rng.uniform(0.45, 0.8))
     stand(furniture.pot(rng, Frame2(x, z, 0), 0.42), x, z, 0.25, 0.25)
     things.append((z - 0.02, lambda: paste(frame, bush(3), (x, 0.3, z), 1.0, srgb(0x55803C), warmth=0.3)))

@@ -36,7 +36,7 @@ def _surface(rng: np.random.Generator, half: Real, walk: Real, day: bool) -> lis
     paint = srgb(0xDAD8CE)
     warm = float(rng.uniform(3, 9)) if day else float(rng.uniform(1.5, 3.5))
 
-    def band(x0: Real, x1: Real, z0: Real = near, z1: Real = far, y: Real = 0.0) -> list[tuple[Real, Real]]:
+    def band(x0: Real, x1: Real, z0: Real = near, z1: Real = far) -> list[tuple[Real, Real]]:
         return [(x0, z0), (x1, z0), (x1, z1), (x0, z1)]
 
     verge = srgb(int(rng.choice([0x66743C, 0x6F7A44, 0x77705A])))

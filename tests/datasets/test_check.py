@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from test_sequences import sequence
 
-from clearfuse.synth.datasets.check import CHECKS, CheckReport, check_sets
+from clearfuse.synth.datasets.check import CheckReport, check_sets
 from clearfuse.synth.datasets.registration import displacement
 from conftest import Ran, save, textured
 
@@ -128,8 +128,7 @@ def test_mistakes_are_one_line(synth: Synth, arguments: list[str], message: str)
     assert ran.code == 2 and ran.error.startswith(f"synth: error: {message}")
 
 
-def test_all_checks_are_named() -> None:
-    assert set(CHECKS) == {"unreadable", "partner", "size", "modality", "exposure", "registration", "duplicate"}
+def test_a_report_without_problems_is_ok() -> None:
     assert CheckReport().to_json() == {"ok": True, "sets": {}, "problems": []}
 
 

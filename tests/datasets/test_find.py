@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from clearfuse.synth.datasets.find import builtin_pairs, find_pairs, scene_split
-from clearfuse.synth.datasets.manifest import SPLITS, load_manifest, natural, template_regex
+from clearfuse.synth.datasets.find import FoundPairs, builtin_pairs, check_split, find_all, of_split, scene_split
+from clearfuse.synth.datasets.manifest import SPLITS, Manifest, load_manifest, natural, template_regex
 from clearfuse.synth.datasets.read import as_grey, read_image, read_pair
-from clearfuse.synth.types import BadPair, PairRef, UserError
+from clearfuse.synth.types import BadPair, PairRef, Task, UserError
 from conftest import save, textured
+
+
+def find_pairs(manifest: Manifest, location: str, task: Task, split: str) -> FoundPairs:
+    """What is found below a folder, its pairs those of a split."""
+    check_split(manifest, task, split)
+    found = find_all(manifest, location, task)
+    return replace(found, pairs=of_split(manifest, location, found, split))
 
 
 def keys(name: str, location: Path | str, task: str, split: str = "train") -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clearfuse.synth.datasets.find import find_all, find_pairs
+from clearfuse.synth.datasets.find import find_all
 from clearfuse.synth.datasets.manifest import load_manifest
 from clearfuse.synth.types import UserError
 from conftest import save, textured
@@ -71,7 +71,7 @@ def test_a_frame_that_is_no_picture_is_left_out(tmp_path: Path) -> None:
 
 def test_an_unknown_pairing_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
-        find_pairs(load_manifest("sice"), str(tmp_path), "mef", "train", "extremes")
+        find_all(load_manifest("sice"), str(tmp_path), "mef", "extremes")
     assert str(error.value) == "unknown pairing 'extremes': did you mean 'extreme'? allowed: adjacent, all, extreme"
 
 

@@ -75,7 +75,7 @@ def test_a_batch_of_sizes_and_grey_is_what_each_is_alone(
 @pytest.mark.slow
 def test_the_input_is_normalised_code_values(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    model: Any = depth_anything.load_depth_network(str(network), None)
+    model: Any = depth_anything.load_depth_network(str(network))
     forward: Callable[..., Any] = model.forward
     monkeypatch.setattr(model, "forward", lambda pixel_values: seen.append(pixel_values) or forward(pixel_values))
     inverse_depths([np.full((42, 42, 3), (255, 0, 51), np.uint8)], str(network))

@@ -19,9 +19,8 @@ from typing import Any
 from clearfuse.synth.files import jsonstream
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "train"))
-import accelerate  # noqa: F401 - these are what a run imports late: here once for all children
 import torch
-import torch._dynamo
+import torch._dynamo  # these are what a run imports late: here once for all children
 import torch.utils.tensorboard
 from tiny import SMALL
 

@@ -12,7 +12,7 @@ from clearfuse.synth.color import linear_to_srgb
 from clearfuse.synth.scenes import KINDS, SceneMap, exposure_pair, infrared, make_scene, scene_pair, visible
 from clearfuse.synth.scenes.rendering import sky
 from clearfuse.synth.scenes.rendering.faces import Face, ground, quad
-from clearfuse.synth.scenes.rendering.focus import disc, refocus, split_depth
+from clearfuse.synth.scenes.rendering.focus import disc, focused, separate, split_depth
 from clearfuse.synth.scenes.rendering.imaging import expose, vignette
 from clearfuse.synth.scenes.rendering.materials import MATERIALS, TILE, mip_levels, sample
 from clearfuse.synth.scenes.rendering.renderer import draw, paste
@@ -223,14 +223,14 @@ def test_a_blurred_background_takes_no_light_from_a_sharp_subject() -> None:
     depth[:, 20:44] = 2.0
     radiance = np.full((64, 64, 3), 0.1, np.float32)
     radiance[:, 20:44] = 5.0
-    out = refocus(radiance, depth, 2.0, 20.0)
+    out = focused(separate(radiance, depth, 20.0), 2.0, 20.0)
     assert np.allclose(out[:, :19], 0.1, atol=2e-3) and np.allclose(out[:, 21:43], 5.0, atol=1e-2)
 
 
 def test_an_even_field_stays_even_out_of_focus() -> None:
     depth = np.full((48, 48), 30.0, np.float32)
     depth[24:] = np.linspace(8, 1.5, 24, dtype=np.float32)[:, None]
-    out = refocus(np.full((48, 48, 3), 0.4, np.float32), depth, 1.5, 12.0)
+    out = focused(separate(np.full((48, 48, 3), 0.4, np.float32), depth, 12.0), 1.5, 12.0)
     assert np.allclose(out, 0.4, atol=4e-3)
 
 

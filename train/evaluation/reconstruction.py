@@ -73,12 +73,10 @@ def reconstruct(
     device: str | None = None,
     hashes: Sequence[str] = (),
     progress: Progress = lambda done, total: None,
-    look: Callable[[str, np.ndarray, np.ndarray], None] = lambda name, picture, back: None,
 ) -> Table:
     """Encode and decode the clean pictures of data sets (``NAME=DIR``) and shards; built-in scenes where none is named.
 
-    limit: pairs, spread evenly over all; crop: the middle of that side, pixels. look: is shown every picture and what
-    came back, uint8. Raises UserError before work begins.
+    limit: pairs, spread evenly over all; crop: the middle of that side, pixels. Raises UserError before work begins.
     """
     for option, value in (("limit", limit), ("crop", crop)):
         if value is not None and value < (1 if option == "limit" else 16):
@@ -100,7 +98,6 @@ def reconstruct(
             back, *spent = _passed(tokenizer, picture, where)
             scores = evaluate(back, picture, picture, picture, metrics=["PSNR", "SSIM"])
             seen[name].append((min(scores["PSNR"], CEILING), scores["SSIM"], *spent))
-            look(name, picture, back)
         progress(len(areas), total)
     means = {name: [statistics.fmean(column) for column in zip(*values, strict=True)] for name, values in seen.items()}
     rows = (TokenizerRow(name, tokenizer.f, tokenizer.z, *means[name]) for name, tokenizer in found.items())

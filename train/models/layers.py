@@ -240,15 +240,6 @@ def simple_gate(x: Float[Tensor, "*b twice"]) -> Float[Tensor, "*b d"]:
 # Conditioning.
 
 
-@dataclass(frozen=True)
-class Modulation:
-    """What a condition does to a branch, token by token: shift and scale before it, gate after it."""
-
-    shift: Float[Tensor, "b l d"]
-    scale: Float[Tensor, "b l d"]
-    gate: Float[Tensor, "b l d"]
-
-
 def modulate(x: Float[Tensor, "b l d"], shift: Float[Tensor, "b l d"], scale: Float[Tensor, "b l d"]) -> Tensor:
     """(1 + scale) ⊙ x + shift."""
     return torch.addcmul(x + shift, x, scale)

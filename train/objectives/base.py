@@ -70,6 +70,12 @@ class Objective(ABC):
         """The loss on clean latents."""
 
     @abstractmethod
+    def clean(
+        self, latent: Float[Tensor, "b z h w"], z_t: Float[Tensor, "b z h w"] | None, t: Float[Tensor, " b"] | None
+    ) -> Float[Tensor, "b z h w"]:
+        """The clean latent that a latent predicted from (z_t, t) stands for: affine in it."""
+
+    @abstractmethod
     def sample(self, predict: Predict, pair: Pair, rng: Rng) -> Tensor:
         """Clean latents of the shape and device of the pair's."""
 

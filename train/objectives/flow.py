@@ -77,7 +77,7 @@ class FlowMatching(PathObjective):
         z_t = path(start, target, t)
         prediction = predict(z_t, t)
         v = self.velocity(prediction.latent, z_t, t, NEAREST)
-        clean = prediction.latent if self.predicts == "clean" else z_t + per_sample(1 - t, v) * v
+        clean = self.clean(prediction.latent, z_t, t)
         if self.error == "clean":
             error = errors(clean, target, weight)
         else:
@@ -98,6 +98,13 @@ class FlowMatching(PathObjective):
     ) -> Float[Tensor, "b z h w"]:
         """The velocity that a predicted latent stands for; no sampler asks for it at t = 1."""
         return clean_to_velocity(latent, z_t, t, nearest) if self.predicts == "clean" else latent
+
+    def clean(
+        self, latent: Float[Tensor, "b z h w"], z_t: Float[Tensor, "b z h w"] | None, t: Float[Tensor, " b"] | None
+    ) -> Float[Tensor, "b z h w"]:
+        """The clean latent that a predicted one stands for: Z_t + (1 − t) v."""
+        assert z_t is not None and t is not None
+        return latent if self.predicts == "clean" else z_t + per_sample(1 - t, latent) * latent
 
     def sample(self, predict: Predict, pair: Pair, rng: Rng) -> Tensor:
         """From a draw of p0 along the velocity, with the sampler and number of steps of this objective."""

@@ -10,7 +10,6 @@ from torch import Tensor
 from clearfuse.train.objectives.base import Loss, Objective, Pair, PixelLoss, Predict, check_choice, total_loss
 from clearfuse.train.objectives.losses import FLOOR, errors
 from clearfuse.train.objectives.noise import Rng
-from clearfuse.train.objectives.samplers import one_shot
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,12 @@ class Regression(Objective):
         error = each if self.measure == "mse" else (each + FLOOR).log()
         return total_loss(self, error, prediction, prediction.latent, pixels)
 
+    def clean(
+        self, latent: Float[Tensor, "b z h w"], z_t: Float[Tensor, "b z h w"] | None, t: Float[Tensor, " b"] | None
+    ) -> Float[Tensor, "b z h w"]:
+        """The predicted latent itself."""
+        return latent
+
     def sample(self, predict: Predict, pair: Pair, rng: Rng) -> Tensor:
-        """One call."""
-        return one_shot(lambda z_t, t: predict(z_t, t).latent)
+        """One call, without latent and time: a regression has no path."""
+        return predict(None, None).latent

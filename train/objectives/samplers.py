@@ -23,11 +23,6 @@ from clearfuse.train.objectives.noise import Rng, normal
 Velocity = Callable[[Tensor, Tensor], Tensor]
 
 
-def one_shot(predict: Callable[[None, None], Tensor]) -> Float[Tensor, "b ..."]:
-    """A regression has no path: one call, without latent and time, is the answer."""
-    return predict(None, None)
-
-
 def guided(
     conditional: Float[Tensor, "b ..."], unconditional: Float[Tensor, "b ..."], scale: float
 ) -> Float[Tensor, "b ..."]:

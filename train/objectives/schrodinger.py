@@ -74,9 +74,10 @@ class SchrodingerBridge(PathObjective):
         return total_loss(self, errors(prediction.latent, wanted, weight), prediction, clean, pixels)
 
     def clean(
-        self, latent: Float[Tensor, "b z h w"], z_t: Float[Tensor, "b z h w"], t: Float[Tensor, " b"]
+        self, latent: Float[Tensor, "b z h w"], z_t: Float[Tensor, "b z h w"] | None, t: Float[Tensor, " b"] | None
     ) -> Float[Tensor, "b z h w"]:
         """The clean latent that a predicted one stands for: Z_t − σ_t ε."""
+        assert z_t is not None and t is not None
         return latent if self.predicts == "clean" else z_t - per_sample(deviation(t), z_t) * latent
 
     def sample(self, predict: Predict, pair: Pair, rng: Rng) -> Tensor:

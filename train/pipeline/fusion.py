@@ -27,7 +27,6 @@ from clearfuse.train import tokenizers
 from clearfuse.train.data.batch import to_tensor
 from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Design, Parts
 from clearfuse.train.objectives import Objective
-from clearfuse.train.objectives.regression import Regression
 from clearfuse.train.pipeline.tiles import OVERLAP, TILE, tiled
 from clearfuse.train.text import plain_request
 from clearfuse.train.weights import hub
@@ -171,8 +170,9 @@ class FusionPipeline:
         given = {name: value for name, value in asked.items() if value is not None}
         if not given:
             return own
-        if isinstance(own, Regression):
-            raise UserError(f"--{next(iter(given))}: the model is a regression, which has no steps and no sampler")
+        if missing := given.keys() - {field.name for field in dataclasses.fields(own)}:
+            name, kind = min(missing), self.design.to_json()["objective"]["kind"]
+            raise UserError(f"--{name}: the model is a {kind}, which has no {name}")
         try:
             return dataclasses.replace(own, **given)
         except ValueError as error:

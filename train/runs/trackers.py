@@ -1,4 +1,4 @@
-"""Where a run's curves are shown: TensorBoard, Weights & Biases, Trackio, through the trackers of accelerate."""
+"""Where a run's curves are shown: TensorBoard, Weights & Biases, Trackio, each through its own package."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,94 +28,132 @@ IDENTITY = "tracking.json"
 BOARD = "tensorboard"
 
 
-class Tracker:
-    """A run's curves in one service: one of accelerate's trackers, which needs no Accelerator once there is a state.
+class Tracker(ABC):
+    """A run's curves in one place.
 
-    A service that fails as the run goes on, a network that is gone, is said and left out: the run is worth more.
+    Made of the run's folder, ``record``, what the run was asked, and the ``step`` it has done: it goes on from there.
     """
 
-    def __init__(self, tracker: Any, name: str) -> None:
-        self._tracker, self._name, self._lost = tracker, name, False
-        with _alone(), contextlib.redirect_stdout(sys.stderr):  # standard output is the result's
-            from accelerate.state import PartialState
+    @abstractmethod
+    def __init__(self, folder: Path, record: Mapping[str, Any], step: int) -> None:
+        """Begin or go on. Raises UserError where that fails."""
 
-            PartialState(cpu=True)
-            tracker.main_process_only = False
-            try:
-                tracker.start()
-            except Exception as error:  # a stranger's service fails in its own ways: no network, no login
-                raise UserError(f"--tracker {name}: {_said(error)}") from error
+    @abstractmethod
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Numbers of a step."""
 
-    def log(self, values: Mapping[str, float | str], step: int) -> None:
-        """Numbers of a step, or words."""
-        with self._trying():
-            self._tracker.log(dict(values), step=step)
+    @abstractmethod
+    def picture(self, name: str, image: UInt8[np.ndarray, "h w 3"], step: int) -> None:
+        """A picture of a step."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """The end."""
+
+
+class TensorBoard(Tracker):
+    """TensorBoard, in the run's folder; what a killed run logged after its last checkpoint is purged.
+
+    It writes beside the log: what stops it stops the log too, so its errors are raised.
+    """
+
+    def __init__(self, folder: Path, record: Mapping[str, Any], step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder / BOARD), purge_step=step + 1)
+        if step == 0:
+            text = json.dumps(record, indent=1, ensure_ascii=False)
+            self._writer.add_text("settings", "\n".join(f"    {line}" for line in text.splitlines()), 0)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Numbers of a step, on the disk: no checkpoint is ahead of them."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
 
     def picture(self, name: str, image: UInt8[np.ndarray, "h w 3"], step: int) -> None:
         """A picture of a step."""
-        with self._trying():
-            if self._name == "tensorboard":
-                self._tracker.log_images({name: image[None]}, step=step, dataformats="NHWC")
-            elif self._name == "wandb":
-                self._tracker.log_images({name: [image]}, step=step)
-            else:  # accelerate has no pictures for it
-                self._tracker.log({name: importlib.import_module("trackio").Image(image)}, step=step)
+        self._writer.add_image(name, image, step, dataformats="HWC")
 
     def finish(self) -> None:
         """The end."""
-        with contextlib.redirect_stdout(sys.stderr), self._trying():
-            if self._name == "trackio":  # accelerate ends the run alone, which trackio then ends again as Python exits
-                importlib.import_module("trackio").finish()
-            else:
-                self._tracker.finish()
+        self._writer.close()
+
+
+class Service(Tracker):
+    """A package with ``init``, ``Image`` and ``finish``, whose run has ``log``: wandb, and those that copy its API.
+
+    One that fails as the run goes on, a network that is gone, is said once and left out: the run is worth more.
+    """
+
+    name: str
+
+    def __init__(self, folder: Path, record: Mapping[str, Any], step: int) -> None:
+        self._failed = False
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is the result's
+            try:
+                self._package = importlib.import_module(self.name)
+                self._run = self._package.init(config=dict(record), resume="allow", **self.options(folder))
+            except Exception as error:  # a service fails in its own ways: no network, no login
+                raise UserError(f"--tracker {self.name}: {_first_line(error)}") from error
+
+    @abstractmethod
+    def options(self, folder: Path) -> dict[str, Any]:
+        """What ``init`` is told of the run in this folder."""
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Numbers of a step."""
+        with self._tolerant():
+            self._run.log(dict(values), step=step)
+
+    def picture(self, name: str, image: UInt8[np.ndarray, "h w 3"], step: int) -> None:
+        """A picture of a step."""
+        with self._tolerant():
+            self._run.log({name: self._package.Image(image)}, step=step)
+
+    def finish(self) -> None:
+        """The end."""
+        with contextlib.redirect_stdout(sys.stderr), self._tolerant():
+            self._package.finish()
 
     @contextlib.contextmanager
-    def _trying(self) -> Iterator[None]:
+    def _tolerant(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if self._name == "tensorboard":  # it writes beside the log: what stops it stops that too
-                raise
-            if not self._lost:
-                console.note(f"{self._name}: {_said(error)}; the run goes on, its log is whole")
-            self._lost = True
+            if not self._failed:
+                console.note(f"{self.name}: {_first_line(error)}; the run goes on, its log is whole")
+            self._failed = True
 
 
-def _said(error: Exception) -> str:
+class Wandb(Service):
+    """Weights & Biases. What a killed run logged after its checkpoint stays and is not taken again: it is the same."""
+
+    name = "wandb"
+
+    def options(self, folder: Path) -> dict[str, Any]:
+        """Project, name and id of the run."""
+        project = os.environ.get("WANDB_PROJECT", PROJECT)
+        return {"project": project, "name": folder.name, "id": identity(folder), "dir": str(folder)}
+
+
+class Trackio(Service):
+    """Trackio. What a killed run logged after its checkpoint is there twice, the same."""
+
+    name = "trackio"
+
+    def options(self, folder: Path) -> dict[str, Any]:
+        """Project and name of the run, which is also how it is found again."""
+        return {"project": PROJECT, "name": f"{folder.name}-{identity(folder)}"}
+
+
+def _first_line(error: Exception) -> str:
     """The first line of an error."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
-def _tensorboard(folder: Path, record: Mapping[str, Any], step: int) -> Tracker:
-    """TensorBoard, in the run's folder; what a killed run logged after ``step`` is purged."""
-    from accelerate.tracking import TensorBoardTracker
-
-    tracker = Tracker(TensorBoardTracker(BOARD, str(folder), purge_step=step + 1), "tensorboard")
-    if step == 0:
-        text = json.dumps(record, indent=1, ensure_ascii=False)
-        tracker.log({"settings": "\n".join(f"    {line}" for line in text.splitlines())}, 0)
-    return tracker
-
-
-def _wandb(folder: Path, record: Mapping[str, Any], step: int) -> Tracker:
-    """Weights & Biases. What a killed run logged after ``step`` stays there and is not taken again: it is the same."""
-    from accelerate.tracking import WandBTracker
-
-    project = os.environ.get("WANDB_PROJECT", PROJECT)
-    options = {"name": folder.name, "id": identity(folder), "dir": str(folder), "config": dict(record)}
-    return Tracker(WandBTracker(project, resume="allow", **options), "wandb")
-
-
-def _trackio(folder: Path, record: Mapping[str, Any], step: int) -> Tracker:
-    """Trackio. What a killed run logged after ``step`` is there twice, the same."""
-    from accelerate.tracking import TrackioTracker
-
-    name = f"{folder.name}-{identity(folder)}"
-    return Tracker(TrackioTracker(PROJECT, name=name, resume="allow", config=dict(record)), "trackio")
-
-
-TRACKERS = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}
+TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": Wandb, "trackio": Trackio}
 NONE = "none"
 
 
@@ -145,18 +184,3 @@ def identity(folder: Path) -> str:
     if not path.exists():
         write_json(path, {"id": secrets.token_hex(4)})
     return str(json.loads(path.read_bytes())["id"])
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """An environment without a launcher's variables: at their sight accelerate's state starts process groups and sets
-    the number of threads, which are the trainer's. Only the first process tracks.
-    """
-    held = {name: os.environ.pop(name) for name in _LAUNCHED if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(held)
-
-
-_LAUNCHED = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")

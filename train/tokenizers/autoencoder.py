@@ -164,7 +164,7 @@ def _weights(cls: Any, folder: Path, where: str, legacy: bool) -> Any:
             warnings.simplefilter("ignore")
             network, found = cls.from_pretrained(
                 str(folder), use_safetensors=not legacy, local_files_only=True, torch_dtype=torch.float32,
-                output_loading_info=True,
+                output_loading_info=True, low_cpu_mem_usage=False,  # True needs accelerate, and saves nothing here
             )  # fmt: skip
     except (
         OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, SafetensorError, UnpicklingError

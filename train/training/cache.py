@@ -82,7 +82,7 @@ def cache(
     degraders = choose_degraders(corpus.lean, recipes, partial)
     design = settings.design()
     tokenizer, text = find_parts(design, parts)
-    record = _record(settings, corpus, degraders, latent_settings(settings, tokenizer, text), epochs, where.type)
+    record = _record(corpus, degraders, latent_settings(settings, tokenizer, text), epochs, where.type)
     folder = storage.locate(out)
     digest = hashlib.sha256(dumps(record)).hexdigest()
     maker = Maker(folder, settings, design, parts, degraders, epochs, where.type, record, digest)
@@ -125,9 +125,7 @@ def _alone(corpus: Corpus, number: int) -> Corpus:
     return Corpus(("",), (corpus.shards[number],), (0,), (corpus.sizes[number],), lean=corpus.lean, **kinds)
 
 
-def _record(
-    settings: Settings, corpus: Corpus, degraders: Degraders, made: Mapping[str, Any], epochs: int, device: str
-) -> dict[str, Any]:
+def _record(corpus: Corpus, degraders: Degraders, made: Mapping[str, Any], epochs: int, device: str) -> dict[str, Any]:
     """All that decides bytes: what the digest is of."""
     return {
         "kind": KIND,

@@ -56,9 +56,9 @@ def quad(*corners: Points, **rest) -> Face:
     return Face([np.array(corners, np.float64)], **rest)
 
 
-def ground(points: Points, y: Real = 0.0, **rest) -> Face:
+def ground(points: Points, **rest) -> Face:
     """A level polygon of (x, z) points."""
-    return Face([np.array([[x, y, z] for x, z in points], np.float64)], outward=(0, 1, 0), **rest)
+    return Face([np.array([[x, 0.0, z] for x, z in points], np.float64)], outward=(0, 1, 0), **rest)
 
 
 @dataclass(frozen=True)
@@ -134,12 +134,11 @@ class Upright:
     x: Real
     z: Real
     right: tuple[Real, Real]
-    base: Real = 0.0
 
     def lift(self, points: Points) -> np.ndarray:
         """Plane coordinates (x, y) in world axes."""
         p = np.asarray(points, np.float64)
-        across, up = p[..., 0], p[..., 1] + self.base
+        across, up = p[..., 0], p[..., 1]
         return np.stack([self.x + across * self.right[0], up, self.z + across * self.right[1]], -1)
 
     def face(self, points: Points, colour: Rgb, **rest) -> Face:

@@ -186,10 +186,3 @@ def focused(sides: Sides, focus: float, aperture: float) -> Float32[np.ndarray, 
     out[sides.box] *= repeated(1 - front[..., 3])
     out[sides.box] += cv2.cvtColor(front, cv2.COLOR_BGRA2BGR)
     return out
-
-
-def refocus(
-    radiance: Float32[np.ndarray, "h w 3"], depth: Float32[np.ndarray, "h w"], focus: float, aperture: float
-) -> Float32[np.ndarray, "h w 3"]:
-    """A thin lens's picture focused at ``focus`` metres."""
-    return focused(separate(radiance, depth, aperture), focus, aperture)

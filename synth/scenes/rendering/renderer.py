@@ -58,7 +58,6 @@ class Cutout:
     tint: Rgb
     warmth: Real
     flip: bool
-    lit: Real
     light: Light
 
 
@@ -109,7 +108,6 @@ def paste(
     *,
     warmth: Real = 0.0,
     flip: bool = False,
-    lit: Real = 1.0,
 ) -> None:
     """A flat cut-out facing the camera: ``levels``, each (h, w, 4), hold albedo factors and
     coverage, the finest first; base at ``centre``.
@@ -118,4 +116,4 @@ def paste(
     """
     base = frame.view.to_camera(np.array(centre, float))
     if base[2] >= 0.4:
-        frame.queue.append(Cutout(levels, base, width, tint, warmth, flip, lit, frame.light))
+        frame.queue.append(Cutout(levels, base, width, tint, warmth, flip, frame.light))

@@ -357,7 +357,7 @@ def _sprite_light(item: Cutout, lamps: Lamps | None, view: View, box: tuple[int,
     facing = 0.55 + 0.35 * max(-float(sun[2]), 0)
     total = np.array(light.sun) * facing + np.array(light.sky) * 0.7 + np.array(light.bounce) * 0.3
     tint = np.array(item.tint, np.float32)
-    whole = (total * item.lit).astype(np.float32) * tint
+    whole = total.astype(np.float32) * tint
     if lamps is None:
         return whole
     x0, x1, y0, y1 = box

@@ -32,12 +32,12 @@ SKINS = tuple(srgb(c) for c in (0xE3B596, 0xC68E6A, 0x8D5A3C, 0xF0CBB0, 0x5E3B28
 HAIRS = tuple(srgb(c) for c in (0x1B1512, 0x3B281B, 0x6B4A2B, 0x9A7B4F, 0x2A2A2C, 0x8A8A88))
 
 
-def upright(frame: Frame, x: Real, z: Real, base: Real = 0.0) -> Upright:
+def upright(frame: Frame, x: Real, z: Real) -> Upright:
     """A vertical plane at a ground point, facing the camera."""
     view = frame.view
     dx, dz = x - view.x, z
     away = math.hypot(dx, dz)
-    return Upright(x, z, (dz / away, -dx / away), base)
+    return Upright(x, z, (dz / away, -dx / away))
 
 
 def person_faces(rng: np.random.Generator, plane: Upright, height: Real, *, walking: bool | None = None) -> list[Face]:
@@ -67,11 +67,11 @@ def person_faces(rng: np.random.Generator, plane: Upright, height: Real, *, walk
         part(arc(fx + toe * 0.6, 0.045 + lift, 0.115 if stride else 0.06, 0.05, n=12), tinted(shoe, tone), 4.0, None)
         leg = limb([(near * 1.0, 0.92), knee, (fx, 0.09 + lift)], [0.1 * width, 0.074 * width, 0.052])
         part(leg, tinted(legs, tone), 7.5)
-    _upper_body(part, u, stride, width, coat, legs, skin, hair)
+    _upper_body(part, u, stride, width, coat, skin, hair)
     return faces
 
 
-def _upper_body(part, u: np.ndarray, stride: Real, width: Real, coat: Rgb, legs: Rgb, skin: Rgb, hair: Rgb) -> None:
+def _upper_body(part, u: np.ndarray, stride: Real, width: Real, coat: Rgb, skin: Rgb, hair: Rgb) -> None:
     swing = 0.26 * stride
     half = (0.155 if stride else 0.2) * width
     arms = []
@@ -82,13 +82,9 @@ def _upper_body(part, u: np.ndarray, stride: Real, width: Real, coat: Rgb, legs:
         arms.append((sx, elbow, hand, tone if stride else 0.86))
     for number, (sx, elbow, hand, tone) in enumerate(arms):
         if number == 1:
-            _torso(part, u, half, width, coat, legs, stride)
-        if number == 0 or stride:
-            part(arc(hand[0], hand[1] - 0.03, 0.035, 0.055, n=10), tinted(skin, tone), 17.0, None)
-            part(limb([(sx, 1.37), elbow, hand], [0.055 * width, 0.052 * width, 0.04]), tinted(coat, tone), 8.5)
-        else:
-            part(arc(hand[0], hand[1] - 0.03, 0.035, 0.055, n=10), tinted(skin, tone), 17.0, None)
-            part(limb([(sx, 1.37), elbow, hand], [0.055 * width, 0.052 * width, 0.04]), tinted(coat, tone), 8.5)
+            _torso(part, u, half, coat, stride)
+        part(arc(hand[0], hand[1] - 0.03, 0.035, 0.055, n=10), tinted(skin, tone), 17.0, None)
+        part(limb([(sx, 1.37), elbow, hand], [0.055 * width, 0.052 * width, 0.04]), tinted(coat, tone), 8.5)
     lean = 0.03 * stride
     part(
         np.array([(-0.05 + lean, 1.4), (0.05 + lean, 1.4), (0.048 + lean, 1.53), (-0.048 + lean, 1.53)]),
@@ -124,7 +120,7 @@ def _upper_body(part, u: np.ndarray, stride: Real, width: Real, coat: Rgb, legs:
         )
 
 
-def _torso(part, u: np.ndarray, half: Real, width: Real, coat: Rgb, legs: Rgb, stride: Real) -> None:
+def _torso(part, u: np.ndarray, half: Real, coat: Rgb, stride: Real) -> None:
     waist, hem = half * 0.82, 0.86 if u[10] < 0.6 else 0.55
     flare = half * (0.95 if hem > 0.8 else 1.08)
     shape = [
@@ -152,7 +148,7 @@ def _torso(part, u: np.ndarray, half: Real, width: Real, coat: Rgb, legs: Rgb, s
         )
 
 
-def place_shadow(frame: Frame, x: Real, z: Real, faces: list[Face], height: Real, radius: Real) -> None:
+def place_shadow(frame: Frame, x: Real, z: Real, faces: list[Face], radius: Real) -> None:
     """A figure's shadow: its faces turned across the sun, and the dark under its feet."""
     sun = frame.light.sun_from
     flat = math.hypot(sun[0], sun[2]) or 1.0
@@ -168,11 +164,11 @@ def place_shadow(frame: Frame, x: Real, z: Real, faces: list[Face], height: Real
     ground_contact(frame, x, z, radius, radius * 0.7, dark=0.45)
 
 
-def person(frame: Frame, rng: np.random.Generator, x: Real, z: Real, base: Real = 0.0, **rest):
+def person(frame: Frame, rng: np.random.Generator, x: Real, z: Real, **rest):
     """Shadow now, and a call that draws the person when its turn comes."""
     height = float(rng.uniform(1.55, 1.86))
-    faces = person_faces(rng, upright(frame, x, z, base), height, **rest)
-    place_shadow(frame, x, z, faces, height, 0.24)
+    faces = person_faces(rng, upright(frame, x, z), height, **rest)
+    place_shadow(frame, x, z, faces, 0.24)
     return lambda: draw(frame, faces, round_off=0.9)
 
 
@@ -199,5 +195,5 @@ def dog(frame: Frame, rng: np.random.Generator, x: Real, z: Real):
         )
         for i, (p, tone) in enumerate(parts)
     ]
-    place_shadow(frame, x, z, faces, 0.7, 0.35)
+    place_shadow(frame, x, z, faces, 0.35)
     return lambda: draw(frame, faces, round_off=0.9)
