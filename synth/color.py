@@ -26,14 +26,14 @@ def code_to_linear(image: UInt8[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h 
 
 
 STRIP = 1 << 20
-"""Values that are converted together: of a large picture, what is in between takes no memory of its own."""
+"""Values converted at a time, so that the temporaries of a large image stay small."""
 
 
-def _in_strips(convert: Callable[[np.ndarray], np.ndarray], image: np.ndarray, kind: type) -> np.ndarray:
-    """What is done to each value by itself, some rows at a time; the same values as all at once."""
+def _in_strips(convert: Callable[[np.ndarray], np.ndarray], image: np.ndarray, dtype: type) -> np.ndarray:
+    """Apply an element-wise conversion a few rows at a time; same values as on the whole array."""
     if image.size <= STRIP:
         return convert(image)
-    out = np.empty(image.shape, kind)
+    out = np.empty(image.shape, dtype)
     rows = max(1, STRIP * len(image) // image.size)
     for start in range(0, len(image), rows):
         out[start : start + rows] = convert(image[start : start + rows])
@@ -65,13 +65,13 @@ def _to_srgb(image: np.ndarray) -> np.ndarray:
 
 def to_uint8(image: Float[np.ndarray, "*dims"]) -> UInt8[np.ndarray, "*dims"]:
     """floor(255 x + 0.5), clipped: the only rounding of the project."""
-    return _in_strips(_rounded, image, np.uint8)
+    return _in_strips(_quantize, image, np.uint8)
 
 
-def _rounded(image: np.ndarray) -> np.ndarray:
+def _quantize(image: np.ndarray) -> np.ndarray:
     codes = image * np.float32(255)
     codes += np.float32(0.5)
-    # Held in range, the conversion's truncation is the floor.
+    # Truncation is the floor where values are not negative.
     return np.clip(codes, 0, 255, out=codes).astype(np.uint8)
 
 
@@ -83,5 +83,5 @@ def luma(image: Float[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
 
 
 def as_hwc(image: np.ndarray) -> np.ndarray:
-    """``(h, w)`` to ``(h, w, 1)``; ``(h, w, c)`` as it is. cv2 drops a last axis of one: call this after it."""
+    """``(h, w)`` to ``(h, w, 1)``; ``(h, w, c)`` unchanged. For results of cv2, which drops a last axis of one."""
     return image[..., None] if image.ndim == 2 else image

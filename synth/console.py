@@ -1,4 +1,4 @@
-"""What both command lines share: one line a mistake, exit codes, progress."""
+"""Shared by both command lines: one-line errors, exit codes, progress bars, formatted numbers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import typer
 from clearfuse.synth.types import UserError, WorkIncomplete
 
 INTERRUPTED = 130
-"""What the parser returns for Ctrl-C; to the user it is work done incompletely, 1."""
+"""What the parser returns for Ctrl-C; the command then exits with 1, as for other incomplete work."""
 
 
 def run_app(app: typer.Typer, name: str) -> NoReturn:
-    """Run a command line: 0 done, 2 refused before work began, 1 done incompletely; a traceback with --debug alone."""
-    os.environ["PYTHONSAFEPATH"] = "1"  # no process of ours takes modules from the folder where it is started
+    """Run a command line and exit: 0 done, 1 incomplete, 2 refused before work starts. --debug shows tracebacks."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # worker processes must not import modules from the current directory
     argv = [arg for arg in sys.argv[1:] if arg != "--debug"]
     debug = len(argv) < len(sys.argv) - 1
     try:
@@ -64,7 +64,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def sized(size: float) -> str:
-    """``512 bytes``, ``1.5 GB``: of a thousand each."""
+    """``512 bytes``, ``1.5 GB``: decimal units."""
     for unit in ("bytes", "kB", "MB", "GB", "TB"):
         if size < 999.5 or unit == "TB":
             break
@@ -83,13 +83,16 @@ def lasting(seconds: float) -> str:
 
 
 def note(line: str) -> None:
-    """A line for the person at the terminal: standard error, so that standard output stays the result's."""
+    """Print a line to standard error, so that standard output holds the result only."""
     print(line, file=sys.stderr)
 
 
 @contextmanager
 def progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar with rate and time left on a terminal, a plain line now and then otherwise."""
+    """A progress bar with rate and time left on a terminal, else a plain line every ten seconds.
+
+    Yields ``update(done, total)``.
+    """
     if sys.stderr.isatty():
         with _bar(what, unit) as update:
             yield update
@@ -109,32 +112,32 @@ def _bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    began, first = time.monotonic(), None
+    started, first = time.monotonic(), None
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None, rate="")
 
         def update(done: int, total: int) -> None:
             nonlocal first
             first = done if first is None else first
-            rate = (done - first) / max(time.monotonic() - began, 1e-9)
+            rate = (done - first) / max(time.monotonic() - started, 1e-9)
             bar.update(task, completed=done, total=total, rate=f"{rate:.1f} {unit}/s")
 
         yield update
 
 
 def _lines(what: str, unit: str, every: float = 10.0) -> Callable[[int, int], None]:
-    state: dict[str, Any] = {"began": time.monotonic(), "said": time.monotonic(), "first": None}
+    state: dict[str, Any] = {"started": time.monotonic(), "printed": time.monotonic(), "first": None}
 
     def update(done: int, total: int) -> None:
         now = time.monotonic()
         if state["first"] is None:
             state["first"] = done
-        if done < total and now - state["said"] < every:
+        if done < total and now - state["printed"] < every:
             return
         if done == total == state["first"]:
             return
-        state["said"] = now
-        rate = (done - state["first"]) / max(now - state["began"], 1e-9)
+        state["printed"] = now
+        rate = (done - state["first"]) / max(now - state["started"], 1e-9)
         left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
         note(f"{what}: {done} of {total} {unit} ({rate:.1f}/s{left})")
 

@@ -1,11 +1,12 @@
-"""Degradation on the fly: samples degraded as they are read, by the code that a build runs.
+"""Degradation on the fly: samples are degraded as they are read, by the same code as in a build.
 
     degrade = OnTheFly(load_recipe("vif"))
     for sample in map(degrade, read_samples(path)):
         sample.images["a"], sample.prompt, sample.steps
 
-A lean shard (``synth build --lean``) holds what a plan needs: the clean crop, its ground truth and its depth. With the
-seed and the variant of a full build the sample that comes out is that build's, byte for byte.
+A shard made with ``synth build --lean`` stores no degraded images, only what is needed to make them: the clean crops,
+the ground truth and the depth. With the seed and the variant of a full build, the sample is that build's, byte for
+byte.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from clearfuse.synth.types import UserError
 
 @dataclass(frozen=True)
 class OnTheFly:
-    """A sample in, the same crop with a plan of this recipe out: a pure function of (sample, seed, variant).
+    """Degrade a sample's clean crop by a recipe: a pure function of (sample, seed, variant).
 
-    recipe: of the samples' task; its ratios were drawn with the crop and are not read here. partial: share of samples
-    whose prompt asks for a part of the steps only, in [0, 1]. prompts: a folder of one's own pools; None: those that
-    ship. The pools are read here, so that a fault in one is a UserError before work begins.
+    recipe: a recipe of the samples' task; its aspect ratios are not used, since the crop is already made. partial:
+    share of samples, in [0, 1], whose prompt asks to remove only some of the steps. prompts: a folder of prompt pools;
+    None: the built-in ones. The pools are read at construction, so that a fault in one is a UserError before work
+    starts.
     """
 
     recipe: Recipe
@@ -42,11 +44,11 @@ class OnTheFly:
         read_pools(self.recipe, self.prompts)
 
     def __call__(self, sample: Sample, seed: int | None = None, variant: int | None = None) -> Sample:
-        """The sample of ``synth build`` with that seed and variant; None: the sample's own.
+        """The sample that ``synth build`` makes with that seed and variant; None: those recorded in the sample.
 
-        sample: lean or full; of a full one the clean crop is degraded anew, and what it held is let go. The operators
-        act on the whole crop, before anything is cut from it: haze and rain are fields over the frame. Raises
-        ValueError where the sample is of another task, or lacks what the plan needs.
+        sample: with or without degraded images; existing ones are discarded. Call it before any random crop: haze and
+        rain are fields over the whole frame. Raises ValueError where the sample is a real pair, is of another task, or
+        lacks the depth that a step needs.
         """
         meta, fuser = sample.meta, sample.meta["fuser"]["name"]
         if sample.real:
@@ -58,22 +60,24 @@ class OnTheFly:
         seed, variant = meta["seed"] if seed is None else seed, meta["variant"] if variant is None else variant
         seeds = Seeds(seed, meta["dataset"], meta["pair"], variant)
 
-        def stored() -> np.ndarray:
+        def stored_depth() -> np.ndarray:
             if sample.depth is None:
                 raise ValueError(f"sample {sample.key}: holds no depth, which the plan needs: build with --lean")
             return sample.depth
 
         clean = {name: sample.images[name] for name in LEAN_IMAGES}
-        made = degrade_clean(self.recipe, seeds, clean, stored, fuser, partial=self.partial, prompts=self.prompts)
-        said: Mapping[str, Any] = {
+        degraded = degrade_clean(
+            self.recipe, seeds, clean, stored_depth, fuser, partial=self.partial, prompts=self.prompts
+        )
+        changes: Mapping[str, Any] = {
             "variant": variant,
-            "channels": channels(made.images),
-            **made.record(),
-            "fuser": {**meta["fuser"], "name": made.fuser},
-            "depth": None if made.depth is None else meta["depth"],
+            "channels": channels(degraded.images),
+            **degraded.record(),
+            "fuser": {**meta["fuser"], "name": degraded.fuser},
+            "depth": None if degraded.depth is None else meta["depth"],
             "seed": seed,
             "recipe": self.recipe.name,
         }
-        # The fields keep their places, so that the json is that of a build to the byte.
-        full = {name: value for name, value in meta.items() if name not in ("lean", "given")} | said
-        return Sample(sample.key, made.images, made.depth, made.prompt.text, full)
+        # The fields keep their order, so that the json is a build's to the byte.
+        full = {name: value for name, value in meta.items() if name not in ("lean", "given")} | changes
+        return Sample(sample.key, degraded.images, degraded.depth, degraded.prompt.text, full)

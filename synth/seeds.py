@@ -1,4 +1,4 @@
-"""Seeds are hashes of what they are for, never sums; generators are always arguments."""
+"""Seeds and generators: a seed is the hash of what it is used for, never a sum."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # json.dumps makes one each time
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # json.dumps would construct one each time
 
 
 def seed_of(*parts: Any) -> int:
@@ -22,11 +22,11 @@ def unit_hash(*parts: Any) -> float:
 
 
 def generator(seed: int) -> np.random.Generator:
-    """A counter-based generator for one seed: the same stream on every machine."""
+    """A counter-based (Philox) generator: the same stream for a seed on every machine."""
     return np.random.Generator(np.random.Philox(seed))
 
 
 def content_key(*parts: Any) -> str:
-    """blake2b over the JSON list of ``parts``, 32 hex digits: the name of what is made of them."""
+    """blake2b over the JSON list of ``parts``, 32 hex digits: a cache key for what is computed from them."""
     text = json.dumps(parts, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

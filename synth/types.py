@@ -1,4 +1,4 @@
-"""The values that flow through a build, and the two kinds of errors a user meets.
+"""Types shared by all modules: tasks, pairs, steps and prompts, and the errors that users see.
 
 Arrays are ``(h, w, c)`` with c = 1 or 3, RGB. Stored images are uint8; operators work on float32 in [0, 1].
 """
@@ -17,13 +17,13 @@ ImageName = Literal["a", "b"]
 
 TASKS: tuple[Task, ...] = ("vif", "mef", "mff")
 DEGRADED = ("degraded_a", "degraded_b")
-"""The images of a pair that comes degraded, as a manifest and a sample's sources name them."""
+"""Keys, in manifests and in a sample's sources, of the degraded images that a data set itself provides."""
 NO_TRUTH = "none"
-"""What stands for a fuser where a real pair has no ground truth."""
+"""The fuser's name in the record of a real pair that has no ground truth."""
 CACHED = "cached"
-"""The field of a sample's json that says that it holds latents, written by ``train cache``."""
+"""The field of a sample's json that marks a sample of latents, written by ``train cache``."""
 HELD = "held"
-"""The member of a sample of latents that holds pictures, since none is trained on it; others are numbered."""
+"""Name of the member with the latents of a held-out sample; a training sample's are numbered by crop."""
 SCHEMA = 1
 """Schema of a sample, a receipt and every TOML. Readers refuse a higher one."""
 
@@ -40,19 +40,19 @@ ROLES: dict[Task, dict[ImageName, str]] = {
 
 
 class UserError(Exception):
-    """A user's mistake, found before work began: one line, exit code 2."""
+    """A user's mistake, found before work starts: a one-line message, exit code 2."""
 
 
 class WorkIncomplete(Exception):
-    """Work that began and could not be finished whole: one line that names what is missing, exit code 1."""
+    """Work that could not be completed: a one-line message that names what is missing, exit code 1."""
 
 
 class BadPair(Exception):
-    """A pair that can't be used; the message is the reason that the receipt records."""
+    """A pair that can't be used; the message is the reason recorded in the shard's receipt."""
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
-    """The error for a name that no table has: the nearest one first, then all that are allowed."""
+    """The error for an unknown name: it suggests the closest allowed name, then lists all of them."""
     allowed = sorted(choices)
     cased = {choice.lower(): choice for choice in allowed}
     near = difflib.get_close_matches(name.lower(), cased, n=1, cutoff=0.5)
@@ -61,7 +61,7 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
 
 
 def check_schema(found: Any, where: str) -> None:
-    """Refuse a file of a schema that this version does not know."""
+    """Raise UserError where a file's schema is not a whole number or is newer than ``SCHEMA``."""
     if not isinstance(found, int) or isinstance(found, bool):
         raise UserError(f"{where}: schema must be a whole number, not {found!r}")
     if found > SCHEMA:
@@ -70,9 +70,10 @@ def check_schema(found: Any, where: str) -> None:
 
 @dataclass(frozen=True)
 class Step:
-    """One degradation as data: enough, with the clean image and the depth, to make the same pixels again.
+    """One degradation as data: with the clean image and the depth it reproduces the degraded pixels.
 
-    seed: None where others degraded the image: then the name and the target are all that is known, and nothing replays.
+    seed: None where the data set itself provides the degraded image: then only ``op`` and ``target`` are known, and
+    the step cannot be replayed.
     """
 
     op: str
@@ -93,7 +94,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A sample's instruction, with the templates it was made of and the steps it asks to remove."""
+    """A sample's instruction, the templates it was composed of, and the indices of the steps it asks to remove."""
 
     text: str
     templates: tuple[str, ...]
@@ -107,10 +108,10 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class PairRef:
-    """Where one clean pair comes from. ``sources`` maps a, b (and gt) to paths, or is empty for a built-in scene.
+    """Where the images of a pair are. ``sources`` maps a, b (and gt) to paths; it is empty for a built-in scene.
 
-    A set that comes degraded has ``degraded_a``, ``degraded_b`` or both there too. degradation: what is known of them,
-    (operator, target) in physical order. real: a and b are themselves degraded, and there is no clean side.
+    A data set with degraded images of its own also has ``degraded_a``, ``degraded_b`` or both. degradation: what is
+    known of them, (operator, target) in physical order. real: a and b are themselves degraded, without a clean version.
     """
 
     task: Task
@@ -124,10 +125,10 @@ class PairRef:
 
     @property
     def given(self) -> bool:
-        """Whether the pair comes degraded, beside a clean one or without, so that no operator is drawn for it."""
+        """Whether the data set provides the degraded images, with or without clean ones: no operator is drawn."""
         return self.real or any(image in self.sources for image in DEGRADED)
 
     @property
     def name(self) -> str:
-        """``dataset/key``, as messages and receipts name the pair."""
+        """``dataset/key``: the pair's name in messages and receipts."""
         return f"{self.dataset}/{self.key}"

@@ -1,4 +1,4 @@
-"""The table of operators, in physical order: the order in which the chain applies them."""
+"""The table of operators, in the physical order in which the imaging chain applies them."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ OPERATORS: dict[str, type[Operator]] = {
     "downsample": Downsample,
     "jpeg": Jpeg,
 }
-_ORDER = {name: place for place, name in enumerate(OPERATORS)}
+_INDEX = {name: index for index, name in enumerate(OPERATORS)}
 
 
 def operator_class(name: str) -> type[Operator]:
-    """The operator of that name, or an error with the nearest one; ``albumentations:NAME`` is made by the bridge."""
+    """The operator class of that name; for ``albumentations:NAME`` it is generated. UserError for an unknown name."""
     if bridge.is_bridged(name):
         return bridge.bridged(name)
     if name not in OPERATORS:
@@ -52,16 +52,16 @@ def operator_class(name: str) -> type[Operator]:
 
 
 def physical_order(names: Iterable[str]) -> list[str]:
-    """Operator names in the order in which the world applies them: that of OPERATORS, the bridge's last in a stage."""
-    return sorted(names, key=lambda name: _place(operator_class(name)))
+    """Operator names sorted as in ``OPERATORS``; transforms of albumentations come last in their stage."""
+    return sorted(names, key=lambda name: _sort_key(operator_class(name)))
 
 
-def _place(cls: type[Operator]) -> tuple[int, int, str]:
-    return STAGES.index(cls.stage), _ORDER.get(cls.name, len(_ORDER)), cls.name
+def _sort_key(cls: type[Operator]) -> tuple[int, int, str]:
+    return STAGES.index(cls.stage), _INDEX.get(cls.name, len(_INDEX)), cls.name
 
 
 def reaches(step: Step, image: ImageName) -> bool:
-    """Whether a step changes that image: its targets, and both for weather, which is one event."""
+    """Whether a step changes that image: its targets, and always both for weather, one event for the pair."""
     return step.target in (image, "both") or operator_class(step.op).event
 
 

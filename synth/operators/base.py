@@ -1,7 +1,7 @@
-"""What an operator is: a frozen dataclass whose parameters are declared once, and a pure call.
+"""The base class of operators: a frozen dataclass of declared parameters with a pure ``__call__``.
 
-Every parameter carries its range, unit, meaning and valid bounds in one ``Range``; the range draws it, validates
-it, documents it (docs/operators.md) and drives the laws in tests/laws.
+Each parameter has one ``Range``: its draw, bounds, unit and meaning. From it parameters are drawn and validated,
+docs/operators.md is generated, and the property tests in tests/laws are derived.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from clearfuse.synth.types import Modality, UserError, unknown
 Stage = Literal["scene", "optics", "exposure", "sensor", "processing", "resolution", "codec"]
 STAGES: tuple[Stage, ...] = ("scene", "optics", "exposure", "sensor", "processing", "resolution", "codec")
 LINEAR_STAGES: frozenset[Stage] = frozenset({"scene", "optics", "exposure", "sensor"})
-"""Here a visible image is linear light; in the other stages it is sRGB code values. Infrared is linear as stored."""
+"""Stages in which a visible image is linear light; in the others it is sRGB code values. Infrared is linear as stored.
+"""
 
 SKY_PATH = 10_000.0
-"""Metres of air in front of the sky: a slant path through a surface layer, finite so that 'no haze' has a limit."""
+"""Metres of air in front of the sky: a slant path through a surface layer; finite, so that thin haze vanishes."""
 
 NEAREST = 0.25
-"""Metres: no scene point is nearer to the camera than this."""
+"""Least distance of a scene point from the camera, in metres."""
 
 Image = Float32[np.ndarray, "h w c"]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What an operator may know of the frame beside its pixels.
+    """What an operator knows of the frame apart from its pixels.
 
-    depth: (h, w) float32, metres along the ray; infinity for the sky. None where it is not known.
-    fov: horizontal field of view in degrees, for everything that projects metres to pixels.
+    depth: (h, w) float32, metres along the ray, infinity for the sky; None where unknown.
+    fov: horizontal field of view in degrees, to project metres to pixels.
     """
 
     modality: Modality = "visible"
@@ -44,16 +45,16 @@ class Scene:
     fov: float = 60.0
 
     def metres(self) -> Float[np.ndarray, "h w"]:
-        """The depth, which must be known."""
+        """The depth in metres along the ray. Raises ValueError where it is unknown."""
         if self.depth is None:
             raise ValueError("this operator needs depth: pass depth=metres along the ray, (h, w)")
         return self.depth
 
     def path(self) -> Float32[np.ndarray, "h w"]:
-        """Metres of air in front of each pixel: the depth with the sky at ``SKY_PATH``."""
+        """Metres of air in front of each pixel: the depth limited to [``NEAREST``, ``SKY_PATH``], NaN as nearest."""
         depth = self.metres()
         path = np.empty(depth.shape, np.float32)
-        kernels.within(depth, NEAREST, SKY_PATH, path)
+        kernels.clamp(depth, NEAREST, SKY_PATH, path)
         return path
 
 
@@ -61,8 +62,9 @@ class Scene:
 class Range:
     """One parameter: drawn between ``mild`` and ``strong``, valid in [low, high].
 
-    kind: 'severe' moves from mild to strong with the severity; 'free' is drawn uniformly whatever the severity;
-    'choice' is one of ``options``. ``identity``: the value at which the operator does nothing, where it has one.
+    kind: 'severe' goes from mild to strong with the severity; 'free' is drawn uniformly, independently of the severity;
+    'choice' is one of ``options``. log: interpolated geometrically. identity: the value at which the operator does
+    nothing, where there is one.
     """
 
     kind: Literal["severe", "free", "choice"]
@@ -78,20 +80,20 @@ class Range:
     options: tuple[Any, ...] = ()
 
     def at(self, t: float) -> float | int:
-        """The value a share ``t`` of the way from mild to strong: geometric where ``log``."""
+        """The value at a fraction ``t`` of the way from mild to strong, geometric where ``log``."""
         ratio = self.strong / self.mild if self.log else 1.0
         value = self.mild * ratio**t if self.log else self.mild + (self.strong - self.mild) * t
-        # Six digits: what is recorded is what was used, and a person can read it.
+        # Six digits, so that the recorded value is readable and exactly the one used.
         return round(value) if self.integer else float(f"{value:.6g}")
 
     def draw(self, u: float, severity: float) -> Any:
-        """The value for one uniform draw ``u`` in [0, 1) at a severity in [0, 1]."""
+        """The value for a uniform draw ``u`` in [0, 1) at a severity in [0, 1]."""
         if self.kind == "choice":
             return self.options[min(int(u * len(self.options)), len(self.options) - 1)]
         return self.at(severity if self.kind == "severe" else u)
 
     def check(self, where: str, value: Any) -> None:
-        """Refuse a value outside the bounds."""
+        """Raise ValueError, with ``where`` in front, for a value of the wrong type or out of bounds."""
         if self.kind == "choice":
             if value not in self.options:
                 raise ValueError(f"{where} = {value!r}: allowed: {', '.join(map(str, self.options))}")
@@ -106,7 +108,10 @@ class Range:
             raise ValueError(f"{where} = {value:g}: must be in [{self.low:g}, {self.high:g}] {self.unit}".rstrip())
 
     def narrowed(self, where: str, value: Any) -> Range:
-        """This range with a recipe's override: a number or a choice fixes it, [x, y] sets the ends (direction kept)."""
+        """This range with a recipe's override: a single value fixes it, [x, y] sets its ends, mild to strong as before.
+
+        Raises ValueError for a value that is not allowed.
+        """
         ends = list(value) if isinstance(value, (list, tuple)) else [value]
         for end in ends:
             self.check(where, end)
@@ -120,50 +125,51 @@ class Range:
 
 
 def severe(mild: float, strong: float, doc: str, /, **rest: Any) -> Any:
-    """A parameter that severity drives from ``mild`` (0) to ``strong`` (1)."""
-    return _declared(Range("severe", doc, mild, strong, **rest))
+    """A parameter that goes from ``mild`` at severity 0 to ``strong`` at severity 1."""
+    return _parameter(Range("severe", doc, mild, strong, **rest))
 
 
 def free(lowest: float, highest: float, doc: str, /, *, default: float | None = None, **rest: Any) -> Any:
-    """A parameter drawn uniformly (log-uniformly with ``log``), whatever the severity.
+    """A parameter drawn uniformly (log-uniformly with ``log``), independently of the severity.
 
-    default: what steps recorded before the parameter existed had; declared last, it leaves their draws as they were.
+    default: the value for steps recorded before the parameter existed; declare such a parameter last, so that the
+    other draws stay the same.
     """
     bounds = {"low": lowest, "high": highest} | rest
-    return _declared(Range("free", doc, mild=lowest, strong=highest, **bounds), default)
+    return _parameter(Range("free", doc, mild=lowest, strong=highest, **bounds), default)
 
 
 def choice(*options: Any, doc: str, identity: Any = None) -> Any:
-    """A parameter drawn from ``options``, each as likely."""
-    return _declared(Range("choice", doc, options=options, identity=identity))
+    """A parameter drawn from ``options`` with equal probability."""
+    return _parameter(Range("choice", doc, options=options, identity=identity))
 
 
-def _declared(declared: Range, default: float | None = None) -> Any:
-    given: Any = dataclasses.MISSING if default is None else default
-    return field(default=given, metadata={"range": declared}, kw_only=True)
+def _parameter(declared: Range, default: float | None = None) -> Any:
+    value: Any = dataclasses.MISSING if default is None else default
+    return field(default=value, metadata={"range": declared}, kw_only=True)
 
 
 class Operator:
-    """One degradation. Subclasses are frozen dataclasses; every field is made by ``severe``, ``free`` or ``choice``.
+    """One degradation. Subclasses are frozen dataclasses whose fields ``severe``, ``free`` and ``choice`` declare.
 
-    ``__call__(image, rng, scene)`` takes and gives float32 ``(h, w, c)``, linear light or code values as the
-    class's stage says, and changes neither its input nor any global state. Values lie in [0, 1]; where
-    ``unclipped`` is set they may exceed 1, because the full well clips only after the exposure.
+    ``__call__(image, rng, scene)`` takes and returns float32 ``(h, w, c)``, linear light or code values depending on
+    the stage, and changes neither its input nor any global state. Values lie in [0, 1]; where ``unclipped`` is set
+    they may exceed 1, because the full well clips only after the exposure.
     """
 
     name: ClassVar[str]
     stage: ClassVar[Stage]
     needs_depth: ClassVar[bool] = False
     uses_depth: ClassVar[bool] = False
-    """Takes depth into account where it is known: a build then provides it, ``degrade`` goes without."""
+    """Uses depth where it is known: a build provides it, ``degrade`` works without it."""
     unclipped: ClassVar[bool] = False
-    """Takes values above 1 as they are: scene, optics and exposure, which come before the full-well clip."""
+    """Accepts and keeps values above 1: scene, optics and exposure, which come before the full-well clip."""
     event: ClassVar[bool] = False
-    """Weather: one event for the whole pair, so the infrared gets its counterpart where the step targets a alone."""
+    """Weather, one event for the whole pair: the infrared gets its counterpart even where the step targets only a."""
     modalities: ClassVar[frozenset[Modality]] = frozenset({"visible", "infrared"})
-    """On which images it may be a step of its own."""
+    """Images that a step may target."""
     source: ClassVar[str]
-    """Where the formula comes from, for docs/operators.md."""
+    """Reference for the formula, shown in docs/operators.md."""
 
     def __post_init__(self) -> None:
         for name, declared in self.ranges().items():
@@ -188,8 +194,9 @@ class Operator:
     ) -> Operator:
         """Draw the parameters: one uniform for the severity, one for each parameter, used or not.
 
-        severity: 0 the mild end, 1 the strong end; None draws it. ranges: a recipe's, else the declared ones.
-        The generator is consumed alike at every severity, so all other draws stay as they are.
+        severity: 0 the mild end, 1 the strong end; None draws it. ranges: a recipe's; None: the declared ones. The
+        number of draws does not depend on the severity, so all other draws stay the same. Raises ValueError for a
+        severity outside [0, 1].
         """
         drawn = float(rng.random())
         at = drawn if severity is None else severity
@@ -199,7 +206,7 @@ class Operator:
 
     @classmethod
     def narrowed(cls, overrides: dict[str, Any]) -> dict[str, Range]:
-        """The declared ranges with a recipe's ``params`` laid over them."""
+        """The declared ranges with a recipe's ``params`` in their place. UserError for a bad name or value."""
         ranges = cls.ranges()
         for name, value in overrides.items():
             if name not in ranges:
@@ -212,11 +219,11 @@ class Operator:
 
     @classmethod
     def identity(cls) -> Operator | None:
-        """The operator at the declared parameters that change nothing; None where there are none."""
+        """The operator with its identity parameters, which changes nothing; None where it declares none."""
         ranges = cls.ranges()
-        still = {n: r.identity for n, r in ranges.items() if r.identity is not None}
-        return cls(**{n: still.get(n, r.draw(0.5, 0.0)) for n, r in ranges.items()}) if still else None
+        fixed = {n: r.identity for n, r in ranges.items() if r.identity is not None}
+        return cls(**{n: fixed.get(n, r.draw(0.5, 0.0)) for n, r in ranges.items()}) if fixed else None
 
     def params(self) -> dict[str, Any]:
-        """The parameters as JSON holds them."""
+        """The parameters as stored in JSON."""
         return {name: getattr(self, name) for name in self.ranges()}

@@ -1,4 +1,4 @@
-"""What storing the picture costs: fewer pixels, then JPEG."""
+"""Loss in storage: down- and upsampling, JPEG compression."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SUBSAMPLING = {"4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420, "4:4:4": cv2.IMWRI
 
 
 def shrink(image: Image, size: tuple[int, int], kernel: str) -> np.ndarray:
-    """The image at ``size`` (width, height), each output pixel a weighted mean over its whole footprint.
+    """Anti-aliased resizing to ``size`` (width, height): each output pixel is a weighted mean over its footprint.
 
-    'area' is cv2.INTER_AREA; the others are Pillow's, whose kernels widen with the factor, as a camera's scaler does.
-    cv2's own bilinear, bicubic and Lanczos read a fixed neighbourhood, and would alias from a factor of 2 on.
+    'area' is cv2.INTER_AREA; 'bilinear', 'bicubic' and 'lanczos' are Pillow's, whose kernels scale with the factor.
+    cv2's read a fixed neighbourhood and alias from a factor of 2 on.
     """
     if kernel == "area":
         return as_hwc(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
@@ -46,10 +46,10 @@ def jpeg_bytes(image: np.ndarray, quality: int, subsampling: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Downsample(Operator):
-    """Detail lost to resolution: down to round(size / factor), at least one pixel, and up again to the same size.
+    """Loss of resolution: downsampling to round(size / factor), at least one pixel, and upsampling to the old size.
 
-    Both ways pixel areas correspond (no half-pixel shift) and kernels sum to one (the mean stays). Down is
-    anti-aliased. Code values; clipped, because bicubic and Lanczos overshoot at edges.
+    Both keep pixel areas aligned (no half-pixel shift), and their kernels sum to one (the mean is kept). The
+    downsampling is anti-aliased. Code values; clipped, because bicubic and Lanczos kernels overshoot at edges.
     """
 
     name: ClassVar[str] = "downsample"
@@ -57,8 +57,8 @@ class Downsample(Operator):
     source: ClassVar[str] = "Zhang et al., BSRGAN, ICCV 2021; Wang et al., Real-ESRGAN, ICCVW 2021 (random kernels)"
 
     factor: float = severe(1.5, 4.0, "ratio of the sides", low=1.0, high=16.0, identity=1.0)
-    kernel: str = choice("area", "bilinear", "bicubic", "lanczos", doc="resampling on the way down")
-    up: str = choice("bilinear", "bicubic", "lanczos", doc="interpolation on the way up")
+    kernel: str = choice("area", "bilinear", "bicubic", "lanczos", doc="kernel of the downsampling")
+    up: str = choice("bilinear", "bicubic", "lanczos", doc="kernel of the upsampling")
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         h, w, _ = image.shape
@@ -71,10 +71,10 @@ class Downsample(Operator):
 
 @dataclass(frozen=True)
 class Jpeg(Operator):
-    """A real JPEG file, written and read: Y'CbCr, chroma subsampled, 8x8 DCT, quantised by libjpeg's quality tables.
+    """JPEG compression by libjpeg: Y'CbCr, chroma subsampling, 8x8 DCT, quantised by the tables of its quality scale.
 
-    Grey images become grey files. Quality 100 with 4:4:4 still rounds the DCT, and Y'CbCr, to whole numbers: a grey
-    image comes back within 1/255, a colour one within 1/255 on 97 % of its values and within 5/255 on all.
+    Grey images are coded as grey JPEGs. Quality 100 with 4:4:4 still rounds Y'CbCr and the DCT to whole numbers: a grey
+    image is reproduced within 1/255, a colour one within 1/255 for 97 % of its values and within 5/255 for all.
     """
 
     name: ClassVar[str] = "jpeg"

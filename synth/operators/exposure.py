@@ -1,4 +1,4 @@
-"""How much light the frame got (linear light, not clipped here), and how much contrast the camera left of it."""
+"""Exposure, in linear light and not clipped here, and contrast, on code values."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from clearfuse.synth.operators.sensor import read_variance, shot_and_read
 from clearfuse.synth.types import Modality
 
 DRIFT = 0.5
-"""Share of the way from the image's mean to the drawn level at which the pedestal lies."""
+"""Position of the pedestal between the image's mean (0) and the drawn level (1)."""
 
 BASE_SHOT = 1e-4
-"""k_s at the base ISO, a full well of 10,000 photo-electrons: the low end of the law of ``sensor_noise``."""
+"""k_s at the base ISO, a full well of 10,000 photo-electrons: the mild end of ``sensor_noise``."""
 
 
 def expose(image: Image, ev: float) -> Image:
-    """out = image · 2^EV, in linear light; the chain clips at full well, after the exposure."""
+    """out = image · 2^EV, in linear light; clipping at the full well comes later in the chain."""
     return image * np.float32(2.0**ev)
 
 
 def compress(image: Image, contrast: float, pedestal: float) -> Image:
-    """out = p + c (x − p): every value a share ``1 - c`` of the way nearer to the pedestal ``p``."""
+    """out = p + c (x − p): contrast scaled by c about the pedestal p."""
     return image * np.float32(contrast) + np.float32((1 - contrast) * pedestal)
 
 
-def requantised(image: Image, contrast: float, pedestal: float) -> Image:
+def compress_to_8bit(image: Image, contrast: float, pedestal: float) -> Image:
     """floor(255 (p + c (x − p)) + 0.5) / 255: ``compress`` in 8 bit, x and p in [0, 1], c at most 1."""
     codes = image * np.float32(255 * contrast)
     codes += np.float32(255 * (1 - contrast) * pedestal + 0.5)
@@ -38,16 +38,16 @@ def requantised(image: Image, contrast: float, pedestal: float) -> Image:
 
 
 def mean_level(image: Image) -> float:
-    """The mean, summed in pairs in single precision: within 1e-6, in a third of double precision's time."""
+    """The mean by pairwise summation in single precision: accurate to 1e-6, three times as fast as in double."""
     return float(image.mean(dtype=np.float32))
 
 
 def gain_variances(ev: float) -> tuple[float, float]:
     """k_s and k_r of the darkened signal d: σ²(d) = k_s0 d + k_r(g k_s0)/g², with the gain g = 2^−ev.
 
-    At the ISO that restores the light, y = g d has k_s = g k_s0, since an electron counts for g times as much, and the
-    read variance k_r(g k_s0) of the law's middle. In terms of d both variances are g² times smaller: as many electrons
-    as at the base ISO make the shot noise, and the read noise, in electrons, is all but the same.
+    At the ISO that restores the brightness, y = g d has k_s = g k_s0, since an electron counts g times as much, and the
+    median read variance k_r(g k_s0) of the law. In terms of d both variances are g² times smaller: the shot noise is
+    that of the same number of electrons as at the base ISO, and the read noise, in electrons, is almost the same.
     """
     gain = 2.0**-ev
     return BASE_SHOT, read_variance(gain * BASE_SHOT, 0.5) / gain**2
@@ -55,11 +55,11 @@ def gain_variances(ev: float) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class LowExposure(Operator):
-    """Too little light: out = image · 2^ev, ev < 0, in linear light. Noise comes after it, as in a camera.
+    """Underexposure: out = image · 2^ev, ev < 0, in linear light. Noise is added later in the chain, as in a camera.
 
-    With ``gain_noise`` γ > 0 the frame also has γ times the shot and read noise, σ² = γ² (k_s0 d + k_r(g k_s0)/g²) on
-    d = image · 2^ev, that the gain g = 2^−ev would bring out: what brightens the frame by −ev meets the noise of a
-    camera at that ISO. Clipped at 0. Not beside ``sensor_noise``, which is the same noise again.
+    With ``gain_noise`` γ > 0 it also adds γ times the shot and read noise, σ² = γ² (k_s0 d + k_r(g k_s0)/g²) on
+    d = image · 2^ev, of a camera at the ISO with gain g = 2^−ev, so that restoring the brightness reveals that noise.
+    Clipped at 0. Not to be combined with ``sensor_noise``, which would add the same noise again.
     """
 
     name: ClassVar[str] = "low_exposure"
@@ -75,7 +75,7 @@ class LowExposure(Operator):
     gain_noise: float = free(
         0.0,
         0.0,
-        "share of the noise at the ISO that would restore the light; 0 unless a recipe sets it",
+        "noise relative to that at the ISO that would restore the brightness; 0 unless a recipe sets it",
         low=0.0,
         high=1.0,
         identity=0.0,
@@ -92,7 +92,7 @@ class LowExposure(Operator):
 
 @dataclass(frozen=True)
 class HighExposure(Operator):
-    """Too much light: out = image · 2^ev, ev > 0, in linear light; what exceeds full well is cut by the chain."""
+    """Overexposure: out = image · 2^ev, ev > 0, in linear light; the chain clips it at the full well."""
 
     name: ClassVar[str] = "high_exposure"
     stage: ClassVar[Stage] = "exposure"
@@ -108,30 +108,30 @@ class HighExposure(Operator):
 
 @dataclass(frozen=True)
 class LowContrast(Operator):
-    """A flat picture: out = floor(255 (p + c (x − p)) + 0.5) / 255, on code values, p = mean + (level − mean) / 2.
+    """Low contrast: out = floor(255 (p + c (x − p)) + 0.5) / 255, on code values, p = mean + (level − mean) / 2.
 
-    The rounding to 8 bit is the point: about 255 c grey levels are left, and no stretch brings the others back.
+    The rounding to 8 bit is essential: about 255 c grey levels remain, and no contrast stretch restores the others.
     """
 
     name: ClassVar[str] = "low_contrast"
     stage: ClassVar[Stage] = "processing"
     source: ClassVar[str] = "Hendrycks and Dietterich, ImageNet-C, ICLR 2019 (contrast), about a drifting pedestal"
 
-    contrast: float = severe(0.7, 0.25, "share of the contrast that is left", low=0.0, high=1.0, identity=1.0)
-    pedestal: float = free(0.2, 0.6, "level toward which the image's mean drifts, half of the way", low=0.0, high=1.0)
+    contrast: float = severe(0.7, 0.25, "remaining share of the contrast", low=0.0, high=1.0, identity=1.0)
+    pedestal: float = free(0.2, 0.6, "level towards which the image's mean moves, half of the way", low=0.0, high=1.0)
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         mean = mean_level(image)
-        return requantised(image, self.contrast, mean + DRIFT * (self.pedestal - mean))
+        return compress_to_8bit(image, self.contrast, mean + DRIFT * (self.pedestal - mean))
 
 
 @dataclass(frozen=True)
 class HighContrast(Operator):
-    """A harsh tone curve: out = clip(p + c (x − p), 0, 1), c > 1, code values, p = m + pivot · m (1 − m), m the mean.
+    """Excessive contrast: out = clip(p + c (x − p), 0, 1), c > 1, code values, p = m + pivot · m (1 − m), m the mean.
 
-    What lies more than p/c below the pivot p is crushed to black, what lies more than (1 − p)/c above it burns out,
-    and colours, of which each channel is stretched by itself, gain saturation. The pivot keeps to the mean of a dark
-    or a bright frame, which a fixed one would make all black or all white.
+    Values more than p/c below the pivot p are clipped to black, those more than (1 − p)/c above it to white; since
+    each channel is stretched independently, colours gain saturation. The pivot follows the mean, since a fixed one
+    would turn dark frames all black and bright ones all white.
     """
 
     name: ClassVar[str] = "high_contrast"
@@ -139,7 +139,7 @@ class HighContrast(Operator):
     source: ClassVar[str] = "Gonzalez and Woods, Digital Image Processing, section 3.2 (contrast stretching, saturated)"
 
     contrast: float = severe(1.25, 2.5, "contrast gain", low=1.0, high=10.0, identity=1.0)
-    pivot: float = free(-0.5, 0.5, "how far the pivot lies from the mean m, in m (1 − m)", low=-1.0, high=1.0)
+    pivot: float = free(-0.5, 0.5, "distance of the pivot from the mean m, in units of m (1 − m)", low=-1.0, high=1.0)
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         mean = mean_level(image)
@@ -149,12 +149,12 @@ class HighContrast(Operator):
 
 @dataclass(frozen=True)
 class IrLowContrast(Operator):
-    """Automatic gain gone wrong: out = floor(255 (p + c (x − p)) + 0.5) / 255, c the scene's share of the span.
+    """Automatic gain misled by extremes: out = floor(255 (p + c (x − p)) + 0.5) / 255, c the scene's share of the span.
 
-    The gain maps the span of what is in view to the full scale. A flame or the sun widens that span at its hot end, the
-    clear sky at its cold end, and the scene gets the share c of it; p is the cold part of what was added. At p = 0
-    the scene sinks to near black, at p = 1 it lies near white, and nothing clips. About 255 c grey levels are left.
-    Unlike ``low_contrast``, whose grey veil keeps the picture about its own mean: here the level is the extremes'.
+    Automatic gain maps the range of temperatures in view to the full scale. A flame or the sun extends that range at
+    its hot end, the clear sky at its cold end, and the scene gets a share c of it; p is the cold part of the extension.
+    At p = 0 the scene is near black, at p = 1 near white, and nothing clips. About 255 c grey levels remain. Unlike
+    ``low_contrast``, which stays near the image's own mean, the level is set by the extremes.
     """
 
     name: ClassVar[str] = "ir_low_contrast"
@@ -166,9 +166,9 @@ class IrLowContrast(Operator):
     )
 
     contrast: float = severe(
-        0.7, 0.1, "the scene's share of the span that the gain spreads", low=0.0, high=1.0, identity=1.0
+        0.7, 0.1, "the scene's share of the range that the gain maps to full scale", low=0.0, high=1.0, identity=1.0
     )
-    pedestal: float = free(0.0, 1.0, "the cold part of what is added to the span")
+    pedestal: float = free(0.0, 1.0, "share of the range's extension at its cold end")
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
-        return requantised(image, self.contrast, self.pedestal)
+        return compress_to_8bit(image, self.contrast, self.pedestal)

@@ -1,4 +1,4 @@
-"""Where things are in the frame: two cameras that do not see from one place, and what moved between two exposures."""
+"""Misregistration of two cameras: homography and parallax."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from clearfuse.synth.operators.physics.fill import inverse_depth
 from clearfuse.synth.operators.physics.particles import focal_length
 
 COARSE = 640
-"""Pixels: parallax is worked out in a frame whose longest side is at most this; it is continuous, so that is enough."""
+"""Longest side, in pixels, of the frame in which parallax is computed; it is smooth, so that this is enough."""
 
 SLOPE = 0.5
-"""Steepest change of the parallax, px over px: below 1/√2 the way back is unique, whatever the direction."""
+"""Steepest change of the parallax, px per px: below 1/√2 the mapping is invertible in any direction."""
 
-ROUNDS = 12
-"""Steps of the way back: each leaves at most √½ of the error, and less than a tenth away from outlines."""
+ITERATIONS = 12
+"""Fixed-point iterations of the inverse mapping: each reduces the error to √½ at most, to a tenth off outlines."""
 
 
 ROWS = 256
-"""Rows that are resampled together: of a large picture, what is in between takes no memory of its own."""
+"""Rows resampled at a time, so that the temporaries of a large image stay small."""
 
 
 def corners(height: int, width: int) -> Float64[np.ndarray, "4 2"]:
@@ -45,11 +45,11 @@ def homography(
     tilt_x: float,
     tilt_y: float,
 ) -> Float64[np.ndarray, "3 3"]:
-    """The projective map of pixels whose mean displacement of the four corners is ``displacement`` pixels.
+    """The homography of pixels that moves the four corners by ``displacement`` pixels on average.
 
     H = T⁻¹ S T with T to coordinates about the centre in units of half the diagonal, where S is
     [[1 + z, −r, s cos d], [r, 1 + z, −s sin d], [kx, ky, 1]]: a shift of s towards ``direction`` (degrees, counter-
-    clockwise from the rows), a rotation, a scale and keystones, r = a·turn/2, z = a·zoom/2, k = a·tilt/2, s = a. The
+    clockwise from horizontal), a rotation, a scale and keystones, r = a·turn/2, z = a·zoom/2, k = a·tilt/2, s = a. The
     factor a is found by bisection. turn, zoom, tilt_x, tilt_y in [−1, 1]. A side of one pixel counts as two.
     """
     height, width = max(height, 2), max(width, 2)
@@ -75,7 +75,7 @@ def homography(
 
 
 def project(matrix: Float64[np.ndarray, "3 3"], points: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
-    """Points (x, y) through a homography."""
+    """Points (x, y) mapped by a homography."""
     x = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ matrix.T
     return x[:, :2] / x[:, 2:]
 
@@ -85,11 +85,11 @@ def disparity(inverse: Float32[np.ndarray, "h w"], focal: float, baseline: float
     return inverse * np.float32(focal * baseline)
 
 
-def gentle(values: Float32[np.ndarray, "h w"], slope: float) -> Float32[np.ndarray, "h w"]:
-    """The least map that is not below ``values`` and changes by at most ``slope`` a pixel along rows and columns.
+def limit_slope(values: Float32[np.ndarray, "h w"], slope: float) -> Float32[np.ndarray, "h w"]:
+    """The smallest map that is nowhere below ``values`` and changes by at most ``slope`` per pixel along x and y.
 
-    max over p' of values(p') − slope |p − p'|₁: near things keep their parallax, and what is beside them gives way.
-    Steps of 1, 2, 4 … pixels reach as far as the largest difference does.
+    max over p' of values(p') − slope |p − p'|₁: near objects keep their parallax, their surroundings are stretched.
+    Steps of 1, 2, 4 … pixels, as far as the largest difference requires.
     """
     out = values.copy()
     reach = math.ceil(float(values.max() - values.min()) / slope)
@@ -105,53 +105,53 @@ def gentle(values: Float32[np.ndarray, "h w"], slope: float) -> Float32[np.ndarr
     return out
 
 
-def way_back(shift: Float32[np.ndarray, "h w"], ux: float, uy: float) -> Float32[np.ndarray, "h w"]:
-    """s at the target: t(q) with t(q) = s(q − t(q) u), for a map p → p + s(p) u that is one to one.
+def invert_shift(shift: Float32[np.ndarray, "h w"], ux: float, uy: float) -> Float32[np.ndarray, "h w"]:
+    """The inverse of p → p + s(p) u: t(q) with t(q) = s(q − t(q) u), in pixels, where the mapping is one to one.
 
-    Fixed-point iteration; it contracts where s changes by less than a pixel over a pixel along u. Shifts are
-    non-negative and continued beyond the border as they are at it.
+    Fixed-point iteration; it converges where s changes by less than one pixel per pixel along u. Shifts are
+    non-negative and constant beyond the border.
     """
     h, w = shift.shape
     x, y = (g.astype(np.float32) for g in np.meshgrid(np.arange(w), np.arange(h)))
     out = shift
-    for _ in range(ROUNDS):
+    for _ in range(ITERATIONS):
         at = x - out * np.float32(ux), y - out * np.float32(uy)
         out = cv2.remap(shift, *at, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE).reshape(h, w)
     return out
 
 
 def resample(image: Image, x: Float32[np.ndarray, "h w"], y: Float32[np.ndarray, "h w"]) -> Image:
-    """The image at (x, y), bicubically, mirrored about its border pixels.
+    """The image at (x, y), bicubically interpolated, mirrored about its border pixels.
 
-    A cubic overshoots at edges, which in linear light is a dark ring around each lamp: it is held between the least
-    and the greatest of the pixels around.
+    A cubic overshoots at edges, which in linear light makes a dark ring around each lamp: values are clipped to the
+    range of the 3 by 3 neighbourhood.
     """
     h, w, c = image.shape
-    if 1 in (h, w):  # has no mirror image, and cv2.remap does not return from it: two alike have
+    if 1 in (h, w):  # cv2.remap hangs on mirroring a single row or column: duplicate it
         image = as_hwc(cv2.copyMakeBorder(image, 0, int(h == 1), 0, int(w == 1), cv2.BORDER_REPLICATE))
     edge, box = cv2.BORDER_REFLECT_101, np.ones((3, 3), np.uint8)
     bounds = cv2.erode(image, box), cv2.dilate(image, box)
     out = np.empty((*x.shape, c), np.float32)
     for start in range(0, len(x), ROWS):
         rows = slice(start, start + ROWS)
-        # cv2 mirrors step by step, once for each frame width outside: one is enough.
+        # cv2 mirrors once per frame width outside: limit that to one.
         at = [np.clip(v[rows], -float(n), 2.0 * n).astype(np.float32, copy=False) for v, n in ((x, w), (y, h))]
         low, high = (cv2.remap(bound, *at, cv2.INTER_NEAREST, None, edge) for bound in bounds)
-        some = cv2.remap(image, *at, cv2.INTER_CUBIC, None, edge)
-        out[rows] = np.clip(some, low, high).reshape(-1, x.shape[1], c)
+        values = cv2.remap(image, *at, cv2.INTER_CUBIC, None, edge)
+        out[rows] = np.clip(values, low, high).reshape(-1, x.shape[1], c)
     return out
 
 
 @dataclass(frozen=True)
 class Misregistration(Operator):
-    """The other camera sees from elsewhere: out(q) = image(p), q = H (p + u f B / z(p)), for one image of the pair.
+    """Misaligned cameras: out(q) = image(p), q = H (p + u f B / z(p)), for one image of the pair.
 
     H is a homography of a shift, a rotation, a scale and keystones that moves the frame's corners by ``displacement``
-    on the mean, in pixels of a frame 640 wide, and so in proportion to the width. The parallax of a baseline of B
-    metres, f the focal length in pixels, z the depth, u the baseline's direction in the image, is used where depth is
-    known. It is made to change by at most half a pixel over a pixel beside near things, which keep theirs: what they
-    uncover is the surroundings, stretched, and no place is torn or seen twice. Linear light, bicubic, borders
-    mirrored. As a step on both images it moves them alike, since all of it is in its parameters.
+    on average, in pixels of a frame 640 wide, and so in proportion to the width. The parallax of a baseline of B
+    metres, f the focal length in pixels, z the depth, u the baseline's direction in the image, is added where depth is
+    known. Next to near objects, which keep their parallax, it is limited to a change of half a pixel per pixel: the
+    surroundings are stretched, so that there are no holes and nothing appears twice. Linear light, bicubic, borders
+    mirrored. On both images the step moves both alike, since it draws nothing beyond its parameters.
     """
 
     name: ClassVar[str] = "misregistration"
@@ -169,12 +169,14 @@ class Misregistration(Operator):
     baseline: float = severe(
         0.005, 0.04, "distance between the cameras, for the parallax", low=0.0, high=1.0, unit="m", identity=0.0
     )
-    direction: float = free(0.0, 360.0, "of the shift, counter-clockwise from the rows", unit="deg")
-    turn: float = free(-1.0, 1.0, "rotation over shift: 1 moves the corners half as far as the shift does")
-    zoom: float = free(-1.0, 1.0, "scale over shift, likewise")
-    tilt_x: float = free(-1.0, 1.0, "keystone along the rows over shift, likewise")
-    tilt_y: float = free(-1.0, 1.0, "keystone along the columns over shift, likewise")
-    side: float = free(0.0, 360.0, "where the parallax moves near things, counter-clockwise from the rows", unit="deg")
+    direction: float = free(0.0, 360.0, "of the shift, counter-clockwise from horizontal", unit="deg")
+    turn: float = free(-1.0, 1.0, "rotation relative to the shift: 1 moves the corners half as far as the shift does")
+    zoom: float = free(-1.0, 1.0, "scale relative to the shift, likewise")
+    tilt_x: float = free(-1.0, 1.0, "horizontal keystone relative to the shift, likewise")
+    tilt_y: float = free(-1.0, 1.0, "vertical keystone relative to the shift, likewise")
+    side: float = free(
+        0.0, 360.0, "direction in which parallax moves near objects, counter-clockwise from horizontal", unit="deg"
+    )
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         h, w, _ = image.shape
@@ -198,13 +200,13 @@ class Misregistration(Operator):
     def _parallax(
         self, inverse: np.ndarray, fov: float, px: np.ndarray, py: np.ndarray, ux: float, uy: float
     ) -> Float32[np.ndarray, "h w"]:
-        """The shift in pixels at the places (px, py) of the frame that the parallax alone makes."""
+        """The shift by parallax only, in pixels, at the frame positions (px, py)."""
         h, w = inverse.shape
         scale = min(1.0, COARSE / max(h, w))
         size = (max(round(w * scale), 1), max(round(h * scale), 1))
         small = cv2.resize(inverse, size, interpolation=cv2.INTER_AREA)
-        shift = gentle(disparity(small, focal_length(size[0], fov), self.baseline), SLOPE)
-        found = way_back(shift, ux, uy)
+        shift = limit_slope(disparity(small, focal_length(size[0], fov), self.baseline), SLOPE)
+        inverse_shift = invert_shift(shift, ux, uy)
         at = (px + np.float32(0.5)) * np.float32(size[0] / w) - np.float32(0.5)
         to = (py + np.float32(0.5)) * np.float32(size[1] / h) - np.float32(0.5)
-        return cv2.remap(found, at, to, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE) * np.float32(w / size[0])
+        return cv2.remap(inverse_shift, at, to, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE) * np.float32(w / size[0])

@@ -1,7 +1,7 @@
-"""Loops over pixels that no array expression does in one pass, compiled on first use.
+"""Pixel loops that numpy cannot do in one pass, compiled by numba on first use.
 
-Compiled without reordering of sums and without calls of the C library's functions, so that a seed gives the same bytes
-on every machine. Code is kept beside the module, or in the user's cache folder where that cannot be written.
+Compiled without reordering of sums and without calls into the C library, so that a seed gives the same bytes on every
+machine. Compiled code is cached beside the module, or in the user's cache folder where that is read-only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """``function`` compiled for one thread at its first call: importing the module does not load the compiler."""
+    """Decorator: compile for one thread at the first call, so that importing the module does not load numba."""
 
     @functools.cache
     def machine_code() -> Callable[P, R]:
@@ -29,7 +29,7 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
         plain: Any = inspect.unwrap(function)
         try:
             return njit(cache=True, nogil=True, error_model="numpy")(plain)
-        except RuntimeError:  # no folder to keep the code in: each process compiles it
+        except RuntimeError:  # no writable cache folder: each process compiles
             return njit(nogil=True, error_model="numpy")(plain)
 
     @functools.wraps(function)
@@ -40,19 +40,19 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @compiled
-def within(values: Float[np.ndarray, "h w"], low: float, high: float, out: Float32[np.ndarray, "h w"]) -> None:
-    """Values held to [low, high]; what is not a number becomes the lowest."""
-    least, most = np.float32(low), np.float32(high)
+def clamp(values: Float[np.ndarray, "h w"], low: float, high: float, out: Float32[np.ndarray, "h w"]) -> None:
+    """Clamp values to [low, high], NaN to low."""
+    lowest, highest = np.float32(low), np.float32(high)
     for y in range(values.shape[0]):
         for x in range(values.shape[1]):
             v = np.float32(values[y, x])
-            v = v if v > least else least
-            out[y, x] = v if v < most else most
+            v = v if v > lowest else lowest
+            out[y, x] = v if v < highest else highest
 
 
 @compiled
 def unpack(words: UInt16[np.ndarray, " k"], out: Float32[np.ndarray, "c n"]) -> None:
-    """Uniform draws in (0, 1), the middles of 65,536 steps; consecutive words go to one column."""
+    """Uniform numbers in (0, 1), (word + 1/2) / 65536; consecutive words fill a column."""
     for i in range(out.shape[1]):
         for k in range(out.shape[0]):
             out[k, i] = (np.float32(words[i * out.shape[0] + k]) + np.float32(0.5)) * np.float32(1 / 65536)
@@ -60,9 +60,7 @@ def unpack(words: UInt16[np.ndarray, " k"], out: Float32[np.ndarray, "c n"]) -> 
 
 @compiled
 def shrink(image: Float32[np.ndarray, "h w c"], cells: Float32[np.ndarray, "sh sw c"]) -> None:
-    """Means over a grid of cells, from about three rows and four columns of each: a sample tells them. One or three
-    channels.
-    """
+    """Means over a grid of cells, estimated from about three rows and four columns of each; one or three channels."""
     height, width = image.shape[:2]
     middle, last = image.shape[2] // 2, image.shape[2] - 1
     for i in range(cells.shape[0]):
@@ -72,7 +70,7 @@ def shrink(image: Float32[np.ndarray, "h w c"], cells: Float32[np.ndarray, "sh s
             left, right = j * width // cells.shape[1], (j + 1) * width // cells.shape[1]
             along = max((right - left + 2) // 4, 1)
             share = np.float32(1 / (((bottom - 1 - top) // down + 1) * ((right - 1 - left) // along + 1)))
-            # Three sums at a time: each addition waits for the last one in its own sum alone.
+            # Three independent sums, so that additions need not wait for each other.
             first, second, third = np.float32(0), np.float32(0), np.float32(0)
             for y in range(top, bottom, down):
                 for x in range(left, right, along):
@@ -95,11 +93,11 @@ def through_particles(
     glow: Float32[np.ndarray, "o pc"],
     out: Float32[np.ndarray, "h wc"],
 ) -> None:
-    """(J t + A (1 − t)) s + L (1 − s), t = e^(−β d), in one pass over the rows; s is what particles leave clear.
+    """(J t + A (1 − t)) s + L (1 − s), t = e^(−β d), in one pass; s is the share of a pixel free of particles.
 
-    d is the depth held to [nearest, farthest]. A row of s stands for the middle of ``step`` rows of the image, between
-    which it is interpolated. A and L are a colour (1, c) or a map (h, w c). The power is e^x = 2^i e^r with
-    |r| ≤ ln 2 / 2, e^r by its series to r^6: within 1.2e-7 of it.
+    d is the depth limited to [nearest, farthest], in metres, β the extinction in 1/m. A row of s (``fall``) is centred
+    on ``step`` rows of the image and interpolated between them. A (``air``) and L (``glow``) are a colour (1, c) or a
+    map (h, w c). e^x = 2^i e^r with |r| ≤ ln 2 / 2, e^r by its series to r^6: accurate to 1.2e-7.
     """
     height, width = depth.shape
     channels = image.shape[1] // width
@@ -121,7 +119,7 @@ def through_particles(
             series = np.float32(1 / 24) + r * (np.float32(1 / 120) + r * np.float32(1 / 720))
             series = np.float32(1 / 2) + r * (np.float32(1 / 6) + r * series)
             series = np.float32(1) + r * (np.float32(1) + r * series)
-            # A float's exponent stands in its bits from 23 on, with 127 added.
+            # A float's exponent is stored from bit 23 on, with a bias of 127.
             clear[x] = series * np.int32((np.int32(i) + np.int32(127)) << np.int32(23)).view(np.float32)
         row, to = image[y], out[y]
         air_row, glow_row = air[min(y, air.shape[0] - 1)], glow[min(y, glow.shape[0] - 1)]
@@ -154,31 +152,32 @@ def add_streaks(
     step: int,
     streaks: Float32[np.ndarray, "7 n"],
 ) -> None:
-    """Add the optical depth of streaks: x, y, z, length, lean, reach and cover each, in pixels of the full frame.
+    """Add the optical depth of streaks, in place. streaks: x, y, z, length, slope, reach, cover, in pixels but z (m).
 
-    Row r of the sum stands for the middle of the rows from r·step; the scene hides what is behind it, and ``nearest``
-    says how near it comes in each row. Across, a streak is a biweight on ± reach, of unit area: 15/16 (1 − x²)².
+    Row r of ``total`` is centred on the rows r·step to (r + 1)·step − 1 of the frame. The scene occludes the streaks
+    behind it; ``nearest`` is its least depth in each row. The profile across is a biweight of unit area on ± reach,
+    15/16 (1 − x²)²; slope is in columns per row.
     """
     rows, columns = total.shape
-    one = np.float32(1)
+    unit = np.float32(1)
     for i in range(streaks.shape[1]):
-        x, y, z, length, lean, reach, cover = streaks[:, i]
+        x, y, z, length, slope, reach, cover = streaks[:, i]
         first = math.floor((y - length / 2) / step)
         last = min(first + max(math.ceil(length / step) + 1, 2), rows)
         first = max(first, 0)
-        pace, narrow = one / max(length, one), one / reach
+        pace, narrow = unit / max(length, unit), unit / reach
         peak = np.float32(0.9375) * cover * narrow
         begin = np.float32(first * step + 0.5 * (step - 1)) - y
-        # Taps beyond the reach weigh nothing: four at a time are one instruction each.
+        # A multiple of four taps, for vector instructions; those beyond the reach have no weight.
         taps = min(4 * (int(0.5 * reach) + 1), columns)
         for r in range(first, last):
             below = begin + np.float32((r - first) * step)
-            # A drop enters and leaves the open shutter: the ends fade over a quarter of the length.
-            fade = min(np.float32(2) - np.float32(4) * abs(below * pace) + np.float32(step) * pace, one)
+            # The shutter opens and closes gradually: the ends fade over a quarter of the length.
+            fade = min(np.float32(2) - np.float32(4) * abs(below * pace) + np.float32(step) * pace, unit)
             fade = max(fade, np.float32(0))
             amplitude = fade * fade * (np.float32(3) - np.float32(2) * fade) * peak
-            centre = x + below * lean
-            left = min(int(max(centre - reach + one, np.float32(0))), columns - taps)
+            centre = x + below * slope
+            left = min(int(max(centre - reach + unit, np.float32(0))), columns - taps)
             offset = np.float32(left) - centre
             open_view, scene = z < nearest[r], depth[r * step]
             if open_view:
@@ -186,19 +185,19 @@ def add_streaks(
                     for k in range(4):
                         c = 4 * four + k
                         across = (offset + np.float32(c)) * narrow
-                        profile = max(one - across * across, np.float32(0))
+                        profile = max(unit - across * across, np.float32(0))
                         total[r, left + c] += amplitude * profile * profile
             else:
                 for four in range(taps // 4):
                     for k in range(4):
                         c = 4 * four + k
                         across = (offset + np.float32(c)) * narrow
-                        profile = max(one - across * across, np.float32(0))
+                        profile = max(unit - across * across, np.float32(0))
                         value = amplitude * profile * profile
                         total[r, left + c] += value if scene[left + c] > z else np.float32(0)
             for c in range(taps - taps % 4, taps):
                 across = (offset + np.float32(c)) * narrow
-                profile = max(one - across * across, np.float32(0))
+                profile = max(unit - across * across, np.float32(0))
                 value = amplitude * profile * profile
                 total[r, left + c] += value if scene[left + c] > z else np.float32(0)
 
@@ -207,17 +206,17 @@ def add_streaks(
 def add_spots(
     total: Float32[np.ndarray, "h w"], depth: Float32[np.ndarray, "h w"], spots: Float32[np.ndarray, "6 n"]
 ) -> None:
-    """Add smooth spots: x, y, z, half width, half height and peak each; a biweight each way."""
+    """Add smooth spots, a biweight in x and in y, in place. spots: x, y, z, half width, half height, peak."""
     rows, columns = total.shape
     for i in range(spots.shape[1]):
-        x, y, z, wide, tall, peak = spots[:, i]
-        left, right = max(math.ceil(x - wide), 0), min(math.floor(x + wide), columns - 1)
-        for r in range(max(math.ceil(y - tall), 0), min(math.floor(y + tall), rows - 1) + 1):
-            along = 1 - ((r - y) / tall) ** 2
+        x, y, z, half_width, half_height, peak = spots[:, i]
+        left, right = max(math.ceil(x - half_width), 0), min(math.floor(x + half_width), columns - 1)
+        for r in range(max(math.ceil(y - half_height), 0), min(math.floor(y + half_height), rows - 1) + 1):
+            along = 1 - ((r - y) / half_height) ** 2
             amplitude = along * along * peak
             for c in range(left, right + 1):
                 if depth[r, c] > z:
-                    across = 1 - ((c - x) / wide) ** 2
+                    across = 1 - ((c - x) / half_width) ** 2
                     total[r, c] += np.float32(amplitude * across * across)
 
 
@@ -226,32 +225,32 @@ def add_flakes(
     total: Float32[np.ndarray, "h w"],
     depth: Float32[np.ndarray, "h w"],
     shapes: Float32[np.ndarray, "k t t"],
-    lean: float,
+    slope: float,
     flakes: Float32[np.ndarray, "8 n"],
 ) -> None:
-    """Add flakes of a shape: x, y, z, reach, streak, peak, softness and shape number each.
+    """Add flakes of given shapes, in place. flakes: x, y, z, reach, streak, peak, softness, index of the shape.
 
-    The motion in the exposure along (lean, 1) stretches a flake: distances along it count from the nearest point of its
-    path. What is blurred more than its size is a smooth disc, whatever its shape: softness mixes the two.
+    Motion along (slope, 1) during the exposure stretches a flake: distances along it are measured from the nearest
+    point of its path. Softness, in [0, 1], blends the shape with the smooth disc that a strongly blurred flake is.
     """
     rows, columns = total.shape
     side = shapes.shape[1]
-    down = 1 / math.sqrt(1 + lean * lean)
+    down = 1 / math.sqrt(1 + slope * slope)
     for i in range(flakes.shape[1]):
-        x, y, z, reach, streak, peak, soft, shape = flakes[:, i]
+        x, y, z, reach, streak, peak, softness, shape = flakes[:, i]
         kind = int(shape)
-        tall = reach + 0.5 * streak * down
-        wide = reach + 0.5 * streak * down * abs(lean)
-        left, right = max(math.ceil(x - wide), 0), min(math.floor(x + wide), columns - 1)
-        for r in range(max(math.ceil(y - tall), 0), min(math.floor(y + tall), rows - 1) + 1):
+        half_height = reach + 0.5 * streak * down
+        half_width = reach + 0.5 * streak * down * abs(slope)
+        left, right = max(math.ceil(x - half_width), 0), min(math.floor(x + half_width), columns - 1)
+        for r in range(max(math.ceil(y - half_height), 0), min(math.floor(y + half_height), rows - 1) + 1):
             for c in range(left, right + 1):
                 if depth[r, c] <= z:
                     continue
-                along = ((r - y) + lean * (c - x)) * down
-                px = ((c - x) - lean * (r - y)) * down / reach
+                along = ((r - y) + slope * (c - x)) * down
+                px = ((c - x) - slope * (r - y)) * down / reach
                 py = (along - min(max(along, -0.5 * streak), 0.5 * streak)) / reach
                 inside = 1 - px * px - py * py
                 if inside <= 0:  # shapes end at the unit circle
                     continue
                 u, v = int((px + 1) * 0.5 * (side - 1) + 0.5), int((py + 1) * 0.5 * (side - 1) + 0.5)
-                total[r, c] += np.float32(peak * (soft * 1.2 * inside + (1 - soft) * shapes[kind, v, u]))
+                total[r, c] += np.float32(peak * (softness * 1.2 * inside + (1 - softness) * shapes[kind, v, u]))

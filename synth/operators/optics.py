@@ -1,4 +1,4 @@
-"""What the lens and the hand do: point-spread functions in linear light, before the exposure ends."""
+"""Lens blur and camera shake: convolution with point-spread functions in linear light."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ SHARP = 0.05
 """Pixels: below this sigma a sampled Gaussian is the unit impulse in float32 (exp(-1/(2·0.05²)) = 1e-87)."""
 
 KNOTS = 64
-"""Points of a camera-shake path before it is resampled: the same number of draws at every length."""
+"""Points of a camera-shake path before resampling; fixed, so that the number of draws does not depend on the length."""
 
 TILE = 11
-"""Side of the largest kernel that cv2.filter2D sums directly, over its non-zero taps only; above, it goes by DFT."""
+"""Side of the largest kernel that cv2.filter2D sums directly, over its non-zero taps; larger ones go through a DFT."""
 
 BAND = 32
-"""Rows over which all squares are summed before the next rows: they stay in the core's cache."""
+"""Rows for which all kernel tiles are summed before the next rows, so that the data stays in the cache."""
 
 SPARSE_TAPS = 256
-"""Up to this many taps, direct sums tile by tile are faster than one DFT."""
+"""Up to this many taps, direct sums over tiles of the kernel are faster than a DFT."""
 
 
 def gaussian_profile(sigma: float) -> Float32[np.ndarray, " k"]:
-    """k(i) ∝ exp(−i²/(2σ²)), |i| ≤ ⌈4σ⌉, unit sum; the impulse where sigma is below ``SHARP``."""
+    """k(i) ∝ exp(−i²/(2σ²)), |i| ≤ ⌈4σ⌉, unit sum; the unit impulse for a sigma below ``SHARP``."""
     if sigma < SHARP:
         return np.ones(1, np.float32)
     i = np.arange(-math.ceil(4 * sigma), math.ceil(4 * sigma) + 1, dtype=np.float64)
@@ -48,12 +48,12 @@ def gaussian_kernel(sigma: float, ratio: float, angle: float) -> Float32[np.ndar
 
 
 def shake_path(length: float, angle: float, shake: float, rng: np.random.Generator) -> Float64[np.ndarray, "n 2"]:
-    """The path (x right, y down) that a scene point draws on the sensor, evenly timed, centred on its centroid.
+    """The path (x right, y down; pixels) of a scene point on the sensor, sampled evenly in time, centroid at 0.
 
     Heading θ(t) = angle + 2.2·shake·W(t), W a Brownian motion of unit variance at the end of the exposure, zero mean
-    in time; speed exp(0.6·shake·V(t)), V a smoothed noise of unit variance: the hand's inertia (path smooth) and its
-    dwelling (speed uneven) of Boracchi and Foi's camera-shake model. shake 0 is a straight line at even speed.
-    The largest distance between two points of the path is ``length``.
+    in time; speed exp(0.6·shake·V(t)), V smoothed noise of unit variance: the inertia (smooth path) and the pauses
+    (uneven speed) of Boracchi and Foi's camera-shake model. shake 0 is a straight line at constant speed. ``length``
+    is the largest distance between two points of the path; angle in degrees.
     """
     turn, dwell = rng.standard_normal((2, KNOTS))
     walk = np.cumsum(turn) / math.sqrt(KNOTS)
@@ -63,15 +63,15 @@ def shake_path(length: float, angle: float, shake: float, rng: np.random.Generat
     knots = np.cumsum(speed[:, None] * np.stack([np.cos(heading), -np.sin(heading)], axis=1), axis=0)
     extent = np.sqrt(((knots[:, None] - knots[None]) ** 2).sum(-1)).max()
     count = 16 * max(1, math.ceil(length))
-    times = (np.arange(count) + 0.5) / count * (KNOTS - 1)  # middles of equal spans of the exposure
+    times = (np.arange(count) + 0.5) / count * (KNOTS - 1)  # midpoints of equal intervals of the exposure
     path = np.stack([np.interp(times, np.arange(KNOTS), knots[:, axis]) for axis in (0, 1)], axis=1)
     return (path - path.mean(axis=0)) * (length / extent)
 
 
 def path_kernel(path: Float64[np.ndarray, "n 2"]) -> Float32[np.ndarray, "kh kw"]:
-    """The path's exposure as an odd-sided kernel: each point adds 1/n to its four pixels, bilinearly.
+    """The path as an odd-sided kernel of unit sum: each point adds 1/n, divided bilinearly among four pixels.
 
-    Bilinear weights keep a point's position, so the kernel's centroid is the path's: the centre.
+    Bilinear weights preserve positions, so the kernel's centroid is the path's: the centre.
     """
     rx, ry = np.ceil(np.abs(path).max(axis=0) - 1e-9).astype(int).tolist()
     corner = np.floor(path).astype(int)
@@ -94,7 +94,7 @@ def convolve(image: Image, kernel: Float32[np.ndarray, "kh kw"]) -> Image:
         return as_hwc(cv2.filter2D(image, -1, flipped, borderType=cv2.BORDER_REFLECT_101))
     if np.count_nonzero(kernel) > SPARSE_TAPS:
         out = as_hwc(cv2.filter2D(image, -1, flipped, borderType=cv2.BORDER_REFLECT_101))
-        return np.maximum(out, 0, out=out)  # the DFT leaves -1e-8 where black is
+        return np.maximum(out, 0, out=out)  # the DFT leaves -1e-8 in black regions
     h, w, c = image.shape
     ry, rx, spare = kh // 2, kw // 2, TILE - 1
     padded = cv2.copyMakeBorder(image, ry, ry + spare, rx, rx + spare, cv2.BORDER_REFLECT_101)
@@ -110,7 +110,7 @@ def convolve(image: Image, kernel: Float32[np.ndarray, "kh kw"]) -> Image:
 
 
 def kernel_tiles(kernel: Float32[np.ndarray, "kh kw"]) -> list[tuple[int, int, Float32[np.ndarray, "t t"]]]:
-    """The kernel cut into squares of ``TILE``, those with taps in them: (top, left, square)."""
+    """The kernel's tiles of ``TILE`` by ``TILE`` that have non-zero taps: (top, left, tile)."""
     tiles: list[tuple[int, int, Float32[np.ndarray, "t t"]]] = []
     for top in range(0, kernel.shape[0], TILE):
         for left in range(0, kernel.shape[1], TILE):
@@ -124,7 +124,7 @@ def kernel_tiles(kernel: Float32[np.ndarray, "kh kw"]) -> list[tuple[int, int, F
 
 @dataclass(frozen=True)
 class GaussianBlur(Operator):
-    """A lens out of tune: out = image * k, k(d) ∝ exp(−½ dᵀΣ⁻¹d), Σ = R diag(σ², (ratio·σ)²) Rᵀ.
+    """Gaussian lens blur: out = image * k, k(d) ∝ exp(−½ dᵀΣ⁻¹d), Σ = R diag(σ², (ratio·σ)²) Rᵀ.
 
     sigma in pixels, linear light, borders mirrored. ratio 1 is isotropic; the kernel sums to one and is centred.
     """
@@ -141,7 +141,7 @@ class GaussianBlur(Operator):
         0.5, 4.0, "standard deviation along the major axis", low=0.0, high=20.0, unit="px", identity=0.0
     )
     ratio: float = free(0.6, 1.0, "minor over major standard deviation", low=0.1)
-    angle: float = free(0.0, 180.0, "direction of the major axis, counter-clockwise from the rows", unit="deg")
+    angle: float = free(0.0, 180.0, "direction of the major axis, counter-clockwise from horizontal", unit="deg")
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         if self.sigma < SHARP:
@@ -156,11 +156,11 @@ class GaussianBlur(Operator):
 
 @dataclass(frozen=True)
 class MotionBlur(Operator):
-    """The camera moves while it exposes: out = image * k, k the share of the exposure spent at each displacement.
+    """Camera motion during the exposure: out = image * k, k the share of the exposure spent at each displacement.
 
-    The path goes from a straight line at even speed (shake 0) to a hand's random trajectory (shake 1); its largest
-    extent is ``length`` pixels. Points are splatted bilinearly, so the kernel sums to one and its centroid is the
-    centre. Linear light, borders mirrored.
+    The path is a straight line at constant speed (shake 0) up to the random trajectory of a hand-held camera (shake
+    1); its largest extent is ``length`` pixels. Points are splatted bilinearly, so the kernel sums to one and its
+    centroid is the centre. Linear light, borders mirrored.
     """
 
     name: ClassVar[str] = "motion_blur"
@@ -172,8 +172,8 @@ class MotionBlur(Operator):
     )
 
     length: float = severe(5.0, 35.0, "largest extent of the path", low=0.0, high=100.0, unit="px", identity=0.0)
-    angle: float = free(0.0, 180.0, "mean direction, counter-clockwise from the rows", unit="deg")
-    shake: float = free(0.0, 1.0, "0 a straight line, 1 a hand's trajectory")
+    angle: float = free(0.0, 180.0, "mean direction, counter-clockwise from horizontal", unit="deg")
+    shake: float = free(0.0, 1.0, "0 a straight line, 1 the trajectory of a hand-held camera")
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         return convolve(image, path_kernel(shake_path(self.length, self.angle, self.shake, rng)))

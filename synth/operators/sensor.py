@@ -1,4 +1,4 @@
-"""What the sensor and its read-out add: noise that changes from frame to frame, and the infrared's fixed faults."""
+"""Sensor noise, and the fixed-pattern noise and defects of infrared detectors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clearfuse.synth.operators.base import Image, Operator, Scene, Stage, free, 
 from clearfuse.synth.types import Modality
 
 MAX_STRIPS = 64
-"""Strips are drawn up to this number and the first ones used, so a stronger step only adds strips."""
+"""Number of strips drawn, of which the first are used, so that a stronger step only adds strips."""
 
 STRIP_BASE = 640.0
 """Image width in pixels at which strips are 1 to 8 pixels wide."""
@@ -25,12 +25,12 @@ READ_POWER, READ_LEVEL, READ_SPREAD = 2.18, 1.20, 0.26
 """The law of read noise, ln k_r = 2.18 ln k_s + 1.20 + N(0, 0.26²): Brooks et al., CVPR 2019, section 3.1."""
 
 BLOCK = 1 << 16
-"""Values in a block of rows: what is in work at a time stays in the cache. Part of what a seed means."""
+"""Values in a block of rows, which fits in the cache. The draws of a seed depend on it: changing it changes pixels."""
 
 
 @functools.cache
 def _normal_quantiles() -> Float32[np.ndarray, " n"]:
-    """z(i) = Φ⁻¹((i + ½)/65536), scaled to unit variance: a normal variate for each 16-bit number."""
+    """z(i) = Φ⁻¹((i + ½)/65536), scaled to unit variance: the normal variate for each 16-bit number."""
     inverse = NormalDist().inv_cdf
     half = np.array([inverse((i + 0.5) / 65536) for i in range(32768, 65536)])
     half /= math.sqrt((half**2).mean())
@@ -38,10 +38,10 @@ def _normal_quantiles() -> Float32[np.ndarray, " n"]:
 
 
 def normal_field(shape: tuple[int, ...], rng: np.random.Generator) -> Float32[np.ndarray, "*dims"]:
-    """Standard normal variates by the inverse of the distribution at 16-bit uniforms.
+    """Standard normal variates by inverse transform of 16-bit uniforms.
 
-    Four times as fast as the ziggurat; exact mean and variance, tails to 4.3 sigma: noise of which 8 bits are kept
-    shows no difference.
+    Four times as fast as the ziggurat method; exact mean and variance, tails up to 4.3 sigma, which after quantisation
+    to 8 bit makes no difference.
     """
     size = math.prod(shape)
     if size % 4 == 0 and isinstance(rng.bit_generator, np.random.Philox):
@@ -65,11 +65,11 @@ def shot_and_read(
 ) -> Image:
     """out = clip(min(x + s, full_well) + √k_r z_r, 0, full_well), in linear light, k_s = shot and k_r = read.
 
-    The photon count (x + s)/k_s is Poisson of mean x/k_s, so var s = k_s x. Its Cornish–Fisher expansion stands for it:
-    s = √(k_s x − m²/18) z_s + m (z_s² − 1)/6, m = min(x, k_s). Mean and variance are exact everywhere, the skewness
-    from one photon on. With the read noise of the law, down to two standard deviations below its middle, the
-    distribution function is within 0.03 of the exact one at every count; one normal variate would be within 0.045.
-    shared: the channels are one detector's, and have the same z.
+    The photon count (x + s)/k_s is Poisson of mean x/k_s, so var s = k_s x. It is approximated by its Cornish–Fisher
+    expansion: s = √(k_s x − m²/18) z_s + m (z_s² − 1)/6, m = min(x, k_s). Mean and variance are exact everywhere, the
+    skewness from one photon on. With the read noise of the law, down to two standard deviations below its median, the
+    distribution function is within 0.03 of the exact one at every count; a single normal variate is within 0.045.
+    shared: the channels come from one detector and have the same z.
     """
     h, w, c = image.shape
     planes, f32 = 1 if shared else c, np.float32
@@ -108,27 +108,28 @@ def autoregressive(innovations: Float64[np.ndarray, " n"], sigma: float, rho: fl
 
 
 def strip_profile(width: int, count: int, depth: float, draws: Float64[np.ndarray, "k 4"]) -> Float64[np.ndarray, " w"]:
-    """The offset (≤ 0) of each column under ``count`` dark strips: −depth_s · coverage, the deepest strip winning.
+    """The offset (≤ 0) of each column under ``count`` dark strips: −depth_s · coverage, the darkest where they meet.
 
-    draws, uniform in [0, 1): a strip's centre; its width, 1 to 8 px at 640 columns, narrow ones more often; its depth,
-    0.5 to 1 of ``depth``; its edge: the lower half hard (one pixel of anti-aliasing), the upper as soft as the strip.
+    draws, uniform in [0, 1), a row per strip: its centre; its width, log-uniform from 1 to 8 px at 640 columns; its
+    depth, 0.5 to 1 times ``depth``; its edge: hard (one pixel of anti-aliasing) below 0.5, above it increasingly soft,
+    up to the strip's width.
     """
     offset = np.zeros(width)
     columns = np.arange(width) + 0.5
-    for place, size, deep, soft in draws[:count].tolist():
-        wide = max(8.0**size * width / STRIP_BASE, 1.0)
-        edge = max(1.0, wide * max(0.0, 2 * soft - 1))
-        coverage = np.clip((0.5 * (wide + edge) - np.abs(columns - place * width)) / edge, 0, 1)
-        offset = np.minimum(offset, -depth * (0.5 + 0.5 * deep) * coverage)
+    for place, size, darkness, soft in draws[:count].tolist():
+        strip_width = max(8.0**size * width / STRIP_BASE, 1.0)
+        edge = max(1.0, strip_width * max(0.0, 2 * soft - 1))
+        coverage = np.clip((0.5 * (strip_width + edge) - np.abs(columns - place * width)) / edge, 0, 1)
+        offset = np.minimum(offset, -depth * (0.5 + 0.5 * darkness) * coverage)
     return offset
 
 
 @dataclass(frozen=True)
 class GaussianNoise(Operator):
-    """out = x + σ (√(1 − q) n_0 + √q n_c), clipped, on sRGB code values; n_0 shared by the channels, n_c each its own.
+    """out = x + σ (√(1 − q) n_0 + √q n_c), clipped, on sRGB code values; n_0 shared by the channels, n_c independent.
 
-    Every channel's standard deviation is σ whatever ``colour`` q is: q = 0 is grey noise, q = 1 independent noise.
-    Drawn anew for each image of a pair.
+    Each channel's standard deviation is σ whatever ``colour`` q is: q = 0 is grey noise, q = 1 independent noise.
+    Independent for the images of a pair.
     """
 
     name: ClassVar[str] = "gaussian_noise"
@@ -138,7 +139,7 @@ class GaussianNoise(Operator):
     sigma: float = severe(
         5 / 255, 50 / 255, "standard deviation", low=0.0, high=1.0, unit="of full scale", identity=0.0
     )
-    colour: float = free(0.0, 1.0, "share of the variance that is each channel's own")
+    colour: float = free(0.0, 1.0, "share of the variance that is independent between channels")
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         h, w, c = image.shape
@@ -157,9 +158,9 @@ class SensorNoise(Operator):
     """Shot and read noise in linear light: σ²(x) = k_s x + k_r, k_s = ``shot``, ln k_r = 2.18 ln k_s + 1.20 + 0.26 z.
 
     out = clip(min(x + shot noise, 1) + read noise, 0, 1): the shot noise is that of the light before the full well
-    clips it, so what the exposure has blown out is quiet but for the read noise. z = Φ⁻¹(``read``).
-    1/k_s is the full well in photo-electrons: 10,000 at the mild end, 83 at the strong one. Drawn anew for each image
-    of a pair; each channel has its own noise, but the channels of an infrared image are one detector's.
+    clips it, so overexposed regions show read noise only. z = Φ⁻¹(``read``).
+    1/k_s is the full well in photo-electrons: 10,000 at the mild end, 83 at the strong one. Independent for the images
+    of a pair and for colour channels; the channels of an infrared image, from one detector, have the same noise.
     """
 
     name: ClassVar[str] = "sensor_noise"
@@ -180,7 +181,7 @@ class SensorNoise(Operator):
         log=True,
         identity=0.0,
     )
-    read: float = free(1e-4, 0.9999, "quantile at which k_r lies in its law, 0.5 the middle")
+    read: float = free(1e-4, 0.9999, "quantile of k_r in its law, 0.5 the median")
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         read = read_variance(self.shot, self.read)
@@ -191,8 +192,9 @@ class SensorNoise(Operator):
 class IrStripes(Operator):
     """An uncorrected microbolometer: out(i, j) = g_j x(i, j) + o_j + s_j + r_i, clipped.
 
-    g_j ~ N(1, gain²) and o_j ~ AR(1)(ρ) with marginal σ ``offset``: column read-out. r_i: the same along the rows,
-    σ = rows · offset. s_j ≤ 0: sparse dark strips, 1 to 8 px wide at 640 columns (scaled with the width), hard or soft.
+    g_j ~ N(1, gain²) and o_j ~ AR(1)(ρ) with marginal σ ``offset``: column read-out. r_i: the same for the rows, with
+    σ = rows · offset. s_j ≤ 0: sparse dark strips, 1 to 8 px wide at 640 columns (scaled with the width), with hard or
+    soft edges.
     """
 
     name: ClassVar[str] = "ir_stripes"
@@ -216,7 +218,7 @@ class IrStripes(Operator):
     strips: int = severe(3.0, 20.0, "number of dark strips", low=0.0, high=float(MAX_STRIPS), integer=True, identity=0)
     strip_depth: float = severe(0.1, 0.5, "depth of the darkest strips", low=0.0, high=1.0, unit="of full scale")
     rho: float = free(0.0, 0.8, "correlation of neighbouring columns' offsets", high=0.999)
-    rows: float = free(0.0, 0.5, "the rows' offsets over the columns'", high=10.0)
+    rows: float = free(0.0, 0.5, "standard deviation of the rows' offsets relative to the columns'", high=10.0)
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         h, w, _ = image.shape
@@ -231,27 +233,27 @@ class IrStripes(Operator):
 
 
 _PATHS = np.array([((0, 0), *rest) for rest in itertools.permutations([(0, 1), (1, 0), (1, 1)])])
-"""(6, 4, 2): the orders in which a defect of up to four pixels fills a block of 2 by 2, from its first pixel."""
+"""(6, 4, 2): the orders in which a cluster of up to four pixels fills a block of 2 by 2, from its first pixel."""
 
 
 def defect_sites(
     h: int, w: int, count: int, clusters: float, draws: Float64[np.ndarray, "n k"]
 ) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
-    """The places (flat) and the defects of the first ``count`` defective pixels, in order of appearance.
+    """Flat pixel indices and defect indices of the first ``count`` defective pixels, in order of the draws.
 
     A row of draws, uniform in [0, 1), is a defect: row, column, size, direction and path. A share ``clusters`` of the
-    defects has 2, 3 or 4 pixels, each as likely, within a block of 2 by 2; the others have one. At the frame's edge
-    a block turns inward. A place may occur twice: the first defect holds it.
+    defects has 2, 3 or 4 pixels, with equal probability, within a block of 2 by 2; the others have one. At the frame's
+    edge blocks extend inward. Where a pixel occurs twice, the first defect counts.
     """
-    y, x, size, turn, path = draws[:, :5].T
+    y, x, size, direction, path = draws[:, :5].T
     pixels = np.where(size < clusters, 2 + np.floor(3 * size / max(clusters, 1e-9)), 1)
     first = np.stack([np.floor(y * h), np.floor(x * w)], axis=1).astype(np.int64)
-    quarter = np.floor(4 * turn).astype(np.int64)
-    step = 1 - 2 * np.stack([quarter & 1, quarter >> 1], axis=1)
+    quadrant = np.floor(4 * direction).astype(np.int64)
+    step = 1 - 2 * np.stack([quadrant & 1, quadrant >> 1], axis=1)
     last = np.array([h - 1, w - 1])
     step = np.where((first + step < 0) | (first + step > last), -step, step)
     block = first[:, None] + step[:, None] * _PATHS[np.floor(6 * path).astype(np.int64)]
-    block = np.clip(block, 0, last)  # a frame one pixel wide or high
+    block = np.clip(block, 0, last)  # for frames one pixel wide or high
     defect, k = np.nonzero(np.arange(4) < pixels[:, None])
     defect, k = defect[:count], k[:count]
     return block[defect, k, 0] * w + block[defect, k, 1], defect
@@ -261,9 +263,9 @@ def defect_sites(
 class IrDeadPixels(Operator):
     """Defective detector elements: whatever the scene, out = 0 (dead), 1 (hot), or a level ~ U(0, 1) (stuck).
 
-    Single pixels and clusters of 2 to 4 within 2 by 2, at uniform places; a cluster is one defect, of one level.
-    −ln(1 − share) · h · w pixels are drawn, which with chance overlaps makes the share. A larger share adds pixels
-    to those of a smaller one. Noise and stripes do not show on them: they stand at a rail of the read-out.
+    Single pixels and clusters of 2 to 4 within 2 by 2, at uniform positions; a cluster has one level.
+    −ln(1 − share) · h · w pixels are drawn, which with random overlaps gives the share. A larger share adds pixels
+    to those of a smaller one. They show no noise and no stripes, since the read-out saturates there.
     """
 
     name: ClassVar[str] = "ir_dead_pixels"
@@ -278,18 +280,18 @@ class IrDeadPixels(Operator):
         1e-4, 0.02, "defective pixels", low=0.0, high=0.1, unit="of all pixels", log=True, identity=0.0
     )
     clusters: float = free(0.1, 0.4, "share of the defects that are clusters", low=0.0, high=1.0)
-    stuck: float = free(0.0, 0.4, "share of the defects that are stuck at a level", low=0.0, high=1.0)
-    hot: float = free(0.2, 0.8, "share of the other defects that are hot, not dead", low=0.0, high=1.0)
+    stuck: float = free(0.0, 0.4, "share of the defects that are stuck at an intermediate level", low=0.0, high=1.0)
+    hot: float = free(0.2, 0.8, "share of the other defects that are hot rather than dead", low=0.0, high=1.0)
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         h, w, c = image.shape
         count = round(-math.log1p(-self.share) * h * w)
-        # As many defects as pixels is enough, and the first rows are the same for every number of rows.
+        # As many defects as pixels suffice, and the first rows of draws do not depend on their number.
         draws = rng.random((count, 8))
         places, defect = defect_sites(h, w, count, self.clusters, draws)
         stuck, hot, level = draws[:, 5:].T
         value = np.where(stuck < self.stuck, level, hot < self.hot).astype(np.float32)
         out = image.copy(order="C")
-        # Backwards: of two defects at one place the first is written last.
+        # In reverse order, so that of two defects at one pixel the first is written last.
         out.reshape(h * w, c)[places[::-1]] = value[defect[::-1], None]
         return out

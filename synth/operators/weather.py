@@ -1,7 +1,7 @@
-"""Weather between the scene and the camera, in linear light: haze, rain and snow, for the visible and the infrared.
+"""Haze, rain and snow between scene and camera, in linear light, for visible and infrared images.
 
-Weather is one event for a pair. What the two frames share (visibility, rate, wind, shutter) is a parameter; where the
-single drops and flakes are comes from the generator, which is each frame's own.
+Weather is one event for a pair: what both frames share (visibility, rate, wind, exposure time) is a parameter. The
+positions of single drops and flakes come from the generator, which differs between the frames.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Haze(Operator):
     """Haze: I = J t + A (1 − t), t = exp(−β d), β = 2.996 / V.
 
     V is the visibility in metres, d the metres of air along the ray, A the airlight: estimated from the image, then
-    scaled and tinted. At night the airlight is low and takes on the glow of the lamps around. In the infrared the
-    extinction is ``ir_ratio`` β, the path radiates as the air does, and small-angle scattering softens the image.
+    scaled and tinted. At night the airlight is low and takes on the glow of nearby lamps. In the infrared extinction is
+    ``ir_ratio`` β, the path emits the air's thermal radiance, and small-angle scattering blurs the image.
     With ``patchiness`` the density varies over the field of view: t = exp(−β d ρ), ρ log-normal of mean 1.
     """
 
@@ -53,14 +53,14 @@ class Haze(Operator):
     visibility: float = severe(
         2000, 80, "meteorological optical range", low=20, high=1e12, unit="m", log=True, identity=1e12
     )
-    airlight: float = free(0.85, 1.15, "airlight over its estimate from the image")
+    airlight: float = free(0.85, 1.15, "airlight relative to its estimate from the image")
     tint: float = free(-1, 1, "colour of the airlight, from cool (-1) to warm (1)")
-    ir_ratio: float = free(0.05, 0.3, "infrared extinction over visible extinction")
+    ir_ratio: float = free(0.05, 0.3, "infrared extinction relative to visible extinction")
     patchiness: float = free(
         0.0, 0.0, "standard deviation of the log of the air's density; 0 unless a recipe sets it",
         low=0.0, high=2.0, default=0.0,
     )  # fmt: skip
-    field: float = free(0.0, 1.0, "which density field: one for both frames", default=0.0)
+    field: float = free(0.0, 1.0, "selects the density field, the same for both frames", default=0.0)
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         path = scene.path()
@@ -81,15 +81,15 @@ class Haze(Operator):
 
 @dataclass(frozen=True)
 class Rain(Operator):
-    """Rain: streaks of the drops that are near enough to be seen, over the veil of all that are not.
+    """Rain: streaks of the drops that are near enough to be resolved, in front of the veil of all others.
 
     Drops have Marshall-Palmer sizes N(D) = 8000 e^(−ΛD) m⁻³ mm⁻¹, Λ = 4.1 R^−0.21, and fall at
-    v = 9.65 − 10.3 e^(−0.6 D) m/s, leaning with the wind. In an exposure T a drop of d pixels draws a streak of
+    v = 9.65 − 10.3 e^(−0.6 D) m/s, slanted by the wind. In an exposure T a drop of d pixels draws a streak of
     len = v T f / z pixels and covers each place for a = d / (len + d) of the time: out = (1 − a) bg + a L, where L,
-    the drop's radiance, is the light of its wide view: the sky's by day, the lamps' at night. ``contrast`` multiplies
-    a: rain falls in gusts and cells, and its drops glint, where the formula has an even rain of dull ones.
+    the drop's radiance, is the light that it refracts from a wide angle: the sky's by day, the lamps' at night.
+    ``contrast`` multiplies a: real rain is gusty and its drops sparkle, where the formula has uniform, dull ones.
     Streaks are drawn where d ≥ 0.3 px. The veil's extinction is 0.312 R^0.67 per km.
-    In the infrared there is the veil, contrast lost to wet surfaces, a softening, and no streak.
+    In the infrared there are the veil, a loss of contrast of wet surfaces and blur, but no streaks.
     """
 
     name: ClassVar[str] = "rain"
@@ -103,9 +103,9 @@ class Rain(Operator):
     )
 
     rate: float = severe(5, 100, "rain rate", low=0, high=200, unit="mm/h", log=True, identity=0.0)
-    wind: float = free(-25, 25, "lean of a 3 mm drop's fall in the image", unit="degrees")
+    wind: float = free(-25, 25, "slant of a 3 mm drop's path in the image, from vertical", unit="degrees")
     exposure: float = free(1 / 250, 1 / 60, "exposure time", unit="s", log=True)
-    contrast: float = free(2.5, 5, "opacity of the streaks over that of an even rain at the mean rate")
+    contrast: float = free(2.5, 5, "opacity of the streaks relative to uniform rain at the mean rate")
     ir_ratio: float = free(0.8, 1.1, "infrared extinction over visible extinction")
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
@@ -115,7 +115,7 @@ class Rain(Operator):
         extinction = rain_extinction(self.rate)
         if scene.modality == "infrared":
             air = air_radiance(image)
-            # Wet surfaces evaporate towards one temperature: a loss of contrast that no distance explains.
+            # Wet surfaces cool by evaporation towards one temperature: a loss of contrast at any distance.
             wet = np.float32(0.75 + 0.25 * math.exp(-200 * extinction))
             even = air + (image - np.float32(air)) * wet
             return infrared_weather(even, scene.path(), self.ir_ratio * extinction, air, scatter_blur(extinction))
@@ -140,14 +140,14 @@ class Rain(Operator):
         speed = particles.terminal_velocity(drops.diameter)
         width = drops.diameter * 1e-3 * focal / drops.z
         length = speed * self.exposure * focal / drops.z
-        # One wind moves all drops, the slow ones further off the vertical; gusts spread them by some 3 degrees.
+        # The wind deflects slow drops more; gusts spread the angles by about 3 degrees.
         gale = math.tan(math.radians(self.wind)) * 8.0
-        lean = gale / np.maximum(speed, 4.0) + 0.05 * (2 * drops.u - 1)
+        slant = gale / np.maximum(speed, 4.0) + 0.05 * (2 * drops.u - 1)
         return particles.splat_streaks(
             drops,
             depth.shape,
             length=length,
-            lean=lean,
+            slant=slant,
             width=np.maximum(np.hypot(width, particles.defocus(drops.z, focal)), 1.0),
             cover=width * width / (length + width) * self.contrast * (0.6 + 0.8 * drops.v),
             depth=depth,
@@ -156,13 +156,13 @@ class Rain(Operator):
 
 @dataclass(frozen=True)
 class Snow(Operator):
-    """Snow: flakes by distance, out of focus when near, over the veil of all that are too far to be seen.
+    """Snow: flakes by distance, near ones out of focus, in front of the veil of all that are too far to be resolved.
 
     Melted diameters follow N(D) = 3800 S^−0.87 e^(−ΛD) m⁻³ mm⁻¹, Λ = 2.55 S^−0.48; a flake is wider than its melted
     drop by its density to the power −1/3 (dry 0.03, wet 0.25). It falls at 0.8 (dry) to 2 m/s (wet), draws a short
-    streak in the exposure, has an optical depth of about 1.2 (dry) to 0.8 (wet) and is nearly as bright as the air that
-    lights it. The veil's extinction is a S^b / 4.343 per km.
-    In the infrared there is the veil, a little colder than the air, a softening, and faint dark flakes.
+    streak during the exposure, has an optical depth of about 1.2 (dry) to 0.8 (wet) and is nearly as bright as the air
+    that lights it. The veil's extinction is a S^b / 4.343 per km.
+    In the infrared there are the veil, slightly colder than the air, blur, and faint dark flakes.
     """
 
     name: ClassVar[str] = "snow"
@@ -173,9 +173,9 @@ class Snow(Operator):
     source: ClassVar[str] = "Gunn and Marshall 1958 (sizes); ITU-R P.1817 (extinction); flakes drawn from smooth noise"
 
     rate: float = severe(0.5, 8, "snowfall, as water", low=0, high=20, unit="mm/h", log=True, identity=0.0)
-    crowding: float = free(1.5, 3, "flakes in view over those of an even snowfall at the mean rate")
+    crowding: float = free(1.5, 3, "visible flakes relative to uniform snowfall at the mean rate")
     wetness: float = free(0, 1, "from dry and fluffy (0) to wet (1)")
-    wind: float = free(-35, 35, "lean of the fall in the image", unit="degrees")
+    wind: float = free(-35, 35, "slant of the flakes' path in the image, from vertical", unit="degrees")
     exposure: float = free(1 / 500, 1 / 125, "exposure time", unit="s", log=True)
     ir_ratio: float = free(0.8, 1.1, "infrared extinction over visible extinction")
 
@@ -186,7 +186,7 @@ class Snow(Operator):
         extinction = snow_extinction(self.rate, self.wetness)
         if scene.modality == "infrared":
             air = air_radiance(image)
-            # Flakes are soft in the infrared: half of the resolution holds them.
+            # Flakes are blurred in the infrared: half of the resolution is enough.
             h, w = depth.shape
             half = cv2.resize(depth, (max(1, w // 2), max(1, h // 2)), interpolation=cv2.INTER_NEAREST)
             clear = cv2.resize(self._flakes(rng, half, scene.fov).clear, (w, h), interpolation=cv2.INTER_LINEAR)
@@ -222,7 +222,7 @@ class Snow(Operator):
             radius=width / 2,
             blur=particles.defocus(flakes.z, focal) / 2 + 0.5,
             streak=drift * self.exposure * focal / flakes.z,
-            lean=math.tan(math.radians(self.wind)),
+            slant=math.tan(math.radians(self.wind)),
             cover=(1.5 - 0.5 * self.wetness) * (0.6 + 0.4 * flakes.v),
             depth=depth,
         )

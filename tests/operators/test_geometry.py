@@ -14,11 +14,11 @@ from clearfuse.synth.operators.geometry import (
     Misregistration,
     corners,
     disparity,
-    gentle,
     homography,
+    invert_shift,
+    limit_slope,
     project,
     resample,
-    way_back,
 )
 from clearfuse.synth.operators.physics.particles import focal_length
 from clearfuse.synth.seeds import generator
@@ -111,9 +111,9 @@ def test_disparity_is_f_b_over_z() -> None:
     np.testing.assert_allclose(disparity(np.float32([[0.0, 0.1, 0.5]]), 554.0, 0.1), [[0, 5.54, 27.7]], rtol=1e-6)
 
 
-def test_gentle_keeps_peaks_and_bounds_the_slope() -> None:
+def test_limiting_the_slope_keeps_peaks() -> None:
     values = 20 * (generator(3).random((60, 80), dtype=np.float32) > 0.995).astype(np.float32)
-    out = gentle(values, SLOPE)
+    out = limit_slope(values, SLOPE)
     assert (out >= values).all()
     np.testing.assert_array_equal(out[values > 0], 20)
     assert max(np.abs(np.diff(out, axis=0)).max(), np.abs(np.diff(out, axis=1)).max()) <= SLOPE + 1e-5
@@ -124,12 +124,12 @@ def test_gentle_keeps_peaks_and_bounds_the_slope() -> None:
 
 
 @pytest.mark.parametrize("angle", [0.0, 45.0, 160.0])
-def test_the_way_back_is_the_inverse_of_the_way_there(angle: float) -> None:
+def test_the_inverted_shift_maps_back(angle: float) -> None:
     values = 15 * (generator(3).random((60, 80), dtype=np.float32) > 0.999).astype(np.float32)
-    shift = gentle(values, SLOPE)
+    shift = limit_slope(values, SLOPE)
     ux, uy = math.cos(math.radians(angle)), -math.sin(math.radians(angle))
-    back = way_back(shift, ux, uy)
-    again = way_back(shift, ux, uy)
+    back = invert_shift(shift, ux, uy)
+    again = invert_shift(shift, ux, uy)
     np.testing.assert_array_equal(back, again)
     y, x = np.mgrid[0:60, 0:80].astype(np.float32)
     there = resample(shift[..., None], x - back * ux, y - back * uy)[..., 0]

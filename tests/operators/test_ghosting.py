@@ -1,4 +1,4 @@
-"""Ghosting: what moved is elsewhere by the drawn vector, and what it hid is filled."""
+"""Ghosting: objects are displaced by the drawn vector, and the background they uncover is filled."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from clearfuse.synth.operators.base import Scene
-from clearfuse.synth.operators.ghosting import Ghosting, blob, donor, healed, mirrored, near_objects
+from clearfuse.synth.operators.ghosting import Ghosting, best_offset, blob, mirrored_indices, near_objects, paste_patch
 from clearfuse.synth.seeds import generator
 
 
 def field(h: int = 240, w: int = 320) -> tuple[np.ndarray, np.ndarray]:
-    """An even wall at 20 m, and a red board at 3 m before it."""
+    """A uniform wall at 20 m with a red board at 3 m in front of it."""
     image = np.full((h, w, 3), 0.4, np.float32)
     depth = np.full((h, w), 20.0, np.float32)
     image[100:170, 120:180] = (0.8, 0.1, 0.1)
@@ -20,7 +20,7 @@ def field(h: int = 240, w: int = 320) -> tuple[np.ndarray, np.ndarray]:
 
 
 def red(image: np.ndarray) -> tuple[float, float, float]:
-    """Mass and centre (x, y) of what is red."""
+    """Mass and centre (x, y) of the red pixels."""
     mass = np.maximum(image[..., 0] - image[..., 1], 0)
     y, x = np.indices(mass.shape)
     return float(mass.sum()), float((x * mass).sum() / mass.sum()), float((y * mass).sum() / mass.sum())
@@ -41,7 +41,7 @@ def test_a_near_object_moves_as_a_whole_and_leaves_no_rim(seed: int) -> None:
     assert np.abs(rim - 0.4).mean() < 0.005
 
 
-def test_severity_moves_the_same_thing_the_same_way_farther() -> None:
+def test_severity_moves_the_same_object_farther_in_the_same_direction() -> None:
     image, depth = field()
     places = [
         red(Ghosting(displacement=d, size=0.1, regions=1)(image, generator(3), Scene("visible", depth)))[1]
@@ -89,14 +89,14 @@ def test_near_objects_are_what_stands_out_and_not_the_ground() -> None:
     assert found.sum() < 1.7 * 120 * 30
 
 
-def test_the_donor_is_alike_and_out_of_the_way() -> None:
+def test_a_patch_has_similar_surroundings_and_avoids_the_moving_objects() -> None:
     picture = np.zeros((100, 200, 1), np.float32)
     picture[50:] = 1.0  # two bands: only along them is it alike
-    bared = np.zeros((100, 200), bool)
-    bared[40:60, 90:96] = True
-    taboo = bared.copy()
-    taboo[40:60, 96:130] = True
-    dx, dy = donor(picture, bared, taboo, 6.0)
+    uncovered = np.zeros((100, 200), bool)
+    uncovered[40:60, 90:96] = True
+    excluded = uncovered.copy()
+    excluded[40:60, 96:130] = True
+    dx, dy = best_offset(picture, uncovered, excluded, 6.0)
     assert dy == 0
     assert dx < -6
 
@@ -104,9 +104,9 @@ def test_the_donor_is_alike_and_out_of_the_way() -> None:
 def test_a_fill_meets_its_surroundings() -> None:
     under, beside = np.full((40, 40, 1), 0.36, np.float32), np.full((40, 40, 1), 0.40, np.float32)
     cover = (blob((40, 40), (20, 20), 10, [0.0, 0.0, 0.3, 0.3]) < 1).astype(np.float32)
-    np.testing.assert_allclose(healed(under, beside, cover), 0.36, atol=1e-4)
+    np.testing.assert_allclose(paste_patch(under, beside, cover), 0.36, atol=1e-4)
 
 
 def test_indices_are_mirrored_about_the_border_pixels() -> None:
-    assert mirrored(-3, 8, 5).tolist() == [3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1]
-    assert mirrored(-2, 2, 1).tolist() == [0, 0, 0, 0]
+    assert mirrored_indices(-3, 8, 5).tolist() == [3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1]
+    assert mirrored_indices(-2, 2, 1).tolist() == [0, 0, 0, 0]

@@ -30,7 +30,7 @@ def placed(*ranges: tuple[float, float]) -> np.ndarray:
 
 POSITION = ((-3.0, 24.0), (-3.0, 15.0), (1.0, 9.0))
 CALLS: list[tuple[Callable[..., None], tuple[Any, ...], tuple[int, ...]]] = [
-    (kernels.within, (uniform(*FRAME) * 9, 1.0, 8.0), FRAME),
+    (kernels.clamp, (uniform(*FRAME) * 9, 1.0, 8.0), FRAME),
     (kernels.unpack, (np.arange(24, dtype=np.uint16) * 2700,), (6, 4)),
     (kernels.shrink, (uniform(13, 9, 3),), (5, 2, 3)),
     (
@@ -91,7 +91,7 @@ def test_a_small_image_holds_the_means_of_its_cells() -> None:
 
 def test_what_is_not_a_number_is_the_lowest() -> None:
     values, out = np.float32([[np.nan, -1.0, 0.5, np.inf]]), np.zeros((1, 4), np.float32)
-    kernels.within(values, 0.25, 2.0, out)
+    kernels.clamp(values, 0.25, 2.0, out)
     assert out.tolist() == [[0.25, 0.25, 0.5, 2.0]]
 
 
@@ -104,7 +104,7 @@ def test_they_work_where_nothing_can_be_written(tmp_path: Path) -> None:
         "import numpy as np",
         "from clearfuse.synth.operators import kernels",
         "out = np.zeros((1, 2), np.float32)",
-        "kernels.within(np.float32([[1, 5]]), 2.0, 4.0, out)",
+        "kernels.clamp(np.float32([[1, 5]]), 2.0, 4.0, out)",
         "assert out.tolist() == [[2.0, 4.0]]",
     ])  # fmt: skip
     subprocess.run([sys.executable, "-c", code], check=True)

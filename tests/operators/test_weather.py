@@ -118,10 +118,10 @@ def test_a_field_fills_the_frustum_with_its_number_density() -> None:
     assert (field.diameter * 1e-3 * focal / field.z).min() >= 0.3
 
 
-@pytest.mark.parametrize(("length", "lean", "step"), [(12.0, 0.2, 2), (30.0, 0.2, 4), (30.0, 2.0, 1)])
-def test_a_streak_covers_its_width_over_its_length(length: float, lean: float, step: int) -> None:
+@pytest.mark.parametrize(("length", "slant", "step"), [(12.0, 0.2, 2), (30.0, 0.2, 4), (30.0, 2.0, 1)])
+def test_a_streak_covers_its_width_over_its_length(length: float, slant: float, step: int) -> None:
     one = particles.Field(*(np.float32([v]) for v in (40.3, 50.2, 2.0, 2.0, 0.5, 0.5)))
-    arrays = {"length": length, "lean": lean, "width": 1.0, "cover": 0.02}
+    arrays = {"length": length, "slant": slant, "width": 1.0, "cover": 0.02}
     fall = particles.splat_streaks(
         one, (100, 80), **{k: np.float32([v]) for k, v in arrays.items()}, depth=np.full((100, 80), 10, np.float32)
     )
@@ -134,7 +134,7 @@ def test_a_streak_covers_its_width_over_its_length(length: float, lean: float, s
     assert (rows[outside] == 0).all()
     (first, *_, last) = np.nonzero(inside)[0]
     middle = (summed[[first, last]] * np.arange(80)).sum(axis=1) / rows[[first, last]]
-    assert middle[1] - middle[0] == pytest.approx(lean * (middles[last] - middles[first]), abs=0.3)
+    assert middle[1] - middle[0] == pytest.approx(slant * (middles[last] - middles[first]), abs=0.3)
 
 
 def test_particles_hide_behind_what_is_nearer() -> None:

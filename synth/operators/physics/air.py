@@ -1,4 +1,4 @@
-"""Air in front of a scene, in linear light: extinction, the veil, and the light that air and particles scatter in."""
+"""Atmosphere, in linear light: extinction, the veil, and the ambient light that air and particles scatter."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from clearfuse.synth.operators.physics.particles import Fall
 from clearfuse.synth.seeds import generator, seed_of
 
 ANALYSIS_WIDTH = 96
-"""Pixels: the airlight and the light around are estimated on an image this wide."""
+"""Longest side, in pixels, of the image on which the airlight and the ambient light are estimated."""
 NIGHT = (0.03, 0.12)
-"""Mean linear luminance from which a scene counts as lit by lamps alone, and from which by the sky alone."""
+"""Mean linear luminance below which a scene counts as lit only by lamps, and above which only by the sky."""
 
 
 def transmission(path: Float32[np.ndarray, "h w"], extinction: float) -> Float32[np.ndarray, "h w"]:
@@ -28,15 +28,15 @@ def transmission(path: Float32[np.ndarray, "h w"], extinction: float) -> Float32
 
 
 def koschmieder(image: Image, clear: Float32[np.ndarray, "h w"], airlight: Float32[np.ndarray, "*any c"]) -> Image:
-    """I = J t + A (1 − t): light from the scene through the air, and light that the air scatters in (Koschmieder 1924).
+    """I = J t + A (1 − t): attenuated light of the scene plus airlight (Koschmieder 1924).
 
-    clear: the transmission t.
+    clear: the transmission t. airlight: A, a colour (c,) or a map (h, w, c).
     """
     h, w, c = image.shape
-    wide = image.reshape(h, w * c)
+    rows = image.reshape(h, w * c)
     # One row of interleaved channels: numpy is slow over a last axis of three.
     air = np.tile(airlight, w) if airlight.ndim == 1 else airlight.reshape(h, w * c)
-    out = wide - air
+    out = rows - air
     out *= clear if c == 1 else cv2.merge([clear] * c).reshape(h, w * c)
     out += air
     return out.reshape(h, w, c)
@@ -50,7 +50,10 @@ def through_particles(
     fall: Fall,
     glow: Float32[np.ndarray, "*some c"],
 ) -> Image:
-    """(J t + A (1 − t)) (1 − a) + L a: a veil behind, particles of radiance L in front that cover a share a."""
+    """(J t + A (1 − t)) (1 − a) + L a: the scene behind a veil, and particles of radiance L with coverage a in front.
+
+    depth in metres, extinction in 1/m; airlight A and glow L: a colour (c,) or a map (h, w, c).
+    """
     h, w, c = image.shape
     airlight, glow = (np.ascontiguousarray(v.reshape(h if v.ndim > 1 else 1, -1)) for v in (airlight, glow))
     out = np.empty((h, w, c), np.float32)
@@ -80,14 +83,14 @@ def snow_extinction(rate: float, wetness: float, wavelength: float = 550.0) -> f
 
 
 FIELD_CELLS = 5
-"""Cells of the density field across the frame's height: clouds of haze of a fifth of it."""
+"""Cells of the density field over the frame's height: haze patches of about a fifth of it."""
 
 
 def density_field(size: tuple[int, int], patchiness: float, which: float) -> Float32[np.ndarray, "h w"]:
-    """The air's density along each ray over its mean: ρ = exp(p g − p²/2), so that its mean over the field is near 1.
+    """Relative density of the air along each ray: ρ = exp(p g − p²/2), of mean about 1.
 
-    g: smooth noise of zero mean and unit variance, twice as long as high; p the patchiness: the standard deviation of
-    ln ρ. which: the number that decides the field, the same for both frames of a pair.
+    g: smooth noise of zero mean and unit variance, twice as long horizontally as vertically; p: the patchiness, the
+    standard deviation of ln ρ. which: seed of the field, the same for both frames of a pair.
     """
     h, w = size
     cells = (FIELD_CELLS + 3, max(round(0.5 * FIELD_CELLS * w / h), 1) + 3)
@@ -99,56 +102,59 @@ def density_field(size: tuple[int, int], patchiness: float, which: float) -> Flo
 
 @dataclass(frozen=True)
 class Light:
-    """What an image tells of the light on the scene's air and particles: linear radiances."""
+    """Ambient light estimated from an image, in linear radiance."""
 
     airlight: Float32[np.ndarray, " c"]
-    """What a path of infinite length looks like."""
+    """Radiance of an infinitely long path."""
     mean: float
-    """Mean luminance without the brightest 2 %."""
+    """Mean luminance, with the brightest 2 % clipped."""
     bright: float
-    """Luminance that 2 % exceed: the sky by day."""
+    """98th percentile of the luminance: the sky by day."""
     night: float
-    """0 under the sky, 1 where lamps are all the light."""
+    """0 where the scene is lit by the sky, 1 where only by lamps."""
     small: Float32[np.ndarray, "sh sw c"]
-    """The image, small."""
+    """The image, downsampled."""
 
     @functools.cached_property
     def around(self) -> Float32[np.ndarray, "gh gw c"]:
-        """The light around each place, smooth: what the air and the particles there scatter at night."""
+        """The smoothed light around each pixel, which air and particles scatter at night."""
         h, w = self.small.shape[:2]
         coarse = (-(-w // 4), -(-h // 4))
         light = color.as_hwc(cv2.resize(np.minimum(self.small, 1), coarse, interpolation=cv2.INTER_AREA))
         return color.as_hwc(cv2.GaussianBlur(light, (0, 0), max(0.08 * max(coarse), 0.5)))
 
     def air(self, size: tuple[int, int], gain: Float32[np.ndarray, " c"]) -> Float32[np.ndarray, "*any c"]:
-        """The airlight times ``gain``; at night as a map of (h, w), since lamps light the air around them."""
+        """The airlight times ``gain``: a colour (c,); at night a map (h, w, c), since lamps light the air near them."""
         if self.night == 0:
             return np.minimum(self.airlight * gain, 1)
         night = np.float32(self.night)
-        return _enlarged((self.airlight * (1 - 0.4 * night) + 0.8 * night * self.around) * gain, size)
+        return _enlarge((self.airlight * (1 - 0.4 * night) + 0.8 * night * self.around) * gain, size)
 
     def on_particles(self, size: tuple[int, int]) -> Float32[np.ndarray, "*any c"]:
-        """Radiance of a drop or flake, which scatters light of a wide view: the sky's by day, the lamps' at night."""
-        # An overcast sky is brighter overhead, where the camera does not look, than above the horizon.
+        """Radiance of a drop or flake, which scatters light from all around: the sky's by day, the lamps' at night.
+
+        A colour (c,); at night a map (h, w, c).
+        """
+        # An overcast sky is brighter overhead, out of view, than at the horizon.
         level = max(self.bright, min(2.5 * self.mean, 1.15 * self.bright))
         day = self.airlight * np.float32(level / max(float(self.airlight.mean()), 1e-6))
         day = np.minimum(np.maximum(day, self.airlight), 1)
         if self.night == 0:
             return day
         lamps = 3 * self.around + np.float32(3 * self.mean)
-        return _enlarged(day + np.float32(self.night) * (lamps - day), size)
+        return _enlarge(day + np.float32(self.night) * (lamps - day), size)
 
 
-def _enlarged(small: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _enlarge(small: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return color.as_hwc(cv2.resize(np.minimum(small, 1), size[::-1], interpolation=cv2.INTER_LINEAR))
 
 
 def estimate_light(image: Image, depth: Float[np.ndarray, "h w"]) -> Light:
-    """Estimate the airlight, after the dark channel prior (He, Sun and Tang 2011), and the light around.
+    """Estimate the airlight, after the dark channel prior (He, Sun and Tang 2011), and the ambient light.
 
-    Candidates are the sky where there is one, else the brightest of the dark channel among far places. The estimate
-    is held between 1.5 (at night 2.5) and 4.5 times the mean light, since air scatters the light that there is: at
-    night it stays dark. Haze is greyer than what it hides, so a part of the colour is taken out.
+    depth: metres. Candidates are the sky where there is one, else distant pixels with a bright dark channel. The
+    estimate is limited to 1.5 (at night 2.5) to 4.5 times the mean light, since air only scatters the available light
+    and stays dark at night. Haze is greyer than the scene, so its colour is partly desaturated.
     """
     h, w = image.shape[:2]
     scale = min(1.0, ANALYSIS_WIDTH / max(h, w))
@@ -169,22 +175,22 @@ def estimate_light(image: Image, depth: Float[np.ndarray, "h w"]) -> Light:
     chosen = small.reshape(-1, small.shape[2])[np.nonzero(candidates)[0]]
     estimate = np.array([np.partition(plane, plane.size // 2)[plane.size // 2] for plane in chosen.T], np.float64)
     level = float(estimate.mean())
-    held = min(max(level, (1.5 + night) * mean), 4.5 * mean, 0.95)
+    limited = min(max(level, (1.5 + night) * mean), 4.5 * mean, 0.95)
     chroma = 1 + 0.6 * (np.clip(estimate / max(level, 1e-6), 0.5, 1.5) - 1)
-    return Light((held * chroma).astype(np.float32), mean, bright, night, small)
+    return Light((limited * chroma).astype(np.float32), mean, bright, night, small)
 
 
 def air_radiance(image: Image) -> float:
-    """Thermal radiance of the air in the path: the scene's median, since most of it is near the air's temperature."""
+    """Thermal radiance of the air: the image's median, since most of a scene is near the air's temperature."""
     return float(np.median(image))
 
 
 def infrared_weather(
     image: Image, path: Float32[np.ndarray, "h w"], extinction: float, air: float, blur: float
 ) -> Image:
-    """What weather does to a thermal image: I t + B (1 − t), softened by scattering at small angles.
+    """Weather in a thermal image: I t + B (1 − t), blurred by small-angle scattering.
 
-    blur: the Gaussian's σ in pixels of a 640-pixel-wide frame.
+    path in metres, extinction in 1/m; air: B; blur: the Gaussian's σ in pixels of a 640-pixel-wide frame.
     """
     out = koschmieder(image, transmission(path, extinction), np.full(image.shape[2], air, np.float32))
     sigma = blur * image.shape[1] / 640
@@ -192,5 +198,5 @@ def infrared_weather(
 
 
 def scatter_blur(extinction: float) -> float:
-    """σ of the infrared's softening, in pixels of a 640-pixel-wide frame: 1.8 (1 − exp(−β 150 m))."""
+    """σ of the blur by scattering in the infrared, in pixels of a 640-pixel-wide frame: 1.8 (1 − exp(−β 150 m))."""
     return 1.8 * -math.expm1(-150 * extinction)
