@@ -1,6 +1,7 @@
-"""Built-in scenes: streets, yards and rooms with linear radiance, metric depth and temperature, endless by seed.
+"""Built-in scenes: procedural streets, yards and rooms with linear radiance, metric depth and temperature.
 
-From each comes a pair of every task: visible and infrared, under- and over-exposed, near and far focused.
+Each seed gives another scene, and a pair for each task: visible and infrared, under- and over-exposed, near and far
+focus.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ _BUILDERS: dict[str, Callable[..., Frame]] = {"street": street, "yard": yard, "i
 
 @dataclass(frozen=True)
 class SceneMap:
-    """A scene as physics has it. depth: metres along the ray, infinity for the sky. temperature: kelvin."""
+    """The physical quantities of a scene. radiance: linear RGB. depth: metres along the ray, infinity for the sky.
+
+    temperature: kelvin.
+    """
 
     kind: str
     night: bool
@@ -41,7 +45,7 @@ class SceneMap:
 
 @dataclass(frozen=True)
 class ScenePair:
-    """A clean pair of one task with its depth. gt: the all-in-focus picture of MFF, else None."""
+    """A clean pair of one task with its depth in metres. gt: the all-in-focus image of MFF, else None."""
 
     a: UInt8[np.ndarray, "h w c"]
     b: UInt8[np.ndarray, "h w d"]
@@ -76,7 +80,7 @@ def _scene(rng: np.random.Generator, size: tuple[int, int], kind: str, night: bo
 
 
 def _aerial(radiance: np.ndarray, depth: np.ndarray, night: bool) -> np.ndarray:
-    """The clear air's own light over distance: L t + A (1 - t), t = exp(-depth / 900 m), A the horizon's colour."""
+    """Aerial perspective of clear air: L t + A (1 - t), t = exp(-depth / 900 m), 2000 m at night; A: the horizon."""
     t = cv2.exp(depth * np.float32(-1 / (2000 if night else 900)))
     t[np.isinf(depth)] = 1
     air = np.array((0.002, 0.002, 0.003) if night else (0.62, 0.72, 0.86), np.float32)
@@ -86,26 +90,26 @@ def _aerial(radiance: np.ndarray, depth: np.ndarray, night: bool) -> np.ndarray:
 
 
 def _glare(radiance: np.ndarray) -> np.ndarray:
-    """Veiling glare of every lens: about two per cent of the light spread widely, in two halos, at low resolution."""
+    """Veiling glare of the lens: two per cent of the light in two wide halos, computed at low resolution."""
     h, w = radiance.shape[:2]
     small = cv2.resize(radiance, (max(w // 4, 4), max(h // 4, 4)), interpolation=cv2.INTER_AREA)
     sigma = small.shape[1] / 160
-    wide = 0.014 * cv2.GaussianBlur(small, (0, 0), sigma * 2.2) + 0.006 * cv2.GaussianBlur(small, (0, 0), sigma * 8)
-    return cv2.addWeighted(radiance, 0.98, cv2.resize(wide, (w, h), interpolation=cv2.INTER_LINEAR), 1, 0)
+    halos = 0.014 * cv2.GaussianBlur(small, (0, 0), sigma * 2.2) + 0.006 * cv2.GaussianBlur(small, (0, 0), sigma * 8)
+    return cv2.addWeighted(radiance, 0.98, cv2.resize(halos, (w, h), interpolation=cv2.INTER_LINEAR), 1, 0)
 
 
 def visible(scene: SceneMap) -> UInt8[np.ndarray, "h w 3"]:
-    """The metered photograph of a scene."""
+    """The photograph of a scene at the metered exposure."""
     return imaging.finish(scene.radiance, imaging.metered(scene.radiance, night=scene.night))
 
 
 def infrared(scene: SceneMap) -> UInt8[np.ndarray, "h w 1"]:
-    """The thermal picture of a scene."""
+    """The thermal image of a scene."""
     return imaging.thermal(scene.temperature, scene.depth)
 
 
 def exposure_pair(scene: SceneMap, ev: float = 2.0) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]:
-    """The pictures ``ev`` stops under and over the metered exposure."""
+    """The photographs ``ev`` stops under and over the metered exposure."""
     exposure = imaging.metered(scene.radiance, night=False, key=0.12)
     return imaging.expose(scene.radiance, -ev, exposure), imaging.expose(scene.radiance, ev, exposure)
 
@@ -113,13 +117,13 @@ def exposure_pair(scene: SceneMap, ev: float = 2.0) -> tuple[UInt8[np.ndarray, "
 def focus_pair(
     scene: SceneMap, blur: float = 0.010
 ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]:
-    """The near-focused, the far-focused and the all-in-focus picture; blur: widest disc radius as a share of width."""
+    """The near-focus, the far-focus and the all-in-focus image. blur: largest disc radius as a share of the width."""
     inverse = 1 / scene.depth
     cut = split_depth(inverse)
-    some = inverse[::2, ::2]
-    near_side = some > cut
-    near = 1 / float(np.percentile(some[near_side], 85)) if near_side.any() else 2.0
-    far = 1 / max(float(np.median(some[~near_side])), 1 / 60) if (~near_side).any() else 20.0
+    sampled = inverse[::2, ::2]
+    near_side = sampled > cut
+    near = 1 / float(np.percentile(sampled[near_side], 85)) if near_side.any() else 2.0
+    far = 1 / max(float(np.median(sampled[~near_side])), 1 / 60) if (~near_side).any() else 20.0
     aperture = blur * scene.depth.shape[1] / max(1 / near - 1 / far, 1e-3)
     exposure = imaging.metered(scene.radiance, night=scene.night)
     sides = separate(scene.radiance, scene.depth, aperture, cut)
@@ -128,7 +132,7 @@ def focus_pair(
 
 
 def scene_pair(task: Task, seed: int, size: tuple[int, int] = (640, 480)) -> ScenePair:
-    """A clean pair for a task. VIF: day and night alike; MEF: much range; MFF: a subject close to the camera."""
+    """A clean pair for a task. VIF: by day or night; MEF: high dynamic range; MFF: a subject close to the camera."""
     rng = generator(seed_of(seed, "pair", task))
     u, v = float(rng.random()), float(rng.random())
     if task == "vif":

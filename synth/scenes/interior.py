@@ -1,4 +1,4 @@
-"""A room: floor boards, walls, a window onto a bright outdoors, furniture, at times a person."""
+"""A room: floor boards, walls, a window with a bright view, furniture, sometimes a person."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clearfuse.synth.scenes.rendering.faces import Face, Frame2, Real, Rgb, Upri
 from clearfuse.synth.scenes.rendering.renderer import Frame, Lamp, Light, draw, paste
 from clearfuse.synth.scenes.rendering.shadows import ground_contact, soften
 from clearfuse.synth.scenes.rendering.view import View, clip_near, fixed_point
-from clearfuse.synth.scenes.street import Thing, draw_things
+from clearfuse.synth.scenes.street import SceneObject, draw_objects
 from clearfuse.synth.scenes.things import figures, furniture
 from clearfuse.synth.scenes.things.buildings import house
 from clearfuse.synth.scenes.things.sprites import bush, tree
@@ -24,9 +24,9 @@ Opening = tuple[float, float, float, float]
 
 
 def _shell(
-    rng: np.random.Generator, half: Real, deep: Real, high: Real, hole: Opening
+    rng: np.random.Generator, half: Real, depth: Real, height: Real, hole: Opening
 ) -> tuple[list[Face], list[Face]]:
-    """Floor, then the walls and the ceiling; the back wall leaves the window open."""
+    """Floor, walls and ceiling; the back wall has an opening for the window."""
     wall = PAINTS[int(rng.integers(len(PAINTS)))]
     paper = "wallpaper" if rng.random() < 0.3 else "paint"
     floor = furniture.WOODS[int(rng.integers(len(furniture.WOODS)))]
@@ -34,7 +34,7 @@ def _shell(
     kind = "wood" if rng.random() < 0.8 else "paving"
     base = [
         Face(
-            [np.array([(-half, 0, -2), (half, 0, -2), (half, 0, deep), (-half, 0, deep)], float)],
+            [np.array([(-half, 0, -2), (half, 0, -2), (half, 0, depth), (-half, 0, depth)], float)],
             floor,
             kind,
             outward=(0, 1, 0),
@@ -42,31 +42,36 @@ def _shell(
         )
     ]
     left, right, b, t = hole
-    back = [(-half, left, 0, high), (right, half, 0, high), (left, right, 0, b), (left, right, t, high)]
-    plane = [[(x0, y0, deep), (x1, y0, deep), (x1, y1, deep), (x0, y1, deep)] for x0, x1, y0, y1 in back]
+    back = [(-half, left, 0, height), (right, half, 0, height), (left, right, 0, b), (left, right, t, height)]
+    plane = [[(x0, y0, depth), (x1, y0, depth), (x1, y1, depth), (x0, y1, depth)] for x0, x1, y0, y1 in back]
     faces = [Face([np.array(p, float) for p in plane], wall, paper, warmth=0.3, lit=0.9)]
     for sign in (-1, 1):
-        side = [(sign * half, 0, -2), (sign * half, 0, deep), (sign * half, high, deep), (sign * half, high, -2)]
+        side = [(sign * half, 0, -2), (sign * half, 0, depth), (sign * half, height, depth), (sign * half, height, -2)]
         faces.append(Face([np.array(side, float)], tinted(wall, 0.97), paper, warmth=0.3))
         board = [
             (sign * (half - 0.01), 0, -2),
-            (sign * (half - 0.01), 0, deep),
-            (sign * (half - 0.01), 0.1, deep),
+            (sign * (half - 0.01), 0, depth),
+            (sign * (half - 0.01), 0.1, depth),
             (sign * (half - 0.01), 0.1, -2),
         ]
         faces.append(Face([np.array(board, float)], srgb(0xDAD6CC)))
-    top = [(-half, high, -2), (half, high, -2), (half, high, deep), (-half, high, deep)]
+    top = [(-half, height, -2), (half, height, -2), (half, height, depth), (-half, height, depth)]
     faces.append(Face([np.array(top, float)], srgb(0xE2DFD8), "paint", warmth=0.8))
-    skirting = [(-half, 0, deep - 0.01), (half, 0, deep - 0.01), (half, 0.1, deep - 0.01), (-half, 0.1, deep - 0.01)]
+    skirting = [
+        (-half, 0, depth - 0.01),
+        (half, 0, depth - 0.01),
+        (half, 0.1, depth - 0.01),
+        (-half, 0.1, depth - 0.01),
+    ]
     faces.append(Face([np.array(skirting, float)], srgb(0xDAD6CC)))
     return base, faces
 
 
-def _window(rng: np.random.Generator, hole: Opening, deep: Real) -> list[Face]:
+def _window(rng: np.random.Generator, hole: Opening, depth: Real) -> list[Face]:
     """Reveal, frame, bars, sill and curtains."""
     left, right, b, t = hole
     white = srgb(0xE6E3DB)
-    at = Frame2(0, deep, 0)
+    at = Frame2(0, depth, 0)
     faces: list[Face] = []
     out = 0.22
     reveal = [
@@ -105,7 +110,7 @@ def _window(rng: np.random.Generator, hole: Opening, deep: Real) -> list[Face]:
 
 
 def _outdoors(frame: Frame, rng: np.random.Generator, bright: Real) -> None:
-    """What the window shows: lawn, trees and a house in daylight, or a street lamp by night; drawn over the sky."""
+    """The view from the window, drawn over the sky: lawn, trees and a house by day, a street lamp by night."""
     meadow = Face(
         [np.array([(-80, 0, 6), (80, 0, 6), (80, 0, 160), (-80, 0, 160)], float)],
         srgb(0x5F7A34),
@@ -137,16 +142,16 @@ def _outdoors(frame: Frame, rng: np.random.Generator, bright: Real) -> None:
     frame.light = inside
 
 
-def _pictures(rng: np.random.Generator, half: Real, deep: Real, hole: Opening) -> list[Face]:
+def _pictures(rng: np.random.Generator, half: Real, depth: Real, hole: Opening) -> list[Face]:
     """Framed pictures on the side walls and beside the window."""
     faces: list[Face] = []
     places: list[Frame2] = []
     for sign in (-1, 1):
-        for z in np.arange(1.6, deep - 0.6, 1.25):
+        for z in np.arange(1.6, depth - 0.6, 1.25):
             if rng.random() < 0.5:
                 places.append(Frame2(sign * (half - 0.02), float(z), math.pi / 2 * sign + (math.pi if sign < 0 else 0)))
     if hole[0] + half > 1.2 and rng.random() < 0.8:
-        places.append(Frame2((hole[0] - half) / 2 - 0.1, deep - 0.02, 0.0))
+        places.append(Frame2((hole[0] - half) / 2 - 0.1, depth - 0.02, 0.0))
     for at in places:
         w, h, y = float(rng.uniform(0.2, 0.4)), float(rng.uniform(0.22, 0.4)), float(rng.uniform(1.5, 1.75))
 
@@ -176,57 +181,57 @@ def _standing_lamp(frame: Frame, x: Real, z: Real, on: bool) -> list[Face]:
     return faces
 
 
-def _furnish(frame: Frame, rng: np.random.Generator, half: Real, deep: Real, night: bool) -> list[Thing]:
-    things: list[Thing] = []
+def _furnish(frame: Frame, rng: np.random.Generator, half: Real, depth: Real, night: bool) -> list[SceneObject]:
+    objects: list[SceneObject] = []
 
     def stand(faces: list[Face], x: Real, z: Real, rx: Real, rz: Real, heading: Real = 0.0) -> None:
         ground_contact(frame, x, z, rx, rz, heading, 0.4)
-        things.append((z, lambda: draw(frame, faces)))
+        objects.append((z, lambda: draw(frame, faces)))
 
     side = float(rng.choice([-1, 1]))
     if rng.random() < 0.8:
-        z = deep * float(rng.uniform(0.5, 0.7))
+        z = depth * float(rng.uniform(0.5, 0.7))
         heading = math.pi / 2 * -side
         x = side * (half - 0.55)
         stand(furniture.sofa(rng, Frame2(x, z, heading)), x, z, 1.05, 0.5, heading)
-    x, z = float(rng.uniform(-0.4, 0.4)), deep * float(rng.uniform(0.52, 0.68))
+    x, z = float(rng.uniform(-0.4, 0.4)), depth * float(rng.uniform(0.52, 0.68))
     size = (float(rng.uniform(0.45, 0.75)), float(rng.uniform(0.35, 0.5)))
-    high = float(rng.choice([0.42, 0.74]))
-    top = furniture.table(rng, Frame2(x, z, 0), size, high)
+    height = float(rng.choice([0.42, 0.74]))
+    top = furniture.table(rng, Frame2(x, z, 0), size, height)
     for _ in range(int(rng.integers(1, 4))):
         spot = Frame2(x + float(rng.uniform(-0.7, 0.7)) * size[0], z + float(rng.uniform(-0.6, 0.6)) * size[1], 0)
-        top += furniture.vessel(rng, spot, high, 12.0 if rng.random() < 0.3 else 0.0)
+        top += furniture.vessel(rng, spot, height, 12.0 if rng.random() < 0.3 else 0.0)
     stand(top, x, z, size[0] * 1.1, size[1] * 1.1)
     if rng.random() < 0.8:
-        wide = float(rng.uniform(0.8, 1.4))
-        z = deep * float(rng.uniform(0.55, 0.75))
-        at = Frame2(-side * (half - 0.32), z + wide / 2 * side, math.pi / 2 * -side + math.pi)
+        width = float(rng.uniform(0.8, 1.4))
+        z = depth * float(rng.uniform(0.55, 0.75))
+        at = Frame2(-side * (half - 0.32), z + width / 2 * side, math.pi / 2 * -side + math.pi)
         at = Frame2(-side * (half - 0.32), z, math.pi / 2 * side)
-        stand(furniture.shelf(rng, at, wide, float(rng.uniform(1.2, 2.1))), -side * (half - 0.2), z, 0.25, wide / 2)
-    x, z = -side * (half - 0.45) * float(rng.uniform(0.75, 1)), deep - float(rng.uniform(0.4, 0.7))
+        stand(furniture.shelf(rng, at, width, float(rng.uniform(1.2, 2.1))), -side * (half - 0.2), z, 0.25, width / 2)
+    x, z = -side * (half - 0.45) * float(rng.uniform(0.75, 1)), depth - float(rng.uniform(0.4, 0.7))
     stand(_standing_lamp(frame, x, z, night or rng.random() < 0.3), x, z, 0.2, 0.2)
-    x, z = side * (half - 0.5), deep - float(rng.uniform(0.45, 0.8))
+    x, z = side * (half - 0.5), depth - float(rng.uniform(0.45, 0.8))
     stand(furniture.pot(rng, Frame2(x, z, 0), 0.42), x, z, 0.25, 0.25)
-    things.append((z - 0.02, lambda: paste(frame, bush(3), (x, 0.3, z), 1.0, srgb(0x55803C), warmth=0.3)))
+    objects.append((z - 0.02, lambda: paste(frame, bush(3), (x, 0.3, z), 1.0, srgb(0x55803C), warmth=0.3)))
     if rng.random() < 0.65:
-        px, pz = frame.view.spot(float(rng.uniform(-0.5, 0.5)), float(rng.uniform(0.55, 0.85)) * deep)
-        things.append((pz, figures.person(frame, rng, float(np.clip(px, -half + 0.4, half - 0.4)), pz)))
-    return things
+        px, pz = frame.view.spot(float(rng.uniform(-0.5, 0.5)), float(rng.uniform(0.55, 0.85)) * depth)
+        objects.append((pz, figures.person(frame, rng, float(np.clip(px, -half + 0.4, half - 0.4)), pz)))
+    return objects
 
 
-def _near(frame: Frame, rng: np.random.Generator) -> Thing:
-    """A table close by with things on it, or a plant on a stand."""
+def _near(frame: Frame, rng: np.random.Generator) -> SceneObject:
+    """A near subject: a table with objects on it, or a plant on a stand."""
     across = float(rng.uniform(0.1, 0.45)) * float(rng.choice([-1, 1]))
     z = float(rng.uniform(1.25, 1.6))
     x, wz = frame.view.spot(across, z)
     at = Frame2(x, wz, float(rng.uniform(-0.3, 0.3)))
-    high = frame.view.eye - 0.42
-    faces = furniture.table(rng, at, (0.55, 0.36), high)
+    height = frame.view.eye - 0.42
+    faces = furniture.table(rng, at, (0.55, 0.36), height)
     spots = sorted(zip(rng.uniform(-0.2, 0.26, 5), np.linspace(-0.42, 0.42, 5), strict=True), reverse=True)
     for b, a in spots:
         spot = at.at(np.array([a, 0.0, b]))
         faces += furniture.vessel(
-            rng, Frame2(float(spot[0]), float(spot[2]), 0), high, 15.0 if rng.random() < 0.3 else 0.0
+            rng, Frame2(float(spot[0]), float(spot[2]), 0), height, 15.0 if rng.random() < 0.3 else 0.0
         )
     leafy = rng.random() < 0.6
 
@@ -234,8 +239,8 @@ def _near(frame: Frame, rng: np.random.Generator) -> Thing:
         draw(frame, faces)
         if leafy:
             pot = Frame2(x, wz, 0)
-            draw(frame, furniture.pot(np.random.Generator(np.random.Philox(1)), pot, 0.22, high))
-            paste(frame, bush(3), (x, high + 0.15, wz), 0.5, srgb(0x55803C), warmth=0.3)
+            draw(frame, furniture.pot(np.random.Generator(np.random.Philox(1)), pot, 0.22, height))
+            paste(frame, bush(3), (x, height + 0.15, wz), 0.5, srgb(0x55803C), warmth=0.3)
 
     return (z, call)
 
@@ -243,9 +248,13 @@ def _near(frame: Frame, rng: np.random.Generator) -> Thing:
 def interior(
     rng: np.random.Generator, size: tuple[int, int], night: bool, *, near: bool = False, dusk: bool = False
 ) -> Frame:
-    """A whole room. near: a subject close by. dusk has no meaning here: the window shows night or day."""
+    """A room, ready to render. near: adds a subject close by. dusk has no effect: the window shows day or night."""
     width, height = size
-    half, deep, high = float(rng.uniform(1.9, 2.8)), float(rng.uniform(4.0, 6.0)), float(rng.uniform(2.5, 2.9))
+    half, room_depth, room_height = (
+        float(rng.uniform(1.9, 2.8)),
+        float(rng.uniform(4.0, 6.0)),
+        float(rng.uniform(2.5, 2.9)),
+    )
     view = View(
         width,
         height,
@@ -254,7 +263,7 @@ def interior(
         float(rng.uniform(-0.4, 0.4)),
         float(rng.normal(0, 0.09)),
     )
-    heaven, out = sky.night(rng) if night else sky.day(rng, str(rng.choice(["noon", "morning", "overcast"])))
+    sky_model, out = sky.night(rng) if night else sky.day(rng, str(rng.choice(["noon", "morning", "overcast"])))
     bright = 0.05 if night else float(rng.uniform(3.0, 7.0))
     ambient = 0.006 if night else 0.035
     light = Light(
@@ -265,43 +274,50 @@ def interior(
         (ambient,) * 3,
         float(rng.uniform(292, 297)),
     )
-    frame = sky.start_frame(view, heaven, Light(out.sun, out.sun_from, out.sky, out.bounce, out.mirror, light.air), rng)
+    frame = sky.start_frame(
+        view, sky_model, Light(out.sun, out.sun_from, out.sky, out.bounce, out.mirror, light.air), rng
+    )
     frame.light = light
     if not night:
         frame.radiance *= np.float32(bright)
     _outdoors(frame, rng, bright)
-    wide = float(rng.uniform(1.2, min(2.4, half * 1.3)))
+    window_width = float(rng.uniform(1.2, min(2.4, half * 1.3)))
     middle = float(rng.uniform(-0.3, 0.3)) * half
-    hole = (middle - wide / 2, middle + wide / 2, float(rng.uniform(0.75, 1.0)), float(rng.uniform(1.95, 2.25)))
-    base, walls = _shell(rng, half, deep, high, hole)
+    hole = (
+        middle - window_width / 2,
+        middle + window_width / 2,
+        float(rng.uniform(0.75, 1.0)),
+        float(rng.uniform(1.95, 2.25)),
+    )
+    base, walls = _shell(rng, half, room_depth, room_height, hole)
     if not night:
-        # The window is an area light: four points share its power, each with the lobe of a plane emitter.
-        power = 0.045 * bright * wide * (hole[3] - hole[2])
+        # The window is an area light, approximated by four point lights with the lobe of a planar emitter.
+        power = 0.045 * bright * window_width * (hole[3] - hole[2])
         for fx, fy in ((0.25, 0.3), (0.75, 0.3), (0.25, 0.75), (0.75, 0.75)):
-            spot = (hole[0] + wide * fx, hole[2] + (hole[3] - hole[2]) * fy, deep + 0.12)
+            spot = (hole[0] + window_width * fx, hole[2] + (hole[3] - hole[2]) * fy, room_depth + 0.12)
             light.lamps.append(Lamp(spot, (power * 0.95, power, power * 1.06), (0, -0.12, -1), 0, 0.5))
     elif rng.random() < 0.7:
-        light.lamps.append(Lamp((0, high - 0.45, deep * 0.5), (0.42, 0.33, 0.21), None, 0, 0.4))
-    things = _furnish(frame, rng, half, deep, night)
+        light.lamps.append(Lamp((0, room_height - 0.45, room_depth * 0.5), (0.42, 0.33, 0.21), None, 0, 0.4))
+    objects = _furnish(frame, rng, half, room_depth, night)
     if near:
-        things.append(_near(frame, rng))
+        objects.append(_near(frame, rng))
     soften(frame)
     rug = [
-        (-half * 0.5, 0.002, deep * 0.4),
-        (half * 0.5, 0.002, deep * 0.4),
-        (half * 0.5, 0.002, deep * 0.8),
-        (-half * 0.5, 0.002, deep * 0.8),
+        (-half * 0.5, 0.002, room_depth * 0.4),
+        (half * 0.5, 0.002, room_depth * 0.4),
+        (half * 0.5, 0.002, room_depth * 0.8),
+        (-half * 0.5, 0.002, room_depth * 0.8),
     ]
     cloth = furniture.CLOTHS[int(rng.integers(len(furniture.CLOTHS)))]
     draw(frame, [*base, Face([np.array(rug, float)], cloth, "rug", outward=(0, 1, 0), warmth=0.5)], level=True)
     if not night and rng.random() < 0.6:
-        _sun_patch(frame, rng, hole, deep, bright)
-    draw(frame, [*walls, *_pictures(rng, half, deep, hole), *_window(rng, hole, deep)])
-    draw_things(frame, things)
+        _sun_patch(frame, rng, hole, room_depth, bright)
+    draw(frame, [*walls, *_pictures(rng, half, room_depth, hole), *_window(rng, hole, room_depth)])
+    draw_objects(frame, objects)
     return frame
 
 
-def _sun_patch(frame: Frame, rng: np.random.Generator, hole: Opening, deep: Real, bright: Real) -> None:
+def _sun_patch(frame: Frame, rng: np.random.Generator, hole: Opening, depth: Real, bright: Real) -> None:
     """Sunlight through the panes on the floor: the opening projected along the sun's rays."""
     slope, skew = float(rng.uniform(0.9, 1.5)), float(rng.uniform(-0.5, 0.5))
     left, right, b, t = hole
@@ -310,7 +326,7 @@ def _sun_patch(frame: Frame, rng: np.random.Generator, hole: Opening, deep: Real
     for i in range(count):
         x0, x1 = left + (right - left) * i / count + 0.05, left + (right - left) * (i + 1) / count - 0.03
         corners = ((x0, b + 0.05), (x1, b + 0.05), (x1, t - 0.05), (x0, t - 0.05))
-        points = np.array([(x, 0.0, deep - y * slope + 0.1) for x, y in corners])
+        points = np.array([(x, 0.0, depth - y * slope + 0.1) for x, y in corners])
         points[:, 0] += skew * np.array([b, b, t, t])
         camera = clip_near(frame.view.to_camera(points))
         if len(camera) >= 3:

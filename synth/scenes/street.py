@@ -15,15 +15,15 @@ from clearfuse.synth.scenes.rendering.view import View
 from clearfuse.synth.scenes.things import buildings, figures, vehicles
 from clearfuse.synth.scenes.things.furniture import bench, bin_faces
 
-Thing = tuple[float, Callable[[], None]]
-"""Distance of a thing and the call that draws it."""
+SceneObject = tuple[float, Callable[[], None]]
+"""Distance in metres and the function that draws the object."""
 
 FAR = 88.0
 
 
-def draw_things(frame: Frame, things: list[Thing]) -> None:
-    """Far things first."""
-    for _, call in sorted(things, key=lambda thing: -thing[0]):
+def draw_objects(frame: Frame, objects: list[SceneObject]) -> None:
+    """Draw the objects from far to near."""
+    for _, call in sorted(objects, key=lambda item: -item[0]):
         call()
 
 
@@ -87,42 +87,42 @@ def _surface(rng: np.random.Generator, half: Real, walk: Real, day: bool) -> lis
     return faces
 
 
-def _rows(frame: Frame, rng: np.random.Generator, back: Real, night: bool) -> list[Thing]:
-    """Buildings along both sides and one that closes the street far away."""
-    things: list[Thing] = []
-    tall = float(rng.uniform(7, 17))
+def _rows(frame: Frame, rng: np.random.Generator, back: Real, night: bool) -> list[SceneObject]:
+    """Buildings along both sides and at the far end of the street."""
+    objects: list[SceneObject] = []
+    typical_height = float(rng.uniform(7, 17))
     for sign in (-1, 1):
         z = float(rng.uniform(-6, 1))
         green = rng.random() < 0.18
         while z < FAR:
-            wide = float(rng.uniform(7, 16)) * (1 if z < 30 else 1.6)
-            high = float(np.clip(tall * rng.uniform(0.6, 1.35), 5.5, 26))
+            width = float(rng.uniform(7, 16)) * (1 if z < 30 else 1.6)
+            height = float(np.clip(typical_height * rng.uniform(0.6, 1.35), 5.5, 26))
             gap = float(rng.uniform(2, 6)) if rng.random() < 0.25 else 0.0
-            deep = 14.0
+            depth = 14.0
             # The front runs along z: local a is +z on the right side and -z on the left, so that b = -1 is the road.
-            at = Frame2(sign * back, z if sign < 0 else z + wide, math.pi / 2 if sign < 0 else -math.pi / 2)
+            at = Frame2(sign * back, z if sign < 0 else z + width, math.pi / 2 if sign < 0 else -math.pi / 2)
             if rng.random() < (0.65 if green else 0.06):
-                for k in np.arange(z + 1, z + wide, 4.0):
-                    things.append(
+                for k in np.arange(z + 1, z + width, 4.0):
+                    objects.append(
                         (float(k) + 3, buildings.plant(frame, rng, sign * (back + float(rng.uniform(1, 4))), float(k)))
                     )
             else:
-                faces = (buildings.house if high < 8 and rng.random() < 0.7 else buildings.facade)(
-                    rng, at, wide, high, deep, night
+                faces = (buildings.house if height < 8 and rng.random() < 0.7 else buildings.facade)(
+                    rng, at, width, height, depth, night
                 )
-                buildings.building_shadow(frame, at, wide, high, deep)
-                things.append((z + wide + 8, lambda faces=faces: draw(frame, faces)))
-            z += wide + gap
+                buildings.building_shadow(frame, at, width, height, depth)
+                objects.append((z + width + 8, lambda faces=faces: draw(frame, faces)))
+            z += width + gap
     x = float(rng.uniform(-14, -6))
     at = Frame2(x, FAR + 6, 0.0)
-    faces = buildings.facade(rng, at, 30, float(tall * rng.uniform(0.7, 1.3)), 12, night)
+    faces = buildings.facade(rng, at, 30, float(typical_height * rng.uniform(0.7, 1.3)), 12, night)
     if rng.random() < 0.6:
-        things.append((FAR + 30, lambda: draw(frame, faces)))
-    return things
+        objects.append((FAR + 30, lambda: draw(frame, faces)))
+    return objects
 
 
-def _traffic(frame: Frame, rng: np.random.Generator, half: Real, walk: Real, night: bool) -> list[Thing]:
-    things: list[Thing] = []
+def _traffic(frame: Frame, rng: np.random.Generator, half: Real, walk: Real, night: bool) -> list[SceneObject]:
+    objects: list[SceneObject] = []
     lane = half / 2
     for sign in (-1, 1):
         z = float(rng.uniform(5.5, 12))
@@ -130,14 +130,14 @@ def _traffic(frame: Frame, rng: np.random.Generator, half: Real, walk: Real, nig
         while parked and z < 60:
             if rng.random() < 0.7:
                 heading = math.pi / 2 * (1 if sign > 0 else -1) + float(rng.normal(0, 0.015))
-                things.append((z + 1, vehicles.car(frame, rng, sign * (half - 1.05), z, heading)))
+                objects.append((z + 1, vehicles.car(frame, rng, sign * (half - 1.05), z, heading)))
             z += float(rng.uniform(5.5, 8.5))
     for sign in (-1, 1):
         if rng.random() < 0.6:
             z = float(rng.uniform(9, 34))
             x = sign * (lane - (0.6 if half > 2.9 else 0.1))
             heading = math.pi / 2 if sign > 0 else -math.pi / 2
-            things.append((z, vehicles.car(frame, rng, x, z, heading, driving=True, lights=night)))
+            objects.append((z, vehicles.car(frame, rng, x, z, heading, driving=True, lights=night)))
     side = walk - 0.7
     for number in range(int(rng.integers(3, 8))):
         z = float(rng.uniform(4.2, 9) if number == 0 else rng.uniform(5, 32))
@@ -147,40 +147,40 @@ def _traffic(frame: Frame, rng: np.random.Generator, half: Real, walk: Real, nig
             x = float(rng.uniform(-half, half)) * 0.8
         if number == 0:
             x = frame.view.spot(float(rng.uniform(-0.6, 0.6)), z)[0]
-        things.append((z, figures.person(frame, rng, x, z)))
-    return things
+        objects.append((z, figures.person(frame, rng, x, z)))
+    return objects
 
 
-def _furniture(frame: Frame, rng: np.random.Generator, half: Real, walk: Real, night: bool) -> list[Thing]:
-    things: list[Thing] = []
-    spacing, high = float(rng.uniform(14, 22)), float(rng.uniform(4.6, 7))
+def _furniture(frame: Frame, rng: np.random.Generator, half: Real, walk: Real, night: bool) -> list[SceneObject]:
+    objects: list[SceneObject] = []
+    spacing, height = float(rng.uniform(14, 22)), float(rng.uniform(4.6, 7))
     both = rng.random() < 0.5
     first = float(rng.uniform(6, 13))
     for number, z in enumerate(np.arange(first, 75, spacing)):
         sign = 1 if number % 2 else -1
         for s in (-1, 1) if both else (sign,):
             x = s * (half + 0.45)
-            things.append(
-                (float(z), buildings.lamp_post(frame, rng, x, float(z), (-s, 0), high, bool(night and z < 62)))
+            objects.append(
+                (float(z), buildings.lamp_post(frame, rng, x, float(z), (-s, 0), height, bool(night and z < 62)))
             )
     if rng.random() < 0.65:
         step = float(rng.uniform(7, 12))
         for sign in (-1, 1):
             for z in np.arange(float(rng.uniform(6, 12)), 70, step):
                 if rng.random() < 0.7:
-                    things.append((float(z), buildings.plant(frame, rng, sign * (half + 0.9), float(z))))
+                    objects.append((float(z), buildings.plant(frame, rng, sign * (half + 0.9), float(z))))
     if rng.random() < 0.6:
         sign, z = float(rng.choice([-1, 1])), float(rng.uniform(5, 11))
         at = Frame2(sign * (half + walk * 0.6), z, math.pi / 2)
         faces = bench(rng, at) if rng.random() < 0.5 else bin_faces(rng, at)
-        things.append((z, lambda: draw(frame, faces)))
-    return things
+        objects.append((z, lambda: draw(frame, faces)))
+    return objects
 
 
 def street(
     rng: np.random.Generator, size: tuple[int, int], night: bool, *, near: bool = False, dusk: bool = False
 ) -> Frame:
-    """A whole street. near: a subject one to three metres away. dusk: some light left in the sky."""
+    """A street scene, ready to render. near: adds a subject about two metres away. dusk: some light in the night sky."""
     width, height = size
     half, walk = float(rng.uniform(2.6, 4.8)), float(rng.uniform(1.8, 3.6))
     x = float(rng.uniform(-0.75, 0.75)) * half
@@ -192,23 +192,23 @@ def street(
         x,
         float(rng.normal(0, 0.14)),
     )
-    heaven, light = sky.night(rng, dusk) if night else sky.day(rng)
-    frame = sky.start_frame(view, heaven, light, rng)
+    sky_model, light = sky.night(rng, dusk) if night else sky.day(rng)
+    frame = sky.start_frame(view, sky_model, light, rng)
     surface = _surface(rng, half, walk, not night)
-    things = _rows(frame, rng, half + walk, night)
-    things += _furniture(frame, rng, half, walk, night)
-    things += _traffic(frame, rng, half, walk, night)
+    objects = _rows(frame, rng, half + walk, night)
+    objects += _furniture(frame, rng, half, walk, night)
+    objects += _traffic(frame, rng, half, walk, night)
     if near:
-        things.append(near_subject(frame, rng))
+        objects.append(near_subject(frame, rng))
     light.lamps[:] = sorted(light.lamps, key=lambda lamp: lamp.at[2])[:8]
     soften(frame)
     draw(frame, surface, level=True)
-    draw_things(frame, things)
+    draw_objects(frame, objects)
     return frame
 
 
-def near_subject(frame: Frame, rng: np.random.Generator) -> Thing:
-    """Something 1.3 to 3 m away: a person, a post, or a bush."""
+def near_subject(frame: Frame, rng: np.random.Generator) -> SceneObject:
+    """A subject 1.5 to 2.6 m away: a person, a bush or a sign post."""
     z = float(rng.uniform(1.5, 2.6))
     x, wz = frame.view.spot(float(rng.uniform(0.12, 0.5)) * float(rng.choice([-1, 1])), z)
     kind = rng.random()
@@ -232,4 +232,4 @@ def near_subject(frame: Frame, rng: np.random.Generator) -> Thing:
     return (z, lambda: draw(frame, faces))
 
 
-__all__ = ["Thing", "draw_things", "near_subject", "quad", "street"]
+__all__ = ["SceneObject", "draw_objects", "near_subject", "quad", "street"]

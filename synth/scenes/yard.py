@@ -1,4 +1,4 @@
-"""A yard: lawn, path, fence, a house or a shed, trees and garden things."""
+"""A yard: lawn, path, fence, a house or a shed, trees and garden furniture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from clearfuse.synth.scenes.rendering.faces import Face, Frame2, Real, ground, s
 from clearfuse.synth.scenes.rendering.renderer import Frame, Lamp, draw, paste
 from clearfuse.synth.scenes.rendering.shadows import cast_shadow, ground_contact, soften
 from clearfuse.synth.scenes.rendering.view import View
-from clearfuse.synth.scenes.street import Thing, draw_things, near_subject
+from clearfuse.synth.scenes.street import SceneObject, draw_objects, near_subject
 from clearfuse.synth.scenes.things import buildings, figures, furniture, vehicles
 from clearfuse.synth.scenes.things.sprites import bush
 
@@ -23,13 +23,13 @@ def _lawn(rng: np.random.Generator, far: Real, side: Real, day: bool) -> list[Fa
     warm = 1.5 if day else -1.0
     faces = [ground([(-90, -4), (90, -4), (90, 220), (-90, 220)], colour=green, material="grass", warmth=warm)]
     if rng.random() < 0.75:
-        wide, bend = float(rng.uniform(0.5, 1.0)), float(rng.uniform(-0.25, 0.25))
+        half_width, bend = float(rng.uniform(0.5, 1.0)), float(rng.uniform(-0.25, 0.25))
         x = float(rng.uniform(-1.6, 1.6))
         z = np.linspace(-2, far, 14)
         middle = x + bend * z + 0.4 * np.sin(z / 3)
-        left, right = np.c_[middle - wide, z], np.c_[middle + wide, z][::-1]
-        wider_left, wider_right = np.c_[middle - wide - 0.06, z], np.c_[middle + wide + 0.06, z][::-1]
-        faces.append(ground([*wider_left, *wider_right], colour=tinted(stone, 0.4), material="soil", warmth=warm))
+        left, right = np.c_[middle - half_width, z], np.c_[middle + half_width, z][::-1]
+        border_left, border_right = np.c_[middle - half_width - 0.06, z], np.c_[middle + half_width + 0.06, z][::-1]
+        faces.append(ground([*border_left, *border_right], colour=tinted(stone, 0.4), material="soil", warmth=warm))
         kind = str(rng.choice(["paving", "cobble", "soil"]))
         faces.append(ground([*left, *right], colour=stone, material=kind, warmth=warm + (4 if day else 2)))
     else:
@@ -47,40 +47,40 @@ def _lawn(rng: np.random.Generator, far: Real, side: Real, day: bool) -> list[Fa
     return faces
 
 
-def _enclosure(frame: Frame, rng: np.random.Generator, far: Real, side: Real, night: bool) -> list[Thing]:
-    """The fence, the house or shed, and what shows beyond."""
-    things: list[Thing] = []
-    high = float(rng.uniform(1.2, 2.0))
+def _enclosure(frame: Frame, rng: np.random.Generator, far: Real, side: Real, night: bool) -> list[SceneObject]:
+    """The fence, the house or shed, and what is visible beyond."""
+    objects: list[SceneObject] = []
+    fence_height = float(rng.uniform(1.2, 2.0))
     runs = [Frame2(-side - 6, far, 0.0)]
-    longs = [2 * side + 12]
+    lengths = [2 * side + 12]
     for sign in (-1, 1):
         if rng.random() < 0.75:
             runs.append(Frame2(sign * side, -1.0, math.pi / 2))
-            longs.append(far + 1)
-    for run, long in zip(runs, longs, strict=True):
-        faces = buildings.fence(rng, run, long, high)
-        wall = run.at([(0, 0, 0), (long, 0, 0), (long, high, 0), (0, high, 0)])
+            lengths.append(far + 1)
+    for run, length in zip(runs, lengths, strict=True):
+        faces = buildings.fence(rng, run, length, fence_height)
+        wall = run.at([(0, 0, 0), (length, 0, 0), (length, fence_height, 0), (0, fence_height, 0)])
         cast_shadow(frame, [wall])
-        things.append((far if run.heading == 0 else far - 0.5, lambda faces=faces: draw(frame, faces)))
+        objects.append((far if run.heading == 0 else far - 0.5, lambda faces=faces: draw(frame, faces)))
     for _ in range(int(rng.integers(2, 5))):
         z = far + float(rng.uniform(2, 22))
-        things.append((z, buildings.plant(frame, rng, float(rng.uniform(-1.0, 1.0)) * z * 0.7, z)))
+        objects.append((z, buildings.plant(frame, rng, float(rng.uniform(-1.0, 1.0)) * z * 0.7, z)))
     for _ in range(int(rng.integers(0, 3))):
-        wide, z = float(rng.uniform(8, 12)), far + float(rng.uniform(14, 40))
+        width, z = float(rng.uniform(8, 12)), far + float(rng.uniform(14, 40))
         at = Frame2(float(rng.uniform(-0.7, 0.5)) * z, z, float(rng.normal(0, 0.2)))
-        faces = buildings.house(rng, at, wide, float(rng.uniform(3.2, 6.5)), 8, night)
-        things.append((z + 4, lambda faces=faces: draw(frame, faces)))
+        faces = buildings.house(rng, at, width, float(rng.uniform(3.2, 6.5)), 8, night)
+        objects.append((z + 4, lambda faces=faces: draw(frame, faces)))
     if rng.random() < 0.75:
         shed = rng.random() < 0.4
-        wide, tall, deep = (3.2, 2.3, 2.6) if shed else (float(rng.uniform(7, 11)), float(rng.uniform(3, 5.6)), 7.0)
+        width, height, depth = (3.2, 2.3, 2.6) if shed else (float(rng.uniform(7, 11)), float(rng.uniform(3, 5.6)), 7.0)
         sign = float(rng.choice([-1, 1]))
         z = far - (3.2 if shed else float(rng.uniform(2, 4)))
-        x = sign * side * float(rng.uniform(0.35, 0.6)) - wide / 2 + (sign * wide * 0.3 if not shed else 0)
+        x = sign * side * float(rng.uniform(0.35, 0.6)) - width / 2 + (sign * width * 0.3 if not shed else 0)
         at = Frame2(x, z, float(rng.normal(0, 0.12)))
-        faces = buildings.house(rng, at, wide, tall, deep, night)
-        buildings.building_shadow(frame, at, wide, tall + 0.8, deep)
+        faces = buildings.house(rng, at, width, height, depth, night)
+        buildings.building_shadow(frame, at, width, height + 0.8, depth)
         if night:
-            spot = at.at(np.array([wide * 0.5, 2.25, -0.35]))
+            spot = at.at(np.array([width * 0.5, 2.25, -0.35]))
             frame.light.lamps.append(Lamp(tuple(spot), (1.5, 1.05, 0.6), None, 0, 0.4))
             bulb = furniture.prism(
                 Frame2(float(spot[0]), float(spot[2]), 0),
@@ -91,13 +91,13 @@ def _enclosure(frame: Frame, rng: np.random.Generator, far: Real, side: Real, ni
                 warmth=14.0,
             )
             faces = [*faces, *bulb]
-        things.append((far - 0.6 if not shed else z, lambda faces=faces: draw(frame, faces)))
-    return things
+        objects.append((far - 0.6 if not shed else z, lambda faces=faces: draw(frame, faces)))
+    return objects
 
 
-def _garden(frame: Frame, rng: np.random.Generator, far: Real, side: Real, night: bool) -> list[Thing]:
-    """Trees, bushes, bench, table, pots, people, a dog, at times a car."""
-    things: list[Thing] = []
+def _garden(frame: Frame, rng: np.random.Generator, far: Real, side: Real, night: bool) -> list[SceneObject]:
+    """Trees, bushes, bench, table, pots, people, a dog, sometimes a car."""
+    objects: list[SceneObject] = []
 
     def place(low: Real, high: Real, reach: Real = 0.75) -> tuple[Real, Real]:
         z = float(rng.uniform(low, high))
@@ -107,15 +107,15 @@ def _garden(frame: Frame, rng: np.random.Generator, far: Real, side: Real, night
     def boxes(faces: list[Face], x: Real, z: Real, rx: Real, rz: Real, heading: Real) -> None:
         cast_shadow(frame, [f.contours[0] for f in faces])
         ground_contact(frame, x, z, rx, rz, heading, 0.35)
-        things.append((z, lambda: draw(frame, faces)))
+        objects.append((z, lambda: draw(frame, faces)))
 
     for _ in range(int(rng.integers(1, 3))):
         x, z = place(6, far - 1, 0.9)
-        things.append((z, buildings.plant(frame, rng, x, z)))
+        objects.append((z, buildings.plant(frame, rng, x, z)))
     for x in np.arange(-side, side, float(rng.uniform(1.2, 2.4))):
         if rng.random() < 0.7:
             z = far - float(rng.uniform(0.3, 0.9))
-            things.append((z, buildings.plant(frame, rng, float(x), z, small=True)))
+            objects.append((z, buildings.plant(frame, rng, float(x), z, small=True)))
     if rng.random() < 0.7:
         x, z = place(4.5, far - 2)
         heading = float(rng.uniform(-0.7, 0.7))
@@ -127,22 +127,22 @@ def _garden(frame: Frame, rng: np.random.Generator, far: Real, side: Real, night
         x, z = place(3.2, far - 1.5, 0.95)
         size = float(rng.uniform(0.35, 0.7))
         boxes(furniture.pot(rng, Frame2(x, z, 0), size), x, z, 0.45 * size, 0.45 * size, 0)
-        things.append((z - 0.01, lambda x=x, z=z, size=size: _potted(frame, x, z, size)))
+        objects.append((z - 0.01, lambda x=x, z=z, size=size: _potted(frame, x, z, size)))
     for _ in range(int(rng.integers(1, 4))):
         x, z = place(4.2, far - 1.5, 0.7)
-        things.append((z, figures.person(frame, rng, x, z)))
+        objects.append((z, figures.person(frame, rng, x, z)))
     if rng.random() < 0.5:
         x, z = place(4.2, 8)
-        things.append((z, figures.dog(frame, rng, x, z)))
+        objects.append((z, figures.dog(frame, rng, x, z)))
     if rng.random() < 0.25:
         x, z = place(8, max(far - 2, 9))
-        things.append(
+        objects.append(
             (z, vehicles.car(frame, rng, x, z, float(rng.uniform(-0.5, 0.5)) + (math.pi if rng.random() < 0.5 else 0)))
         )
     if rng.random() < 0.4 or night:
         x, z = place(6, far - 1, 0.8)
-        things.append((z, buildings.lamp_post(frame, rng, x, z, (-x, 0.2), 3.0, night, 9)))
-    return things
+        objects.append((z, buildings.lamp_post(frame, rng, x, z, (-x, 0.2), 3.0, night, 9)))
+    return objects
 
 
 def _potted(frame: Frame, x: Real, z: Real, size: Real) -> None:
@@ -152,7 +152,7 @@ def _potted(frame: Frame, x: Real, z: Real, size: Real) -> None:
 def yard(
     rng: np.random.Generator, size: tuple[int, int], night: bool, *, near: bool = False, dusk: bool = False
 ) -> Frame:
-    """A whole yard. near: a subject one to three metres away. dusk: some light left in the sky."""
+    """A yard scene, ready to render. near: adds a subject about two metres away. dusk: some light in the night sky."""
     width, height = size
     view = View(
         width,
@@ -162,15 +162,15 @@ def yard(
         float(rng.uniform(-1, 1)),
         float(rng.normal(0, 0.12)),
     )
-    heaven, light = sky.night(rng, dusk) if night else sky.day(rng)
-    frame = sky.start_frame(view, heaven, light, rng)
+    sky_model, light = sky.night(rng, dusk) if night else sky.day(rng)
+    frame = sky.start_frame(view, sky_model, light, rng)
     far, side = float(rng.uniform(11, 19)), float(rng.uniform(6, 11))
     surface = _lawn(rng, far, side, not night)
-    things = _enclosure(frame, rng, far, side, night)
-    things += _garden(frame, rng, far, side, night)
+    objects = _enclosure(frame, rng, far, side, night)
+    objects += _garden(frame, rng, far, side, night)
     if near:
-        things.append(near_subject(frame, rng))
+        objects.append(near_subject(frame, rng))
     soften(frame)
     draw(frame, surface, level=True)
-    draw_things(frame, things)
+    draw_objects(frame, objects)
     return frame

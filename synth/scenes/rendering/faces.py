@@ -1,4 +1,4 @@
-"""What the world is made of: planar faces, and helpers that make boxes, discs and upright figures of them."""
+"""Planar faces, the primitives of the scenes, and functions that build boxes, arcs and upright figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Real = float | int
 Rgb = tuple[Real, Real, Real]
 Axis = tuple[Real, Real, Real]
 Points = Sequence[Any] | np.ndarray
-"""Points as a list of tuples or an array."""
+"""Points as a sequence of tuples or an array."""
 
 
 @cache
@@ -26,17 +26,18 @@ def srgb(code: int) -> Rgb:
 
 
 def tinted(colour: Rgb, factor: Real) -> Rgb:
-    """A colour made lighter or darker."""
+    """A colour multiplied by a factor."""
     return (colour[0] * factor, colour[1] * factor, colour[2] * factor)
 
 
 @dataclass
 class Face:
-    """Polygons of one plane and one colour.
+    """Coplanar polygons of one colour.
 
-    contours: each ``(k, 3)``, world metres; the first fixes the plane. warmth: kelvin above the ambient air.
-    glow: emitted radiance. gloss: share of the sky's radiance mirrored. solid: culled when seen from behind.
-    s_axis: the world direction in which the material runs.
+    contours: each ``(k, 3)``, world metres; the first determines the plane. material: a key of ``MATERIALS``. warmth:
+    kelvin above the ambient air. glow: emitted radiance. gloss: share of the sky's radiance reflected. outward: the
+    outward normal, to cull the face when seen from behind. s_axis: the world direction of the texture's s axis. scale:
+    of the texture. lit: factor on the incident light.
     """
 
     contours: list[np.ndarray]
@@ -52,25 +53,25 @@ class Face:
 
 
 def quad(*corners: Points, **rest) -> Face:
-    """A face of one polygon; pass colour and the rest by name."""
+    """A face of one polygon; its colour and the other fields of ``Face`` are passed by keyword."""
     return Face([np.array(corners, np.float64)], **rest)
 
 
 def ground(points: Points, **rest) -> Face:
-    """A level polygon of (x, z) points."""
+    """A horizontal face from points (x, z), facing up."""
     return Face([np.array([[x, 0.0, z] for x, z in points], np.float64)], outward=(0, 1, 0), **rest)
 
 
 @dataclass(frozen=True)
 class Frame2:
-    """A local frame: origin on the ground and a heading. local (a, y, b): a along the heading, b to its left."""
+    """A local frame: its origin on the ground, its heading in radians. Axes (a, y, b): a along the heading, b left."""
 
     x: Real
     z: Real
     heading: Real
 
     def at(self, points: Points) -> np.ndarray:
-        """Local (a, y, b) in world axes."""
+        """Local points (a, y, b) in world coordinates."""
         out = np.dot(np.asarray(points, np.float64), self._turn)
         out += self._origin
         return out
@@ -85,13 +86,13 @@ class Frame2:
         return np.array([self.x, 0.0, self.z])
 
     def direction(self, a: Real, y: Real, b: Real) -> Axis:
-        """A local direction in world axes."""
+        """A local direction in world coordinates."""
         c, s = math.cos(self.heading), math.sin(self.heading)
         return (a * c - b * s, y, a * s + b * c)
 
 
 def box(frame: Frame2, a: tuple[Real, Real], y: tuple[Real, Real], b: tuple[Real, Real], **rest) -> list[Face]:
-    """The six faces of a box in a local frame; those seen from behind are culled when drawn."""
+    """The six faces of a box, given its ranges along the local axes; faces seen from behind are culled when drawn."""
     corners = frame.at([(p, q, r) for p in a for q in y for r in b])
     along, across = rest.pop("s_axis", None) or frame.direction(1, 0, 0), frame.direction(0, 0, 1)
     sides = (
@@ -116,7 +117,7 @@ def _unit_arc(start: Real, stop: Real, n: int) -> np.ndarray:
 
 
 def limb(points: Points, radii: Sequence[float]) -> np.ndarray:
-    """The outline of a bent, tapering limb with round ends: the polyline offset to both sides."""
+    """The outline of a bent, tapered limb with round ends: a polyline with a radius at each point."""
     p, r = np.asarray(points, np.float64), np.asarray(radii, np.float64)[:, None]
     t = np.gradient(p, axis=0)
     t /= np.maximum(np.linalg.norm(t, axis=1, keepdims=True), 1e-9)
@@ -129,18 +130,18 @@ def limb(points: Points, radii: Sequence[float]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Upright:
-    """A vertical plane through a ground point, turned towards the camera: figures are drawn on it in (x, y) metres."""
+    """A vertical plane through a ground point, facing the camera, on which figures are drawn in (x, y) metres."""
 
     x: Real
     z: Real
     right: tuple[Real, Real]
 
     def lift(self, points: Points) -> np.ndarray:
-        """Plane coordinates (x, y) in world axes."""
+        """Plane coordinates (x, y) in world coordinates."""
         p = np.asarray(points, np.float64)
         across, up = p[..., 0], p[..., 1]
         return np.stack([self.x + across * self.right[0], up, self.z + across * self.right[1]], -1)
 
     def face(self, points: Points, colour: Rgb, **rest) -> Face:
-        """One polygon on the plane."""
+        """A face of one polygon on the plane."""
         return Face([self.lift(points)], colour, s_axis=(self.right[0], 0, self.right[1]), **rest)

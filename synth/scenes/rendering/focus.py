@@ -1,4 +1,4 @@
-"""A thin lens: the near- and the far-focused picture of a radiance map with its depth."""
+"""Thin-lens rendering: refocuses a radiance map by its depth."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from jaxtyping import Float32
 from clearfuse.synth.scenes.rendering.imaging import repeated
 
 NEAREST = 0.4
-"""Metres: nothing is focused nearer."""
+"""Least focus distance, in metres."""
 
 STOPS = (0.0, 1.2, 2.6, 5.0, 9.0, 16.0, 30.0, 60.0)
-"""Disc radii in pixels between which a varying blur interpolates."""
+"""Disc radii in pixels between which a varying blur is interpolated."""
 
 
 def circle_of_confusion(inverse: np.ndarray, focus: float, aperture: float) -> np.ndarray:
-    """Radius in pixels: aperture |1/z - 1/z_f| (Potmesil and Chakravarty 1982); inverse is 1/z, aperture in px m."""
+    """Radius in pixels: aperture |1/z - 1/z_f| (Potmesil and Chakravarty 1982); inverse: 1/z, aperture: in px m."""
     return np.abs(inverse - np.float32(1 / focus)) * np.float32(aperture)
 
 
 def split_depth(inverse: np.ndarray) -> float:
-    """The inverse depth that best parts near from far: Otsu 1979 on 1/z, told by every second pixel."""
-    some = inverse[::2, ::2]
-    top = float(np.percentile(some, 99.5)) + 1e-6
-    bins = (some * np.float32(96 / top)).astype(np.intp).ravel()
+    """The threshold in inverse depth that best separates near from far: Otsu 1979 on 1/z of every second pixel."""
+    sampled = inverse[::2, ::2]
+    top = float(np.percentile(sampled, 99.5)) + 1e-6
+    bins = (sampled * np.float32(96 / top)).astype(np.intp).ravel()
     counts = np.bincount(bins[bins < 96], minlength=96)
     edges = np.linspace(0, top, 97)
     p, x = counts / max(counts.sum(), 1), (edges[:-1] + edges[1:]) / 2
@@ -36,15 +36,15 @@ def split_depth(inverse: np.ndarray) -> float:
 
 
 def disc(radius: float) -> np.ndarray:
-    """A round aperture's kernel with a soft pixel of edge."""
+    """The kernel of a round aperture, with an anti-aliased edge and unit sum."""
     n = int(np.ceil(radius))
     y, x = np.mgrid[-n : n + 1, -n : n + 1]
     kernel = np.clip(radius + 0.5 - np.hypot(x, y), 0, 1).astype(np.float32)
     return kernel / kernel.sum()
 
 
-def _box(inside: np.ndarray, pad: int) -> tuple[slice, slice] | None:
-    """What holds all of a mask, widened; from and to multiples of 16, since cv2 halves even sizes ten times as fast."""
+def _padded_box(inside: np.ndarray, pad: int) -> tuple[slice, slice] | None:
+    """The padded bounding box of a mask, aligned to multiples of 16: cv2 halves even sizes ten times as fast."""
     rows, cols = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     if not rows.size:
         return None
@@ -56,7 +56,7 @@ def _box(inside: np.ndarray, pad: int) -> tuple[slice, slice] | None:
 
 
 def _blur(image: np.ndarray, radius: float) -> np.ndarray:
-    """Disc blur; wide ones at half the resolution, where the blur has left nothing finer."""
+    """Disc blur; large radii at half the resolution, where the blur leaves no finer detail."""
     if radius < 0.35:
         return image
     if radius > 3.2 and min(image.shape[:2]) > 8:
@@ -66,10 +66,10 @@ def _blur(image: np.ndarray, radius: float) -> np.ndarray:
     return cv2.filter2D(image, -1, disc(radius), borderType=cv2.BORDER_REFLECT)
 
 
-def _filled(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Values, ``(h, w, 4)``, continued beyond their mask from its surroundings (pull and push, Gortler et al. 1996).
+def _fill(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Values, ``(h, w, 4)``, extrapolated beyond their mask (pull and push, Gortler et al. 1996).
 
-    The gaps lie out of focus behind something or outside an outline, so that half the resolution fills them.
+    The filled parts lie out of focus behind an object or outside of an outline, so that half the resolution suffices.
     """
     if mask.all():
         return values
@@ -84,7 +84,7 @@ def _filled(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _push(weighted: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """One level's values, weighted, with their gaps filled from the level of half the size."""
+    """One level's weighted values with the gaps filled from the level of half the size."""
     h, w = weight.shape
     if min(h, w) <= 2:
         return np.broadcast_to(weighted.mean((0, 1)) / max(float(weight.mean()), 1e-6), weighted.shape).copy()
@@ -95,15 +95,15 @@ def _push(weighted: np.ndarray, weight: np.ndarray) -> np.ndarray:
     )
 
 
-def _tents(radius: np.ndarray, first: int) -> list[np.ndarray]:
-    """The weight of each stop from ``first`` on: tents over the neighbours, which add up to one."""
+def _stop_weights(radius: np.ndarray, first: int) -> list[np.ndarray]:
+    """The weight of each stop from ``first`` on: linear interpolation between neighbours; weights sum to one."""
     place = np.interp(radius, STOPS, np.arange(len(STOPS))).astype(np.float32)
     last = min(int(np.ceil(place.max())), len(STOPS) - 1)
     place = np.maximum(place, np.float32(first))
     return [np.maximum(1 - np.abs(place - np.float32(i)), 0) for i in range(first, max(last, first) + 1)]
 
 
-def _mixed(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
+def _blend(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
     out = b - a
     out *= repeated(share, a.shape[2])
     out += a
@@ -111,35 +111,36 @@ def _mixed(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 
 def _varying(image: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """A blur whose radius changes over the image: between the two nearest of a few fixed ones.
+    """Blur with a varying radius, interpolated between the two nearest of ``STOPS``.
 
     From the third stop on at half the resolution.
     """
     h, w = radius.shape
     if radius.max() < 0.25:
         return image
-    wide = np.clip((radius - STOPS[1]) / (STOPS[2] - STOPS[1]), 0, 1)
+    wide_share = np.clip((radius - STOPS[1]) / (STOPS[2] - STOPS[1]), 0, 1)
     out = image
     if radius.min() < STOPS[2]:
-        out = _mixed(image, _blur(image, STOPS[1]), np.minimum(radius * np.float32(1 / STOPS[1]), 1))
-    if not wide.any():
+        out = _blend(image, _blur(image, STOPS[1]), np.minimum(radius * np.float32(1 / STOPS[1]), 1))
+    if not wide_share.any():
         return out
     size = ((w + 1) // 2, (h + 1) // 2)
     half, small = (cv2.resize(v, size, interpolation=cv2.INTER_AREA) for v in (image, radius))
     coarse = np.zeros_like(half)
-    for stop, weight in zip(STOPS[2:], _tents(small, 2), strict=False):
-        box = _box(weight, int(np.ceil(stop / 2)) + 1)
+    for stop, weight in zip(STOPS[2:], _stop_weights(small, 2), strict=False):
+        box = _padded_box(weight, int(np.ceil(stop / 2)) + 1)
         if box is not None:
             coarse[box] += _blur(half[box], stop / 2) * repeated(weight[box], half.shape[2])
     whole = cv2.resize(coarse, (w, h), interpolation=cv2.INTER_LINEAR)
-    return whole if wide.min() >= 1 else _mixed(out, whole, wide)
+    return whole if wide_share.min() >= 1 else _blend(out, whole, wide_share)
 
 
 @dataclass
 class Sides:
-    """The far part of a picture, continued behind the near one, and the near one with its coverage, in its box.
+    """The far layer of an image, extended behind the near layer, and the near layer with its coverage.
 
-    back and front hold colour, front times its coverage, which is its fourth value; the inverses are 1/z.
+    back: (h, w, 3). front: (bh, bw, 4) in ``box``, colour times coverage, then the coverage; None without a near
+    layer. back_inverse, front_inverse: their 1/z.
     """
 
     back: np.ndarray
@@ -152,17 +153,17 @@ class Sides:
 def separate(
     radiance: Float32[np.ndarray, "h w 3"], depth: Float32[np.ndarray, "h w"], aperture: float, cut: float | None = None
 ) -> Sides:
-    """Part a picture in two. aperture: in px m, by which the near part's box is widened. cut: the 1/z that parts it."""
+    """Split an image into a near and a far layer. aperture: px m, for the padding of the box. cut: threshold in 1/z."""
     inverse = 1 / np.maximum(depth, np.float32(NEAREST))
     near = (inverse > (split_depth(inverse) if cut is None else cut)).astype(np.uint8)
-    box = _box(near, int(min(aperture * float(inverse.max()), STOPS[-1])) + 8)
+    box = _padded_box(near, int(min(aperture * float(inverse.max()), STOPS[-1])) + 8)
     if box is None:
         return Sides(radiance, inverse, None, inverse, np.s_[0:0, 0:0])
-    # Pixels on the outline hold light of both sides: neither side's colour is taken from them.
+    # Pixels on the outline mix light of both sides: neither layer takes its colour from them.
     edge, inside = np.ones((3, 3), np.uint8), np.ascontiguousarray(near[box])
     part = cv2.merge([*cv2.split(radiance[box]), inverse[box]])
-    front = _filled(part, cv2.erode(inside, edge) > 0)
-    behind = _filled(part, cv2.dilate(inside, edge) == 0)
+    front = _fill(part, cv2.erode(inside, edge) > 0)
+    behind = _fill(part, cv2.dilate(inside, edge) == 0)
     back, back_inverse = radiance.copy(), inverse.copy()
     back[box], back_inverse[box] = cv2.cvtColor(behind, cv2.COLOR_BGRA2BGR), behind[..., 3]
     front_inverse = front[..., 3].copy()
@@ -173,10 +174,10 @@ def separate(
 
 
 def focused(sides: Sides, focus: float, aperture: float) -> Float32[np.ndarray, "h w 3"]:
-    """The picture focused at ``focus`` metres: the far part blurred behind the near one, which is laid over it.
+    """The image focused at ``focus`` metres: the layers are blurred and composited. aperture: in px m.
 
-    The far part is continued behind the near one before it's blurred, so that nothing bleeds from a sharp subject
-    into a blurred background; the near part's coverage is blurred with it, so that its edge is transparent.
+    As the far layer extends behind the near one, no light bleeds from a sharp subject into a blurred background; the
+    near layer's coverage is blurred with its colour, so that its edge is semi-transparent.
     """
     out = _varying(sides.back, circle_of_confusion(sides.back_inverse, focus, aperture))
     if sides.front is None:

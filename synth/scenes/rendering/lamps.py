@@ -1,4 +1,4 @@
-"""The light of lamps on surfaces: exact where shapes meet, told by every second pixel within a face."""
+"""Light of lamps on surfaces: exact at outlines, interpolated from every second pixel within a face."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from clearfuse.synth.scenes.rendering.renderer import Light
 from clearfuse.synth.scenes.rendering.view import View
 
 CHUNK = 1 << 15
-"""Distances told at once, all lamps' together: few enough to stay in the processor's cache."""
+"""Distances computed at a time, over all lamps; they fit in the processor's cache."""
 
 
 @dataclass
 class Lamps:
-    """Lamps in camera axes, a row each; those with a beam first, the widest first. dim: light too faint to be seen."""
+    """Lamps in camera coordinates, one per row; those with a beam first, wide beams before narrow ones.
+
+    size2: squared size. doublings: exponent of the beam, see ``Lamp``. dim: irradiance too faint to matter.
+    """
 
     at: np.ndarray
     beam: np.ndarray
@@ -26,7 +29,7 @@ class Lamps:
     dim: float
 
     def near(self, low: float, high: float) -> Lamps | None:
-        """Those that light anything between two depths."""
+        """The lamps that matter between two depths; None where there are none."""
         z = self.at[:, 2]
         gap = np.maximum(np.maximum(low - z, z - high), 0)
         kept = self.power.max(-1) >= self.dim * gap * gap
@@ -38,7 +41,7 @@ class Lamps:
 
 
 def lamps_of(light: Light, view: View) -> Lamps | None:
-    """A light's lamps; None where it has none."""
+    """The lamps of a light in camera coordinates; None where it has none."""
     if not light.lamps:
         return None
     lamps = sorted(light.lamps, key=lambda lamp: (lamp.facing is None, lamp.doublings))
@@ -51,18 +54,18 @@ def lamps_of(light: Light, view: View) -> Lamps | None:
         np.array([lamp.power for lamp in lamps], np.float32),
         np.array([[lamp.size**2] for lamp in lamps], np.float32),
         np.array([lamp.doublings for lamp in beamed], int),
-        # Too faint to be seen beside the sky's light.
+        # Negligible compared with the light of the sky.
         0.12 * float(max(light.sky)),
     )
 
 
-def lamp_light(every: Lamps, points: tuple[np.ndarray, ...], normals: tuple[np.ndarray, ...]) -> np.ndarray:
+def lamp_light(all_lamps: Lamps, points: tuple[np.ndarray, ...], normals: tuple[np.ndarray, ...]) -> np.ndarray:
     """Irradiance of the lamps, ``(..., 4)``: power max(0, n·l) / (r² + size²), times the beam's lobe.
 
-    The fourth value, where samples have their temperature, is zero.
+    The fourth value, the place of the temperature in samples, is zero.
     """
     shape = points[2].shape
-    lamps = every.near(float(points[2].min()), float(points[2].max())) if points[2].size else None
+    lamps = all_lamps.near(float(points[2].min()), float(points[2].max())) if points[2].size else None
     if lamps is None:
         return np.zeros((*shape, 4), np.float32)
     x, y, z, *n = (np.broadcast_to(a, shape).ravel() for a in (*points, *normals))
@@ -77,7 +80,7 @@ def lamp_light(every: Lamps, points: tuple[np.ndarray, ...], normals: tuple[np.n
 
 
 def _amounts(lamps: Lamps, points: tuple[np.ndarray, ...], normals: tuple[np.ndarray, ...]) -> np.ndarray:
-    """What arrives of each lamp's power at each point, ``(lamps, points)``."""
+    """The share of each lamp's power that arrives at each point, ``(lamps, points)``."""
     dx, dy, dz = (lamps.at[:, i : i + 1] - p for i, p in enumerate(points))
     r2 = dx * dx
     r2 += dy * dy
@@ -89,7 +92,7 @@ def _amounts(lamps: Lamps, points: tuple[np.ndarray, ...], normals: tuple[np.nda
     amount += dz * normals[2]
     amount *= inverse
     np.maximum(amount, 0, out=amount)
-    # A quarter of the light whatever the normal: what small shapes turn towards it.
+    # Some light whatever the normal, since real surfaces have relief.
     amount *= np.float32(0.85)
     amount += np.float32(0.08)
     amount /= r2
@@ -108,14 +111,14 @@ def _amounts(lamps: Lamps, points: tuple[np.ndarray, ...], normals: tuple[np.nda
 
 
 def lamp_map(
-    lamps: Lamps, view: View, own: np.ndarray, plane: np.ndarray, spans: np.ndarray, normal: np.ndarray
+    lamps: Lamps, view: View, labels: np.ndarray, plane: np.ndarray, spans: np.ndarray, normal: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The lamps' light on the labels of every pixel, ``(h, w, 4)``, told by every second; and where that's exact.
+    """The lamps' light at every pixel, ``(h, w, 4)``, interpolated from every second one, and where that is exact.
 
-    It's exact where all the neighbours that tell a pixel's light show the same face.
+    Exact: all neighbours that the interpolation uses show the same face.
     """
-    coarse = np.ascontiguousarray(own[::2, ::2])
-    # In the middle of the two pixels, where cv2's interpolation takes the values to be.
+    coarse = np.ascontiguousarray(labels[::2, ::2])
+    # Between the two pixels, where cv2's interpolation places the values.
     rx, ry = view.rays(0, view.width, 0, view.height)
     half = np.float32(0.5 / view.focal)
     rx, ry = rx[::2] + half, ry[::2] - half
@@ -124,9 +127,9 @@ def lamp_map(
     z = np.clip(1 / np.maximum(iz, np.float32(1e-3)), np.take(spans[:, 0], coarse), np.take(spans[:, 1], coarse))
     normals = tuple(np.take(normal[:, i], coarse) for i in range(3))
     lit = lamp_light(lamps, (rx[None, :] * z, ry[:, None] * z, z), normals)
-    h, w = own.shape
+    h, w = labels.shape
     whole = cv2.resize(lit, (2 * coarse.shape[1], 2 * coarse.shape[0]), interpolation=cv2.INTER_LINEAR)[:h, :w]
-    small, kernel = coarse.astype(np.uint16), np.ones((3, 3), np.uint8)
-    even = (cv2.dilate(small, kernel) == cv2.erode(small, kernel)).astype(np.uint8)
-    exact = np.repeat(np.repeat(even, 2, 0), 2, 1)[:h, :w].astype(bool)
-    return whole, exact & (own == np.repeat(np.repeat(coarse, 2, 0), 2, 1)[:h, :w])
+    small_labels, kernel = coarse.astype(np.uint16), np.ones((3, 3), np.uint8)
+    uniform = (cv2.dilate(small_labels, kernel) == cv2.erode(small_labels, kernel)).astype(np.uint8)
+    exact = np.repeat(np.repeat(uniform, 2, 0), 2, 1)[:h, :w].astype(bool)
+    return whole, exact & (labels == np.repeat(np.repeat(coarse, 2, 0), 2, 1)[:h, :w])

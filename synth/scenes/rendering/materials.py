@@ -1,6 +1,6 @@
-"""The library of materials: tileable textures with their mip levels, made once a process from fixed seeds.
+"""Materials: tileable textures with mip levels, generated once per process from fixed seeds.
 
-A texture multiplies a face's albedo; its mean is near one. One channel where a material has one hue, three where not.
+A texture multiplies a face's albedo; its mean is about one. It has one channel, or three where the hue varies.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from clearfuse.synth.scenes.rendering.imaging import repeated
 from clearfuse.synth.seeds import generator, seed_of
 
 TILE = 512
-"""Pixels of a tile's side, a power of two so that the mip levels tile too."""
+"""Side of a tile in pixels, a power of two, so that the mip levels tile too."""
 
 
 @cache
 def _white() -> np.ndarray:
-    """The spectrum of one white noise; every noise is a shifted and filtered copy of it."""
+    """The spectrum of a white noise, of which every noise is a filtered and shifted copy."""
     rng = generator(seed_of("material", "white"))
     return np.fft.rfft2(rng.standard_normal((TILE, TILE), dtype=np.float32))
 
 
 def spectral_noise(rng: np.random.Generator, slope: float, stretch: tuple[float, float] = (1, 1), low: float = 1.0):
-    """Tileable Gaussian noise of amplitude spectrum 1/f^slope, mean 0, deviation 1.
+    """Tileable Gaussian noise with the amplitude spectrum 1/f^slope, of mean 0 and standard deviation 1.
 
-    stretch: by how much longer its features are in x and in y. low: frequencies below are damped, in cycles a tile.
+    stretch: elongation of its features in x and in y. low: below it, in cycles per tile, the spectrum is flat.
     """
     fx = np.fft.rfftfreq(TILE, 1 / TILE).astype(np.float32) * np.float32(stretch[0])
     fy = np.fft.fftfreq(TILE, 1 / TILE).astype(np.float32)[:, None] * np.float32(stretch[1])
@@ -37,13 +37,13 @@ def spectral_noise(rng: np.random.Generator, slope: float, stretch: tuple[float,
     gain[0, 0] = 0
     noise = np.fft.irfft2(_white() * gain, (TILE, TILE))
     dy, dx = rng.integers(0, TILE, 2)
-    # Half of the time mirrored, so that no two noises of one slope are the same but for a shift.
+    # Mirrored half of the time, so that noises of one slope are not all shifts of each other.
     noise = np.roll(noise[:: 1 - 2 * int(dy % 2), :: 1 - 2 * int(dx % 2)], (dy, dx), (0, 1))
     return noise / noise.std()
 
 
 def _cells(rng: np.random.Generator, rows: int, cols: int, joint: float, shift: bool, spread: float):
-    """A bond of rows x cols cells: each cell's tone, and the joints' mask. shift: every other row by half a cell."""
+    """A pattern of rows x cols cells: the tone of each cell, and the mask of the joints. shift: a running bond."""
     y, x = np.meshgrid(np.arange(TILE) * rows / TILE, np.arange(TILE) * cols / TILE, indexing="ij")
     row = np.floor(y).astype(int)
     x = (x + 0.5 * (row % 2)) % cols if shift else x
@@ -56,7 +56,7 @@ def _cells(rng: np.random.Generator, rows: int, cols: int, joint: float, shift: 
 
 
 def _rgb(mono: np.ndarray, hue: np.ndarray, tint: tuple[float, float, float]) -> np.ndarray:
-    """A tone with a second noise that pulls the colour towards ``tint``."""
+    """A tone with a second noise that shifts the colour towards ``tint``."""
     return mono[..., None] * (1 + hue[..., None] * np.asarray(tint, np.float32))
 
 
@@ -128,7 +128,7 @@ def _wood(rng: np.random.Generator) -> np.ndarray:
 
 
 def _timber(rng: np.random.Generator) -> np.ndarray:
-    """One piece of wood, no joints; the grain along x."""
+    """A single piece of wood, with the grain along x."""
     rings = np.sin(7 * spectral_noise(rng, 1.6, (10, 1)))
     return 1 + 0.1 * rings + 0.12 * spectral_noise(rng, 0.7, (14, 1)) + 0.05 * spectral_noise(rng, 1.2)
 
@@ -198,12 +198,12 @@ MATERIALS: dict[str, tuple[Callable[[np.random.Generator], np.ndarray], float]] 
     "folds": (_folds, 1.1),
     "bark": (_bark, 1.2),
 }
-"""Each material's maker and the metres that its tile spans."""
+"""The function that generates each material, and the size of its tile in metres."""
 
 
 @cache
 def mip_levels(name: str) -> tuple[np.ndarray, ...]:
-    """A material's tile and its halvings by area, down to 4 pixels."""
+    """A material's mip levels: its tile, halved by area averaging down to 4 pixels."""
     tile = np.clip(MATERIALS[name][0](generator(seed_of("material", name))), 0.03, 4).astype(np.float32)
     levels = [tile / tile.mean()]
     while levels[-1].shape[0] > 4:
@@ -216,7 +216,7 @@ def mip_levels(name: str) -> tuple[np.ndarray, ...]:
 
 @cache
 def _atlas(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All mip levels in one picture, each with a wrapped border; the column and the row where each begins."""
+    """All mip levels in one image, each with a wrapped border; the columns and the rows where they start."""
     levels = mip_levels(name)
     left, top = np.zeros(len(levels), np.float32), np.zeros(len(levels), np.float32)
     canvas = np.zeros((TILE + 16, TILE + TILE // 2 + 4, *levels[0].shape[2:]), np.float32)
@@ -230,7 +230,7 @@ def _atlas(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def sample(name: str, s: np.ndarray, t: np.ndarray, footprint: np.ndarray) -> np.ndarray:
-    """The material at plane coordinates s, t in metres, filtered by mip levels for a footprint in metres a pixel.
+    """The material at plane coordinates s, t in metres, filtered for a footprint in metres per pixel.
 
     Trilinear (Williams 1983, Pyramidal parametrics): linear within a level and between the two nearest levels.
     """
@@ -253,13 +253,13 @@ def _folded(x: np.ndarray) -> np.ndarray:
 
 
 ROW = 1024
-"""Samples in a row of remap's maps: cv2 takes pictures, not lists."""
+"""Samples per row of the maps for cv2.remap, which takes two-dimensional maps."""
 
 
 def _tap(
     atlas: np.ndarray, left: np.ndarray, top: np.ndarray, level: np.ndarray, u: np.ndarray, v: np.ndarray
 ) -> np.ndarray:
-    """One level's value a sample, ``(n,)`` or ``(n, 3)``; u and v in tiles."""
+    """The value of one level per sample, ``(n,)`` or ``(n, 3)``; u and v in tiles."""
     side = np.take(np.float32(TILE) * np.float32(0.5) ** np.arange(len(left), dtype=np.float32), level)
     n = u.size
     maps = np.zeros((2, -(-max(n, 1) // ROW) * ROW), np.float32)

@@ -1,7 +1,6 @@
-"""What a frame holds, and the calls that put faces and cut-outs into it, far things first.
+"""The frame and its draw calls: faces and cut-outs (sprites), from far to near.
 
-Nothing is drawn at once: the calls queue, and ``scenes.rendering.shading.render`` finds which face each pixel shows and
-lights only that.
+Drawing is deferred: calls are queued, and ``scenes.rendering.shading.render`` shades only what is visible.
 """
 
 from __future__ import annotations
@@ -27,7 +26,11 @@ class Lamp:
 
 @dataclass
 class Light:
-    """All that lights a scene. Irradiances over pi, so that radiance = albedo times their sum."""
+    """The light sources of a scene, as irradiances over pi, so that radiance = albedo times their sum.
+
+    sun, sun_from: the sun's light and the direction to it. sky, bounce: light from above and from below. mirror: the
+    radiance that glossy faces reflect. air: temperature in kelvin.
+    """
 
     sun: Rgb
     sun_from: Axis
@@ -40,7 +43,7 @@ class Light:
 
 @dataclass
 class Batch:
-    """Faces drawn by one call, the first the farthest, under the light of that moment."""
+    """The faces of one call, the farthest first, and the light at the time of the call."""
 
     faces: list[Face]
     light: Light
@@ -50,7 +53,7 @@ class Batch:
 
 @dataclass
 class Cutout:
-    """A sprite drawn by one call; its base in camera axes."""
+    """The sprite of one call; its base in camera coordinates."""
 
     levels: tuple[np.ndarray, ...]
     base: np.ndarray
@@ -63,7 +66,7 @@ class Cutout:
 
 @dataclass
 class Stain:
-    """A polygon that darkens the ground: of the sun's light alone (a shadow) or of all of it (contact)."""
+    """A polygon that darkens the ground: only the sun's light (a cast shadow) or all light (a contact shadow)."""
 
     contour: np.ndarray
     sun: bool
@@ -72,9 +75,10 @@ class Stain:
 
 @dataclass
 class Frame:
-    """The picture so far (at first the sky), and the shadow masks that level ground receives (1 lit).
+    """The image, initially the sky: radiance, z in metres, temperature in kelvin.
 
-    patch: sunlight on a room's floor, 0 to 1, and by how much it multiplies the light there.
+    sunlit, contact: shadow masks of the ground, 1 where it is lit. patch: mask of sunlight on a room's floor, 0 to 1;
+    patch_gain: the factor on the light there.
     """
 
     view: View
@@ -91,9 +95,9 @@ class Frame:
 
 
 def draw(frame: Frame, faces: list[Face], *, level: bool = False, round_off: Real = 0.0) -> None:
-    """Draw faces, the first the farthest, over the frame. level: they lie on the ground and receive shadows.
+    """Draw faces, the farthest first, over the frame. level: they lie on the ground and receive shadows.
 
-    round_off: how strongly a flat figure is shaded as if it were round.
+    round_off: strength of the shading that makes flat figures look round.
     """
     if faces:
         frame.queue.append(Batch(faces, frame.light, level, round_off))
@@ -109,10 +113,10 @@ def paste(
     warmth: Real = 0.0,
     flip: bool = False,
 ) -> None:
-    """A flat cut-out facing the camera: ``levels``, each (h, w, 4), hold albedo factors and
-    coverage, the finest first; base at ``centre``.
+    """Draw a flat sprite facing the camera, its base at ``centre``.
 
-    width: metres. The sprite's own shading is in its factors.
+    levels: mip levels, each (h, w, 4), the finest first: factors on the albedo, which include the sprite's shading, and
+    coverage. width: metres.
     """
     base = frame.view.to_camera(np.array(centre, float))
     if base[2] >= 0.4:

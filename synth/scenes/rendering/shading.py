@@ -1,4 +1,4 @@
-"""Lights what the frame's queue shows: one pass over the samples of all faces, then the cut-outs between them."""
+"""Shading of the visible surfaces: one pass over the samples of all faces, then the sprites in between."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ NAMES = tuple(MATERIALS)
 
 @dataclass
 class Tables:
-    """What each label means; row 0 is the sky's.
+    """Properties per label; row 0 is the sky's.
 
-    base: radiance without texture, lamps and shadows, and fourth the temperature. direct: the sun's part of it.
-    reflects: albedo where lamps reach. The fourth of direct, emitted and reflects is zero.
+    base: radiance without texture, lamps and shadows; its fourth value is the temperature. direct: the sun's part of
+    it. reflects: albedo where lamps reach. The fourth value of direct, emitted and reflects is zero.
     """
 
     plane: np.ndarray
@@ -43,25 +43,25 @@ class Tables:
 
 
 def _axes(faces: list[Face], normal: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
-    """The planes' texture axes in camera axes: s along ``s_axis``, else level; t at a right angle to it."""
-    given = np.array([f.s_axis is not None for f in faces], bool)
+    """The planes' texture axes in camera coordinates: s along ``s_axis``, else horizontal; t perpendicular to it."""
+    has_axis = np.array([f.s_axis is not None for f in faces], bool)
     s = np.stack([normal[:, 2], 0 * normal[:, 0], -normal[:, 0]], -1)
     s[np.abs(normal[:, 1]) > 0.9] = view.turned(np.array([1.0, 0, 0]))
     along = view.turned(np.array([f.s_axis or (1, 0, 0) for f in faces], float).reshape(-1, 3))
     along = along - normal * (along * normal).sum(-1, keepdims=True)
-    s[given] = along[given]
+    s[has_axis] = along[has_axis]
     s /= np.maximum(np.sqrt((s**2).sum(-1, keepdims=True)), 1e-9)
     (a, b, c), (p, q, r) = normal.T, s.T
     return s, np.stack([b * r - c * q, c * p - a * r, a * q - b * p], -1)
 
 
-def _headed(rows: np.ndarray, head: Real = 0.0) -> np.ndarray:
-    """A table of float32 with the sky's row before it."""
+def _with_sky_row(rows: np.ndarray, head: Real = 0.0) -> np.ndarray:
+    """A float32 table with the row of the sky prepended."""
     return np.concatenate([np.full((1, *rows.shape[1:]), head, np.float32), rows.astype(np.float32)])
 
 
 def _tables(view: View, cast: Projected, faces: list[Face], batches: list[Batch], inside: Light) -> Tables:
-    """Sun and sky on a face: sun max(0, n·s) + the hemispheres above and below weighted by the normal's height."""
+    """Light on each face: sun max(0, n·s) + the upper and lower hemispheres weighted by the normal's height."""
     n = cast.normal
     lights = [b.light for b in batches]
 
@@ -82,34 +82,36 @@ def _tables(view: View, cast: Projected, faces: list[Face], batches: list[Batch]
     eye = view.turned(np.array([view.x, view.eye, 0.0]))
     s, t = (np.column_stack([a / scale[:, None], (a @ eye) / scale]) for a in (s, t))
     return Tables(
-        plane=_headed(cast.plane),
-        spans=_headed(cast.spans, 1.0),
-        normal=_headed(n),
-        base=_headed(np.column_stack([albedo * (direct + rows("sky") * up + rows("bounce") * (1 - up)) * lit, heat])),
-        direct=_headed(np.column_stack([albedo * direct, none])),
-        emitted=_headed(np.column_stack([rows("mirror") * gloss + glow, none])),
+        plane=_with_sky_row(cast.plane),
+        spans=_with_sky_row(cast.spans, 1.0),
+        normal=_with_sky_row(n),
+        base=_with_sky_row(
+            np.column_stack([albedo * (direct + rows("sky") * up + rows("bounce") * (1 - up)) * lit, heat])
+        ),
+        direct=_with_sky_row(np.column_stack([albedo * direct, none])),
+        emitted=_with_sky_row(np.column_stack([rows("mirror") * gloss + glow, none])),
         material=np.array([0, *(1 + NAMES.index(f.material) if f.material else 0 for f in faces)], np.uint8),
         level=np.array([False, *(b.level for b in batches)]),
-        reflects=_headed(np.column_stack([albedo * reached[:, None], none])),
+        reflects=_with_sky_row(np.column_stack([albedo * reached[:, None], none])),
         round=np.array([False, *(b.round_off > 0 for b in batches)]),
-        s_axis=_headed(s),
-        t_axis=_headed(t),
-        scale=_headed(scale, 1.0),
+        s_axis=_with_sky_row(s),
+        t_axis=_with_sky_row(t),
+        scale=_with_sky_row(scale, 1.0),
     )
 
 
 def render(frame: Frame) -> None:
-    """Draw the queue over the frame."""
+    """Render the queued draw calls into the frame, in place."""
     view = frame.view
     batches = [item for item in frame.queue if isinstance(item, Batch)]
-    whose = [batch for batch in batches for _ in batch.faces]
+    batch_of_face = [batch for batch in batches for _ in batch.faces]
     faces = [face for batch in batches for face in batch.faces]
     cast = project(view, faces)
-    shown, owners = [faces[i] for i in cast.index], [whose[i] for i in cast.index]
-    tables = _tables(view, cast, shown, owners, frame.light)
+    shown, batch_of_shown = [faces[i] for i in cast.index], [batch_of_face[i] for i in cast.index]
+    tables = _tables(view, cast, shown, batch_of_shown, frame.light)
     painted = paint(view, cast.contours)
     parts = resolve(painted)
-    rounding = _rounding(frame, cast, owners)
+    rounding = _rounding(frame, cast, batch_of_shown)
     _light(frame, tables, parts, rounding)
     lamps = {id(item.light): lamps_of(item.light, view) for item in frame.queue if isinstance(item, Cutout)}
     before = 0
@@ -122,9 +124,9 @@ def render(frame: Frame) -> None:
 
 
 def _light(frame: Frame, tables: Tables, parts: Samples, rounding: np.ndarray | None) -> None:
-    """Radiance, temperature and depth of every sample, summed over each pixel.
+    """Radiance, temperature and depth of every sample, averaged per pixel.
 
-    ``value`` holds a sample's radiance and, fourth, its temperature: rows of 16 bytes move at once.
+    ``value`` holds a sample's radiance and, as its fourth value, the temperature: rows of 16 bytes are copied at once.
     """
     view, label, pixel = frame.view, parts.label, parts.pixel
     shape = (view.height, view.width)
@@ -136,7 +138,7 @@ def _light(frame: Frame, tables: Tables, parts: Samples, rounding: np.ndarray | 
     iz = np.take(tables.plane[:, 0], label) * rx
     iz += np.take(tables.plane[:, 1], label) * ry
     iz += np.take(tables.plane[:, 2], label)
-    # A boundary pixel may lie outside its polygon, where a plane seen edge-on runs away: hold z to the vertices' range.
+    # A boundary pixel may lie outside its polygon, where the plane may be far away: limit z to the vertices' range.
     z = 1 / np.maximum(iz, np.float32(1e-3))
     np.clip(z, np.take(tables.spans[:, 0], label), np.take(tables.spans[:, 1], label), out=z)
     value = np.take(tables.base, label, axis=0)
@@ -165,23 +167,23 @@ def _light(frame: Frame, tables: Tables, parts: Samples, rounding: np.ndarray | 
     _put(value, sky, _rows(above, pixel[sky]))
     z[sky] = np.inf
     frame.z = z[:count].reshape(shape)
-    summed = _summed(value, parts, count).reshape(*shape, 4)
+    summed = _sum_samples(value, parts, count).reshape(*shape, 4)
     frame.radiance = cv2.cvtColor(summed, cv2.COLOR_BGRA2BGR)
     frame.temperature = summed[..., 3].copy()
 
 
 def _rows(values: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """The rows of ``(n, 4)`` at those places, as a copy."""
+    """A copy of the rows ``at`` of an ``(n, 4)`` array."""
     return np.take(values, at, axis=0)
 
 
 def _put(values: np.ndarray, at: np.ndarray, rows: np.ndarray) -> None:
-    """Write rows of four float32 to those places, in place: as one item of 16 bytes each, ten times as fast."""
+    """Write rows of four float32 in place, each as one item of 16 bytes, which is ten times as fast."""
     values.view(np.complex128)[at, 0] = np.ascontiguousarray(rows, np.float32).view(np.complex128)[:, 0]
 
 
-def _summed(values: np.ndarray, parts: Samples, count: int) -> np.ndarray:
-    """Each pixel's own value times its weight, and for mixed ones the other samples' with theirs."""
+def _sum_samples(values: np.ndarray, parts: Samples, count: int) -> np.ndarray:
+    """The weighted sum of the samples of each pixel."""
     out = values[:count]
     if parts.mixed.size:
         rest = np.add.reduceat(values[count:] * repeated(parts.weight[count:], 4), parts.runs, axis=0)
@@ -192,7 +194,7 @@ def _summed(values: np.ndarray, parts: Samples, count: int) -> np.ndarray:
 def _shade_ground(
     frame: Frame, tables: Tables, parts: Samples, ground: np.ndarray, into: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    """Shadows and contact on the samples of level ground, in place."""
+    """Apply cast and contact shadows to the samples of level ground, in place."""
     value, gain = into
     under = parts.pixel[ground]
     shade = 1 - np.take(frame.sunlit, under)
@@ -205,26 +207,26 @@ def _shade_ground(
 def _lamps(
     lamps: Lamps, view: View, tables: Tables, parts: Samples, at: tuple[np.ndarray, np.ndarray, np.ndarray]
 ) -> np.ndarray:
-    """What the faces send back of the lamps' light."""
+    """The lamps' light reflected by the faces."""
     label = parts.label
-    own = label[: view.height * view.width].reshape(view.height, view.width)
-    smooth, exact = lamp_map(lamps, view, own, tables.plane, tables.spans, tables.normal)
+    labels = label[: view.height * view.width].reshape(view.height, view.width)
+    smooth, exact = lamp_map(lamps, view, labels, tables.plane, tables.spans, tables.normal)
     lit = np.take(tables.reflects.any(-1), label)
-    lit[: own.size] &= ~exact.ravel()
+    lit[: labels.size] &= ~exact.ravel()
     rest = np.flatnonzero(lit)
     rx, ry, z = (np.take(a, rest) for a in at)
     which = label[rest]
     normals = tuple(np.take(tables.normal[:, i], which) for i in range(3))
     total = np.empty((label.size, 4), np.float32)
-    total[: own.size] = smooth.reshape(-1, 4)
-    total[own.size :] = 0
+    total[: labels.size] = smooth.reshape(-1, 4)
+    total[labels.size :] = 0
     _put(total, rest, lamp_light(lamps, (rx * z, ry * z, z), normals))
     total *= _rows(tables.reflects, label)
     return total
 
 
 CHUNK = 1 << 15
-"""Samples textured at once: few enough to stay in the processor's cache."""
+"""Samples textured at a time; they fit in the processor's cache."""
 
 
 def _add_textures(
@@ -234,7 +236,7 @@ def _add_textures(
     into: tuple[np.ndarray, np.ndarray],
     at: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
-    """Multiply radiance, or the gain where a material has no colours, in place; its dark spots are a little warmer."""
+    """Multiply the radiance, or the gain for grey materials, by the textures, in place; dark spots are warmer."""
     value, gain = into
     material = np.take(tables.material, label)
     steepness = np.sqrt((tables.plane**2).sum(-1))
@@ -247,7 +249,7 @@ def _add_textures(
             which = np.take(label, on)
             rx, ry, z = (np.take(a, on) for a in at)
             s, t = (_across(axis, which, rx, ry, z) for axis in (tables.s_axis, tables.t_axis))
-            # The geometric mean of the footprint's long and short sides: neither smeared nor sparkling.
+            # The geometric mean of the footprint's long and short sides: a compromise of blur and aliasing.
             footprint = np.sqrt(np.maximum(z * np.take(steepness, which), 1))
             footprint *= z
             footprint *= np.take(finest, which)
@@ -273,13 +275,13 @@ def _across(axis: np.ndarray, which: np.ndarray, rx: np.ndarray, ry: np.ndarray,
     return out
 
 
-def _rounding(frame: Frame, cast: Projected, owners: list[Batch]) -> np.ndarray | None:
-    """A factor that falls off towards a figure's shaded outline: its blurred silhouette's slope as the tilt."""
+def _rounding(frame: Frame, cast: Projected, batches: list[Batch]) -> np.ndarray | None:
+    """A shading factor that darkens a figure on its shaded side: the slope of its blurred silhouette is the tilt."""
     view = frame.view
     groups: dict[int, list[int]] = {}
-    for number, batch in enumerate(owners):
+    for index, batch in enumerate(batches):
         if batch.round_off:
-            groups.setdefault(id(batch), []).append(number)
+            groups.setdefault(id(batch), []).append(index)
     if not groups:
         return None
     factor = np.ones((view.height, view.width), np.float32)
@@ -290,31 +292,31 @@ def _rounding(frame: Frame, cast: Projected, owners: list[Batch]) -> np.ndarray 
         x0, y0 = (max(int(v) - 1, 0) for v in np.floor(bounds[:, :2].min(0)))
         x1, y1 = (min(int(v) + 2, n) for v, n in zip(bounds[:, 2:].max(0), (view.width, view.height), strict=True))
         alpha = np.zeros((y1 - y0, x1 - x0), np.uint8)
-        for number in numbers:
+        for index in numbers:
             polygons = [
                 np.rint((p - 16 * (SAMPLES // 2)) / SAMPLES).astype(np.int32) - (16 * x0, 16 * y0)
-                for p in cast.contours[number]
+                for p in cast.contours[index]
             ]
             cv2.fillPoly(alpha, [p.astype(np.int32) for p in polygons], 255, cv2.LINE_AA, 4)
         sigma = max(min(alpha.shape) * 0.07, 0.6)
         soft = cv2.GaussianBlur(alpha, (0, 0), sigma).astype(np.float32) / 255
         gx, gy = cv2.Sobel(soft, cv2.CV_32F, 1, 0), cv2.Sobel(soft, cv2.CV_32F, 0, 1)
         tilt = (-gx * np.float32(side[0]) + gy * np.float32(side[1])) * np.float32(sigma * 0.35)
-        shade = np.clip(1 + float(owners[numbers[0]].round_off) * (tilt - 0.35 * (1 - soft)), 0.35, 1.6)
+        shade = np.clip(1 + float(batches[numbers[0]].round_off) * (tilt - 0.35 * (1 - soft)), 0.35, 1.6)
         np.copyto(factor[y0:y1, x0:x1], shade, where=alpha > 0)
     return factor
 
 
 def _paste(frame: Frame, item: Cutout, lamps: Lamps | None, painted: np.ndarray, before: int) -> None:
-    """Porter and Duff's over, in linear light, where no later face hides the cut-out.
+    """Composite a sprite (Porter and Duff's over, in linear light) where no later face occludes it.
 
-    Depth belongs to whoever covers more than half of the pixel.
+    Depth is the sprite's where it covers more than half of the pixel.
     """
     view, light, base = frame.view, item.light, item.base
     u, v = view.pixels(base)
-    wanted = item.width * view.focal / base[2]
-    sprite = next((level for level in reversed(item.levels) if level.shape[1] >= wanted), item.levels[0])
-    k = wanted / sprite.shape[1]
+    size = item.width * view.focal / base[2]
+    sprite = next((level for level in reversed(item.levels) if level.shape[1] >= size), item.levels[0])
+    k = size / sprite.shape[1]
     rows, cols = sprite.shape[:2]
     left, top = u - cols * k / 2, v - rows * k
     x0, x1 = max(int(left), 0), min(int(left + cols * k) + 1, view.width)
@@ -345,13 +347,13 @@ def _paste(frame: Frame, item: Cutout, lamps: Lamps | None, painted: np.ndarray,
 
 
 def _centres(length: int, step: float) -> np.ndarray:
-    """The middles of equal parts, each at most ``step`` long, of a row of pixels, whose own middles are whole."""
+    """The centres of equal parts, each at most ``step`` pixels long, of a row; pixel centres are at whole numbers."""
     count = math.ceil(length / step)
     return (np.arange(count, dtype=np.float32) + np.float32(0.5)) * np.float32(length / count) - np.float32(0.5)
 
 
 def _sprite_light(item: Cutout, lamps: Lamps | None, view: View, box: tuple[int, int, int, int]) -> np.ndarray:
-    """The tint times the light on a cut-out; the lamps' by every fourth pixel, or at about 24 places across."""
+    """The tint times the light on a sprite; the lamps' light is interpolated from every fourth pixel or fewer."""
     light = item.light
     sun = view.turned(np.array(light.sun_from, float))
     facing = 0.55 + 0.35 * max(-float(sun[2]), 0)
@@ -362,7 +364,7 @@ def _sprite_light(item: Cutout, lamps: Lamps | None, view: View, box: tuple[int,
         return whole
     x0, x1, y0, y1 = box
     step = max(4.0, max(x1 - x0, y1 - y0) / 24)
-    # At the places where cv2's interpolation takes the values to be.
+    # Where cv2's interpolation places the values.
     u, v = (first + _centres(last - first, step) for first, last in ((x0, x1), (y0, y1)))
     rx, ry = (u - np.float32(view.cx)) / np.float32(view.focal), (np.float32(view.horizon) - v) / np.float32(view.focal)
     z = np.full((len(ry), len(rx)), item.base[2], np.float32)

@@ -1,4 +1,4 @@
-"""Shadows on level ground: what hides the sun, and what stands so close that it hides the sky."""
+"""Shadows on level ground: cast by the sun, and contact shadows, where an object blocks the light of the sky."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _RING = np.stack([np.cos(_TURN), np.sin(_TURN)], -1)
 
 
 def cast_shadow(frame: Frame, contours: list[np.ndarray]) -> None:
-    """Darken the ground's sunlight where world polygons stand between it and the sun."""
+    """Cast the sun's shadow of polygons in world coordinates, each ``(k, 3)``, on the ground."""
     frame.stains += [Stain(contour, True, 0) for contour in contours]
 
 
 def ground_contact(frame: Frame, x: Real, z: Real, rx: Real, rz: Real, heading: Real = 0.0, dark: Real = 0.35) -> None:
-    """Darken all light in an ellipse on the ground: what a thing standing there hides from the sky."""
+    """Add a contact shadow, an ellipse on the ground that darkens all light. rx, rz: metres; dark: remaining light."""
     c, s = math.cos(heading), math.sin(heading)
     turned = _RING @ np.array([[rx * c, rx * s], [-rz * s, rz * c]])
     for grow, level in ((1.35, dark * 0.35 + 0.65), (1.1, dark * 0.7 + 0.3), (0.85, dark)):
@@ -31,7 +31,7 @@ def ground_contact(frame: Frame, x: Real, z: Real, rx: Real, rz: Real, heading: 
 
 
 def soften(frame: Frame) -> None:
-    """Lay the stains and blur them: penumbrae of a thousandth or two of the picture.
+    """Render and blur the shadows; penumbrae are one or two thousandths of the image's width.
 
     A shadow falls at p - s (p_y / s_y), s the direction to the sun.
     """

@@ -1,4 +1,4 @@
-"""The sky and the light that it gives: time of day, sun, clouds, stars, moon."""
+"""Sky and sky light: time of day, sun, clouds, stars, moon."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ HOURS = ("noon", "morning", "overcast", "dusk")
 
 @dataclass(frozen=True)
 class Sky:
-    """Radiance of the sky: at the zenith, at the horizon and of the clouds; their cover; kelvin at both ends."""
+    """The sky: radiance at the zenith, at the horizon and of the clouds, cloud cover in [0, 1], radiance of the sun's
+    glow, temperature in kelvin at the zenith and at the horizon.
+    """
 
     zenith: Rgb
     horizon: Rgb
@@ -30,41 +32,37 @@ class Sky:
 
 
 def day(rng: np.random.Generator, hour: str | None = None) -> tuple[Sky, Light]:
-    """A sky by day and its light; the sun may stand anywhere but low behind the scene."""
+    """A daytime sky and its light. hour: one of ``HOURS``; None draws it."""
     hour = str(rng.choice(HOURS, p=(0.35, 0.3, 0.2, 0.15))) if hour is None else hour
     azimuth = rng.uniform(-math.pi, math.pi)
     air = float(rng.uniform(283, 299))
     if hour == "noon":
-        height, sun, sky = rng.uniform(0.75, 1.05), (3.0, 2.85, 2.6), (0.42, 0.52, 0.68)
-        look = Sky(
+        height, sun, ambient = rng.uniform(0.75, 1.05), (3.0, 2.85, 2.6), (0.42, 0.52, 0.68)
+        sky = Sky(
             (0.16, 0.34, 0.80), (0.78, 0.95, 1.12), (1.75, 1.75, 1.72), rng.uniform(0.1, 0.6), sun, (238.0, 266.0)
         )
     elif hour == "morning":
-        height, sun, sky = rng.uniform(0.38, 0.6), (2.7, 2.25, 1.6), (0.36, 0.42, 0.55)
-        look = Sky(
-            (0.2, 0.36, 0.72), (1.15, 1.0, 0.85), (1.6, 1.42, 1.22), rng.uniform(0.15, 0.65), sun, (237.0, 264.0)
-        )
+        height, sun, ambient = rng.uniform(0.38, 0.6), (2.7, 2.25, 1.6), (0.36, 0.42, 0.55)
+        sky = Sky((0.2, 0.36, 0.72), (1.15, 1.0, 0.85), (1.6, 1.42, 1.22), rng.uniform(0.15, 0.65), sun, (237.0, 264.0))
     elif hour == "overcast":
-        height, sun, sky = 0.9, (0.22, 0.22, 0.22), (0.85, 0.88, 0.92)
-        look = Sky((0.75, 0.79, 0.86), (1.05, 1.08, 1.1), (1.25, 1.26, 1.27), 0.85, sun, (258.0, 272.0))
+        height, sun, ambient = 0.9, (0.22, 0.22, 0.22), (0.85, 0.88, 0.92)
+        sky = Sky((0.75, 0.79, 0.86), (1.05, 1.08, 1.1), (1.25, 1.26, 1.27), 0.85, sun, (258.0, 272.0))
     else:
-        height, sun, sky = rng.uniform(0.22, 0.3), (1.5, 0.85, 0.42), (0.26, 0.28, 0.38)
-        look = Sky(
-            (0.12, 0.18, 0.42), (1.25, 0.72, 0.42), (1.1, 0.68, 0.52), rng.uniform(0.2, 0.6), sun, (236.0, 263.0)
-        )
-    away = (math.sin(azimuth) * math.cos(height), math.sin(height), math.cos(azimuth) * math.cos(height))
-    bounce = tuple(0.16 * (s * math.sin(height) + k) for s, k in zip(sun, sky, strict=True))
-    mirror = tuple(0.5 * (a + b) for a, b in zip(look.zenith, look.horizon, strict=True))
-    return look, Light(sun, away, sky, bounce, mirror, air)  # type: ignore[arg-type]
+        height, sun, ambient = rng.uniform(0.22, 0.3), (1.5, 0.85, 0.42), (0.26, 0.28, 0.38)
+        sky = Sky((0.12, 0.18, 0.42), (1.25, 0.72, 0.42), (1.1, 0.68, 0.52), rng.uniform(0.2, 0.6), sun, (236.0, 263.0))
+    sun_from = (math.sin(azimuth) * math.cos(height), math.sin(height), math.cos(azimuth) * math.cos(height))
+    bounce = tuple(0.16 * (s * math.sin(height) + k) for s, k in zip(sun, ambient, strict=True))
+    mirror = tuple(0.5 * (a + b) for a, b in zip(sky.zenith, sky.horizon, strict=True))
+    return sky, Light(sun, sun_from, ambient, bounce, mirror, air)  # type: ignore[arg-type]
 
 
 def night(rng: np.random.Generator, dusk: bool = False) -> tuple[Sky, Light]:
-    """A sky by night, or at dusk, and the little light that it gives."""
+    """A night sky and its faint light. dusk: brighter, without stars."""
     k = rng.uniform(7, 12) if dusk else rng.uniform(0.7, 1.3)
     zenith, horizon = (0.0008 * k, 0.0013 * k, 0.0030 * k), (0.0042 * k, 0.0036 * k, 0.0040 * k)
     if dusk:
         horizon = (0.010 * k, 0.0068 * k, 0.0062 * k)
-    look = Sky(
+    sky = Sky(
         zenith,
         horizon,
         (0.004 * k, 0.0036 * k, 0.004 * k),
@@ -75,19 +73,21 @@ def night(rng: np.random.Generator, dusk: bool = False) -> tuple[Sky, Light]:
     )
     ambient = (0.0024 * k, 0.0028 * k, 0.0042 * k)
     moon = (0.0012 * k, 0.0014 * k, 0.0019 * k)
-    away = (rng.uniform(-0.6, 0.6), 0.7, rng.uniform(-0.6, 0.6))
+    moon_from = (rng.uniform(-0.6, 0.6), 0.7, rng.uniform(-0.6, 0.6))
     bounce = tuple(0.3 * c for c in ambient)
-    return look, Light(moon, away, ambient, bounce, (0.002 * k, 0.0024 * k, 0.0036 * k), float(rng.uniform(276, 290)))  # type: ignore[arg-type]
+    return sky, Light(
+        moon, moon_from, ambient, bounce, (0.002 * k, 0.0024 * k, 0.0036 * k), float(rng.uniform(276, 290))
+    )  # type: ignore[arg-type]
 
 
 def start_frame(view: View, sky: Sky, light: Light, rng: np.random.Generator) -> Frame:
-    """A frame that holds the sky alone: smooth enough for half the resolution, but for stars and the moon."""
+    """A frame that shows only the sky; all but stars and moon is computed at half the resolution."""
     shape = (view.height, view.width)
     rows = min(max(math.ceil(view.horizon) + 2, 1), view.height)
     rx, ry = view.rays(0, view.width + view.width % 2, 0, rows + rows % 2)
     rx, ry = (rx[::2] + rx[1::2]) / 2, (ry[::2] + ry[1::2]) / 2
-    long = 1 / np.sqrt(1 + rx[None, :] ** 2 + ry[:, None] ** 2)
-    up = np.maximum(ry[:, None] * long, 0)
+    inverse_length = 1 / np.sqrt(1 + rx[None, :] ** 2 + ry[:, None] ** 2)
+    up = np.maximum(ry[:, None] * inverse_length, 0)
     mix = cv2.exp(up * np.float32(-1 / 0.22))
     cover = _clouds(rx, ry, rng, sky.cover)
     ends = zip(sky.zenith, sky.horizon, sky.cloud, strict=True)
@@ -95,7 +95,7 @@ def start_frame(view: View, sky: Sky, light: Light, rng: np.random.Generator) ->
     sheet = [plane + (cloud - plane) * cover for plane, cloud in clear]
     sun = view.turned(np.array(light.sun_from, float)).astype(np.float32)
     if not sky.stars and sun[2] > 0:
-        angle = 1 - (rx[None, :] * sun[0] + ry[:, None] * sun[1] + sun[2]) * long
+        angle = 1 - (rx[None, :] * sun[0] + ry[:, None] * sun[1] + sun[2]) * inverse_length
         near = cv2.exp(angle * np.float32(-50)) * np.float32(0.9) + cv2.exp(angle / np.float32(-0.0012)) * np.float32(3)
         near += 600 * (angle < 0.00004)
         sheet = [plane + near * np.float32(0.5 * glow) for plane, glow in zip(sheet, sky.glow, strict=True)]
@@ -119,7 +119,7 @@ def start_frame(view: View, sky: Sky, light: Light, rng: np.random.Generator) ->
 
 
 def _clouds(rx: np.ndarray, ry: np.ndarray, rng: np.random.Generator, cover: float) -> np.ndarray:
-    """Coverage of a cloud sheet at one height, seen in perspective; thinner towards the horizon's haze."""
+    """Coverage of a cloud layer at one height, in perspective; fades towards the horizon."""
     height = np.maximum(ry, 0.02)[:, None]
     offset = rng.uniform(0, 512, 2).astype(np.float32)
     mx = ((rx[None, :] / (height + 0.12)) * 90 + offset[0]) % 512
@@ -133,7 +133,7 @@ def _clouds(rx: np.ndarray, ry: np.ndarray, rng: np.random.Generator, cover: flo
 
 
 def _stars(sheet: np.ndarray, rng: np.random.Generator, view: View, clear: np.ndarray) -> None:
-    """Stars, and at times a moon, drawn into the sky in place."""
+    """Add stars, and sometimes a moon, to the sky, in place."""
     rows = len(sheet)
     canvas = np.zeros((rows, view.width), np.float32)
     count = 70

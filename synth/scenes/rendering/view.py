@@ -1,7 +1,7 @@
-"""The pinhole view: a level camera whose pitch is a vertical shift, so that verticals stay vertical.
+"""Pinhole camera: level, with a vertical shift instead of a pitch, so that vertical lines stay vertical.
 
-World axes: x right, y up from the ground, z forward, in metres. Camera axes: the same, turned by the yaw about the
-camera, with y measured from the eye. A pixel (u, v) looks along ((u - cx)/f, (horizon - v)/f, 1).
+World axes: x right, y up from the ground, z forward, in metres. Camera axes: the same, rotated by the yaw about the
+camera, with y measured from the eye. The ray of a pixel (u, v) is ((u - cx)/f, (horizon - v)/f, 1).
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 
 NEAR = 0.3
-"""Metres: polygons are cut at this distance in front of the camera."""
+"""Distance of the near clipping plane, in metres."""
 
 FOV = 60.0
-"""Degrees, horizontal: what every operator assumes where nothing else is said."""
+"""Horizontal field of view in degrees, the default of all operators."""
 
 
 @dataclass(frozen=True)
 class View:
-    """Where the camera stands and how it projects."""
+    """Camera position and projection. horizon: row of the horizon; eye: height in metres; yaw: radians."""
 
     width: int
     height: int
@@ -36,20 +36,20 @@ class View:
 
     @property
     def cx(self) -> float:
-        """Column of the optical axis (pixel centres are whole numbers)."""
+        """Column of the optical axis (pixel centres at whole numbers)."""
         return (self.width - 1) / 2
 
     def turned(self, direction: np.ndarray) -> np.ndarray:
-        """World directions in camera axes."""
+        """World directions in camera coordinates."""
         c, s = math.cos(self.yaw), math.sin(self.yaw)
         return direction @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
 
     def to_camera(self, points: np.ndarray) -> np.ndarray:
-        """World points in camera axes."""
+        """World points in camera coordinates."""
         return self.turned(points - (self.x, self.eye, 0.0))
 
     def to_world(self, points: np.ndarray) -> np.ndarray:
-        """Camera points in world axes."""
+        """Camera points in world coordinates."""
         c, s = math.cos(self.yaw), math.sin(self.yaw)
         return points @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]]) + (self.x, self.eye, 0.0)
 
@@ -64,7 +64,7 @@ class View:
         return camera[..., :2] * (self.focal / camera[..., 2:]) * (1, -1) + (self.cx, self.horizon)
 
     def rays(self, x0: int, x1: int, y0: int, y1: int) -> tuple[np.ndarray, np.ndarray]:
-        """The x and the y of the ray through each column and each row of a box, at z = 1."""
+        """The rays' x for the columns x0 to x1 − 1, and their y for the rows y0 to y1 − 1, at z = 1."""
         rx = (np.arange(x0, x1, dtype=np.float32) - np.float32(self.cx)) / np.float32(self.focal)
         ry = (np.float32(self.horizon) - np.arange(y0, y1, dtype=np.float32)) / np.float32(self.focal)
         return rx, ry
@@ -86,5 +86,5 @@ def clip_near(points: np.ndarray) -> np.ndarray:
 
 
 def fixed_point(pixel: np.ndarray) -> np.ndarray:
-    """Pixel coordinates in sixteenths, as cv2 takes them; bounded, so that they don't overflow."""
+    """Pixel coordinates in sixteenths, as cv2 takes them; limited, so that they don't overflow."""
     return np.rint(pixel.clip(-20000, 20000) * 16).astype(np.int32)

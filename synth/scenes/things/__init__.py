@@ -1,1 +1,1 @@
-"""What stands in the built-in scenes: buildings, vehicles, figures, furniture, plants."""
+"""Objects of the built-in scenes: buildings, vehicles, figures, furniture, plants."""

@@ -1,4 +1,4 @@
-"""People and dogs: flat figures of tapering limbs, turned towards the camera."""
+"""People and dogs: flat figures of tapered limbs, facing the camera."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def upright(frame: Frame, x: Real, z: Real) -> Upright:
 
 
 def person_faces(rng: np.random.Generator, plane: Upright, height: Real, *, walking: bool | None = None) -> list[Face]:
-    """A person from behind, in front or walking past; far limbs first."""
+    """A person from behind, from the front or from the side; far limbs first."""
     u = rng.random(12)
     coat, legs = COATS[int(u[0] * len(COATS))], TROUSERS[int(u[1] * len(TROUSERS))]
     skin, hair = SKINS[int(u[2] * len(SKINS))], HAIRS[int(u[3] * len(HAIRS))]
@@ -149,7 +149,7 @@ def _torso(part, u: np.ndarray, half: Real, coat: Rgb, stride: Real) -> None:
 
 
 def place_shadow(frame: Frame, x: Real, z: Real, faces: list[Face], radius: Real) -> None:
-    """A figure's shadow: its faces turned across the sun, and the dark under its feet."""
+    """Add a figure's shadows to the frame: its faces, turned to face the sun, and the contact shadow at its feet."""
     sun = frame.light.sun_from
     flat = math.hypot(sun[0], sun[2]) or 1.0
     across = np.array([-sun[2] / flat, 0, sun[0] / flat])
@@ -165,7 +165,7 @@ def place_shadow(frame: Frame, x: Real, z: Real, faces: list[Face], radius: Real
 
 
 def person(frame: Frame, rng: np.random.Generator, x: Real, z: Real, **rest):
-    """Shadow now, and a call that draws the person when its turn comes."""
+    """A person: the function that draws it; its shadow is added to the frame immediately."""
     height = float(rng.uniform(1.55, 1.86))
     faces = person_faces(rng, upright(frame, x, z), height, **rest)
     place_shadow(frame, x, z, faces, 0.24)
@@ -173,7 +173,7 @@ def person(frame: Frame, rng: np.random.Generator, x: Real, z: Real, **rest):
 
 
 def dog(frame: Frame, rng: np.random.Generator, x: Real, z: Real):
-    """A dog from the side."""
+    """A dog in side view: the function that draws it; its shadow is added to the frame immediately."""
     coat = (srgb(0x8A5A2E), srgb(0x2A2420), srgb(0xC9A877), srgb(0xD9D4CC))[int(rng.integers(4))]
     plane = upright(frame, x, z)
     side = 1 if rng.random() < 0.5 else -1

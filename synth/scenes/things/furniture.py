@@ -1,4 +1,4 @@
-"""Things that stand in rooms, gardens and streets: made of boxes."""
+"""Furniture of rooms, gardens and streets, built of boxes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _pick(rng: np.random.Generator, colours: tuple) -> Rgb:
 
 
 def bench(rng: np.random.Generator, at: Frame2) -> list[Face]:
-    """A slatted bench, its seat towards b = -1."""
+    """A slatted bench, facing b < 0."""
     wood, metal = _pick(rng, WOODS), srgb(0x2E3234)
     faces: list[Face] = []
     for y in (0.58, 0.72, 0.86):
@@ -38,8 +38,8 @@ def bin_faces(rng: np.random.Generator, at: Frame2) -> list[Face]:
     return faces + box(at, (-0.27, 0.27), (0.85, 0.95), (-0.27, 0.27), colour=tinted(colour, 0.6))
 
 
-def table(rng: np.random.Generator, at: Frame2, half: tuple[Real, Real], high: Real = 0.74) -> list[Face]:
-    """Four legs and a top."""
+def table(rng: np.random.Generator, at: Frame2, half: tuple[Real, Real], height: Real = 0.74) -> list[Face]:
+    """A table: four legs and a top."""
     wood = _pick(rng, WOODS)
     a, b = half
     faces: list[Face] = []
@@ -47,7 +47,7 @@ def table(rng: np.random.Generator, at: Frame2, half: tuple[Real, Real], high: R
         faces += box(
             at,
             (x - 0.035, x + 0.035),
-            (0, high - 0.03),
+            (0, height - 0.03),
             (y - 0.035, y + 0.035),
             colour=tinted(wood, 0.75),
             material="timber",
@@ -55,16 +55,16 @@ def table(rng: np.random.Generator, at: Frame2, half: tuple[Real, Real], high: R
     faces += box(
         at,
         (-a + 0.05, a - 0.05),
-        (high - 0.11, high - 0.03),
+        (height - 0.11, height - 0.03),
         (-b + 0.05, b - 0.05),
         colour=tinted(wood, 0.6),
         material="timber",
     )
-    return faces + box(at, (-a, a), (high - 0.035, high), (-b, b), colour=wood, material="timber")
+    return faces + box(at, (-a, a), (height - 0.035, height), (-b, b), colour=wood, material="timber")
 
 
 def sofa(rng: np.random.Generator, at: Frame2, half: Real = 1.0) -> list[Face]:
-    """A sofa, its seat towards b = -1."""
+    """A sofa, facing b < 0."""
     cloth, legs = _pick(rng, CLOTHS), srgb(0x2A2018)
     faces = box(at, (-half, half), (0.12, 0.85), (0.25, 0.45), colour=cloth, material="fabric")
     faces += box(at, (-half, half), (0.1, 0.3), (-0.4, 0.28), colour=tinted(cloth, 0.8), material="fabric")
@@ -87,40 +87,40 @@ def sofa(rng: np.random.Generator, at: Frame2, half: Real = 1.0) -> list[Face]:
     return faces + box(at, (-half + 0.05, -half + 0.1), (0, 0.1), (-0.38, -0.33), colour=legs)
 
 
-def shelf(rng: np.random.Generator, at: Frame2, wide: Real, high: Real) -> list[Face]:
-    """A bookcase with its books; its front towards b = -1."""
+def shelf(rng: np.random.Generator, at: Frame2, width: Real, height: Real) -> list[Face]:
+    """A bookcase with books, facing b < 0."""
     wood = _pick(rng, WOODS)
-    deep = 0.3
-    faces = box(at, (0, wide), (0, high), (0, deep), colour=tinted(wood, 0.28), material="timber")
+    depth = 0.3
+    faces = box(at, (0, width), (0, height), (0, depth), colour=tinted(wood, 0.28), material="timber")
     out = at.direction(0, 0, -1)
     spines = tuple(srgb(c) for c in (0x7A2A2A, 0x2A4A6B, 0xC9B27A, 0x3A5A3A, 0xB8B4A8, 0x4A3A5A, 0xC96A2A, 0x20242A))
     contours: list[list[np.ndarray]] = [[] for _ in spines]
-    rows = max(int(high / 0.36), 2)
-    step = high / rows
+    rows = max(int(height / 0.36), 2)
+    step = height / rows
     for row in range(rows):
         x, y = 0.04, row * step + 0.03
-        while x < wide - 0.06:
+        while x < width - 0.06:
             w, h = float(rng.uniform(0.022, 0.06)), step * float(rng.uniform(0.55, 0.86))
             if rng.random() < 0.12:
                 x += float(rng.uniform(0.05, 0.22))
-            elif x + w < wide - 0.04:
+            elif x + w < width - 0.04:
                 contours[int(rng.integers(len(spines)))].append(
                     at.at([(x, y, 0), (x + w, y, 0), (x + w, y + h, 0), (x, y + h, 0)])
                 )
             x += w + 0.003
     faces += [Face(c, s, "paint", outward=out) for c, s in zip(contours, spines, strict=True) if c]
     boards = [
-        [(0, r * step, 0), (wide, r * step, 0), (wide, r * step + 0.03, 0), (0, r * step + 0.03, 0)]
+        [(0, r * step, 0), (width, r * step, 0), (width, r * step + 0.03, 0), (0, r * step + 0.03, 0)]
         for r in range(rows)
     ]
-    boards += [[(0, high - 0.035, 0), (wide, high - 0.035, 0), (wide, high, 0), (0, high, 0)]]
+    boards += [[(0, height - 0.035, 0), (width, height - 0.035, 0), (width, height, 0), (0, height, 0)]]
     faces.append(Face([at.at(b) for b in boards], wood, "timber", outward=out))
-    posts = [[(x, 0, 0), (x + 0.035, 0, 0), (x + 0.035, high, 0), (x, high, 0)] for x in (0.0, wide - 0.035)]
+    posts = [[(x, 0, 0), (x + 0.035, 0, 0), (x + 0.035, height, 0), (x, height, 0)] for x in (0.0, width - 0.035)]
     return [*faces, Face([at.at(p) for p in posts], wood, "timber", outward=out)]
 
 
 def prism(at: Frame2, profile: list[tuple[Real, Real]], colour: Rgb, n: int = 14, **rest) -> list[Face]:
-    """A body of revolution: rings of (radius, y), approximated by n sides."""
+    """A solid of revolution with the profile (radius, y), approximated by n sides."""
     t = np.linspace(0, 2 * math.pi, n + 1)
     faces: list[Face] = []
     for (r0, y0), (r1, y1) in pairwise(profile):

@@ -1,4 +1,4 @@
-"""Foliage: trees and bushes drawn once a process, leaf by leaf, as premultiplied cut-outs."""
+"""Foliage: trees and bushes drawn leaf by leaf, once per process, as sprites with premultiplied coverage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BUSHES = 4
 def _leaves(
     rng: np.random.Generator, canvas: np.ndarray, blobs: np.ndarray, count: int, size: float, sun: tuple[float, float]
 ) -> None:
-    """Leaves in clusters (x, y, radius): those at the back first and dark, those towards the sun light."""
+    """Draw leaves in clusters (x, y, radius): those in the back first and darker, those facing the sun brighter."""
     which = rng.integers(0, len(blobs), count)
     angle, radius = rng.uniform(0, 2 * np.pi, count), np.sqrt(rng.uniform(0, 1, count))
     offset = np.stack([np.cos(angle), np.sin(angle)], -1) * radius[:, None]
@@ -29,9 +29,9 @@ def _leaves(
     )
     tone = np.clip(tone, 0.1, 1.25)
     hue = rng.normal(0, 0.13, count)
-    turn, long = rng.uniform(0, np.pi, count), size * rng.uniform(0.7, 1.4, count)
+    turn, length = rng.uniform(0, np.pi, count), size * rng.uniform(0.7, 1.4, count)
     shape = np.array([[-1, 0], [-0.3, 0.42], [0.5, 0.36], [1, 0], [0.5, -0.36], [-0.3, -0.42]])
-    c, s = np.cos(turn) * long, np.sin(turn) * long
+    c, s = np.cos(turn) * length, np.sin(turn) * length
     points = shape @ np.stack([np.stack([c, s], -1), np.stack([-s, c], -1)], 1) + centre[:, None]
     fixed = np.rint(points * 16).astype(np.int32)
     value = 180 * np.sqrt(tone)[:, None] * np.stack([1 + hue, np.ones(count), 1 - 0.4 * hue, np.ones(count)], -1)
@@ -42,7 +42,7 @@ def _leaves(
 
 
 def _finish(canvas: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Root-coded 8-bit, premultiplied, to linear factors premultiplied, cut to its content, with its halvings."""
+    """From 8-bit square-root codes to linear factors, both premultiplied; cropped to the content, with mip levels."""
     rows, cols = np.flatnonzero(canvas[..., 3].any(1)), np.flatnonzero(canvas[..., 3].any(0))
     cut = canvas[rows[0] :, cols[0] : cols[-1] + 1].astype(np.float32) / 255
     cover = cut[..., 3:]
@@ -58,21 +58,21 @@ def _finish(canvas: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _branch(
-    rng: np.random.Generator, canvas: np.ndarray, at: np.ndarray, angle: float, long: float, width: float, left: int
+    rng: np.random.Generator, canvas: np.ndarray, at: np.ndarray, angle: float, length: float, width: float, left: int
 ):
-    tip = at + long * np.array([np.cos(angle), -np.sin(angle)])
+    tip = at + length * np.array([np.cos(angle), -np.sin(angle)])
     tone = rng.uniform(70, 95)
     side = np.array([np.sin(angle), np.cos(angle)]) * width / 2
     points = np.array([at - side, at + side, tip + side * 0.65, tip - side * 0.65])
     cv2.fillPoly(canvas, [np.rint(points * 16).astype(np.int32)], (tone, tone * 0.8, tone * 0.68, 255), cv2.LINE_AA, 4)
     if left:
         for turn in (rng.uniform(0.2, 0.6), -rng.uniform(0.2, 0.6)):
-            _branch(rng, canvas, tip, angle + turn, long * rng.uniform(0.5, 0.66), width * 0.6, left - 1)
+            _branch(rng, canvas, tip, angle + turn, length * rng.uniform(0.5, 0.66), width * 0.6, left - 1)
 
 
 @cache
 def tree(number: int) -> tuple[np.ndarray, ...]:
-    """A tree, (h, w, 4), and its halvings, as wide as its crown. 4 is a conifer, 5 a slender one, the rest broad."""
+    """The mip levels of a tree, each (h, w, 4), as wide as its crown. Number 4 is a conifer, 5 slender, others broad."""
     rng = generator(seed_of("tree", number))
     canvas = np.zeros((640, 512, 4), np.uint8)
     foot = np.array([256.0, 639.0])
@@ -86,12 +86,12 @@ def tree(number: int) -> tuple[np.ndarray, ...]:
     _branch(rng, canvas, foot, np.pi / 2 + rng.uniform(-0.06, 0.06), 205, 24 if slender else 32, 3)
     count = 44
     angle, radius = rng.uniform(0, 2 * np.pi, count), rng.uniform(0, 1, count) ** 0.6
-    wide, high = (85, 235) if slender else (178, 158)
+    width, height = (85, 235) if slender else (178, 158)
     middle = 290 if slender else 225
     blobs = np.stack(
         [
-            256 + wide * radius * np.cos(angle),
-            middle + high * radius * np.sin(angle),
+            256 + width * radius * np.cos(angle),
+            middle + height * radius * np.sin(angle),
             rng.uniform(24, 66, count) * (1.15 - 0.5 * radius),
         ],
         -1,
@@ -102,15 +102,15 @@ def tree(number: int) -> tuple[np.ndarray, ...]:
 
 @cache
 def bush(number: int) -> tuple[np.ndarray, ...]:
-    """A bush or, number 3, a house plant with long leaves."""
+    """The mip levels of a bush or, number 3, of a house plant with long leaves."""
     rng = generator(seed_of("bush", number))
     canvas = np.zeros((320, 400, 4), np.uint8)
     if number == 3:
         for angle in np.sort(rng.uniform(0.15, 0.85, 34) * np.pi)[rng.permutation(34)]:
-            long, bend = rng.uniform(130, 270), rng.uniform(0.2, 0.9)
+            length, bend = rng.uniform(130, 270), rng.uniform(0.2, 0.9)
             t = np.linspace(0, 1, 9)
-            x = 200 + long * t * np.cos(angle) * (0.8 + 0.4 * t)
-            y = 316 - long * (t * np.sin(angle) - bend * 0.45 * t**2)
+            x = 200 + length * t * np.cos(angle) * (0.8 + 0.4 * t)
+            y = 316 - length * (t * np.sin(angle) - bend * 0.45 * t**2)
             half = 13 * np.sin(np.pi * (0.12 + 0.88 * t)) + 1
             outline = np.concatenate([np.stack([x - half, y], -1), np.stack([x + half, y], -1)[::-1]])
             value = rng.uniform(85, 190)

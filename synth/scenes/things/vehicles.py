@@ -1,4 +1,4 @@
-"""Cars: a body, a cabin, wheels and lights as faces in space, so that any heading is seen in true perspective."""
+"""Cars: body, cabin, wheels and lights as faces, in true perspective at any heading."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BODIES = {
 
 
 def _body(frame: Frame2, shape: tuple, paint: Rgb, engine: Real) -> list[Face]:
-    """Lids, cabin, sides; glass over the cabin's faces."""
+    """Bonnet and boot, cabin and sides, with glass over the cabin's faces."""
     _, half, belt, roof, (rear, top_rear, top_front, front) = shape
     inner = half * 0.80
     faces: list[Face] = []
@@ -63,21 +63,21 @@ def _body(frame: Frame2, shape: tuple, paint: Rgb, engine: Real) -> list[Face]:
             out,
             gloss=0.06,
         )
-        low, high = belt + 0.04, roof - 0.07
-        t = (high - belt) / (roof - belt)
+        low, height = belt + 0.04, roof - 0.07
+        t = (height - belt) / (roof - belt)
         for share0, share1 in ((0.07, 0.47), (0.53, 0.93)):
             corners = []
-            for level, part in ((low, share0), (low, share1), (high, share1), (high, share0)):
+            for level, part in ((low, share0), (low, share1), (height, share1), (height, share0)):
                 s = (level - belt) / (roof - belt)
                 a0, a1 = rear + (top_rear - rear) * s, front + (top_front - front) * s
                 corners.append((a0 + (a1 - a0) * part, level, b + (c - b) * s * min(t * 1.2, 1)))
             add(corners, GLASS, out, gloss=0.4, warmth=-2.5)
-    # The cabin may hide the lid behind it, and each near side hides what is beyond.
+    # The cabin may occlude the lid behind it, and each near side occludes what is beyond.
     return [*_lids(frame, shape, paint, engine), *faces, *_sides(frame, shape, paint)]
 
 
 def _lids(frame: Frame2, shape: tuple, paint: Rgb, engine: Real) -> list[Face]:
-    """Bonnet, warm above the engine, and boot."""
+    """The bonnet, warm above the engine, and the boot."""
     length, half, belt, _, (rear, _, _, front) = shape
     nose, tail, bonnet = length / 2, -length / 2, belt - 0.08
     faces: list[Face] = []
@@ -114,7 +114,7 @@ def _lids(frame: Frame2, shape: tuple, paint: Rgb, engine: Real) -> list[Face]:
 
 
 def _sides(frame: Frame2, shape: tuple, paint: Rgb) -> list[Face]:
-    """The sides with their sills, lines and doors."""
+    """The sides with sills, lines and doors."""
     length, half, belt, _, (rear, _, _, front) = shape
     nose, tail, bonnet = length / 2, -length / 2, belt - 0.08
     faces: list[Face] = []
@@ -201,7 +201,7 @@ def _ends(frame: Frame2, shape: tuple, paint: Rgb, lights: bool, engine: Real) -
 
 @cache
 def _wheel() -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """A wheel's rings, then the gaps between its spokes, about its axle: (a, y, how far out)."""
+    """A wheel's rings and the gaps between its spokes, relative to the axle: (a, y, outward offset)."""
     rings, spokes = [], []
     for radius in (0.41, 0.335, 0.22, 0.07):
         ring = arc(0, 0.335, radius, radius, n=22)
@@ -214,7 +214,7 @@ def _wheel() -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def _wheels(frame: Frame2, shape: tuple, b: Real, moving: Real) -> list[Face]:
-    """Arch, tyre, rim, hub and spokes of one side's wheels; the brake behind the rim is the warmest."""
+    """The wheels of one side: arch, tyre, rim, hub and spokes; the brake behind the rim is the warmest part."""
     length, out = shape[0], frame.direction(0, 0, math.copysign(1, b))
     rings, spokes = _wheel()
     looks = ((srgb(0x0E0F10), moving * 0.3), (srgb(0x1B1C1E), moving), (srgb(0x8F9498), moving * 0.8))
@@ -240,7 +240,7 @@ def car(
     driving: bool = False,
     lights: bool = False,
 ):
-    """Shadow and lights now, and a call that draws the car when its turn comes."""
+    """A car: the function that draws it; its shadow and lights are added to the frame immediately."""
     kind = str(rng.choice(list(BODIES), p=(0.3, 0.25, 0.15, 0.12, 0.18)))
     paint = PAINTS[int(rng.integers(len(PAINTS)))]
     shape = BODIES[kind]
@@ -249,7 +249,7 @@ def car(
     engine = float(rng.uniform(12, 22)) if driving else float(rng.choice([0.0, 9.0], p=(0.65, 0.35)))
     wheels = float(rng.uniform(9, 15)) if driving else 0.4 * engine + 0.5
     low = [(-length / 2, 0.15, half), (length / 2, 0.15, half), (length / 2, 0.15, -half), (-length / 2, 0.15, -half)]
-    high = [
+    height = [
         (cabin[1], roof, half * 0.8),
         (cabin[2], roof, half * 0.8),
         (cabin[2], roof, -half * 0.8),
@@ -257,10 +257,10 @@ def car(
     ]
     belts = [(a, belt - drop, b) for a, drop, b in ((-1, 0, 1), (1, 0.1, 1), (1, 0.1, -1), (-1, 0, -1))]
     belts = [(a * length / 2, y, b * half) for a, y, b in belts]
-    shadows = [at.at(np.array(p)) for p in (low, high, belts)]
+    shadows = [at.at(np.array(p)) for p in (low, height, belts)]
     shadows += [
         at.at(np.array([p[i], p[(i + 1) % 4], q[(i + 1) % 4], q[i]]))
-        for p, q in ((low, belts), (belts, high))
+        for p, q in ((low, belts), (belts, height))
         for i in range(4)
     ]
     cast_shadow(frame, shadows)
@@ -280,7 +280,7 @@ def car(
     )
     far = [w for b in (-half + 0.12, half - 0.12) for w in _tyres(at, length, b)]
     faces = [*far, under, *_body(at, shape, paint, engine), *_ends(at, shape, paint, lights, engine)]
-    # Only the side whose outward normal looks back at the camera shows its wheels.
+    # Only the side that faces the camera shows its wheels.
     for b in (-half, half):
         out = at.direction(0, 0, b)
         if out[0] * (frame.view.x - x) - out[2] * z > half * half:
@@ -289,7 +289,7 @@ def car(
 
 
 def _tyres(at: Frame2, length: Real, b: Real) -> list[Face]:
-    """The tyres' dark treads, seen under the body from the front and the rear."""
+    """The treads of the tyres, visible under the body from the front and the rear."""
     faces = []
     for a in (-length * 0.31, length * 0.32):
         for sign in (-1, 1):
