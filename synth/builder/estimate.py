@@ -16,7 +16,7 @@ from clearfuse.synth.depth.anything import inverse_depths
 from clearfuse.synth.depth.source import DepthSource
 from clearfuse.synth.execute.tasks import limit_threads
 from clearfuse.synth.fusers import FUSERS
-from clearfuse.synth.samples.prepare import NETWORKS, Prepared, Spec, fused, has_network, one_thread
+from clearfuse.synth.samples.prepare import NETWORKS, Prepared, Spec, add_ground_truth, has_network, one_thread
 from clearfuse.synth.samples.render import FALLBACK, render
 from clearfuse.synth.shards.codecs import CODECS
 from clearfuse.synth.shards.sample import encode_sample
@@ -135,7 +135,7 @@ def _measure(spec: Spec, codec: str, ref: PairRef, keep: bool) -> Clock:
     pair = read_pair(ref)
     clock.read = time.perf_counter() - began
     began = time.perf_counter()
-    prepared = fused(spec, ref, pair)
+    prepared = add_ground_truth(spec, ref, pair)
     if keep and not ref.real:
         needs = spec.takes_depth() and not ref.given
         codes = prepared.depth(spec) if needs else None

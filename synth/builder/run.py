@@ -32,7 +32,7 @@ from clearfuse.synth.files.folders import folder_lock, make_folder, remove_tempo
 from clearfuse.synth.files.jsonstream import dumps
 from clearfuse.synth.files.schema import check_options
 from clearfuse.synth.files.storage import Location
-from clearfuse.synth.samples.prepare import BATCH, Made, Spec, on_gpu, prepare_batch
+from clearfuse.synth.samples.prepare import BATCH, PreparedCounts, Spec, on_gpu, prepare_batch
 from clearfuse.synth.shards.receipts import Receipts
 from clearfuse.synth.types import PairRef, Task, UserError, WorkIncomplete
 
@@ -52,7 +52,7 @@ class BuildReport:
     samples: int = 0
     shards: int = 0
     resumed: int = 0
-    made: Made = field(default_factory=Made)
+    made: PreparedCounts = field(default_factory=PreparedCounts)
     rejected: int = 0
     rejects: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     failed: dict[str, str] = field(default_factory=dict[str, str])
@@ -117,12 +117,12 @@ def _folders(build: Build, options: Options) -> Iterator[str]:
     return (os.path.abspath(part) for part in given if part and "://" not in part)
 
 
-def prepare_pairs(build: Build, options: Options, progress: Progress) -> Made:
+def prepare_pairs(build: Build, options: Options, progress: Progress) -> PreparedCounts:
     """Make the ground truth and the depth that the missing shards need and the cache does not hold, once a pair.
 
     Where a build keeps nothing (one variant, no network) there is nothing to do: a sample's own worker is as fast.
     """
-    made = Made()
+    made = PreparedCounts()
     cache.check(writes=build.spec.keep)
     if not build.spec.keep:
         return made
@@ -133,7 +133,7 @@ def prepare_pairs(build: Build, options: Options, progress: Progress) -> Made:
     executor = "serial" if on_gpu(build.spec) else options.executor
     workers = min(options.workers or os.cpu_count() or 1, -(-len(refs) // BATCH))
     # What cannot be made here cannot be made there: its samples say so.
-    watch = Watch(options.timeout or None, lambda batch: batch[0].name, lambda batch, why: Made())
+    watch = Watch(options.timeout or None, lambda batch: batch[0].name, lambda batch, why: PreparedCounts())
     progress(0, len(refs))
     results = run_tasks(_prepare_work, build.spec, batches, workers=workers, executor=executor, watch=watch)
     for done, one in enumerate(results, 1):
@@ -153,7 +153,7 @@ def _needed(build: Build, *, overwrite: bool) -> Pairs:
     return build.pairs.take(wanted)
 
 
-def _prepare_work(spec: Spec, refs: Sequence[PairRef]) -> Made:
+def _prepare_work(spec: Spec, refs: Sequence[PairRef]) -> PreparedCounts:
     return prepare_batch(spec, refs)
 
 

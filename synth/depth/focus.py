@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from clearfuse.synth import color
-from clearfuse.synth.fusers.pyramid.mff import decision, modified_laplacian, softened, without_islands
+from clearfuse.synth.fusers.pyramid.mff import blend_weight, decision, modified_laplacian, remove_islands
 from clearfuse.synth.fusers.pyramid.region import full_region
 
 Picture = UInt8[np.ndarray, "h w c"]
@@ -36,7 +36,7 @@ def split_by_focus(metres: Metres, a: Picture, b: Picture) -> Metres:
     sharpness = modified_laplacian(_luma(a)), modified_laplacian(_luma(b))
     # A flat place is as sharp in both: it goes with what is around it.
     chosen = decision(sharpness[0] - sharpness[1])
-    side = without_islands(softened(chosen, full_region(chosen.shape)) >= 0.5, ISLAND)
+    side = remove_islands(blend_weight(chosen, full_region(chosen.shape)) >= 0.5, ISLAND)
     if not ONE_SIDED <= float(side.mean()) <= 1 - ONE_SIDED:
         return metres
     near = (side if a_is_nearer(side, *sharpness) else ~side).astype(np.float32)

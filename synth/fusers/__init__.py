@@ -1,4 +1,4 @@
-"""The table of fusers: what makes a ground truth from a clean pair. Networks are loaded on use."""
+"""The table of fusers, which make the ground truth from a clean pair. Networks are loaded on use."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ FUSERS: dict[str, Callable[[], Fuser]] = {
 }
 
 FUSER_HELP: dict[str, str] = {
-    "auto": "the data set's own ground truth where it has one, else paper's where its weights are there, else pyramid",
+    "auto": "the data set's own ground truth, else the paper's fuser where its weights are on disk, else pyramid",
     "paper": "swinfusion for VIF, defuse for MEF and MFF, even where a data set has its own ground truth",
     "dataset": "the data set's own ground truth",
     "pyramid": "no weights: Laplacian pyramid with saliency (VIF), exposure fusion (MEF), focus selection (MFF)",
-    "swinfusion": "SwinFusion on luma, colour put back; weights: synth weights get swinfusion-vif (-mef, -mff)",
+    "swinfusion": "SwinFusion on luma, colour restored; weights: synth weights get swinfusion-vif (-mef, -mff)",
     "defuse": "DeFuse; weights: synth weights add defuse FILE",
 }
 

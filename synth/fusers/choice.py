@@ -1,4 +1,4 @@
-"""Which fuser a build uses, and which weights that one has: resolved before work begins."""
+"""Selection of a build's fuser and its weights, before work starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clearfuse.synth.fusers.weights import find_weights, how_to_get, need_weight
 from clearfuse.synth.types import Task, UserError
 
 PAPER: dict[Task, str] = {"vif": "swinfusion", "mef": "defuse", "mff": "defuse"}
-"""What the paper made its ground truth with."""
+"""The fusers that made the paper's ground truth."""
 
 
 def checkpoint_of(fuser: str, task: Task) -> str | None:
@@ -18,15 +18,15 @@ def checkpoint_of(fuser: str, task: Task) -> str | None:
     return {"swinfusion": f"swinfusion-{task}", "defuse": "defuse"}.get(fuser)
 
 
-def choose_fuser(asked: str, task: Task, name: str, own: bool) -> str:
-    """``auto`` and ``paper`` resolved for one data set. own: it has ground truth for every pair.
+def choose_fuser(asked: str, task: Task, name: str, has_gt: bool) -> str:
+    """The fuser of a data set, with ``auto`` and ``paper`` resolved. has_gt: every pair has ground truth of its own.
 
-    Raises UserError for ``dataset`` where there is none, and for a network whose weights are not there.
+    Raises UserError for ``dataset`` where it has none, and for a network whose weights are missing.
     """
-    if asked == "dataset" and not own:
+    if asked == "dataset" and not has_gt:
         raise UserError(f"--fuser dataset: '{name}' has no ground truth of its own for every pair: use --fuser pyramid")
     if asked == "auto":
-        if own:
+        if has_gt:
             return "dataset"
         paper = checkpoint_of(PAPER[task], task)
         return PAPER[task] if paper is not None and find_weights(paper) is not None else "pyramid"
@@ -38,7 +38,7 @@ def choose_fuser(asked: str, task: Task, name: str, own: bool) -> str:
 
 
 def better_fuser(chosen: str, task: Task) -> str | None:
-    """What ``auto`` would take instead, and the command that would bring it; None where there is none."""
+    """The network that ``auto`` would use if its weights were on disk, and the command to get them; None otherwise."""
     paper = checkpoint_of(PAPER[task], task)
     if chosen != "pyramid" or paper is None:
         return None
@@ -46,7 +46,7 @@ def better_fuser(chosen: str, task: Task) -> str | None:
 
 
 def fuser_weights(fuser: str, task: Task) -> str | None:
-    """Which weights a fuser has: 16 hex digits of the checkpoint's sha256; None for one without."""
+    """The digest of a fuser's weights: 16 hex digits of the checkpoint's sha256; None for a fuser without weights."""
     checkpoint = checkpoint_of(fuser, task)
     if checkpoint is None:
         return None
@@ -56,5 +56,5 @@ def fuser_weights(fuser: str, task: Task) -> str | None:
 
 @lru_cache(maxsize=16)
 def _digest(path: Path, changed: int) -> str:
-    del changed  # a file put in its place is another one
+    del changed  # part of the cache key: a replaced file is read again
     return digest(path)

@@ -1,8 +1,8 @@
-"""DeFuse (Liang et al., ECCV 2022): fusion from decomposition into what two images share and what each adds.
+"""DeFuse (Liang et al., ECCV 2022): fusion by decomposition into the common and the individual parts of two images.
 
-The network takes official checkpoints strictly and gives the official numbers.
+The network loads the official checkpoints strictly and reproduces the official outputs.
 
-Shapes: B batch, C channels, H W height and width of the image; features lie at 1, 1/2, 1/4 and 1/8 of it.
+Shapes: B batch, C channels, H W height and width of the image; features at 1, 1/2, 1/4 and 1/8 of its resolution.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Pool = Callable[[Tensor], Tensor]
 
 
 class DeFuse(nn.Module):
-    """Two RGB images to their common part, their own parts and the fused image; code values in [0, 1], not clipped.
+    """Two RGB images to their common part, their individual parts and the fused image; in [0, 1], not clipped.
 
     In the authors' test the first image is the over-exposed one (MEF), the infrared (VIF, both grey) or either focus
-    distance. Both images go through one encoder and one decoder: a checkpoint holds each under two names.
+    distance. Both images share one encoder and one decoder, which checkpoints store under two names each.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class DeFuse(nn.Module):
         self.decoder_common_layer2 = Stage(512, 16, 2, pooled=False)
         self.decoder_common_layer3 = Stage(192, 4, 2, pooled=False)
         self.decoder_common_layer4 = nn.Sequential(Stage(16, 4, 2, pooled=False))
-        self.decoder_common_projection_layer = projection()  # in every checkpoint, used by none
+        self.decoder_common_projection_layer = projection()  # unused, but in every checkpoint
         self.decoder_upper_layer1 = Stage(1280, 96, 4, pooled=False)
         self.decoder_upper_layer2 = Stage(512, 32, 4, pooled=False)
         self.decoder_upper_layer3 = Stage(192, 16, 6, pooled=False)
@@ -55,43 +55,45 @@ class DeFuse(nn.Module):
     def forward(
         self, a: Float[Tensor, "B 3 H W"], b: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B 3 H W"], Float[Tensor, "B 3 H W"], Float[Tensor, "B 3 H W"]]:
-        """common, upper (of a), lower (of b), fused. The authors pad by 16 px of reflection before, and crop after."""
-        of_a, of_b = self.encode(a), self.encode(b)
-        shared = self.common_encoder(torch.cat((of_a[-1], of_b[-1]), dim=1))
-        common = self.decode_common(shared, of_a, of_b)
-        upper, lower = self.decode(shared, of_a), self.decode(shared, of_b)
+        """common, upper (of a), lower (of b), fused. The authors pad by 16 px of reflection and crop afterwards."""
+        features_a, features_b = self.encode(a), self.encode(b)
+        shared = self.common_encoder(torch.cat((features_a[-1], features_b[-1]), dim=1))
+        common = self.decode_common(shared, features_a, features_b)
+        upper, lower = self.decode(shared, features_a), self.decode(shared, features_b)
         project = self.decoder_upper_projection_layer
         return project(common), project(upper), project(lower), self.fusion_rule(upper + lower + common)
 
     def encode(self, image: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
-        """Features at 1, 1/2, 1/4 and 1/8."""
+        """Features at 1, 1/2, 1/4 and 1/8 of the resolution."""
         whole = self.encoder_upper(image)
         half = self.upper_encoder_layer1(F.max_pool2d(whole, 3, 2, padding=1))
         quarter = self.upper_encoder_layer2(half)
         return [whole, half, quarter, self.upper_encoder_layer3(quarter)]
 
-    def decode_common(self, shared: Tensor, of_a: list[Tensor], of_b: list[Tensor]) -> Float[Tensor, "B 16 H W"]:
-        """Features of what both images show, from all levels of both but the finest."""
-        x = self.decoder_common_layer1(torch.cat((shared, of_a[3], of_b[3]), dim=1))
-        x = self.decoder_common_layer2(torch.cat((doubled(x, of_a[2]), of_a[2], of_b[2]), dim=1))
-        x = self.decoder_common_layer3(torch.cat((doubled(x, of_a[1]), of_a[1], of_b[1]), dim=1))
-        return self.decoder_common_layer4(doubled(x, of_a[0]))
+    def decode_common(
+        self, shared: Tensor, features_a: list[Tensor], features_b: list[Tensor]
+    ) -> Float[Tensor, "B 16 H W"]:
+        """Features of the common part, from all levels of both images but the finest."""
+        x = self.decoder_common_layer1(torch.cat((shared, features_a[3], features_b[3]), dim=1))
+        x = self.decoder_common_layer2(torch.cat((upsample(x, features_a[2]), features_a[2], features_b[2]), dim=1))
+        x = self.decoder_common_layer3(torch.cat((upsample(x, features_a[1]), features_a[1], features_b[1]), dim=1))
+        return self.decoder_common_layer4(upsample(x, features_a[0]))
 
-    def decode(self, shared: Tensor, own: list[Tensor]) -> Float[Tensor, "B 16 H W"]:
-        """Features of what one image adds, from its levels but the finest."""
-        x = self.decoder_upper_layer1(torch.cat((shared, own[3]), dim=1))
-        x = self.decoder_upper_layer2(torch.cat((doubled(x, own[2]), own[2]), dim=1))
-        x = self.decoder_upper_layer3(torch.cat((doubled(x, own[1]), own[1]), dim=1))
-        return self.decoder_upper_layer4(doubled(x, own[0]))
+    def decode(self, shared: Tensor, features: list[Tensor]) -> Float[Tensor, "B 16 H W"]:
+        """Features of an individual part, from all levels of its image but the finest."""
+        x = self.decoder_upper_layer1(torch.cat((shared, features[3]), dim=1))
+        x = self.decoder_upper_layer2(torch.cat((upsample(x, features[2]), features[2]), dim=1))
+        x = self.decoder_upper_layer3(torch.cat((upsample(x, features[1]), features[1]), dim=1))
+        return self.decoder_upper_layer4(upsample(x, features[0]))
 
 
 def projection() -> nn.Sequential:
-    """From features to a picture: 3×3 convolution, ReLU."""
+    """From features to an image: 3×3 convolution, ReLU."""
     return nn.Sequential(nn.Conv2d(16, 3, 3, padding=1), nn.ReLU())
 
 
-def doubled(x: Tensor, like: Tensor) -> Tensor:
-    """Twice the size, bilinear, less the last row or column where ``like`` has an odd side."""
+def upsample(x: Tensor, like: Tensor) -> Tensor:
+    """Bilinear upsampling by two, cropped to the size of ``like`` where that is odd."""
     height, width = like.shape[2:]
     return F.interpolate(x, scale_factor=2, mode="bilinear")[:, :, :height, :width]
 
@@ -99,7 +101,7 @@ def doubled(x: Tensor, like: Tensor) -> Tensor:
 class Stage(nn.Module):
     """Bottlenecks of 4 · ``planes`` channels.
 
-    pooled: the first one's shortcut averages over its stride (ResNet-D); smooth: so does its main path, 3×3.
+    pooled: the first one's shortcut averages over its stride (ResNet-D); smooth: its main path averages over 3×3.
     """
 
     def __init__(
@@ -116,7 +118,8 @@ class Stage(nn.Module):
 class Bottleneck(nn.Module):
     """ReLU(shortcut + 1×1 ∘ split attention ∘ ReLU ∘ 1×1), without normalisation (ResNeSt: Zhang et al. 2020).
 
-    stride: of the average before the shortcut's 1×1 convolution, None for none. smooth: average the main path, 3×3.
+    stride: of the average pooling before the shortcut's 1×1 convolution; None: no pooling. smooth: average the main
+    path over 3×3.
     """
 
     def __init__(self, channels: int, planes: int, stride: int | None = None, smooth: bool = False) -> None:
@@ -125,7 +128,7 @@ class Bottleneck(nn.Module):
         self.conv2 = SplitAttention(planes)
         self.conv3 = nn.Conv2d(planes, 4 * planes, 1, bias=False)
         self.average = nn.AvgPool2d(3, stride, padding=1) if smooth else nn.Identity()
-        # A shortcut of equal shape has no convolution.
+        # The shortcut needs no convolution where the shape stays.
         self.downsample = nn.Identity()
         if channels != 4 * planes:
             shortcut = nn.Conv2d(channels, 4 * planes, 1, bias=False)
@@ -138,10 +141,10 @@ class Bottleneck(nn.Module):
 
 
 class SplitAttention(nn.Module):
-    """Two 3×3 convolutions, u and v, weighted by channel: p u + (1 − p) v, p = softmax of a small network's two ends.
+    """Two 3×3 convolutions, u and v, weighted per channel: p u + (1 − p) v, p the softmax of a small network's outputs.
 
-    The network reads the mean of u + v over the whole image, the one thing here that is not local: ``pool`` takes that
-    mean, so that tiles of an image can be given the image's.
+    That network reads the mean of u + v over the whole image, the only operation that is not local. ``pool`` computes
+    it, and can be replaced, so that the tiles of an image use the mean of the whole image.
     """
 
     def __init__(self, channels: int) -> None:

@@ -1,4 +1,4 @@
-"""The networks of the papers as fusers: images in, images out, at any size."""
+"""SwinFusion and DeFuse as fusers of images of any size."""
 
 from __future__ import annotations
 
@@ -27,23 +27,26 @@ LUMA = np.asarray(color.LUMA, np.float32)
 
 @dataclass(frozen=True)
 class Tiling:
-    """What is fused at once. whole: pixels of the largest image that is not tiled; tile, overlap: pixels a side."""
+    """Limits for tiled inference. whole: most pixels of an image that is not tiled. tile, overlap: pixels per side.
+
+    batch: tiles per batch; None: by device.
+    """
 
     whole: int
     tile: int
     overlap: int
     batch: int | None = None
 
-    def at_once(self, device: torch.device) -> int:
-        """Tiles in a batch: one on a processor, where more cost memory and save no time."""
+    def batch_size(self, device: torch.device) -> int:
+        """Tiles per batch: one on a CPU, where larger batches cost memory and save no time."""
         return self.batch or (8 if device.type == "cuda" else 1)
 
 
 @dataclass(frozen=True)
 class SwinFusionFuser:
-    """SwinFusion on luma, with the colour put back: of the visible image (VIF), or of both (MEF, MFF).
+    """SwinFusion on luma, with the colour of the visible image (VIF) or of both images (MEF, MFF) restored.
 
-    checkpoint: a file of one task's weights; None for those of ``synth weights``.
+    checkpoint: a file with the weights of one task; None: those that ``synth weights`` installed.
     """
 
     checkpoint: Path | None = None
@@ -54,7 +57,7 @@ class SwinFusionFuser:
     ) -> UInt8[np.ndarray, "h w e"]:
         """The fused image: (h, w, 3) where one of the two is in colour, else (h, w, 1)."""
         x, y = _pair(a, b)
-        model = loaded("swinfusion", self.checkpoint or need_weights(f"swinfusion-{task}"))
+        model = load_network("swinfusion", self.checkpoint or need_weights(f"swinfusion-{task}"))
         # The authors' first image is the infrared, and the under-exposed one.
         first, second = (y, x) if task == "vif" else (x, y)
         luma = self.fuse_luma(model, color.luma(first), color.luma(second))
@@ -63,7 +66,7 @@ class SwinFusionFuser:
     def fuse_luma(
         self, model: Any, first: Float32[np.ndarray, "h w"], second: Float32[np.ndarray, "h w"]
     ) -> Float32[np.ndarray, "h w"]:
-        """The network's own output on two luma images."""
+        """The network's output for two luma images, not clipped."""
         height, width = first.shape
         planes = [np.pad(x, ((0, -height % 8), (0, -width % 8)), "reflect")[..., None] for x in (first, second)]
         fused = _run(model, planes, self.tiling, model.forward)
@@ -72,9 +75,9 @@ class SwinFusionFuser:
 
 @dataclass(frozen=True)
 class DeFuseFuser:
-    """DeFuse on colour images (MEF, MFF); on luma with the visible image's colour for VIF, where its authors use grey.
+    """DeFuse on colour images (MEF, MFF), or on luma with the visible image's colour restored (VIF, grey in the paper).
 
-    checkpoint: the file of the weights; None for that of ``synth weights``.
+    checkpoint: a file with the weights; None: the one that ``synth weights`` installed.
     """
 
     checkpoint: Path | None = None
@@ -85,7 +88,7 @@ class DeFuseFuser:
     ) -> UInt8[np.ndarray, "h w e"]:
         """The fused image: (h, w, 3) where one of the two is in colour, else (h, w, 1)."""
         x, y = _pair(a, b)
-        model = loaded("defuse", self.checkpoint or need_weights("defuse"))
+        model = load_network("defuse", self.checkpoint or need_weights("defuse"))
         channels = max(a.shape[2], b.shape[2])
         if task == "vif":
             fused = self.fuse_colour(model, *(color.luma(image)[..., None] for image in (y, x)))
@@ -95,7 +98,7 @@ class DeFuseFuser:
         return color.to_uint8(fused if channels == 3 else color.luma(fused)[..., None])
 
     def fuse_colour(self, model: Any, first: Picture, second: Picture) -> Float32[np.ndarray, "h w 3"]:
-        """The network's own output on two images, grey ones as three equal channels; 16 px of reflection around."""
+        """The network's output for two images, grey ones repeated to three channels; not clipped."""
         padded = [
             np.pad(np.repeat(x, 3, axis=2) if x.shape[2] == 1 else x, ((16, 16), (16, 16), (0, 0)), "reflect")
             for x in (first, second)
@@ -103,14 +106,14 @@ class DeFuseFuser:
         return _run(model, padded, self.tiling, lambda a, b: model(a, b)[3])[16:-16, 16:-16]
 
 
-def loaded(name: str, path: Path) -> Any:
-    """A network with its weights, ready to use, on the GPU where there is one; kept for the next call."""
-    return _loaded(name, path, path.stat().st_mtime_ns if path.is_file() else 0)
+def load_network(name: str, path: Path) -> Any:
+    """A network with its weights, for inference, on the GPU where there is one; cached."""
+    return _load_network(name, path, path.stat().st_mtime_ns if path.is_file() else 0)
 
 
 @lru_cache(maxsize=4)
-def _loaded(name: str, path: Path, changed: int) -> Any:
-    del changed  # a file put in its place is another one
+def _load_network(name: str, path: Path, changed: int) -> Any:
+    del changed  # part of the cache key: a replaced file is read again
     import torch
 
     model = network(name)
@@ -125,14 +128,14 @@ def _pair(a: np.ndarray, b: np.ndarray) -> tuple[Picture, Picture]:
 
 
 def _run(model: Any, images: list[Picture], tiling: Tiling, run: Callable[[Tensor, Tensor], Tensor]) -> Picture:
-    """A network over two images, whole or in tiles: (h, w, c), not clipped."""
+    """Run a network on two images, whole or in tiles: (h, w, c), not clipped."""
     import torch
 
     from clearfuse.synth.fusers.cpu.means import shared_means
     from clearfuse.synth.fusers.tiles import Tiles, run_tiled
 
     device = next(model.parameters()).device
-    # On a GPU too the numbers are the official ones, each time the same: 10 bits of mantissa would show.
+    # Deterministic, and without TF32, whose 10 bits of mantissa would show in the result.
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     with torch.inference_mode(), exact:
         a, b = (torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1)))[None].to(device) for x in images)
@@ -140,7 +143,7 @@ def _run(model: Any, images: list[Picture], tiling: Tiling, run: Callable[[Tenso
         if height * width <= tiling.whole:
             fused = run(a, b)
         else:
-            tiles, batch = Tiles.of(height, width, tiling.tile, tiling.overlap), tiling.at_once(device)
+            tiles, batch = Tiles.of(height, width, tiling.tile, tiling.overlap), tiling.batch_size(device)
             with shared_means(model, tiles, batch, a, b):
                 fused = run_tiled(run, a, b, tiles, batch)
         return np.ascontiguousarray(fused[0].permute(1, 2, 0).cpu().numpy())
@@ -149,9 +152,9 @@ def _run(model: Any, images: list[Picture], tiling: Tiling, run: Callable[[Tenso
 def with_chroma(
     luma: Float32[np.ndarray, "h w"], sources: tuple[Picture, ...], channels: int
 ) -> Float32[np.ndarray, "h w e"]:
-    """A luma image with the colour of its sources, in [0, 1] or beyond; (h, w, channels).
+    """A luma image with the colour of its sources, not clipped; (h, w, channels).
 
-    Cb and Cr of one source are taken as they are; of two, (c₁|c₁| + c₂|c₂|)/(|c₁| + |c₂|) of each, about the
+    Of one source Cb and Cr are used unchanged; of two, (c₁|c₁| + c₂|c₂|)/(|c₁| + |c₂|) for each, which favours the
     stronger colour (Prabhakar et al., ICCV 2017). BT.601: R − Y = 1.402 Cr, B − Y = 1.772 Cb.
     """
     if channels == 1:
@@ -163,7 +166,7 @@ def with_chroma(
 
 
 def difference(image: Picture, channel: int) -> Float32[np.ndarray, "h w"]:
-    """A channel less the luma: Cr or Cb but for a factor; zero for a grey image."""
+    """A channel minus the luma: Cr or Cb up to a factor; zero for a grey image."""
     if image.shape[2] == 1:
         return np.zeros(image.shape[:2], np.float32)
     return image[..., channel] - color.luma(image)
@@ -172,8 +175,8 @@ def difference(image: Picture, channel: int) -> Float32[np.ndarray, "h w"]:
 def fuse_chroma(
     first: Float32[np.ndarray, "h w"], second: Float32[np.ndarray, "h w"] | None = None
 ) -> Float32[np.ndarray, "h w"]:
-    """(c₁|c₁| + c₂|c₂|)/(|c₁| + |c₂|), zero where both are; the first alone where there is one."""
+    """(c₁|c₁| + c₂|c₂|)/(|c₁| + |c₂|), zero where both are zero; ``first`` where ``second`` is None."""
     if second is None:
         return first
-    one, other = np.abs(first), np.abs(second)
-    return (first * one + second * other) / np.maximum(one + other, np.float32(1e-6))
+    abs_first, abs_second = np.abs(first), np.abs(second)
+    return (first * abs_first + second * abs_second) / np.maximum(abs_first + abs_second, np.float32(1e-6))

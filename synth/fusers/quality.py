@@ -1,4 +1,4 @@
-"""How good a ground truth is as a fusion of its pair: what ``gt_quality`` says, and ``--min-gt`` judges."""
+"""Fusion metrics of a ground truth against its pair: ``gt_quality`` in samples, and the threshold of ``--min-gt``."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def truth_quality(gt: np.ndarray, a: np.ndarray, b: np.ndarray) -> dict[str, flo
     CC is the mean of the correlation coefficients of the luma with both sources', in [−1, 1].
     """
     fused, *sources = (color.luma(image.astype(np.float32)) for image in (gt, a, b))
-    found = {"Qabf": qabf(fused, *sources), "CC": sum(correlation(fused, source) for source in sources) / 2}
-    return {name: round(value, 4) if math.isfinite(value) else None for name, value in found.items()}
+    values = {"Qabf": qabf(fused, *sources), "CC": sum(correlation(fused, source) for source in sources) / 2}
+    return {name: round(value, 4) if math.isfinite(value) else None for name, value in values.items()}
 
 
 def correlation(x: Plane, y: Plane) -> float:
-    """Pearson's correlation coefficient of two planes; not a number where one is constant."""
+    """Pearson's correlation coefficient of two planes; NaN where one is constant."""
     x, y = x - x.mean(dtype=np.float64), y - y.mean(dtype=np.float64)
     power = float(np.sum(x * x, dtype=np.float64)) * float(np.sum(y * y, dtype=np.float64))
     return float(np.sum(x * y, dtype=np.float64)) / math.sqrt(power) if power > 0 else math.nan
@@ -41,11 +41,11 @@ def qabf(fused: Float32[np.ndarray, "h w"], a: Float32[np.ndarray, "h w"], b: Fl
     A = 1 − |αS − αF| / (π/2), α = atan(sy / sx) in (−π/2, π/2], differences not wrapped; Γg 0.9994, κg −15, σg 0.5,
     Γα 0.9879, κα −22, σα 0.8; weights gS to the power 1; zeros beyond the border, as the toolboxes' conv2 'same'.
     Range [0, 0.975): not 1 for F = A = B, because of the sigmoids; higher is better. Where gS = gF, G is 1 (toolboxes
-    put gF there, which differs on images in 0..1 alone). Not a number where both sources are constant at zero.
+    put gF there, which differs only for images in 0..1). NaN where both sources are constant at zero.
     Source: Xydeas, Petrović, Electronics Letters 36(4), 2000.
     """
     strength_f, angle_f = _edges(fused)
-    kept = held = 0.0
+    preserved_total = total = 0.0
     for source in (a, b):
         strength, angle = _edges(source)
         ratio = np.minimum(strength, strength_f)
@@ -56,9 +56,9 @@ def qabf(fused: Float32[np.ndarray, "h w"], a: Float32[np.ndarray, "h w"], b: Fl
         preserved = _sigmoid(ratio, *STRENGTH)
         preserved *= _sigmoid(aligned, *ORIENTATION)
         preserved *= strength
-        kept += float(np.sum(preserved, dtype=np.float64))
-        held += float(np.sum(strength, dtype=np.float64))
-    return kept / held if held else math.nan
+        preserved_total += float(np.sum(preserved, dtype=np.float64))
+        total += float(np.sum(strength, dtype=np.float64))
+    return preserved_total / total if total else math.nan
 
 
 def _edges(image: Float32[np.ndarray, "h w"]) -> tuple[np.ndarray, np.ndarray]:
@@ -66,12 +66,12 @@ def _edges(image: Float32[np.ndarray, "h w"]) -> tuple[np.ndarray, np.ndarray]:
     sx = cv2.Sobel(image, cv2.CV_32F, 1, 0, borderType=cv2.BORDER_CONSTANT)
     sy = cv2.Sobel(image, cv2.CV_32F, 0, 1, scale=-1, borderType=cv2.BORDER_CONSTANT)
     slope = np.divide(sy, sx, out=np.full_like(sx, np.inf), where=sx != 0)
-    # Not cv2.magnitude, nor cv2.sumElems above: their last bits depend on where the array lies in memory.
+    # Not cv2.magnitude, nor cv2.sumElems above: their last bits depend on the array's alignment in memory.
     return np.sqrt(sx * sx + sy * sy), np.arctan(slope)
 
 
 def _sigmoid(x: Float32[np.ndarray, "h w"], gain: float, slope: float, centre: float) -> Float32[np.ndarray, "h w"]:
-    """Γ / (1 + exp(κ (x − σ))); x is used up."""
+    """Γ / (1 + exp(κ (x − σ))), in place."""
     x -= np.float32(centre)
     x *= np.float32(slope)
     cv2.exp(x, dst=x)

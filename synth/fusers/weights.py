@@ -1,7 +1,7 @@
-"""Checkpoints of other people's networks: what there is, where it lies, and that it is what it should be.
+"""Published checkpoints of fusion networks: the table, the cache folder, download and verification.
 
-A file lies in the cache folder as ``NAME.pth`` or ``NAME.safetensors``. Nothing in it is ever run: of pickles the
-tensors alone are read.
+A checkpoint is stored in the cache folder as ``NAME.pth`` or ``NAME.safetensors``. No code in it is ever executed: of
+pickles only the tensors are read.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Weights:
-    """A published checkpoint. url: where it can be fetched, None where it is a local file only.
+    """A published checkpoint. url: the download address, None where it must be downloaded by hand from ``page``.
 
-    blob: sha1 of ``blob SIZE\\0`` and the content, git's id of the file at the pinned commit. page: for people.
+    blob: sha1 of ``blob SIZE\\0`` and the content, git's id of the file at the pinned commit.
     """
 
     network: str
@@ -70,16 +70,16 @@ WEIGHTS: dict[str, Weights] = {
 
 def cache_folder() -> Path:
     """``weights`` below $CLEARFUSE_CACHE where that is a local folder, else below ``clearfuse`` in the user's cache."""
-    own = os.environ.get("CLEARFUSE_CACHE")
-    if own and not is_url(own):
-        return Path(own) / "weights"
+    configured = os.environ.get("CLEARFUSE_CACHE")
+    if configured and not is_url(configured):
+        return Path(configured) / "weights"
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "clearfuse" / "weights"
 
 
 def find_weights(name: str) -> Path | None:
-    """The file in the cache folder, None where there is none. Raises UserError for a name of no ``WEIGHTS``."""
-    _known(name)
+    """The file in the cache folder, None where there is none. Raises UserError for a name not in ``WEIGHTS``."""
+    _lookup(name)
     for path in (cache_folder() / f"{name}{suffix}" for suffix in SUFFIXES):
         if path.is_file():
             return path
@@ -87,7 +87,7 @@ def find_weights(name: str) -> Path | None:
 
 
 def need_weights(name: str) -> Path:
-    """The file in the cache folder. Raises UserError, with the command that would bring it, where there is none."""
+    """The file in the cache folder. Raises UserError, with the command to get it, where there is none."""
     path = find_weights(name)
     if path is None:
         raise UserError(f"no weights '{name}' in {cache_folder()}: {how_to_get(name)}")
@@ -95,50 +95,50 @@ def need_weights(name: str) -> Path:
 
 
 def how_to_get(name: str) -> str:
-    """The command that brings a checkpoint."""
-    one = _known(name)
-    if one.url is None:
-        return f"download it from {one.page} and run synth weights add {name} FILE"
+    """The command that installs a checkpoint."""
+    weights = _lookup(name)
+    if weights.url is None:
+        return f"download it from {weights.page} and run synth weights add {name} FILE"
     return f"run synth weights get {name}"
 
 
 def get_weights(name: str, progress: Progress = lambda done, total: None) -> Path:
-    """Download a checkpoint, check it, and put it in the cache folder; one that is there is kept.
+    """Download a checkpoint to the cache folder and verify it; an existing file is kept. Returns its path.
 
-    Raises UserError, which names the file and its place, where it cannot be had or is another file than the pinned one.
+    Raises UserError, which names the file and its destination, where the download fails or is not the pinned file.
     """
-    one = _known(name)
-    there = find_weights(name)
-    if there is not None:
-        return there
-    if one.url is None:
+    weights = _lookup(name)
+    installed = find_weights(name)
+    if installed is not None:
+        return installed
+    if weights.url is None:
         raise UserError(f"'{name}' has no address of its own: {how_to_get(name)}")
     target = cache_folder() / f"{name}.pth"
-    with _Landing(target) as part:
+    with _AtomicFile(target) as temporary:
         try:
-            _download(one.url, part, progress)
+            _download(weights.url, temporary, progress)
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or error
-            raise UserError(f"{one.url}: {reason}: get this file elsewhere and put it at {target}") from None
-        found = blob_id(part)
-        if one.blob is not None and found != one.blob:
+            raise UserError(f"{weights.url}: {reason}: get this file elsewhere and put it at {target}") from None
+        blob = blob_id(temporary)
+        if weights.blob is not None and blob != weights.blob:
             raise UserError(
-                f"{one.url}: not the pinned file (git blob {found}, not {one.blob}): get it elsewhere and put it at "
-                f"{target}"
+                f"{weights.url}: not the pinned file (git blob {blob}, not {weights.blob}): get it elsewhere and put it "
+                f"at {target}"
             )
     return target
 
 
 def add_weights(name: str, file: str | Path) -> Path:
-    """Copy a local checkpoint to the cache folder once it fits its network. Raises UserError where it does not."""
-    one, source = _known(name), Path(file)
+    """Copy a local checkpoint to the cache folder. Raises UserError where it does not fit its network."""
+    weights, source = _lookup(name), Path(file)
     if not source.is_file():
         raise UserError(f"{source}: no such file")
-    load_into(network(one.network), source)
+    load_into(network(weights.network), source)
     suffix = ".safetensors" if source.suffix == ".safetensors" else ".pth"
     target = cache_folder() / f"{name}{suffix}"
-    with _Landing(target) as part:
-        shutil.copyfile(source, part)
+    with _AtomicFile(target) as temporary:
+        shutil.copyfile(source, temporary)
     for other in (target.with_suffix(suffix) for suffix in SUFFIXES):
         if other != target:
             other.unlink(missing_ok=True)
@@ -146,7 +146,7 @@ def add_weights(name: str, file: str | Path) -> Path:
 
 
 def network(name: str) -> nn.Module:
-    """An untrained network by its name."""
+    """An untrained network, by name. Raises UserError for an unknown name."""
     if name == "swinfusion":
         from clearfuse.synth.fusers.swinfusion import SwinFusion
 
@@ -155,10 +155,10 @@ def network(name: str) -> nn.Module:
         from clearfuse.synth.fusers.defuse import DeFuse
 
         return DeFuse()
-    raise unknown("network", name, {one.network for one in WEIGHTS.values()})
+    raise unknown("network", name, {weights.network for weights in WEIGHTS.values()})
 
 
-def _known(name: str) -> Weights:
+def _lookup(name: str) -> Weights:
     if name not in WEIGHTS:
         raise unknown("weights", name, WEIGHTS)
     return WEIGHTS[name]
@@ -179,8 +179,8 @@ def _download(url: str, part: Path, progress: Progress) -> None:
         raise ValueError(f"ended after {done} of {total} bytes")
 
 
-class _Landing:
-    """A file beside its place, which takes it by rename where all went well, and is gone where not."""
+class _AtomicFile:
+    """A temporary file beside the target, renamed to it on success and deleted on failure."""
 
     def __init__(self, target: Path) -> None:
         self.target = target

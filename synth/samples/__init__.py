@@ -1,1 +1,1 @@
-"""A sample: its recipe, its drawn steps, the imaging chain, and what is prepared once a pair."""
+"""Samples: recipes, the draw of crop and steps, the imaging chain, preparation of pairs and rendering."""

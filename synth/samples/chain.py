@@ -1,7 +1,7 @@
 """The imaging chain: steps in physical order, at most one conversion to linear light and one back.
 
-scene -> optics -> exposure -> sensor -> processing -> resolution -> codec. Applying a plan makes no choice of its own:
-parameters and seeds are in the steps, so the same clean image, depth and steps give the same pixels.
+scene -> optics -> exposure -> sensor -> processing -> resolution -> codec. Applying steps draws nothing: parameters and
+seeds are in the steps, so the same clean image, depth and steps give the same pixels.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from clearfuse.synth.types import MODALITIES, ImageName, Modality, Step, Task
 def apply_steps(
     image: np.ndarray, steps: Sequence[Step], *, task: Task, name: ImageName, depth: np.ndarray | None = None
 ) -> np.ndarray:
-    """The image ``name`` of a pair, ``(h, w, c)`` uint8, after the steps that reach it.
+    """The image ``name`` of a pair, ``(h, w, c)`` uint8, after the steps that affect it.
 
-    depth: (h, w) float32 metres along the ray, infinity for the sky; needed where a step needs it.
+    depth: (h, w) float32 metres along the ray, infinity for the sky; required where a step needs it. Raises ValueError
+    for steps without a seed, whose degradation came with the data set.
     """
     if any(step.seed is None for step in steps):
         raise ValueError("a step that came with the image has no parameters and no seed: it cannot be applied")
@@ -37,18 +38,18 @@ def apply_steps(
 
 
 def run_chain(image: np.ndarray, calls: Sequence[tuple[Operator, np.random.Generator]], scene: Scene) -> np.ndarray:
-    """Operators, in the order given (physical), on a uint8 or float32 ``(h, w, c)`` image; float32 code values back."""
+    """Apply operators, in physical order, to a uint8 or float32 ``(h, w, c)`` image; returns float32 code values."""
     converts = scene.modality == "visible"
-    wants_linear = [converts and op.stage in LINEAR_STAGES for op, _ in calls]
-    x, linear = _enter(image, bool(wants_linear and wants_linear[0]))
+    needs_linear = [converts and op.stage in LINEAR_STAGES for op, _ in calls]
+    x, linear = _to_working_space(image, bool(needs_linear and needs_linear[0]))
     bounded = True
-    for (op, rng), want in zip(calls, wants_linear, strict=True):
+    for (op, rng), needs in zip(calls, needs_linear, strict=True):
         if not op.unclipped and not bounded:
             np.clip(x, 0, 1, out=x)  # full well
             bounded = True
-        if linear and not want:
+        if linear and not needs:
             x, linear = color.linear_to_srgb(x), False
-        elif want and not linear:
+        elif needs and not linear:
             raise ValueError(f"{op.name} ({op.stage}) after a step in code values: steps are not in physical order")
         x = op(x, rng, scene)
         bounded = bounded and not op.unclipped
@@ -57,7 +58,7 @@ def run_chain(image: np.ndarray, calls: Sequence[tuple[Operator, np.random.Gener
     return x if bounded else np.clip(x, 0, 1)
 
 
-def _enter(image: np.ndarray, linear: bool) -> tuple[np.ndarray, bool]:
+def _to_working_space(image: np.ndarray, linear: bool) -> tuple[np.ndarray, bool]:
     if image.dtype == np.uint8:
         return (color.code_to_linear(image) if linear else color.code_to_float(image)), linear
     return (color.srgb_to_linear(image) if linear else image.astype(np.float32)), linear
@@ -74,13 +75,13 @@ def degrade(
 ) -> np.ndarray:
     """Degrade one image: ``degrade(image, "haze", severity=0.6, seed=1, depth=metres)``.
 
-    image: (h, w) or (h, w, c), uint8 or float32 in [0, 1]; the same shape and type come back. One channel does not
-    imply infrared: say ``modality="infrared"``. ops: a name or a list, put in physical order. severity: 0 to 1, None
-    draws it. depth: (h, w) metres along the ray, infinity for the sky, used as given; ValueError where an operator
-    needs it and it is None.
+    image: (h, w) or (h, w, c), uint8 or float32 in [0, 1]; shape and type are kept. One channel does not imply
+    infrared: pass ``modality="infrared"``. ops: a name or a list, sorted in physical order. severity: 0 to 1, None: drawn.
+    depth: (h, w) metres along the ray, infinity for the sky, used as given. Raises ValueError for a bad image, and
+    where an operator needs depth and it is None.
     """
     names = physical_order([ops] if isinstance(ops, str) else ops)
-    frame = _checked(image)
+    frame = _check_image(image)
     if depth is not None and depth.shape != frame.shape[:2]:
         raise ValueError(f"depth is {depth.shape}, the image {frame.shape[:2]}: they must agree")
     calls: list[tuple[Operator, np.random.Generator]] = []
@@ -95,7 +96,7 @@ def degrade(
     return out.reshape(image.shape)
 
 
-def _checked(image: np.ndarray) -> np.ndarray:
+def _check_image(image: np.ndarray) -> np.ndarray:
     if image.dtype not in (np.uint8, np.float32):
         raise ValueError(f"image is {image.dtype}: must be uint8, or float32 in [0, 1]")
     frame = color.as_hwc(image)

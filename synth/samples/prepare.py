@@ -1,7 +1,7 @@
-"""*Prepare*: what a build needs of a clean pair once, whatever the number of variants and of builds.
+"""Preparation of a clean pair, once for all its samples: decoding, ground truth and depth.
 
-Decoding, the ground truth, and depth, whole and at native resolution. Ground truth and depth are kept in the user's
-cache where a build needs them more than once or a network makes them; what is there is used by any build.
+On the whole image at native resolution. Ground truth and depth are stored in the user's cache where a build needs them
+more than once or a network makes them; every build reads them from there.
 """
 
 from __future__ import annotations
@@ -34,20 +34,22 @@ from clearfuse.synth.types import BadPair, PairRef, Task, UserError
 from clearfuse.synth.version import __version__
 
 FAR = (50.0, 500.0)
-"""Metres: where the far end of an estimated depth is put, log-uniform by pair."""
+"""Range in metres of the far end of estimated depth, log-uniform over pairs."""
 
 NETWORKS = ("depth-anything", "swinfusion", "defuse")
-"""Depth sources and fusers that are worth keeping the work of, even for one variant."""
+"""Depth sources and fusers whose results are worth caching even for one variant."""
 
 BATCH = 8
-"""Pairs that are prepared together."""
+"""Pairs prepared together."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What decides a sample's pixels beside the pair itself. lean: without degraded images, steps and prompt.
+    """The settings that determine a sample, apart from the pair itself.
 
-    keep: what is made of a pair goes to the cache; decides no pixel. min_gt: the least Qabf of a ground truth.
+    fusers, depths: by data set. partial: share of samples whose prompt asks to remove only some steps. largest: longest
+    side that the codec stores, in pixels. lean: clean crops only, without degraded images, steps and prompt. keep:
+    store results in the cache; affects no pixel. min_gt: least Qabf of a ground truth.
     """
 
     task: Task
@@ -63,15 +65,15 @@ class Spec:
     min_gt: float = 0.0
 
     def takes_depth(self) -> bool:
-        """Whether samples may need depth: any of the recipe's operators takes it, or the build is lean."""
+        """Whether samples may need depth: an operator of the recipe uses it, or the build is lean."""
         return self.lean or any(operator_class(name).takes_depth() for name in self.recipe.operators)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A clean pair with its ground truth; depth is estimated on first need, at native resolution.
+    """A clean pair with its ground truth; depth is estimated on demand, at native resolution.
 
-    gt: None of a real pair, which no depth is estimated for either.
+    gt: None for a real pair, for which no depth is estimated either.
     """
 
     ref: PairRef
@@ -80,31 +82,31 @@ class Prepared:
 
     @property
     def truth(self) -> np.ndarray:
-        """The ground truth of a pair that has one: uint8 ``(h, w, c)``."""
+        """The ground truth, uint8 ``(h, w, c)``, of a pair that has one."""
         assert self.gt is not None, f"{self.ref.name}: real pairs have no ground truth"
         return self.gt
 
     def picture(self, task: Task) -> np.ndarray:
-        """What depth is estimated from: the visible frame of VIF; of MEF and MFF the fused one, which shows most."""
+        """The image from which depth is estimated: the visible one of VIF, the fused one of MEF and MFF."""
         return self.pair.a if task == "vif" else self.truth
 
     def quality(self, spec: Spec) -> dict[str, float | None]:
         """Fusion metrics of the ground truth against the clean pair."""
-        fuser = _made_by(spec.fusers[self.ref.dataset], spec.task)
+        fuser = _fuser_key(spec.fusers[self.ref.dataset], spec.task)
         path = cache.entry("quality", _versions(), spec.task, fuser, dict(self.pair.sha256))
         if (data := cache.load_cached(path)) is not None:
             return json.loads(data)
-        found = truth_quality(self.truth, self.pair.a, self.pair.b)
+        values = truth_quality(self.truth, self.pair.a, self.pair.b)
         if spec.keep:
-            cache.keep(path, json.dumps(found).encode())
-        return found
+            cache.keep(path, json.dumps(values).encode())
+        return values
 
     def far(self, spec: Spec) -> float:
-        """Metres of the far end of an estimated depth."""
+        """The far end of estimated depth, in metres."""
         return FAR[0] * (FAR[1] / FAR[0]) ** unit_hash(spec.seed, self.ref.dataset, self.ref.key, "far")
 
     def depth(self, spec: Spec) -> np.ndarray:
-        """uint16 as stored: quantised before use, so that replay is exact."""
+        """The depth as stored, uint16 (see ``depth.metres``): quantised before use, so that replay is exact."""
         path = depth_entry(spec, self)
         if path is not None and (data := cache.load_cached(path)) is not None:
             return depth_maps.decode_png(data)
@@ -120,12 +122,12 @@ class Prepared:
 
 
 def prepare(spec: Spec, ref: PairRef) -> Prepared:
-    """Decode a pair and fuse its ground truth, whole; a real one has none. Raises BadPair with the reason."""
-    return fused(spec, ref, read_pair(ref))
+    """Decode a pair and make its ground truth; a real pair has none. Raises BadPair with the reason."""
+    return add_ground_truth(spec, ref, read_pair(ref))
 
 
-def fused(spec: Spec, ref: PairRef, pair: CleanPair) -> Prepared:
-    """A decoded pair with its ground truth. Raises BadPair where the set's own is asked for and is not there."""
+def add_ground_truth(spec: Spec, ref: PairRef, pair: CleanPair) -> Prepared:
+    """A decoded pair with its ground truth. Raises BadPair where the data set's own is requested and missing."""
     if ref.real:
         return Prepared(ref, pair, None)
     if spec.fusers[ref.dataset] == "dataset":
@@ -142,46 +144,46 @@ def fused(spec: Spec, ref: PairRef, pair: CleanPair) -> Prepared:
 
 
 def truth_entry(spec: Spec, ref: PairRef, pair: CleanPair) -> Location:
-    """Where the cache holds the pair's fused ground truth."""
-    made_by = _made_by(spec.fusers[ref.dataset], spec.task)
-    return cache.entry("truth", _versions(), spec.task, made_by, _sources(pair))
+    """The cache entry of the pair's fused ground truth."""
+    fuser = _fuser_key(spec.fusers[ref.dataset], spec.task)
+    return cache.entry("truth", _versions(), spec.task, fuser, _sources(pair))
 
 
-def depth_entry(spec: Spec, one: Prepared) -> Location | None:
-    """Where the cache holds the pair's metric depth; None where it is read and not made."""
-    source = spec.depths[one.ref.dataset]
+def depth_entry(spec: Spec, prepared: Prepared) -> Location | None:
+    """The cache entry of the pair's metric depth; None where depth is read rather than estimated."""
+    source = spec.depths[prepared.ref.dataset]
     if source.name in ("true", "maps", "inverse"):
         return None
-    fuser = None if spec.task == "vif" else _made_by(spec.fusers[one.ref.dataset], spec.task)
-    runs = None if source.weights is None else version("torch")
-    # All of its files: a set's own ground truth is what depth of MEF and MFF is estimated from.
-    made_of = (spec.task, source.name, source.weights, runs, one.far(spec), fuser, dict(one.pair.sha256))
-    return cache.entry("depth", _versions(), *made_of)
+    fuser = None if spec.task == "vif" else _fuser_key(spec.fusers[prepared.ref.dataset], spec.task)
+    torch_version = None if source.weights is None else version("torch")
+    # All source files, since depth of MEF and MFF may be estimated from the data set's own ground truth.
+    key = (spec.task, source.name, source.weights, torch_version, prepared.far(spec), fuser, dict(prepared.pair.sha256))
+    return cache.entry("depth", _versions(), *key)
 
 
-def inverses(spec: Spec, some: Sequence[Prepared]) -> list[np.ndarray]:
-    """The network's relative inverse depth of pairs of one set, from the cache where it is there, else in one batch.
+def inverses(spec: Spec, prepared: Sequence[Prepared]) -> list[np.ndarray]:
+    """The network's relative inverse depth for pairs of one data set: from the cache, the missing ones in one batch.
 
-    In half precision before it is used, as it is kept, so that a kept one changes nothing.
+    Rounded to half precision, as it is cached, before use, so that the cache changes no result.
     """
-    source = spec.depths[some[0].ref.dataset]
+    source = spec.depths[prepared[0].ref.dataset]
     folder = source.folder
     assert folder is not None
-    pictures = [one.picture(spec.task) for one in some]
+    pictures = [item.picture(spec.task) for item in prepared]
     paths = [
         cache.entry("inverse", _versions(), version("torch"), source.weights, picture.shape, _digest(picture))
         for picture in pictures
     ]
-    held = [cache.load_cached(path) for path in paths]
-    missing = [i for i, data in enumerate(held) if data is None]
-    made = inverse_depths([pictures[i] for i in missing], folder) if missing else []
-    out: list[np.ndarray] = [np.empty(0)] * len(some)
-    for i, found in zip(missing, made, strict=True):
-        half = found.astype(np.float16)
+    cached = [cache.load_cached(path) for path in paths]
+    missing = [i for i, data in enumerate(cached) if data is None]
+    computed = inverse_depths([pictures[i] for i in missing], folder) if missing else []
+    out: list[np.ndarray] = [np.empty(0)] * len(prepared)
+    for i, inverse in zip(missing, computed, strict=True):
+        half = inverse.astype(np.float16)
         if spec.keep:
             cache.keep(paths[i], np.array(half.shape, "<u4").tobytes() + half.astype("<f2").tobytes())
         out[i] = half.astype(np.float32)
-    for i, data in enumerate(held):
+    for i, data in enumerate(cached):
         if data is not None:
             shape = np.frombuffer(data[:8], "<u4").astype(int)
             out[i] = np.frombuffer(data[8:], "<f2").reshape(shape).astype(np.float32)
@@ -189,43 +191,43 @@ def inverses(spec: Spec, some: Sequence[Prepared]) -> list[np.ndarray]:
 
 
 @dataclass
-class Made:
-    """How much of a stage had to be made, and was not kept from before."""
+class PreparedCounts:
+    """How many ground truths and depth maps were computed rather than found in the cache."""
 
     truths: int = 0
     depths: int = 0
 
 
-def prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> Made:
-    """Make what the cache does not hold of these pairs; a pair that cannot be read is left to be rejected later."""
+def prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> PreparedCounts:
+    """Compute what the cache lacks for these pairs; pairs that cannot be read are skipped, and rejected later."""
     one_thread(spec)
-    made = Made()
-    waiting: dict[str, list[Prepared]] = {}
+    counts = PreparedCounts()
+    need_depth: dict[str, list[Prepared]] = {}
     for ref in refs:
         if ref.real:
-            continue  # nothing is made of it
+            continue  # has neither ground truth nor depth
         report(ref.name)
         try:
             pair = read_pair(ref)
-            there = spec.fusers[ref.dataset] == "dataset" or truth_entry(spec, ref, pair).is_file()
-            one = fused(spec, ref, pair)
-            made.truths += not there
-            one.quality(spec)
-            path = depth_entry(spec, one) if spec.takes_depth() and not ref.given else None
+            cached = spec.fusers[ref.dataset] == "dataset" or truth_entry(spec, ref, pair).is_file()
+            prepared = add_ground_truth(spec, ref, pair)
+            counts.truths += not cached
+            prepared.quality(spec)
+            path = depth_entry(spec, prepared) if spec.takes_depth() and not ref.given else None
             if path is not None and not path.is_file():
-                waiting.setdefault(ref.dataset, []).append(one)
-        except UserError:  # a network that is not there: nothing of it would work
+                need_depth.setdefault(ref.dataset, []).append(prepared)
+        except UserError:  # a missing network: no pair would work
             raise
-        except Exception:  # a pair that cannot be read or fused: its samples say so, and the others go on
+        except Exception:  # a pair that cannot be read or fused: rejected when its samples are rendered
             continue
-    for dataset, some in waiting.items():
+    for dataset, batch in need_depth.items():
         if spec.depths[dataset].name == "depth-anything":
-            report(f"the depth of {some[0].ref.name}")
-            inverses(spec, some)  # in one batch; each finds its own below
-        for one in some:
-            one.depth(spec)
-            made.depths += 1
-    return made
+            report(f"the depth of {batch[0].ref.name}")
+            inverses(spec, batch)  # in one batch, for the calls of depth() below
+        for prepared in batch:
+            prepared.depth(spec)
+            counts.depths += 1
+    return counts
 
 
 def has_network(spec: Spec) -> bool:
@@ -234,7 +236,7 @@ def has_network(spec: Spec) -> bool:
 
 
 def on_gpu(spec: Spec) -> bool:
-    """Whether networks run on a CUDA device: then one process serves it best."""
+    """Whether networks run on a CUDA device, for which one process is best."""
     if not has_network(spec):
         return False
     import torch
@@ -243,20 +245,20 @@ def on_gpu(spec: Spec) -> bool:
 
 
 def one_thread(spec: Spec) -> None:
-    """One thread for the networks of this process: sums over several have other last bits."""
+    """Limit this process's networks to one thread, since sums over several differ in the last bits."""
     if has_network(spec):
         import torch
 
         torch.set_num_threads(1)
 
 
-@lru_cache(maxsize=1)  # the metadata of packages are files
+@lru_cache(maxsize=1)  # package metadata is read from files
 def _versions() -> list[str]:
     return [__version__, *(version(name) for name in ("numpy", "opencv-python-headless"))]
 
 
-def _made_by(fuser: str, task: Task) -> list[str]:
-    """A fuser, and for a network its weights and what runs it."""
+def _fuser_key(fuser: str, task: Task) -> list[str]:
+    """A fuser for cache keys: its name, and for a network its weights and torch's version."""
     weights = fuser_weights(fuser, task)
     return [fuser] if weights is None else [fuser, weights, version("torch")]
 

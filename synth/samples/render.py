@@ -1,4 +1,4 @@
-"""*Render*: from a prepared pair to a sample: crop, plan, degrade, describe."""
+"""Rendering of a sample from a prepared pair: crop, draw of the steps, degradation, prompt, metadata."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ from clearfuse.synth.shards.sample import Sample
 from clearfuse.synth.types import NO_TRUTH, SCHEMA, BadPair, Prompt, Step, Target, Task
 
 FALLBACK = "pyramid"
-"""Fuses where a data set's own ground truth can't serve: under --partial, where some steps stay."""
+"""The fuser under --partial where the ground truth is a data set's own, which has none with the remaining steps."""
 
 
 def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
-    """Crop, degrade, describe; with ``spec.lean`` the crop alone. Raises BadPair where no crop fits."""
+    """The sample of a variant of a pair; with ``spec.lean`` only its clean crop.
+
+    Raises BadPair where no crop fits, the crop exceeds the codec's limit, or the ground truth is worse than ``min_gt``.
+    """
     ref = prepared.ref
     seed = Seeds(spec.seed, ref.dataset, ref.key, variant)
     height, width = prepared.pair.a.shape[:2]
@@ -38,42 +41,46 @@ def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
     if ref.real:
         return _render_real(spec, prepared, variant, key, crop, seed)
     quality = prepared.quality(spec)
-    found = quality["Qabf"]
-    if spec.min_gt > 0 and (found is None or found < spec.min_gt):
-        raise BadPair(f"ground truth of Qabf {'undefined' if found is None else found}, under --min-gt {spec.min_gt:g}")
-    rated = {"gt_quality": quality}
+    qabf = quality["Qabf"]
+    if spec.min_gt > 0 and (qabf is None or qabf < spec.min_gt):
+        raise BadPair(f"ground truth of Qabf {'undefined' if qabf is None else qabf}, under --min-gt {spec.min_gt:g}")
+    extra = {"gt_quality": quality}
     whole = {"clean_a": prepared.pair.a, "clean_b": prepared.pair.b, "gt": prepared.truth}
     clean = {name: crop.of(image) for name, image in whole.items()}
     fuser, source = spec.fusers[ref.dataset], spec.depths[ref.dataset]
 
-    def stored() -> np.ndarray:
+    def stored_depth() -> np.ndarray:
         return crop.of(prepared.depth(spec))
 
-    if spec.lean:  # depth of every pair: any recipe may read it
-        meta = _meta(spec, prepared, variant, crop, NOTHING, fuser, source, clean) | {"lean": True, **rated}
-        return Sample(key, clean, stored(), "", meta)
+    if spec.lean:  # always with depth, which any recipe may use
+        meta = _meta(spec, prepared, variant, crop, NO_STEPS, fuser, source, clean) | {"lean": True, **extra}
+        return Sample(key, clean, stored_depth(), "", meta)
     if ref.given:
-        degraded = {name: crop.of(image) for name, image in prepared.pair.degraded.items()}
-        made = take_given(spec.task, seed, clean, degraded, ref.degradation, fuser, spec.prompts)
-        rated |= {"given": True}
+        provided = {name: crop.of(image) for name, image in prepared.pair.degraded.items()}
+        degraded = use_provided(spec.task, seed, clean, provided, ref.degradation, fuser, spec.prompts)
+        extra |= {"given": True}
     else:
-        made = degrade_clean(spec.recipe, seed, clean, stored, fuser, partial=spec.partial, prompts=spec.prompts)
-    depth = None if made.depth is None else source
-    meta = _meta(spec, prepared, variant, crop, made.record(), made.fuser, depth, made.images) | rated
-    return Sample(key, made.images, made.depth, made.prompt.text, meta)
+        degraded = degrade_clean(
+            spec.recipe, seed, clean, stored_depth, fuser, partial=spec.partial, prompts=spec.prompts
+        )
+    depth = None if degraded.depth is None else source
+    meta = _meta(spec, prepared, variant, crop, degraded.record(), degraded.fuser, depth, degraded.images) | extra
+    return Sample(key, degraded.images, degraded.depth, degraded.prompt.text, meta)
 
 
 def _render_real(spec: Spec, prepared: Prepared, variant: int, key: str, crop: Crop, seed: Seeds) -> Sample:
-    """The crop of a pair that has no clean side: its two images, what is known of them, and the prompt."""
-    degraded = {"a": crop.of(prepared.pair.a), "b": crop.of(prepared.pair.b)}
-    made = take_given(spec.task, seed, {}, degraded, prepared.ref.degradation, NO_TRUTH, spec.prompts)
-    meta = _meta(spec, prepared, variant, crop, made.record(), made.fuser, None, made.images) | {"real": True}
-    return Sample(key, made.images, None, made.prompt.text, meta)
+    """The sample of a pair without clean images: its two images, their known degradation, and the prompt."""
+    provided = {"a": crop.of(prepared.pair.a), "b": crop.of(prepared.pair.b)}
+    degraded = use_provided(spec.task, seed, {}, provided, prepared.ref.degradation, NO_TRUTH, spec.prompts)
+    meta = _meta(spec, prepared, variant, crop, degraded.record(), degraded.fuser, None, degraded.images) | {
+        "real": True
+    }
+    return Sample(key, degraded.images, None, degraded.prompt.text, meta)
 
 
 @dataclass(frozen=True)
 class Seeds:
-    """The seeds of one sample by role and step."""
+    """The seeds of one sample, by role and step."""
 
     seed: int
     dataset: str
@@ -84,13 +91,16 @@ class Seeds:
         return seed_of(self.seed, self.dataset, self.pair, self.variant, role, step)
 
 
-NOTHING: Mapping[str, Any] = {"n": 0, "steps": [], "prompt": Prompt("", (), None, ()).to_json()}
-"""What a lean sample's ``json`` says of degradations: it holds none."""
+NO_STEPS: Mapping[str, Any] = {"n": 0, "steps": [], "prompt": Prompt("", (), None, ()).to_json()}
+"""The fields on degradation in the ``json`` of a lean sample."""
 
 
 @dataclass(frozen=True)
 class Degraded:
-    """A clean crop after its plan: all images of a sample, and what its ``json`` says of how they came about."""
+    """A degraded crop: all images of the sample, its depth as stored, and what its ``json`` records.
+
+    fuser: the one that made the ground truth.
+    """
 
     images: Mapping[str, np.ndarray]
     depth: np.ndarray | None
@@ -99,7 +109,7 @@ class Degraded:
     fuser: str
 
     def record(self) -> dict[str, Any]:
-        """``n``, ``steps`` and ``prompt`` as the ``json`` has them."""
+        """The fields ``n``, ``steps`` and ``prompt`` of the ``json``."""
         return {
             "n": len(self.steps),
             "steps": [step.to_json() for step in self.steps],
@@ -117,10 +127,10 @@ def degrade_clean(
     partial: float = 0.0,
     prompts: Path | None = None,
 ) -> Degraded:
-    """Draw a plan for a clean crop and carry it out: the one way to a degraded sample, in a build and on the fly.
+    """Draw the steps for a clean crop and apply them, in a build as well as on the fly.
 
-    clean: ``clean_a``, ``clean_b``, ``gt``, uint8 ``(h, w, c)``. depth: gives the crop's, uint16 as stored; called only
-    where a step needs it. fuser: what made ``gt``. partial, prompts: as for a build.
+    clean: ``clean_a``, ``clean_b``, ``gt``, uint8 ``(h, w, c)``. depth: returns that of the crop, uint16 as stored; called
+    only where a step needs it. fuser: the one that made ``gt``. partial, prompts: as for a build.
     """
     steps = draw_steps(recipe, generator(seed("plan")), lambda i: seed("step", i), seed.variant)
     stored = depth() if any(operator_class(step.op).takes_depth() for step in steps) else None
@@ -136,23 +146,23 @@ def degrade_clean(
     return Degraded({"a": a, "b": b, **clean, "gt": gt}, stored, tuple(steps), prompt, fuser)
 
 
-def take_given(
+def use_provided(
     task: Task,
     seed: Seeds,
     clean: Mapping[str, np.ndarray],
     degraded: Mapping[str, np.ndarray],
-    named: Sequence[tuple[str, Target]],
+    known: Sequence[tuple[str, Target]],
     fuser: str,
     prompts: Path | None = None,
 ) -> Degraded:
-    """The crop of a pair that comes degraded, as it is: no operator is drawn.
+    """The crop of a pair whose degraded images the data set provides: no operator is drawn.
 
-    clean: as for ``degrade_clean``; empty for a real pair, whose degraded has both. degraded: a, b or both, uint8
-    ``(h, w, c)``; one that is absent is the clean one.
-    named: (operator, target) of what is known; the steps have no parameters and no seed, since nobody says them. The
-    prompt asks for all of it, or is the plain request where nothing is known.
+    clean: as for ``degrade_clean``; empty for a real pair, for which ``degraded`` has a and b. degraded: a, b or both,
+    uint8 ``(h, w, c)``; where one is absent, the clean image is used.
+    known: (operator, target) of the known degradation, recorded as steps without parameters and seed. The prompt asks
+    to remove all of it, or only for the fusion where nothing is known.
     """
-    steps = tuple(Step(op, target, {}, None) for op, target in named)
+    steps = tuple(Step(op, target, {}, None) for op, target in known)
     prompt = compose(task, steps, generator(seed("prompt")), folder=prompts)
     pair = {name: degraded[name] if name in degraded else clean[f"clean_{name}"] for name in ("a", "b")}
     return Degraded({**pair, **clean}, None, steps, prompt, fuser)
@@ -161,7 +171,7 @@ def take_given(
 def degrade_pair(
     task: Task, a: np.ndarray, b: np.ndarray, steps: Sequence[Step], metres: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both images of a pair after the steps: what a build stores, and what replay makes again."""
+    """Both images of a pair after the steps, uint8. metres: (h, w) depth along the ray, or None."""
     return (
         apply_steps(a, steps, task=task, name="a", depth=metres),
         apply_steps(b, steps, task=task, name="b", depth=metres),
@@ -169,7 +179,7 @@ def degrade_pair(
 
 
 def draw_asked(n: int, partial: float, rng: np.random.Generator) -> tuple[int, ...]:
-    """The steps that the prompt asks to remove: all, or for a share ``partial`` of samples a proper part."""
+    """Indices of the steps that the prompt asks to remove: all, or with probability ``partial`` a proper subset."""
     if rng.random() >= partial:
         return tuple(range(n))
     size = int(rng.integers(1, n)) if n > 1 else 0
@@ -177,9 +187,11 @@ def draw_asked(n: int, partial: float, rng: np.random.Generator) -> tuple[int, .
 
 
 def channels(images: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Channels by image, as the ``json`` has them: a clean image has as many as its degraded one. Real: a and b."""
-    held = {name: name if name in images else f"clean_{name}" for name in ("a", "b", "gt")}
-    return {name: images[image].shape[2] for name, image in held.items() if image in images}
+    """The ``channels`` field of the ``json``: those of a, b and gt, as far as present, with clean images in place of
+    missing degraded ones.
+    """
+    source = {name: name if name in images else f"clean_{name}" for name in ("a", "b", "gt")}
+    return {name: images[image].shape[2] for name, image in source.items() if image in images}
 
 
 def _meta(

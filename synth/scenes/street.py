@@ -180,7 +180,7 @@ def _furniture(frame: Frame, rng: np.random.Generator, half: Real, walk: Real, n
 def street(
     rng: np.random.Generator, size: tuple[int, int], night: bool, *, near: bool = False, dusk: bool = False
 ) -> Frame:
-    """A street scene, ready to render. near: adds a subject about two metres away. dusk: some light in the night sky."""
+    """A street scene, ready to render. near: adds a subject about two metres away. dusk: some light in the sky."""
     width, height = size
     half, walk = float(rng.uniform(2.6, 4.8)), float(rng.uniform(1.8, 3.6))
     x = float(rng.uniform(-0.75, 0.75)) * half

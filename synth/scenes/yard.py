@@ -152,7 +152,7 @@ def _potted(frame: Frame, x: Real, z: Real, size: Real) -> None:
 def yard(
     rng: np.random.Generator, size: tuple[int, int], night: bool, *, near: bool = False, dusk: bool = False
 ) -> Frame:
-    """A yard scene, ready to render. near: adds a subject about two metres away. dusk: some light in the night sky."""
+    """A yard scene, ready to render. near: adds a subject about two metres away. dusk: some light in the sky."""
     width, height = size
     view = View(
         width,

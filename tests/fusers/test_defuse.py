@@ -1,4 +1,4 @@
-"""DeFuse: the official numbers, means shared by tiles, order and colour."""
+"""DeFuse: official outputs, the image's means in tiles, order and colour of the inputs."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def test_on_a_gpu_numbers_are_the_processors_and_tiles_the_whole_at_1280_by_1024
 
 @pytest.fixture
 def first_comes_back(monkeypatch: pytest.MonkeyPatch) -> DeFuseFuser:
-    """The fuser with a network that gives back its first image."""
-    monkeypatch.setattr(learned_module, "loaded", lambda name, path: None)
+    """The fuser with a network that returns its first image."""
+    monkeypatch.setattr(learned_module, "load_network", lambda name, path: None)
     monkeypatch.setattr(
         DeFuseFuser, "fuse_colour", lambda self, model, first, second: np.repeat(first, 3 // first.shape[2], axis=2)
     )

@@ -1,4 +1,4 @@
-"""The pyramid fuser's three methods: what each must show on made pairs, and the figures it reaches on real ones."""
+"""The pyramid fuser's three methods: properties on synthetic pairs, and metrics on real ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from clearfuse.synth import color
 from clearfuse.synth.fusers import PyramidFuser
 from clearfuse.synth.fusers.pyramid.mef import blend, pyramids
-from clearfuse.synth.fusers.pyramid.mff import without_islands
+from clearfuse.synth.fusers.pyramid.mff import remove_islands
 from clearfuse.synth.fusers.pyramid.region import full_region
 from clearfuse.synth.fusers.pyramid.vif import with_luma
 from clearfuse.synth.types import Task
@@ -41,7 +41,7 @@ def test_a_pair_of_two_sizes_is_refused() -> None:
 )
 @pytest.mark.parametrize("size", [(160, 224), (157, 203), (31, 9)])
 def test_a_region_is_that_of_the_whole(task: Task, channels: tuple[int, int], size: tuple[int, int]) -> None:
-    """Bit for bit, wherever it lies; what is counted over the image, warmth, islands, coarse levels, is the image's."""
+    """Bit for bit at any position: percentiles, small regions and coarse levels are those of the whole image."""
     height, width = size
     rng = np.random.default_rng(height)
     a = cv2.GaussianBlur(rng.integers(0, 256, (height, width, 3), np.uint8), (0, 0), 1.5)[..., : channels[0]].copy()
@@ -111,7 +111,7 @@ def test_islands_are_turned_over() -> None:
     chosen[10:40, 10:40] = True
     clean = chosen.copy()
     chosen[20, 20], chosen[3, 3] = False, True
-    assert np.array_equal(without_islands(chosen, 0.01), clean)
+    assert np.array_equal(remove_islands(chosen, 0.01), clean)
 
 
 def test_focus_selection_is_lossless_inside_the_regions() -> None:

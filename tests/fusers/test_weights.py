@@ -1,4 +1,4 @@
-"""``synth weights``: what is fetched is checked, what fits no network is refused, and nothing is left half written."""
+"""``synth weights``: downloads are verified, files that fit no network refused, and no partial files remain."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
-    """A folder that a local server serves, and its address; ``swinfusion-vif`` is one of its files."""
+    """A folder, the address of a local server for it, and ``swinfusion-vif`` as one of its files."""
     folder = tmp_path / "served"
     folder.mkdir()
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
@@ -189,22 +189,22 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(
 
 
 def test_auto_takes_the_papers_fuser_where_its_weights_are(cache: Path) -> None:
-    assert choice.choose_fuser("auto", "vif", "msrs", own=False) == "pyramid"
-    assert choice.choose_fuser("auto", "mff", "scenes", own=True) == "dataset"
+    assert choice.choose_fuser("auto", "vif", "msrs", has_gt=False) == "pyramid"
+    assert choice.choose_fuser("auto", "mff", "scenes", has_gt=True) == "dataset"
     assert choice.better_fuser("pyramid", "vif") == ("swinfusion (run synth weights get swinfusion-vif)")
     assert choice.better_fuser("dataset", "mff") is None and choice.fuser_weights("pyramid", "vif") is None
     with pytest.raises(UserError, match=r"no weights 'defuse' in .*synth weights add defuse FILE"):
-        choice.choose_fuser("paper", "mef", "sice", own=True)
+        choice.choose_fuser("paper", "mef", "sice", has_gt=True)
     cache.mkdir(parents=True)
     (cache / "swinfusion-vif.pth").write_bytes(b"one")
     (cache / "defuse.pth").write_bytes(b"two")
-    assert choice.choose_fuser("auto", "vif", "msrs", own=False) == "swinfusion"
-    assert choice.choose_fuser("auto", "mef", "sice", own=False) == "defuse"
-    assert choice.choose_fuser("paper", "mff", "realmff", own=True) == "defuse"
-    assert choice.choose_fuser("pyramid", "vif", "msrs", own=True) == "pyramid"
+    assert choice.choose_fuser("auto", "vif", "msrs", has_gt=False) == "swinfusion"
+    assert choice.choose_fuser("auto", "mef", "sice", has_gt=False) == "defuse"
+    assert choice.choose_fuser("paper", "mff", "realmff", has_gt=True) == "defuse"
+    assert choice.choose_fuser("pyramid", "vif", "msrs", has_gt=True) == "pyramid"
     first = choice.fuser_weights("defuse", "mef")
     assert first is not None and len(first) == 16
     (cache / "defuse.pth").write_bytes(b"three")
     assert choice.fuser_weights("defuse", "mef") != first
     with pytest.raises(UserError, match="no ground truth of its own"):
-        choice.choose_fuser("dataset", "vif", "msrs", own=False)
+        choice.choose_fuser("dataset", "vif", "msrs", has_gt=False)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clearfuse.synth.operators import OPERATORS
-from clearfuse.synth.samples.draw import draw_crop, draw_operators, draw_step, draw_steps, largest_box, weighted
+from clearfuse.synth.samples.draw import draw_crop, draw_operators, draw_step, draw_steps, draw_weighted, largest_box
 from clearfuse.synth.samples.recipe import load_recipe
 from clearfuse.synth.seeds import generator, seed_of
 from clearfuse.synth.types import TASKS, BadPair
@@ -68,7 +68,7 @@ def test_n_is_uniform_over_a_range_and_weights_are_obeyed() -> None:
 
 
 def test_weighted_never_draws_a_zero() -> None:
-    draws = {weighted(generator(i), {"a": 0.0, "b": 1.0, "c": 0.0}) for i in range(200)}
+    draws = {draw_weighted(generator(i), {"a": 0.0, "b": 1.0, "c": 0.0}) for i in range(200)}
     assert draws == {"b"}
 
 

@@ -1,1 +1,1 @@
-"""The fuser without weights: a Laplacian pyramid with the weights of each task."""
+"""The weight-free fuser, with one classical method per task."""

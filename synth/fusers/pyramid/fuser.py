@@ -1,4 +1,4 @@
-"""The weight-free fuser: the classical method of each task, tuned for two frames."""
+"""The weight-free fuser: a classical method per task, tuned for two frames."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class PyramidFuser:
         return self.windows(a, b, task)(full_region(a.shape))
 
     def windows(self, a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "h_b w_b d"], task: Task) -> Windows:
-        """Windows of the fused image, with the whole one's values."""
+        """A function that computes any window of the fused image, with the same values as in the whole image."""
         if a.shape[:2] != b.shape[:2]:
             raise ValueError(f"a is {a.shape[:2]}, b is {b.shape[:2]}: a pair has one height and width")
-        return partial(_coded, _METHODS[task](color.code_to_float(a), color.code_to_float(b)))
+        return partial(_to_codes, _METHODS[task](color.code_to_float(a), color.code_to_float(b)))
 
 
-def _coded(windows: Windows, at: Region) -> UInt8[np.ndarray, "h w e"]:
+def _to_codes(windows: Windows, at: Region) -> UInt8[np.ndarray, "h w e"]:
     return color.to_uint8(windows(at))

@@ -72,7 +72,7 @@ def _branch(
 
 @cache
 def tree(number: int) -> tuple[np.ndarray, ...]:
-    """The mip levels of a tree, each (h, w, 4), as wide as its crown. Number 4 is a conifer, 5 slender, others broad."""
+    """The mip levels of a tree, each (h, w, 4), as wide as its crown. Number 4: a conifer, 5: slender, else broad."""
     rng = generator(seed_of("tree", number))
     canvas = np.zeros((640, 512, 4), np.uint8)
     foot = np.array([256.0, 639.0])
