@@ -1,4 +1,4 @@
-"""What two focus distances tell of depth: which parts of the scene are on the near side."""
+"""Depth from two focus distances: which parts of the scene are near and which are far."""
 
 from __future__ import annotations
 
@@ -16,45 +16,46 @@ Picture = UInt8[np.ndarray, "h w c"]
 Metres = Float32[np.ndarray, "h w"]
 
 NEAR_SIDE, FAR_SIDE = 3.0, 8.0
-"""Metres: what the near focus holds is nearer than the first, what the far focus holds is beyond the second.
+"""Metres: what is sharp in the near focus is nearer than the first, what is sharp in the far focus beyond the second.
 
-A lens of 50 mm at f/4 with pixels of 8 µm that focuses at 2 m is blurred by more than two pixels beyond 2.1 m; a pair
-that a picture is fused from lies well apart."""
+The image of a 50 mm lens at f/4 with 8 µm pixels, focused at 2 m, is blurred by more than two pixels beyond 2.1 m; the
+two focus distances of a pair are much farther apart."""
 
 ISLAND = 0.02
-"""Share of the picture: a smaller region takes the side of its surroundings."""
+"""Share of the image below which a region is assigned to its surroundings."""
 
 ONE_SIDED = 0.02
-"""Share of the picture below which a side is chance: the two pictures then have one focus."""
+"""Share of the image below which a side is noise: both images then have the same focus."""
 
 
 def split_by_focus(metres: Metres, a: Picture, b: Picture) -> Metres:
-    """A guessed depth with its near and far side told apart by where a and b are sharp; the sky stays where it is.
+    """An estimated depth corrected by where a and b are sharp; the sky stays.
 
-    The near side is laid on [1.5, 3] metres, the far side beyond 8, in the order of the guess.
+    The near side is limited to at most ``NEAR_SIDE`` metres, the far side to at least ``FAR_SIDE``; within a side the
+    order of the estimate is kept. Unchanged where both images have the same focus.
     """
     sharpness = modified_laplacian(_luma(a)), modified_laplacian(_luma(b))
-    # A flat place is as sharp in both: it goes with what is around it.
+    # Flat regions are equally sharp in both: they follow their surroundings.
     chosen = decision(sharpness[0] - sharpness[1])
     side = remove_islands(blend_weight(chosen, full_region(chosen.shape)) >= 0.5, ISLAND)
     if not ONE_SIDED <= float(side.mean()) <= 1 - ONE_SIDED:
         return metres
     near = (side if a_is_nearer(side, *sharpness) else ~side).astype(np.float32)
-    # Along the picture's edges a seam of focus is a pixel or two off: the nearer depth wins there.
+    # The focus boundary is a pixel or two off at edges: prefer the near side there.
     near = np.maximum(near, cv2.GaussianBlur(near, (0, 0), 2.0))
     known = np.isfinite(metres)
     log_z = np.log(np.where(known, metres, np.float32(FAR_SIDE)))
     bounds = np.log(np.float32([NEAR_SIDE, FAR_SIDE]))
-    apart = near * np.minimum(log_z, bounds[0]) + (1 - near) * np.maximum(log_z, bounds[1])
-    return np.where(known, np.exp(apart), np.float32(np.inf)).astype(np.float32)
+    corrected = near * np.minimum(log_z, bounds[0]) + (1 - near) * np.maximum(log_z, bounds[1])
+    return np.where(known, np.exp(corrected), np.float32(np.inf)).astype(np.float32)
 
 
 def a_is_nearer(side: Bool[np.ndarray, "h w"], sharp_a: Metres, sharp_b: Metres) -> bool:
-    """Whether a, sharp where ``side`` is set, is focused nearer than b: its name does not tell.
+    """Whether a, sharp where ``side`` is set, is focused nearer than b, which data sets do not tell reliably.
 
-    The contour between them is the near object's own. Where that is in focus it is as sharp as its inside or sharper;
-    where the far side is, the blurred near object lies over its rim (Asada, Fujiwara and Matsuyama, IJCV 1998). And
-    what is near mostly stands at the foot of a picture, what is far at its top. Right for 28 of 30 real pairs.
+    The contour between both belongs to the near object. Where that is in focus, the contour is at least as sharp as its
+    interior; where the far side is, the blurred near object covers its rim (Asada, Fujiwara and Matsuyama, IJCV 1998).
+    Besides, near objects are mostly at the bottom of an image and far ones at the top. Correct for 28 of 30 real pairs.
     """
     unit = len(side) / 500
     rims: list[float] = []

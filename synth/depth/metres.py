@@ -1,7 +1,7 @@
-"""Depth is metres along the ray, float32 ``(h, w)``: infinity for the sky, nan where it is not known.
+"""Depth in metres along the ray, float32 ``(h, w)``: infinity for the sky, NaN where unknown.
 
-What is stored, what relative inverse depth says in metres, and a guess from a picture alone (``prior``); where a build
-takes its depth from stands in ``clearfuse.synth.depth.source``.
+Storage as PNG, conversion of relative inverse depth, and an estimate from a single image without weights (``prior``).
+The sources of depth are in ``clearfuse.synth.depth.source``.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from clearfuse.synth import color
 from clearfuse.synth.files.pictures import MOST_PIXELS
 
 PER_METRE = 64
-"""Stored units in a metre."""
+"""Stored units per metre."""
 
 SKY, INVALID = 65535, 0
 """Stored codes of the sky and of an unknown depth."""
 
 FOV = 60.0
-"""Degrees, horizontal: assumed where a camera is not known."""
+"""Horizontal field of view in degrees, assumed for unknown cameras."""
 
 FAR = (100.0, 200.0)
-"""Metres: bounds of the far end of ``prior``, which knows the ground at most that far."""
+"""Range in metres of the far end of ``prior``, the farthest ground that it estimates."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -36,7 +36,7 @@ Picture = UInt8[np.ndarray, "h w c"]
 def quantise(depth: Metres) -> UInt16[np.ndarray, "h w"]:
     """Metres to 1/64 m: 65535 where infinite or from 1023.98 m on, 0 where nan or not positive."""
     known = np.nan_to_num(depth.astype(np.float64), nan=0.0, posinf=2048.0, neginf=0.0)
-    # The least code is 1: a point just before the lens is near, not unknown.
+    # The least code is 1: a point right in front of the lens is near, not unknown.
     codes = np.where(known > 0, np.clip(np.floor(known * PER_METRE + 0.5), 1, SKY), INVALID)
     return codes.astype(np.uint16)
 
@@ -50,7 +50,7 @@ def dequantise(codes: UInt16[np.ndarray, "h w"]) -> Metres:
 
 
 def encode_png(codes: UInt16[np.ndarray, "h w"], level: int = 6) -> bytes:
-    """16-bit grey PNG at a level of compression; the same codes give the same bytes."""
+    """A 16-bit grey PNG at a compression level; deterministic."""
     done, data = cv2.imencode(".png", np.ascontiguousarray(codes), [cv2.IMWRITE_PNG_COMPRESSION, level])
     if not done:
         raise ValueError(f"a depth map of {codes.shape} could not be coded as PNG")
@@ -58,7 +58,7 @@ def encode_png(codes: UInt16[np.ndarray, "h w"], level: int = 6) -> bytes:
 
 
 def decode_any(data: bytes) -> np.ndarray | None:
-    """A PNG's codes as stored, None where it is none, or larger than any picture that is read."""
+    """The codes of a PNG as stored; None where it is not a PNG, is damaged, or exceeds the size limit of images."""
     sides = [int.from_bytes(data[at : at + 4], "big") for at in (16, 20)]  # of the header, which comes first
     if not data.startswith(_PNG) or sides[0] * sides[1] > MOST_PIXELS:
         return None
@@ -66,7 +66,7 @@ def decode_any(data: bytes) -> np.ndarray | None:
 
 
 def decode_png(data: bytes) -> UInt16[np.ndarray, "h w"]:
-    """The codes that ``encode_png`` wrote."""
+    """The codes written by ``encode_png``. Raises ValueError for anything but a 16-bit grey PNG."""
     codes = decode_any(data)
     if codes is None or codes.dtype != np.uint16 or codes.ndim != 2:
         raise ValueError("not a 16-bit grey PNG")
@@ -83,11 +83,12 @@ def ray_length(z: Metres, fov: float = FOV) -> Metres:
 
 
 def metric_from_inverse(inverse: Metres, far: float, reach: float = 60.0) -> Metres:
-    """Metres from affine-invariant inverse depth, near is large: d = far ε/(q + ε), ε = 1/(reach − 1).
+    """Metres from affine-invariant inverse depth, where near is large: d = far ε/(q + ε), ε = 1/(reach − 1).
 
-    q = clip((x − p₁)/(p₉₉ − p₁), 0, 1) with robust ends, the 1st and 99th percentile, so q = 0 lies at ``far`` and
-    q = 1 at far/reach: the map's unknown scale and shift are replaced by a far end and a dynamic range. Reading the
-    map as depth, or 1 − x for 1/x, puts the haze on near objects. A map of one value has no near end: all is far.
+    q = clip((x − p₁)/(p₉₉ − p₁), 0, 1) with the 1st and 99th percentiles, so that q = 0 is at ``far`` metres and q = 1
+    at far/reach: a far end and a dynamic range replace the map's unknown scale and shift. Using the map as depth, or
+    1 − x for 1/x, would put the haze on near objects. A constant map has no near end: everything is far. Raises
+    ValueError unless far > 0 and reach > 1.
     """
     if not (far > 0 and reach > 1):
         raise ValueError(f"far = {far:g}, reach = {reach:g}: far must be above 0 and reach above 1")
@@ -104,36 +105,36 @@ def metric_from_inverse(inverse: Metres, far: float, reach: float = 60.0) -> Met
 
 
 def sky_mask(image: Picture) -> Bool[np.ndarray, "h w"]:
-    """Where the picture is sky: smooth, joined to the top border, bright by day, faintly glowing at night.
+    """Mask of the sky: smooth regions at the top border, bright by day, faintly glowing at night.
 
-    Conservative: a wall taken for sky is the worse mistake. A region counts only where it is flat against the noise,
-    not reddish, meets a good part of the border, and outshines the ground: clearly by day; at night, where black
-    trees and unlit walls are as smooth, by its glow.
+    Conservative, since a wall taken for sky is the worse error. A region must be flat, not reddish, touch a good part
+    of the border, and be brighter than the ground: clearly so by day; at night by its glow, since black trees and unlit
+    walls are as smooth.
     """
     height, width = image.shape[:2]
-    small = _shrunk(image)
+    small = _downsample(image)
     y = cv2.GaussianBlur(color.luma(small), (0, 0), 1.5)
     slope = np.hypot(cv2.Sobel(y, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(y, cv2.CV_32F, 0, 1, scale=1 / 8))
-    rough = cv2.boxFilter(slope, -1, (7, 7))
+    roughness = cv2.boxFilter(slope, -1, (7, 7))
     ground = y[y.shape[0] // 2 :]
-    day = (y >= max(0.45, float(np.percentile(ground, 80)) + 0.02)) & (rough < 0.012)
-    night = (y <= 0.3) & (y >= 1.2 * float(np.median(ground)) + 0.02) & (rough < 0.004) & (float(y.mean()) < 0.25)
-    # Blown sky between leaves is rough, and nothing else in the upper half is that white over that much of it.
-    day |= (y >= 0.92) & (rough < 0.03) & (np.arange(y.shape[0])[:, None] < 0.5 * y.shape[0])
+    day = (y >= max(0.45, float(np.percentile(ground, 80)) + 0.02)) & (roughness < 0.012)
+    night = (y <= 0.3) & (y >= 1.2 * float(np.median(ground)) + 0.02) & (roughness < 0.004) & (float(y.mean()) < 0.25)
+    # Saturated sky between leaves is rough, but nothing else in the upper half is as white.
+    day |= (y >= 0.92) & (roughness < 0.03) & (np.arange(y.shape[0])[:, None] < 0.5 * y.shape[0])
     if small.shape[2] == 3:
-        # Sky is blue, grey or white; facades, lit ground and leaves lean to red or green.
+        # Sky is blue, grey or white; facades, lit ground and leaves are rather red or green.
         blue = cv2.GaussianBlur(small[..., 2] - small[..., :2].max(axis=2), (0, 0), 1.5)
         day, night = day & (blue >= -0.06), night & (blue >= -0.01)
     mask = _joined_to_top(day) | _joined_to_top(night)
     if not mask.any():
         return np.zeros((height, width), bool)
-    # The window of `rough` keeps off the edges by three pixels: grow back, then snap to the picture's own edge.
+    # The window of `roughness` shrinks the mask by three pixels: dilate it, then align it with the image's edges.
     grown = cv2.dilate(mask.astype(np.uint8), np.ones((7, 7), np.uint8)).astype(np.float32)
     return guided(grown, image, 4, 1e-4) > 0.5
 
 
 def _joined_to_top(candidate: np.ndarray) -> np.ndarray:
-    """The connected regions of a mask that hold at least a tenth of the top border and a fiftieth of the picture."""
+    """The connected regions that cover at least a tenth of the top border and a fiftieth of the image."""
     count, labels = cv2.connectedComponents(candidate.astype(np.uint8), connectivity=4)
     if count < 2:
         return np.zeros(candidate.shape, bool)
@@ -145,16 +146,16 @@ def _joined_to_top(candidate: np.ndarray) -> np.ndarray:
 
 
 def prior(image: Picture, far: float = 150.0) -> Metres:
-    """Metres along the ray guessed from one picture, without weights: coarse, near at the bottom, far at the horizon.
+    """A coarse estimate of metres along the ray from one image, without weights: near at the bottom, far at horizon.
 
-    Below the horizon a ground plane under a camera 1.6 m up, z = 1.6 f/(y − y₀); above it things that stand on that
-    ground, nearer the higher they reach (z = 20 f/(y₀ − y), between 45 m and ``far``); haze and distance lift the
-    darkest channel and take the local contrast (He et al., CVPR 2009), so bright, flat parts move back and dark,
-    textured ones forward. A guided filter (He et al., TPAMI 2013) lays log z along the picture's edges, which gives
-    an object about the depth of its surroundings at its foot. Sky by ``sky_mask``.
+    Below the horizon a ground plane seen from a height of 1.6 m, z = 1.6 f/(y − y₀); above it objects that stand on the
+    ground, nearer the higher they reach (z = 20 f/(y₀ − y), between 45 m and ``far``). Haze and distance raise the dark
+    channel and reduce local contrast (He et al., CVPR 2009), so bright, flat parts are moved back and dark, textured
+    ones forward. A guided filter (He et al., TPAMI 2013) aligns log z with the image's edges, which gives an object
+    about the depth of the ground at its foot. The sky, by ``sky_mask``, is infinity.
     """
     sky = sky_mask(image)
-    small = _shrunk(image)
+    small = _downsample(image)
     rows, cols = small.shape[:2]
     layout = _layout(rows, cols, _horizon(sky), far)
     log_z = np.log(layout) + 0.5 * _haziness(small) * (layout > 8)
@@ -166,22 +167,22 @@ def prior(image: Picture, far: float = 150.0) -> Metres:
 
 
 def _horizon(sky: np.ndarray) -> float:
-    """The horizon as a share of the height: 0.45, lower where most columns' sky comes further down."""
+    """The horizon's row as a share of the height: 0.42, or further down, to 0.6, below the sky of most columns."""
     foot = sky.sum(axis=0) / sky.shape[0]
     return float(np.clip(np.percentile(foot, 90) + 0.02, 0.42, 0.6))
 
 
 def _layout(rows: int, cols: int, horizon: float, far: float) -> np.ndarray:
-    """z of ground and standing things by row, (rows, cols)."""
+    """z of the ground and of standing objects, by row: (rows, cols)."""
     f = cols / 2 / math.tan(math.radians(FOV) / 2)
     below = (np.arange(rows) + 0.5) - horizon * rows
     ground = 1.6 * f / np.maximum(below, 1.6 * f / far)
-    standing = np.clip(20 * f / np.maximum(-below, 1e-3), min(45.0, far), far)
-    return np.repeat(np.where(below > 0, ground, standing)[:, None], cols, axis=1)
+    objects = np.clip(20 * f / np.maximum(-below, 1e-3), min(45.0, far), far)
+    return np.repeat(np.where(below > 0, ground, objects)[:, None], cols, axis=1)
 
 
 def _haziness(small: np.ndarray) -> np.ndarray:
-    """About −1 (dark, textured: near) to 1 (bright, flat: far), zero in the mean: dark channel less local contrast."""
+    """Dark channel minus local contrast, from −1 (dark, textured: near) to 1 (bright, flat: far), 0 on average."""
     dark = cv2.erode(small.min(axis=2), np.ones((7, 7), np.uint8))
     y = color.luma(small)
     mean = cv2.boxFilter(y, -1, (9, 9))
@@ -190,8 +191,8 @@ def _haziness(small: np.ndarray) -> np.ndarray:
     return np.clip(cue / (2 * float(cue.std()) + 1e-3), -1, 1)
 
 
-def _shrunk(image: np.ndarray, longest: int = 320) -> np.ndarray:
-    """The picture as float32 code values with its longest side at most ``longest``: cues need no more."""
+def _downsample(image: np.ndarray, longest: int = 320) -> np.ndarray:
+    """The image as float32 code values, its longest side at most ``longest``, which is enough for the cues."""
     height, width = image.shape[:2]
     scale = min(1.0, longest / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -200,9 +201,9 @@ def _shrunk(image: np.ndarray, longest: int = 320) -> np.ndarray:
 
 
 def guided(small: np.ndarray, image: np.ndarray, radius: int, epsilon: float) -> np.ndarray:
-    """A small map brought to the picture's size along its edges: fast guided filter (He & Sun, arXiv 1505.00996).
+    """Edge-aware upsampling of a map to an image's size: fast guided filter (He & Sun, arXiv 1505.00996).
 
-    q = ā I + b̄ with a = cov(I, p)/(var I + ε), b = mean p − a mean I over windows of the small picture.
+    q = ā I + b̄ with a = cov(I, p)/(var I + ε), b = mean p − a mean I over windows of the downsampled image.
     """
     height, width = image.shape[:2]
     window = (2 * radius + 1, 2 * radius + 1)

@@ -1,1 +1,1 @@
-"""Executors: work in this process, in worker processes, or on a Ray cluster."""
+"""Executors: run tasks in this process, in worker processes, or on a Ray cluster."""

@@ -1,7 +1,7 @@
-"""Worker processes on this machine: one task a worker, each heard through a pipe of its own.
+"""Worker processes on this machine, each connected to the parent by its own pipe and working on one task at a time.
 
-A shared queue would be lost with the first worker that is killed while it holds the lock; here a dead worker takes
-nothing with it but its task, and the parent knows which one that is.
+A shared queue is unusable once a worker is killed while holding its lock. With pipes only the task of a dead worker
+is lost, and the parent knows which one it is.
 """
 
 from __future__ import annotations
@@ -32,73 +32,73 @@ from clearfuse.synth.execute.tasks import (
 )
 
 POLL = 1.0
-"""Seconds between two looks at silent workers."""
+"""Seconds between checks of silent workers."""
 UNABLE = 71
-"""Exit code of a worker that cannot answer."""
+"""Exit code of a worker that cannot send its result."""
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-"""What libraries read their number of threads from, when they are loaded."""
+"""Environment variables from which libraries read their number of threads when they are loaded."""
 SAFE_PATH = "PYTHONSAFEPATH"
-"""Under it a new Python does not take modules from the folder where it is started: a ``types.py`` of the user's."""
+"""With it, Python does not import modules from the current directory, such as a user's ``types.py``."""
 
 
 def run_processes(work: Work, common: Any, tasks: Iterable[Any], workers: int, watch: Watch) -> Iterator[Any]:
     """The executor of worker processes on this machine: see ``run_tasks``."""
     results, lost = Results(tasks, 2 * workers), Losses(watch)
-    crew: list[_Worker] = []
+    pool: list[_Worker] = []
     try:
         while True:
             yield from results.ready()
-            while (idle := next((one for one in crew if one.ticket is None), None)) or len(crew) < workers:
+            while (idle := next((worker for worker in pool if worker.ticket is None), None)) or len(pool) < workers:
                 if (ticket := results.take()) is None:
                     break
                 if idle is None:
-                    crew.append(idle := _Worker(work, common))
-                idle.give(ticket)
-            busy = [one for one in crew if one.ticket is not None]
+                    pool.append(idle := _Worker(work, common))
+                idle.send(ticket)
+            busy = [worker for worker in pool if worker.ticket is not None]
             if not busy:
                 break
-            for one, ticket, why in _hear(busy, watch):
-                crew.remove(one)
-                if one.hung or ticket.attempts >= ATTEMPTS:
+            for worker, ticket, why in _wait_for_messages(busy, watch):
+                pool.remove(worker)
+                if worker.hung or ticket.attempts >= ATTEMPTS:
                     results.put(ticket, lost(ticket.task, why))
                 else:
                     results.again(ticket)
-            for one in busy:
-                if one.answer is not None and one.ticket is not None:
-                    results.put(one.ticket, one.answer[0])
-                    one.ticket = one.answer = None
-        for one in crew:
-            one.leave()
+            for worker in busy:
+                if worker.answer is not None and worker.ticket is not None:
+                    results.put(worker.ticket, worker.answer[0])
+                    worker.ticket = worker.answer = None
+        for worker in pool:
+            worker.finish()
     finally:
-        for one in crew:  # where it was interrupted, what is half done is worth nothing
-            one.stop()
+        for worker in pool:  # after an interruption, unfinished work is discarded
+            worker.kill()
 
 
 class _Worker:
-    """A worker process as its parent sees it: the task it has, what it said last, and for how long it is silent."""
+    """A worker process as seen by its parent: its task, its last report, and for how long it has been silent."""
 
     def __init__(self, work: Work, common: Any) -> None:
         context = get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
+        self.pipe, child_end = context.Pipe()
+        self.process = context.Process(target=_run_worker, args=(child_end, os.getpid()), daemon=True)
         with _worker_environment():
             self.process.start()
-        theirs.close()
-        with suppress(OSError):  # that it is dead is found where it is listened to
+        child_end.close()
+        with suppress(OSError):  # a dead worker is noticed on receiving
             self.pipe.send((work, common))
         self.ticket: Ticket | None = None
         self.answer: tuple[Any] | None = None
         self.last, self.silent, self.hung = "", 0.0, False
 
-    def give(self, ticket: Ticket) -> None:
-        """Hand it a task."""
+    def send(self, ticket: Ticket) -> None:
+        """Send it a task."""
         ticket.attempts += 1
         self.ticket, self.last, self.silent = ticket, "", 0.0
         with suppress(OSError):
             self.pipe.send(ticket.task)
 
-    def hear(self) -> bool:
-        """Take one message; False where the worker is dead."""
+    def receive(self) -> bool:
+        """Receive one message; False where the worker is dead."""
         try:
             kind, value = self.pipe.recv()
         except (EOFError, OSError):
@@ -110,48 +110,50 @@ class _Worker:
             self.answer = (value,)
         return True
 
-    def leave(self) -> None:
-        """Let it end by itself: there are no more tasks."""
+    def finish(self) -> None:
+        """Let it exit: there are no more tasks."""
         self.pipe.close()
         self.process.join(10 * POLL)
 
-    def stop(self) -> None:
-        """End it now."""
+    def kill(self) -> None:
+        """Kill it."""
         self.process.kill()
         self.process.join()
         self.pipe.close()
 
 
-def _hear(busy: list[_Worker], watch: Watch) -> list[tuple[_Worker, Ticket, str]]:
-    """Wait for messages; (worker, its task, why) of the workers that died, or are silent for too long and were ended.
+def _wait_for_messages(busy: list[_Worker], watch: Watch) -> list[tuple[_Worker, Ticket, str]]:
+    """Wait for messages; returns (worker, its task, reason) for workers that died or were killed after the time limit.
 
-    A wait counts as ``POLL`` seconds at most, so that nobody is late because the parent itself was stopped or busy.
+    A wait counts as at most ``POLL`` seconds, so that no worker times out because the parent was stopped or busy.
     """
-    began = time.monotonic()
-    ready = set(wait([one.pipe for one in busy], timeout=POLL))
-    waited = min(time.monotonic() - began, POLL)
-    gone: list[tuple[_Worker, Ticket, str]] = []
-    for one in busy:
-        assert one.ticket is not None
-        one.silent += waited
-        if one.pipe in ready:
-            if not one.hear():
-                one.process.join(10 * POLL)
-                gone.append((one, one.ticket, f"{_on(one)}: {_cause(one.process.exitcode)}"))
-        elif watch.timeout is not None and one.silent > watch.timeout:
-            one.hung = True
-            gone.append((one, one.ticket, f"{_on(one)}: nothing in {watch.timeout:g} s (--timeout): it hangs"))
-        if gone and gone[-1][0] is one:
-            one.stop()
-    return gone
+    started = time.monotonic()
+    ready = set(wait([worker.pipe for worker in busy], timeout=POLL))
+    waited = min(time.monotonic() - started, POLL)
+    failed: list[tuple[_Worker, Ticket, str]] = []
+    for worker in busy:
+        assert worker.ticket is not None
+        worker.silent += waited
+        if worker.pipe in ready:
+            if not worker.receive():
+                worker.process.join(10 * POLL)
+                failed.append((worker, worker.ticket, f"{_describe(worker)}: {_cause(worker.process.exitcode)}"))
+        elif watch.timeout is not None and worker.silent > watch.timeout:
+            worker.hung = True
+            failed.append(
+                (worker, worker.ticket, f"{_describe(worker)}: nothing in {watch.timeout:g} s (--timeout): it hangs")
+            )
+        if failed and failed[-1][0] is worker:
+            worker.kill()
+    return failed
 
 
-def _on(worker: _Worker) -> str:
+def _describe(worker: _Worker) -> str:
     return f"its worker at {worker.last}" if worker.last else "its worker"
 
 
 def _cause(code: int | None) -> str:
-    """Why a process died, by its exit code: a negative one is a signal."""
+    """The cause of a process's death, from its exit code; a negative one is a signal."""
     if code is None or code >= 0:
         return f"ended with exit code {code}"
     names = {signal.SIGKILL: "killed, perhaps for want of memory", signal.SIGSEGV: "segmentation fault"}
@@ -160,9 +162,9 @@ def _cause(code: int | None) -> str:
 
 @contextmanager
 def _worker_environment() -> Iterator[None]:
-    """What a worker starts with: libraries read the environment when they are loaded, and modules come from the path.
+    """The environment and module search path for starting a worker: one thread, safe imports.
 
-    The folder of the user's program comes last in it, where a ``platform.py`` hides no module of Python's.
+    The folder of the user's program comes last in the path, where a ``platform.py`` cannot shadow Python's module.
     """
     before = {name: os.environ.get(name) for name in (*THREADS, SAFE_PATH)}
     path = list(sys.path)
@@ -180,47 +182,47 @@ def _worker_environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _serve(pipe: Connection, parent: int) -> None:
-    """A worker's life: what is common, then tasks, from the pipe; what it begins, and what came of it, back."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends us
+def _run_worker(pipe: Connection, parent: int) -> None:
+    """The main loop of a worker: receives the common data and tasks from the pipe, sends reports and results."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent also gets it, and stops the workers
     die_with_parent(parent)
     listen(lambda what: pipe.send(("at", what)))
     try:
         _serve_tasks(pipe)
     except (EOFError, ConnectionError):
         pass  # no more tasks
-    except Exception:  # no memory to answer, say: the parent names the exit code, and a traceback helps nobody
+    except Exception:  # such as out of memory: the parent reports the exit code
         os._exit(UNABLE)
 
 
 def _serve_tasks(pipe: Connection) -> None:
     try:
-        work, common = pipe.recv()  # imports what it needs
+        work, common = pipe.recv()  # unpickling imports the modules
         limit_threads()
         report("")
     except (EOFError, ConnectionError):
         raise
-    except Exception as error:  # the answer to the first task
+    except Exception as error:  # sent as the result of the first task
         pipe.recv()
-        pipe.send(("done", Raised(_portable(error))))
+        pipe.send(("done", Raised(_picklable(error))))
         return
     while True:
         task = pipe.recv()
         try:
             answer = work(common, task)
-        except Exception as error:  # raised in the parent, in its turn
-            answer = Raised(_portable(error))
+        except Exception as error:  # raised in the parent, in order
+            answer = Raised(_picklable(error))
         pipe.send(("done", answer))
 
 
-def _portable(error: Exception) -> Exception:
-    """The error, or one that says the same and can be sent: a library's own may not survive the pipe."""
-    ours = type(error).__module__.partition(".")[0] in ("builtins", "clearfuse")
-    return error if ours else RuntimeError(f"{type(error).__name__}: {error}")
+def _picklable(error: Exception) -> Exception:
+    """The error, or a RuntimeError with its text where it is a library's own, which may not be picklable."""
+    own_type = type(error).__module__.partition(".")[0] in ("builtins", "clearfuse")
+    return error if own_type else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def die_with_parent(parent: int) -> None:
-    """Leave as soon as the process of this number is no longer this one's parent, whatever is going on."""
+    """Exit this process at once when the process with the id ``parent`` is no longer its parent."""
 
     def watch() -> None:
         while os.getppid() == parent:

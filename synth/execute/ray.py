@@ -1,7 +1,7 @@
-"""Ray as an executor: the cluster that runs (``RAY_ADDRESS``, or ``ray start`` on this machine), else a local one.
+"""The Ray executor: a running cluster (``RAY_ADDRESS``, or ``ray start`` on this machine), else a local one.
 
-Nothing is shared with the workers but what a task carries: they may be on other machines. So every node is asked,
-before work begins, for the versions that decide bytes and for the folders that are no URLs.
+Workers may be on other machines and share nothing with the driver. So before work starts, every node is checked for
+the versions on which the output depends and for access to local folders.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": "(?s).",
 }
-"""Ray's environment: it would print what its daemons say to standard output, which is the result's."""
+"""Ray's environment, without messages of its daemons on standard output, which is for results."""
 
 STORE = 256 << 20
-"""Bytes of a local cluster's object store: samples in flight, at most; what does not fit goes to disk."""
+"""Size in bytes of a local cluster's object store, for samples in flight; what does not fit is spilled to disk."""
 
 _ADDRESS = re.compile(r"(ray://)?(?P<host>[^/]+):(?P<port>\d+)\Z")
 CONNECT = 10.0
-"""Seconds that a cluster has to accept a connection."""
+"""Time limit for connecting to a cluster, in seconds."""
 ANSWER = 120.0
-"""Seconds that a node has to say what it has."""
+"""Time limit for a node's answer, in seconds."""
 
 
 def ray_module() -> Any:
-    """Ray. Raises UserError with the pip line where it is not installed."""
+    """The module ``ray``. Raises UserError, with the pip command, where it is not installed."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     try:
@@ -58,42 +58,42 @@ def ray_module() -> Any:
     return ray
 
 
-_asked: tuple[Needs, dict[str, str | None]] = (Needs(), {})
-"""What every node was asked for before the work, and what this machine has of it."""
+_checked: tuple[Needs, dict[str, str | None]] = (Needs(), {})
+"""The requirements that every node was checked for, and this machine's versions."""
 
 
 @contextmanager
-def connected(workers: int | None, needs: Needs) -> Iterator[int]:
-    """Connect, or start a local cluster for as long; gives the workers to count on. Raises UserError, one line.
+def connect_ray(workers: int | None, needs: Needs) -> Iterator[int]:
+    """Connect to a cluster, or start a local one, for the context; yields the number of workers. Raises UserError.
 
-    Inside a connection of the caller's own, that one serves and stays.
+    An existing connection of the caller is used and kept.
     """
-    global _asked
-    ray, before = ray_module(), _asked
+    global _checked
+    ray, before = ray_module(), _checked
     logger = logging.getLogger("ray")
-    level, ours = logger.level, not ray.is_initialized()
+    level, started = logger.level, not ray.is_initialized()
     logger.setLevel(logging.ERROR)
     try:
-        if ours:
+        if started:
             _connect(ray, workers)
         here = _check_nodes(ray, needs)
-        _asked = (needs, here) if here else before
-        there = int(ray.cluster_resources().get("CPU", 0))
-        yield workers or max(there, 1)
+        _checked = (needs, here) if here else before
+        cpus = int(ray.cluster_resources().get("CPU", 0))
+        yield workers or max(cpus, 1)
     finally:
-        _asked = before
-        if ours:
+        _checked = before
+        if started:
             ray.shutdown()
         logger.setLevel(level)
 
 
 def _connect(ray: Any, workers: int | None) -> None:
     address = os.environ.get("RAY_ADDRESS")
-    if address and (found := _ADDRESS.match(address)):  # Ray itself would try for minutes
+    if address and (match := _ADDRESS.match(address)):  # fail early: Ray retries for minutes
         try:
-            socket.create_connection((found["host"].strip("[]"), int(found["port"])), timeout=CONNECT).close()
+            socket.create_connection((match["host"].strip("[]"), int(match["port"])), timeout=CONNECT).close()
         except OSError as error:
-            raise _nobody(f"RAY_ADDRESS={address}", error) from None
+            raise _no_cluster(f"RAY_ADDRESS={address}", error) from None
     quiet = {"log_to_driver": False, "configure_logging": False}
     try:
         if address in (None, "", "local"):
@@ -101,14 +101,14 @@ def _connect(ray: Any, workers: int | None) -> None:
                 cpus = workers or os.cpu_count()
                 ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=STORE, **quiet)
                 return
-            except ValueError:  # a cluster runs, and has the number of its own processors
+            except ValueError:  # a cluster is running, which knows its number of processors
                 pass
         ray.init(**quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise _nobody(f"RAY_ADDRESS={address}" if address else "the cluster of ray start", error) from None
+        raise _no_cluster(f"RAY_ADDRESS={address}" if address else "the cluster of ray start", error) from None
 
 
-def _nobody(where: str, error: Exception) -> UserError:
+def _no_cluster(where: str, error: Exception) -> UserError:
     return UserError(
         f"executor ray: {where}: {_first_line(error)}; start the cluster, or set RAY_ADDRESS=local for one of its own"
     )
@@ -119,7 +119,10 @@ def _first_line(error: BaseException) -> str:
 
 
 def _make_probe() -> Callable[[Sequence[str], Sequence[str]], tuple[dict[str, str | None], list[str]]]:
-    """What a machine has. A closure, since Ray sends closures whole: it runs where this package is not installed."""
+    """A function that returns a machine's versions and missing folders.
+
+    A closure, since Ray pickles closures by value: it runs on nodes where this package is not installed.
+    """
 
     @no_type_check
     def probe(packages, folders):
@@ -158,9 +161,9 @@ def _make_probe() -> Callable[[Sequence[str], Sequence[str]], tuple[dict[str, st
 
 
 def _check_nodes(ray: Any, needs: Needs) -> dict[str, str | None]:
-    """Ask every node that has processors. Raises UserError naming the first that would make other bytes, or none.
+    """Check every node that has processors; returns this machine's versions.
 
-    Gives back what this machine has.
+    Raises UserError naming the first node with other versions, or without one of the folders.
     """
     if not (needs.packages or needs.folders):
         return {}
@@ -174,35 +177,38 @@ def _check_nodes(ray: Any, needs: Needs) -> dict[str, str | None]:
         asked[node["NodeManagerAddress"]] = remote.remote(needs.packages, needs.folders)
     for name, answer in asked.items():
         try:
-            there, unseen = ray.get(answer, timeout=ANSWER)
+            versions, missing = ray.get(answer, timeout=ANSWER)
         except ray.exceptions.RayError as error:
             raise UserError(f"executor ray: node {name} does not answer: {_first_line(error)}") from None
-        if (wrong := _wrong(name, here, there, unseen)) is not None:
-            raise UserError(wrong)
+        if (mismatch := _mismatch(name, here, versions, missing)) is not None:
+            raise UserError(mismatch)
     return here
 
 
-def _wrong(name: str, here: dict[str, str | None], there: dict[str, str | None], unseen: Sequence[str]) -> str | None:
-    """Why a node would make other bytes, or none; None where it would not."""
-    other = [package for package, version in here.items() if there.get(package) != version]
-    if other:
-        has = there.get(other[0])
-        said = f"has {other[0]} {has}" if has else f"has no {other[0]}"
+def _mismatch(
+    name: str, here: dict[str, str | None], versions: dict[str, str | None], missing: Sequence[str]
+) -> str | None:
+    """What differs on a node, as an error message; None where nothing does."""
+    different = [package for package, version in here.items() if versions.get(package) != version]
+    if different:
+        has = versions.get(different[0])
+        difference = f"has {different[0]} {has}" if has else f"has no {different[0]}"
         return (
-            f"executor ray: node {name} {said}, this machine {here[other[0]]}: bytes depend on it, "
+            f"executor ray: node {name} {difference}, this machine {here[different[0]]}: bytes depend on it, "
             "install the same there"
         )
-    if unseen:
-        return f"executor ray: node {name} does not see {unseen[0]}: give URLs, or folders that every node mounts"
+    if missing:
+        return f"executor ray: node {name} does not see {missing[0]}: give URLs, or folders that every node mounts"
     return None
 
 
 def _make_server(
     needs: Needs, here: dict[str, str | None]
 ) -> Callable[[Sequence[Any], str, int, Any, Any], tuple[str, Any]]:
-    """What does tasks on a node. A closure, as the probe is: a node may join after all others were asked.
+    """The function that does tasks on a node; a closure, like the probe.
 
-    So the first task of each worker asks its own node; one that would make other bytes does none, and says why.
+    A node may join after the others were checked. So the first task of each worker checks its own node; where that
+    differs, the worker refuses its tasks with the reason.
     """
     probe, packages, folders = _make_probe(), needs.packages, needs.folders
     asked: dict[str, Any] = {}
@@ -222,17 +228,17 @@ def _make_server(
 
 
 def _make_ledger() -> type:
-    """Where workers say what they begin: the driver hears nothing of a task until it ends."""
+    """The actor class that records the workers' reports, since the driver gets nothing from a task before it ends."""
 
     @no_type_check
     class Ledger:
         def __init__(self):
             self.last = {}
 
-        def say(self, number, what):
+        def record(self, number, what):
             self.last.pop(number, None)
             self.last[number] = what
-            if len(self.last) > 10_000:  # those of tasks long done
+            if len(self.last) > 10_000:  # those of finished tasks
                 del self.last[next(iter(self.last))]
 
         def of(self, number):
@@ -242,10 +248,10 @@ def _make_ledger() -> type:
 
 
 def run_ray(work: Work, common: Any, tasks: Iterable[Any], workers: int, watch: Watch) -> Iterator[Any]:
-    """The executor of a Ray cluster: see ``run_tasks``. A task whose worker dies is given to another by Ray."""
-    with connected(workers, Needs()):
+    """The Ray executor: see ``run_tasks``. Ray restarts a task whose worker died."""
+    with connect_ray(workers, Needs()):
         ray = ray_module()
-        needs, here = _asked
+        needs, here = _checked
         remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(_make_server(needs, here))
         ledger = ray.remote(num_cpus=0)(_make_ledger()).remote()
         environment = {name: value for name, value in os.environ.items() if name.startswith("CLEARFUSE_")}
@@ -261,22 +267,22 @@ def run_ray(work: Work, common: Any, tasks: Iterable[Any], workers: int, watch: 
                     break
                 for ref in ray.wait(list(flight))[0]:
                     ticket = flight.pop(ref)
-                    results.put(ticket, _answer(ray, ref, ticket, lost, watch, ledger))
+                    results.put(ticket, _result_of(ray, ref, ticket, lost, watch, ledger))
         finally:
             for ref in flight:
                 ray.cancel(ref, force=True)
             ray.kill(ledger)
 
 
-def _answer(ray: Any, ref: Any, ticket: Ticket, lost: Losses, watch: Watch, ledger: Any) -> Any:
-    """What a task gave, or raised, or what stands for it where Ray lost it for good."""
+def _result_of(ray: Any, ref: Any, ticket: Ticket, lost: Losses, watch: Watch, ledger: Any) -> Any:
+    """The result of a task, its exception, or the substitute result where Ray lost it for good."""
     try:
         kind, result = ray.get(ref)
     except ray.exceptions.RayTaskError as error:
         return Raised(error.cause)
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError):
         limit = "" if watch.timeout is None else f", or silent for {watch.timeout:g} s (--timeout)"
-        at = _tell(ledger.of, ticket.number)
+        at = _ask_ledger(ledger.of, ticket.number)
         last = f", the last at {at}" if at else ""
         return lost(ticket.task, f"its workers died, {ATTEMPTS} in a row{last}: killed, out of memory{limit}")
     except ray.exceptions.RayError as error:
@@ -286,12 +292,12 @@ def _answer(ray: Any, ref: Any, ticket: Ticket, lost: Losses, watch: Watch, ledg
         ) from None
     if kind == "done":
         return result
-    wrong = _wrong(result[0], _asked[1], result[1], result[2])
-    raise WorkIncomplete(f"{wrong}, or take it out: it joined after the build began; run the same command to go on")
+    mismatch = _mismatch(result[0], _checked[1], result[1], result[2])
+    raise WorkIncomplete(f"{mismatch}, or take it out: it joined after the build began; run the same command to go on")
 
 
-def _tell(method: Any, *what: Any) -> Any:
-    """Ask the ledger; None where it does not answer: what it knows is for messages alone."""
+def _ask_ledger(method: Any, *what: Any) -> Any:
+    """Call a method of the ledger; None where it does not answer, since reports are only for messages."""
     ray = ray_module()
     try:
         return ray.get(method.remote(*what), timeout=CONNECT)
@@ -299,27 +305,27 @@ def _tell(method: Any, *what: Any) -> Any:
         return None
 
 
-_held: tuple[str, Any] = ("", None)
+_job: tuple[str, Any] = ("", None)
 
 
 def do_task(job: Sequence[Any], key: str, number: int, task: Any, ledger: Any) -> Any:
-    """On a worker: do a task. ``job`` is fetched once a process, not once a task."""
-    global _held
-    if _held[0] != key:
-        _held = (key, ray_module().get(job[0]))
+    """Run a task, on a worker. ``job`` is fetched once per process."""
+    global _job
+    if _job[0] != key:
+        _job = (key, ray_module().get(job[0]))
         limit_threads()
-    work, common, timeout, folder, environment = _held[1]
+    work, common, timeout, folder, environment = _job[1]
     os.environ.update(environment)
     if os.path.isdir(folder):
-        os.chdir(folder)  # relative paths are the driver's
+        os.chdir(folder)  # relative paths refer to the driver's
     with open(os.devnull, "w") as nowhere:
 
-        def hear(what: str) -> None:
+        def forward(what: str) -> None:
             if timeout is not None:
                 _limit(timeout, nowhere)
-            _tell(ledger.say, number, what)  # and wait: what is said last must be known when this process dies of it
+            _ask_ledger(ledger.record, number, what)  # wait, so that the last report is known if this process dies
 
-        listen(hear)
+        listen(forward)
         try:
             if timeout is not None:
                 _limit(timeout, nowhere)
@@ -330,5 +336,5 @@ def do_task(job: Sequence[Any], key: str, number: int, task: Any, ledger: Any) -
 
 
 def _limit(seconds: float, file: Any) -> None:
-    """End this process in so many seconds, even where it hangs inside a library, unless called again before."""
+    """Exit this process after that many seconds, even where it hangs in a library, unless called again before."""
     faulthandler.dump_traceback_later(seconds, exit=True, file=file)

@@ -1,8 +1,8 @@
-"""Executors: run a function over tasks, bounded in flight, results in the order of the tasks.
+"""Executors: run a function over tasks, with a bounded number in flight and results in order.
 
-A worker ends with its parent, uses one thread, and gets what is common to all tasks once. One that dies is replaced and
-its task given to another, so a build survives what is not its own fault; a task that kills its workers, or a worker
-that says nothing for longer than the time limit, is named.
+A worker ends with its parent, uses one thread, and gets the data common to all tasks once. One that dies is replaced
+and its task retried, so that a build survives, say, a killed process; a task that kills its workers, and a worker that
+reports nothing within the time limit, are errors that name the task.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EXECUTORS = {
 
 
 def find_executor(name: str) -> str:
-    """The executor's name, checked before work begins."""
+    """The executor's name, checked. Raises UserError for an unknown name and where Ray is not installed."""
     if name not in EXECUTORS:
         raise unknown("executor", name, EXECUTORS)
     if name == "ray":
@@ -35,14 +35,14 @@ def find_executor(name: str) -> str:
 
 @contextmanager
 def connect_workers(executor: str, workers: int | None, needs: Needs | None = None) -> Iterator[int]:
-    """Workers to count on while inside: ``workers``, else all cores of this machine, or of the cluster.
+    """Yield the number of workers: ``workers``, else all cores of this machine or of the cluster.
 
-    With Ray this connects to the cluster, or starts one, and checks that every node has what it ``needs``.
+    With Ray this connects to the cluster, or starts one, for the context, and checks every node for ``needs``.
     """
     if executor == "ray":
-        from clearfuse.synth.execute.ray import connected
+        from clearfuse.synth.execute.ray import connect_ray
 
-        with connected(workers, needs or Needs()) as found:
+        with connect_ray(workers, needs or Needs()) as found:
             yield found
     else:
         yield 1 if executor == "serial" else workers or os.cpu_count() or 1
@@ -53,8 +53,8 @@ def run_tasks(
 ) -> Iterator[Any]:
     """Yield ``work(common, task)`` for each task, in order.
 
-    As many tasks as workers run at a time, and results of as many again wait for their turn at most: memory does not
-    grow with the number of tasks. What a task raises is raised in its turn.
+    At most twice as many tasks as workers are running or waiting for their turn, so that memory does not grow with the
+    number of tasks. An exception of a task is raised in its turn.
     """
     if executor == "serial":
         limit_threads()

@@ -123,8 +123,8 @@ def get_weights(name: str, progress: Progress = lambda done, total: None) -> Pat
         blob = blob_id(temporary)
         if weights.blob is not None and blob != weights.blob:
             raise UserError(
-                f"{weights.url}: not the pinned file (git blob {blob}, not {weights.blob}): get it elsewhere and put it "
-                f"at {target}"
+                f"{weights.url}: not the pinned file (git blob {blob}, not {weights.blob}): get it elsewhere and put "
+                f"it at {target}"
             )
     return target
 

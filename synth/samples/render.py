@@ -129,8 +129,8 @@ def degrade_clean(
 ) -> Degraded:
     """Draw the steps for a clean crop and apply them, in a build as well as on the fly.
 
-    clean: ``clean_a``, ``clean_b``, ``gt``, uint8 ``(h, w, c)``. depth: returns that of the crop, uint16 as stored; called
-    only where a step needs it. fuser: the one that made ``gt``. partial, prompts: as for a build.
+    clean: ``clean_a``, ``clean_b``, ``gt``, uint8 ``(h, w, c)``. depth: returns the crop's depth, uint16 as stored;
+    called only where a step needs it. fuser: the one that made ``gt``. partial, prompts: as for a build.
     """
     steps = draw_steps(recipe, generator(seed("plan")), lambda i: seed("step", i), seed.variant)
     stored = depth() if any(operator_class(step.op).takes_depth() for step in steps) else None

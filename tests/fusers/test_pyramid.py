@@ -10,7 +10,7 @@ import pytest
 
 from clearfuse.synth import color
 from clearfuse.synth.fusers import PyramidFuser
-from clearfuse.synth.fusers.pyramid.mef import blend, pyramids
+from clearfuse.synth.fusers.pyramid.mef import blend_window, pyramids
 from clearfuse.synth.fusers.pyramid.mff import remove_islands
 from clearfuse.synth.fusers.pyramid.region import full_region
 from clearfuse.synth.fusers.pyramid.vif import with_luma
@@ -93,7 +93,7 @@ def test_luma_changes_keep_the_hue() -> None:
 def test_blend_of_a_constant_share_is_the_mean() -> None:
     a, b = (color.code_to_float(textured(h, 50)) for h in (40, 40))
     b = b[::-1].copy()
-    out = blend(pyramids(a - b, np.full(a.shape[:2], 0.25, np.float32)), b, full_region(a.shape))
+    out = blend_window(pyramids(a - b, np.full(a.shape[:2], 0.25, np.float32)), b, full_region(a.shape))
     assert np.allclose(out, 0.25 * a + 0.75 * b, atol=1e-5)
 
 
