@@ -1,1 +1,1 @@
-"""Data sets: manifests of layouts, the pairs that a folder holds, and decoding."""
+"""Data sets: manifests of their layouts, search for pairs in folders, and decoding."""

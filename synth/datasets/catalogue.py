@@ -1,4 +1,4 @@
-"""What ``synth list datasets`` says: the manifests in a user's words, and what of them is in a folder."""
+"""The data of ``synth list datasets``: facts from the manifests, and what is in given folders."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from clearfuse.synth.types import UserError
 def catalogue(folders: Mapping[str, str] | None = None) -> dict[str, dict[str, Any]]:
     """Facts by data set: task, title, counts, splits, ground truth, licence, citation, url.
 
-    folders: data sets' folders by name; ``found`` says what they hold, and is None of every other set. Raises UserError
-    where one does not exist or holds nothing of its layout.
+    folders: of data sets, by name; ``found`` has the counts of their contents, and is None for the others. Raises
+    UserError where a folder does not exist or nothing matches its layout.
     """
     folders = folders or {}
     entries = {name: _facts(load_manifest(name)) for name in resource_names("manifests/datasets")}
@@ -61,18 +61,18 @@ def _found(manifest: Manifest, location: str) -> dict[str, Any]:
 
 
 def summary(facts: Mapping[str, Any]) -> str:
-    """The facts of a set in one line."""
-    return "; ".join([f"{facts['task']}: {facts['title']}", *_lines(facts)])
+    """The facts of a data set, in one line."""
+    return "; ".join([f"{facts['task']}: {facts['title']}", *_fact_lines(facts)])
 
 
-def _lines(facts: Mapping[str, Any]) -> list[str]:
+def _fact_lines(facts: Mapping[str, Any]) -> list[str]:
     what = "sequences" if facts["sequences"] else "pairs"
     expected = ", ".join(f"{count} {name}" for name, count in facts["expected"].items())
     degraded = "; comes degraded" if facts["degraded"] else ""
     degraded += "; real: no clean side, to evaluate on" if facts["real"] else ""
     splits = facts["splits"] if isinstance(facts["splits"], str) else f"its own ({', '.join(facts['splits'])})"
     lines = [
-        f"{what}: {expected or 'any'}{_of(facts)}; splits: {splits}; ground truth: "
+        f"{what}: {expected or 'any'}{_found_text(facts)}; splits: {splits}; ground truth: "
         f"{'yes' if facts['gt'] else 'no'}{degraded}",
         f"licence: {facts['licence']} (use: {facts['use']})",
     ]
@@ -80,7 +80,7 @@ def _lines(facts: Mapping[str, Any]) -> list[str]:
     return lines + ([f"get it: {facts['url']}"] if facts["url"] else [])
 
 
-def _of(facts: Mapping[str, Any]) -> str:
+def _found_text(facts: Mapping[str, Any]) -> str:
     found = facts["found"]
     if found is None:
         return ""

@@ -1,4 +1,4 @@
-"""Whether a data set's folder is fit for use: readable, of one size, of the right modality, apart, and registered."""
+"""Checks of a data set's folder: readable files, sizes, modalities, registration, and duplicates across splits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from clearfuse.synth.types import MODALITIES, BadPair, PairRef, Task, UserError
 Progress = Callable[[int, int], None]
 
 COLOURED, GREY = 2.0, 0.5
-"""Mean spread of the channels, in code values: more is a colour picture, less a grey one (a thermal JPEG has 0)."""
+"""Thresholds on the mean spread of the channels, in code values: above, an image is coloured; below, grey."""
 
 DARKER = 1.0
 """Code values by which the under-exposed image may be brighter than the over-exposed one."""
@@ -31,11 +31,11 @@ DARKER = 1.0
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: where, what was checked, and what it is.
+    """A problem of a data set: the pair, the failed check, and details.
 
     check: unreadable (can't be decoded), partner (missing), size (images of a pair differ), modality (a coloured
     infrared or a grey visible image), exposure (the under-exposed image is the brighter one), registration (images of
-    a pair are displaced), duplicate (one picture in two splits, or nearly).
+    a pair are displaced), duplicate (an image in two splits, or nearly so).
     """
 
     dataset: str
@@ -46,19 +46,19 @@ class Problem:
 
 @dataclass
 class CheckReport:
-    """What was looked at, by set, and what is wrong with it."""
+    """The facts of the checked data sets, and the problems found."""
 
     sets: dict[str, dict[str, Any]] = field(default_factory=dict[str, "dict[str, Any]"])
     problems: list[Problem] = field(default_factory=list[Problem])
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``--json`` prints."""
-        return {"ok": not self.problems, "sets": self.sets, "problems": [asdict(one) for one in self.problems]}
+        return {"ok": not self.problems, "sets": self.sets, "problems": [asdict(problem) for problem in self.problems]}
 
 
 @dataclass(frozen=True)
-class _Looked:
-    """A pair that was decoded: its problems, and the hashes of its files."""
+class _PairResult:
+    """The result for a pair: its problems, and the sha256 of its files by image."""
 
     problems: list[Problem]
     sha256: Mapping[str, str]
@@ -67,13 +67,13 @@ class _Looked:
 def check_sets(
     sets: Mapping[str, str], task: Task = "vif", progress: Progress = lambda done, total: None
 ) -> CheckReport:
-    """Check folders by data set. task: for ``folder``, whose own is any. Raises UserError where one can't be looked at.
+    """Check the folders of data sets. task: that of ``folder``, which is for any. UserError for a bad folder.
 
-    Every file of every pair is decoded whole; of sequences the extreme pair, and the other frames as thumbnails.
+    All files of all pairs are decoded; of sequences the extreme pair, and the other frames as thumbnails.
     """
     report = CheckReport()
     refs: list[tuple[PairRef, Manifest]] = []
-    small: dict[str, np.ndarray] = {}
+    thumbs: dict[str, np.ndarray] = {}
     for name, location in sets.items():
         manifest = load_manifest(name)
         if manifest.builtin:
@@ -85,21 +85,21 @@ def check_sets(
             "expected": dict(manifest.counts),
             "ignored": found.ignored,
         }
-        report.problems += _alone(name, found, location)
+        report.problems += _unpaired(name, found, location)
         refs += [(ref, manifest) for ref in found.pairs]
-        small |= thumbnails([path for ref in found.pairs for path in ref.sources.values()], location)
-    looked: list[_Looked] = []
+        thumbs |= thumbnails([path for ref in found.pairs for path in ref.sources.values()], location)
+    results: list[_PairResult] = []
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for one in pool.map(lambda item: _look(*item), refs):
-            looked.append(one)
-            report.problems += one.problems
-            progress(len(looked), len(refs))
-    report.problems += duplicates([ref for ref, _ in refs], [one.sha256 for one in looked], small)
+        for result in pool.map(lambda item: _check_pair(*item), refs):
+            results.append(result)
+            report.problems += result.problems
+            progress(len(results), len(refs))
+    report.problems += duplicates([ref for ref, _ in refs], [result.sha256 for result in results], thumbs)
     return report
 
 
-def _alone(name: str, found: FoundPairs, location: str) -> list[Problem]:
-    """Images without a partner; frames that are no pictures are named as such."""
+def _unpaired(name: str, found: FoundPairs, location: str) -> list[Problem]:
+    """Problems for images without a partner; those that can't be decoded are reported as unreadable."""
     decoded = thumbnails(found.unpaired, location)
     return [
         Problem(name, Path(path).stem, *(("partner", path) if path in decoded else ("unreadable", path)))
@@ -107,8 +107,8 @@ def _alone(name: str, found: FoundPairs, location: str) -> list[Problem]:
     ]
 
 
-def _look(ref: PairRef, manifest: Manifest) -> _Looked:
-    """Decode a pair, whole, and check it by itself."""
+def _check_pair(ref: PairRef, manifest: Manifest) -> _PairResult:
+    """Decode a pair and check it."""
     images: dict[str, np.ndarray] = {}
     hashes: dict[str, str] = {}
     problems: list[Problem] = []
@@ -121,17 +121,17 @@ def _look(ref: PairRef, manifest: Manifest) -> _Looked:
             problems.append(Problem(ref.dataset, ref.key, "unreadable", f"{name}: {error}"))
     checks = [_size] if problems else [_size, _modality, _exposure, _registration]
     for check in checks:
-        said = check(ref, manifest, images)
-        if said is not None:
-            problems.append(Problem(ref.dataset, ref.key, *said))
-            break  # what follows would only say it again
-    return _Looked(problems, hashes)
+        finding = check(ref, manifest, images)
+        if finding is not None:
+            problems.append(Problem(ref.dataset, ref.key, *finding))
+            break  # later checks would report the same cause
+    return _PairResult(problems, hashes)
 
 
-Said = tuple[str, str] | None
+Finding = tuple[str, str] | None
 
 
-def _size(ref: PairRef, manifest: Manifest, images: Mapping[str, np.ndarray]) -> Said:
+def _size(ref: PairRef, manifest: Manifest, images: Mapping[str, np.ndarray]) -> Finding:
     sizes = {name: f"{image.shape[1]}x{image.shape[0]}" for name, image in images.items()}
     if len(set(sizes.values())) < 2:
         return None
@@ -143,7 +143,7 @@ def spread(image: np.ndarray) -> float:
     return float((image.max(axis=2) - image.min(axis=2)).mean())
 
 
-def _modality(ref: PairRef, manifest: Manifest, images: Mapping[str, np.ndarray]) -> Said:
+def _modality(ref: PairRef, manifest: Manifest, images: Mapping[str, np.ndarray]) -> Finding:
     if MODALITIES[ref.task]["b"] != "infrared":
         return None
     grey_a, coloured_b = spread(images["a"]) < GREY, spread(images["b"]) > COLOURED
@@ -156,14 +156,14 @@ def _modality(ref: PairRef, manifest: Manifest, images: Mapping[str, np.ndarray]
     return None
 
 
-def _exposure(ref: PairRef, manifest: Manifest, images: Mapping[str, np.ndarray]) -> Said:
+def _exposure(ref: PairRef, manifest: Manifest, images: Mapping[str, np.ndarray]) -> Finding:
     a, b = float(images["a"].mean()), float(images["b"].mean())
     if ref.task != "mef" or a <= b + DARKER:
         return None
     return "exposure", f"a, the under-exposed one, has mean {a:.0f}, b {b:.0f}"
 
 
-def _registration(ref: PairRef, manifest: Manifest, images: Mapping[str, np.ndarray]) -> Said:
+def _registration(ref: PairRef, manifest: Manifest, images: Mapping[str, np.ndarray]) -> Finding:
     moved = displacement(images["a"], images["b"])
     if moved is None:
         return None
@@ -173,10 +173,10 @@ def _registration(ref: PairRef, manifest: Manifest, images: Mapping[str, np.ndar
 def duplicates(
     refs: Sequence[PairRef], hashes: Sequence[Mapping[str, str]], small: Mapping[str, np.ndarray]
 ) -> list[Problem]:
-    """A picture that lies in two splits, of these pairs: byte for byte, or by its fingerprint.
+    """Problems for images that are in two splits: identical files, or nearly equal fingerprints.
 
-    hashes: sha256 by image of each pair. small: thumbnails by path. Infrared frames have no texture to go by, and go
-    by bytes alone.
+    hashes: sha256 by image, for each pair. small: thumbnails by path. Infrared images, which have little texture, are
+    compared by bytes only.
     """
     seen: dict[tuple[int, int], str] = {}
     by_hash: dict[str, list[int]] = {}
@@ -187,43 +187,43 @@ def duplicates(
                     seen.setdefault((j, i), "the same file as {}")
             if name in of:
                 by_hash.setdefault(of[name], []).append(i)
-    for i, j, apart in _alike(refs, small):
-        seen.setdefault((i, j), f"nearly {{}} ({100 * apart:.0f} % of the fingerprint differ)")
+    for i, j, distance in _near_duplicates(refs, small):
+        seen.setdefault((i, j), f"nearly {{}} ({100 * distance:.0f} % of the fingerprint differ)")
     problems: list[Problem] = []
-    for (i, j), how in sorted(seen.items()):
-        one, two = refs[i], refs[j]
-        said = f"in {one.split} is {how.format(f'{two.name} in {two.split}')}"
-        problems.append(Problem(one.dataset, one.key, "duplicate", said))
+    for (i, j), kind in sorted(seen.items()):
+        first, second = refs[i], refs[j]
+        detail = f"in {first.split} is {kind.format(f'{second.name} in {second.split}')}"
+        problems.append(Problem(first.dataset, first.key, "duplicate", detail))
     return problems
 
 
-def _alike(
+def _near_duplicates(
     refs: Sequence[PairRef], small: Mapping[str, np.ndarray], chunk: int = 1024
 ) -> Iterator[tuple[int, int, float]]:
-    """(i, j, distance) of pairs in different splits whose visible images have nearly one fingerprint."""
+    """(i, j, distance) of pairs in different splits whose visible images have nearly the same fingerprint."""
     owners: list[int] = []
     prints: list[np.ndarray] = []
     for i, ref in enumerate(refs):
         for name, modality in MODALITIES[ref.task].items():
-            one = small.get(ref.sources[name])
-            if modality == "visible" and one is not None and one.std() > FLAT:
+            thumb = small.get(ref.sources[name])
+            if modality == "visible" and thumb is not None and thumb.std() > FLAT:
                 owners.append(i)
-                prints.append(fingerprint(one))
+                prints.append(fingerprint(thumb))
     if not prints:
         return
     table, owner = np.array(prints), np.array(owners)
     splits = np.array([refs[i].split for i in owners])
     for start in range(0, len(table), chunk):
-        apart = distances(table[start : start + chunk], table)
-        near = (apart <= SAME) & (splits[start : start + chunk, None] != splits[None])
+        distance = distances(table[start : start + chunk], table)
+        near = (distance <= SAME) & (splits[start : start + chunk, None] != splits[None])
         for row, column in np.argwhere(near):
             i, j = int(owner[start + row]), int(owner[column])
             if i < j:
-                yield i, j, float(apart[row, column])
+                yield i, j, float(distance[row, column])
 
 
 def fingerprint_lines(name: str, location: str) -> list[str]:
-    """A set's table in ``manifests/fingerprints.toml``: a line a pair, with its visible images' fingerprints."""
+    """A data set's table for ``manifests/fingerprints.toml``: a line per pair with its images' fingerprints."""
     manifest = load_manifest(name)
     found = find_all(manifest, location, own_task(manifest))
     small = thumbnails([path for ref in found.pairs for path in ref.sources.values()], location)
@@ -237,7 +237,7 @@ def fingerprint_lines(name: str, location: str) -> list[str]:
 
 
 def describe(report: CheckReport) -> str:
-    """The report as one table, with a line a set and the sum below."""
+    """The report as text: a table of problems, a line per data set, and the total."""
     rows = [("set", "pair", "check", "what"), *((p.dataset, p.pair, p.check, p.detail) for p in report.problems)]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines: list[str] = []

@@ -1,4 +1,4 @@
-"""Clean pairs: what a data set's folder holds of the layouts in its manifest, and decoding."""
+"""Search for the pairs of a data set in a folder, by the layouts in its manifest."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from clearfuse.synth.datasets.manifest import load_manifest as load_manifest
 from clearfuse.synth.datasets.manifest import template_regex as template_regex
 from clearfuse.synth.datasets.match import (
     PAIRINGS,
-    Drawn,
+    Grouped,
+    ImagePatterns,
+    PairColumns,
     PairPlaces,
     Side,
-    Sought,
-    Together,
     check_single,
+    group_by_place,
     match,
     pair_up,
-    together,
 )
 from clearfuse.synth.datasets.pairs import RUN, TEXT, Files, Pairs, Table, texts
 from clearfuse.synth.files import storage
@@ -32,14 +32,15 @@ from clearfuse.synth.seeds import unit_hash
 from clearfuse.synth.types import DEGRADED, MODALITIES, Task, UserError, unknown
 
 _EDGES = (np.cumsum(list(SPLITS.values())) / sum(SPLITS.values())).tolist()
-"""Where the splits end in [0, 1]."""
+"""Upper ends of the splits in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class FoundPairs:
-    """What a folder holds: its pairs in natural order, and what was left out.
+    """The pairs found in a folder, in natural order, and what was left out.
 
-    splits: pairs by split, whichever were asked for; scenes: pairs and sequences of all splits.
+    ignored: number of other files. unpaired: paths of images without a partner. splits: number of pairs by split, for
+    all splits. scenes: number of pairs and sequences of all splits.
     """
 
     pairs: Pairs
@@ -50,12 +51,12 @@ class FoundPairs:
 
 
 def scene_split(scene: str) -> str:
-    """The split of a scene of a set without splits: by hash, in the paper's proportions, the same in every build."""
+    """The split of a scene where the data set has none: by hash, in the paper's proportions, equal in every build."""
     return list(SPLITS)[bisect_right(_EDGES, unit_hash("split", scene))]
 
 
 def own_task(manifest: Manifest, other: Task = "vif") -> Task:
-    """The task of a set; ``other`` for one that is for any."""
+    """The task of a data set; ``other`` where it is for any task."""
     task: Task
     for task in MODALITIES:
         if task == manifest.task:
@@ -64,7 +65,7 @@ def own_task(manifest: Manifest, other: Task = "vif") -> Task:
 
 
 def check_split(manifest: Manifest, task: Task, split: str) -> None:
-    """Raise UserError where there is no such split, or the set says its own and has none of that name."""
+    """Raise UserError for an unknown split, or one that a data set with splits of its own lacks."""
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     if manifest.own_splits and split not in manifest.splits and manifest.task in (task, "any"):
@@ -72,13 +73,13 @@ def check_split(manifest: Manifest, task: Task, split: str) -> None:
 
 
 def of_split(manifest: Manifest, location: str, found: FoundPairs, split: str) -> Pairs:
-    """Those of the pairs found that are of a split. Raises UserError where there are none."""
-    here = found.pairs.of_split(split)
-    if not here:
-        has = ", ".join(f"{n} {name}" for name, n in found.splits.items())
+    """The pairs of a split among those found. Raises UserError where there are none."""
+    selected = found.pairs.of_split(split)
+    if not selected:
+        counts = ", ".join(f"{n} {name}" for name, n in found.splits.items())
         hint = "; real pairs are for evaluation: --split test" if manifest.real and found.splits["test"] else ""
-        raise UserError(f"--data {manifest.name}={location}: no pair in split '{split}': {has}{hint}")
-    return here
+        raise UserError(f"--data {manifest.name}={location}: no pair in split '{split}': {counts}{hint}")
+    return selected
 
 
 def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extreme") -> FoundPairs:
@@ -97,24 +98,24 @@ def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extrem
     ignored = 0
     for root in dict.fromkeys(root for root, _ in roots.values()):
         sought = [
-            Sought(image, tuple(manifest.pattern(template) for template in templates))
+            ImagePatterns(image, tuple(manifest.pattern(template) for template in templates))
             for image, (at, templates) in roots.items()
             if at == root
         ]
-        taken, others = match(manifest, root, sought)
-        sides |= taken
-        ignored += others
+        matched, unmatched = match(manifest, root, sought)
+        sides |= matched
+        ignored += unmatched
     sides = {image: sides[image] for image in roots}
-    found = together(sides)
+    found = group_by_place(sides)
     check_single(sides, found, {image: root for image, (root, _) in roots.items()})
-    looked_at = [image for image in sides if image not in DEGRADED] if manifest.like else ["frames"]
-    paths = [path for image in looked_at if image in sides for path in sides[image].files.paths()]
-    small = thumbnails(paths, location)
-    drawn, unpaired = pair_up(manifest, sides, found, small, pairs)
-    if not len(drawn.keys):
+    compared = [image for image in sides if image not in DEGRADED] if manifest.like else ["frames"]
+    paths = [path for image in compared if image in sides for path in sides[image].files.paths()]
+    thumbs = thumbnails(paths, location)
+    columns, unpaired = pair_up(manifest, sides, found, thumbs, pairs)
+    if not len(columns.keys):
         raise UserError(f"--data {manifest.name}={location}: no pair found: expected {manifest.expected} below it")
-    scenes = len(np.unique(drawn.place))
-    table = _table(manifest, task, sides, found, drawn, small)
+    scenes = len(np.unique(columns.place))
+    table = _table(manifest, task, sides, found, columns, thumbs)
     splits = manifest.splits if manifest.own_splits else SPLITS
     counts = {split: int((table.splits == list(SPLITS).index(split)).sum()) for split in splits}
     return FoundPairs(Pairs((table,)), ignored, unpaired, counts, scenes)
@@ -146,11 +147,11 @@ def _table(
     manifest: Manifest,
     task: Task,
     sides: Mapping[str, Side],
-    found: Together,
-    drawn: Drawn,
+    found: Grouped,
+    drawn: PairColumns,
     small: Mapping[str, np.ndarray],
 ) -> Table:
-    """The pairs in natural order, with the scene and the split of each."""
+    """The pairs in natural order, with their scenes and splits."""
     order = np.argsort(natural_column(drawn.keys), kind="stable")
     keys, place = drawn.keys[order], drawn.place[order]
     files = {
@@ -160,23 +161,23 @@ def _table(
     known = _known(manifest, place, files, small)
     plain = not known and manifest.scene == "{key}" and not manifest.sequence
     scenes = keys if plain else _scenes(manifest, drawn.scene_keys[order], place, known)
-    places, bounds = _marked(manifest, found)
-    of = np.searchsorted(bounds, place, side="right") - 1
-    splits = _splits(manifest, places, of, place, scenes, known)
+    places, bounds = _group_bounds(manifest, found)
+    group = np.searchsorted(bounds, place, side="right") - 1
+    splits = _splits(manifest, places, group, place, scenes, known)
     by_part = [manifest.degradation_of(places.folders(mark)[1]) for mark in places.marks]
-    listed = list(dict.fromkeys(by_part))
-    degraded = np.array([listed.index(one) for one in by_part], np.int16)[of]
-    return Table(task, manifest.name, keys, scenes, splits, files, degraded, listed, manifest.real)
+    degradations = list(dict.fromkeys(by_part))
+    degraded = np.array([degradations.index(one) for one in by_part], np.int16)[group]
+    return Table(task, manifest.name, keys, scenes, splits, files, degraded, degradations, manifest.real)
 
 
-def _marked(manifest: Manifest, found: Together) -> tuple[PairPlaces, np.ndarray]:
-    """Where the places of each folder of a split and a part begin among those found."""
+def _group_bounds(manifest: Manifest, found: Grouped) -> tuple[PairPlaces, np.ndarray]:
+    """The groups of places, and the index at which each group starts among those found."""
     places = PairPlaces(manifest)
     return places, np.array([bisect_left(found.places, mark) for mark in places.marks])  # type: ignore[arg-type]
 
 
 def _scenes(manifest: Manifest, heads: np.ndarray, place: np.ndarray, known: Mapping[int, Known]) -> np.ndarray:
-    """The scene of each pair, by its key or by its pictures."""
+    """The scene of each pair, by its key or, where known from another data set, by its images."""
     runs = [texts(())]
     for at in range(0, len(heads), RUN):
         both = zip(heads[at : at + RUN].tolist(), place[at : at + RUN].tolist(), strict=True)
@@ -192,21 +193,21 @@ def _splits(
     scenes: np.ndarray,
     known: Mapping[int, Known],
 ) -> np.ndarray:
-    """The split of each pair, a number: by its folder, by the set that has its scene, or by hash. of: its mark."""
+    """The index of each pair's split: by its folder, by the data set with the same scene, or by hash. of: its group."""
     numbers = {split: number for number, split in enumerate(SPLITS)}
     folders = {folder.casefold(): numbers[name] for name, folder in manifest.splits.items()}
     splits = np.array([folders.get(places.folders(mark)[0].casefold(), -1) for mark in places.marks], np.int8)[of]
-    open_ = np.flatnonzero(splits < 0)
-    for at in range(0, len(open_), RUN):
-        rows = open_[at : at + RUN]
+    undecided = np.flatnonzero(splits < 0)
+    for at in range(0, len(undecided), RUN):
+        rows = undecided[at : at + RUN]
         for row, scene, number in zip(rows.tolist(), scenes[rows].tolist(), place[rows].tolist(), strict=True):
-            own = known[number].split if number in known else None
-            splits[row] = numbers[own or ("test" if manifest.real else scene_split(scene))]
+            known_split = known[number].split if number in known else None
+            splits[row] = numbers[known_split or ("test" if manifest.real else scene_split(scene))]
     return splits
 
 
 def natural_column(keys: np.ndarray) -> np.ndarray:
-    """What orders a column of keys naturally."""
+    """Sort keys for the natural order of a column of keys."""
     runs = [texts(map(natural, keys[at : at + RUN].tolist())) for at in range(0, len(keys), RUN)]
     return np.concatenate([texts(()), *runs])
 
@@ -214,16 +215,16 @@ def natural_column(keys: np.ndarray) -> np.ndarray:
 def _known(
     manifest: Manifest, place: np.ndarray, files: Mapping[str, Files], small: Mapping[str, np.ndarray]
 ) -> dict[int, Known]:
-    """Of the places whose pictures may be another set's: the scene that they show there."""
+    """The scenes of other data sets that images show, by place."""
     if not manifest.like:
         return {}
     rows: dict[int, list[int]] = {}
     for row, number in enumerate(place.tolist()):
         rows.setdefault(number, []).append(row)
     found: dict[int, Known] = {}
-    for number, mine in rows.items():
-        held = [(of, row) for row in mine for image, of in files.items() if image not in DEGRADED]
-        clean = [of.path(row) for of, row in held if of.folder[row] >= 0]
+    for number, rows_of_place in rows.items():
+        columns = [(of, row) for row in rows_of_place for image, of in files.items() if image not in DEGRADED]
+        clean = [of.path(row) for of, row in columns if of.folder[row] >= 0]
         known = known_scene([small[path] for path in dict.fromkeys(clean) if path in small], manifest.like)
         if known is not None:
             found[number] = known
@@ -231,7 +232,7 @@ def _known(
 
 
 def builtin_pairs(task: Task, split: str, count: int = 32) -> Pairs:
-    """The first ``count`` built-in scenes of a split; the key is the seed, so splits never share a scene."""
+    """The first ``count`` built-in scenes of a split. The key, with the split, is the seed: splits share no scene."""
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     runs = [

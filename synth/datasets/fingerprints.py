@@ -1,9 +1,9 @@
-"""Pictures made small: their brightness, and a fingerprint by which one scene is known in another set.
+"""Thumbnails of images: their brightness, and fingerprints that identify a scene in several data sets.
 
-A thumbnail is 32x32 grey code values. The fingerprint is a difference hash (signs of the differences of neighbours,
-both ways, on a 16x16 grid: 512 bits): blur, size, coding and exposure keep the order of neighbours. Measured over the
-frames of 500 scenes of 14 sets: pictures of one scene in two sets (blurred, fused, resized, another exposure) differ in
-0.08 of the bits or less at their nearest, those of different scenes in 0.17 or more.
+A thumbnail is 32x32 grey code values. The fingerprint is a difference hash (signs of the differences of horizontal and
+vertical neighbours on a 16x16 grid: 512 bits), which blur, resizing, compression and exposure hardly change. Measured
+on 500 scenes of 14 data sets: the most similar images of one scene in two sets (blurred, fused, resized, at another
+exposure) differ in at most 0.08 of the bits, those of different scenes in at least 0.17.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ SIDE = 32
 GRID = 16
 BITS = 2 * GRID * GRID
 SAME = 0.125
-"""Share of bits up to which two fingerprints are of one scene."""
+"""Largest share of differing bits of two fingerprints of one scene."""
 
 FLAT = 2.0
-"""Standard deviation in code values below which a thumbnail shows nothing: a black frame looks like every other."""
+"""Standard deviation in code values below which a thumbnail is not compared: black frames are all alike."""
 
 
 def thumbnail(path: str) -> np.ndarray:
-    """A picture, by its path or URL, as (32, 32) uint8 grey code values.
+    """The thumbnail of an image, by its path or URL: (32, 32) uint8 grey code values.
 
-    Raises BadPair, or what decoders raise, where it can't be decoded.
+    Raises BadPair, or an error of the decoder, where it can't be decoded.
     """
     from PIL import Image
 
@@ -53,44 +53,48 @@ def thumbnail(path: str) -> np.ndarray:
         with Image.open(io.BytesIO(storage.read_bytes(path)) if storage.is_url(path) else path) as file:
             check_header(file, path)
             file.draft("L", (4 * SIDE, 4 * SIDE))  # JPEG: decoded at an eighth where that suffices
-            wide = file.mode.startswith(("I", "F"))
-            small = file.convert("F" if wide else "L").resize((SIDE, SIDE), Image.Resampling.BOX)
+            high_depth = file.mode.startswith(("I", "F"))
+            small = file.convert("F" if high_depth else "L").resize((SIDE, SIDE), Image.Resampling.BOX)
     pixels = np.asarray(small, np.float32)
-    if wide:
+    if high_depth:
         low, high = float(pixels.min()), float(pixels.max())
         pixels = (pixels - low) * (255 / max(high - low, 1e-6))
     return np.floor(pixels + 0.5).clip(0, 255).astype(np.uint8)
 
 
 def thumbnails(paths: Sequence[str], folder: str) -> dict[str, np.ndarray]:
-    """Thumbnails by path, of those that decode; kept in the user's cache folder by path, size and time.
+    """Thumbnails by path, without images that can't be decoded; cached by path, size and modification time.
 
-    folder: the data set's, whose thumbnails lie in one file of the cache.
+    folder: the data set's, for which the user's cache folder has one file of thumbnails.
     """
     facts = storage.facts(dict.fromkeys(paths))
-    stamps = {path: f"{_whole(path)}|{facts[path].size}|{facts[path].stamp}" for path in facts}
-    store = _cache_file(_whole(folder))
-    kept = _load(store)
-    found = {path: kept[stamp] for path, stamp in stamps.items() if stamp in kept}
+    stamps = {path: f"{_absolute(path)}|{facts[path].size}|{facts[path].stamp}" for path in facts}
+    store = _cache_file(_absolute(folder))
+    cached = _load(store)
+    found = {path: cached[stamp] for path, stamp in stamps.items() if stamp in cached}
     missing = [path for path in stamps if path not in found]
     threads = storage.THREADS if storage.is_url(folder) else min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:
-        made = {path: one for path, one in zip(missing, pool.map(_try, missing), strict=True) if one is not None}
-    if made:
-        _save(store, kept | {stamps[path]: one for path, one in made.items()})
-    return found | made
+        computed = {
+            path: thumb
+            for path, thumb in zip(missing, pool.map(_try_thumbnail, missing), strict=True)
+            if thumb is not None
+        }
+    if computed:
+        _save(store, cached | {stamps[path]: thumb for path, thumb in computed.items()})
+    return found | computed
 
 
-def _try(path: str) -> np.ndarray | None:
+def _try_thumbnail(path: str) -> np.ndarray | None:
     try:
         return thumbnail(path)
     except StoreError:
         raise
-    except Exception:  # decoders raise what they like; whoever asked sees that it is missing
+    except Exception:  # decoders raise various errors; the caller sees that it is missing
         return None
 
 
-def _whole(path: str) -> str:
+def _absolute(path: str) -> str:
     return path if storage.is_url(path) else os.path.abspath(path)
 
 
@@ -103,7 +107,7 @@ def _load(store: Location) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(store.read_bytes()), allow_pickle=False) as data:
             names, images = data["names"], data["images"]
-    except Exception:  # absent, damaged or of another version: made anew
+    except Exception:  # missing, damaged or of another version: ignored
         return {}
     if images.shape[1:] != (SIDE, SIDE) or len(names) != len(images):
         return {}
@@ -111,7 +115,7 @@ def _load(store: Location) -> dict[str, np.ndarray]:
 
 
 def _save(store: Location, kept: Mapping[str, np.ndarray]) -> None:
-    """Keep thumbnails for the next time; a folder that can't be written costs time, not the work."""
+    """Write the cached thumbnails; a read-only cache folder is no error."""
     out = io.BytesIO()
     np.savez_compressed(out, names=np.array(list(kept)), images=np.stack(list(kept.values())))
     with suppress(OSError):
@@ -127,7 +131,7 @@ def brightness(small: np.ndarray) -> float:
 
 
 def fingerprint(small: np.ndarray) -> np.ndarray:
-    """(512,) bool of a thumbnail: whether a cell of the grid is brighter than the one to its left, or above it."""
+    """(512,) bool from a thumbnail: whether each cell of the grid is brighter than the one left of or above it."""
     from PIL import Image
 
     image = Image.fromarray(small.astype(np.float32))
@@ -137,18 +141,18 @@ def fingerprint(small: np.ndarray) -> np.ndarray:
 
 
 def to_hex(bits: np.ndarray) -> str:
-    """A fingerprint as the 128 hexadecimal digits that the table holds."""
+    """A fingerprint as 128 hexadecimal digits."""
     return np.packbits(bits).tobytes().hex()
 
 
 def from_hex(text: str) -> np.ndarray:
-    """The fingerprint that ``to_hex`` wrote."""
+    """The fingerprint written by ``to_hex``."""
     return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8)).astype(bool)
 
 
-def distances(one: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Shares of bits that differ, in [0, 1]: (n, 512) with (m, 512) gives (n, m)."""
-    signs, against = 2.0 * one.astype(np.float32) - 1, 2.0 * others.astype(np.float32) - 1
+def distances(first: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Shares of differing bits, in [0, 1]: (n, 512) and (m, 512) give (n, m)."""
+    signs, against = 2.0 * first.astype(np.float32) - 1, 2.0 * others.astype(np.float32) - 1
     return (1 - signs @ against.T / BITS) / 2
 
 
@@ -166,7 +170,7 @@ class Fingerprints(StrictModel):
 
 
 class Known(NamedTuple):
-    """A scene of another set, and the split that set has it in where it has splits of its own."""
+    """A scene of another data set, and its split there where that set has splits of its own."""
 
     scene: str
     split: str | None
@@ -174,10 +178,10 @@ class Known(NamedTuple):
 
 @lru_cache(maxsize=8)
 def known_scenes(names: tuple[str, ...]) -> tuple[tuple[Known, ...], np.ndarray]:
-    """The scenes of ``manifests/fingerprints.toml`` of these sets, and (m, 512) fingerprints.
+    """The scenes in ``manifests/fingerprints.toml`` of these data sets, and their fingerprints, (m, 512).
 
-    A key leads with its split's folder where the set has splits of its own. A scene that a set shares with a third one
-    bears that one's name.
+    Keys are prefixed by the split where a data set has splits of its own. A scene shared with a third data set has that
+    one's name.
     """
     path = resource_dir("manifests") / "fingerprints.toml"
     table = validate(Fingerprints, read_toml(path), str(path)).__pydantic_extra__
@@ -185,23 +189,23 @@ def known_scenes(names: tuple[str, ...]) -> tuple[tuple[Known, ...], np.ndarray]
     prints: list[np.ndarray] = []
     for name in names:
         manifest = load_manifest(name)
-        for label, texts in table.get(name, {}).items():
+        for label, digits in table.get(name, {}).items():
             split, _, key = label.rpartition("/")
-            mine = [from_hex(text) for text in texts]
-            known = _nearest(mine, manifest.like) or Known(manifest.scene_of(key), split or None)
-            scenes += [known] * len(mine)
-            prints += mine
+            fingerprints = [from_hex(text) for text in digits]
+            known = _nearest(fingerprints, manifest.like) or Known(manifest.scene_of(key), split or None)
+            scenes += [known] * len(fingerprints)
+            prints += fingerprints
     return tuple(scenes), np.array(prints, bool).reshape(len(prints), BITS)
 
 
 def known_scene(images: Iterable[np.ndarray], names: tuple[str, ...]) -> Known | None:
-    """The scene of one of the sets ``names`` that these thumbnails of one scene show, or None."""
+    """The scene of one of the data sets ``names`` that these thumbnails of one scene show, or None."""
     return _nearest([fingerprint(small) for small in images if small.std() > FLAT], names)
 
 
-def _nearest(mine: Sequence[np.ndarray], names: tuple[str, ...]) -> Known | None:
-    if not mine or not names:
+def _nearest(fingerprints: Sequence[np.ndarray], names: tuple[str, ...]) -> Known | None:
+    if not fingerprints or not names:
         return None
     scenes, prints = known_scenes(names)
-    apart = distances(np.array(mine), prints).min(axis=0, initial=1.0)
-    return scenes[int(apart.argmin())] if len(apart) and apart.min() <= SAME else None
+    distance = distances(np.array(fingerprints), prints).min(axis=0, initial=1.0)
+    return scenes[int(distance.argmin())] if len(distance) and distance.min() <= SAME else None

@@ -1,7 +1,7 @@
-"""What of a folder's files a manifest's templates take, in columns, and which of them belong together.
+"""Matching of a folder's files to a manifest's templates, and grouping of the matches into pairs.
 
-A folder may hold millions of files: names are looked at a few thousand at a time, and what is kept of one is its key,
-its name and its size.
+A folder may hold millions of files: names are processed a few thousand at a time, and of a file only its key, name and
+size are kept, in columns.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp
 
 @dataclass(frozen=True)
 class Side:
-    """The images that a template took. at: where each belongs, see ``PairPlaces``; keys as written; frames."""
+    """The files of one image of the pair. at: their places, see ``PairPlaces``. keys: as written. frames: names."""
 
     at: np.ndarray
     keys: np.ndarray
@@ -38,9 +38,10 @@ class Side:
 
 
 class PairPlaces:
-    """Where a file belongs, as a text: a character for the folders of its split and part, then its key as compared.
+    """Places, strings by which files are grouped: a character for the folders of split and part, then the key.
 
-    They are in the order of (split's folder, part's folder, key), and 14 letters of a key take no memory of their own.
+    They sort by (split's folder, part's folder, key); with up to 14 letters of a key they fit in numpy's 16 bytes. Keys
+    are case-folded where the manifest ignores case.
     """
 
     def __init__(self, manifest: Manifest) -> None:
@@ -53,25 +54,25 @@ class PairPlaces:
         return text.casefold() if self._fold else text
 
     def mark(self, split: str, part: str) -> str:
-        """What the places of a split's and a part's folder begin with."""
+        """The first character of the places in the folders of a split and a part."""
         return self._marks[self._compared(split), self._compared(part)]
 
     def compared(self, keys: list[str]) -> list[str]:
-        """Keys as places have them."""
+        """Keys in the form used in places."""
         return [key.casefold() for key in keys] if self._fold else keys
 
     @property
     def marks(self) -> list[str]:
-        """What places begin with, in order."""
+        """All first characters, in order."""
         return list(self._marks.values())
 
     def folders(self, at: str) -> tuple[str, str]:
-        """The folders of split and part that a place is in."""
+        """The folders of the split and the part of a place."""
         return self._listed[ord(at[0]) - 1]
 
 
-class Sought(NamedTuple):
-    """An image of a pair: its name, and the templates that say where its files are."""
+class ImagePatterns(NamedTuple):
+    """An image of the pair to search for: its name and the patterns of its files' paths."""
 
     image: str
     patterns: tuple[re.Pattern[str], ...]
@@ -79,7 +80,7 @@ class Sought(NamedTuple):
 
 @dataclass
 class _Columns:
-    """What a template has taken so far: arrays of a few thousand."""
+    """The matches so far, as lists of arrays of a few thousand."""
 
     at: list[np.ndarray] = field(default_factory=lambda: [texts(())])
     keys: list[np.ndarray] = field(default_factory=lambda: [texts(())])
@@ -89,34 +90,34 @@ class _Columns:
     size: list[np.ndarray] = field(default_factory=lambda: [np.zeros(0, np.int64)])
 
 
-def match(manifest: Manifest, root: Location, sought: Sequence[Sought]) -> tuple[dict[str, Side], int]:
-    """The images below a folder that templates take, by image, and how many other files there are."""
-    places, inside = PairPlaces(manifest), _own_name(manifest, root)
-    columns = {one.image: _Columns() for one in sought}
+def match(manifest: Manifest, root: Location, images: Sequence[ImagePatterns]) -> tuple[dict[str, Side], int]:
+    """The files below a folder that match the templates, by image, and the number of other files."""
+    places, inside = PairPlaces(manifest), _root_prefix(manifest, root)
+    columns = {image.image: _Columns() for image in images}
     folders: list[str] = []
     ignored = 0
     for listed in storage.scan(root):
         rows = _usable(listed)
-        taken: set[int] = set()
-        for one in sought:
-            taken |= _take(manifest, places, one, listed, rows, inside, columns[one.image], len(folders))
-        ignored += len(listed.names) - len(taken)
-        if taken:
+        matched: set[int] = set()
+        for image in images:
+            matched |= _match_rows(manifest, places, image, listed, rows, inside, columns[image.image], len(folders))
+        ignored += len(listed.names) - len(matched)
+        if matched:
             folders.append(listed.folder)
     below = str(root / "x")[:-1]
     named = texts(folders)
-    return {image: _side(one, below, named) for image, one in columns.items()}, ignored
+    return {name: _concatenate(parts, below, named) for name, parts in columns.items()}, ignored
 
 
-def _own_name(manifest: Manifest, root: Location) -> str:
-    """The folder's own name and a slash, where a folder of a split or a part may be given itself; else ""."""
-    own = root.name if isinstance(root, Remote) else Path(os.path.abspath(root)).name
+def _root_prefix(manifest: Manifest, root: Location) -> str:
+    """The root's name and a slash, where the root is itself the folder of a split or a part; else ""."""
+    name = root.name if isinstance(root, Remote) else Path(os.path.abspath(root)).name
     known = {folder.casefold() for folder in (*manifest.splits.values(), *manifest.parts.values())}
-    return f"{own}/" if own.casefold() in known else ""
+    return f"{name}/" if name.casefold() in known else ""
 
 
 def _usable(listed: Listed) -> list[int]:
-    """Which files may be images: not undecodable names, dangling links, or pipes."""
+    """The rows of files that may be images, without undecodable names, dangling links and pipes."""
     if not listed.folder.isprintable():
         return []
     return [
@@ -126,35 +127,35 @@ def _usable(listed: Listed) -> list[int]:
     ]
 
 
-def _take(
+def _match_rows(
     manifest: Manifest,
     places: PairPlaces,
-    sought: Sought,
+    image: ImagePatterns,
     listed: Listed,
     rows: Sequence[int],
     inside: str,
     columns: _Columns,
     folder: int,
 ) -> set[int]:
-    """Add the files that a template takes to its columns; the rows of those."""
+    """Append the files that match an image's patterns to its columns; returns their rows."""
     leads = (listed.folder, inside + listed.folder) if inside else (listed.folder,)
-    taken: set[int] = set()
-    left = rows
-    for pattern in sought.patterns:
+    matched_rows: set[int] = set()
+    remaining = rows
+    for pattern in image.patterns:
         for lead in leads:
-            found = [(row, hit) for row in left if (hit := pattern.match(lead + listed.names[row])) is not None]
+            found = [(row, hit) for row in remaining if (hit := pattern.match(lead + listed.names[row])) is not None]
             if not found:
                 continue
-            left = [] if len(left) == len(found) else sorted(set(left) - {row for row, _ in found})
+            remaining = [] if len(remaining) == len(found) else sorted(set(remaining) - {row for row, _ in found})
             if manifest.exclude:
                 found = [(row, hit) for row, hit in found if hit["key"].casefold() not in manifest.exclude]
-            _add(manifest, places, sought.image, listed, found, columns)
+            _append(manifest, places, image.image, listed, found, columns)
             columns.folder.append(np.full(len(found), folder, np.int32))
-            taken.update(row for row, _ in found)
-    return taken
+            matched_rows.update(row for row, _ in found)
+    return matched_rows
 
 
-def _add(
+def _append(
     manifest: Manifest,
     places: PairPlaces,
     image: str,
@@ -162,14 +163,14 @@ def _add(
     found: Sequence[tuple[int, re.Match[str]]],
     columns: _Columns,
 ) -> None:
-    """The files that one template takes in one folder: their columns, but for the folder's."""
+    """Append the files of one folder that match one pattern to the columns, except ``folder``."""
     groups = found[0][1].re.groupindex if found else {}
     keys = [hit["key"] for _, hit in found]
     of = [[hit[name] for _, hit in found] if name in groups else [""] * len(found) for name in ("split", "part")]
     marks = {one: places.mark(*one) for one in set(zip(*of, strict=True))}
     at = [marks[one] + key for one, key in zip(zip(*of, strict=True), places.compared(keys), strict=True)]
     columns.at.append(texts(at))
-    if image in ("a", "frames"):  # which say the pair's key
+    if image in ("a", "frames"):  # which determine the pair's key
         leads = {folder.casefold(): f"{name}-" for name, folder in manifest.parts.items()} | {"": ""}
         columns.keys.append(texts(leads[part.casefold()] + key for part, key in zip(of[1], keys, strict=True)))
     if image == "frames":
@@ -178,7 +179,7 @@ def _add(
     columns.size.append(np.array([listed.sizes[row] for row, _ in found], np.int64))
 
 
-def _side(columns: _Columns, root: str, folders: np.ndarray) -> Side:
+def _concatenate(columns: _Columns, root: str, folders: np.ndarray) -> Side:
     joined: list[np.ndarray] = []
     for parts in (columns.at, columns.keys, columns.frames, columns.folder, columns.name, columns.size):
         joined.append(np.concatenate(parts))
@@ -188,10 +189,10 @@ def _side(columns: _Columns, root: str, folders: np.ndarray) -> Side:
 
 
 @dataclass(frozen=True)
-class Together:
-    """Files by where they belong. places: each place once, in order; rows: by image, a place's files as row numbers.
+class Grouped:
+    """Files grouped by place. places: unique and sorted. rows, starts: by image, the groups of files, by path.
 
-    The files of place i are ``rows[image][starts[image][i] : starts[image][i + 1]]``, by path.
+    The files of place i are ``rows[image][starts[image][i] : starts[image][i + 1]]``.
     """
 
     places: np.ndarray
@@ -199,23 +200,23 @@ class Together:
     starts: Mapping[str, np.ndarray]
 
     def first(self, image: str) -> np.ndarray:
-        """The row of each place's first file of an image; -1 where it has none."""
+        """The row of the first file of an image at each place; -1 where there is none."""
         starts = self.starts[image]
-        there = np.diff(starts) > 0
+        present = np.diff(starts) > 0
         out = np.full(len(self.places), -1, np.int64)
-        out[there] = self.rows[image][starts[:-1][there]]
+        out[present] = self.rows[image][starts[:-1][present]]
         return out
 
 
-def together(sides: Mapping[str, Side]) -> Together:
-    """All places of all images, and which files belong to each."""
-    every = np.concatenate([side.at for side in sides.values()])
-    order = np.argsort(every, kind="stable")
-    ordered = every[order]
-    new = np.ones(len(every), np.bool_)
+def group_by_place(sides: Mapping[str, Side]) -> Grouped:
+    """Group the files of all images by place."""
+    all_places = np.concatenate([side.at for side in sides.values()])
+    order = np.argsort(all_places, kind="stable")
+    ordered = all_places[order]
+    new = np.ones(len(all_places), np.bool_)
     new[1:] = ordered[1:] != ordered[:-1]
     places = ordered[new]
-    del ordered, every
+    del ordered, all_places
     number = np.empty(len(order), np.int32)
     number[order] = np.cumsum(new, dtype=np.int32) - 1
     del order, new
@@ -223,16 +224,16 @@ def together(sides: Mapping[str, Side]) -> Together:
     starts: dict[str, np.ndarray] = {}
     before = 0
     for image, side in sides.items():
-        mine = number[before : before + len(side.at)]
+        numbers_of_image = number[before : before + len(side.at)]
         before += len(side.at)
-        counts = np.bincount(mine, minlength=len(places))
-        rows[image] = _by_path(side, np.argsort(mine, kind="stable"), counts)
+        counts = np.bincount(numbers_of_image, minlength=len(places))
+        rows[image] = _by_path(side, np.argsort(numbers_of_image, kind="stable"), counts)
         starts[image] = np.concatenate([[0], np.cumsum(counts)])
-    return Together(places, rows, starts)
+    return Grouped(places, rows, starts)
 
 
 def _by_path(side: Side, rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Rows that are ordered by place, the files of each place by path: their order in a listing is the system's."""
+    """Sort the rows of each place by path, since the order of a listing depends on the file system."""
     starts = np.cumsum(counts) - counts
     for place in np.flatnonzero(counts > 1):
         at = slice(starts[place], starts[place] + counts[place])
@@ -240,17 +241,17 @@ def _by_path(side: Side, rows: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return rows
 
 
-def several(sides: Mapping[str, Side], found: Together) -> Iterator[tuple[str, int, list[int]]]:
-    """(image, place, rows) of the places that hold more than one file of an image."""
+def repeated(sides: Mapping[str, Side], found: Grouped) -> Iterator[tuple[str, int, list[int]]]:
+    """(image, place, rows) of the places with more than one file of an image."""
     for image in sides:
         starts = found.starts[image]
         for place in np.flatnonzero(np.diff(starts) > 1):
             yield image, int(place), found.rows[image][starts[place] : starts[place + 1]].tolist()
 
 
-def check_single(sides: Mapping[str, Side], found: Together, roots: Mapping[str, Location]) -> None:
-    """One file an image; one file a frame of a sequence. Raises UserError naming two."""
-    for image, _, rows in several(sides, found):
+def check_single(sides: Mapping[str, Side], found: Grouped, roots: Mapping[str, Location]) -> None:
+    """Raise UserError, naming two files, where an image of a pair or a frame of a sequence has several."""
+    for image, _, rows in repeated(sides, found):
         seen: dict[str, str] = {}
         for row in rows:
             side = sides[image]
@@ -264,21 +265,21 @@ def check_single(sides: Mapping[str, Side], found: Together, roots: Mapping[str,
 
 
 PAIRINGS = ("extreme", "adjacent", "all")
-"""Which exposures of a sequence make a pair: see ``frame_pairs``."""
+"""Which exposures of a sequence form pairs: see ``frame_pairs``."""
 
 
 class Frame(NamedTuple):
-    """A frame of a sequence: its own name, and its file's row."""
+    """A frame of a sequence: its name, and the row of its file."""
 
     name: str
     row: int
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What can be paired. keys: of each pair; scene_keys: what names its scene; place: where it belongs, a number.
+class PairColumns:
+    """The pairs, in columns. scene_keys: the keys that determine their scenes. place: indices of their places.
 
-    rows: its file of each image, or -1. Several pairs of a sequence have one place.
+    rows: by image, the row of its file, or -1. All pairs of a sequence have the same place.
     """
 
     keys: np.ndarray
@@ -288,57 +289,57 @@ class Drawn:
 
 
 def pair_up(
-    manifest: Manifest, sides: Mapping[str, Side], found: Together, small: Mapping[str, np.ndarray], pairing: str
-) -> tuple[Drawn, tuple[str, ...]]:
-    """What can be paired, and the paths of what has no partner."""
+    manifest: Manifest, sides: Mapping[str, Side], found: Grouped, small: Mapping[str, np.ndarray], pairing: str
+) -> tuple[PairColumns, tuple[str, ...]]:
+    """The pairs, and the paths of images without a partner."""
     if manifest.sequence:
         return _pair_frames(sides, found, small, pairing)
     needed = [image for image in sides if image != "gt"]
     first = {image: found.first(image) for image in sides}
-    whole = np.all([first[image] >= 0 for image in needed], axis=0)
-    single = [sides[image].files.path(int(row)) for image in needed for row in first[image][~whole] if row >= 0]
-    keys = sides["a"].keys[first["a"][whole]]
-    rows = {image: first[image][whole] for image in [*needed, *(["gt"] if "gt" in sides else [])]}
-    return Drawn(keys, keys, np.flatnonzero(whole), rows), tuple(sorted(single))
+    complete = np.all([first[image] >= 0 for image in needed], axis=0)
+    unpaired = [sides[image].files.path(int(row)) for image in needed for row in first[image][~complete] if row >= 0]
+    keys = sides["a"].keys[first["a"][complete]]
+    rows = {image: first[image][complete] for image in [*needed, *(["gt"] if "gt" in sides else [])]}
+    return PairColumns(keys, keys, np.flatnonzero(complete), rows), tuple(sorted(unpaired))
 
 
 def _pair_frames(
-    sides: Mapping[str, Side], found: Together, small: Mapping[str, np.ndarray], pairing: str
-) -> tuple[Drawn, tuple[str, ...]]:
+    sides: Mapping[str, Side], found: Grouped, small: Mapping[str, np.ndarray], pairing: str
+) -> tuple[PairColumns, tuple[str, ...]]:
     frames, starts = sides["frames"], found.starts["frames"]
     truth = found.first("gt") if "gt" in sides else None
     keys: list[str] = []
-    heads: list[str] = []
+    scene_keys: list[str] = []
     place: list[int] = []
     rows: dict[str, list[int]] = {"a": [], "b": []}
-    alone: list[str] = []
+    unpaired: list[str] = []
     for number in np.flatnonzero(np.diff(starts)):
-        here = found.rows["frames"][starts[number] : starts[number + 1]].tolist()
-        paths = {row: frames.files.path(row) for row in here}
+        group = found.rows["frames"][starts[number] : starts[number + 1]].tolist()
+        paths = {row: frames.files.path(row) for row in group}
         light = {row: brightness(small[path]) for row, path in paths.items() if path in small}
         ordered = sorted(
-            (Frame(frames.frames[row], row) for row in light), key=lambda one: (light[one.row], natural(one.name))
+            (Frame(frames.frames[row], row) for row in light), key=lambda frame: (light[frame.row], natural(frame.name))
         )
-        alone += [paths[row] for row in here if row not in light or len(ordered) < 2]
+        unpaired += [paths[row] for row in group if row not in light or len(ordered) < 2]
         if len(ordered) > 1:
-            head = frames.keys[ordered[0].row]
-            for key, a, b in frame_pairs(head, ordered, pairing):
+            scene_key = frames.keys[ordered[0].row]
+            for key, a, b in frame_pairs(scene_key, ordered, pairing):
                 keys.append(key)
-                heads.append(head)
+                scene_keys.append(scene_key)
                 place.append(int(number))
                 rows["a"].append(a)
                 rows["b"].append(b)
     at = np.array(place, np.int64)
-    drawn = {image: np.array(held, np.int64) for image, held in rows.items()}
+    drawn = {image: np.array(image_rows, np.int64) for image, image_rows in rows.items()}
     drawn |= {} if truth is None else {"gt": truth[at]}
-    return Drawn(texts(keys), texts(heads), at, drawn), tuple(sorted(alone))
+    return PairColumns(texts(keys), texts(scene_keys), at, drawn), tuple(sorted(unpaired))
 
 
 def frame_pairs(key: str, ordered: Sequence[Frame], pairing: str) -> Iterator[tuple[str, int, int]]:
-    """(key, row of a, row of b) of the pairs of a sequence that is ordered dark to bright: a is the darker.
+    """(key, row of a, row of b) of the pairs of a sequence ordered from dark to bright; a is the darker frame.
 
-    extreme: the first and the last, under the scene's own key; adjacent: neighbours; all: every two, the frames' names
-    behind the key.
+    extreme: the first and the last, with the scene's key; adjacent: neighbours; all: every combination, with the
+    frames' names appended to the key.
     """
     if pairing == "extreme":
         yield key, ordered[0].row, ordered[-1].row

@@ -1,6 +1,6 @@
-"""Pairs in columns: a million of them in a tenth of a gigabyte, a ``PairRef`` only while somebody looks at one.
+"""Pairs stored in columns: a million of them take a tenth of a gigabyte; ``PairRef`` objects are created on access.
 
-Texts are numpy's ``StringDType``: 16 bytes each, and their length where they are longer than 15.
+Strings are of numpy's ``StringDType``: 16 bytes each, plus their length where they are longer than 15.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from clearfuse.synth.datasets.manifest import SPLITS
 from clearfuse.synth.types import DEGRADED, PairRef, Target, Task
 
 TEXT = np.dtypes.StringDType()
-"""The type of a column of texts."""
+"""The dtype of a column of strings."""
 RUN = 4096
-"""Pairs that are looked at together."""
+"""Pairs processed at a time."""
 
 
 def texts(values: Iterable[str]) -> np.ndarray:
-    """A column of texts."""
+    """A column of strings."""
     return np.array(list(values), dtype=TEXT)
 
 
 @dataclass(frozen=True)
 class Files:
-    """A column of files below ``root``: the number of each one's folder (-1: no file), its name, and its bytes.
+    """A column of files below ``root``: for each the index of its folder (-1: no file), its name and its size in bytes.
 
-    folders: below the root, each with its last slash, or "".
+    folders: relative to the root, each with a trailing slash, or "".
     """
 
     root: str
@@ -43,7 +43,7 @@ class Files:
         return len(self.folder)
 
     def take(self, rows: np.ndarray) -> Files:
-        """The files of these rows; none where a row is -1."""
+        """The files of these rows; no file where a row is -1."""
         if not len(self):
             none = np.full(len(rows), -1, np.int32)
             return Files(self.root, self.folders, none, np.full(len(rows), "", TEXT), np.zeros(len(rows), np.int64))
@@ -51,25 +51,25 @@ class Files:
         return Files(self.root, self.folders, folder, self.name[rows], self.size[rows])
 
     def path(self, row: int) -> str:
-        """A file's path or URL."""
+        """The path or URL of a file."""
         return f"{self.root}{self.folders[self.folder[row]]}{self.name[row]}"
 
     def where(self, rows: np.ndarray) -> list[str | None]:
-        """The paths or URLs of some rows, None where there is no file."""
+        """The paths or URLs of these rows, None where there is no file."""
         folder = self.folder[rows]
         if not len(self.folders):
             return [None] * len(rows)
-        named = zip(folder.tolist(), self.folders[folder].tolist(), self.name[rows].tolist(), strict=True)
-        return [f"{self.root}{below}{name}" if number >= 0 else None for number, below, name in named]
+        columns = zip(folder.tolist(), self.folders[folder].tolist(), self.name[rows].tolist(), strict=True)
+        return [f"{self.root}{subfolder}{name}" if number >= 0 else None for number, subfolder, name in columns]
 
     def paths(self) -> list[str]:
-        """The paths or URLs of all that are there."""
+        """The paths or URLs of all existing files."""
         return [path for path in self.where(np.arange(len(self))) if path is not None]
 
 
 @dataclass(frozen=True)
 class Table:
-    """The pairs of one data set. splits: numbers in ``SPLITS``; known: numbers in ``degradations``."""
+    """The pairs of one data set, in columns. splits: indices into ``SPLITS``; known: indices into ``degradations``."""
 
     task: Task
     dataset: str
@@ -86,7 +86,7 @@ class Table:
 
     @cached_property
     def given(self) -> np.ndarray:
-        """Which pairs come degraded: see ``PairRef.given``."""
+        """Mask of the pairs whose degraded images the data set provides: see ``PairRef.given``."""
         out = np.full(len(self), self.real)
         for image in DEGRADED:
             if image in self.sources:
@@ -94,18 +94,18 @@ class Table:
         return out
 
     def refs(self, rows: np.ndarray) -> Iterator[PairRef]:
-        """Pairs, one at a time."""
+        """Iterate over the pairs of these rows."""
         names = list(SPLITS)
         columns = (self.keys, self.scenes, self.splits, self.known)
         paths = [files.where(rows) for files in self.sources.values()]
-        for key, scene, split, known, *mine in zip(*(c[rows].tolist() for c in columns), *paths, strict=True):
-            sources = {image: path for image, path in zip(self.sources, mine, strict=True) if path is not None}
+        for key, scene, split, known, *row_paths in zip(*(c[rows].tolist() for c in columns), *paths, strict=True):
+            sources = {image: path for image, path in zip(self.sources, row_paths, strict=True) if path is not None}
             yield PairRef(
                 self.task, self.dataset, key, scene, names[split], sources, self.degradations[known], self.real
             )
 
     def records(self, rows: np.ndarray) -> Iterator[list[Any]]:
-        """What the digest covers of pairs: the key, bytes by image, and what is known of a pair that comes degraded."""
+        """The pairs' part of a build's digest: key, file sizes by image, and known degradation where provided."""
         keys, known = self.keys[rows].tolist(), self.known[rows].tolist()
         columns = [(image, f.folder[rows].tolist(), f.size[rows].tolist()) for image, f in self.sources.items()]
         degraded = self.real or any(image in self.sources for image in DEGRADED)
@@ -115,7 +115,7 @@ class Table:
 
 
 class Pairs(Sequence[PairRef]):
-    """Pairs of one or more data sets, in some order: tables, and the rows that are taken of them."""
+    """A sequence of pairs of one or more data sets: tables, and the selected rows in order."""
 
     def __init__(self, tables: Sequence[Table], rows: np.ndarray | None = None) -> None:
         self.tables = tuple(tables)
@@ -141,21 +141,21 @@ class Pairs(Sequence[PairRef]):
             yield from table.refs(rows)
 
     def _runs(self) -> Iterator[tuple[Table, np.ndarray]]:
-        """Pairs that follow each other and are of one table: it, and its rows."""
+        """Runs of consecutive pairs of one table: the table and its rows."""
         for start in range(0, len(self), RUN):
             rows = self._rows[start : start + RUN]
-            of = np.searchsorted(self._starts, rows, side="right") - 1
-            for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(of)) + 1):
-                number = int(of[run[0]])
+            tables = np.searchsorted(self._starts, rows, side="right") - 1
+            for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(tables)) + 1):
+                number = int(tables[run[0]])
                 yield self.tables[number], rows[run] - self._starts[number]
 
     def take(self, which: np.ndarray) -> Pairs:
-        """Some of them, by numbers or a mask."""
+        """A selection, by indices or a mask."""
         return Pairs(self.tables, self._rows[which])
 
     @staticmethod
     def joined(parts: Iterable[Pairs]) -> Pairs:
-        """One after the other."""
+        """The concatenation of several sequences."""
         tables: list[Table] = []
         rows: list[np.ndarray] = [np.zeros(0, np.int64)]
         before = 0
@@ -170,27 +170,27 @@ class Pairs(Sequence[PairRef]):
 
     @cached_property
     def splits(self) -> np.ndarray:
-        """The number of each one's split in ``SPLITS``."""
+        """The index into ``SPLITS`` of each pair's split."""
         return self._column((table.splits for table in self.tables), np.zeros(0, np.int8))
 
     @cached_property
     def given(self) -> np.ndarray:
-        """Which come degraded: see ``PairRef.given``."""
+        """Mask of the pairs whose degraded images the data set provides: see ``PairRef.given``."""
         return self._column((table.given for table in self.tables), np.zeros(0, np.bool_))
 
     @cached_property
     def sets(self) -> np.ndarray:
-        """The number of each one's table."""
+        """The index of each pair's table."""
         return np.searchsorted(self._starts, self._rows, side="right") - 1
 
     @property
     def scenes(self) -> np.ndarray:
-        """The scene of each."""
+        """The scene of each pair."""
         return self._column((table.scenes for table in self.tables), texts(()))
 
     @cached_property
     def by_dataset(self) -> dict[str, Pairs]:
-        """Those of each data set that has any, by its name, sorted."""
+        """The pairs of each data set that has any, sorted by its name."""
         numbers: dict[str, list[int]] = {}
         for number in np.unique(self.sets):
             numbers.setdefault(self.tables[number].dataset, []).append(int(number))
@@ -198,23 +198,23 @@ class Pairs(Sequence[PairRef]):
 
     @property
     def real(self) -> bool:
-        """Whether any has no clean side."""
+        """Whether any pair is real, without clean images."""
         return any(self.tables[i].real for i in np.unique(self.sets))
 
     def count(self, split: str) -> int:
-        """How many are of a split."""
+        """The number of pairs in a split."""
         return len(self.rows_of(split))
 
     def rows_of(self, split: str) -> np.ndarray:
-        """The numbers of those of a split."""
+        """The indices of the pairs in a split."""
         return np.flatnonzero(self.splits == list(SPLITS).index(split))
 
     def of_split(self, split: str) -> Pairs:
-        """Those of a split."""
+        """The pairs in a split."""
         return self.take(self.rows_of(split))
 
     def having(self, image: str) -> int:
-        """How many have a file of that image."""
+        """The number of pairs with a file of that image."""
         return sum(
             int((table.sources[image].folder[rows] >= 0).sum())
             for table, rows in self._runs()
@@ -222,17 +222,17 @@ class Pairs(Sequence[PairRef]):
         )
 
     def names(self) -> Iterator[tuple[str, str]]:
-        """(data set, key) of each."""
+        """(data set, key) of each pair."""
         for table, rows in self._runs():
             yield from ((table.dataset, key) for key in table.keys[rows].tolist())
 
     def records(self) -> Iterator[list[Any]]:
-        """What the digest covers of each."""
+        """Each pair's part of a build's digest."""
         for table, rows in self._runs():
             yield from table.records(rows)
 
     def degradations(self) -> set[tuple[tuple[str, Target], ...]]:
-        """All that is known of those that come degraded."""
+        """The different known degradations."""
         found: set[tuple[tuple[str, Target], ...]] = set()
         for table, rows in self._runs():
             found |= {table.degradations[i] for i in np.unique(table.known[rows])}

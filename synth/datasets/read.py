@@ -1,4 +1,4 @@
-"""Clean pairs: decoding what a pair names."""
+"""Decoding of pairs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from clearfuse.synth.types import DEGRADED, MODALITIES, BadPair, PairRef
 
 @dataclass(frozen=True)
 class CleanPair:
-    """A decoded clean pair: uint8 ``(h, w, c)``, with the sha256 of each source. depth: metres along the ray.
+    """A decoded pair: uint8 ``(h, w, c)``, with the sha256 of each source. depth: metres along the ray, or None.
 
-    sensor: by image, what was done to a file that is not 8 bit, upright and without alpha: see ``decode.Decoded``.
-    degraded: of a pair that comes degraded, its a, b or both; one that is absent is the clean one. A real pair has no
-    clean side: its a and b are the degraded images.
+    sensor: by image, the conversions of files that are not 8 bit, upright and without alpha: see ``pictures.Decoded``.
+    degraded: a, b or both where the data set provides degraded images; an absent one equals the clean image. Of a real
+    pair, a and b are the degraded images.
     """
 
     a: np.ndarray
@@ -35,13 +35,13 @@ class CleanPair:
 
 
 def read_image(path: str) -> tuple[np.ndarray, str]:
-    """A visible picture: (h, w, c) uint8 with c = 1 or 3, upright, and the sha256 of the file; see ``decode``."""
+    """A visible image, (h, w, c) uint8 with c = 1 or 3, upright, and the sha256 of the file; see ``decode``."""
     decoded = decode(path)
     return decoded.image, decoded.sha256
 
 
 def as_grey(image: np.ndarray) -> np.ndarray:
-    """One channel: an infrared frame that is stored with three."""
+    """Reduce to one channel: equal channels as they are, others by their luma."""
     if image.shape[2] == 1:
         return image
     if np.array_equal(image[..., 0], image[..., 1]) and np.array_equal(image[..., 0], image[..., 2]):
@@ -50,15 +50,15 @@ def as_grey(image: np.ndarray) -> np.ndarray:
 
 
 def read_pair(ref: PairRef) -> CleanPair:
-    """Decode a pair, or make it where it is built in. Raises BadPair with the reason."""
+    """Decode a pair, or render it where it is a built-in scene. Raises BadPair with the reason."""
     if not ref.sources:
         return _make_builtin(ref)
     images: dict[str, np.ndarray] = {}
     hashes: dict[str, str] = {}
     sensor: dict[str, Mapping[str, Any]] = {}
     for image, path in ref.sources.items():
-        of = image.removeprefix("degraded_")
-        modality = "visible" if of == "gt" else MODALITIES[ref.task][of]  # type: ignore[index]
+        side = image.removeprefix("degraded_")
+        modality = "visible" if side == "gt" else MODALITIES[ref.task][side]  # type: ignore[index]
         decoded = decode(path, modality)
         images[image] = as_grey(decoded.image) if modality == "infrared" else decoded.image
         hashes[image] = decoded.sha256
@@ -73,7 +73,7 @@ def read_pair(ref: PairRef) -> CleanPair:
 
 
 def _same_channels(images: dict[str, np.ndarray]) -> None:
-    """A grey clean image beside a coloured degraded one, or the other way round, gets three equal channels."""
+    """Where only one of a clean and a degraded image is grey, repeat it to three channels, in place."""
     for image in DEGRADED:
         clean = image.removeprefix("degraded_")
         if image in images and images[image].shape != images[clean].shape:
@@ -85,7 +85,7 @@ def _make_builtin(ref: PairRef) -> CleanPair:
     from clearfuse.synth.scenes import scene_pair
     from clearfuse.synth.seeds import seed_of
 
-    made = scene_pair(ref.task, seed_of("scene", ref.task, ref.key))
-    images = {"a": made.a, "b": made.b} | ({"gt": made.gt} if made.gt is not None else {})
+    scene = scene_pair(ref.task, seed_of("scene", ref.task, ref.key))
+    images = {"a": scene.a, "b": scene.b} | ({"gt": scene.gt} if scene.gt is not None else {})
     hashes = {name: hashlib.sha256(x.tobytes()).hexdigest() for name, x in images.items()}
-    return CleanPair(made.a, made.b, made.gt, made.depth, hashes)
+    return CleanPair(scene.a, scene.b, scene.gt, scene.depth, hashes)

@@ -1,33 +1,33 @@
-"""Whether two images of a scene lie on each other: the phase correlation of their gradients."""
+"""Registration check of two images of a scene, by phase correlation of their gradients."""
 
 from __future__ import annotations
 
 import numpy as np
 
 SIDE = 256
-"""Pixels of the longest side on which images are compared."""
+"""Longest side, in pixels, at which images are compared."""
 
 PEAK = 9.0
-"""Standard deviations of the correlation that a peak must reach: registered visible and thermal pairs have 6 to 25."""
+"""Height that a peak must reach, in standard deviations of the correlation; registered VIF pairs have 6 to 25."""
 
-AHEAD = 1.5
-"""How much higher than around zero a displaced peak must be."""
+PROMINENCE = 1.5
+"""Least ratio of a displaced peak to the maximum around zero."""
 
-AROUND = 3
-"""Cells from zero, in each direction, that count as registered: 1.2 % of the longest side."""
+ZERO_CELLS = 3
+"""Largest shift, in cells in each direction, that counts as registered: 1.2 % of the longest side."""
 
 
 def displacement(a: np.ndarray, b: np.ndarray) -> tuple[int, int] | None:
-    """(x, y) in pixels by which b is displaced against a, or None where they lie on each other or nothing can be said.
+    """Displacement (x, y) of b relative to a, in pixels; None where they are registered or it cannot be determined.
 
-    a, b: uint8 (h, w, c) of one size. Phase correlation (Kuglin and Hines, 1975) of the logarithm of the gradients'
-    magnitude, which a scene's edges share across modalities, exposures and focus distances, smoothed by a Gaussian.
-    Only a peak that is clear of the noise and of what lies around zero counts.
+    a, b: uint8 (h, w, c) of equal size. Phase correlation (Kuglin and Hines, 1975) of the logarithm of the gradients'
+    magnitude, whose edges agree across modalities, exposures and focus distances, smoothed by a Gaussian. A peak must
+    be clearly above the noise and above the values around zero.
     """
-    one, two = _edges(a), _edges(b)
-    height, width = one.shape
+    edges_a, edges_b = _edges(a), _edges(b)
+    height, width = edges_a.shape
     window = np.outer(np.hanning(height), np.hanning(width))
-    spectra = [np.fft.rfft2((edges - edges.mean()) * window) for edges in (one, two)]
+    spectra = [np.fft.rfft2((edges - edges.mean()) * window) for edges in (edges_a, edges_b)]
     cross = spectra[1] * np.conj(spectra[0])
     y, x = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
     smooth = np.exp(-(x**2 + y**2) / (2 * 0.12**2))
@@ -39,10 +39,10 @@ def displacement(a: np.ndarray, b: np.ndarray) -> tuple[int, int] | None:
     top, left = np.unravel_index(int(surface.argmax()), surface.shape)
     down = int(top) - height if top > height / 2 else int(top)
     right = int(left) - width if left > width / 2 else int(left)
-    near = np.arange(-AROUND, AROUND + 1)
+    near = np.arange(-ZERO_CELLS, ZERO_CELLS + 1)
     around = float(surface[np.ix_(near % height, near % width)].max())
     peak = float(surface.max())
-    if max(abs(down), abs(right)) <= AROUND or peak < PEAK or peak < AHEAD * around:
+    if max(abs(down), abs(right)) <= ZERO_CELLS or peak < PEAK or peak < PROMINENCE * around:
         return None
     scale = max(a.shape[:2]) / max(height, width)
     return round(right * scale), round(down * scale)

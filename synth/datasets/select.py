@@ -1,4 +1,4 @@
-"""Which pairs a build takes: of which splits, how many, and never one scene in two splits."""
+"""Selection of a build's pairs: splits, limit, licences, and no scene in two splits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BUILTIN_SCENES = 32
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """``train,val`` as its splits, in the order of ``SPLITS``. Raises UserError where one is unknown or named twice."""
+    """The splits in a text such as ``train,val``, in the order of ``SPLITS``. UserError for bad names."""
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in SPLITS:
@@ -42,13 +42,13 @@ def folders(items: Iterable[str], option: str = "") -> dict[str, str]:
 
 
 def check_pairing(pairs: str) -> None:
-    """Raise UserError where ``--pairs`` names no way to pair the exposures of a sequence."""
+    """Raise UserError for an unknown value of ``--pairs``."""
     if pairs not in PAIRINGS:
         raise unknown("pairing", pairs, PAIRINGS)
 
 
 def check_forms(sets: Mapping[str, str]) -> None:
-    """Refuse two forms of one set together: their pictures are the same, and nothing says which."""
+    """Raise UserError where two data sets are forms of the same one, with the same images."""
     for name, location in sets.items():
         other = load_manifest(name).same_as
         if other in sets:
@@ -56,7 +56,7 @@ def check_forms(sets: Mapping[str, str]) -> None:
 
 
 def check_licence(sets: Mapping[str, str], use: str | None) -> None:
-    """Refuse sets whose terms do not grant what a build is for: one of ``USES``, or None for no question."""
+    """Raise UserError for data sets whose licence does not permit ``use``, one of ``USES``; None: no check."""
     if use is None:
         return
     if use not in USES:
@@ -71,49 +71,51 @@ def check_licence(sets: Mapping[str, str], use: str | None) -> None:
 
 
 def quotas(total: int, sizes: Mapping[str, float]) -> dict[str, int]:
-    """``total`` shared out in proportion to ``sizes``: at least one each, and more to the largest remainders."""
+    """Divide ``total`` in proportion to ``sizes``: at least one each, the rest by the largest remainders."""
     exact = {name: total * size / sum(sizes.values()) for name, size in sizes.items()}
-    given = {name: max(1, int(share)) for name, share in exact.items()}
-    order = sorted(sizes, key=lambda name: exact[name] - given[name], reverse=True)
-    for name in order[: max(0, total - sum(given.values()))]:
-        given[name] += 1
-    return given
+    shares = {name: max(1, int(share)) for name, share in exact.items()}
+    order = sorted(sizes, key=lambda name: exact[name] - shares[name], reverse=True)
+    for name in order[: max(0, total - sum(shares.values()))]:
+        shares[name] += 1
+    return shares
 
 
 def select(
     task: Task, sets: Mapping[str, str], *, split: str, pairs: str, limit: int | None
 ) -> tuple[Pairs, dict[str, FoundPairs], list[str]]:
-    """The pairs of a build, what each set's folder holds, and lines for the user. Raises UserError, one line.
+    """The pairs of a build, all pairs found by data set, and notes for the user. Raises UserError.
 
-    sets: the folder of each data set; none for built-in scenes. split: names of splits, with commas. pairs: which
-    exposures of a sequence make a pair.
+    sets: the folder of each data set; empty: built-in scenes. split: names of splits, separated by commas. pairs: which
+    exposures of a sequence form pairs. limit: number of pairs, None: all.
     """
     splits = split_names(split)
     if not sets:
-        given = quotas(limit or BUILTIN_SCENES, {name: SPLITS[name] for name in splits})
-        scenes = Pairs.joined(builtin_pairs(task, name, given[name]) for name in splits)
-        where = "" if len(splits) == 1 else f" ({_listed(given)})"
+        shares = quotas(limit or BUILTIN_SCENES, {name: SPLITS[name] for name in splits})
+        scenes = Pairs.joined(builtin_pairs(task, name, shares[name]) for name in splits)
+        where = "" if len(splits) == 1 else f" ({_format_counts(shares)})"
         return scenes, {}, [f"pairs: {len(scenes)} built-in scenes{where} (name your own with --data NAME=DIR)"]
-    found = {name: _found(name, at, task, splits, pairs) for name, at in sets.items()}
-    everywhere = Pairs.joined(one.pairs for one in found.values())
-    kept, crossing = keep_apart(everywhere)
-    chosen = kept.take(np.isin(kept.splits, [list(SPLITS).index(name) for name in splits]))
+    found = {name: _find(name, at, task, splits, pairs) for name, at in sets.items()}
+    everywhere = Pairs.joined(found_pairs.pairs for found_pairs in found.values())
+    separate, dropped = keep_apart(everywhere)
+    chosen = separate.take(np.isin(separate.splits, [list(SPLITS).index(name) for name in splits]))
     for name in splits:
         if not chosen.count(name):
-            has = "; ".join(f"{name} has {_listed(one.splits)}" for name, one in found.items())
-            raise UserError(f"--split {split}: no pair in split '{name}': {has}")
-    notes = [line for name, one in found.items() for line in _said(name, one, splits, chosen)]
-    if len(crossing):
-        left = [name for name in sorted(SPLITS) if crossing.count(name)]
+            counts = "; ".join(
+                f"{name} has {_format_counts(found_pairs.splits)}" for name, found_pairs in found.items()
+            )
+            raise UserError(f"--split {split}: no pair in split '{name}': {counts}")
+    notes = [line for name, found_pairs in found.items() for line in _notes_for(name, found_pairs, splits, chosen)]
+    if len(dropped):
+        splits_left = [name for name in sorted(SPLITS) if dropped.count(name)]
         notes.append(
-            f"warning: {len(crossing)} pairs left out of {', '.join(left)}: "
-            f"another set tests on their scenes, such as {crossing[0].name}"
+            f"warning: {len(dropped)} pairs left out of {', '.join(splits_left)}: "
+            f"another set tests on their scenes, such as {dropped[0].name}"
         )
-    return _limited(chosen, limit, splits), found, notes
+    return _apply_limit(chosen, limit, splits), found, notes
 
 
-def _found(name: str, at: str, task: Task, splits: tuple[str, ...], pairs: str) -> FoundPairs:
-    """All pairs of a set; where one split alone is asked for, it must be there."""
+def _find(name: str, at: str, task: Task, splits: tuple[str, ...], pairs: str) -> FoundPairs:
+    """All pairs of a data set. Where a single split is requested, it must exist."""
     manifest = load_manifest(name)
     if len(splits) == 1:
         check_split(manifest, task, splits[0])
@@ -124,45 +126,45 @@ def _found(name: str, at: str, task: Task, splits: tuple[str, ...], pairs: str) 
 
 
 def keep_apart(pairs: Pairs) -> tuple[Pairs, Pairs]:
-    """(kept, left out): pairs whose scene another set holds in a split nearer to the test, by its own split, go.
+    """(kept, dropped): a pair is dropped where another data set has its scene in a split closer to the test split.
 
-    Scenes that no set's own split places are in one split already: it follows from their name.
+    Where splits are by hash of the scene, no scene is in two splits anyway.
     """
     if len(pairs.by_dataset) < 2:
         return pairs, pairs[:0]
     scene = np.unique(pairs.scenes, return_inverse=True)[1]
-    leave = np.zeros(len(pairs), np.bool_)
-    held: dict[int, np.ndarray] = {}
+    dropped = np.zeros(len(pairs), np.bool_)
+    nearest: dict[int, np.ndarray] = {}
     for number in np.unique(pairs.sets):  # by scene, the split of a set's that is nearest to the test; -1 for none
-        mine = pairs.sets == number
-        held[number] = np.full(scene.max() + 1, -1, np.int8)
-        np.maximum.at(held[number], scene[mine], pairs.splits[mine])
-    for number in held:
-        others = np.max([rank for other, rank in held.items() if other != number], axis=0)
-        mine = pairs.sets == number
-        leave[mine] = others[scene[mine]] > pairs.splits[mine]
-    return pairs.take(~leave), pairs.take(leave)
+        in_set = pairs.sets == number
+        nearest[number] = np.full(scene.max() + 1, -1, np.int8)
+        np.maximum.at(nearest[number], scene[in_set], pairs.splits[in_set])
+    for number in nearest:
+        others = np.max([rank for other, rank in nearest.items() if other != number], axis=0)
+        in_set = pairs.sets == number
+        dropped[in_set] = others[scene[in_set]] > pairs.splits[in_set]
+    return pairs.take(~dropped), pairs.take(dropped)
 
 
-def _said(name: str, one: FoundPairs, splits: tuple[str, ...], pairs: Pairs) -> list[str]:
-    mine = pairs.by_dataset.get(name, pairs[:0])
-    more = [f"{count} in {split}" for split, count in one.splits.items() if split not in splits and count]
-    more += [f"{one.ignored} other files ignored"] if one.ignored else []
-    here = ", ".join(f"{mine.count(split)} of {name} in {split}" for split in splits)
-    lines = [f"pairs: {here}" + (f" ({', '.join(more)})" if more else "")]
+def _notes_for(name: str, one: FoundPairs, splits: tuple[str, ...], pairs: Pairs) -> list[str]:
+    selected = pairs.by_dataset.get(name, pairs[:0])
+    other = [f"{count} in {split}" for split, count in one.splits.items() if split not in splits and count]
+    other += [f"{one.ignored} other files ignored"] if one.ignored else []
+    chosen = ", ".join(f"{selected.count(split)} of {name} in {split}" for split in splits)
+    lines = [f"pairs: {chosen}" + (f" ({', '.join(other)})" if other else "")]
     if one.unpaired:
         lines.append(f"warning: {len(one.unpaired)} images of {name} have no partner, such as {one.unpaired[0]}")
     return lines
 
 
-def _listed(counts: Mapping[str, int]) -> str:
+def _format_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-def _limited(pairs: Pairs, limit: int | None, splits: tuple[str, ...]) -> Pairs:
-    """``limit`` pairs, of every split its share.
+def _apply_limit(pairs: Pairs, limit: int | None, splits: tuple[str, ...]) -> Pairs:
+    """``limit`` pairs, from every split in proportion.
 
-    By hash, so that a small build is a fair sample of every set and scene, not the first few near-duplicates.
+    Selected by hash, so that a small build samples all data sets and scenes rather than the first near-duplicates.
     """
     if limit is None or limit >= len(pairs):
         return pairs
@@ -175,8 +177,8 @@ def _limited(pairs: Pairs, limit: int | None, splits: tuple[str, ...]) -> Pairs:
 
 
 def without_clean_side(pairs: Pairs) -> bool:
-    """Whether the pairs have no clean side. Raises UserError where some have: a build's samples have one form."""
-    by_kind = {mine.real: name for name, mine in reversed(pairs.by_dataset.items())}
+    """Whether the pairs are real, without clean images. Raises UserError where only some are."""
+    by_kind = {group.real: name for name, group in reversed(pairs.by_dataset.items())}
     if len(by_kind) > 1:
         raise UserError(
             f"--data {by_kind[True]}: its pairs are real, without a clean side, those of '{by_kind[False]}' are not: "

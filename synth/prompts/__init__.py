@@ -1,1 +1,1 @@
-"""Prompts: pools of phrases, their grammar, and the sentence of a sample."""
+"""Prompts: pools of phrases, their grammar, and the composition of a sample's instruction."""

@@ -1,8 +1,8 @@
-"""``synth prompts expand``: more phrasings for the pools, written by a language model and checked as ours are.
+"""``synth prompts expand``: new phrases for the pools, written by a language model and validated.
 
-The model is shown what a pool holds and asked for new phrases, a JSON object a line. Each that it writes must keep the
-rules of ``wording`` and resemble none that is there. What is left is appended to the pool, marked as made by a model:
-its id says ``machine``, so that a sample's ``prompt.templates`` tells it, and its ``source`` the model and the seed.
+The model is shown phrases of a pool and asked for new ones, one JSON object per line. A new phrase must follow the
+rules of ``wording`` and differ from all existing ones. Accepted phrases are appended to the pool and marked: the id
+contains ``machine``, which shows in a sample's ``prompt.templates``, and ``source`` names the model and the seed.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from clearfuse.synth.prompts.writers import EndpointWriter, LocalWriter, Message
 from clearfuse.synth.seeds import generator, seed_of
 from clearfuse.synth.types import UserError, WorkIncomplete, unknown
 
-MOST = 200
-"""Phrasings that can be asked of one pool: past some hundred a model repeats itself."""
-A_CALL = 10
-"""Phrasings asked for in one call."""
-SHOWN = 8
-"""Phrases of the pool shown in one call, drawn anew each time."""
+MAX_COUNT = 200
+"""Largest number of phrases requested for a pool: beyond some hundred a model repeats itself."""
+PER_CALL = 10
+"""Phrases requested per call."""
+SHOWN_PHRASES = 8
+"""Phrases of the pool shown per call, drawn at random."""
 
 _ROLE = "You write short requests that people type into a tool which restores degraded images. You write plain English."
 _TASK = """The fault: {fault}.
@@ -53,25 +53,25 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass
-class Grown:
-    """What became of one pool: phrasings asked for, phrases kept, and why others fell."""
+class PoolGrowth:
+    """The outcome for one pool: number of phrases requested, those kept, and counts of reasons for rejection."""
 
     asked: int
     kept: list[Phrase] = field(default_factory=list[Phrase])
-    fell: Counter[str] = field(default_factory=Counter[str])
+    rejected: Counter[str] = field(default_factory=Counter[str])
 
     def to_json(self) -> dict[str, Any]:
-        """The object that ``--json`` prints of it."""
-        return {"asked": self.asked, "kept": len(self.kept), "fell": dict(self.fell.most_common())}
+        """The object that ``--json`` prints."""
+        return {"asked": self.asked, "kept": len(self.kept), "fell": dict(self.rejected.most_common())}
 
     def line(self) -> str:
-        """``20 asked, 12 kept; fell: 3 duplicate, 5 missing``."""
-        fell = ", ".join(f"{number} {reason}" for reason, number in self.fell.most_common())
-        return f"{self.asked} asked, {len(self.kept)} kept" + (f"; fell: {fell}" if fell else "")
+        """``20 asked, 12 kept; rejected: 3 duplicate, 5 missing``."""
+        rejected = ", ".join(f"{number} {reason}" for reason, number in self.rejected.most_common())
+        return f"{self.asked} asked, {len(self.kept)} kept" + (f"; rejected: {rejected}" if rejected else "")
 
 
 def find_writer(model: str | None, endpoint: str | None, timeout: float) -> Writer:
-    """The writer that a command line names: an endpoint where there is one, else a local model."""
+    """The writer of a command line: the endpoint where one is given, else a local model. UserError without either."""
     if endpoint is not None:
         return EndpointWriter.of_environment(endpoint, model, timeout)
     if model is None:
@@ -88,36 +88,36 @@ def expand(
     seed: int = 0,
     folder: Path | None = None,
     progress: Progress = lambda done, total: None,
-) -> dict[str, Grown]:
-    """Ask for ``count`` phrasings for each of ``ops`` (none: every pool) and write all pools into ``out``.
+) -> dict[str, PoolGrowth]:
+    """Request ``count`` phrases for each of ``ops`` (empty: every pool) and write all pools to the folder ``out``.
 
-    ``out`` appears whole or not at all; it stays away where nothing was kept. folder: the pools to grow, None those
-    that ship. make_writer: finds the model, after all else is checked. Raises UserError before the first question,
-    WorkIncomplete where the writer fails: what was kept until then is written.
+    ``out`` is created whole or not at all, and only where a phrase was kept. folder: the pools to expand, None for the
+    built-in ones. make_writer: loads the model, after everything else is checked. Raises UserError before the first
+    request, WorkIncomplete where the writer fails; phrases kept until then are written.
     """
     names = list(dict.fromkeys(ops)) or pool_names(folder)
     check(names, count, out, seed, folder)
     writer = make_writer()
-    grown = {op: Grown(count) for op in names}
-    starts = range(0, count, A_CALL)
+    grown = {op: PoolGrowth(count) for op in names}
+    starts = range(0, count, PER_CALL)
     try:
         for done, (op, start) in enumerate(itertools.product(names, starts), 1):
             grow(grown[op], writer, op, start, seed, folder)
             progress(done, len(names) * len(starts))
     except WorkIncomplete as stopped:
-        kept = sum(len(one.kept) for one in grown.values())
+        kept = sum(len(growth.kept) for growth in grown.values())
         until = f"{counted(kept, 'phrasing')} kept until then in {out}; go on with --prompts {out} and a new --out"
         raise WorkIncomplete(f"{stopped}; {until if kept else 'nothing is written'}") from None
-    finally:  # what a model wrote in an hour is not lost to its last call
-        if any(one.kept for one in grown.values()):
-            write_pools(Path(out), {op: one.kept for op, one in grown.items()}, folder)
+    finally:  # a failed call must not lose the earlier ones
+        if any(growth.kept for growth in grown.values()):
+            write_pools(Path(out), {op: growth.kept for op, growth in grown.items()}, folder)
     return grown
 
 
 def check(names: Sequence[str], count: int, out: str, seed: int, folder: Path | None) -> None:
-    """Refuse what cannot work before a model is loaded or asked."""
-    if not 1 <= count <= MOST:
-        raise UserError(f"--count {count}: must be in [1, {MOST}]")
+    """Raise UserError for bad arguments, before a model is loaded."""
+    if not 1 <= count <= MAX_COUNT:
+        raise UserError(f"--count {count}: must be in [1, {MAX_COUNT}]")
     if not 0 <= seed < 2**53:
         raise UserError(f"--seed {seed}: must be in [0, 2^53)")
     if folder is not None and not folder.is_dir():
@@ -138,76 +138,76 @@ def check(names: Sequence[str], count: int, out: str, seed: int, folder: Path | 
         raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
 
 
-def grow(grown: Grown, writer: Writer, op: str, start: int, seed: int, folder: Path | None) -> None:
-    """One call: ask for up to ten phrasings for a pool, from the ``start``-th on, and keep what can join it."""
+def grow(grown: PoolGrowth, writer: Writer, op: str, start: int, seed: int, folder: Path | None) -> None:
+    """One call: request up to ten phrases for a pool, from the ``start``-th on, and add the valid ones to ``grown``."""
     pool = load_pool(op, folder)
     others = [load_pool(other, folder) for other in pool_names(folder) if other != op]
     rules = Rules(pool, others, load_tasks(folder))
     made_before = (phrase.id.removeprefix(f"{op}-machine-") for phrase in pool.phrases)
     first = 1 + max((int(number) for number in made_before if number.isdecimal()), default=0)
-    ask = min(A_CALL, grown.asked - start)
+    wanted = min(PER_CALL, grown.asked - start)
     call_seed = seed_of(seed, "expand", op, start)
-    entries, broken = read_answer(writer(messages_for(pool, grown.kept, ask, call_seed), call_seed % 2**31, ask))
-    entries = entries[:ask]
-    broken = min(broken, ask - len(entries))
-    grown.fell.update({"unreadable": broken, "missing": ask - len(entries) - broken})
+    entries, broken = read_answer(writer(messages_for(pool, grown.kept, wanted, call_seed), call_seed % 2**31, wanted))
+    entries = entries[:wanted]
+    broken = min(broken, wanted - len(entries))
+    grown.rejected.update({"unreadable": broken, "missing": wanted - len(entries) - broken})
     for entry in entries:
         phrase = as_phrase(entry, f"{op}-machine-{first + len(grown.kept):02d}", f"{writer.name}, seed {seed}")
         if phrase is None:
-            grown.fell["without a kind, text and clause"] += 1
+            grown.rejected["without a kind, text and clause"] += 1
         elif reason := rules.fault(phrase) or repeats(phrase, (*pool.phrases, *grown.kept)):
-            grown.fell[reason] += 1
+            grown.rejected[reason] += 1
         else:
             grown.kept.append(phrase)
-    grown.fell = +grown.fell
+    grown.rejected = +grown.rejected
 
 
 def messages_for(pool: Pool, kept: Sequence[Phrase], count: int, seed: int) -> Messages:
-    """The question: the fault, the rules, some of the phrases that are there, and how many new ones are wanted."""
-    there = (*pool.phrases, *kept)
-    chosen = generator(seed_of(seed, "shown")).permutation(len(there))[:SHOWN]
-    shown = [{key: getattr(there[i], key) for key in ("kind", "text", "clause")} for i in sorted(chosen.tolist())]
+    """The chat of a request: the degradation, the rules, some existing phrases, and the number of new ones."""
+    phrases = (*pool.phrases, *kept)
+    chosen = generator(seed_of(seed, "shown")).permutation(len(phrases))[:SHOWN_PHRASES]
+    shown = [{key: getattr(phrases[i], key) for key in ("kind", "text", "clause")} for i in sorted(chosen.tolist())]
     content = _TASK.format(
         fault=pool.names[0],
         names=", ".join(pool.names),
         strengths=", ".join(pool.strengths),
         text=TEXT_WORDS - 4,  # filled, {image} is three words
         clause=CLAUSE_WORDS - 2,
-        shown="\n".join(json.dumps(one, ensure_ascii=False) for one in shown),
+        shown="\n".join(json.dumps(phrase, ensure_ascii=False) for phrase in shown),
         count=count,
     )
     return [{"role": "system", "content": _ROLE}, {"role": "user", "content": content}]
 
 
 def read_answer(answer: str) -> tuple[list[dict[str, Any]], int]:
-    """(objects with a text, lines that begin one and are broken) of a model's answer, whatever stands around them."""
+    """(JSON objects with a text, number of broken objects) in a model's answer, ignoring all other text."""
     decoder, found, broken, at = json.JSONDecoder(), list[dict[str, Any]](), 0, 0
     while (at := answer.find("{", at)) >= 0:
         try:
             value, end = decoder.raw_decode(answer, at)
         except (ValueError, RecursionError):
-            # One that is cut or misquoted: go on at the next line, since {image} in it is no object of its own.
+            # Truncated or misquoted: continue at the next line, since {image} in it is not an object.
             broken, end = broken + 1, answer.find("\n", at)
             at = end if end >= 0 else len(answer)
             continue
-        whole = isinstance(value, dict) and "text" in value
-        found += [value] if whole else []
-        at = end if whole else at + 1  # a list of phrases may be inside another object
+        is_phrase = isinstance(value, dict) and "text" in value
+        found += [value] if is_phrase else []
+        at = end if is_phrase else at + 1  # a list of phrases may be inside another object
     return found, broken
 
 
 def write_pools(out: Path, kept: dict[str, list[Phrase]], folder: Path | None) -> None:
-    """All files of ``folder`` into ``out``, with the new phrases in their pools: whole or not at all, by rename."""
+    """Write all files of ``folder`` to ``out`` with the new phrases in their pools; atomic, by rename."""
     source = folder or resource_dir("prompts")
     out = out.resolve()
     temporary = out.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{out.name}")
     try:
         temporary.mkdir()
         for path in sorted(source.glob("*.toml")):
-            new = kept.get(path.stem, [])
-            pool = load_pool(path.stem, folder) if new else None
-            grown = None if pool is None else pool_toml(pool.model_copy(update={"phrases": (*pool.phrases, *new)}))
-            (temporary / path.name).write_bytes(page_bytes(path) if grown is None else grown.encode())
+            added = kept.get(path.stem, [])
+            pool = load_pool(path.stem, folder) if added else None
+            text = None if pool is None else pool_toml(pool.model_copy(update={"phrases": (*pool.phrases, *added)}))
+            (temporary / path.name).write_bytes(page_bytes(path) if text is None else text.encode())
         for op in kept:
             assert load_pool(op, temporary).phrases[len(load_pool(op, folder).phrases) :] == tuple(kept[op])
         os.replace(temporary, out)
@@ -218,33 +218,33 @@ def write_pools(out: Path, kept: dict[str, list[Phrase]], folder: Path | None) -
 
 
 def pool_toml(pool: Pool) -> str:
-    """A pool as its file: what ``load_pool`` reads back as the same pool."""
+    """The file of a pool, from which ``load_pool`` reads the same pool."""
     return "".join(_toml_lines(pool))
 
 
 def _toml_lines(pool: Pool) -> Iterator[str]:
     yield "# text: a whole prompt. clause: how it joins others. {strength} and a part in [brackets] may be left out.\n"
     yield "# source: the model that wrote a phrase, and the seed.\n"
-    yield f"schema = 1\nnames = [{', '.join(map(_quoted, pool.names))}]\n"
-    yield f"strengths = [{', '.join(map(_quoted, pool.strengths))}]\n"
+    yield f"schema = 1\nnames = [{', '.join(map(_quote, pool.names))}]\n"
+    yield f"strengths = [{', '.join(map(_quote, pool.strengths))}]\n"
     for phrase in pool.phrases:
         keys = ("id", "kind", "text", "clause", *(["source"] if phrase.source else []))
-        yield "\n[[phrase]]\n" + "".join(f"{key} = {_quoted(getattr(phrase, key))}\n" for key in keys)
+        yield "\n[[phrase]]\n" + "".join(f"{key} = {_quote(getattr(phrase, key))}\n" for key in keys)
 
 
-def _quoted(text: str) -> str:
-    """A TOML basic string: JSON's, and DEL, which TOML bars and JSON leaves."""
+def _quote(text: str) -> str:
+    """A TOML basic string: as in JSON, but DEL, which TOML forbids, is escaped too."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def summary(grown: dict[str, Grown], out: str) -> tuple[str, str | None]:
-    """(lines for the user, what is missing or None): a line a pool, then the sum."""
-    asked, kept = sum(one.asked for one in grown.values()), sum(len(one.kept) for one in grown.values())
-    lines = [f"{op}: {one.line()}" for op, one in grown.items()]
+def summary(grown: dict[str, PoolGrowth], out: str) -> tuple[str, str | None]:
+    """(lines for the user, what is missing or None): a line per pool, then the total."""
+    asked, kept = sum(growth.asked for growth in grown.values()), sum(len(growth.kept) for growth in grown.values())
+    lines = [f"{op}: {growth.line()}" for op, growth in grown.items()]
     if kept == 0:
-        reasons = sum((one.fell for one in grown.values()), Counter[str]())
+        reasons = sum((growth.rejected for growth in grown.values()), Counter[str]())
         why = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
         return "\n".join(lines), f"nothing kept of {counted(asked, 'phrasing')} ({why}): nothing is written"
     lines.append(f"wrote {out}: {kept} of {asked} kept; use them with synth build --prompts {out}")
-    short = [op for op, one in grown.items() if not one.kept]
-    return "\n".join(lines), f"nothing kept for {', '.join(short)}" if short else None
+    empty = [op for op, growth in grown.items() if not growth.kept]
+    return "\n".join(lines), f"nothing kept for {', '.join(empty)}" if empty else None

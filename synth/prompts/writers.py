@@ -1,4 +1,4 @@
-"""Language models that write: a local one of transformers, or a server with an OpenAI-compatible chat endpoint."""
+"""Language models that write phrases: a local one of transformers, or an OpenAI-compatible chat endpoint."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import Any, Protocol, runtime_checkable
 from clearfuse.synth.types import UserError, WorkIncomplete
 
 KEY_VARIABLE = "CLEARFUSE_API_KEY"
-"""The environment variable that holds the endpoint's key; without it no key is sent."""
+"""The environment variable with the endpoint's key; without it no key is sent."""
 MOST_BYTES = 1 << 20
-"""Of an endpoint's answer that are read."""
+"""Size limit for reading an endpoint's answer."""
 TRANSIENT = (408, 409, 425, 429, 500, 502, 503, 504, 529)
-"""HTTP statuses after which a second try may do."""
+"""HTTP statuses after which the request is retried."""
 TOKENS_A_LINE = 96
 
 Messages = Sequence[Mapping[str, str]]
@@ -28,23 +28,24 @@ Messages = Sequence[Mapping[str, str]]
 
 @runtime_checkable
 class Writer(Protocol):
-    """What answers a conversation."""
+    """A language model that answers a conversation."""
 
     @property
     def name(self) -> str:
-        """The model's name, for the mark on what it wrote: no path of this machine."""
+        """The model's name, recorded with its phrases; never a local path."""
         ...
 
     def __call__(self, messages: Messages, seed: int, lines: int) -> str:
-        """The answer, of about ``lines`` lines. messages: {"role", "content"} each, as of a chat."""
+        """The answer, of about ``lines`` lines. messages: a chat, each with the keys "role" and "content"."""
         ...
 
 
 class LocalWriter:
-    """A causal language model of transformers, from a folder or the hub; safetensors only, none of its code is run.
+    """A causal language model of transformers, from a folder or the hub; only safetensors, no remote code.
 
-    Sampled at temperature 0.9, nucleus 0.95: the same seed and messages give the same answer on the same machine.
-    Where its tokenizer has no chat template, it goes on with the text of the messages.
+    Nucleus sampling with p = 0.95 at temperature 0.9: the same seed and messages give the same answer on the same
+    machine. Without a chat template it continues the text of the messages. Raises UserError where the model cannot be
+    loaded or its context is too short.
     """
 
     def __init__(self, source: str) -> None:
@@ -61,7 +62,7 @@ class LocalWriter:
             self._model: Any = AutoModelForCausalLM.from_pretrained(
                 source, use_safetensors=True, trust_remote_code=False, dtype="auto" if cuda else torch.float32
             )
-        except Exception as error:  # the hub, tokenizers and safetensors raise what they like
+        except Exception as error:  # the hub, tokenizers and safetensors raise various errors
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"--model {source}: cannot be loaded with safetensors: {reason[:300]}") from None
         self._model.to("cuda" if cuda else "cpu").eval()
@@ -71,13 +72,13 @@ class LocalWriter:
         from transformers.generation.configuration_utils import GenerationConfig
 
         tokens = self._tokens(messages)
-        room = getattr(self._model.config, "max_position_embeddings", None)
-        most = lines * TOKENS_A_LINE
-        if room is not None:
-            most = min(most, room - tokens.shape[1])
-        if most < TOKENS_A_LINE // 2:
+        context = getattr(self._model.config, "max_position_embeddings", None)
+        max_tokens = lines * TOKENS_A_LINE
+        if context is not None:
+            max_tokens = min(max_tokens, context - tokens.shape[1])
+        if max_tokens < TOKENS_A_LINE // 2:
             raise UserError(
-                f"--model {self.name}: its context of {room} tokens is too short: {tokens.shape[1]} are asked"
+                f"--model {self.name}: its context of {context} tokens is too short: {tokens.shape[1]} are asked"
             )
         end = self._model.generation_config.eos_token_id
         pad = self._tokenizer.pad_token_id
@@ -88,11 +89,11 @@ class LocalWriter:
             temperature=0.9,
             top_p=0.95,
             top_k=0,
-            max_new_tokens=most,
+            max_new_tokens=max_tokens,
             eos_token_id=end,
             pad_token_id=pad,
         )
-        # generate() takes no generator: the global one is seeded in here and put back as it was.
+        # generate() takes no generator: seed the global one and restore its state afterwards.
         with torch.random.fork_rng(devices=[tokens.device] if tokens.is_cuda else []), torch.inference_mode():
             torch.manual_seed(seed)
             mask = torch.ones_like(tokens)
@@ -111,10 +112,11 @@ class LocalWriter:
 
 @dataclass(frozen=True)
 class EndpointWriter:
-    """``POST URL/chat/completions``: a server of one's own (vLLM, llama.cpp, Ollama) or a provider.
+    """``POST URL/chat/completions``: a local server (vLLM, llama.cpp, Ollama) or a provider.
 
-    model: the name to ask for, None where the server has one only. timeout: seconds without a byte. retries: further
-    tries after a transient failure, ``pause`` seconds apart, doubled each time, or as long as the server asks.
+    model: the requested model, None to let the server choose. timeout: seconds without a byte. retries: further
+    attempts after a transient failure, after ``pause`` seconds, doubled each time, or as long as the server asks.
+    Raises UserError where the server refuses the request, WorkIncomplete where it fails.
     """
 
     url: str
@@ -133,12 +135,12 @@ class EndpointWriter:
 
     @staticmethod
     def of_environment(url: str, model: str | None, timeout: float) -> EndpointWriter:
-        """The writer with the key of ``KEY_VARIABLE``."""
+        """The writer with the key from the environment variable ``KEY_VARIABLE``."""
         return EndpointWriter(url, model, os.environ.get(KEY_VARIABLE) or None, timeout)
 
     @property
     def name(self) -> str:
-        """The name asked for, or "a model" where the server was left to choose."""
+        """The requested model's name, or "a model" where the server chooses."""
         return self.model or "a model"
 
     def __call__(self, messages: Messages, seed: int, lines: int) -> str:
@@ -151,7 +153,7 @@ class EndpointWriter:
         except (ValueError, KeyError, IndexError, TypeError, RecursionError):
             content = None
         if not isinstance(content, str):
-            raise WorkIncomplete(f"{self.url}: its answer is no chat completion: {_short(answer)}")
+            raise WorkIncomplete(f"{self.url}: its answer is no chat completion: {_shorten(answer)}")
         return content
 
     def _post(self, body: bytes) -> bytes:
@@ -168,18 +170,18 @@ class EndpointWriter:
                     return response.read(MOST_BYTES)
             except urllib.error.HTTPError as error:
                 with error:
-                    failure = f"HTTP {error.code}: {_said(error)}"
+                    failure = f"HTTP {error.code}: {_error_message(error)}"
                 if error.code not in TRANSIENT:
                     raise UserError(f"{self.url}: {failure}") from None
-                asked = error.headers.get("Retry-After", "")
-                wait = min(float(asked), 60.0) if asked.isdigit() else wait
+                retry_after = error.headers.get("Retry-After", "")
+                wait = min(float(retry_after), 60.0) if retry_after.isdigit() else wait
             except TimeoutError:
                 failure = f"no answer within {self.timeout:g} s"
             except OSError as error:  # URLError too
                 reason = getattr(error, "reason", error)
                 timed_out = isinstance(reason, TimeoutError)
                 failure = f"no answer within {self.timeout:g} s" if timed_out else f"cannot be reached: {reason}"
-            except Exception as error:  # http.client's own: the server broke off
+            except Exception as error:  # an error of http.client: the connection broke
                 failure = f"broke off: {type(error).__name__}"
             if attempt < self.retries:
                 time.sleep(wait)
@@ -187,19 +189,19 @@ class EndpointWriter:
         raise WorkIncomplete(f"{self.url}: {failure} ({tries})")
 
 
-def _said(error: urllib.error.HTTPError) -> str:
-    """What a server says of its refusal: the message of its JSON, else the first words, else the status's name."""
+def _error_message(error: urllib.error.HTTPError) -> str:
+    """The reason in a server's error: the message in its JSON, else the start of the body, else the status's name."""
     try:
         body = error.read(MOST_BYTES)
-    except Exception:  # the status alone must do
+    except Exception:  # only the status is known
         body = b""
     try:
         message = json.loads(body)["error"]["message"]
     except (ValueError, KeyError, TypeError, RecursionError):
         message = None
-    return " ".join(message.split())[:200] if isinstance(message, str) else _short(body) or str(error.reason)
+    return " ".join(message.split())[:200] if isinstance(message, str) else _shorten(body) or str(error.reason)
 
 
-def _short(body: bytes) -> str:
+def _shorten(body: bytes) -> str:
     text = " ".join(body[:400].decode(errors="replace").split())
     return text if len(text) <= 100 else text[:97] + "..."

@@ -77,8 +77,8 @@ def degrade(
 
     image: (h, w) or (h, w, c), uint8 or float32 in [0, 1]; shape and type stay. One channel does not imply
     infrared: pass ``modality="infrared"``. ops: a name or a list, put in physical order. severity: 0 to 1; None
-    draws it. depth: (h, w) metres along the ray, infinity for the sky, used as given. Raises ValueError for a bad image, and
-    where an operator needs depth and it is None.
+    draws it. depth: (h, w) metres along the ray, infinity for the sky, used as given. Raises ValueError for a bad
+    image, and where an operator needs depth and it is None.
     """
     names = physical_order([ops] if isinstance(ops, str) else ops)
     frame = _check_image(image)

@@ -63,7 +63,7 @@ def test_the_ratio_is_kept_in_patches(
 def test_a_batch_of_sizes_and_grey_is_what_each_is_alone(
     network: Path, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(depth_anything, "at_once", lambda device: count)
+    monkeypatch.setattr(depth_anything, "batch_size", lambda device: count)
     pictures = [picture(), picture(50, 50, 1), picture(60, 90)]
     together = inverse_depths(pictures, str(network))
     assert [each.shape for each in together] == [(42, 56), (42, 42), (42, 56)]

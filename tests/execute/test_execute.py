@@ -217,7 +217,7 @@ def test_a_time_limit_that_nobody_keeps_is_refused() -> None:
 
 
 def test_a_package_that_a_node_lacks_is_named() -> None:
-    said = cluster._wrong("b", {"clearfuse": "0.1 (source 12)"}, {"clearfuse": None}, [])
+    said = cluster._mismatch("b", {"clearfuse": "0.1 (source 12)"}, {"clearfuse": None}, [])
     assert said is not None and "node b has no clearfuse, this machine 0.1 (source 12)" in said
 
 

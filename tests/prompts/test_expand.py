@@ -172,7 +172,7 @@ def test_pools_grow_marked_and_are_built_from(tmp_path: Path) -> None:
     )
     grown = expand(lambda: writer, ["haze"], 10, str(tmp_path / "out"), seed=5)["haze"]
     assert grown.line() == (
-        "10 asked, 3 kept; fell: 2 duplicate, 1 unreadable, 1 near-duplicate, 1 without the fault's name, "
+        "10 asked, 3 kept; rejected: 2 duplicate, 1 unreadable, 1 near-duplicate, 1 without the fault's name, "
         "1 with a wrong placeholder, 1 too long"
     )
     shipped, made = load_pool("haze"), load_pool("haze", tmp_path / "out")
@@ -202,7 +202,7 @@ def test_pools_that_grew_can_grow_again(tmp_path: Path) -> None:
     grown = expand(lambda: second, ["haze"], 1, str(tmp_path / "two"), folder=tmp_path / "one")
     assert [one.id for one in grown["haze"].kept] == ["haze-machine-02"]
     again = expand(lambda: first, ["haze"], 1, str(tmp_path / "three"), folder=tmp_path / "two")
-    assert again["haze"].line() == "1 asked, 0 kept; fell: 1 duplicate"
+    assert again["haze"].line() == "1 asked, 0 kept; rejected: 1 duplicate"
     assert not (tmp_path / "three").exists()
 
 
@@ -220,7 +220,7 @@ def test_many_are_asked_in_several_calls(tmp_path: Path) -> None:
         progress=lambda done, total: told.append((done, total)),
     )
     assert [one.asked for one in grown.values()] == [25, 25] and told[-1] == (6, 6)
-    assert grown["rain"].line() == "25 asked, 0 kept; fell: 25 missing"
+    assert grown["rain"].line() == "25 asked, 0 kept; rejected: 25 missing"
     assert len(set(writer.asked)) == 6  # other phrases are shown each time
 
 
@@ -289,7 +289,7 @@ def test_gibberish_is_not_kept(tiny: Path, tmp_path: Path, synth: Callable[..., 
     assert ran.error.startswith("synth: error: nothing kept of 2 phrasings (") and ran.error.endswith(
         "nothing is written"
     )
-    assert ran.out.startswith("haze: 2 asked, 0 kept; fell: 2 ")
+    assert ran.out.startswith("haze: 2 asked, 0 kept; rejected: 2 ")
 
 
 @pytest.mark.slow
