@@ -1,7 +1,7 @@
-"""A build against the floor of decoding its inputs and encoding its outputs alone, and two workers against one.
+"""Time of a build, relative to decoding its inputs and encoding its outputs only, and speed-up by a second worker.
 
-Start-up is left out: each figure is the difference between a build of all pairs and one of a few. WebP is what the bars
-are for (at most 1.5 times the floor, at least 1.8 times faster with two workers); PNG and JPEG XL stand beside it.
+Without start-up: each figure is the difference between a build of all pairs and one of a few. The targets, at most 1.5
+times that minimum and at least 1.8 times faster with two workers, are for WebP; PNG and JPEG XL are shown as well.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from clearfuse.synth.types import UserError
 
 FEW, PAIRS = 4, 28
 VARIANTS = {(640, 480): 14, (1280, 1024): 4}
-"""Samples a pair, so that a build takes a minute."""
+"""Samples per pair, so that a build takes a minute."""
 
 
 def make_pairs(folder: Path, width: int, height: int) -> dict[int, str]:
@@ -49,7 +49,7 @@ def timed(folder: Path, data: str, workers: int, variants: int, codec: str) -> t
 
 
 def rate(root: Path, data: dict[int, str], workers: int, variants: int, codec: str) -> tuple[float, int]:
-    """Seconds a sample without start-up, and the samples of the larger build."""
+    """Seconds per sample without start-up, and the samples of the larger build."""
     name = f"{codec}-{workers}"
     few, fewer = timed(root / f"{name}-few", data[FEW], workers, variants, codec)
     spent, count = timed(root / name, data[PAIRS], workers, variants, codec)
@@ -57,7 +57,7 @@ def rate(root: Path, data: dict[int, str], workers: int, variants: int, codec: s
 
 
 def floor(folder: Path, source: Path, codec: str) -> float:
-    """Seconds a sample to decode its sources and encode its members, and nothing else."""
+    """Seconds per sample for decoding the sources and encoding the members only."""
     spent, count = 0.0, 0
     for shard in sorted(folder.glob("*.tar")):
         for sample in read_samples(shard):

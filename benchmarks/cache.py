@@ -1,11 +1,10 @@
-"""What train cache saves: a step on pictures against a step on latents, with a VAE of Flux's shape and random weights.
+"""Time saved by ``train cache``: a step on images against a step on latents, with a random VAE of Flux's architecture.
 
     python benchmarks/cache.py [--preset tiny-reg] [--side 128] [--steps 3] [--device cpu] [--tokenizer DIR]
 
-The network is the preset's, fitted to the VAE's 16 channels; a batch is encoded and trained on, forward and backward,
-once from pictures and once from the latents that train cache wrote of the same crops. Processor seconds of a step on a
-CPU, wall seconds on a GPU, the fastest; the model alone is a step from latents that are already on the device. The
-losses must agree to 1e-3.
+The network is the preset's, adapted to the VAE's 16 channels. A step, forward and backward, is measured from images and
+from the latents that ``train cache`` wrote for the same crops. CPU seconds on a CPU, wall seconds on a GPU, the fastest
+step; "model only" is a step on latents already on the device. The losses must agree to 1e-3.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ TOLERANCE = 1e-3
 
 
 def flux_shaped(folder: Path) -> Path:
-    """Flux's autoencoder, 84 M parameters, its weights drawn."""
+    """An autoencoder of Flux's architecture, 84 M parameters, with random weights."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     with torch.random.fork_rng(devices=[]):
@@ -87,7 +86,7 @@ def main() -> None:
 
 
 def measure(settings: Settings, folder: Path, device: torch.device, steps: int) -> None:
-    """Print what a step costs either way."""
+    """Print the time of a step in each case."""
     assembly = Assembly(settings.design(), torch.Generator().manual_seed(0), suit=True).to(device).train()
     rows: dict[str, tuple[float, float]] = {}
     for name in ("shards", "latents"):

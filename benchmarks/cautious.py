@@ -1,9 +1,9 @@
-"""AdamW with the cautious mask beside AdamW: steps to the same loss, on the same samples, noise and first weights.
+"""AdamW with and without the cautious mask: steps to the same loss, with the same samples, noise and initial weights.
 
     python benchmarks/cautious.py [--preset tiny-reg] [--steps 400] [--batch 4] [--shards DIR]
 
-Two runs of one schedule. The training loss is averaged over 50 steps; the figure is the step at which the cautious run
-is first where AdamW ends. Without ``--shards``: the built-in scenes, VIF, one to three degradations.
+Two runs with the same schedule. The training loss is averaged over 50 steps; the result is the first step at which the
+cautious run reaches the final loss of AdamW. Without ``--shards``: built-in scenes, VIF, one to three degradations.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def curve(shards: str, out: Path, settings: Settings) -> tuple[np.ndarray, float
 
 
 def main() -> None:
-    """Print both ends and the step."""
+    """Print both final losses and the step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="tiny-reg")
     parser.add_argument("--steps", type=int, default=400)

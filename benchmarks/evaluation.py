@@ -1,12 +1,12 @@
-"""A large evaluation: samples a second, memory and the bytes of its report, by number of samples and of processes.
+"""Evaluation at scale: samples per second, memory and the report's digest, by number of samples and of processes.
 
     python benchmarks/evaluation.py [--samples 2000 20000] [--workers 1 2] [--records 100000 1000000] [--kill 600]
 
-The samples are one tiny pair, built in, under many keys; the metric is PSNR, the methods are the pyramid fuser's: what
-is measured is reading, keeping and summing. Beyond 64 shards of 1,024, the same ones stand under more names (hard
-links), so that a million samples take 2 GB of disk. records: statistics alone, of made records read from disk. Memory
-is the largest resident set of a process of its own. kill: SIGKILL the evaluation and its workers, each time it has run
-that many seconds, and go on.
+The samples are copies of a tiny built-in pair; the metric is PSNR, the methods are those of the pyramid fuser, so that
+reading, storing and summing are measured. Beyond 64 shards of 1,024 samples, shards are hard links to these, so that a
+million samples take 2 GB of disk. records: only the statistics, of synthetic records read from disk. Memory is the
+largest resident set of a separate process. kill: send SIGKILL to the evaluation and its workers each time it has run
+for that many seconds, and resume.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from clearfuse.synth.shards.tar import write_shard
 
 SHARD = 1024
 DISTINCT = 64
-"""Shards that are written; more are links to them."""
+"""Shards that are written; further ones are links to them."""
 
 
 def tiny(folder: Path) -> Sample:
@@ -45,7 +45,7 @@ def tiny(folder: Path) -> Sample:
 
 
 def many(folder: Path, sample: Sample, count: int) -> Path:
-    """Shards of ``count`` copies, a key and a pair each."""
+    """Shards with ``count`` copies, each with its own key and pair."""
     out = folder / f"many-{count}"
     out.mkdir()
     members = encode_sample(sample, CODECS["webp"])
@@ -103,7 +103,7 @@ print(PEAK(), 0)
 
 
 def measured(code: str, kill: float | None = None) -> tuple[float, float, float, int]:
-    """Seconds, megabytes of the process and of its largest child, and how often it was killed."""
+    """Seconds, megabytes of the process and of its largest child, and the number of kills."""
     began, kills = time.perf_counter(), 0
     while True:
         ran = subprocess.Popen(
@@ -122,7 +122,7 @@ def measured(code: str, kill: float | None = None) -> tuple[float, float, float,
 
 
 def digest_of(folder: Path) -> str:
-    """Of all files of a report."""
+    """A digest of all files of a report."""
     whole = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         with path.open("rb") as file:
@@ -131,7 +131,7 @@ def digest_of(folder: Path) -> str:
 
 
 def written(path: Path, count: int) -> None:
-    """A file of made records."""
+    """Write a file of synthetic records."""
     from clearfuse.train.evaluation.scoring import Record
 
     rng = generator(1)
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, nargs="*", default=[1000, 4000])
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--records", type=int, nargs="*", default=[10_000, 100_000])
-    parser.add_argument("--kill", type=float, help="seconds after which an evaluation is killed, and goes on")
+    parser.add_argument("--kill", type=float, help="seconds after which an evaluation is killed and resumed")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,9 +1,9 @@
-"""Throughput of a build by executor and workers, against the floor of encoding alone.
+"""Throughput of a build by executor and workers, relative to encoding only.
 
-Samples a second, start-up left out: the difference between a build of all pairs and one of a few, each the fastest of
-three rounds, in which the rows take turns, so that another program's load falls on none alone. The floor is one worker
-that encodes the members of the same samples and does nothing else; at 100 % of it a worker's time goes into the codec
-alone. What starting takes stands beside it: Ray pays it once a build, where it has no cluster to join.
+Samples per second without start-up: the difference between a build of all pairs and one of a few, each the fastest of
+three rounds, in which the rows alternate, so that the load of other programs affects all of them. The reference is one
+worker that only encodes the members of the same samples; at 100 % of it all of a worker's time is spent in the codec.
+The time to start is shown beside it: Ray needs it once per build where there is no cluster to join.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def timed(out: Path, data: str, executor: str, workers: int) -> tuple[float, int
 
 
 def fastest(root: Path, data: dict[int, str]) -> dict[tuple[str, int, int], tuple[float, int]]:
-    """(executor, workers, pairs) -> the fewest seconds of all rounds, and the samples."""
+    """(executor, workers, pairs) -> the least seconds of all rounds, and the samples."""
     found: dict[tuple[str, int, int], tuple[float, int]] = {}
     for turn in range(ROUNDS):
         for executor, workers in ROWS:
@@ -49,7 +49,7 @@ def fastest(root: Path, data: dict[int, str]) -> dict[tuple[str, int, int], tupl
 
 
 def floor(folder: Path) -> float:
-    """Samples a second that one worker encodes."""
+    """Samples per second that one worker encodes."""
     tasks.limit_threads()
     spent, count = 0.0, 0
     for shard in sorted(folder.glob("*.tar"))[:16]:

@@ -1,12 +1,12 @@
-"""What a fused image costs, part by part: ``mmaif-reg`` with a Flux-shaped VAE and with a tiny autoencoder.
+"""Latency of fusion by component: ``mmaif-reg`` with a VAE of Flux's architecture and with a tiny autoencoder.
 
     python benchmarks/latency.py [--sizes 256,512] [--textif DIR] [--text small] [--threads N] [--repeats 1]
 
 All weights are random, of the published shapes; float32 on a CPU, bf16 on CUDA, where the size is 1024. Milliseconds,
-the least of the repeats: of processor time on a CPU, so that other work on the machine counts little, of the wall on
-CUDA. ``--textif``: a checkout of github.com/XunpengYi/Text-IF, whose network is then run beside ours, its CLIP left out
-as our prompt encoder is; the ratio is its cost by ours. It has the C library's usual allocator, ours that of train
-fuse. The prompt is encoded once and kept: it is not in the sum.
+the least of the repeats: CPU time on a CPU, so that other work on the machine matters little, wall time on CUDA.
+``--textif``: a checkout of github.com/XunpengYi/Text-IF, whose network is then measured too, without its CLIP, as this
+one is without its prompt encoder; the ratio is its time over this one's. It runs with the C library's default
+allocator, this one with the settings of ``train fuse``. The prompt is encoded once, and not part of the sum.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from clearfuse.train.text.t5 import T5Encoder
 from clearfuse.train.tokenizers import Tokenizer, autoencoder
 
 TOKENS = 20
-"""Of a prompt such as the pools have."""
+"""Tokens of a typical prompt."""
 
 T5 = {
     "small": (512, 1024, 8, 6), "base": (768, 2048, 12, 12), "large": (1024, 2816, 16, 24), "xl": (2048, 5120, 32, 24),
@@ -38,7 +38,7 @@ T5 = {
 
 
 def flux_shaped() -> nn.Module:
-    """FLUX.1's VAE."""
+    """A VAE of FLUX.1's architecture."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     return AutoencoderKL(
@@ -49,7 +49,7 @@ def flux_shaped() -> nn.Module:
 
 
 def tiny() -> nn.Module:
-    """TAESD3's shape."""
+    """An autoencoder of TAESD3's architecture."""
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
     return AutoencoderTiny(latent_channels=16)
@@ -59,13 +59,13 @@ SHAPES: dict[str, Callable[[], nn.Module]] = {"Flux-shaped VAE": flux_shaped, "t
 
 
 def tokenizer_of(make: Callable[[], nn.Module]) -> Tokenizer:
-    """A random network behind the protocol."""
+    """A random network as a tokenizer."""
     network = make()
     return autoencoder.wrap(network, autoencoder.kinds()[type(network).__name__])
 
 
 def text_of(size: str) -> T5Encoder:
-    """A random T5 of a size; its words are spaces' business."""
+    """A random T5 of a size, with a trivial vocabulary."""
     from tokenizers import Tokenizer as Words
     from tokenizers import models
     from transformers import T5Config, T5EncoderModel
@@ -94,7 +94,7 @@ def official(folder: Path) -> nn.Module:
 
 
 def cost(run: Callable[[], Any], device: torch.device, repeats: int) -> float:
-    """Milliseconds of a call: the least of the repeats, on CUDA after three calls that nobody counts."""
+    """Milliseconds of a call: the least of the repeats, on CUDA after three warm-up calls."""
 
     def now() -> float:
         if device.type == "cuda":
@@ -131,7 +131,7 @@ def beside(folder: Path, size: int, device: torch.device, repeats: int) -> float
 
 @torch.inference_mode()
 def rows(size: int, device: torch.device, repeats: int, theirs: float | None, threads: int) -> None:
-    """Print the table of a size. theirs: what Text-IF costs, milliseconds."""
+    """Print the table of a size. theirs: milliseconds of Text-IF."""
     rng = torch.Generator().manual_seed(0)
     a, b = (2 * torch.rand(1, 3, size, size, generator=rng).to(device) - 1 for _ in range(2))
     design = find_preset("mmaif-reg").design
@@ -160,9 +160,9 @@ def rows(size: int, device: torch.device, repeats: int, theirs: float | None, th
 def coding(
     tokenizer: Tokenizer, pair: tuple[Tensor, Tensor], z: Tensor, device: torch.device, repeats: int
 ) -> tuple[float, float]:
-    """Milliseconds to encode both pictures, and to decode one."""
+    """Milliseconds to encode both images, and to decode one."""
     size = (pair[0].shape[2], pair[0].shape[3])
-    tokenizer.decode(tokenizer.encode(pair[0][..., :64, :64]), (64, 64))  # what is made once for all pictures
+    tokenizer.decode(tokenizer.encode(pair[0][..., :64, :64]), (64, 64))  # what is computed once for all images
     encode = cost(lambda: [tokenizer.encode(picture) for picture in pair], device, repeats)
     return encode, cost(lambda: tokenizer.decode(z, size), device, repeats)
 
@@ -171,7 +171,7 @@ def coding(
 def main() -> None:
     """The tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", help="sides of the pictures, pixels; 256,512, and 1024 on CUDA")
+    parser.add_argument("--sizes", help="sides of the images in pixels; 256,512, or 1024 on CUDA")
     parser.add_argument("--textif", type=Path, help="a checkout of Text-IF")
     parser.add_argument("--text", choices=T5, default="small", help="the prompt encoder's size")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -182,7 +182,7 @@ def main() -> None:
     sizes = options.sizes or ("1024" if device.type == "cuda" else "256,512")
     sides = [int(side) for side in sizes.split(",")]
     theirs = {side: beside(options.textif, side, device, options.repeats) for side in sides if options.textif}
-    keep_freed_memory(large=True)  # as train fuse does; Text-IF has run as it comes
+    keep_freed_memory(large=True)  # as train fuse does; Text-IF was measured without it
     for side in sides:
         rows(side, device, options.repeats, theirs.get(side), options.threads)
     encoder = text_of(options.text).to(device)

@@ -1,14 +1,14 @@
-"""How many samples a second the loader gives, against what the fastest preset takes; and how many bytes it reads.
+"""Throughput of the data loader against the needs of the fastest preset, and the bytes it reads.
 
     python benchmarks/loader.py [--workers 1] [--preset tiny-reg] [--set schedule.repeats=K] [--codec webp]
         [--shards DIR ...]
 
-On two cores, one reads while the other trains, so both are measured by processor time of one core: a worker's over
-whole epochs, and a training step's. The ratio is of samples a second of one core; the bar is 3. The memory in which a
-loader process keeps what it has decoded holds nothing of the set's pictures, or a 64th, 32nd, 16th part, or all: ten
-epochs of each, one where all are alike. Then the loader as a run has it, in samples a second of the wall clock over
-four epochs, with nothing else to do. A sample is a crop. Bytes are those of the shards that were read, a mean epoch's
-beside all that the shards hold. codec: of the shards of built-in scenes that are made where none are given.
+On two cores one reads while the other trains, so both are measured in CPU time of one core: of a worker over whole
+epochs, and of a training step. The ratio is of samples per second and core; the target is 3. The cache of decoded
+images of a loader process holds none of the data set's images, a 64th, 32nd or 16th of them, or all: ten epochs each,
+one where epochs do not differ. Then the loader as in a run, in samples per second of wall time over four epochs, with
+an idle trainer. A sample is a crop. Bytes are those read from the shards, on average per epoch, beside their total.
+codec: that of the shards of built-in scenes, which are made where none are given.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def shards(folder: Path, pairs: int, codec: str) -> list[str]:
 
 
 def rate(samples: Samples, count: int, size: int) -> float:
-    """Samples a second of processor time, in this process, over whole batches."""
+    """Samples per second of CPU time, in this process, over whole batches."""
     began = time.process_time()
     done = sum(
         len(batch.names) for batch in batches(samples, RankBatches(0, count // size, size)) if isinstance(batch, Batch)
@@ -61,7 +61,7 @@ def rate(samples: Samples, count: int, size: int) -> float:
 
 
 def learned(assembly: Assembly, settings: Settings, batch: Batch, steps: int) -> float:
-    """Samples a second of processor time that training takes: the median of steps as ``training.trainer`` does them."""
+    """Samples per second of CPU time that training consumes: the median over steps of ``training.trainer``."""
     weights = assembly.trained()
     shadow = {name: weight.detach().clone() for name, weight in weights.items()}
     optimizer = optim.build_optimizer(assembly, settings.lr, settings.decay, settings.cautious)
@@ -78,7 +78,7 @@ def learned(assembly: Assembly, settings: Settings, batch: Batch, steps: int) ->
 
 
 def running(samples: Samples, count: int, size: int, workers: int) -> float:
-    """Samples a second of the wall clock from ``workers`` processes, after each has begun."""
+    """Samples per second of wall time from ``workers`` processes, after all have started."""
     source = batches(samples, RankBatches(0, count // size, size), workers)
     for _ in range(workers):
         next(source)
@@ -125,7 +125,7 @@ def report(assembly: Assembly, settings: Settings, pictures: Corpus, latents: Co
     crops = f"{count} crops, {settings.repeats} a picture, batches of {size} at {settings.crop}²"
     print(f"{asked.preset}: {crops}; one core trains {needed:.1f}/s")
     kept = reader(pictures, cache_size())
-    rate(kept, count, size)  # now all are in memory
+    rate(kept, count, size)  # now everything is in memory
     rows = {
         "nothing of the pictures": (reader(pictures), 1),
         **{f"1/{n} of the pictures": (reader(pictures, kept.decoded_size() // n), EPOCHS) for n in (64, 32, 16)},

@@ -1,11 +1,11 @@
-"""The strict fusion metrics against the field's usual Python port of them, on a 1280x1024 pair.
+"""Time of the strict fusion metrics against the commonly used Python port, on a 1280x1024 pair.
 
     python benchmarks/metrics.py [--size WxH] [--rounds N]
 
-The port's formulas are written down here in the straightforward way: VIF by two-dimensional convolutions in double
+The port's formulas are implemented here in the straightforward way: VIF by two-dimensional convolutions in double
 precision, mutual information by a contingency table of unique values, Qabf by whole-image arithmetic, MEF-SSIM and FMI
-window by window, as their authors' code has them. Those two are measured on a crop and scaled by the number of windows;
-the totals are printed with and without them. Seconds are processor time; the least of the rounds is ours.
+window by window, as in their authors' code. Those two are measured on a crop and scaled by the number of windows; the
+totals are printed with and without them. Seconds of CPU time; for this project's metrics the least of the rounds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from clearfuse.train.metrics import METRICS, evaluate
 from clearfuse.train.metrics.toolboxes import vifb
 
 CROP = 40
-"""Pixels along a side of the crop for what goes window by window."""
+"""Side in pixels of the crop for the metrics that go window by window."""
 
 Three = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -36,14 +36,14 @@ def bell(size: int, sigma: float) -> np.ndarray:
 
 
 def moments(f: np.ndarray, s: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Both means, both variances, the covariance under a window inside the image."""
+    """Both means, both variances and the covariance under a window, without borders."""
     local = partial(convolve2d, in2=window, mode="valid")
     mf, ms = local(f), local(s)
     return mf, ms, local(f * f) - mf * mf, local(s * s) - ms * ms, local(f * s) - mf * ms
 
 
 def scales(f: np.ndarray, s: np.ndarray, noise: float) -> list[tuple[np.ndarray, ...]]:
-    """By scale the gain and the two logarithms of VIFp."""
+    """The gain and the two logarithms of VIFp, for each scale."""
     found: list[tuple[np.ndarray, ...]] = []
     for scale, size in enumerate((17, 9, 5, 3)):
         window = bell(size, size / 5)
@@ -73,7 +73,7 @@ def viff(f: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
 
 
 def contingency(f: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """Shares of the pairs of values."""
+    """Relative frequencies of the pairs of values."""
     of_f, place_f = np.unique(np.rint(f).astype(int), return_inverse=True)
     of_s, place_s = np.unique(np.rint(s).astype(int), return_inverse=True)
     table = np.zeros((len(of_f), len(of_s)))
@@ -166,7 +166,7 @@ def mef_windows(f: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
 
 
 def fmi_windows(f: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
-    """FMI of 3x3 windows from the whole table of joint shares."""
+    """FMI of 3x3 windows from the whole table of joint frequencies."""
     f, a, b = (np.hypot(*np.gradient(image)) for image in (f, a, b))
     place, values = np.arange(9), []
     for i, j in np.ndindex(f.shape[0] - 2, f.shape[1] - 2):
@@ -205,9 +205,9 @@ PORT: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], float]] = {
     "CE": cross_entropy,
     "RMSE": lambda f, a, b: (math.sqrt(np.mean((f - a) ** 2)) + math.sqrt(np.mean((f - b) ** 2))) / 2,
 }
-"""What the port does with whole images. Qcv and Qcb are the toolboxes' forms, whose values differ from strict's."""
+"""The port's metrics of whole images. Qcv and Qcb are the toolboxes' forms, whose values differ from the strict ones."""
 WINDOWS = {"MEF-SSIM": (mef_windows, 11, 1 + 1 / 4 + 1 / 16), "FMI": (fmi_windows, 3, 1.0)}
-"""What it does window by window: on a crop; the window's side, and the images that its scales add up to."""
+"""Its metrics that go window by window, on a crop: the window's side, and the scales' total area."""
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -225,7 +225,7 @@ def main() -> None:
     three = images(width, height)
     planes: Three = tuple(image.astype(np.float64) for image in three)
     names = [name for name, metric in METRICS.items() if metric.kind == "fusion"]
-    evaluate(*(image[:64, :64] for image in three), metrics=names)  # compiles what is compiled
+    evaluate(*(image[:64, :64] for image in three), metrics=names)  # compiles the kernels
     print(f"{'metric':<10} {'ours':>10} {'port':>10} {'ours, s':>8} {'port, s':>8}")
     ours: dict[str, float] = {}
     port: dict[str, float] = {}
@@ -249,7 +249,7 @@ def main() -> None:
 
 
 def images(width: int, height: int) -> Three:
-    """A made pair and its mean: grey, uint8."""
+    """A synthetic pair and its mean: grey, uint8."""
     scene = make_scene(0, (width, height))
     a, b = visible(scene)[..., 1], infrared(scene)[..., 0]
     return (a // 2 + b // 2).astype(np.uint8), a, b

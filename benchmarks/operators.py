@@ -1,9 +1,10 @@
-"""Milliseconds an operator takes on one thread, beside albumentations and imagecorruptions in the same run.
+"""Time of each operator on one thread, beside albumentations and imagecorruptions in the same run.
 
-Each row sets ours and theirs to the same kernel, quality or factor where both have one; all get float32 images, but for
-imagecorruptions, which takes uint8 alone. Ours are timed in their own space, linear light or code values; the
-conversion is timed by itself. They take turns of five runs, and the fastest run of each counts. A ratio above 1: ours
-is faster; the bar is what the project asks of itself. imagecorruptions is no dependency: without it, a column says so.
+The operators of a row have the same kernel, quality or factor where possible. All get float32 images except
+imagecorruptions, which takes only uint8. This project's operators are timed in their own space, linear light or code
+values; the conversion is timed separately. They alternate in turns of five runs, and the fastest run counts. A ratio
+above 1: this project's is faster; the target is the required ratio. Where imagecorruptions, which is not a dependency,
+is not installed, its column says so.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from clearfuse.synth.seeds import generator
 SIZES = ((640, 480), (1280, 1024))
 SEVERITY = 0.5
 DAY = 2
-"""The built-in scene, under an even sky. At night the airlight is a map of the lamps' glow: weather takes longer."""
+"""The built-in scene, by day. At night the airlight is a map of the lamps' glow, so that weather takes longer."""
 
 Peer = Callable[[np.ndarray, np.ndarray], Any]
-"""Of the image as float32 and as uint8."""
+"""A function of the image as float32 and as uint8."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """An operator at fixed parameters, the same thing elsewhere, and the ratio asked for at the two sizes."""
+    """An operator with fixed parameters, its counterparts elsewhere, and the required ratio at the two sizes."""
 
     name: str
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -45,7 +46,7 @@ class Row:
     bar: tuple[float, float] | None = None
 
     def operator(self) -> Operator:
-        """At severity 0.5 but for ``params``."""
+        """An operator at severity 0.5, except for ``params``."""
         drawn = OPERATORS[self.name].draw(generator(3), SEVERITY)
         return type(drawn)(**(drawn.params() | dict(self.params)))
 
@@ -67,7 +68,7 @@ ROWS = (
 
 
 def peers() -> dict[str, Peer]:
-    """What else makes such images, as a loader calls it; simpler models of weather, the same ones of blur and files."""
+    """The counterparts of other packages, as a data loader calls them: simpler models of weather, else the same."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     import albumentations as A
 
@@ -104,13 +105,13 @@ def _corrupted(corrupt: Any, name: str, image: np.ndarray, codes: np.ndarray) ->
 
 
 def fastest(calls: Mapping[str, Callable[[], Any]], seconds: float = 1.0) -> dict[str, float | None]:
-    """Milliseconds of the fastest run of each, in turns of five for a while; None where a call fails."""
+    """Milliseconds of the fastest run of each, in alternating turns of five; None where a call fails."""
     best: dict[str, float | None] = {}
     for name, call in calls.items():
         try:
             call()
             best[name] = float("inf")
-        except Exception:  # a peer that does not run on this numpy
+        except Exception:  # a package that does not run with this numpy
             best[name] = None
     began = time.perf_counter()
     turns = 0

@@ -1,12 +1,12 @@
-"""Whether the tiny presets can learn eight samples by heart: PSNR of their fused images against the steps.
+"""Whether the tiny presets can overfit eight samples: PSNR of their fused images over the steps.
 
     python benchmarks/overfit.py [--presets tiny-reg,tiny-fm] [--steps 400] [--every 100] [--set A.B=C ...]
     python benchmarks/overfit.py --tokenizer taesd3=DIR ...
 
-Eight built-in scenes of 128 × 128, degraded once each; the trainer fits them and validates on the very same samples.
-The bars are 35 dB for tiny-reg and 28 dB for tiny-fm, within ten minutes on a CPU. A tokenizer that loses something has
-a ceiling of its own, the ground truth coded and decoded, which is then the bar: printed is how far from it the model
-is, and its PSNR against the decoded ground truth.
+Eight built-in scenes of 128 × 128, degraded once each; the trainer fits them and validates on the same samples. The
+targets are 35 dB for tiny-reg and 28 dB for tiny-fm, within ten minutes on a CPU. With a lossy tokenizer the target is
+its upper bound, the PSNR of the reconstructed ground truth: printed are the model's distance from it, and its PSNR
+against the reconstructed ground truth.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ SAMPLES, SIDE = 8, 128
 
 
 def eight(folder: Path) -> Path:
-    """Shards of eight samples, once to train on and once to validate on."""
-    for number in range(2 * SAMPLES):  # of one's own folders a part is held out for other splits
+    """Shards of eight samples, to train and to validate on."""
+    for number in range(2 * SAMPLES):  # part of a user's own folders is assigned to other splits
         pair = scene_pair("vif", number, (4 * SIDE, 4 * SIDE))
         for name, image in (("a", pair.a), ("b", pair.b[..., 0])):
             (folder / name).mkdir(exist_ok=True)
@@ -62,7 +62,7 @@ def psnr_of(images: Tensor, truth: Tensor) -> Tensor:
 
 
 def coded_once() -> None:
-    """Keep the latents of pictures that frozen tokenizers have seen: eight samples come again at every step."""
+    """Cache the latents of frozen tokenizers, since the eight samples recur at every step."""
     kept: dict[bytes, Tensor] = {}
     encode = FrozenTokenizer.encode
 
@@ -78,7 +78,7 @@ def coded_once() -> None:
 
 @torch.inference_mode()
 def against_the_ceiling(run: str, shards: Path) -> str:
-    """PSNR, mean of the eight: of the ground truth coded and decoded, of the fused images, and of these to that."""
+    """Mean PSNR of the reconstructed ground truth, of the fused images, and of these against the reconstruction."""
     assembly = FusionPipeline.from_pretrained(run).assembly
     data = Samples(index([str(shards)]), side=SIDE, training=False, prior=assembly.design.prior)
     (batch,) = batches(data, [range(len(data))])
@@ -91,13 +91,13 @@ def against_the_ceiling(run: str, shards: Path) -> str:
 
 
 def main() -> None:
-    """A line a validation, and a line a preset."""
+    """Print a line per validation, and a line per preset."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--presets", default=",".join(BARS))
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--every", type=int, default=100)
     parser.add_argument("--set", action="append", default=[], dest="sets")
-    parser.add_argument("--tokenizer", help="images to latents and back; the presets'")
+    parser.add_argument("--tokenizer", help="the tokenizer; default: the presets'")
     asked = parser.parse_args()
     coded_once()
     sets = [*asked.sets, *([f"tokenizer={asked.tokenizer}"] if asked.tokenizer else [])]

@@ -4,9 +4,9 @@
     python benchmarks/published.py --tang DIR
 
 DIR of Tang's toolbox is its repository: nine methods on its TNO images 1, 11, 21, 31 and 41 against Metric_TNO.xlsx,
-whose SD, SF, VIF and Qabf are of other code than the toolbox's. DIR of VIFB holds ``input/{VI,IR}``,
-``output/fused_images`` and ``published_metrics.csv``; SwinFusion and YDTR stand apart there, whose stored pictures are
-not the ones that were measured. Relative errors: the median, the largest, of VIFB the share within 2e-4.
+whose SD, SF, VIF and Qabf come from other code than the toolbox's. DIR of VIFB contains ``input/{VI,IR}``,
+``output/fused_images`` and ``published_metrics.csv``; SwinFusion and YDTR, whose stored images are not the measured
+ones, are listed separately. Relative errors: the median, the largest, for VIFB the share within 2e-4.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHARED = Path(os.environ.get("CLEARFUSE_SHARED", Path(__file__).resolve().parent
 
 
 def sheets(book: Path) -> dict[str, dict[str, float | str]]:
-    """The cells of a spreadsheet by the sheets' names."""
+    """The cells of a spreadsheet, by the sheets' names."""
     with zipfile.ZipFile(book) as file:
         parts = {name: file.read(name).decode() for name in file.namelist() if name.endswith((".xml", ".rels"))}
     words = re.findall(r"<si><t[^>]*>([^<]*)</t></si>", parts["xl/sharedStrings.xml"])

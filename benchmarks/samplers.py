@@ -1,12 +1,12 @@
-"""Samplers' quality against the calls of the network that they take, on a tiny flow model and held-out pairs.
+"""Quality of samplers against their number of network calls, on a tiny flow model and held-out pairs.
 
     python benchmarks/samplers.py [--model DIR] [--preset tiny-fm] [--fit 300] [--pairs 12] [--side 96] [--set A.B=C]
 
-Without --model the preset is fitted first, for so many steps on built-in scenes. Every sampler starts from the same
-noise. The distance of its pictures, in grey levels, is from those of 100 midpoint steps (200 calls); PSNR is against
-the ground truth. The last lines say how many calls each sampler needs to be as near as 100 Euler steps are. A sampler
-that draws noise on its way makes pictures of its own, so that its distance does not go to 0. Of a bridge (--preset
-tiny-i2sb) the pictures that count are those of 100 corrected steps, and the goal is 100 plain ones.
+Without --model the preset is first trained for --fit steps on built-in scenes. All samplers start from the same noise.
+The distance of their images, in grey levels, is from those of 100 midpoint steps (200 calls); PSNR is against the
+ground truth. The last lines give the calls that each sampler needs to come as close as 100 Euler steps. The distance of
+stochastic samplers does not converge to 0. For a bridge (--preset tiny-i2sb) the reference images are those of 100
+corrected steps, and the target is 100 plain ones.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TASKS = ("vif", "mef", "mff")
 
 
 def fitted(folder: Path, preset: str, steps: int, sets: list[str]) -> Path:
-    """A run on built-in scenes of all tasks."""
+    """Train a run on built-in scenes of all tasks."""
     settings = Settings.of(preset, sets=sets, steps=steps, crop=64)
     shards = [str(folder / task) for task in TASKS]
     run_options = RunOptions(validate_every=steps, checkpoint_every=steps, trackers=("none",))
@@ -46,7 +46,7 @@ def fitted(folder: Path, preset: str, steps: int, sets: list[str]) -> Path:
 
 
 def held_out(folder: Path, pairs: int, side: int, prior: str) -> Batch:
-    """The middle of pairs that no training saw, of all tasks."""
+    """Centre crops of held-out pairs of all tasks."""
     corpus = index([str(folder / task) for task in TASKS])
     data = Samples(corpus, side=side, training=False, prior=prior)
     places = [i * len(data) // pairs for i in range(pairs)] if pairs < len(data) else list(range(len(data)))

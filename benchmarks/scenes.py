@@ -1,4 +1,4 @@
-"""Milliseconds of a built-in scene, one thread, as a worker of a build makes it."""
+"""Milliseconds per built-in scene on one thread, as in a worker of a build."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WANTED = 150
 
 
 def milliseconds(make: Callable[[int], object]) -> np.ndarray:
-    """Each scene's better of two runs: the less disturbed by the rest of the machine."""
+    """The faster of two runs for each scene."""
     out: list[float] = []
     for number in range(SCENES):
         runs: list[float] = []

@@ -1,14 +1,14 @@
-"""What a training step costs: our network beside dense ones, on one device.
+"""Time and memory of a training step: the preset's network beside dense ones, on one device.
 
     python benchmarks/training.py [--preset mmaif-fm] [--size 512] [--batch 8] [--steps 20] [--compile | --cuda-graphs]
         [--shards DIR]
 
-One table, all in one run, latents and prompts at random and already on the device, tokenizer and text encoder left
-out: the preset; with gradient checkpointing; with a dense SwiGLU of its active FLOPs in place of the experts; and a
-dense DiT of diffusers with as many parameters as ours has active. A step is forward, backward, clipping, the
-optimizer and the average. Time: the median over the steps, of the wall on CUDA, of the processor on a CPU. MFU: three
-times the FLOPs of a forward pass, by formula, of the device's dense bf16 peak; recomputed blocks are not counted.
-``--shards``: then also ``train fit`` on them, and the share of its time that it waited for data.
+One table from one run, with random latents and prompts on the device, without tokenizer and text encoder: the preset;
+with gradient checkpointing; with a dense SwiGLU of the same active FLOPs in place of the experts; and a dense DiT of
+diffusers with the same number of active parameters. A step is forward, backward, clipping, optimizer and weight
+averaging. Time: the median over the steps, wall time on CUDA, CPU time on a CPU. MFU: three times the FLOPs of a
+forward pass, by formula, relative to the device's dense bf16 peak; recomputed blocks are not counted. ``--shards``:
+also run ``train fit`` on them, and print the share of time that it waits for data.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from clearfuse.train.objectives.base import Predict
 from clearfuse.train.training import optim, parallel
 
 PEAKS = {"H200": 989.4e12, "H100": 989.4e12, "A100": 312e12, "4090": 165.2e12}
-"""Dense bf16 FLOP/s of a device, from its maker's data sheet."""
+"""Dense bf16 FLOP/s of devices, from the manufacturers' data sheets."""
 
 
 class DenseDiT(nn.Module):
-    """diffusers' DiT on the concatenated latents, with our network's way of being called; it knows no prompt."""
+    """diffusers' DiT on the concatenated latents, with this project's interface of networks; without prompts."""
 
     def __init__(self, channels: int, side: int, parameters: int, layers: int, heads: int) -> None:
         super().__init__()
@@ -54,14 +54,14 @@ class DenseDiT(nn.Module):
         self.dit = sized(head)
 
     def forward(self, z_a: Tensor, z_b: Tensor, z_t: Tensor, t: Tensor, *more: Any) -> Prediction:
-        """A velocity."""
+        """Predict a velocity."""
         label = torch.zeros(len(z_a), dtype=torch.int64, device=z_a.device)
         made = self.dit(torch.cat([z_t, z_a, z_b], 1), timestep=1000 * t, class_labels=label).sample
         return Prediction(made, made.new_zeros(()), made.new_zeros(0, 0))
 
 
 def count(network: nn.Module) -> int:
-    """Parameters."""
+    """The number of parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -97,7 +97,7 @@ def step_of(
 
 
 def timed(step: Callable[[], None], steps: int, cuda: bool) -> float:
-    """Seconds, the median over the steps after three to warm up."""
+    """Seconds: the median over the steps, after three warm-up steps."""
     spent: list[float] = []
     for number in range(steps + 3):
         if cuda:
@@ -112,7 +112,7 @@ def timed(step: Callable[[], None], steps: int, cuda: bool) -> float:
 
 
 def inputs_of(config: Any, batch: int, cells: int, device: torch.device) -> dict[str, Tensor]:
-    """Latents and prompts at random."""
+    """Random latents and prompts."""
     rng = torch.Generator().manual_seed(1)
     shape = (batch, config.latent_channels, cells, cells)
     names = ["a", "b", "gt", *(["prior"] if config.prior else [])]
@@ -121,7 +121,7 @@ def inputs_of(config: Any, batch: int, cells: int, device: torch.device) -> dict
 
 
 def candidates(name: str, cells: int) -> dict[str, tuple[Callable[[], nn.Module], float, bool]]:
-    """By name: what makes the network, its FLOPs of a forward pass of one sample, whether its blocks are recomputed."""
+    """By name: a function that makes the network, FLOPs per forward pass and sample, whether blocks are recomputed."""
     design = find_preset(name).design
     family, config = find_model(design.model), design.config
     flops = family.flops(config, cells, cells, TEXT_TOKENS)
@@ -148,7 +148,7 @@ def candidates(name: str, cells: int) -> dict[str, tuple[Callable[[], nn.Module]
 
 
 def waiting(shards: str, preset: str, batch: int, steps: int) -> float:
-    """Share of the time of ``train fit`` that it waited for data, the median over its steps."""
+    """The share of time that ``train fit`` waits for data, the median over its steps."""
     import json
 
     from clearfuse.train.runs.logs import SPEED

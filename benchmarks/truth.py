@@ -1,9 +1,9 @@
-"""How good the weight-free ground truth is, on real pairs: beside published results and OpenCV's Mertens fusion.
+"""Quality of the weight-free ground truth on real pairs, beside published results and OpenCV's Mertens fusion.
 
     python benchmarks/truth.py [--data DIR]
 
-DIR has vif/VIFB, mff/Lytro, mff/NYU-D-100 and mef/MEFB. The bars are what the project asks of itself; published figures
-are their toolboxes' own.
+DIR contains vif/VIFB, mff/Lytro, mff/NYU-D-100 and mef/MEFB. Targets are this project's requirements; published figures
+are those of the toolboxes.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from clearfuse.train.metrics import evaluate
 
 SHARED = Path(os.environ.get("CLEARFUSE_SHARED", Path(__file__).resolve().parent.parent.parent / "shared"))
 PSNR_CAP = 60.0
-"""dB: two files of one picture may agree exactly."""
+"""Upper limit in dB, since files may be identical."""
 
 
 def pairs(name: str, folder: Path, task: Task) -> Iterator[CleanPair]:
-    """The pairs of a set that are of one size."""
+    """The pairs of a data set whose images have equal size."""
     for ref in find_all(load_manifest(name), str(folder), task).pairs:
         pair = read_pair(ref)
         if pair.a.shape[:2] == pair.b.shape[:2]:

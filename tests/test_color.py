@@ -1,4 +1,4 @@
-"""Transfer functions against IEC 61966-2-1, and the one rounding."""
+"""Transfer functions against IEC 61966-2-1, and rounding to 8 bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lean builds and degradation on the fly: the bytes of a full build, and every command on a shard without them."""
+"""``--lean`` builds and degradation on the fly: same bytes as a full build, and every command on such shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seeds are hashes: stable for ever, 53 bits, different for every role."""
+"""Seeds are hashes: stable, 53 bits, different for every role."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``synth datasets check``: every planted fault is found and named, and sound folders are clean."""
+"""``synth datasets check``: every planted fault is found and named, and good folders have none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manifests and decoding: layouts with their irregular names, splits by scene, and the reason of every reject."""
+"""Manifests and decoding: irregular layouts, splits by scene, and the reason of every reject."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fingerprints: what they stand, that the cache holds, and that no scene lies in two splits across sets."""
+"""Fingerprints: robustness, the cache of thumbnails, and no scene in two splits across data sets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 
 def apart(one: np.ndarray, two: np.ndarray, folder: Path) -> float:
-    """The distance of two pictures."""
+    """The distance of two images' fingerprints."""
     prints = [fingerprint(thumbnail(str(save(folder / f"{i}.png", image)))) for i, image in enumerate((one, two))]
     return float(distances(prints[0][None], prints[1][None])[0, 0])
 
@@ -81,7 +81,7 @@ def test_a_known_scene_bears_the_name_of_the_set_that_had_it_first() -> None:
 
 
 def everything(shared: Path, *sets: tuple[str, str, Task]) -> list[PairRef]:
-    """All pairs of some sets of the shared data."""
+    """All pairs of some data sets of the shared data."""
     return [
         ref
         for name, at, task in sets
@@ -90,7 +90,7 @@ def everything(shared: Path, *sets: tuple[str, str, Task]) -> list[PairRef]:
 
 
 def test_no_scene_lies_in_two_splits_across_sets(shared: Path) -> None:
-    """SICE, MFI-WHU, MEFB and Ma et al.'s sequences: by name, and by pixels between all their pictures."""
+    """SICE, MFI-WHU, MEFB and Ma et al.'s sequences: by name, and by pixels between all images."""
     refs = everything(
         shared,
         ("sice", "mef/SICE", "mef"),

@@ -1,4 +1,4 @@
-"""Sets that come degraded: their layouts, samples packed as they are, prompts, verify, reading for training."""
+"""Data sets with degraded images of their own: layouts, samples, prompts, verification, reading for training."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Synth = Callable[..., Ran]
 
 
 def drmf_folder(root: Path, count: int = 4) -> Path:
-    """A made folder in the layout of DRMF's samples."""
+    """A synthetic folder in the layout of DRMF's samples."""
     for number in range(1, count + 1):
         for seed, (name, channels) in enumerate({"vi": 3, "vi_degraded": 3, "ir": 1, "ir_degraded": 1}.items()):
             save(root / "train" / name / f"{number:05d}D.png", textured(10 * number + seed, channels=channels))
@@ -46,12 +46,12 @@ def drmf_folder(root: Path, count: int = 4) -> Path:
 
 @pytest.fixture
 def drmf(tmp_path: Path) -> Path:
-    """Four made pairs that come degraded."""
+    """Four synthetic pairs with degraded images."""
     return drmf_folder(tmp_path / "drmf")
 
 
 def made(root: Path, data: Path, **options: Any) -> list[Sample]:
-    """The samples of a build of a set in DRMF's layout."""
+    """The samples of a build of a data set in DRMF's layout."""
     build("vif", data=f"drmf={data}", out=str(root), workers=1, executor="serial", codec="png", **options)
     return [sample for path in sorted(root.glob("*.tar")) for sample in read_samples(path)]
 
@@ -237,7 +237,7 @@ def test_its_clean_crop_can_be_degraded_anew(tmp_path: Path, drmf: Path) -> None
 def _tried(degrade: OnTheFly, sample: Sample, seed: int) -> Sample | None:
     try:
         return degrade(sample, seed)
-    except ValueError:  # a plan that needs depth, which the sample does not hold
+    except ValueError:  # needs depth, which the sample lacks
         return None
 
 
@@ -286,6 +286,6 @@ def test_real_sets_are_packed_and_verified(tmp_path: Path, shared: Path, name: s
         means = {name: float(image.mean()) for name, image in sample.images.items()}
         if name == "drmf":  # darker visible, infrared on a pedestal
             assert means["a"] < means["clean_a"] - 30 and means["b"] > means["clean_b"] + 40
-        else:  # weather veils the visible image and takes from the infrared
+        else:  # weather veils the visible image and reduces the infrared's contrast
             assert means["a"] > means["clean_a"] + 5 and means["b"] < means["clean_b"]
         assert sample.prompt and sample.meta["given"]

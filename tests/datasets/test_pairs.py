@@ -1,4 +1,4 @@
-"""Pairs in columns say what pairs one by one say, and a plan of many takes the memory of their names."""
+"""Pairs in columns equal single pairs, and the memory of many is that of their names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from conftest import save, textured
 
 
 def table(dataset: str, keys: list[str], splits: list[str]) -> Table:
-    """Pairs without files; a key is its scene."""
+    """Pairs without files; the key is also the scene."""
     numbers = np.array([list(SPLITS).index(split) for split in splits], np.int8)
     return Table("vif", dataset, texts(keys), texts(keys), numbers, {}, np.zeros(len(keys), np.int16))
 
@@ -120,4 +120,4 @@ print((most() - before) / PAIRS)
 def test_a_plan_of_many_pairs_is_small(tmp_path: Path) -> None:
     ran = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert ran.returncode == 0, ran.stderr
-    assert float(ran.stdout) < 500  # bytes a pair; a PairRef is 1,300
+    assert float(ran.stdout) < 500  # bytes per pair; a PairRef takes 1,300

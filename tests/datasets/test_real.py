@@ -1,4 +1,4 @@
-"""Real degraded pairs without a clean side: packed as they are, verified, refused by training, scored."""
+"""Real degraded pairs without clean images: packed unchanged, verified, refused by training, scored."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MEMBERS = ["a.png", "b.png", "txt", "json"]
 
 @pytest.fixture
 def weather(tmp_path: Path) -> Path:
-    """Two made snow pairs and two of unnamed weather, in AWFusion's layout."""
+    """Two synthetic snow pairs and two with unknown weather, in AWFusion's layout."""
     root = tmp_path / "AWFusion"
     for part, kind in (("Test_Snow", "png"), ("Test_real", "jpg")):
         for number in (1, 2):
@@ -49,12 +49,12 @@ def weather(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def shards(tmp_path: Path, weather: Path) -> Path:
-    """A build of them."""
+    """A build of the pairs."""
     return made(tmp_path / "out", weather)
 
 
 def made(out: Path, data: Path, name: str = "awfusion-real", **options: Any) -> Path:
-    """The folder of a build of a real set."""
+    """The folder of a build of a real data set."""
     options = {"split": "test", "codec": "png", "workers": 1, "executor": "serial", **options}
     build("vif", data=f"{name}={data}", out=str(out), **options)
     return out

@@ -1,4 +1,4 @@
-"""Which pairs a build takes: several splits in one folder, shares, limits, and scenes that stay apart."""
+"""Selection of pairs: several splits in one build, quotas, limits, and no scene in two splits."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_several_splits_in_one_folder(tmp_path: Path, msrs: Path, synth: Callabl
     assert synth("verify", out, "--replay", "--workers", "1").code == 0
     one = tmp_path / "one"
     build("vif", out=one, split="test", variants=2, **data)
-    for path in one.glob("*.tar"):  # a split's shards are what they are alone
+    for path in one.glob("*.tar"):  # a split's shards equal those of a build of that split only
         assert path.read_bytes() == (out / path.name).read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""Exposure sequences: which frames make a pair, by measured brightness, and which layouts of SICE are read."""
+"""Exposure sequences: pairing of frames by measured brightness, and the layouts of SICE."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIGHT = {"1": 40, "2": 118, "3": 224, "4": 12, "5": 158}
 
 
 def sequence(folder: Path, light: dict[str, int] = LIGHT, label: Path | None = None) -> None:
-    """A made sequence: one picture at several exposures, and its reference."""
+    """A synthetic sequence: an image at several exposures, and its reference."""
     picture = textured(1, 80, 64).astype(float)
     for name, mean in light.items():
         exposed = picture * (mean / picture.mean())
@@ -26,7 +26,7 @@ def sequence(folder: Path, light: dict[str, int] = LIGHT, label: Path | None = N
 
 
 def keys(root: Path, pairs: str) -> list[str]:
-    """The keys of a SICE folder's pairs in the split that its scene has."""
+    """The keys of the pairs of a SICE folder in their scene's split."""
     return [ref.key for ref in find_all(load_manifest("sice"), str(root), "mef", pairs).pairs]
 
 

@@ -1,4 +1,4 @@
-"""Depth: storage, the inversion of relative maps, sky, the prior, and the resolution of ``--depth``."""
+"""Depth: storage, conversion of relative maps, sky, the prior, and the choice of the source by ``--depth``."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_inverse_maps_are_near_where_bright(tmp_path: Path, kind: type) -> None:
     source = depth_source.parse_depth(f"inverse={tmp_path}", has_true=False)
     metres = source.estimate("one", street(), None, 120.0)
     assert np.isinf(metres[:10]).mean() > 0.9 and metres[-1].max() < 3
-    # But for the longer ray at the rim, and a trace of the picture's noise, along whose edges the map is laid.
+    # Up to the longer rays at the border, and a little of the image's noise through the guided filter.
     assert (np.diff(np.log(metres[50:, 80])) <= 0.01).all()
 
 

@@ -1,4 +1,4 @@
-"""Depth Anything: a tiny random network saved to a folder takes the whole way, without the hub and torchvision."""
+"""Depth Anything: a tiny random network from a folder, through the whole pipeline, without hub and torchvision."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from clearfuse.synth.types import UserError
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network of the class with four layers and random weights."""
+    """The folder of a network of the class, with four layers and random weights."""
     import torch
     from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
@@ -94,7 +94,7 @@ def test_the_source_gives_metres_along_the_edges(network: Path) -> None:
 
 
 def test_a_coarse_map_takes_the_pictures_edges() -> None:
-    """A step in the picture at column 61 of 160, in the map at column 60: the metres step with the picture."""
+    """An edge in the image at column 61 of 160, in the map at column 60: the metres follow the image."""
     image = np.full((120, 160, 3), 60, np.uint8)
     image[:, 61:] = 190
     inverse = np.full((30, 40), 0.1, np.float32)

@@ -1,4 +1,4 @@
-"""Depth from two focus distances: the near side stays near, whichever picture holds it."""
+"""Depth from two focus distances: the near side is near, whichever image is focused on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def soft(image: np.ndarray) -> np.ndarray:
 
 
 def pair(near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures focused on the near and on the far side of a texture: out of focus, the near part spills over."""
+    """Images focused on the near and on the far side of a texture; out of focus, the near part spreads."""
     sharp, mask = texture().astype(np.float32), near[..., None].astype(np.float32)
     spilt = soft(mask)[..., None]
     in_front, behind = mask * sharp + (1 - mask) * soft(sharp), spilt * soft(sharp) + (1 - spilt) * sharp
@@ -27,7 +27,7 @@ def pair(near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def guess() -> np.ndarray:
-    """A prior: nearer towards the foot of the picture, sky in the upper fifth."""
+    """A prior: nearer towards the bottom of the image, sky in the upper fifth."""
     metres = np.repeat(np.geomspace(60, 2, 120, dtype=np.float32)[:, None], 160, axis=1)
     metres[:24] = np.inf
     return metres

@@ -1,4 +1,4 @@
-"""Executors: results in order, bounded in flight, workers that die, hang or raise; nodes that are not like this one."""
+"""Executors: ordered results, bounded tasks in flight, workers that die, hang or raise; nodes that differ."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ EXECUTORS = ["serial", "processes", "ray"]
 
 
 def slow_square(common: int, task: int) -> int:
-    """Later tasks are ready first."""
+    """Later tasks finish first."""
     time.sleep(0.02 * (4 - task % 5))
     return common + task * task
 
 
 def mishap(folder: str, task: tuple[str, int]) -> int:
-    """Do to the worker what the task says, the first ``count`` times."""
+    """Kill or stop the worker as the task says, the first ``count`` times."""
     kind, count = task
     report(f"{kind}/1")
     for attempt in range(count):
@@ -55,7 +55,7 @@ def mishap(folder: str, task: tuple[str, int]) -> int:
 
 
 def threads(_: None, task: int) -> dict[str, Any]:
-    """What a worker sees of threads."""
+    """A worker's thread settings."""
     import cv2
     import torch
 
@@ -65,13 +65,13 @@ def threads(_: None, task: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[None]:
-    """A local cluster of two for this module."""
+    """A local cluster of two CPUs for this module."""
     try:
         ray_module()
     except UserError as error:
         pytest.skip(str(error))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # so that workers find this module
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # so that workers can import this module
         patch.setenv("RAY_ADDRESS", "local")
         with connect_workers("ray", 2):
             yield
@@ -79,7 +79,7 @@ def ray() -> Iterator[None]:
 
 @pytest.fixture
 def executor(request: pytest.FixtureRequest) -> str:
-    """An executor by name; Ray with its cluster."""
+    """An executor's name; for Ray with its cluster."""
     if request.param == "ray":
         request.getfixturevalue("ray")
     return request.param

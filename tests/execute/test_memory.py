@@ -1,4 +1,4 @@
-"""How much memory there is, in a container too."""
+"""Available memory, also in a container."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.slow
 def test_freed_memory_is_kept_as_asked() -> None:
-    """Blocks of 64 MiB, eight times, in pages of 4 kB: asked for anew each time, or kept."""
+    """Page faults of eight blocks of 64 MiB in pages of 4 kB: requested anew each time, or kept."""
     found = {}
     for way in ("small", "large"):
         ran = subprocess.run(

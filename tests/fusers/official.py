@@ -1,4 +1,4 @@
-"""The rule that makes a network's weights from its entries' names: conformance vectors without a checkpoint."""
+"""A rule that derives a network's weights from their names, for conformance tests without a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def ruled(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of the same names and shapes, every float drawn by its name."""
+    """A state dict with the same names and shapes, every float tensor drawn from a seed of its name."""
     return {name: rule(name, entry) for name, entry in state.items()}
 
 

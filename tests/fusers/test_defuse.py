@@ -58,7 +58,7 @@ def tiled_and_whole(network: DeFuse, height: int, width: int, tiling: Tiling) ->
 
 @pytest.mark.slow
 def test_tiles_give_what_the_whole_image_gives(network: DeFuse) -> None:
-    # The overlap holds less than a pixel's surroundings here: the figure is the tolerance, not rounding.
+    # The overlap is smaller than the receptive field here: the figure is a tolerance, not rounding.
     assert tiled_and_whole(network, 203, 322, Tiling(0, 264, 128, batch=2)) <= 2e-3
     assert all(layer.pool is mean for layer in network.modules() if isinstance(layer, SplitAttention))
 

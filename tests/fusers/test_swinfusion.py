@@ -125,7 +125,7 @@ def test_on_a_gpu_numbers_are_the_processors_and_tiles_the_whole_at_1280_by_1024
 
 @pytest.fixture
 def luma_of_first(monkeypatch: pytest.MonkeyPatch) -> SwinFusionFuser:
-    """The fuser with a network that gives back its first image."""
+    """The fuser with a network that returns its first image."""
     monkeypatch.setattr(learned_module, "load_network", lambda name, path: None)
     monkeypatch.setattr(SwinFusionFuser, "fuse_luma", lambda self, model, first, second: first)
     return SwinFusionFuser(checkpoint=Path("any"))

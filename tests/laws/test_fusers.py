@@ -1,4 +1,4 @@
-"""What every fuser of the table obeys."""
+"""Properties of every fuser in the table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clearfuse.synth.fusers.choice import PAPER, checkpoint_of
 from clearfuse.synth.fusers.weights import WEIGHTS
 from clearfuse.synth.types import TASKS, Task
 
-# A network obeys its weights; what each must show is in tests/fusers.
+# Networks depend on their weights; their properties are tested in tests/fusers.
 CASES = [(name, task) for name in FUSERS for task in TASKS if checkpoint_of(name, task) is None]
 SIZES = [(1, 1), (1, 5), (4, 1), (2, 2), (3, 7), (17, 33), (64, 48), (101, 75)]
 

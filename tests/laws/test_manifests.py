@@ -1,4 +1,4 @@
-"""Laws over every manifest: loads, is complete, and finds a made folder in its own layout."""
+"""Properties of every manifest: it loads, is complete, and finds a synthetic folder in its own layout."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_it_states_what_a_user_must_know(name: str) -> None:
 
 
 def _made(template: str, **names: str) -> str:
-    """A path of a template's first form: ``{one|other}`` is one, and an extension png."""
+    """A path of a template's first form: of ``{one|other}`` the first, and the extension png."""
     filled = re.sub(r"\{([^{}|]*)\|[^{}]*\}", r"\1", template)
     for name, value in names.items():
         filled = filled.replace(f"{{{name}}}", value)
@@ -36,7 +36,7 @@ def _made(template: str, **names: str) -> str:
 
 
 def _make(root: Path, name: str, form: int) -> int:
-    """A folder in one of a manifest's forms, three scenes in each split or part; how many there are."""
+    """Write a folder in one of a manifest's forms, with three scenes per split or part; returns their number."""
     manifest = load_manifest(name)
     splits = list(manifest.splits.values()) or [""]
     parts = list(manifest.parts.values()) or [""]

@@ -1,4 +1,4 @@
-"""What holds for every operator in the table, whatever it does: the laws are driven by its own declarations."""
+"""Properties of every operator in the table, derived from its declarations."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def modality_of(name: str) -> Modality:
 
 
 def modalities_of(name: str) -> list[Modality]:
-    """The images that it may be a step on, and the infrared where weather reaches it as part of the event."""
+    """The modalities that a step may target, and the infrared for weather, which affects both images."""
     cls = OPERATORS[name]
     return [m for m in ("visible", "infrared") if m in cls.modalities or (cls.event and m == "infrared")]
 
@@ -72,7 +72,7 @@ def scene_of(name: str, h: int, w: int, modality: Modality | None = None) -> Sce
 
 
 def textured(h: int, w: int, c: int, seed: int = 0) -> np.ndarray:
-    """A uint8 picture with structure at all scales: smooth noise over octaves, edges, and a fine texture."""
+    """A uint8 image with structure at all scales: smooth noise over octaves, edges, and a fine texture."""
     rng = generator(seed_of("textured", h, w, c, seed))
     image = np.full((h, w, c), 0.45)
     for octave in range(1, 6):
@@ -99,7 +99,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def shared() -> Path:
-    """The folder of real pairs that development machines have; tests that need it are skipped without it."""
+    """The folder of real pairs; tests that need it are skipped where it is missing."""
     folder = Path(os.environ.get("CLEARFUSE_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
     if not (folder / "data").is_dir():
         pytest.skip(f"no real pairs: {folder / 'data'} is absent; set CLEARFUSE_SHARED")
@@ -212,7 +212,7 @@ def test_severity_out_of_bounds_is_refused(severity: float) -> None:
 
 
 def check_call(name: str, image: np.ndarray, severity: float, modality: Modality) -> None:
-    """One call on float32: shape, type, finiteness, range, and an input that is as it was."""
+    """One call on float32: shape, type, finiteness, range, and an unchanged input."""
     op, before = drawn(name, severity), image.copy()
     scene = scene_of(name, *image.shape[:2], modality)
     depth = None if scene.depth is None else scene.depth.copy()
@@ -303,7 +303,7 @@ def test_identity_gives_the_input_back(name: str, channels: int) -> None:
 
 
 def mean_psnr(name: str, severity: float, images: list[np.ndarray]) -> float:
-    """Mean over images, each with its own draws and seed, which are the same at every severity."""
+    """The mean over images with different draws and seeds, which are the same at every severity."""
     return float(
         np.mean(
             [
@@ -342,7 +342,7 @@ def test_stronger_is_farther_from_clean_on_real_pairs(name: str, dataset: str) -
     assert_falls(name, images)
 
 
-# degrade(): the door for users
+# degrade(): the function for users
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -399,7 +399,7 @@ def test_degrade_says_what_is_wrong_with_an_image(image: np.ndarray, message: st
 
 
 def placed(array: np.ndarray, offset: int) -> np.ndarray:
-    """The same array ``offset`` items past an aligned address: vector code has other heads and tails there."""
+    """The same array ``offset`` items past an aligned address, where vectorised code splits it differently."""
     buffer = np.empty(array.size + 64, array.dtype)
     start = (-buffer.ctypes.data // array.itemsize) % 16 + offset
     view = buffer[start : start + array.size].reshape(array.shape)
@@ -410,7 +410,7 @@ def placed(array: np.ndarray, offset: int) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_pixels_wherever_they_lie_in_memory(name: str) -> None:
-    """A last bit that depends on an address would break "the same bytes"; a whole chain runs, conversions with it."""
+    """Results must not depend on memory alignment, not even in the last bit; on a whole chain with conversions."""
     image = textured(97, 131, 3) if modality_of(name) == "visible" else textured(97, 131, 1)
     depth = metres(97, 131)
     made: set[bytes] = set()
@@ -425,7 +425,7 @@ def test_the_same_pixels_wherever_they_lie_in_memory(name: str) -> None:
 
 
 def test_a_parameter_has_one_type_in_every_sample() -> None:
-    """Readers that infer a schema from the first samples take a name to be of one type in all of them."""
+    """Readers that infer a schema from the first samples expect one type per name in all of them."""
     types: dict[str, set[str]] = {}
     for cls in OPERATORS.values():
         for seed in range(40):

@@ -1,4 +1,4 @@
-"""Laws over the shipped prompt pools and over what ``compose`` makes of them: plain English, nothing dropped."""
+"""Properties of the built-in prompt pools and of the prompts composed from them: good English, nothing dropped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KIND_OF |= {phrase.id: phrase.kind for task in TASKS for phrase in load_tasks().
 
 
 def faults(text: str) -> Iterator[str]:
-    """What is wrong with an English prompt, as far as rules can tell: as a phrase, and as a whole prompt."""
+    """Errors in an English prompt, as far as rules can tell: as a phrase, and as a whole prompt."""
     yield from english_faults(text)
     if re.search(r"[{}\[\]]", text):
         yield "brace or bracket"
@@ -42,7 +42,7 @@ def faults(text: str) -> Iterator[str]:
 
 
 def ending_kind(prompt: Prompt) -> Kind:
-    """The kind that decides the end mark: the frame's where there is one, else the phrase's."""
+    """The kind that determines the end mark: the frame's where there is one, else the phrase's."""
     frames = [name for name in prompt.templates if name.startswith("frame-")]
     return KIND_OF[(frames or list(prompt.templates))[0]]
 

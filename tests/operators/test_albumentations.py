@@ -1,4 +1,4 @@
-"""The bridge: pixel transforms of albumentations as steps, replayed bit for bit; the text of every refusal."""
+"""Pixel transforms of albumentations as operators: replayed bit for bit, and the text of every error."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_same_step_same_bytes(name: str, channels: int) -> None:
 
 @pytest.mark.slow
 def test_it_is_the_transform_seeded_once() -> None:
-    import albumentations  # our module of that name has imported it without its question to the network
+    import albumentations  # already imported by our module, with its online check for updates disabled
 
     image = textured(2)
     made = albumentations.GaussNoise(std_range=(0.1, 0.2), p=1)
@@ -124,7 +124,7 @@ def test_a_stage_decides_the_place_in_the_chain() -> None:
     image = textured(1)
     early, late = (degrade(image, f"albumentations:InvertImg{at}", seed=1) for at in ("@scene", ""))
     assert np.array_equal(late, 255 - image)
-    # In a linear stage it still works on codes: there and back through linear light loses no code.
+    # In a linear stage it still works on codes: the round trip through linear light changes none.
     assert np.array_equal(early, late)
 
 

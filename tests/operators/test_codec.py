@@ -1,4 +1,4 @@
-"""Resampling keeps the mean and the place of things; JPEG files are real and get smaller."""
+"""Resampling keeps mean and position; JPEG compression is real, and files get smaller."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UPS = ("bilinear", "bicubic", "lanczos")
 
 
 def photograph(h: int = 96, w: int = 128, c: int = 3) -> np.ndarray:
-    """A smooth gradient with texture and an edge: something that JPEG can compress."""
+    """A smooth gradient with texture and an edge, which JPEG can compress."""
     y, x = np.mgrid[0:h, 0:w].astype(np.float32)
     image = 0.3 + 0.2 * np.sin(x[..., None] / (5 + np.arange(c))) + 0.2 * (y[..., None] / h)
     image[:, w // 2 :] += 0.15

@@ -1,4 +1,4 @@
-"""Defocus against its kernels, the thin lens's law, and what light may and may not cross an outline."""
+"""Defocus against its kernels and the thin-lens law, and light leakage across outlines."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_disk_has_its_area_and_second_moment(radius: float) -> None:
     assert 1 / k.max() == pytest.approx(math.pi * radius**2, rel=0.01), "a full pixel's weight is 1/area"
     n = k.shape[0] // 2
     y, x = np.mgrid[-n : n + 1, -n : n + 1]
-    # r²/2 of the disk, and on the mean 1/6 along each axis from the bilinear weights.
+    # r²/2 of the disk, and on average 1/6 along each axis from the bilinear weights.
     assert ((x * x + y * y) * k).sum() == pytest.approx(radius**2 / 2 + 1 / 3, rel=0.01)
 
 
@@ -85,7 +85,7 @@ def test_without_depth_or_at_one_distance_it_is_the_convolution(channels: int) -
 
 
 def layers(near_left: bool = True) -> np.ndarray:
-    """2 m at the left half, 40 m at the right one."""
+    """2 m in the left half, 40 m in the right half."""
     depth = np.full((80, 120), 40.0, np.float32)
     depth[:, :60] = 2.0
     return depth if near_left else depth[:, ::-1].copy()
@@ -161,6 +161,6 @@ def test_unknown_depth_takes_the_nearest_ones_and_the_axis_is_meant() -> None:
     assert inverse is not None
     assert (inverse[0] == 0).all()
     assert inverse[3, 50] == pytest.approx(0.1, rel=1e-3)
-    # At the edge of a 90 degree view a ray of 10 m ends 7.07 m before the camera.
+    # At the edge of a 90 degree view a ray of 10 m ends at a depth of 7.07 m.
     assert 1 / inverse[3, 100] == pytest.approx(10 / math.sqrt(1 + (50 / 50.5) ** 2), rel=1e-3)
     assert inverse_depth(Scene("visible", np.full((2, 2), np.nan, np.float32))) is None

@@ -1,4 +1,4 @@
-"""Exposure values as factors of two, contrast about its pedestal, and the grey levels that rounding leaves."""
+"""Exposure as powers of two, contrast about its pedestal, and the grey levels that remain after rounding."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_flat_image_moves_toward_the_level_and_stays_flat() -> None:
     np.testing.assert_allclose(out, 0.6, atol=0.5 / 255 + 1e-6)
 
 
-# The noise of the gain
+# Noise of the gain
 
 
 @pytest.mark.parametrize("ev", [-4.0, -2.0, 0.0])
@@ -92,7 +92,7 @@ def test_gain_noise_referred_to_the_darkened_signal() -> None:
     shot, read = gain_variances(-3.0)
     assert shot == BASE_SHOT
     assert read == pytest.approx(read_variance(8 * BASE_SHOT, 0.5) / 64)
-    assert read == pytest.approx(read_variance(BASE_SHOT, 0.5) * 8**0.18)  # all but the same electrons
+    assert read == pytest.approx(read_variance(BASE_SHOT, 0.5) * 8**0.18)  # almost the same number of electrons
 
 
 @pytest.mark.parametrize("amount", [0.25, 0.5])
@@ -128,7 +128,7 @@ def test_only_a_declared_default_may_be_left_out() -> None:
         LowExposure(gain_noise=0.0)  # pyright: ignore[reportCallIssue]
 
 
-# Too much contrast, and the infrared's too little
+# High contrast, and low contrast in the infrared
 
 
 @pytest.mark.parametrize("contrast", [1.25, 2.5])
@@ -163,7 +163,7 @@ def test_infrared_keeps_its_share_of_the_span_and_of_the_grey_levels(contrast: f
 
 
 def test_infrared_contrast_is_that_of_gain_by_the_extremes() -> None:
-    """The frame beside a hotter and a colder extreme, all mapped by the one gain from coldest to hottest to [0, 1]."""
+    """The frame after automatic gain with a hotter and a colder extreme in view: their range mapped to [0, 1]."""
     scene = np.linspace(0, 1, 200, dtype=np.float32).reshape(10, 20, 1)
     cold, hot = -0.8, 1.7
     contrast, pedestal = 1 / (hot - cold), -cold / (hot - cold - 1)

@@ -29,7 +29,7 @@ STILL: dict[str, Any] = {
 
 
 def waves(h: int, w: int, dx: float = 0.0, dy: float = 0.0) -> np.ndarray:
-    """A smooth picture, sampled at (x − dx, y − dy): what a shift by (dx, dy) makes of it."""
+    """A smooth image sampled at (x − dx, y − dy), that is, shifted by (dx, dy)."""
     y, x = np.mgrid[0:h, 0:w].astype(np.float64)
     x, y = x - dx, y - dy
     return (0.5 + 0.2 * np.sin(x / 7) + 0.2 * np.cos(y / 9 + x / 31)).astype(np.float32)[..., None]
@@ -81,7 +81,7 @@ def test_the_picture_is_where_the_homography_takes_it() -> None:
 @pytest.mark.parametrize("side", [0.0, 90.0, 215.0])
 def test_a_wall_is_displaced_by_f_b_over_z(side: float) -> None:
     z = 4.0
-    # A narrow view: the ray's length is the distance along the axis.
+    # With a narrow view the ray's length equals the depth along the axis.
     scene = Scene("visible", np.full((150, 200), z, np.float32), fov=4.0)
     pixels = focal_length(200, 4.0) * 0.005 / z
     assert pixels == pytest.approx(3.58, abs=0.01)
@@ -102,7 +102,7 @@ def test_near_things_move_farther_than_far_ones_and_the_sky_stays() -> None:
     image[:, 10:12] = 1.0
     out = Misregistration(displacement=0.0, **(STILL | {"baseline": 0.1}))(image, generator(0), scene)[..., 0]
     edge = np.interp(0.5, out[100, 90:130], np.arange(90, 130))
-    assert edge - 99.5 == pytest.approx(expected, abs=0.6)  # the ray is a little longer than the axis at the edge
+    assert edge - 99.5 == pytest.approx(expected, abs=0.6)  # at the edge the ray is slightly longer than the depth
     np.testing.assert_array_equal(out[:30], image[:30, :, 0])
     assert np.isclose(out[100], 0.2).sum() + np.isclose(out[100], 0.8).sum() > 290, "nothing is torn"
 

@@ -34,7 +34,7 @@ def test_a_near_object_moves_as_a_whole_and_leaves_no_rim(seed: int) -> None:
     assert moved == pytest.approx(mass, rel=0.05)
     assert 0.7 * 16 - 1 <= np.hypot(to_x - x, to_y - y) <= 1.3 * 16 + 1
     assert abs(to_x - x) > abs(to_y - y), "mostly across the frame"
-    # All that is not red is the wall: its old place is filled.
+    # Everything that is not red is wall: the old place is filled.
     left = round(to_x - x)
     rim = out[95:175, 115 : 120 + left - 4] if left > 0 else out[95:175, 180 + left + 4 : 185]
     np.testing.assert_allclose(rim, 0.4, atol=0.08)
@@ -91,7 +91,7 @@ def test_near_objects_are_what_stands_out_and_not_the_ground() -> None:
 
 def test_a_patch_has_similar_surroundings_and_avoids_the_moving_objects() -> None:
     picture = np.zeros((100, 200, 1), np.float32)
-    picture[50:] = 1.0  # two bands: only along them is it alike
+    picture[50:] = 1.0  # two bands: similar only along them
     uncovered = np.zeros((100, 200), bool)
     uncovered[40:60, 90:96] = True
     excluded = uncovered.copy()

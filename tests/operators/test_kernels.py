@@ -1,4 +1,4 @@
-"""The compiled loops do what they say when they are read as Python, and where no folder takes their code."""
+"""The compiled loops agree with their Python code, and work without a writable cache folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def uniform(*shape: int) -> np.ndarray:
 
 
 def placed(*ranges: tuple[float, float]) -> np.ndarray:
-    """Particles: one row an attribute, uniform between its bounds; some reach over the frame's rim."""
+    """Particles: a row per attribute, uniform between its bounds; some extend beyond the frame."""
     low, high = np.array(ranges, np.float32).T[..., None]
     return low + (high - low) * uniform(len(ranges), 25)
 
@@ -56,7 +56,7 @@ CALLS: list[tuple[Callable[..., None], tuple[Any, ...], tuple[int, ...]]] = [
 
 
 def run(function: Callable[..., None], arguments: tuple[Any, ...], shape: tuple[int, ...]) -> np.ndarray:
-    """What the function makes of a black image of that shape, which stands in different places of its arguments."""
+    """The function's result on a black output image of that shape, whose position among the arguments varies."""
     out = np.zeros(shape, np.float32)
     names = list(inspect.signature(function).parameters)
     at = names.index("total" if "total" in names else "cells" if "cells" in names else "out")
@@ -86,7 +86,7 @@ def test_a_small_image_holds_the_means_of_its_cells() -> None:
     image, small = np.dstack([y / 96, x / 128]), np.zeros((12, 16, 2), np.float32)
     kernels.shrink(image, small)
     exact = image.reshape(12, 8, 16, 8, 2).mean(axis=(1, 3))
-    assert np.abs(small - exact).max() < 1 / 96  # samples lie up to a pixel off the middle of a cell
+    assert np.abs(small - exact).max() < 1 / 96  # samples are up to a pixel off the centre of a cell
 
 
 def test_what_is_not_a_number_is_the_lowest() -> None:
@@ -97,7 +97,7 @@ def test_what_is_not_a_number_is_the_lowest() -> None:
 
 @pytest.mark.slow
 def test_they_work_where_nothing_can_be_written(tmp_path: Path) -> None:
-    """Neither beside the module nor in a cache folder: compiled in each process."""
+    """Without any writable cache folder: compiled in each process."""
     code = "\n".join([
         "import numba.core.caching as caching",
         "for locator in caching.CacheImpl._locator_classes: locator.from_function = classmethod(lambda *a: None)",

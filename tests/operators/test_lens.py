@@ -1,4 +1,4 @@
-"""Drops on the lens against Snell's and Fresnel's laws, their cover, and the infrared's."""
+"""Drops on the lens against Snell's and Fresnel's laws, their coverage, and their look in the infrared."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_in_the_frame_a_drop_shows_the_scene_inverted() -> None:
     image[:120] = 1.0  # sky over ground
     drops = LensRain(cover=0.1, **(GLASS | {"blur": 0.0, "size": 0.05}))(image, generator(5), Scene())
     footprint = footprints(draw_drops(generator(5), 240, 320, 0.05, 0.1), 240, 320)[0]
-    # In the ground half bright is what drops put there, in their lower parts; in the sky half dark in their upper.
+    # Drops are bright in the ground half, in their lower parts, and dark in the sky half, in their upper parts.
     rows, columns = np.nonzero(footprint[150:] > 0)
     bright = drops[150:, :, 0][rows, columns]
     assert bright.max() > 0.5

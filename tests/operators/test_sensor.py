@@ -1,4 +1,4 @@
-"""Noise and fixed pattern against the statistics that they declare."""
+"""Noise and fixed pattern against their declared statistics."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_shot_variance_is_linear_in_the_signal() -> None:
 
 @pytest.mark.parametrize("count", [10.0, 40.0])
 def test_photon_counts_have_the_moments_of_poisson(count: float) -> None:
-    """In photo-electrons, mean, variance and third central moment are all the count."""
+    """In photo-electrons, mean, variance and third central moment equal the count."""
     out = shot_and_read(flat(count * 1e-3), 1e-3, 0.0, generator(6), full_well=math.inf).astype(np.float64) / 1e-3
     assert out.mean() == pytest.approx(count, rel=0.002)
     assert out.var() == pytest.approx(count, rel=0.01)
@@ -223,7 +223,7 @@ def test_distribution_is_poisson_and_read_noise(shot: float, count: float) -> No
 
 
 def test_what_the_exposure_blew_out_is_quiet() -> None:
-    """Clipping before the noise would leave the full shot noise on it; here the read noise alone is left, cut at 1."""
+    """Clipping before the noise would keep the full shot noise; here only the read noise remains, clipped at 1."""
     shot, shape = 4e-3, (200, 300, 3)
     read = math.sqrt(read_variance(shot, 0.5))
     blown = sensor(shot)(np.full(shape, 4.0, np.float32), generator(8), Scene())
@@ -264,7 +264,7 @@ def dead(share: float, **params: Any) -> IrDeadPixels:
 
 
 def holes(op: IrDeadPixels, shape: tuple[int, int] = (480, 640), seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """The picture and where it is defective: 2 cannot be a defect's level."""
+    """The image and the mask of defects, found on an image of 2, which is no defect's level."""
     out = op(np.full((*shape, 1), 2, np.float32), generator(seed), INFRARED)[..., 0]
     return out, out != 2
 
@@ -293,7 +293,7 @@ def test_clusters_are_small_and_of_one_level() -> None:
     lone = [k for k in range(1, count) if sizes[k - 1] <= 4]
     assert len(lone) > 0.9 * (count - 1)
     assert set(sizes[[k - 1 for k in lone]]) == {2, 3, 4}
-    # Two clusters that touch make one of the larger sizes now and then.
+    # Adjacent clusters occasionally form a larger one.
     assert np.mean([len(np.unique(out[labels == k])) == 1 for k in lone]) > 0.97
 
 

@@ -1,4 +1,4 @@
-"""Haze, rain and snow against their formulas, and what they must and must not do to a picture."""
+"""Haze, rain and snow against their formulas, and their effects on images."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_the_transmission_is_koschmieders_at_known_depths() -> None:
-    # Two scenes that differ only in a patch too small to move the airlight: their difference is scaled by t alone.
+    # Two scenes differ in a patch too small to affect the airlight: their difference is scaled by t only.
     depth = np.tile(np.linspace(5, 400, 160, dtype=np.float32), (120, 1))
     image, other = daylight(), daylight()
     other[60:62] += 0.05
@@ -229,7 +229,7 @@ def test_particles_over_a_veil_are_two_veils_in_one(channels: int, step: int) ->
     depth = rng.random((150, 70), np.float32) * 400
     depth[0, :3] = np.inf, np.nan, 0.0
     rows = rng.random((-(-150 // step), 70), np.float32)
-    # Between the middles of their rows they are interpolated.
+    # Interpolated between the centres of the rows.
     clear = cv2.resize(rows, (70, len(rows) * step), interpolation=cv2.INTER_LINEAR)[:150]
     a, glow = np.array([[0.5, 0.6, 0.7], [0.9, 0.8, 0.7]], np.float32)[:, :channels]
     behind = air.koschmieder(image, air.transmission(Scene("visible", depth).path(), 0.01), a)
@@ -247,7 +247,7 @@ def test_the_veil_s_exponential_is_exact(extinction: float) -> None:
     image, black = np.ones((64, 64, 1), np.float32), np.zeros(1, np.float32)
     out = air.through_particles(image, depth, extinction, black, particles.Fall(np.ones((64, 64), np.float32)), black)
     exact = np.exp(-extinction * depth.astype(np.float64))
-    # An exponent of −87 is the last whose power is a normal number.
+    # −87 is the last exponent whose power is a normal float.
     np.testing.assert_allclose(out[..., 0][exact > 1e-37], exact[exact > 1e-37], rtol=1e-5)
     np.testing.assert_allclose(out[..., 0], exact, atol=1e-7)
 
@@ -256,7 +256,7 @@ def test_patches_of_haze_have_its_mean_density_and_are_the_same_for_both_frames(
     fields = np.stack([air.density_field((120, 160), 0.5, k / 50) for k in range(50)])
     assert fields.mean() == pytest.approx(1, abs=0.02)
     assert np.log(fields).std() == pytest.approx(0.5, rel=0.05)
-    assert np.abs(np.diff(np.log(fields), axis=2)).max() < 0.15  # no edge that a cloud would not have
+    assert np.abs(np.diff(np.log(fields), axis=2)).max() < 0.15  # no sharp edges
     depth, image = ramp(), daylight()
     patchy = Haze(visibility=200.0, patchiness=0.5, field=0.3, **HAZE)
     first, again, other = (patchy(image, generator(seed), scene_of(depth)) for seed in (0, 1, 2))

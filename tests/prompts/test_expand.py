@@ -1,4 +1,4 @@
-"""Growing prompt pools: what is kept and why the rest falls, with a tiny local model and with servers good and bad."""
+"""Expansion of prompt pools: what is kept and why the rest is rejected, with a tiny local model and with servers."""
 
 from __future__ import annotations
 
@@ -150,11 +150,11 @@ def test_answers_are_read_whatever_stands_around_them() -> None:
     assert read_answer("no idea") == ([], 0) and read_answer("{" * 50) == ([], 1)
 
 
-# --- growing, with a writer of the test
+# --- expansion, with a fake writer
 
 
 class Fixed:
-    """Answers with the same text, and remembers what it was asked."""
+    """Returns the same text, and records its requests."""
 
     name = "test/fixed"
 
@@ -184,7 +184,7 @@ def test_pools_grow_marked_and_are_built_from(tmp_path: Path) -> None:
     assert names == {path.name for path in resource_dir("prompts").glob("*.toml")}
     assert (tmp_path / "out/rain.toml").read_bytes() == page_bytes(resource_dir("prompts") / "rain.toml")
     assert not list(tmp_path.glob(".tmp-*"))
-    # A user can tell from a sample's metadata that a model wrote its prompt.
+    # A sample's metadata shows that a model wrote its prompt.
     used = {
         name
         for seed in range(200)
@@ -251,7 +251,7 @@ def test_refused_before_a_model_is_asked(
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A GPT-2 with random weights and a tokenizer of single bytes, as a folder."""
+    """The folder of a GPT-2 with random weights and a byte tokenizer."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -337,7 +337,7 @@ def chat(text: str) -> bytes:
 
 
 class Server:
-    """A chat endpoint on this machine that replies by a list, the last one again and again; ``seen`` is what it got."""
+    """A local chat endpoint that replies from a list, repeating the last one; ``seen`` has its requests."""
 
     def __init__(self, replies: list[Reply]) -> None:
         self.seen: list[tuple[str, dict[str, str], dict[str, Any]]] = []

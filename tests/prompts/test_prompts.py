@@ -1,4 +1,4 @@
-"""Reading prompt files, with the exact text of every error, and composing with hand-made pools."""
+"""Reading of prompt files, with the exact text of every error, and composition with small pools."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ clause = "clear the haze"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The contract's example pool beside the shipped wordings."""
+    """An example pool beside the built-in ones."""
     (tmp_path / "haze.toml").write_text(HAZE)
     shutil.copy(resource_dir("prompts") / "tasks.toml", tmp_path)
     return tmp_path

@@ -1,4 +1,4 @@
-"""The plan: crops inside the image and on the grid, exactly n operators, constraints kept, weights obeyed."""
+"""Draws of a sample: crops inside of the image and on the grid, exactly n operators, constraints, weights."""
 
 from __future__ import annotations
 

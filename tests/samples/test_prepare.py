@@ -1,4 +1,4 @@
-"""Ground truth and depth are made once a pair, whatever the number of variants, recipes and builds."""
+"""Ground truth and depth are computed once per pair, for any number of variants, recipes and builds."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_pair_that_cannot_be_read_is_left_to_its_sample(tmp_path: Path, msrs: 
 
 
 def test_a_network_gives_one_answer_kept_or_not(tmp_path: Path, msrs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Depth Anything's answers are made in batches, once a picture, whatever the seed."""
+    """Depth Anything runs in batches, once per image, whatever the seed."""
     asked: list[int] = []
 
     def answer(pictures: list[np.ndarray], folder: str) -> list[np.ndarray]:
@@ -159,7 +159,7 @@ def test_quality_of_known_pictures() -> None:
 
 @pytest.mark.parametrize("task", ["mef", "mff"])
 def test_depth_is_kept_by_all_that_it_is_made_of(msrs: Path, task: str) -> None:
-    """It is estimated from the ground truth, which may be a set's own: another one, another depth."""
+    """Depth is estimated from the ground truth, which may be the data set's own: another one gives another depth."""
     planned = plan_build(Options(task="vif", data=(f"msrs={msrs}",), variants=2))[0]
     one = prepare(planned.spec, planned.pairs[0])
     spec = replace(planned.spec, task=task, fusers={"msrs": "dataset"})

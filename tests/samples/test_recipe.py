@@ -1,4 +1,4 @@
-"""Recipes: the paper's operators per task, the most that can meet, and every typo named."""
+"""Recipes: the paper's operators per task, the largest n, and errors for typos."""
 
 from __future__ import annotations
 

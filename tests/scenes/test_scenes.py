@@ -1,4 +1,4 @@
-"""The built-in scenes: what later stages rely on, for every kind, by day and by night."""
+"""The built-in scenes: properties on which later stages rely, for every kind, by day and by night."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_ground_recedes_upwards() -> None:
             depth = make_scene(seed, SMALL, kind).depth
             rows = np.median(depth[-30:], axis=1)
             assert rows[0] > rows[-1]
-            # Along a column it grows on the way up wherever no upright thing stands.
+            # It increases upwards along a column, where there is no upright object.
             assert (np.diff(depth[-30:][::-1], axis=0) > 0).mean() > 0.5
 
 
