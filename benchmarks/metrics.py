@@ -205,9 +205,9 @@ PORT: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], float]] = {
     "CE": cross_entropy,
     "RMSE": lambda f, a, b: (math.sqrt(np.mean((f - a) ** 2)) + math.sqrt(np.mean((f - b) ** 2))) / 2,
 }
-"""The port's metrics of whole images. Qcv and Qcb are the toolboxes' forms, whose values differ from the strict ones."""
+"""The port's metrics of whole images. Qcv and Qcb are the toolboxes' forms, whose values differ from strict ones."""
 WINDOWS = {"MEF-SSIM": (mef_windows, 11, 1 + 1 / 4 + 1 / 16), "FMI": (fmi_windows, 3, 1.0)}
-"""Its metrics that go window by window, on a crop: the window's side, and the scales' total area."""
+"""Its metrics that go window by window, on a crop: the window's side, the scales' area."""
 
 
 def seconds(call: Callable[[], object]) -> float:
