@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from clearfuse.synth.seeds import generator
+from fakehub import TOKEN, FakeHub, fake_hub
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is loaded: several workers, a thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -145,6 +146,22 @@ def synth(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     """Run ``train`` in this process: ``train("eval", "shards")``."""
     return _runner("train", monkeypatch, capsys)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    """A hub of our own, a token that it knows, a cache of its own, and no transport but HTTP."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    with fake_hub() as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        monkeypatch.setattr(
+            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+            hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+        )
+        yield hub
 
 
 def run_process(*args: str | Path, **options: object) -> subprocess.CompletedProcess[str]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -19,16 +20,17 @@ TOKEN = "hf_fake"
 
 @dataclass
 class Repository:
-    """private, and by branch the files: path -> (content, large)."""
+    """private, and by branch the files: path -> (content, large). pinned: the newest commit's id, where it has one."""
 
     private: bool
     branches: dict[str, dict[str, tuple[bytes, bool]]] = field(default_factory=lambda: {"main": {}})
     commits: list[str] = field(default_factory=list[str])
+    pinned: str = ""
 
     @property
     def commit(self) -> str:
         """The newest."""
-        return f"{len(self.commits):040x}"
+        return self.pinned or f"{len(self.commits):040x}"
 
 
 class FakeHub:
@@ -45,6 +47,12 @@ class FakeHub:
     def files(self, repo: str, branch: str = "main") -> dict[str, bytes]:
         """The files of a branch."""
         return {path: data for path, (data, _) in self.repositories[repo].branches[branch].items()}
+
+    def hold(self, repo: str, folder: Path, commit: str, below: str = "") -> None:
+        """The files of a folder as a repository at one commit."""
+        files = {f"{below}{path.relative_to(folder)}": path for path in sorted(folder.rglob("*")) if path.is_file()}
+        held = {name: (path.read_bytes(), path.suffix != ".json") for name, path in files.items()}
+        self.repositories[repo] = Repository(False, {"main": held}, pinned=commit)
 
 
 def _entry(name: str, data: bytes, large: bool) -> dict[str, Any]:
@@ -136,6 +144,8 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             repo = hub.repositories.get("/".join(path[3:5]))
             if repo is None:
                 return self._answer({"error": "no"}, 404, "Repository not found")
+            if path[6:] and path[6] not in ("main", repo.commit, *repo.branches):
+                return self._answer({"error": "no"}, 404, "Revision Not Found")
             files = [{"rfilename": name} for name in repo.branches["main"]]
             self._answer({"id": "/".join(path[3:5]), "sha": repo.commit, "siblings": files})
 

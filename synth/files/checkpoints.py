@@ -37,7 +37,14 @@ def blob_id(path: Path) -> str:
 
 def load_into(module: nn.Module, path: Path) -> None:
     """Load a checkpoint into its network, every entry by name and shape. Raises UserError, one line, else."""
-    state = read_state(path)
+    fill(module, read_state(path), path, type(module).__name__)
+
+
+def fill(module: nn.Module, state: dict[str, Tensor], path: Path, what: str, assign: bool = False) -> None:
+    """Load what was read from ``path`` as ``load_into`` does.
+
+    what: the network's name, for the error's sake. assign: the tensors themselves take the entries' place.
+    """
     wanted = module.state_dict()
     missing, extra = [k for k in wanted if k not in state], [k for k in state if k not in wanted]
     wrong = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
@@ -47,8 +54,8 @@ def load_into(module: nn.Module, path: Path) -> None:
         if names
     ]
     if faults:
-        raise UserError(f"{path}: not a checkpoint of {type(module).__name__}: {'; '.join(faults)}")
-    module.load_state_dict(state, strict=True)
+        raise UserError(f"{path}: not a checkpoint of {what}: {'; '.join(faults)}")
+    module.load_state_dict(state, strict=True, assign=assign)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -23,9 +23,7 @@ from clearfuse.train.cli.options import (
     SetOption,
     TextOption,
     TokenizerOption,
-    TorchScriptOption,
     parts_of,
-    pins,
 )
 
 app = typer.Typer(
@@ -68,7 +66,6 @@ def fuse_command(
     seed: Annotated[int, typer.Option("--seed", help="Seed of a flow model's noise.")] = 0,
     tokenizer: TokenizerOption = None,
     text: TextOption = None,
-    torchscript: TorchScriptOption = None,
     compile_: CompileOption = False,
     device: DeviceOption = None,
     json_: JsonOption = False,
@@ -80,7 +77,7 @@ def fuse_command(
         done = fuse_files(
             *(a, b, out, task),
             prompt=prompt, model=model, steps=steps, sampler=sampler, guidance=guidance, seed=seed, device=device,
-            progress=progress, compiled=compile_, **parts_of(tokenizer, text, torchscript),
+            progress=progress, compiled=compile_, **parts_of(tokenizer, text),
         )  # fmt: skip
     typer.echo(json.dumps({"fused": done}) if json_ else f"fused {console.counted(len(done), 'pair')} into {out}")
 
@@ -135,7 +132,6 @@ def eval_command(
     guidance: GuidanceOption = None,
     tokenizer: TokenizerOption = None,
     text: TextOption = None,
-    torchscript: TorchScriptOption = None,
     device: DeviceOption = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Use this many samples at most, of all shards.")] = None,
     examples: Annotated[int, typer.Option("--examples", help="Samples to show as pictures.")] = 6,
@@ -152,7 +148,7 @@ def eval_command(
     from clearfuse.train.evaluation.writers.markdown import to_text
     from clearfuse.train.evaluation.writers.papers import beside
 
-    loading = parts_of(tokenizer, text, torchscript) if tokenizer or text or torchscript else None
+    loading = parts_of(tokenizer, text) if tokenizer or text else None
     methods, left_out = methods_of(
         model, results=results or (), restorers=restorer or (), fusers=fuser, device=device, loading=loading,
         steps=steps, sampler=sampler, guidance=guidance,
@@ -202,7 +198,6 @@ def tokenizers_command(
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Use this many pairs at most, of all.")] = None,
     crop: Annotated[int | None, typer.Option("--crop", help="Take the middle of this side, pixels.")] = None,
-    torchscript: TorchScriptOption = None,
     device: DeviceOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -212,7 +207,7 @@ def tokenizers_command(
     with console.progress("tokenizers", "pictures") as progress:
         table = reconstruct(
             names or (),
-            data=data or (), shards=shards or (), limit=limit, crop=crop, device=device, hashes=pins(torchscript),
+            data=data or (), shards=shards or (), limit=limit, crop=crop, device=device,
             progress=progress,
         )  # fmt: skip
     if not names:

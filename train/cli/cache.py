@@ -20,7 +20,6 @@ from clearfuse.train.cli.options import (
     TextCacheOption,
     TextOption,
     TokenizerOption,
-    TorchScriptOption,
     parts_of,
 )
 
@@ -43,7 +42,6 @@ def cache_command(
     tokenizer: TokenizerOption = None,
     text: TextOption = None,
     text_cache: TextCacheOption = None,
-    torchscript: TorchScriptOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of crops and words: the run's.")] = 0,
     executor: Annotated[
         str | None,
@@ -69,7 +67,7 @@ def cache_command(
             epochs=epochs,
             recipes=recipe or (),
             partial=partial,
-            **parts_of(None, None, torchscript, text_cache),
+            **parts_of(None, None, text_cache),
             executor=executor,
             workers=workers,
             device=device,

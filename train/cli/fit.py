@@ -20,7 +20,6 @@ from clearfuse.train.cli.options import (
     TextCacheOption,
     TextOption,
     TokenizerOption,
-    TorchScriptOption,
     parts_of,
 )
 
@@ -57,7 +56,6 @@ def fit_command(
     tokenizer: TokenizerOption = None,
     text: TextOption = None,
     text_cache: TextCacheOption = None,
-    torchscript: TorchScriptOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, order, crops and noise.")] = 0,
     workers: Annotated[
         int | None, typer.Option("--workers", help="Processes that decode; all cores but one, at most 8.")
@@ -112,7 +110,7 @@ def fit_command(
             mix=mix,
             tokenizer=tokenizer,
             text=text,
-            **parts_of(None, None, torchscript, text_cache),
+            **parts_of(None, None, text_cache),
             recipes=recipe or (),
             partial=partial,
             workers=workers,

@@ -18,17 +18,6 @@ GuidanceOption = Annotated[
 ]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda; CUDA where there is one.")]
 
-
-TorchScriptOption = Annotated[
-    str | None,
-    typer.Option(
-        "--torchscript",
-        metavar="SHA256,SHA256",
-        help="Run the code of a cosmos-ci tokenizer's encoder.jit and decoder.jit, which have these hashes.",
-    ),
-]
-
-
 TokenizerOption = Annotated[
     str | None,
     typer.Option(
@@ -68,17 +57,10 @@ PartialOption = Annotated[
 CompileOption = Annotated[bool, typer.Option("--compile", help="Compile the network; its first call takes longer.")]
 
 
-def pins(text: str | None) -> tuple[str, ...]:
-    """The hashes of ``--torchscript``."""
-    return tuple(part.strip().lower() for part in text.split(",")) if text else ()
-
-
-def parts_of(
-    tokenizer: str | None, text: str | None, torchscript: str | None, text_cache: str | None = None
-) -> dict[str, Any]:
+def parts_of(tokenizer: str | None, text: str | None, text_cache: str | None = None) -> dict[str, Any]:
     """The options that say where a model's parts are, as functions take them."""
     from pathlib import Path
 
     from clearfuse.train.designs.design import Parts
 
-    return {"parts": Parts(tokenizer, text, pins(torchscript), Path(text_cache) if text_cache else None)}
+    return {"parts": Parts(tokenizer, text, Path(text_cache) if text_cache else None)}

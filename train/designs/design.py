@@ -91,15 +91,14 @@ def from_fields(cls: type, data: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class Parts:
-    """Where this machine has what a design only refers to, and what it may do.
+    """Where this machine has what a design only refers to.
 
-    tokenizer, text: references in place of the design's. torchscript: sha256 of the encoder and decoder that may be
-    run as code. text_cache: a folder where a frozen prompt encoder's embeddings stay.
+    tokenizer, text: references in place of the design's. text_cache: a folder where a frozen prompt encoder's
+    embeddings stay.
     """
 
     tokenizer: str | None = None
     text: str | None = None
-    torchscript: tuple[str, ...] = ()
     text_cache: Path | None = None
 
 
@@ -117,7 +116,7 @@ class Assembly(nn.Module):
     def __init__(self, design: Design, rng: torch.Generator, parts: Parts = AS_DESIGNED, adapt: bool = False) -> None:
         """adapt: give the network the tokenizer's channels and the prompts' width, whatever its config has."""
         super().__init__()
-        tokenizer = tokenizers.find_tokenizer(parts.tokenizer or design.tokenizer, parts.torchscript)
+        tokenizer = tokenizers.find_tokenizer(parts.tokenizer or design.tokenizer)
         if parts.tokenizer is not None:
             grid = tokenizers.Grid(tokenizer.tokenizer.f, tokenizer.tokenizer.z)
             check_latents(design.tokenizer, parts.tokenizer, grid)

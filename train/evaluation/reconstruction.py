@@ -71,7 +71,6 @@ def reconstruct(
     limit: int | None = None,
     crop: int | None = None,
     device: str | None = None,
-    hashes: Sequence[str] = (),
     progress: Progress = lambda done, total: None,
 ) -> Table:
     """Encode and decode the clean pictures of data sets (``NAME=DIR``) and shards; built-in scenes where none is named.
@@ -85,7 +84,7 @@ def reconstruct(
     keep_freed_memory(large=True)
     where = find_device(device)
     sources = _sources(data, shards, limit)
-    found = {name: find_tokenizer(name, hashes).tokenizer.to(where) for name in dict.fromkeys(names or ("dct",))}
+    found = {name: find_tokenizer(name).tokenizer.to(where) for name in dict.fromkeys(names or ("dct",))}
     seen: dict[str, list[tuple[float, ...]]] = {name: [] for name in found}
     areas: list[float] = []
     total = 2 * sum(count for count, _ in sources)

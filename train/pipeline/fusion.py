@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,9 @@ from clearfuse.train.objectives import Objective
 from clearfuse.train.pipeline.tiles import OVERLAP, TILE, tiled
 from clearfuse.train.text import plain_request
 from clearfuse.train.weights import hub
+from clearfuse.train.weights.source import digest_of
 from clearfuse.train.weights.tensors import read_tensors, write_tensors
+from clearfuse.train.weights.torchscript import read_archive
 
 DESIGN, WEIGHTS = "pipeline.json", "model.safetensors"
 FILES = (DESIGN, WEIGHTS, "tokenizer/*", "text/*")
@@ -182,28 +185,55 @@ class FusionPipeline:
 def save(assembly: Assembly, folder: Path, weights: dict[str, Any], embed: bool = False) -> None:
     """Write a pipeline: where asked its parts, the design, then the weights, each by rename."""
     folder.mkdir(parents=True, exist_ok=True)
-    if embed:
-        for kind, found in assembly.found.items():
-            _embed(folder / kind, kind, found.files)
-    write_design(folder, assembly)
+    files = {kind: _embed(folder / kind, kind, found.files) for kind, found in assembly.found.items() if embed}
+    write_design(folder, assembly, files)
     write_tensors(folder / WEIGHTS, weights, {"format": "pt"})
 
 
-def _embed(folder: Path, kind: str, files: Sequence[Path]) -> None:
+def _embed(folder: Path, kind: str, files: Sequence[Path]) -> list[Path]:
+    """Copy a part's files into a folder, TorchScript archives as safetensors; the copies."""
+    copies: list[Path] = []
     for path in files:
-        if path.suffix == ".jit":
-            raise UserError(f"the {kind} is TorchScript, which is code: it can't be embedded")
         if not path.is_file():
             raise UserError(f"the {kind} can't be embedded: {path} is gone")
         folder.mkdir(parents=True, exist_ok=True)
-        with landing(folder / path.name) as file, path.open("rb") as source:
+        copies.append(folder / path.name)
+        if path.suffix == ".jit":
+            copies[-1] = copies[-1].with_suffix(".safetensors")
+            write_tensors(copies[-1], read_archive(path), {"format": "pt"})
+            continue
+        with landing(copies[-1]) as file, path.open("rb") as source:
             shutil.copyfileobj(source, file)
+    return copies
 
 
-def write_design(folder: Path, assembly: Assembly) -> None:
-    """``pipeline.json``: the design, and the digests of the parts that only their content names."""
-    digests = {kind: found.digest for kind, found in assembly.found.items() if found.digest is not None}
+def write_design(
+    folder: Path, assembly: Assembly, embedded: Mapping[str, Sequence[Path]] = MappingProxyType({})
+) -> None:
+    """``pipeline.json``: the design, and the digests of the parts that only their content names.
+
+    embedded: the files of those that lie in the folder.
+    """
+    digests = {
+        kind: digest_of(sorted(embedded[kind])) if embedded.get(kind) else found.digest
+        for kind, found in assembly.found.items()
+        if found.digest is not None
+    }
     write_json(folder / DESIGN, {**assembly.design.to_json(), "digests": digests})
+
+
+def as_begun(folder: Path, design: Design) -> Design:
+    """The design of a run that goes on: the networks of the hub at the commits with which it began."""
+    if not (folder / DESIGN).is_file():
+        return design
+    held = _read(folder)
+    begun: dict[str, Any] = {kind: held.get(kind) for kind in ("tokenizer", "text")}
+    same = {
+        kind: reference
+        for kind, reference in begun.items()
+        if isinstance(reference, str) and reference.partition("@")[0] == getattr(design, kind).partition("@")[0]
+    }
+    return dataclasses.replace(design, **same)
 
 
 def check_parts(folder: Path, assembly: Assembly) -> None:

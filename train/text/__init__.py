@@ -56,8 +56,10 @@ def find_text(reference: str, rng: torch.Generator, store: Path | None = None) -
         return LoadedText(byte_level.build(rng), reference)
     if reference == "none":
         return LoadedText(NoText(), reference)
-    source = find_source("text", reference, t5.PUBLISHED, files=t5.FILES, extra=OWN, what="text encoder")
-    files = tuple(source.paths(t5.FILES))
+    source = find_source(
+        "text", reference, t5.PUBLISHED, files=t5.FILES, extra=OWN, what="text encoder", needed=t5.encoder_names
+    )
+    files = tuple(source.paths((*t5.FILES, t5.SHARDS)))
     digest = digest_of(files) if source.local else None
     identity = digest or source.reference
     return LoadedText(

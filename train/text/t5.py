@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,16 @@ from torch import Tensor, nn
 from clearfuse.synth.types import UserError
 from clearfuse.train.text.base import TextEncoder
 from clearfuse.train.weights.frozen import Frozen
-from clearfuse.train.weights.source import Published
+from clearfuse.train.weights.source import Published, shards_of
 from clearfuse.train.weights.tensors import read_tensors, write_tensors
 
-FILES = ("config.json", "tokenizer.json", "model*")
-"""What makes an encoder; the last are the weights, in one file or in parts with their index."""
+FILES = ("config.json", "tokenizer.json", "model.safetensors*")
+"""What makes an encoder; the last is the weights, or the index of the ``SHARDS`` that they are published in."""
+
+SHARDS = "model-*.safetensors"
+
+EMBEDDING = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+"""Names of the one table of words; of a network's three, a file of safetensors may hold any."""
 
 PUBLISHED: dict[str, Published] = {
     f"t5-{size}": Published(f"google/flan-t5-{size}", revision, files=FILES, licence="Apache-2.0")
@@ -175,31 +179,48 @@ def _config(folder: Path, where: str) -> dict[str, Any]:
     return config
 
 
-def _weights(folder: Path, where: str) -> Any:
-    from safetensors import SafetensorError
-    from transformers.models.t5.modeling_t5 import T5EncoderModel
-    from transformers.utils import logging
+def encoder_names(names: Iterable[str]) -> list[str]:
+    """Of the names of a T5's tensors, those that its encoder is made of, in their order."""
+    given = list(names)
+    embedding = next((name for name in EMBEDDING if name in given), None)
+    return [name for name in given if name == embedding or (name.startswith("encoder.") and name not in EMBEDDING)]
 
-    _config(folder, where)
-    level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+
+def _weights(folder: Path, where: str) -> Any:
+    from transformers.models.t5.configuration_t5 import T5Config
+    from transformers.models.t5.modeling_t5 import T5EncoderModel
+
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            loaded: Any = T5EncoderModel.from_pretrained(
-                str(folder), use_safetensors=True, local_files_only=True, dtype=torch.bfloat16,
-                output_loading_info=True,
-            )  # fmt: skip
-            network, found = loaded
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
+        config = T5Config.from_dict(_config(folder, where))
+        with torch.device("meta"):  # the weights take their place
+            network: Any = T5EncoderModel(config)
+        state = _encoder_state(folder)
+    except UserError:
+        raise
+    except Exception as error:  # transformers and safetensors have errors of their own
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{where}: can't be loaded from {folder}: {said}") from None
-    finally:
-        logging.set_verbosity(level)
-        if shown:
-            logging.enable_progress_bar()
-    lost = sorted(found["missing_keys"]) or sorted(str(key) for key in found["mismatched_keys"])
+    wanted = {name: one.shape for name, one in network.state_dict().items() if name not in EMBEDDING[1:]}
+    lost = [name for name, shape in wanted.items() if name not in state or state[name].shape != shape]
+    lost += [name for name in state if name not in wanted]
     if lost:
-        raise UserError(f"{where}: {len(lost)} weights are missing or of another shape in {folder}, such as {lost[0]}")
+        said = f"{len(lost)} weights are missing, too many or of another shape in {folder}, such as {lost[0]}"
+        raise UserError(f"{where}: {said}")
+    network.load_state_dict(state, strict=False, assign=True)
+    network.set_input_embeddings(network.shared)
     return network
+
+
+def _encoder_state(folder: Path) -> dict[str, Tensor]:
+    """The encoder's tensors in bf16, the table of words as ``EMBEDDING[0]``; no other is read from the disk."""
+    from safetensors import safe_open
+
+    places: dict[str, list[str]] = {}
+    for name, file in shards_of(folder, encoder_names).items():
+        places.setdefault(file, []).append(name)
+    state: dict[str, Tensor] = {}
+    for file in places or {"model.safetensors": []}:
+        with safe_open(folder / file, "pt") as held:
+            for name in places.get(file) or encoder_names(held.keys()):
+                state[EMBEDDING[0] if name in EMBEDDING else name] = held.get_tensor(name).to(torch.bfloat16)
+    return state

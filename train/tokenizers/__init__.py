@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clearfuse.synth.types import UserError
-from clearfuse.train.tokenizers import autoencoder, tiny, torchscript
+from clearfuse.train.tokenizers import autoencoder, cosmos, tiny
 from clearfuse.train.tokenizers.base import Grid, Tokenizer, pad_to
 from clearfuse.train.tokenizers.dct import DCT, dct_matrix, dct_scale
 from clearfuse.train.tokenizers.tiny import Tiny
@@ -33,15 +33,14 @@ PUBLISHED: dict[str, Published] = {
         "cross-attention/asymmetric-autoencoder-kl-x-1-5", "8a721838bf5546eb21c954b66f37f531632b5737",
         files=(autoencoder.CONFIG, autoencoder.BIN),
     ),
-    "cosmos": Published("nvidia/Cosmos-1.0-Tokenizer-CV8x8x8", None, "vae"),
-    "cosmos-ci8x8": Published(
-        "nvidia/Cosmos-0.1-Tokenizer-CI8x8", "04792f8b318a26d9e54319887124a8848c3cd3ca", files=torchscript.FILES
+    "cosmos": Published(
+        "nvidia/Cosmos-0.1-Tokenizer-CI8x8", "d40d39fcebcb48197a5fc80d881a7f027ad79bc4", files=cosmos.FILES
     ),
     "cosmos-ci16x16": Published(
-        "nvidia/Cosmos-0.1-Tokenizer-CI16x16", "28c7999802c1cb9c2dd093572e9f8a8e1c10979f", files=torchscript.FILES
+        "nvidia/Cosmos-0.1-Tokenizer-CI16x16", "28c7999802c1cb9c2dd093572e9f8a8e1c10979f", files=cosmos.FILES
     ),
 }  # fmt: skip
-"""Where ``revision`` is None, no commit could be looked up, and the user has to say which is meant."""
+"""Where ``revision`` is None, no commit could be looked up: the newest is taken, said and recorded."""
 
 NAMES = ("dct", *PUBLISHED)
 
@@ -50,9 +49,8 @@ GRIDS: dict[str, Grid] = {
     **{name: Grid(tiny.F, one.z) for name, one in TINY.items()},
     "flux": Grid(8, 16),
     "asymmetric": Grid(8, 4),
-    "cosmos": Grid(8, 16),
-    "cosmos-ci8x8": Grid(8, torchscript.Z),
-    "cosmos-ci16x16": Grid(16, torchscript.Z),
+    "cosmos": Grid(8, cosmos.PUBLISHED.z),
+    "cosmos-ci16x16": Grid(16, cosmos.PUBLISHED.z),
 }
 """What is known of the named ones without their files."""
 
@@ -67,24 +65,24 @@ class LoadedTokenizer:
     digest: str | None = None
 
 
-def find_tokenizer(reference: str, hashes: Sequence[str] = ()) -> LoadedTokenizer:
+def find_tokenizer(reference: str) -> LoadedTokenizer:
     """The tokenizer of a reference: see ``clearfuse.train.weights.source``, and the names.
 
-    hashes: sha256 of encoder.jit and decoder.jit, the consent to run them. Raises UserError, one line, where there is
-    no such tokenizer, its files are not at hand, or they do not fit.
+    Raises UserError, one line, where there is no such tokenizer, its files are not at hand, or they do not fit.
     """
     if reference == "dct":
         return LoadedTokenizer(DCT(), "dct")
     source = find_source("tokenizer", reference, PUBLISHED, extra=("dct",), files=autoencoder.FILES)
     where = f"--tokenizer {reference}"
-    tokenizer, patterns = _loaded(source, hashes, where)
+    tokenizer, patterns = _loaded(source, where)
     files = tuple(source.paths(patterns))
     return LoadedTokenizer(tokenizer, source.reference, files, digest_of(files) if source.local else None)
 
 
-def _loaded(source: Source, hashes: Sequence[str], where: str) -> tuple[Tokenizer, Sequence[str]]:
-    if source.name in PUBLISHED and PUBLISHED[source.name].files == torchscript.FILES:
-        return torchscript.load_torchscript(source, GRIDS[source.name].f, hashes, where), torchscript.FILES
+def _loaded(source: Source, where: str) -> tuple[Tokenizer, Sequence[str]]:
+    if source.name in PUBLISHED and PUBLISHED[source.name].files == cosmos.FILES:
+        tokenizer = cosmos.load_cosmos(source.folder, GRIDS[source.name].f, where)
+        return tokenizer, [path.name for path in cosmos.files_of(source.folder)]
     name = source.name if source.name in TINY else _tiny_in(source, where)
     if name is None:
         # Of one published network there are no safetensors. Its tensors alone are read; no stranger's .bin is.
@@ -122,9 +120,9 @@ def grid_of(reference: str) -> Grid:
     return GRIDS[small] if small else autoencoder.grid(source.folder, where)
 
 
-def build_tokenizer(reference: str, hashes: Sequence[str] = ()) -> Tokenizer:
+def build_tokenizer(reference: str) -> Tokenizer:
     """The tokenizer of a reference, as ``find_tokenizer`` finds it."""
-    return find_tokenizer(reference, hashes).tokenizer
+    return find_tokenizer(reference).tokenizer
 
 
 __all__ = [

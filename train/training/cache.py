@@ -82,6 +82,8 @@ def cache(
     degraders = choose_degraders(corpus.lean, recipes, partial)
     design = settings.design()
     tokenizer, text = find_parts(design, parts)
+    # What the workers load is what was found here, at its commit.
+    design = dataclasses.replace(design, tokenizer=tokenizer.reference, text=text.reference)
     record = _record(corpus, degraders, latent_settings(settings, tokenizer, text), epochs, where.type)
     folder = storage.locate(out)
     digest = hashlib.sha256(dumps(record)).hexdigest()

@@ -64,7 +64,7 @@ class _Failed(Exception):
 
 def find_parts(design: Design, parts: Parts) -> tuple[tokenizers.LoadedTokenizer, texts.LoadedText]:
     """The tokenizer and the prompt encoder of a design, where this machine has them."""
-    tokenizer = tokenizers.find_tokenizer(parts.tokenizer or design.tokenizer, parts.torchscript)
+    tokenizer = tokenizers.find_tokenizer(parts.tokenizer or design.tokenizer)
     rng = torch.Generator().manual_seed(0)  # for an encoder that learns, of which nothing is cached
     return tokenizer, texts.find_text(parts.text or design.text, rng, parts.text_cache)
 
@@ -72,7 +72,7 @@ def find_parts(design: Design, parts: Parts) -> tuple[tokenizers.LoadedTokenizer
 @lru_cache(maxsize=1)
 def _loaded(tokenizer: str, text: str, parts: Parts, device: str) -> tuple[tokenizers.Tokenizer, texts.TextEncoder]:
     """Both on a device, once a process."""
-    found = tokenizers.find_tokenizer(parts.tokenizer or tokenizer, parts.torchscript).tokenizer
+    found = tokenizers.find_tokenizer(parts.tokenizer or tokenizer).tokenizer
     rng = torch.Generator().manual_seed(0)
     return found.to(device), texts.find_text(parts.text or text, rng, parts.text_cache).encoder.to(device)
 

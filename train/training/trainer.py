@@ -30,7 +30,7 @@ from clearfuse.train.data.order import RankBatches
 from clearfuse.train.data.samples import Samples
 from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Parts
 from clearfuse.train.objectives.noise import Draws
-from clearfuse.train.pipeline.fusion import WEIGHTS, check_parts, write_design
+from clearfuse.train.pipeline.fusion import WEIGHTS, as_begun, check_parts, write_design
 from clearfuse.train.runs.folder import NONFINITE, append_line, run_folder, run_record
 from clearfuse.train.runs.logs import Log, NoLog
 from clearfuse.train.runs.settings import Settings
@@ -125,7 +125,7 @@ def fit(
     equal parts, and their number may change between runs. recipes, partial: what lean shards are degraded by. Raises
     UserError before work begins, WorkIncomplete where a sample can't be read or a loss is not finite.
     """
-    design = settings.design()
+    design = settings.design() if overwrite else as_begun(Path(out), settings.design())
     with joined(device) as ranks, ExitStack() as held:
         if run_options.graphs and ranks.device.type != "cuda":
             raise UserError(f"--cuda-graphs: needs a CUDA device, not {ranks.device.type}")

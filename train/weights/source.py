@@ -1,22 +1,34 @@
 """Networks that others trained: where their files lie, and which they are.
 
 A reference is ``NAME`` (a published network), ``NAME=DIR`` (its files in a folder), ``DIR``, or a repository of the
-Hugging Face hub, ``OWNER/NAME[/SUBFOLDER]``; a name and a repository may end in ``@REVISION``.
+Hugging Face hub, ``OWNER/NAME[/SUBFOLDER]``; a name and a repository may end in ``@REVISION``. Where neither the table
+nor the user says a revision, the newest commit is taken and said, and the reference that is recorded names it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+import json
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clearfuse.synth import console
 from clearfuse.synth.types import UserError, unknown
+
+Needed = Callable[[Sequence[str]], Sequence[str]]
+"""Of the names of a network's tensors, those that are read."""
+
+INDEX = "*.safetensors.index.json"
+"""Which file has which tensor, where weights are published in several."""
+
+SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 
 
 @dataclass(frozen=True)
 class Published:
-    """A network on the hub. revision: the commit that is meant; None where it is not known, and the user says it.
+    """A network on the hub. revision: the commit that is meant; None where it is not known: the newest.
 
     files: what is needed of it, as patterns.
     """
@@ -53,12 +65,14 @@ def find_source(
     files: tuple[str, ...],
     extra: Sequence[str] = (),
     what: str | None = None,
+    needed: Needed | None = None,
 ) -> Source:
     """The files of a reference, fetched where they are not on disk.
 
     option: of the command line; what: it chooses, where that is not its name; extra: names beside the table's, for
-    the error's sake; files: patterns of those of a stranger's repository. Raises UserError, one line that says which
-    files to put where, when there is no such network or no way to it.
+    the error's sake; files: patterns of those of a stranger's repository; needed: where the hub has the weights in
+    several files, only those with these tensors are fetched. Raises UserError, one line that says which files to put
+    where, when there is no such network or no way to it.
     """
     mistake = what or option
     if Path(reference).is_dir():
@@ -73,13 +87,7 @@ def find_source(
     base, _, revision = reference.partition("@")
     if base in table:
         one = table[base]
-        pinned = revision or one.revision
-        if pinned is None:
-            raise UserError(
-                f"--{option} {base}: no commit of {one.repo} is known here that could be pinned; say which is meant, "
-                f"--{option} {base}@COMMIT ({base}@main: the newest), or give its folder, --{option} {base}=DIR"
-            )
-        folder, commit = _fetched(option, base, one, pinned)
+        folder, commit = _fetched(option, base, one, revision or one.revision, needed)
         return Source(base if commit == one.revision else f"{base}@{commit}", base, folder, False)
     parts = base.split("/")
     if len(parts) < 2 or not all(parts) or base.startswith((".", "~")):
@@ -87,7 +95,7 @@ def find_source(
             raise UserError(f"--{option} {reference}: no such folder")
         raise unknown(mistake, reference, (*extra, *table))
     one = Published("/".join(parts[:2]), revision or None, "/".join(parts[2:]), files)
-    folder, commit = _fetched(option, base, one, one.revision)
+    folder, commit = _fetched(option, base, one, one.revision, needed)
     return Source(f"{base}@{commit}", None, folder, False)
 
 
@@ -97,7 +105,7 @@ def named(reference: str, names: Collection[str]) -> str | None:
     return base if base in names and not Path(reference).is_dir() else None
 
 
-def _fetched(option: str, name: str, one: Published, revision: str | None) -> tuple[Path, str]:
+def _fetched(option: str, name: str, one: Published, revision: str | None, needed: Needed | None) -> tuple[Path, str]:
     """(folder of the files, commit): from the hub's cache where all of them are there, else from the hub."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -105,12 +113,20 @@ def _fetched(option: str, name: str, one: Published, revision: str | None) -> tu
     below = f"{one.subfolder}/" if one.subfolder else ""
     patterns = [below + pattern for pattern in one.files]
 
-    def fetch(offline: bool) -> Path:
-        options = {"revision": revision, "allow_patterns": patterns, "local_files_only": offline}
+    def download(revision: str | None, patterns: Sequence[str], offline: bool) -> Path:
+        options = {"revision": revision, "allow_patterns": [*patterns], "local_files_only": offline}
         return Path(snapshot_download(one.repo, **options))
 
+    def fetch(offline: bool) -> Path:
+        root = download(revision, patterns, offline)
+        if needed is not None and (shards := shards_of(root / one.subfolder, needed)):
+            return download(root.name, [*patterns, *(below + name for name in set(shards.values()))], offline)
+        return root
+
     def whole(root: Path) -> bool:
-        return all(any((root / one.subfolder).glob(pattern)) for pattern in one.files)
+        folder = root / one.subfolder
+        shards = shards_of(folder, needed).values() if needed is not None else ()
+        return all(any(folder.glob(pattern)) for pattern in (*one.files, *shards))
 
     try:
         if revision is not None and whole(kept := fetch(offline=True)):
@@ -119,17 +135,42 @@ def _fetched(option: str, name: str, one: Published, revision: str | None) -> tu
         pass  # not in the cache: what the hub says is what counts
     try:
         root = fetch(offline=False)
+    except UserError:
+        raise
     except HFValidationError:
         raise UserError(f"--{option} {name}: neither a folder nor a hub id") from None
     except Exception as error:  # the library, its transport and xet have errors of their own
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        also = " and the files that its index names" if needed is not None else ""
         raise UserError(
-            f"--{option} {name}: {one.repo} cannot be fetched ({said}); download {', '.join(patterns)} from "
+            f"--{option} {name}: {one.repo} cannot be fetched ({said}); download {', '.join(patterns)}{also} from "
             f"https://huggingface.co/{one.repo} and give their folder: --{option} {_as_folder(name)}"
         ) from None
     if not whole(root):
         raise UserError(f"--{option} {name}: {one.repo} has no {' and '.join(patterns)}")
+    if revision is None:
+        console.note(f"--{option} {name}: the newest commit of {one.repo} is taken: --{option} {name}@{root.name}")
     return root / one.subfolder, root.name
+
+
+def shards_of(folder: Path, needed: Needed) -> dict[str, str]:
+    """Each tensor that is needed, and which file of the folder has it, where an index there says so; else nothing.
+
+    Raises UserError where the index names none of them, or a file elsewhere.
+    """
+    index = next(folder.glob(INDEX), None)
+    if index is None or index.with_suffix("").with_suffix("").is_file():  # model.safetensors itself
+        return {}
+    try:
+        places = json.loads(index.read_bytes())["weight_map"]
+        found = {name: str(places[name]) for name in needed(list(places))}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        found = {}
+    if not found:
+        raise UserError(f"{index}: is no index of files of weights")
+    if strange := next((file for file in found.values() if not SHARD.fullmatch(file)), None):
+        raise UserError(f"{index}: names a file of weights that is none of its folder's: {strange!r}")
+    return found
 
 
 def _as_folder(name: str) -> str:

@@ -162,7 +162,7 @@ def test_what_is_wrong_with_a_folder_is_one_line(tmp_path: Path) -> None:
     assert "tokenizer.json is missing" in said(lambda p: (p / "tokenizer.json").unlink())
     assert "tokenizer.json: " in said(lambda p: (p / "tokenizer.json").write_text("{"))
     assert "d_model must be a number above 0, not 'wide'" in widths(tmp_path)
-    assert "2 weights are missing or of another shape" in said(lose)
+    assert "2 weights are missing, too many or of another shape" in said(lose)
     assert "can't be loaded from" in said(lambda p: (p / "model.safetensors").write_bytes(b"nothing"))
     assert "can't be loaded from" in said(lambda p: (p / "model.safetensors").rename(p / "pytorch_model.bin"))
 
@@ -179,7 +179,8 @@ def test_by_name_it_comes_from_the_hub_at_a_pinned_revision(folder: Path, monkey
         build_text("t5-xl", seeded())
     assert str(error.value) == (
         "--text t5-xl: google/flan-t5-xl cannot be fetched (You are offline); download config.json, tokenizer.json, "
-        "model* from https://huggingface.co/google/flan-t5-xl and give their folder: --text t5-xl=DIR"
+        "model.safetensors* and the files that its index names from https://huggingface.co/google/flan-t5-xl and give "
+        "their folder: --text t5-xl=DIR"
     )
     assert [one["local_files_only"] for one in asked] == [True, False]
     assert {one["revision"] for one in asked} == {"7d6315df2c2fb742f0f5b556879d730926ca9001"}

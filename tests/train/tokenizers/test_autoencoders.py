@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -203,14 +201,7 @@ def test_from_the_hub_at_a_pinned_revision(tmp_path: Path, monkeypatch: pytest.M
     assert find_tokenizer("flux").reference == "flux@0123abc", "a cache of another commit than the pinned one"
     assert asked[0][1]["revision"] == PUBLISHED["flux"].revision and len(asked) == 1
     assert asked[0][1]["allow_patterns"] == ["vae/config.json", "vae/diffusion_pytorch_model*.safetensors*"]
-    count = len(asked)
-    for name in ("cosmos", "taef2"):
-        with pytest.raises(
-            UserError, match=rf"--tokenizer {name}: no commit of .*/.* is known .* {name}@COMMIT .*{name}=DIR"
-        ):
-            find_tokenizer(name)
-    assert len(asked) == count, "nothing is fetched"
-    assert find_tokenizer("cosmos@main").reference == "cosmos@0123abc" and asked[-1][1]["revision"] == "main"
+    assert find_tokenizer("flux@main").reference == "flux@0123abc" and asked[-1][1]["revision"] == "main"
     found = find_tokenizer("lab/vaes/vae@v1")
     assert found.reference == "lab/vaes/vae@0123abc" and found.digest is None
     assert asked[-1][0] == "lab/vaes" and asked[-1][1]["revision"] == "v1"
@@ -228,7 +219,7 @@ def test_from_the_hub_at_a_pinned_revision(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_published_revisions_are_commits() -> None:
-    assert {name for name, one in PUBLISHED.items() if one.revision is None} == {"taef2", "cosmos"}
+    assert {name for name, one in PUBLISHED.items() if one.revision is None} == {"taef2"}
     assert all(one.revision is None or re.fullmatch("[0-9a-f]{40}", one.revision) for one in PUBLISHED.values())
     assert GRIDS.keys() == {"dct", *PUBLISHED}
     assert isinstance(sources.Published("a/b", None), sources.Published)
@@ -265,7 +256,7 @@ def test_a_grid_is_known_without_weights(tmp_path: Path) -> None:
         folder = saved(tmp_path / name, make)
         (folder / "diffusion_pytorch_model.safetensors").unlink()
         assert grid_of(str(folder)) == Grid(f, z), name
-        assert grid_of(f"cosmos={folder}") == Grid(f, z), "the files at hand come before the name"
+        assert grid_of(f"flux={folder}") == Grid(f, z), "the files at hand come before the name"
     (tmp_path / "tae").mkdir()
     for part in ("encoder", "decoder"):
         (tmp_path / f"tae/taef2_{part}.pth").touch()
@@ -279,40 +270,6 @@ def test_a_grid_is_known_without_weights(tmp_path: Path) -> None:
     assert grid_of(str(tmp_path / "kl")) == Grid(1, 4), "the class's own"
     with pytest.raises(UserError, match="unknown tokenizer 'flx': did you mean 'flux'"):
         grid_of("flx")
-
-
-def test_torchscript_runs_by_consent_alone(tmp_path: Path) -> None:
-    class Encoder(nn.Module):
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            cells = nn.functional.avg_pool2d(x, 8)
-            return cells.repeat(1, 6, 1, 1)[:, :16], cells
-
-    class Decoder(nn.Module):
-        def forward(self, z: torch.Tensor) -> torch.Tensor:
-            return nn.functional.interpolate(z[:, :3], scale_factor=8.0)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name, module, example in (("encoder", Encoder(), (1, 3, 16, 16)), ("decoder", Decoder(), (1, 16, 2, 2))):
-            torch.jit.trace(module, torch.rand(example)).save(str(tmp_path / f"{name}.jit"))
-    pins = [hashlib.sha256((tmp_path / f"{name}.jit").read_bytes()).hexdigest() for name in ("encoder", "decoder")]
-    reference = f"cosmos-ci8x8={tmp_path}"
-    with pytest.raises(
-        UserError, match=f"TorchScript is code .* --torchscript ENCODER,DECODER .here {pins[0]},{pins[1]}"
-    ):
-        build_tokenizer(reference)
-    with pytest.raises(UserError, match=r"decoder.jit is not the pinned file"):
-        build_tokenizer(reference, [pins[0], pins[0]])
-    tokenizer = build_tokenizer(reference, pins)
-    latents = tokenizer.encode(picture(17, 20))
-    assert latents.shape == (1, 16, 3, 3) and tokenizer.decode(latents, (17, 20)).shape == (1, 3, 17, 20)
-    (tmp_path / "decoder.jit").write_bytes(b"nothing")
-    pins[1] = hashlib.sha256(b"nothing").hexdigest()
-    with pytest.raises(UserError, match=r"decoder.jit: not TorchScript"):
-        build_tokenizer(reference, pins)
-    (tmp_path / "decoder.jit").unlink()
-    with pytest.raises(UserError, match=r"decoder.jit is missing"):
-        build_tokenizer(reference, pins)
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from clearfuse.train.designs.design import Assembly, Design, Parts
 from clearfuse.train.pipeline.fusion import FusionPipeline
 from clearfuse.train.weights.tensors import read_tensors
 from conftest import ROOT, Ran, save, textured
-from fakehub import TOKEN, FakeHub, fake_hub
+from fakehub import FakeHub
 
 # The hub's library uploads by a form of its transport that is going out of use.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")]
@@ -196,22 +196,6 @@ def test_compiled_weights_keep_their_names(run: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("torch.nn.Module.compile", lambda self: asked.append(self))
     pipeline = FusionPipeline.from_pretrained(run, compiled=True)
     assert asked == [pipeline.assembly.network]
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
-    """A hub of our own, a token that it knows, a cache of its own, and no transport but HTTP."""
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    with fake_hub() as hub:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-        monkeypatch.setattr(
-            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
-            hub.url + "/{repo_id}/resolve/{revision}/{filename}",
-        )
-        yield hub
 
 
 def test_pushed_and_pulled(run: Path, hub: FakeHub, tmp_path: Path) -> None:
