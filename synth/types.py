@@ -124,7 +124,7 @@ class PairRef:
     real: bool = False
 
     @property
-    def given(self) -> bool:
+    def predegraded(self) -> bool:
         """Whether the data set provides the degraded images, with or without clean ones: no operator is drawn."""
         return self.real or any(image in self.sources for image in DEGRADED)
 

@@ -95,7 +95,7 @@ a is the {ROLES[task]["a"]} image, b the {ROLES[task]["b"]} one.
 |---|---|---|---|
 {sources}
 
-{_crops(build) if build.spec.lean or bool(build.pairs.given.all()) else _recipe(build)}
+{_crops(build) if build.spec.lean or bool(build.pairs.predegraded.all()) else _recipe(build)}
 """
 
 

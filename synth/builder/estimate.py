@@ -137,7 +137,7 @@ def _measure(spec: Spec, codec: str, ref: PairRef, keep: bool) -> Clock:
     began = time.perf_counter()
     prepared = add_ground_truth(spec, ref, pair)
     if keep and not ref.real:
-        needs = spec.takes_depth() and not ref.given
+        needs = spec.takes_depth() and not ref.predegraded
         codes = prepared.depth(spec) if needs else None
         prepared = _Kept(ref, pair, prepared.gt, prepared.quality(spec), codes)
     clock.make = time.perf_counter() - began

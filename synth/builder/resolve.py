@@ -55,7 +55,7 @@ def resolve(options: Options) -> Resolved:
     )  # fmt: skip
     notes += _partial_truth(options, pairs)
     notes += [] if real else [f"ground truth: {_spread(fusers)}"]
-    used = {name: depth.name for name, depth in depths.items() if not pairs.by_dataset[name].given.all()}
+    used = {name: depth.name for name, depth in depths.items() if not pairs.by_dataset[name].predegraded.all()}
     notes += [f"depth: {_spread(used)}"] if used else []
     asks = options.fuser == "auto" and not real
     better = {better_fuser(fuser, task) for fuser in fusers.values()} if asks else set[str]()
@@ -82,10 +82,10 @@ def _prompts(options: Options, recipe: Recipe) -> Path | None:
 
 def _given(options: Options, pairs: Pairs, prompts: Path | None) -> list[str]:
     """A line for each set that comes degraded. Refuses what would decide nothing there; reads the pools it needs."""
-    counts = {name: len(mine) for name, mine in pairs.by_dataset.items() if mine.given.any()}
+    counts = {name: len(mine) for name, mine in pairs.by_dataset.items() if mine.predegraded.any()}
     if counts and options.lean:
         raise UserError(f"--lean: the pairs of '{next(iter(counts))}' come degraded: build them without --lean")
-    if pairs.given.all():
+    if pairs.predegraded.all():
         for name, value in {"--n": options.n, "--partial": options.partial or None}.items():
             if value is not None:
                 raise UserError(f"{name} {value}: decides nothing: the pairs of {', '.join(counts)} come degraded")

@@ -70,7 +70,7 @@ def _data_record(pairs: Pairs) -> dict[str, Any]:
     hashed.update(b"]")
     record = {"pairs": len(pairs), "digest": hashed.hexdigest()[:32]}
     kind = "real" if pairs.real else "given"
-    return record | ({kind: True} if pairs.given.any() else {})
+    return record | ({kind: True} if pairs.predegraded.any() else {})
 
 
 def versions(codec: str, operators: Iterable[str] = (), *, network: bool = False) -> dict[str, str]:

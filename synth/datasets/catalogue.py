@@ -68,8 +68,8 @@ def summary(facts: Mapping[str, Any]) -> str:
 def _fact_lines(facts: Mapping[str, Any]) -> list[str]:
     what = "sequences" if facts["sequences"] else "pairs"
     expected = ", ".join(f"{count} {name}" for name, count in facts["expected"].items())
-    degraded = "; comes degraded" if facts["degraded"] else ""
-    degraded += "; real: no clean side, to evaluate on" if facts["real"] else ""
+    degraded = "; with degraded images" if facts["degraded"] else ""
+    degraded += "; real: no clean images, for evaluation only" if facts["real"] else ""
     splits = facts["splits"] if isinstance(facts["splits"], str) else f"its own ({', '.join(facts['splits'])})"
     lines = [
         f"{what}: {expected or 'any'}{_found_text(facts)}; splits: {splits}; ground truth: "

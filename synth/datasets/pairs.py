@@ -85,8 +85,8 @@ class Table:
         return len(self.keys)
 
     @cached_property
-    def given(self) -> np.ndarray:
-        """Mask of the pairs whose degraded images the data set provides: see ``PairRef.given``."""
+    def predegraded(self) -> np.ndarray:
+        """Mask of the pairs whose degraded images the data set provides: see ``PairRef.predegraded``."""
         out = np.full(len(self), self.real)
         for image in DEGRADED:
             if image in self.sources:
@@ -174,9 +174,9 @@ class Pairs(Sequence[PairRef]):
         return self._column((table.splits for table in self.tables), np.zeros(0, np.int8))
 
     @cached_property
-    def given(self) -> np.ndarray:
-        """Mask of the pairs whose degraded images the data set provides: see ``PairRef.given``."""
-        return self._column((table.given for table in self.tables), np.zeros(0, np.bool_))
+    def predegraded(self) -> np.ndarray:
+        """Mask of the pairs whose degraded images the data set provides: see ``PairRef.predegraded``."""
+        return self._column((table.predegraded for table in self.tables), np.zeros(0, np.bool_))
 
     @cached_property
     def sets(self) -> np.ndarray:

@@ -213,7 +213,7 @@ def prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> PreparedCounts:
             prepared = add_ground_truth(spec, ref, pair)
             counts.truths += not cached
             prepared.quality(spec)
-            path = depth_entry(spec, prepared) if spec.takes_depth() and not ref.given else None
+            path = depth_entry(spec, prepared) if spec.takes_depth() and not ref.predegraded else None
             if path is not None and not path.is_file():
                 need_depth.setdefault(ref.dataset, []).append(prepared)
         except UserError:  # a missing network: no pair would work

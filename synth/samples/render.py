@@ -55,7 +55,7 @@ def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
     if spec.lean:  # always with depth, which any recipe may use
         meta = _meta(spec, prepared, variant, crop, NO_STEPS, fuser, source, clean) | {"lean": True, **extra}
         return Sample(key, clean, stored_depth(), "", meta)
-    if ref.given:
+    if ref.predegraded:
         provided = {name: crop.of(image) for name, image in prepared.pair.degraded.items()}
         degraded = use_provided(spec.task, seed, clean, provided, ref.degradation, fuser, spec.prompts)
         extra |= {"given": True}

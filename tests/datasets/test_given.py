@@ -86,7 +86,7 @@ def test_a_pair_is_found_with_its_degraded_side(
         save(tmp_path / folder / "7.png", images[image])
     found = find_all(load_manifest(name), str(tmp_path), "vif")
     (ref,) = found.pairs
-    assert (ref.key, ref.given, set(ref.sources)) == (key, True, set(at)) and split in (None, ref.split)
+    assert (ref.key, ref.predegraded, set(ref.sources)) == (key, True, set(at)) and split in (None, ref.split)
     assert " ".join(f"{op}[{target}]" for op, target in ref.degradation) == named
     assert (found.ignored, found.unpaired) == (0, ())
     pair = read_pair(ref)

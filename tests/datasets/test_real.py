@@ -63,7 +63,7 @@ def made(out: Path, data: Path, name: str = "awfusion-real", **options: Any) -> 
 def test_the_pairs_are_those_of_the_test_split(weather: Path) -> None:
     found = find_all(load_manifest("awfusion-real"), str(weather), "vif")
     assert [ref.key for ref in found.pairs] == ["real-1", "real-2", "snow-1", "snow-2"]
-    assert all(ref.real and ref.given and ref.split == "test" and set(ref.sources) == {"a", "b"} for ref in found.pairs)
+    assert all(ref.real and ref.predegraded and ref.split == "test" and set(ref.sources) == {"a", "b"} for ref in found.pairs)
     assert [ref.degradation for ref in found.pairs] == [(), (), (("snow", "a"),), (("snow", "a"),)]
     with pytest.raises(UserError, match="'train': 0 train, 0 val, 4 test; real pairs are for evaluation: --split test"):
         find_pairs(load_manifest("awfusion-real"), str(weather), "vif", "train")
@@ -240,7 +240,7 @@ def test_what_can_not_be_scored_is_one_line(tmp_path: Path, shards: Path, msrs: 
 
 
 def test_a_list_of_sets_says_so(synth: Run) -> None:
-    assert "splits: test; ground truth: no; real: no clean side, to evaluate on" in synth("list", "datasets").out
+    assert "splits: test; ground truth: no; real: no clean images, for evaluation only" in synth("list", "datasets").out
     assert json.loads(synth("list", "datasets", "--json").out)["textif"]["real"] is True
 
 
