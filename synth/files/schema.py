@@ -242,7 +242,7 @@ def _expected(fault: Any, model: type[BaseModel]) -> str | None:
     if said is None:
         return None
     bounds = {key: _number(bound) for key, bound in fault.get("ctx", {}).items()}
-    parent = _model_at(model, fault["loc"][:-1]) if bounds else None
+    parent = _model_at(model, fault["loc"][:-1]) if bounds and fault["loc"] else None
     field = parent.model_fields.get(str(fault["loc"][-1])) if parent else None
     if field is not None and (span := _span(field.metadata)):
         return f"must be {field.title or ''} in {span}".replace("  ", " ")
