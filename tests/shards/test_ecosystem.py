@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 
 from clearfuse.synth.builder.run import build
 from clearfuse.synth.shards.records import member_names
@@ -193,6 +194,19 @@ def test_the_companions_name_the_members_and_no_time(builds: dict[str, Path]) ->
         listed = json.loads((folder / "dataset.json").read_bytes())["shards"]
         assert hashes == {shard["shard"]: shard["sha256"] for shard in listed}
         assert not {"datePublished", "dateCreated", "dateModified"} & set(data)
+
+
+def test_a_build_is_what_the_schemas_of_its_files_say(builds: dict[str, Path]) -> None:
+    folder = Path(__file__).parents[2] / "docs/schemas"
+    names = ("sample", "receipt", "dataset", "index")
+    schemas = {name: Draft202012Validator(json.loads((folder / f"{name}.schema.json").read_text())) for name in names}
+    for out in builds.values():
+        files = [("dataset", out / "dataset.json"), ("index", out / "index.json")]
+        files += [("receipt", tar.with_suffix(".json")) for tar in out.glob("*.tar")]
+        said = [(name, path.read_bytes()) for name, path in files] + [("sample", one["json"]) for one in ours(out)]
+        for name, text in said:
+            assert [error.message for error in schemas[name].iter_errors(json.loads(text))] == []
+    assert not schemas["receipt"].is_valid({"schema": 1})
 
 
 def test_several_splits_have_an_index_each(tmp_path: Path, msrs: Path) -> None:
