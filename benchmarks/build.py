@@ -63,7 +63,7 @@ def floor(folder: Path, source: Path, codec: str) -> float:
         for sample in read_samples(shard):
             began = time.perf_counter()
             for name in ("a", "b"):
-                read_image(str(source / name / f"{sample.meta['pair']}.png"))
+                read_image(str(source / name / f"{sample.meta.pair}.png"))
             encode_sample(sample, CODECS[codec])
             spent += time.perf_counter() - began
             count += 1

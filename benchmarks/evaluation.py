@@ -41,7 +41,7 @@ def tiny(folder: Path) -> Sample:
     build("vif", out=str(folder / "one"), n="1", limit=1, executor="serial", workers=1)
     sample = next(iter(read_samples(next((folder / "one").glob("*.tar")))))
     images = {name: np.ascontiguousarray(image[64:128, 64:128]) for name, image in sample.images.items()}
-    return Sample(sample.key, images, None, sample.prompt, dict(sample.meta) | {"depth": None})
+    return Sample(sample.key, images, None, sample.prompt, sample.meta.model_copy(update={"depth": None}))
 
 
 def many(folder: Path, sample: Sample, count: int) -> Path:
@@ -52,7 +52,7 @@ def many(folder: Path, sample: Sample, count: int) -> Path:
 
     def copies(start: int, stop: int) -> Iterator[tuple[str, dict[str, bytes]]]:
         for i in range(start, stop):
-            yield f"{i:09d}", {**members, "json": dumps({**sample.meta, "pair": f"{i}"})}
+            yield f"{i:09d}", {**members, "json": dumps({**sample.meta.to_json(), "pair": f"{i}"})}
 
     for number, start in enumerate(range(0, count, SHARD)):
         path = out / f"vif-test-{number:06d}.tar"

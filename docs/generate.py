@@ -23,6 +23,7 @@ from clearfuse.synth.operators import OPERATORS
 from clearfuse.synth.operators.base import Range
 from clearfuse.synth.prompts.pools import BridgedPool, Pool, Tasks
 from clearfuse.synth.samples.recipe import RecipeFile
+from clearfuse.synth.shards.records import DatasetIndex, LatentMeta, Receipt, SampleMeta, WidsIndex
 from clearfuse.train.cli.app import app as train_app
 
 DOCS = Path(__file__).resolve().parent
@@ -108,6 +109,11 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "prompts": Pool,
     "albumentations": BridgedPool,
     "tasks": Tasks,
+    "sample": SampleMeta,
+    "latents": LatentMeta,
+    "receipt": Receipt,
+    "dataset": DatasetIndex,
+    "index": WidsIndex,
 }
 """The files that come from outside: ``docs/schemas/NAME.schema.json`` is what each must be."""
 

@@ -13,6 +13,8 @@ import typer
 
 from clearfuse.synth.types import UserError, WorkIncomplete
 
+SHARDS = "Folders of shards, shards, patterns (*, {000..012}), or their URLs."
+"""The help of every argument that names shards."""
 INTERRUPTED = 130
 """What the parser returns for Ctrl-C; the command then exits with 1, as for other incomplete work."""
 

@@ -2,7 +2,7 @@
 
     degrade = OnTheFly(load_recipe("vif"))
     for sample in map(degrade, read_samples(path)):
-        sample.images["a"], sample.prompt, sample.steps
+        sample.images["a"], sample.prompt, sample.meta.steps
 
 A shard made with ``synth build --lean`` stores no degraded images, only what is needed to make them: the clean crops,
 the ground truth and the depth. With the seed and the variant of a full build, the sample is that build's, byte for
@@ -11,7 +11,6 @@ byte.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ import numpy as np
 
 from clearfuse.synth.samples.recipe import Recipe, read_pools
 from clearfuse.synth.samples.render import Seeds, channels, degrade_clean
-from clearfuse.synth.shards.sample import LEAN_IMAGES, Sample
+from clearfuse.synth.shards.records import LEAN_IMAGES, Origin
+from clearfuse.synth.shards.sample import Sample
 from clearfuse.synth.types import UserError
 
 
@@ -50,15 +50,15 @@ class OnTheFly:
         rain are fields over the whole frame. Raises ValueError where the sample is a real pair, is of another task, or
         lacks the depth that a step needs.
         """
-        meta, fuser = sample.meta, sample.meta["fuser"]["name"]
-        if sample.real:
+        meta = sample.meta
+        if meta.real:
             raise ValueError(f"sample {sample.key}: is a real pair, without a clean side to degrade")
-        if meta["task"] != self.recipe.task:
-            raise ValueError(f"sample {sample.key}: is {meta['task']}, recipe '{self.recipe.name}' {self.recipe.task}")
-        if len(meta["prompt"]["asked"]) < meta["n"]:
+        if meta.task != self.recipe.task:
+            raise ValueError(f"sample {sample.key}: is {meta.task}, recipe '{self.recipe.name}' {self.recipe.task}")
+        if meta.partial:
             raise ValueError(f"sample {sample.key}: its ground truth keeps steps, so it is none of another plan")
-        seed, variant = meta["seed"] if seed is None else seed, meta["variant"] if variant is None else variant
-        seeds = Seeds(seed, meta["dataset"], meta["pair"], variant)
+        seed, variant = meta.seed if seed is None else seed, meta.variant if variant is None else variant
+        seeds = Seeds(seed, meta.dataset, meta.pair, variant)
 
         def stored_depth() -> np.ndarray:
             if sample.depth is None:
@@ -67,17 +67,19 @@ class OnTheFly:
 
         clean = {name: sample.images[name] for name in LEAN_IMAGES}
         degraded = degrade_clean(
-            self.recipe, seeds, clean, stored_depth, fuser, partial=self.partial, prompts=self.prompts
+            *(self.recipe, seeds, clean, stored_depth, meta.fuser.name), partial=self.partial, prompts=self.prompts
         )
-        changes: Mapping[str, Any] = {
+        changes: dict[str, Any] = {
             "variant": variant,
             "channels": channels(degraded.images),
             **degraded.record(),
-            "fuser": {**meta["fuser"], "name": degraded.fuser},
-            "depth": None if degraded.depth is None else meta["depth"],
+            "fuser": Origin(name=degraded.fuser, weights=meta.fuser.weights),
+            "depth": None if degraded.depth is None else meta.depth,
             "seed": seed,
             "recipe": self.recipe.name,
+            "lean": False,
+            "given": False,
         }
-        # The fields keep their order, so that the json is a build's to the byte.
-        full = {name: value for name, value in meta.items() if name not in ("lean", "given")} | changes
+        # The model has the order of the fields, so that the json is a build's to the byte.
+        full = meta.model_copy(update=changes)
         return Sample(sample.key, degraded.images, degraded.depth, degraded.prompt.text, full)

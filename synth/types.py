@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from annotated_types import Interval
 
 Task = Literal["vif", "mef", "mff"]
 Modality = Literal["visible", "infrared"]
@@ -20,8 +22,6 @@ DEGRADED = ("degraded_a", "degraded_b")
 """Keys, in manifests and in a sample's sources, of the degraded images that a data set itself provides."""
 NO_TRUTH = "none"
 """The fuser's name in the record of a real pair that has no ground truth."""
-CACHED = "cached"
-"""The field of a sample's json that marks a sample of latents, written by ``train cache``."""
 HELD = "held"
 """Name of the member with the latents of a held-out sample; a training sample's are numbered by crop."""
 SCHEMA = 1
@@ -79,17 +79,8 @@ class Step:
     op: str
     target: Target
     params: Mapping[str, Any]
-    seed: int | None
-    severity: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The step as the sample's ``json`` member holds it."""
-        return asdict(self) | {"params": dict(self.params)}
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Step:
-        """The step that ``to_json`` wrote."""
-        return Step(data["op"], data["target"], dict(data["params"]), data["seed"], data.get("severity"))
+    seed: Annotated[int, Interval(ge=0, lt=1 << 53)] | None
+    severity: Annotated[float, Interval(ge=0, le=1)] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,10 +91,6 @@ class Prompt:
     templates: tuple[str, ...]
     strength: str | None
     asked: tuple[int, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The ``prompt`` field of the sample's ``json``; the text itself is the ``txt`` member."""
-        return {"templates": list(self.templates), "strength": self.strength, "asked": list(self.asked)}
 
 
 @dataclass(frozen=True, slots=True)

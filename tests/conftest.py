@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +19,8 @@ import pytest
 from PIL import Image
 
 from clearfuse.synth.seeds import generator
+from clearfuse.synth.shards.records import Origin, PromptRecord, SampleMeta
+from clearfuse.synth.shards.sample import Sample
 from fakehub import TOKEN, FakeHub, fake_hub
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is loaded: several workers, a thread each
@@ -97,6 +100,22 @@ def msrs(tmp_path: Path) -> Path:
             save(root / split / "ir" / f"{number:05d}D.png", textured(100 + number, channels=1))
     (root / "notes.txt").write_text("not an image")
     return root
+
+
+def sample_meta(**fields: Any) -> SampleMeta:
+    """What the ``json`` of a sample says; ``fields`` in place of the usual."""
+    usual: dict[str, Any] = {
+        "schema": 1, "task": "vif", "dataset": "msrs", "pair": "1", "variant": 0, "split": "train", "sources": {},
+        "crop": (0, 0, 64, 64), "ratio": "1:1", "channels": {"a": 3, "b": 1, "gt": 3}, "n": 0, "steps": (),
+        "prompt": PromptRecord(templates=(), strength=None, asked=()), "fuser": Origin(name="pyramid", weights=None),
+        "depth": None, "seed": 0, "recipe": "vif",
+    }  # fmt: skip
+    return SampleMeta(**(usual | fields))
+
+
+def changed(sample: Sample, **fields: Any) -> Sample:
+    """A sample whose ``json`` says something else."""
+    return replace(sample, meta=sample.meta.model_copy(update=fields))
 
 
 @pytest.fixture

@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 from clearfuse.synth.builder.run import build
+from clearfuse.synth.files.jsonstream import dumps
 from clearfuse.synth.onthefly import OnTheFly
 from clearfuse.synth.samples.recipe import load_recipe
 from clearfuse.synth.shards.codecs import CODECS
-from clearfuse.synth.shards.sample import LEAN_IMAGES, decode_sample, encode_sample, read_samples
+from clearfuse.synth.shards.records import LEAN_IMAGES
+from clearfuse.synth.shards.sample import decode_sample, encode_sample, read_samples
 from clearfuse.synth.shards.tar import read_shard, write_shard
 from clearfuse.synth.types import UserError
 from conftest import Ran, folder_bytes, save, textured
@@ -53,7 +55,7 @@ def test_the_bytes_of_a_full_build(mff: Path) -> None:
         for (key, members), sample in zip(read_shard(full), read_samples(lean), strict=True):
             made = degrade(sample)
             assert sample.key == key and encode_sample(made, CODECS["png"]) == members
-            parts += len(made.meta["prompt"]["asked"]) < made.meta["n"]
+            parts += made.meta.partial
     assert parts > 1
 
 
@@ -72,11 +74,11 @@ def test_another_seed_or_variant_is_another_plan_of_the_same_crop(mff: Path) -> 
     sample = next(read_samples(shards(mff / "lean")[0]))
     degrade = OnTheFly(load_recipe("mff"))
     made = [degrade(sample), degrade(sample, 6), degrade(sample, 5, 7)]
-    assert len({json.dumps(one.meta["steps"]) for one in made}) == 3
-    assert [(one.meta["seed"], one.meta["variant"]) for one in made] == [(5, 0), (6, 0), (5, 7)]
+    assert len({str(one.meta.steps) for one in made}) == 3
+    assert [(one.meta.seed, one.meta.variant) for one in made] == [(5, 0), (6, 0), (5, 7)]
     for one in made:
         assert all(np.array_equal(one.images[name], sample.images[name]) for name in LEAN_IMAGES)
-        assert one.prompt and not one.lean and one.meta["crop"] == sample.meta["crop"]
+        assert one.prompt and not one.meta.lean and one.meta.crop == sample.meta.crop
     assert degrade(sample, 6).prompt == made[1].prompt
 
 
@@ -85,7 +87,7 @@ def test_a_full_sample_is_degraded_anew_where_it_holds_what_that_needs(tmp_path:
     build("vif", data=[f"msrs={msrs}"], out=str(tmp_path / "o"), sets=sets, partial=0.5, **COMMON)
     degrade, hazy = OnTheFly(load_recipe("vif", sets=sets)), load_recipe("vif", n="8")
     held = [sample for path in shards(tmp_path / "o") for sample in read_samples(path)]
-    asked_all = [len(sample.meta["prompt"]["asked"]) == sample.meta["n"] for sample in held]
+    asked_all = [not sample.meta.partial for sample in held]
     assert 0 < sum(asked_all) < len(held)
     for sample, whole in zip(held, asked_all, strict=True):
         if whole:
@@ -110,7 +112,7 @@ def test_every_lean_sample_has_the_same_members_and_its_depth(mff: Path) -> None
         for key, members in read_shard(path):
             assert list(members) == ["clean_a.png", "clean_b.png", "gt.png", "depth.png", "json"]
             sample = decode_sample(key, members)
-            assert sample.lean and sample.meta["lean"] is True and sample.steps == [] and sample.prompt == ""
+            assert sample.meta.lean is True and sample.meta.steps == () and sample.prompt == ""
             metres = sample.metres()
             assert metres is not None and (metres > 0).all()
             with pytest.raises(ValueError, match=f"sample {key}: is lean and holds no degraded a"):
@@ -234,4 +236,6 @@ def test_a_lean_shard_is_plain_webdataset(mff: Path) -> None:
     path = shards(mff / "lean")[0]
     rows = list(webdataset.WebDataset(str(path), shardshuffle=False).decode("pil"))  # type: ignore[attr-defined]
     for row, sample in zip(rows, read_samples(path), strict=True):
-        assert row["json"] == sample.meta and np.array_equal(np.asarray(row["clean_a.png"]), sample.images["clean_a"])
+        assert row["json"] == json.loads(dumps(sample.meta.to_json())) and np.array_equal(
+            np.asarray(row["clean_a.png"]), sample.images["clean_a"]
+        )

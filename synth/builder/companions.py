@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from clearfuse.synth.datasets.manifest import load_manifest
 from clearfuse.synth.files.jsonstream import Stream
 from clearfuse.synth.shards.receipts import Receipts
-from clearfuse.synth.shards.sample import held_images
+from clearfuse.synth.shards.records import WidsIndex, WidsShard, member_names
 from clearfuse.synth.types import ROLES, Task
 
 if TYPE_CHECKING:
@@ -28,16 +28,8 @@ _UNREAD = ("jxl",)
 """Pictures that `datasets` hands over as bytes, since Pillow does not open them."""
 
 
-def member_names(codec: str, meta: Mapping[str, Any]) -> list[str]:
-    """The members of a sample with this ``json``, in the order of the tar: ``a.webp``, ..., ``txt``, ``json``."""
-    images = [f"{name}.{codec}" for name in held_images(meta)]
-    lean, real = meta.get("lean") is True, meta.get("real") is True
-    return images + ([] if real else ["depth.png"]) + ([] if lean else ["txt"]) + ["json"]
-
-
 def _members(build: Build) -> list[str]:
-    real = build.pairs.real
-    return member_names(build.codec, {"lean": build.spec.lean, "real": real})
+    return member_names(build.codec, lean=build.spec.lean, real=build.pairs.real)
 
 
 def companions(build: Build, receipts: Receipts) -> dict[str, dict[str, Any]]:
@@ -55,17 +47,13 @@ def companions(build: Build, receipts: Receipts) -> dict[str, dict[str, Any]]:
 
 def wids_index(build: Build, receipts: Receipts, split: str) -> dict[str, Any]:
     """The shards of a split as ``wids.ShardListDataset`` reads them; its URLs are relative to the file."""
-    return {
-        "__kind__": "wids-shard-index-v1",
-        "wids_version": 1,
-        "name": f"{build.spec.task}-{split}",
-        "identifier": MARK + build.digest,
-        "shardlist": Stream(
-            {"url": r["shard"], "nsamples": r["samples"], "filesize": r["bytes"], "sha256": r["sha256"]}
-            for r in receipts.of_split(split)
-            if r["samples"]
-        ),
-    }
+    listed = (
+        WidsShard(url=one["shard"], nsamples=one["samples"], filesize=one["bytes"], sha256=one["sha256"]).model_dump()
+        for one in receipts.of_split(split)
+        if one["samples"]
+    )
+    index = WidsIndex(name=f"{build.spec.task}-{split}", identifier=MARK + build.digest, shardlist=())
+    return {**index.model_dump(by_alias=True), "shardlist": Stream(listed)}
 
 
 def features(build: Build) -> list[dict[str, str]]:

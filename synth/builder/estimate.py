@@ -14,13 +14,13 @@ import numpy as np
 from clearfuse.synth.datasets.read import read_pair
 from clearfuse.synth.depth.anything import inverse_depths
 from clearfuse.synth.depth.source import DepthSource
-from clearfuse.synth.execute.tasks import limit_threads
+from clearfuse.synth.execute.tasks import limit_threads, one_thread
 from clearfuse.synth.fusers import FUSERS
-from clearfuse.synth.samples.prepare import NETWORKS, Prepared, Spec, add_ground_truth, has_network, one_thread
+from clearfuse.synth.samples.prepare import NETWORKS, Prepared, Spec, add_ground_truth, uses_network
 from clearfuse.synth.samples.render import FALLBACK, render
 from clearfuse.synth.shards.codecs import CODECS
 from clearfuse.synth.shards.sample import encode_sample
-from clearfuse.synth.shards.tar import BLOCK
+from clearfuse.synth.shards.tar import BLOCK, in_blocks
 from clearfuse.synth.types import PairRef
 
 if TYPE_CHECKING:
@@ -73,7 +73,11 @@ def estimate(build: Build, workers: int | None) -> Estimate | str:
     off, nor what is done of the build.
     """
     limit_threads()
-    one_thread(build.spec)
+    with one_thread(torch=uses_network(build.spec.fusers, build.spec.depths)):
+        return _estimate(build, workers)
+
+
+def _estimate(build: Build, workers: int | None) -> Estimate | str:
     plain = _without_networks(build.spec)
     clocks: list[Clock] = []
     refused, began = "", time.perf_counter()
@@ -89,7 +93,9 @@ def estimate(build: Build, workers: int | None) -> Estimate | str:
     # Medians: whatever a sample uses for the first time is loaded and compiled in it.
     read, make, after = (float(np.median([getattr(c, name) for c in clocks])) for name in ("read", "make", "render"))
     size = float(np.mean([clock.size for clock in clocks]))
-    network = _network_seconds(build.spec, build.pairs[0]) if has_network(build.spec) else 0.0
+    network = (
+        _network_seconds(build.spec, build.pairs[0]) if uses_network(build.spec.fusers, build.spec.depths) else 0.0
+    )
     sample, pair = (read + after, read + make + network) if build.spec.keep else (read + make + after, 0.0)
     hands = workers or os.cpu_count() or 1
     seconds = (build.sample_count * sample + len(build.pairs) * pair) / hands
@@ -143,7 +149,7 @@ def _measure(spec: Spec, codec: str, ref: PairRef, keep: bool) -> Clock:
     clock.make = time.perf_counter() - began
     began = time.perf_counter()
     members = encode_sample(render(spec, prepared, 0, "000000000"), CODECS[codec])
-    clock.size = sum(BLOCK + -(-len(data) // BLOCK) * BLOCK for data in members.values())
+    clock.size = sum(BLOCK + in_blocks(len(data)) for data in members.values())
     clock.render = time.perf_counter() - began
     return clock
 

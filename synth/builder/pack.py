@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clearfuse.synth.execute.tasks import report
-from clearfuse.synth.files.jsonstream import write_json
+from clearfuse.synth.execute.tasks import one_thread, report
 from clearfuse.synth.files.remote import Remote
 from clearfuse.synth.files.storage import Location
-from clearfuse.synth.samples.prepare import Spec, one_thread, prepare
+from clearfuse.synth.samples.prepare import Spec, prepare, uses_network
 from clearfuse.synth.samples.render import render
 from clearfuse.synth.shards import codecs
-from clearfuse.synth.shards.receipts import read_receipt
+from clearfuse.synth.shards.receipts import SampleFailed, land_shard, read_receipt
+from clearfuse.synth.shards.records import Reject
 from clearfuse.synth.shards.sample import encode_sample
-from clearfuse.synth.shards.tar import ShardFacts, receipt_path, write_shard
-from clearfuse.synth.types import SCHEMA, BadPair, PairRef, WorkIncomplete
+from clearfuse.synth.shards.tar import receipt_path
+from clearfuse.synth.types import BadPair, PairRef, WorkIncomplete
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class Rendered:
 def render_sample(packer: Packer, task: SampleTask) -> Rendered:
     """Prepare, render and encode one sample; whatever goes wrong with it is in the result."""
     report(task.ref.name)
-    one_thread(packer.spec)
     key = f"{task.index:09d}"
     try:
-        sample = render(packer.spec, prepare(packer.spec, task.ref), task.variant, key)
+        with one_thread(torch=uses_network(packer.spec.fusers, packer.spec.depths)):
+            sample = render(packer.spec, prepare(packer.spec, task.ref), task.variant, key)
         return Rendered(task, encode_sample(sample, codecs.CODECS[packer.codec]))
     except BadPair as error:
         return Rendered(task, reject=str(error))
@@ -76,13 +76,9 @@ def pack_shard(packer: Packer, task: ShardTask) -> str | None:
     return write(packer, task, (render_sample(packer, one) for one in task.samples))
 
 
-class _Failed(Exception):
-    """A sample failed: its shard must not land."""
-
-
 def write(packer: Packer, task: ShardTask, rendered: Iterator[Rendered]) -> str | None:
     """Take a shard's samples from ``rendered``, in order, and land the tar, then the receipt. The failure, or None."""
-    rejects: list[dict[str, Any]] = []
+    rejects: list[Reject] = []
     failures: list[str] = []
 
     def members() -> Iterator[tuple[str, Mapping[str, bytes]]]:
@@ -93,21 +89,20 @@ def write(packer: Packer, task: ShardTask, rendered: Iterator[Rendered]) -> str 
             elif one.members is not None:
                 yield f"{one.task.index:09d}", one.members
             else:
-                where = {"index": one.task.index, "dataset": one.task.ref.dataset, "pair": one.task.ref.key}
-                rejects.append({**where, "variant": one.task.variant, "reason": one.reject})
+                rejects.append(_reject(one))
         if failures:
-            raise _Failed
+            raise SampleFailed(failures[0])
         _check_ours(packer, path)
 
     path = packer.out / task.name
-    try:
-        facts = write_shard(path, members())
-        write_json(receipt_path(path), _receipt(packer, task.name, facts, rejects))
-    except _Failed:
-        return failures[0]
-    except OSError as error:
-        raise write_error(path, error) from None
-    return None
+    return land_shard(path, members(), packer.digest, packer.settings, rejects)
+
+
+def _reject(one: Rendered) -> Reject:
+    ref = one.task.ref
+    return Reject(
+        index=one.task.index, dataset=ref.dataset, pair=ref.key, variant=one.task.variant, reason=one.reject or ""
+    )
 
 
 def _check_ours(packer: Packer, path: Location) -> None:
@@ -116,7 +111,7 @@ def _check_ours(packer: Packer, path: Location) -> None:
     Raises WorkIncomplete.
     """
     receipt = receipt_path(path)
-    if isinstance(path, Remote) and receipt.is_file() and read_receipt(receipt)["digest"] != packer.digest:
+    if isinstance(path, Remote) and receipt.is_file() and read_receipt(receipt).digest != packer.digest:
         raise overwritten_error(path)
 
 
@@ -125,22 +120,3 @@ def overwritten_error(shard: Location) -> WorkIncomplete:
     return WorkIncomplete(
         f"{shard}: another build wrote to this folder meanwhile: run this one again with another --out"
     )
-
-
-def write_error(path: Location, error: OSError) -> WorkIncomplete:
-    """The error for a file that the output cannot take."""
-    return WorkIncomplete(f"{path}: cannot be written: {error.strerror or error}; run the same command to go on")
-
-
-def _receipt(packer: Packer, name: str, facts: ShardFacts, rejects: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "shard": name,
-        "sha256": facts.sha256,
-        "bytes": facts.size,
-        "samples": len(facts.offsets),
-        "offsets": facts.offsets,
-        "rejects": rejects,
-        "digest": packer.digest,
-        "settings": dict(packer.settings),
-    }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clearfuse.synth.builder.options import Options
-from clearfuse.synth.builder.settings import build_settings, uses_network
+from clearfuse.synth.builder.settings import build_settings
 from clearfuse.synth.datasets.manifest import load_manifest
 from clearfuse.synth.datasets.pairs import Pairs
 from clearfuse.synth.datasets.select import check_forms, check_licence, folders, select, without_clean_side
@@ -17,7 +17,7 @@ from clearfuse.synth.execute.run import find_executor
 from clearfuse.synth.files import storage
 from clearfuse.synth.fusers.choice import better_fuser, choose_fuser
 from clearfuse.synth.prompts.pools import load_pool, load_tasks
-from clearfuse.synth.samples.prepare import Spec
+from clearfuse.synth.samples.prepare import Spec, uses_network
 from clearfuse.synth.samples.recipe import Recipe, load_recipe, read_pools
 from clearfuse.synth.shards.codecs import find_codec
 from clearfuse.synth.types import NO_TRUTH, Task, UserError

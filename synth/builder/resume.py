@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from clearfuse.synth.files.folders import difference
 from clearfuse.synth.files.remote import StoreError
 from clearfuse.synth.files.storage import Location
 from clearfuse.synth.shards.receipts import Receipts, read_index, read_receipt, receipts_of
+from clearfuse.synth.shards.records import Receipt
 from clearfuse.synth.shards.tar import SHARD, receipt_path
 from clearfuse.synth.types import UserError
 
@@ -28,12 +29,33 @@ _SHARED_NAMES = re.compile(r"(README\.md|(index(-(train|val|test))?|croissant)\.
 """Names of a build's last files that other people's folders have too."""
 
 
+@runtime_checkable
+class ShardSet(Protocol):
+    """The shards that are to be in a folder: a build's, or those of ``train cache``."""
+
+    @property
+    def out(self) -> Location: ...
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def shard_count(self) -> int: ...
+    def path(self, shard: int) -> Location:
+        """Where a shard lands."""
+        ...
+
+    def find(self, name: str) -> int | None:
+        """The shard of a tar or receipt of that name, None where it is none of these."""
+        ...
+
+
 @dataclass
 class FolderState:
-    """What a build's folder holds, in nine bytes a shard. tars: bytes of each shard's, -1 where there is none.
+    """What a folder of shards holds, in nine bytes a shard. tars: bytes of each shard's, -1 where there is none.
 
-    receipts: which shards have one. strange_receipt, strange_tar: the first names that are no shard of this build.
-    shared: its last files whose names other people's folders have too.
+    receipts: which shards have one. strange_receipt, strange_tar: the first names that are no shard of these.
+    shared: a build's last files whose names other people's folders have too.
     """
 
     tars: np.ndarray
@@ -43,11 +65,11 @@ class FolderState:
     shared: list[str] = field(default_factory=list[str])
 
 
-def folder_state(build: Build) -> FolderState:
-    """What there is in a build's folder, by one listing."""
-    held = FolderState(np.full(build.shard_count, -1, np.int64), np.zeros(build.shard_count, np.bool_))
-    for name, size in storage.files(build.out):
-        shard = build.find(name)
+def folder_state(wanted: ShardSet) -> FolderState:
+    """What there is in the folder, by one listing."""
+    held = FolderState(np.full(wanted.shard_count, -1, np.int64), np.zeros(wanted.shard_count, np.bool_))
+    for name, size in storage.files(wanted.out):
+        shard = wanted.find(name)
         if shard is not None and name.endswith(".tar"):
             held.tars[shard] = size
         elif shard is not None:
@@ -61,44 +83,45 @@ def folder_state(build: Build) -> FolderState:
     return held
 
 
-def done_shards(build: Build, *, extend: bool) -> bytearray:
-    """1 for each shard that is there, whole, with this build's digest; another digest, or foreign files: an error."""
-    done = bytearray(build.shard_count)
-    held = folder_state(build)
+def done_shards(wanted: ShardSet, held: FolderState, *, more: str) -> bytearray:
+    """1 for each shard that is there, whole, with this digest; another digest, or foreign files: an error.
+
+    more: what to say where there are receipts of this digest beyond these shards.
+    """
+    done = bytearray(wanted.shard_count)
     there = np.flatnonzero(held.receipts).tolist()
-    paths = (receipt_path(build.path(shard)) for shard in there)
+    paths = (receipt_path(wanted.path(shard)) for shard in there)
     for shard, receipt in zip(there, storage.in_order(read_receipt, paths), strict=True):
-        _check_digest(build, receipt)
-        done[shard] = bool(held.tars[shard] == receipt["bytes"])
+        _check_digest(wanted, receipt)
+        done[shard] = bool(held.tars[shard] == receipt.bytes)
     if held.strange_receipt is not None:
-        _check_digest(build, read_receipt(build.out / held.strange_receipt))
-        raise UserError(f"{build.out} holds more variants than --variants {build.variants}: use another --out")
-    if held.strange_tar is not None:  # whoever reads ``*.tar`` would take it for the build's
-        raise UserError(f"{build.out / held.strange_tar} is no shard of this build: move it, or use another --out")
-    _check_finished(build, held, extend=extend, begun=bool(there))
+        _check_digest(wanted, read_receipt(wanted.out / held.strange_receipt))
+        raise UserError(f"{wanted.out} holds more {more}: use another --out")
+    if held.strange_tar is not None:  # whoever reads ``*.tar`` would take it for one of these
+        raise UserError(f"{wanted.out / held.strange_tar} is no shard of this build: move it, or use another --out")
     return done
 
 
-def _check_digest(build: Build, receipt: Mapping[str, Any]) -> None:
-    if receipt["digest"] != build.digest:
-        changes = list(difference(receipt["settings"], dict(build.settings)))
+def _check_digest(wanted: ShardSet, receipt: Receipt) -> None:
+    if receipt.digest != wanted.digest:
+        changes = list(difference(receipt.settings, dict(wanted.settings)))
         more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
         raise UserError(
-            f"{build.out} holds another build: {changes[0] if changes else 'digest'}{more}; "
+            f"{wanted.out} holds another build: {changes[0] if changes else 'digest'}{more}; "
             "use the same settings, another --out, or --overwrite"
         )
 
 
-def _check_finished(build: Build, held: FolderState, *, extend: bool, begun: bool) -> None:
+def check_finished(build: Build, held: FolderState, *, extend: bool) -> None:
     """A finished build grows by --extend alone; a README or an index of somebody else's is not written over."""
     index = build.out / "dataset.json"
     if index.exists():
         finished = read_index(index)
-        if finished["digest"] != build.digest and not begun:
+        if finished.digest != build.digest and not held.receipts.any():
             raise UserError(f"{build.out} holds another build's dataset.json: use another --out, or --overwrite")
-        if finished["variants"] != build.variants and not extend:
+        if finished.variants != build.variants and not extend:
             raise UserError(
-                f"{build.out} is finished with --variants {finished['variants']}, not {build.variants}: "
+                f"{build.out} is finished with --variants {finished.variants}, not {build.variants}: "
                 "add --extend to add variants"
             )
     for name in sorted(held.shared):
@@ -110,18 +133,16 @@ def _marked(path: Location) -> bool:
     return bool(_MARK.search(path.read_text(errors="replace")))
 
 
-def own_receipts(build: Build, rejects: list[dict[str, Any]], shown: int) -> Receipts:
-    """What the last files of a build say of its shards.
+def own_receipts(wanted: ShardSet, shown: int = 0) -> Receipts:
+    """What is said of all shards at the end, with the first ``shown`` rejects.
 
-    The first ``shown`` rejects go to ``rejects``: all may be as many as there are samples. Raises WorkIncomplete where
-    another build wrote over a shard.
+    Raises WorkIncomplete where another build wrote over a shard.
     """
-    held, kept = folder_state(build), Receipts()
-    paths = (receipt_path(build.path(shard)) for shard in range(build.shard_count))
+    held, kept = folder_state(wanted), Receipts(shown)
+    paths = (receipt_path(wanted.path(shard)) for shard in range(wanted.shard_count))
     for shard, receipt in enumerate(storage.in_order(read_receipt, paths)):
-        if receipt["digest"] != build.digest or held.tars[shard] != receipt["bytes"]:
-            raise overwritten_error(build.out / receipt["shard"])
-        rejects += receipt["rejects"][: shown - len(rejects)]
+        if receipt.digest != wanted.digest or held.tars[shard] != receipt.bytes:
+            raise overwritten_error(wanted.path(shard))
         kept.add(receipt)
     return kept
 

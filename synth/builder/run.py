@@ -20,10 +20,9 @@ from clearfuse.synth.builder.pack import (
     pack_shard,
     render_sample,
     write,
-    write_error,
 )
 from clearfuse.synth.builder.resolve import Resolved, resolve
-from clearfuse.synth.builder.resume import clear, done_shards, folder_state, own_receipts
+from clearfuse.synth.builder.resume import check_finished, clear, done_shards, folder_state, own_receipts
 from clearfuse.synth.datasets.pairs import Pairs
 from clearfuse.synth.execute.run import connect_workers, run_tasks
 from clearfuse.synth.execute.tasks import Needs, Watch
@@ -33,12 +32,11 @@ from clearfuse.synth.files.jsonstream import dumps
 from clearfuse.synth.files.schema import check_options
 from clearfuse.synth.files.storage import Location
 from clearfuse.synth.samples.prepare import BATCH, PreparedCounts, Spec, on_gpu, prepare_batch
-from clearfuse.synth.shards.receipts import Receipts
+from clearfuse.synth.shards.receipts import Receipts, write_error
 from clearfuse.synth.types import PairRef, Task, UserError, WorkIncomplete
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
-
 
 SHOWN = 10_000
 """Rejects that a report lists."""
@@ -164,7 +162,9 @@ def run_build(build: Build, options: Options, progress: Progress) -> BuildReport
         if options.overwrite:
             clear(build.out)
         remove_temporary(build.out)
-        done = done_shards(build, extend=options.extend)
+        held = folder_state(build)
+        done = done_shards(build, held, more=f"variants than --variants {build.variants}")
+        check_finished(build, held, extend=options.extend)
         report = BuildReport(str(build.out), resumed=sum(done))
         count = sum(build.shard_samples(shard) for shard, there in enumerate(done) if there)
         progress(count, build.sample_count)
@@ -175,7 +175,8 @@ def run_build(build: Build, options: Options, progress: Progress) -> BuildReport
                 report.failed[build.path(shard).name] = failure
         remove_temporary(build.out)  # of workers that died on the way
         if not report.failed:
-            receipts = own_receipts(build, report.rejects, SHOWN)
+            receipts = own_receipts(build, SHOWN)
+            report.rejects = [reject.model_dump() for reject in receipts.shown]
             report.samples = receipts.samples.total()
             report.shards = len(receipts)
             report.rejected = receipts.rejects.total()

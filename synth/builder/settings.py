@@ -17,13 +17,9 @@ from clearfuse.synth.files.jsonstream import dumps
 from clearfuse.synth.fusers.choice import fuser_weights
 from clearfuse.synth.operators import albumentations as bridge
 from clearfuse.synth.prompts.pools import pools_digest
-from clearfuse.synth.samples.prepare import NETWORKS
+from clearfuse.synth.samples.prepare import uses_network
 from clearfuse.synth.samples.recipe import Recipe
 from clearfuse.synth.version import __version__
-
-
-def uses_network(fusers: Mapping[str, str], depths: Mapping[str, DepthSource]) -> bool:
-    return not {*fusers.values(), *(depth.name for depth in depths.values())}.isdisjoint(NETWORKS)
 
 
 def build_settings(

@@ -97,7 +97,7 @@ def _result(data: dict[str, Any], as_json: bool, text: str) -> None:
 @takes(Options, "task", "data", "out", "n", "recipe", "prompts", "sets", "seed", "split", "pairs", "fuser", "depth")
 def preview_command(
     shards: Annotated[
-        list[str] | None, typer.Argument(metavar="[DIR|SHARD...]", help="Draw samples of these builds instead.")
+        list[str] | None, typer.Argument(metavar="[SHARDS...]", help=f"Draw samples of these instead. {console.SHARDS}")
     ] = None,
     task: Annotated[str | None, typer.Option("--task", help="vif, mef or mff; not with shards.")] = None,
     out: Annotated[

@@ -17,9 +17,7 @@ from clearfuse.synth.types import UserError
 if TYPE_CHECKING:
     from clearfuse.synth.review.verify import VerifyReport
 
-PathsArgument = Annotated[
-    list[str], typer.Argument(metavar="DIR|SHARD...", help="Folders of shards, or shards; local or URLs.")
-]
+PathsArgument = Annotated[list[str], typer.Argument(metavar="SHARDS...", help=console.SHARDS)]
 
 
 class ShareCommand(TyperCommand):

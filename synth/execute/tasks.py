@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +49,25 @@ def limit_threads() -> None:
 
     cv2.setNumThreads(0)
     keep_freed_memory()
+
+
+@contextmanager
+def one_thread(*, torch: bool = False) -> Iterator[None]:
+    """One thread for torch in this process: sums over several have other last bits.
+
+    torch: whether it will be used, though nobody has imported it yet.
+    """
+    if not torch and "torch" not in sys.modules:
+        yield
+        return
+    from torch import get_num_threads, set_num_threads
+
+    before = get_num_threads()
+    set_num_threads(1)
+    try:
+        yield
+    finally:
+        set_num_threads(before)
 
 
 _listener: Callable[[str], None] | None = None

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clearfuse.synth.files import storage
 from clearfuse.synth.files.remote import Remote, Unreachable
 from clearfuse.synth.files.storage import TEMPORARY, Location
 from clearfuse.synth.types import UserError
 
-if TYPE_CHECKING:
-    pass
+LOCK = ".clearfuse.lock"
+"""The file that a folder is locked by. One that a killed process left is locked by nobody, and goes with the next."""
 
 
 def difference(old: Any, new: Any, at: str = "") -> Iterator[str]:
@@ -54,7 +53,7 @@ def make_folder(out: Location) -> list[Path]:
 
 @contextmanager
 def folder_lock(out: Location, what: str = "build") -> Iterator[None]:
-    """One build, or run, a folder at a time; the lock is the folder's own and ends with the process, however it ends.
+    """One build, or run, a folder at a time; the lock ends with the process, however it ends.
 
     A store has no locks. Two runs of one build write the same bytes there; of two different builds at once, the one
     that ends later finds the other's receipts: see ``own_receipts``.
@@ -62,15 +61,18 @@ def folder_lock(out: Location, what: str = "build") -> Iterator[None]:
     if isinstance(out, Remote):
         yield
         return
-    handle = os.open(out, os.O_RDONLY)
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(out / LOCK, blocking=False)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another {what} is writing to {out}: wait for it, or use another --out") from None
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"another {what} is writing to {out}: wait for it, or use another --out") from None
+    try:
         yield
     finally:
-        os.close(handle)
+        (out / LOCK).unlink(missing_ok=True)  # while it is held: whoever has opened it sees that, and makes another
+        lock.release()
 
 
 def remove_temporary(out: Location) -> None:

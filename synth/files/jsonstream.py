@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from clearfuse.synth.files.storage import Location, landing
+import ijson
 
-FIRST = 1 << 16
-"""Characters that are read at once; twice as many each time a value is longer than what was read."""
+from clearfuse.synth.files.storage import Location, landing
 
 
 @dataclass(frozen=True)
@@ -45,88 +45,30 @@ def pieces(data: Any, depth: int = 0) -> Iterator[str]:
         yield json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False).replace("\n", after)
 
 
-def read_object(file: io.TextIOBase, name: str, each: Callable[[Any], None]) -> tuple[dict[str, Any], bool]:
-    """A JSON object without its list ``name``, whose items go to ``each``; and whether there was such a list.
-
-    Raises ValueError where it is no JSON object.
-    """
-    text = _Text(file)
-    found: dict[str, Any] = {}
-    listed = False
-    text.take("{")
-    while not text.ends("}", first=not found and not listed):
-        key = text.value()
-        if not isinstance(key, str):
-            raise ValueError(f"a name must be a text, not {key!r}")
-        text.take(":")
-        if key == name and text.next() == "[":
-            listed, first = True, True
-            text.take("[")
-            while not text.ends("]", first=first):
-                first = False
-                each(text.value())
-        else:
-            found[key] = text.value()
-    if text.next():
-        raise ValueError("something follows the object")
-    return found, listed
+def read_items(file: io.BufferedIOBase, name: str) -> Iterator[Any]:
+    """The items of the list ``name`` of a JSON object, one at a time. Raises ValueError where it is no JSON."""
+    with _one_line():
+        yield from ijson.items(file, f"{name}.item", use_float=True)
 
 
-_AFTER = frozenset(" \t\r\n:,]}")
-"""What stands after a value."""
+def read_but(file: io.BufferedIOBase, name: str) -> Any:
+    """JSON, of whose object the list ``name`` is empty. Raises ValueError where it is no JSON."""
+    built = ijson.ObjectBuilder()
+    item, below = f"{name}.item", f"{name}.item."
+    with _one_line():
+        for place, event, value in ijson.parse(file, use_float=True):
+            if place != item and not place.startswith(below):
+                built.event(event, value)
+    return built.value
 
 
-class _Text:
-    """The text of a file from where it is read: what was taken is forgotten."""
-
-    def __init__(self, file: io.TextIOBase) -> None:
-        self._file, self._held, self._at, self._more = file, "", 0, True
-        self._decoder = json.JSONDecoder()
-
-    def next(self) -> str:
-        """The next character that is no space; "" at the end."""
-        while True:
-            while self._at < len(self._held) and self._held[self._at] in " \t\r\n":
-                self._at += 1
-            if self._at < len(self._held) or not self._fill():
-                return self._held[self._at : self._at + 1]
-
-    def take(self, wanted: str) -> None:
-        """Take a character. Raises ValueError where another stands there."""
-        if self.next() != wanted:
-            raise ValueError(f"expected {wanted!r}, found {self.next()!r}")
-        self._at += 1
-
-    def ends(self, mark: str, *, first: bool) -> bool:
-        """Whether the list or object ends here; takes its mark, or the comma before the next item."""
-        if self.next() == mark:
-            self._at += 1
-            return True
-        if not first:
-            self.take(",")
-        return False
-
-    def value(self) -> Any:
-        """Take a value, whole."""
-        self.next()
-        while True:
-            try:
-                value, end = self._decoder.raw_decode(self._held, self._at)
-            except json.JSONDecodeError:
-                if not self._fill():
-                    raise
-                continue
-            # A number may go on where this part of the file ends.
-            if self._held[end : end + 1] in _AFTER or not self._fill():
-                self._at = end
-                return value
-
-    def _fill(self) -> bool:
-        """Read more; False at the end."""
-        held = self._held[self._at :]
-        read = self._file.read(max(FIRST, len(held))) if self._more else ""
-        self._held, self._at, self._more = held + read, 0, bool(read)
-        return self._more
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """ijson's errors, which show the text around the fault, as ValueErrors of one line."""
+    try:
+        yield
+    except ijson.JSONError as error:
+        raise ValueError(str(error).strip().partition("\n")[0] or "no JSON") from None
 
 
 def dumps(data: Any) -> bytes:

@@ -8,6 +8,7 @@ one line for the user: the place, what is wrong with it, what is allowed and the
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -50,6 +51,28 @@ class MustBe:
         return custom_error_schema(handler(source), custom_error_type="must_be", custom_error_message=said)
 
 
+class NewerSchema(UserError):
+    """A file of a schema that this version does not know."""
+
+
+def finite(value: Any) -> Any:
+    """JSON as it is. Raises ValueError where a number in it is infinite or not a number."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"must be a finite number, not {value}")
+    elif isinstance(value, Mapping):
+        for name, one in value.items():
+            if not isinstance(one, (int, str)):
+                try:
+                    finite(one)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from None
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            finite(one)
+    return value
+
+
 def validate(model: type[Model], data: Any, where: str) -> Model:
     """The model of an object as ``json.loads`` or ``tomllib.load`` gives it, or of JSON text as bytes.
 
@@ -60,7 +83,8 @@ def validate(model: type[Model], data: Any, where: str) -> Model:
             return model.model_validate_json(data)
         return model.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
-        raise UserError(f"{where}: {explain(error, model, data)}") from None
+        kind = NewerSchema if _newer(error) else UserError
+        raise kind(f"{where}: {explain(error, model, data)}") from None
     except RecursionError:
         raise UserError(f"{where}: is nested too deeply") from None
 
@@ -103,11 +127,21 @@ def parse_setting(item: str, example: str) -> tuple[list[str], Any]:
         return path, text.strip()
 
 
+def validate_python(model: type[Model], data: Any, where: str) -> Model:
+    """As ``validate``, of an object without lists: what need not be written as JSON first."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error, model)}") from None
+
+
 def explain(error: ValidationError, model: type[BaseModel], data: Any = None) -> str:
     """The first fault of a model in one line, without the file's name. Where several forms are allowed, the deepest.
 
     data: what was validated, whose entries with an id are called by it.
     """
+    if (schema := _newer(error)) is not None:
+        return f"schema {schema['input']} is newer than this version reads ({schema['ctx']['le']}); upgrade clearfuse"
     faults = error.errors(include_url=False)
     first = faults[0]["loc"][:1]
     fault = max((one for one in faults if one["loc"][:1] == first), key=lambda one: len(one["loc"]))
@@ -150,6 +184,12 @@ def _told(place: str, said: object) -> str:
     return f"{place}{' ' if place.endswith(':') else ': ' if place else ''}{said}"
 
 
+def _newer(error: ValidationError) -> Mapping[str, Any] | None:
+    """The fault of a schema that is too high: what else is wrong may be what is new."""
+    faults = (fault for fault in error.errors(include_url=False) if fault["loc"] == ("schema",))
+    return next((dict(fault) for fault in faults if fault["type"] == "less_than_equal"), None)
+
+
 _EXPECTED: dict[str, str] = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -159,6 +199,8 @@ _EXPECTED: dict[str, str] = {
     "string_type": "a text",
     "string_too_short": "a text of {min_length} characters or more",
     "string_too_long": "a text of {max_length} characters at most",
+    "string_pattern_mismatch": "a text that matches {pattern}",
+    "dataclass_type": "a table",
     "list_type": "a list",
     "tuple_type": "a list",
     "frozen_set_type": "a list",
@@ -200,7 +242,7 @@ def _expected(fault: Any, model: type[BaseModel]) -> str | None:
     if said is None:
         return None
     bounds = {key: _number(bound) for key, bound in fault.get("ctx", {}).items()}
-    parent = _model_at(model, fault["loc"][:-1]) if bounds else None
+    parent = _model_at(model, fault["loc"][:-1]) if bounds and fault["loc"] else None
     field = parent.model_fields.get(str(fault["loc"][-1])) if parent else None
     if field is not None and (span := _span(field.metadata)):
         return f"must be {field.title or ''} in {span}".replace("  ", " ")

@@ -13,7 +13,7 @@ import numpy as np
 
 from clearfuse.synth.files.storage import Location, ensure_folder, landing
 from clearfuse.synth.shards.sample import Sample
-from clearfuse.synth.types import ROLES, Step, Task
+from clearfuse.synth.types import ROLES, Step
 
 CELL = 300
 GAP = 6
@@ -33,19 +33,18 @@ def sample_row(sample: Sample) -> GalleryRow:
 
     Of a real sample the degraded pair alone.
     """
-    task: Task = sample.meta["task"]
-    roles = ROLES[task]
+    meta = sample.meta
+    roles = ROLES[meta.task]
     titles = {
         "clean_a": f"clean {roles['a']}",
         "clean_b": f"clean {roles['b']}",
         "a": f"degraded {roles['a']}",
         "b": f"degraded {roles['b']}",
-        "gt": f"ground truth ({sample.meta['fuser']['name']})",
+        "gt": f"ground truth ({meta.fuser.name})",
     }
     cells = tuple((title, sample.images[name]) for name, title in titles.items() if name in sample.images)
-    steps = "   ".join(describe_step(step) for step in sample.steps)
-    meta = sample.meta
-    return GalleryRow(cells, (f"{meta['dataset']}/{meta['pair']}  {meta['ratio']}   {steps}", f'"{sample.prompt}"'))
+    steps = "   ".join(describe_step(step) for step in meta.steps)
+    return GalleryRow(cells, (f"{meta.dataset}/{meta.pair}  {meta.ratio}   {steps}", f'"{sample.prompt}"'))
 
 
 def describe_step(step: Step) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,9 +12,9 @@ from clearfuse.synth.files.storage import Location
 from clearfuse.synth.review.tally import Tally, kind_of, ordered
 from clearfuse.synth.shards.find import find_shards
 from clearfuse.synth.shards.receipts import read_receipt
-from clearfuse.synth.shards.sample import is_lean
+from clearfuse.synth.shards.sample import holds_latents, read_meta, read_prompt
 from clearfuse.synth.shards.tar import read_shard, receipt_path
-from clearfuse.synth.types import CACHED, UserError
+from clearfuse.synth.types import UserError
 
 Progress = Callable[[int, int], None]
 
@@ -36,19 +35,17 @@ def inspect(paths: Sequence[str], examples: int = 3, progress: Progress = lambda
     for done, path in enumerate(shards, 1):
         try:
             for key, members in read_shard(path):
-                meta = json.loads(members["json"])
-                if CACHED in meta:
-                    raise ValueError(f"{path.name}: sample {key}: holds latents of train cache, nothing to inspect")
-                prompt = None if is_lean(meta) else members["txt"].decode()
+                if holds_latents(members):
+                    raise ValueError(f"sample {key}: holds latents of train cache, nothing to inspect")
+                meta = read_meta(key, members)
+                prompt = None if meta.lean else read_prompt(key, members)
                 tally.add(meta, prompt)
                 if len(shown) < examples:
-                    steps = [f"{s['op']}({s['target']})" for s in meta["steps"]]
-                    shown.append(
-                        {"key": key, "pair": f"{meta['dataset']}/{meta['pair']}", "steps": steps, "prompt": prompt}
-                    )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = error if path.name in str(error) else f"{path.name}: a sample is damaged: {error!r}"
-            raise UserError(f"{reason}; see synth verify") from None
+                    steps = [f"{step.op}({step.target})" for step in meta.steps]
+                    shown.append({"key": key, "pair": f"{meta.dataset}/{meta.pair}", "steps": steps, "prompt": prompt})
+        except ValueError as error:
+            named = error if path.name in str(error) else f"{path.name}: {error}"
+            raise UserError(f"{named}; see synth verify") from None
         rejects.update(_rejects(path))
         size += storage.size(path)
         progress(done, len(shards))
@@ -61,7 +58,7 @@ def _rejects(shard: Location) -> list[str]:
     receipt = receipt_path(shard)
     if not receipt.is_file():
         return []
-    return [kind_of(str(reject["reason"])) for reject in read_receipt(receipt)["rejects"]]
+    return [kind_of(reject.reason) for reject in read_receipt(receipt).rejects]
 
 
 def describe(report: dict[str, Any]) -> str:

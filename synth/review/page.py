@@ -38,7 +38,7 @@ def write_page(out: str, paths: Sequence[str], report: Mapping[str, Any], thumbn
     """Draw ``report``, as ``inspection.inspect`` gives it, with some samples of the shards. Raises UserError."""
     try:
         samples = list(_some(paths, thumbnails))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise UserError(f"{error}; see synth verify") from None
     text = page(", ".join(paths), report, samples, _facts(paths))
     target = locate(out)
@@ -68,16 +68,16 @@ def _facts(paths: Sequence[str]) -> dict[str, str]:
     if len(folders) != 1 or not (folders[0] / "dataset.json").is_file():
         return {}
     index = read_index(folders[0] / "dataset.json")
-    settings = index["settings"]
+    settings = index.settings
     recipe = settings.get("recipe", {})
     said = {
         "task": settings.get("task"),
         "recipe": recipe.get("name") if isinstance(recipe, dict) else recipe,
         "seed": settings.get("seed"),
-        "variants": index["variants"],
+        "variants": index.variants,
         "codec": settings.get("codec"),
         "shard size": settings.get("shard_size"),
-        "digest": index["digest"][:16],
+        "digest": index.digest[:16],
     }
     return {name: str(value) for name, value in said.items() if value is not None}
 

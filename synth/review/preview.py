@@ -78,9 +78,9 @@ def preview_shards(
         for i, shard in enumerate(shards[:samples]):
             share = samples * (i + 1) // min(len(shards), samples) - len(rows)
             for sample in islice(read_samples(shard), share):
-                lean = lean or sample.lean
+                lean = lean or sample.meta.lean
                 rows.append(gallery.sample_row(_degraded(sample, recipe)))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise UserError(f"{error}; see synth verify") from None
     if not rows:
         raise UserError(f"{', '.join(paths)}: no samples to draw")
@@ -89,8 +89,8 @@ def preview_shards(
 
 
 def _degraded(sample: Sample, recipe: str | None) -> Sample:
-    if sample.lean:
-        return OnTheFly(load_recipe(recipe or sample.meta["task"], task=sample.meta["task"]))(sample)
+    if sample.meta.lean:
+        return OnTheFly(load_recipe(recipe or sample.meta.task, task=sample.meta.task))(sample)
     if recipe is not None:
         raise UserError(f"--recipe {recipe}: these shards hold their degradations; it is for lean ones")
     return sample

@@ -15,7 +15,8 @@ from typing import Any
 from clearfuse.synth.files import storage
 from clearfuse.synth.files.storage import Location
 from clearfuse.synth.review.verify import check_folder
-from clearfuse.synth.shards.receipts import read_index
+from clearfuse.synth.shards.receipts import listed_shards
+from clearfuse.synth.shards.records import ListedShard
 from clearfuse.synth.shards.tar import SHARD, receipt_path
 from clearfuse.synth.types import UserError, WorkIncomplete
 
@@ -72,7 +73,7 @@ def push(
     hub = _Hub(repo, private, revision, endpoint)
     held = hub.files()
     strangers = [name for name in held if SHARD.match(name) and name.endswith(".tar") and name not in shards]
-    strangers += [name for name, shard in shards.items() if name in held and held[name].sha256 != shard["sha256"]]
+    strangers += [name for name, shard in shards.items() if name in held and held[name].sha256 != shard.sha256]
     if strangers and not overwrite:
         raise UserError(
             f"{repo} holds another build: {sorted(strangers)[0]} is not of {out}; push to another repository or "
@@ -91,7 +92,7 @@ def push(
     return Pushed(sent, total - sent, len(stale), hub.url)
 
 
-def _contents(folder: Location) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+def _contents(folder: Location) -> tuple[dict[str, ListedShard], list[str]]:
     """The shards of a build as its index lists them, and its other files. Raises UserError where it is not whole."""
     held = storage.listing(folder)
     if not held:
@@ -99,16 +100,14 @@ def _contents(folder: Location) -> tuple[dict[str, Mapping[str, Any]], list[str]
     problems = check_folder(folder)
     if problems:
         raise UserError(f"{problems[0]}; a whole build is pushed alone")
-    listed: list[Mapping[str, Any]] = []
-    read_index(folder / "dataset.json", listed.append)
-    for shard in listed:
-        name = shard["shard"]
-        if receipt_path(folder / name).name not in held or held[name] != shard["bytes"]:
+    listed = {shard.shard: shard for shard in listed_shards(folder / "dataset.json")}
+    for name, shard in listed.items():
+        if receipt_path(folder / name).name not in held or held[name] != shard.bytes:
             raise UserError(f"{folder / name}: not what its receipt says; see synth verify {folder}")
     last = [name for name in LAST if name in held] + ["dataset.json", "README.md"]
     if "README.md" not in held:
         raise UserError(f"{folder}: no README.md: the build is not finished; run its command again")
-    return {shard["shard"]: shard for shard in listed}, last
+    return listed, last
 
 
 def _of_a_build(name: str, shards: Mapping[str, Any]) -> bool:
@@ -116,15 +115,15 @@ def _of_a_build(name: str, shards: Mapping[str, Any]) -> bool:
     return name in LAST or (bool(SHARD.match(name)) and f"{name.rpartition('.')[0]}.tar" not in shards)
 
 
-def _portions(shards: Mapping[str, Mapping[str, Any]]) -> Iterator[list[str]]:
+def _portions(shards: Mapping[str, ListedShard]) -> Iterator[list[str]]:
     portion: list[str] = []
     size = 0
     for name, shard in shards.items():
-        if portion and (len(portion) == COMMIT_FILES or size + shard["bytes"] > COMMIT_BYTES):
+        if portion and (len(portion) == COMMIT_FILES or size + shard.bytes > COMMIT_BYTES):
             yield portion
             portion, size = [], 0
         portion.append(name)
-        size += shard["bytes"]
+        size += shard.bytes
     if portion:
         yield portion
 
@@ -169,7 +168,7 @@ class _Hub:
         self,
         paths: Sequence[Location],
         held: Mapping[str, _Held],
-        shards: Mapping[str, Mapping[str, Any]],
+        shards: Mapping[str, ListedShard],
         message: str,
         stale: Sequence[str] = (),
     ) -> int:
@@ -181,11 +180,11 @@ class _Hub:
             for path in paths:
                 there = held.get(path.name)
                 if path.name in shards:
-                    if there is not None and there.sha256 == shards[path.name]["sha256"]:
+                    if there is not None and there.sha256 == shards[path.name].sha256:
                         continue
                     local = stack.enter_context(storage.fetched(path))
                     operations.append(CommitOperationAdd(path.name, str(local)))
-                    if operations[-1].upload_info.sha256.hex() != shards[path.name]["sha256"]:
+                    if operations[-1].upload_info.sha256.hex() != shards[path.name].sha256:
                         raise UserError(f"{path}: its bytes are not those of its receipt; see synth verify")
                     continue
                 data = path.read_bytes()

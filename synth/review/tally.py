@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clearfuse.synth.seeds import seed_of
-from clearfuse.synth.shards.sample import is_lean, is_real
+from clearfuse.synth.shards.records import SampleMeta
+from clearfuse.synth.types import Step
 
 SEVERITY_BINS = 5
 BINS = 12
@@ -123,42 +124,42 @@ class Tally:
     words: BoundedSample = field(default_factory=BoundedSample)
     prompts: DistinctCount = field(default_factory=DistinctCount)
 
-    def add(self, meta: Mapping[str, Any], prompt: str | None) -> None:
+    def add(self, meta: SampleMeta, prompt: str | None) -> None:
         """Count a sample by its ``json`` and its prompt; None for a lean one."""
         self.samples += 1
-        self.lean += is_lean(meta)
-        self.given += meta.get("given") is True
-        self.real += is_real(meta)
-        self.count["datasets"][meta["dataset"]] += 1
-        self.count["splits"][meta["split"]] += 1
-        self.count["ratios"][meta["ratio"]] += 1
-        self.count["sizes"]["x".join(map(str, meta["crop"][2:]))] += 1
-        self.count["fusers"][meta["fuser"]["name"]] += 1
-        for name, value in meta.get("gt_quality", {}).items():
+        self.lean += meta.lean
+        self.given += meta.given
+        self.real += meta.real
+        self.count["datasets"][meta.dataset] += 1
+        self.count["splits"][meta.split] += 1
+        self.count["ratios"][meta.ratio] += 1
+        self.count["sizes"]["x".join(map(str, meta.crop[2:]))] += 1
+        self.count["fusers"][meta.fuser.name] += 1
+        for name, value in meta.gt_quality.items():
             if value is not None:
                 self.metrics.setdefault(name, Measure()).add(value)
         if prompt is None:
             return
         self.prompts.add(prompt)
         self.words.add(len(prompt.split()))
-        self.count["templates"].update(meta["prompt"]["templates"])
-        self.count["strengths"][meta["prompt"]["strength"] or "unsaid"] += 1
-        self.count["n"][str(meta["n"])] += 1
-        self.count["asked"]["all" if len(meta["prompt"]["asked"]) == meta["n"] else "a part"] += 1
-        names = [step["op"] for step in meta["steps"]]
+        self.count["templates"].update(meta.prompt.templates)
+        self.count["strengths"][meta.prompt.strength or "unsaid"] += 1
+        self.count["n"][str(meta.n)] += 1
+        self.count["asked"]["a part" if meta.partial else "all"] += 1
+        names = [step.op for step in meta.steps]
         self.count["combinations"][" + ".join(names) or "none named"] += 1
-        for step in meta["steps"]:
+        for step in meta.steps:
             self._add_step(step, names)
 
-    def _add_step(self, step: Mapping[str, Any], names: list[str]) -> None:
-        op = step["op"]
+    def _add_step(self, step: Step, names: list[str]) -> None:
+        op = step.op
         self.count["operators"][op] += 1
         self.together.setdefault(op, Counter()).update(name for name in names if name != op)
-        self.targets.setdefault(op, Counter())[step["target"]] += 1
-        if step.get("severity") is not None:
+        self.targets.setdefault(op, Counter())[step.target] += 1
+        if step.severity is not None:
             bins = self.severities.setdefault(op, [0] * SEVERITY_BINS)
-            bins[min(int(step["severity"] * SEVERITY_BINS), SEVERITY_BINS - 1)] += 1
-        for name, value in step["params"].items():
+            bins[min(int(step.severity * SEVERITY_BINS), SEVERITY_BINS - 1)] += 1
+        for name, value in step.params.items():
             self.parameters.setdefault(op, {}).setdefault(name, Measure()).add(value)
 
     def to_json(self) -> dict[str, Any]:

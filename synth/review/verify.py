@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from clearfuse.synth.builder.companions import member_names
 from clearfuse.synth.depth.metres import decode_png
 from clearfuse.synth.execute.run import run_tasks
 from clearfuse.synth.files import storage
@@ -23,21 +21,13 @@ from clearfuse.synth.samples.render import degrade_pair
 from clearfuse.synth.seeds import unit_hash
 from clearfuse.synth.shards.codecs import CODECS
 from clearfuse.synth.shards.find import find_shards
-from clearfuse.synth.shards.receipts import ShardNames, read_index, read_receipt
-from clearfuse.synth.shards.sample import Sample, decode_sample
-from clearfuse.synth.shards.tar import BLOCK, read_shard, receipt_path
-from clearfuse.synth.types import CACHED, HELD, NO_TRUTH, UserError
+from clearfuse.synth.shards.receipts import ShardNames, listed_shards, read_index, read_receipt
+from clearfuse.synth.shards.records import LATENTS, ListedShard, Receipt, member_names
+from clearfuse.synth.shards.sample import Sample, decode_sample, holds_latents, read_latent_meta
+from clearfuse.synth.shards.tar import BLOCK, in_blocks, read_shard, receipt_path
+from clearfuse.synth.types import HELD, NO_TRUTH, UserError
 
 Progress = Callable[[int, int], None]
-
-FIELDS: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("task", "dataset", "pair", "split", "ratio", "recipe"), str),
-    **dict.fromkeys(("variant", "n", "seed"), int),
-    **dict.fromkeys(("crop", "steps"), list),
-    **dict.fromkeys(("sources", "channels", "prompt", "fuser"), dict),
-    "depth": (dict, type(None)),
-}
-"""The fields of a sample's json and their types, as the contract fixes them."""
 
 
 @dataclass
@@ -109,31 +99,35 @@ def check_folder(folder: Location) -> list[str]:
     problems: list[str] = []
     missing: list[str] = []
     there, listed = ShardNames(), ShardNames()
-    odd = {name for name, _ in storage.files(folder) if name.endswith(".tar") and not there.add(name)}
-
-    def check(shard: Mapping[str, Any]) -> None:
-        name = shard["shard"]
-        if name not in there and name not in odd:
-            missing.append(name)
-        if not listed.add(name):
-            odd.discard(name)
-        receipt_at = receipt_path(folder / name)
-        if receipt_at.is_file():
-            try:
-                receipt = read_receipt(receipt_at)
-            except UserError:
-                return  # named with its shard
-            if (receipt["sha256"], receipt["digest"]) != (shard["sha256"], digest):
-                problems.append(f"{folder / name}: is of another build than dataset.json")
+    tars = (name for name, _ in storage.files(folder) if name.endswith(".tar") and not name.startswith("."))
+    odd = {name for name in tars if not there.add(name)}
 
     try:
-        digest = read_index(index)["digest"]  # which stands behind the shards
-        read_index(index, check)
+        digest = read_index(index).digest
+        for shard in listed_shards(index):
+            name = shard.shard
+            if name not in there and name not in odd:
+                missing.append(name)
+            if not listed.add(name):
+                odd.discard(name)
+            if _of_another_build(folder / name, shard, digest):
+                problems.append(f"{folder / name}: is of another build than dataset.json")
     except UserError as error:
         return [str(error)]
     problems += [f"{folder / name}: missing, though dataset.json lists it" for name in sorted(missing)]
     more = sorted([*(name for name in there if name not in listed), *odd])
     return problems + [f"{folder / name}: not in dataset.json" for name in more]
+
+
+def _of_another_build(path: Location, shard: ListedShard, digest: str) -> bool:
+    """Whether a shard's receipt says another hash or digest than ``dataset.json``; a damaged one is named elsewhere."""
+    if not (receipt_at := receipt_path(path)).is_file():
+        return False
+    try:
+        receipt = read_receipt(receipt_at)
+    except UserError:
+        return False
+    return (receipt.sha256, receipt.digest) != (shard.sha256, digest)
 
 
 def _shard_work(replay: float, path: Location) -> VerifyReport:
@@ -151,7 +145,7 @@ def _check_shard(replay: float, path: Location, file: Path) -> VerifyReport:
         for key, members in read_shard(file, path.name):
             report.samples += 1
             offsets[key] = end
-            end += sum(BLOCK + -(-len(data) // BLOCK) * BLOCK for data in members.values())
+            end += sum(BLOCK + in_blocks(len(data)) for data in members.values())
             chosen = unit_hash("replay", path.stem.rpartition("-")[0], key) < replay
             report.problems += [
                 f"{path.name}: {_line(fault)}" for fault in _check_members(key, members, chosen, report)
@@ -166,16 +160,16 @@ def _check_shard(replay: float, path: Location, file: Path) -> VerifyReport:
 def _check_members(key: str, members: Mapping[str, bytes], replay: bool, report: VerifyReport) -> list[str]:
     """Problems of a sample; what it is, and whether it was replayed, is counted in ``report``."""
     try:
-        latents = _latents_of(members)
-        if latents is not None:
+        if holds_latents(members):
             report.cached += 1
-            return list(check_cached(key, members, latents))
+            return list(check_cached(key, members))
         sample = decode_sample(key, members)
+        meta = sample.meta
         faults = [*check_members(sample, members), *check_sample(sample)]
-        report.lean += sample.lean
-        report.given += sample.given
-        report.real += sample.real
-        if replay and not faults and not (sample.lean or sample.given or sample.real):
+        report.lean += meta.lean
+        report.given += meta.given
+        report.real += meta.real
+        if replay and not faults and not (meta.lean or meta.given or meta.real):
             faults = list(check_replay(sample))
             report.replayed += 1
     except Exception as error:  # one damaged sample must not hide the others
@@ -183,22 +177,16 @@ def _check_members(key: str, members: Mapping[str, bytes], replay: bool, report:
     return faults
 
 
-def _latents_of(members: Mapping[str, bytes]) -> Mapping[str, Any] | None:
-    """What the json of a sample of ``train cache`` says of its latents; None of any other sample."""
-    meta = json.loads(members.get("json", b"{}"))
-    return meta.get(CACHED) if isinstance(meta, dict) else None
-
-
-def check_cached(key: str, members: Mapping[str, bytes], latents: Mapping[str, Any]) -> Iterator[str]:
+def check_cached(key: str, members: Mapping[str, bytes]) -> Iterator[str]:
     """Problems of a sample of ``train cache``: a member for each of its drawn crops, with the bytes that were made."""
-    crops = latents["variants"]
-    names = [f"{HELD if latents['held_out'] else number}.safetensors" for number in range(len(crops))]
+    latents = read_latent_meta(key, members).cached
+    names = [f"{HELD if latents.held_out else number}{LATENTS}" for number in range(len(latents.variants))]
     if set(members) != {"json", *names}:
         wrong = sorted(set(members) ^ {"json", *names})
         yield f"sample {key}: its members are not those of a sample of train cache: {', '.join(wrong)}"
         return
-    for name, crop in zip(names, crops, strict=True):
-        if zlib.crc32(members[name]) != crop["crc32"]:
+    for name, crop in zip(names, latents.variants, strict=True):
+        if zlib.crc32(members[name]) != crop.crc32:
             yield f"sample {key}: {name} is damaged: its checksum is another"
 
 
@@ -210,7 +198,7 @@ def _line(text: str) -> str:
 def check_members(sample: Sample, members: Mapping[str, bytes]) -> Iterator[str]:
     """Problems of what a sample holds: exactly its members, of one codec, and no depth where the json says none."""
     codec = next((name for name in CODECS if any(member.endswith(f"b.{name}") for member in members)), "webp")
-    expected = member_names(codec, sample.meta)
+    expected = member_names(codec, lean=sample.meta.lean, real=sample.meta.real)
     if list(members) != expected:
         wrong = sorted(set(members) ^ set(expected)) or ["their order"]
         yield f"sample {sample.key}: its members are not those of a sample: {', '.join(wrong)}"
@@ -218,7 +206,7 @@ def check_members(sample: Sample, members: Mapping[str, bytes]) -> Iterator[str]
         yield f"sample {sample.key}: depth.png holds depth, though the json says none"
 
 
-def check_receipt(path: Location, file: Path) -> tuple[dict[str, Any] | None, list[str]]:
+def check_receipt(path: Location, file: Path) -> tuple[Receipt | None, list[str]]:
     """The receipt of a tar, None without one, and its problems: name, settings, size, hash. file: a local copy."""
     receipt_at = receipt_path(path)
     if not receipt_at.is_file():
@@ -227,22 +215,22 @@ def check_receipt(path: Location, file: Path) -> tuple[dict[str, Any] | None, li
         receipt = read_receipt(receipt_at)
     except UserError as error:
         return None, [_line(str(error))]
-    if receipt["shard"] != path.name:
-        return receipt, [f"{path.name}: its receipt is of {receipt['shard']}"]
-    if receipt["digest"] != hashlib.sha256(dumps(receipt["settings"])).hexdigest():
+    if receipt.shard != path.name:
+        return receipt, [f"{path.name}: its receipt is of {receipt.shard}"]
+    if receipt.digest != hashlib.sha256(dumps(receipt.settings)).hexdigest():
         return receipt, [f"{path.name}: the settings of its receipt are not those of its digest"]
     size = file.stat().st_size
-    if size != receipt["bytes"]:
-        return receipt, [f"{path.name}: {size} bytes, its receipt says {receipt['bytes']}"]
+    if size != receipt.bytes:
+        return receipt, [f"{path.name}: {size} bytes, its receipt says {receipt.bytes}"]
     with file.open("rb") as stream:
-        if hashlib.file_digest(stream, "sha256").hexdigest() != receipt["sha256"]:
+        if hashlib.file_digest(stream, "sha256").hexdigest() != receipt.sha256:
             return receipt, [f"{path.name}: its bytes are not those of its receipt (sha256 differs)"]
     return receipt, []
 
 
-def check_offsets(path: Location, receipt: Mapping[str, Any], offsets: Mapping[str, int]) -> Iterator[str]:
+def check_offsets(path: Location, receipt: Receipt, offsets: Mapping[str, int]) -> Iterator[str]:
     """Problems of what a receipt says of its samples. offsets: where each was found."""
-    listed = receipt["offsets"]
+    listed = receipt.offsets
     missing, more = sorted(set(listed) - set(offsets)), sorted(set(offsets) - set(listed))
     if missing:
         yield f"{path.name}: {len(missing)} of {len(listed)} samples are missing, the first is {missing[0]}"
@@ -251,24 +239,20 @@ def check_offsets(path: Location, receipt: Mapping[str, Any], offsets: Mapping[s
     wrong = [key for key, at in offsets.items() if listed.get(key, at) != at]
     if wrong:
         yield f"{path.name}: sample {wrong[0]} is at {offsets[wrong[0]]}, its receipt says {listed[wrong[0]]}"
-    if receipt["samples"] != len(listed):
-        yield f"{path.name}: its receipt counts {receipt['samples']} samples and lists {len(listed)}"
+    if receipt.samples != len(listed):
+        yield f"{path.name}: its receipt counts {receipt.samples} samples and lists {len(listed)}"
 
 
 def check_sample(sample: Sample) -> Iterator[str]:
     """Problems of a sample against the contract: sizes, steps, order, depth, prompt."""
     meta, where = sample.meta, f"sample {sample.key}"
-    wrong = [name for name, kind in FIELDS.items() if not isinstance(meta.get(name), kind)]
-    if wrong:
-        yield f"{where}: json: {', '.join(wrong)} missing or of the wrong type"
-        return
-    width, height = meta["crop"][2:]
+    width, height = meta.crop[2:]
     for name, image in sample.images.items():
         if image.shape[:2] != (height, width):
             yield f"{where}: {name} is {image.shape[1]}x{image.shape[0]}, its crop {width}x{height}"
-    steps = sample.steps
-    if len(steps) != meta["n"]:
-        yield f"{where}: {len(steps)} steps, n is {meta['n']}"
+    steps = meta.steps
+    if len(steps) != meta.n:
+        yield f"{where}: {len(steps)} steps, n is {meta.n}"
     names = [step.op for step in steps]
     try:
         if names != physical_order(names) or len(set(names)) != len(names):
@@ -277,7 +261,7 @@ def check_sample(sample: Sample) -> Iterator[str]:
     except UserError as error:
         yield f"{where}: {error}"
         return
-    if sample.given or sample.real:
+    if sample.meta.given or sample.meta.real:
         yield from _check_given(sample)
     elif any(step.seed is None for step in steps):
         yield f"{where}: a step has no seed, though the sample was not given as it is"
@@ -285,14 +269,14 @@ def check_sample(sample: Sample) -> Iterator[str]:
         yield f"{where}: a step needs depth, and depth.png is missing"
     elif sample.depth is not None and sample.depth.shape != (height, width):
         yield f"{where}: depth is {sample.depth.shape[1]}x{sample.depth.shape[0]}, its crop {width}x{height}"
-    if sample.lean:
+    if sample.meta.lean:
         if steps or sample.depth is None:
             yield f"{where}: is lean, which goes with no steps and with depth"
         return
     if not sample.prompt.strip():
         yield f"{where}: the prompt is empty"
-    if any(not 0 <= i < len(steps) for i in meta["prompt"]["asked"]):
-        yield f"{where}: the prompt asks for a step that is not there: {meta['prompt']['asked']}"
+    if any(i >= len(steps) for i in meta.prompt.asked):
+        yield f"{where}: the prompt asks for a step that is not there: {list(meta.prompt.asked)}"
 
 
 def _check_given(sample: Sample) -> Iterator[str]:
@@ -300,22 +284,22 @@ def _check_given(sample: Sample) -> Iterator[str]:
 
     A real one is degraded whole, and says neither what made a ground truth nor depth.
     """
-    if any(step.seed is not None or step.params for step in sample.steps):
+    if any(step.seed is not None or step.params for step in sample.meta.steps):
         yield f"sample {sample.key}: was given as it is, yet a step says parameters"
-    if sample.real:
-        if sample.meta["fuser"].get("name") != NO_TRUTH or sample.meta["depth"] is not None:
+    if sample.meta.real:
+        if sample.meta.fuser.name != NO_TRUTH or sample.meta.depth is not None:
             yield f"sample {sample.key}: is a real pair, yet says a ground truth or depth"
         return
     for name in ("a", "b"):
         clean = sample.images[f"clean_{name}"]
-        if f"degraded_{name}" not in sample.meta["sources"] and not np.array_equal(sample.images[name], clean):
+        if f"degraded_{name}" not in sample.meta.sources and not np.array_equal(sample.images[name], clean):
             yield f"sample {sample.key}: {name} differs from clean_{name}, and no source of it is named"
 
 
 def replay_pair(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     """The degraded pair, made again from the sample alone."""
     images = sample.images
-    return degrade_pair(sample.meta["task"], images["clean_a"], images["clean_b"], sample.steps, sample.metres())
+    return degrade_pair(sample.meta.task, images["clean_a"], images["clean_b"], sample.meta.steps, sample.metres())
 
 
 def check_replay(sample: Sample) -> Iterator[str]:

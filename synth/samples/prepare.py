@@ -20,7 +20,7 @@ from clearfuse.synth.datasets.read import CleanPair, read_pair
 from clearfuse.synth.depth import metres as depth_maps
 from clearfuse.synth.depth.anything import inverse_depths
 from clearfuse.synth.depth.source import DepthSource
-from clearfuse.synth.execute.tasks import report
+from clearfuse.synth.execute.tasks import one_thread, report
 from clearfuse.synth.files import cache
 from clearfuse.synth.files.storage import Location
 from clearfuse.synth.fusers import FUSERS
@@ -200,7 +200,11 @@ class PreparedCounts:
 
 def prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> PreparedCounts:
     """Compute what the cache lacks for these pairs; pairs that cannot be read are skipped, and rejected later."""
-    one_thread(spec)
+    with one_thread(torch=uses_network(spec.fusers, spec.depths)):
+        return _prepare_batch(spec, refs)
+
+
+def _prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> PreparedCounts:
     counts = PreparedCounts()
     need_depth: dict[str, list[Prepared]] = {}
     for ref in refs:
@@ -230,26 +234,18 @@ def prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> PreparedCounts:
     return counts
 
 
-def has_network(spec: Spec) -> bool:
-    """Whether a network makes ground truth or depth."""
-    return not {*spec.fusers.values(), *(source.name for source in spec.depths.values())}.isdisjoint(NETWORKS)
+def uses_network(fusers: Mapping[str, str], depths: Mapping[str, DepthSource]) -> bool:
+    """Whether a network makes ground truth or depth. Both by data set."""
+    return not {*fusers.values(), *(source.name for source in depths.values())}.isdisjoint(NETWORKS)
 
 
 def on_gpu(spec: Spec) -> bool:
     """Whether networks run on a CUDA device, for which one process is best."""
-    if not has_network(spec):
+    if not uses_network(spec.fusers, spec.depths):
         return False
     import torch
 
     return torch.cuda.is_available()
-
-
-def one_thread(spec: Spec) -> None:
-    """Limit this process's networks to one thread, since sums over several differ in the last bits."""
-    if has_network(spec):
-        import torch
-
-        torch.set_num_threads(1)
 
 
 @lru_cache(maxsize=1)  # package metadata is read from files

@@ -20,6 +20,7 @@ from clearfuse.synth.samples.draw import Crop, draw_crop, draw_steps
 from clearfuse.synth.samples.prepare import Prepared, Spec
 from clearfuse.synth.samples.recipe import Recipe
 from clearfuse.synth.seeds import generator, seed_of
+from clearfuse.synth.shards.records import Origin, PromptRecord, SampleMeta
 from clearfuse.synth.shards.sample import Sample
 from clearfuse.synth.types import NO_TRUTH, SCHEMA, BadPair, Prompt, Step, Target, Task
 
@@ -44,7 +45,7 @@ def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
     qabf = quality["Qabf"]
     if spec.min_gt > 0 and (qabf is None or qabf < spec.min_gt):
         raise BadPair(f"ground truth of Qabf {'undefined' if qabf is None else qabf}, under --min-gt {spec.min_gt:g}")
-    extra = {"gt_quality": quality}
+    extra: dict[str, Any] = {"gt_quality": quality}
     whole = {"clean_a": prepared.pair.a, "clean_b": prepared.pair.b, "gt": prepared.truth}
     clean = {name: crop.of(image) for name, image in whole.items()}
     fuser, source = spec.fusers[ref.dataset], spec.depths[ref.dataset]
@@ -53,7 +54,7 @@ def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
         return crop.of(prepared.depth(spec))
 
     if spec.lean:  # always with depth, which any recipe may use
-        meta = _meta(spec, prepared, variant, crop, NO_STEPS, fuser, source, clean) | {"lean": True, **extra}
+        meta = _meta(spec, prepared, variant, crop, NO_STEPS, fuser, source, clean, lean=True, **extra)
         return Sample(key, clean, stored_depth(), "", meta)
     if ref.predegraded:
         provided = {name: crop.of(image) for name, image in prepared.pair.degraded.items()}
@@ -64,7 +65,7 @@ def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
             spec.recipe, seed, clean, stored_depth, fuser, partial=spec.partial, prompts=spec.prompts
         )
     depth = None if degraded.depth is None else source
-    meta = _meta(spec, prepared, variant, crop, degraded.record(), degraded.fuser, depth, degraded.images) | extra
+    meta = _meta(spec, prepared, variant, crop, degraded.record(), degraded.fuser, depth, degraded.images, **extra)
     return Sample(key, degraded.images, degraded.depth, degraded.prompt.text, meta)
 
 
@@ -72,9 +73,7 @@ def _render_real(spec: Spec, prepared: Prepared, variant: int, key: str, crop: C
     """The sample of a pair without clean images: its two images, their known degradation, and the prompt."""
     provided = {"a": crop.of(prepared.pair.a), "b": crop.of(prepared.pair.b)}
     degraded = use_provided(spec.task, seed, {}, provided, prepared.ref.degradation, NO_TRUTH, spec.prompts)
-    meta = _meta(spec, prepared, variant, crop, degraded.record(), degraded.fuser, None, degraded.images) | {
-        "real": True
-    }
+    meta = _meta(spec, prepared, variant, crop, degraded.record(), degraded.fuser, None, degraded.images, real=True)
     return Sample(key, degraded.images, None, degraded.prompt.text, meta)
 
 
@@ -91,7 +90,7 @@ class Seeds:
         return seed_of(self.seed, self.dataset, self.pair, self.variant, role, step)
 
 
-NO_STEPS: Mapping[str, Any] = {"n": 0, "steps": [], "prompt": Prompt("", (), None, ()).to_json()}
+NO_STEPS: Mapping[str, Any] = {"n": 0, "steps": (), "prompt": PromptRecord(templates=(), strength=None, asked=())}
 """The fields on degradation in the ``json`` of a lean sample."""
 
 
@@ -110,11 +109,9 @@ class Degraded:
 
     def record(self) -> dict[str, Any]:
         """The fields ``n``, ``steps`` and ``prompt`` of the ``json``."""
-        return {
-            "n": len(self.steps),
-            "steps": [step.to_json() for step in self.steps],
-            "prompt": self.prompt.to_json(),
-        }
+        said = self.prompt
+        prompt = PromptRecord(templates=said.templates, strength=said.strength, asked=said.asked)
+        return {"n": len(self.steps), "steps": self.steps, "prompt": prompt}
 
 
 def degrade_clean(
@@ -203,23 +200,26 @@ def _meta(
     fuser: str,
     depth: DepthSource | None,
     images: Mapping[str, np.ndarray],
-) -> dict[str, Any]:
+    **more: Any,
+) -> SampleMeta:
     ref = prepared.ref
-    return {
-        "schema": SCHEMA,
-        "task": spec.task,
-        "dataset": ref.dataset,
-        "pair": ref.key,
-        "variant": variant,
-        "split": ref.split,
-        "sources": dict(prepared.pair.sha256),
-        **({"sensor": dict(prepared.pair.sensor)} if prepared.pair.sensor else {}),
-        "crop": [crop.x, crop.y, crop.width, crop.height],
-        "ratio": crop.ratio,
-        "channels": channels(images),
+    if prepared.pair.sensor:
+        more["sensor"] = dict(prepared.pair.sensor)
+    return SampleMeta(
+        schema=SCHEMA,
+        task=spec.task,
+        dataset=ref.dataset,
+        pair=ref.key,
+        variant=variant,
+        split=ref.split,
+        sources=dict(prepared.pair.sha256),
+        crop=(crop.x, crop.y, crop.width, crop.height),
+        ratio=crop.ratio,
+        channels=channels(images),
         **record,
-        "fuser": {"name": fuser, "weights": fuser_weights(fuser, spec.task)},
-        "depth": None if depth is None else {"name": depth.name, "weights": depth.weights},
-        "seed": spec.seed,
-        "recipe": spec.recipe.name,
-    }
+        fuser=Origin(name=fuser, weights=fuser_weights(fuser, spec.task)),
+        depth=None if depth is None else Origin(name=depth.name, weights=depth.weights),
+        seed=spec.seed,
+        recipe=spec.recipe.name,
+        **more,
+    )

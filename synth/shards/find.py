@@ -1,10 +1,19 @@
-"""Finding shards: folders and tars, here or at a store."""
+"""Finding shards, for every command: folders, tars, patterns, braces and URLs, each argument a source.
+
+shards/vif   'shards/*/vif-train-*.tar'   shards/vif-train-{000000..000012}.tar   s3://bucket/shards   hf://...
+"""
 
 from __future__ import annotations
 
+import difflib
+import glob
 import itertools
+import os
+import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
@@ -12,16 +21,19 @@ import numpy as np
 
 from clearfuse.synth.datasets.pairs import RUN, texts
 from clearfuse.synth.files import storage
-from clearfuse.synth.files.remote import Remote
+from clearfuse.synth.files.remote import Remote, open_store, reaching
 from clearfuse.synth.files.storage import Location
 from clearfuse.synth.types import UserError
+
+_MAGIC = re.compile(r"[*?\[]")
+_BRACES = re.compile(r"\{[^{}]*(\.\.|,)[^{}]*\}")
 
 
 class Shards(Sequence[Location]):
     """Tars: a folder's are held by their names alone, in some 40 bytes each."""
 
     def __init__(self, parts: Sequence[tuple[Location, np.ndarray]]) -> None:
-        self._parts = parts
+        self.parts = parts
         self._starts = [0, *itertools.accumulate(len(names) for _, names in parts)]
 
     def __len__(self) -> int:
@@ -36,13 +48,62 @@ class Shards(Sequence[Location]):
         if isinstance(numbers, range):
             return [self[number] for number in numbers]
         part = bisect_right(self._starts, numbers) - 1
-        folder, names = self._parts[part]
+        folder, names = self.parts[part]
         return folder / str(names[numbers - self._starts[part]])
 
 
+@dataclass(frozen=True)
+class ShardSource:
+    """What one argument names: its shards, in order, and the folders that they were found in as a whole."""
+
+    text: str
+    shards: Shards
+    folders: tuple[Location, ...]
+
+
+def find_sources(paths: Sequence[str]) -> list[ShardSource]:
+    """What a command line names, a source an argument. A shard that several arguments name belongs to the first.
+
+    Raises UserError where an argument names no shard and no finished build.
+    """
+    seen: dict[Location, list[np.ndarray]] = {}
+    found: list[ShardSource] = []
+    for text in paths:
+        parts: list[tuple[Location, np.ndarray]] = []
+        folders: list[Location] = []
+        for path in (path for one in expanded(text) for path in _matches(one)):
+            folder, names = _held(path)
+            if folder is path:
+                folders.append(path)
+            before = seen.setdefault(folder if isinstance(folder, Remote) else folder.resolve(), [])
+            new = names[~np.isin(names, np.concatenate(before))] if before else names
+            before.append(new)
+            parts.append((folder, new))
+        found.append(ShardSource(text, Shards(parts), tuple(folders)))
+    return found
+
+
+def find_shards(paths: Sequence[str]) -> tuple[Shards, list[Location]]:
+    """(shards, folders) of a whole command line: see ``find_sources``."""
+    sources = find_sources(paths)
+    return Shards([part for one in sources for part in one.shards.parts]), [f for one in sources for f in one.folders]
+
+
+def _held(path: Location) -> tuple[Location, np.ndarray]:
+    """(folder, names of its tars) that a path names: the folder itself, or that of a single tar."""
+    if path.is_dir():
+        names = _tars(path)
+        if not len(names) and not (path / "dataset.json").exists():
+            raise UserError(f"{path}: no shards in this folder")
+        return path, names
+    if path.is_file():
+        return path.parent, texts([path.name])
+    raise UserError(f"{path}: no such file or folder{_nearest(path)}")
+
+
 def _tars(folder: Location) -> np.ndarray:
-    """The names of the tars in a folder, sorted."""
-    named = (name for name, _ in storage.files(folder) if name.endswith(".tar"))
+    """The names of the tars in a folder, sorted; one that begins with a dot has not landed."""
+    named = (name for name, _ in storage.files(folder) if name.endswith(".tar") and not name.startswith("."))
     runs = [texts(())]
     while len(some := texts(itertools.islice(named, RUN))):
         runs.append(some)
@@ -50,30 +111,42 @@ def _tars(folder: Location) -> np.ndarray:
     return names[np.argsort(names, kind="stable")]
 
 
-def find_shards(paths: Sequence[str]) -> tuple[Shards, list[Location]]:
-    """(shards, folders) of a command line of folders and tars, local or URLs. Raises UserError where there are none."""
-    found: list[tuple[Location, np.ndarray]] = []
-    folders: list[Location] = []
-    for text in paths:
-        path = storage.locate(text)
-        if path.is_dir():
-            folders.append(path)
-            here = _tars(path)
-            if not len(here) and not (path / "dataset.json").exists():
-                raise UserError(f"{path}: no shards in this folder")
-            found.append((path, here))
-        elif path.is_file():
-            found.append((path.parent, texts([path.name])))
-        else:
-            raise UserError(f"{path}: no such file or folder")
-    return Shards(found), folders
+def _nearest(path: Location) -> str:
+    """The nearest name beside a path that is not there, as the end of a line."""
+    beside: list[str] = []
+    with suppress(OSError, UserError):
+        beside = list(path.parent.entries()) if isinstance(path, Remote) else os.listdir(path.parent)
+    near = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.7)
+    return f": did you mean '{near[0]}'?" if near else ""
 
 
-def find_local_shards(paths: Sequence[str]) -> list[Path]:
-    """The shards of a command line, for readers of local files. Raises UserError where one is a URL."""
-    local: list[Path] = []
-    for path in find_shards(paths)[0]:
-        if isinstance(path, Remote):
-            raise UserError(f"{path}: must be a local shard or folder: copy it first")
-        local.append(path)
-    return local
+def expanded(text: str) -> list[str]:
+    """An argument with ``{000..012}`` and ``{a,b}`` written out, as webdataset has them, unless it is a file's name."""
+    if not _BRACES.search(text) or os.path.exists(text):
+        return [text]
+    from braceexpand import braceexpand
+
+    try:
+        return list(braceexpand(text))
+    except ValueError:
+        raise UserError(f"{text}: its braces are not balanced; they are like shard-{{000000..000012}}.tar") from None
+
+
+def _matches(text: str) -> Iterator[Location]:
+    """The tars and folders of a pattern; what is no pattern is itself."""
+    path = storage.locate(text)
+    query = text.startswith(("http://", "https://"))  # there ? begins a query
+    if not _MAGIC.search(text.partition("?")[0] if query else text) or (isinstance(path, Path) and path.exists()):
+        return iter([path])
+    if isinstance(path, Remote):
+        with reaching(text):
+            store, inside = open_store(text)
+            names = sorted(str(name) for name in store.glob(inside))
+        protocol = text.partition("://")[0]
+        found: list[Location] = [Remote(name if "://" in name else f"{protocol}://{name}") for name in names]
+    else:
+        found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+    found = [one for one in found if not one.name.startswith(".") and (one.suffix == ".tar" or one.is_dir())]
+    if not found:
+        raise UserError(f"{text}: matches no shard and no folder")
+    return iter(found)

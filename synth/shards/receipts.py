@@ -2,90 +2,131 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
 import tempfile
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from clearfuse.synth.files import storage
-from clearfuse.synth.files.jsonstream import read_object
+from clearfuse.synth.files.jsonstream import read_but, read_items, write_json
 from clearfuse.synth.files.remote import StoreError
+from clearfuse.synth.files.schema import NewerSchema, validate, validate_python
 from clearfuse.synth.files.storage import Location
-from clearfuse.synth.shards.tar import SHARD
-from clearfuse.synth.types import UserError, check_schema
+from clearfuse.synth.shards.records import DatasetIndex, ListedShard, Receipt, Reject
+from clearfuse.synth.shards.tar import SHARD, ShardFacts, read_spans, receipt_path, write_shard
+from clearfuse.synth.types import SCHEMA, UserError, WorkIncomplete
 
-_KINDS: dict[str, type] = {
-    **dict.fromkeys(("digest", "shard", "sha256"), str),
-    **dict.fromkeys(("bytes", "samples", "variants"), int),
-    **dict.fromkeys(("settings", "offsets"), dict),
-    "rejects": list,
-}
-"""The fields of receipts and indexes, and their types."""
-_RECEIPT = ("digest", "settings", "shard", "sha256", "bytes", "samples", "offsets", "rejects")
-_INDEX = ("digest", "settings", "variants")
-LISTED = ("shard", "sha256", "bytes", "samples")
+LISTED = tuple(ListedShard.model_fields)
 """What ``dataset.json`` says of a shard."""
-_MEND = {True: "remove it and run the build again", False: "remove it and its tar to render the shard again"}
+_RENDER = "remove it and its tar to render the shard again"
+_FINISH = "remove it and run the build again"
 BLOCK = 1 << 16
 
 
-def read_receipt(path: Location) -> dict[str, Any]:
-    """A receipt, checked. Raises UserError where it is damaged or newer than this version."""
-    try:
-        receipt = json.loads(path.read_bytes())
-    except StoreError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(path, error, index=False) from None
-    _check(path, receipt, wrong_field(receipt, ("schema", *_RECEIPT)), index=False)
-    return receipt
+class SampleFailed(Exception):
+    """A sample failed, for this reason: its shard must not land."""
 
 
-def read_index(path: Location, each: Callable[[Mapping[str, Any]], None] = lambda shard: None) -> dict[str, Any]:
-    """``dataset.json`` without its list of shards, checked; each of those goes to ``each`` as it is read.
+def land_shard(
+    shard: Location,
+    samples: Iterable[tuple[str, Mapping[str, bytes]]],
+    digest: str,
+    settings: Mapping[str, Any],
+    rejects: Sequence[Reject] = (),
+) -> str | None:
+    """Write a shard of (key, members), then its receipt: what builds and caches are made of. The failure, or None.
 
-    Raises UserError where it is damaged or newer than this version.
+    digest: of the settings. rejects: complete when the samples are. Raises WorkIncomplete where it cannot be written.
     """
-
-    def check(shard: Any) -> None:
-        wrong = wrong_field(shard, LISTED)
-        _check(path, {}, None if wrong is None else f"shards.{wrong}", index=True)
-        each(shard)
-
     try:
-        with path.open("rb") as file, io.TextIOWrapper(file, "utf-8") as text:
-            index, listed = read_object(text, "shards", check)
+        facts = write_shard(shard, samples)
+        _write_receipt(shard, facts, digest, settings, rejects)
+    except SampleFailed as error:
+        return str(error)
+    except OSError as error:
+        raise write_error(shard, error) from None
+    return None
+
+
+def write_error(path: Location, error: OSError) -> WorkIncomplete:
+    """The error for a file that the output cannot take."""
+    return WorkIncomplete(f"{path}: cannot be written: {error.strerror or error}; run the same command to go on")
+
+
+def _write_receipt(
+    shard: Location, facts: ShardFacts, digest: str, settings: Mapping[str, Any], rejects: Sequence[Reject]
+) -> None:
+    receipt = Receipt(
+        schema=SCHEMA,
+        shard=shard.name,
+        sha256=facts.sha256,
+        bytes=facts.size,
+        samples=len(facts.offsets),
+        offsets=facts.offsets,
+        rejects=tuple(rejects),
+        digest=digest,
+        settings=dict(settings),
+    )
+    write_json(receipt_path(shard), receipt.model_dump(by_alias=True))
+
+
+def read_receipt(path: Location) -> Receipt:
+    """A receipt. Raises UserError where it is damaged or newer than this version."""
+    try:
+        return validate(Receipt, path.read_bytes(), str(path))
     except StoreError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(path, error, index=True) from None
-    _check(path, index, wrong_field(index, ("schema", *_INDEX)) or (None if listed else "shards"), index=True)
-    return index
+    except (OSError, UserError) as error:
+        raise _unreadable(path, error, _RENDER) from None
 
 
-def _unreadable(path: Location, error: Exception, *, index: bool) -> UserError:
-    return UserError(f"{path}: cannot be read: {' '.join(str(error).split())}; {_MEND[index]}")
+def sample_offsets(shard: Location) -> Mapping[str, int]:
+    """Where each sample of a tar begins, by key: as its receipt says where that is of these bytes, else by its headers.
+
+    Raises ValueError where there is no such receipt and it is no whole tar.
+    """
+    path = receipt_path(shard)
+    if path.is_file():
+        with suppress(UserError):  # no receipt, whatever else it is
+            receipt = read_receipt(path)
+            if (receipt.shard, receipt.bytes) == (shard.name, storage.size(shard)):
+                return receipt.offsets
+    return {span.key: span.start for span in read_spans(shard)}
 
 
-def _check(path: Location, data: Any, wrong: str | None, *, index: bool) -> None:
-    what = f"is no {'index' if index else 'receipt'} of a build"
-    if wrong is not None:
-        raise UserError(f"{path}: {what}: no {wrong} in it, or of the wrong type; {_MEND[index]}")
-    if "schema" in data:
-        check_schema(data["schema"], str(path))
+def read_index(path: Location) -> DatasetIndex:
+    """``dataset.json`` without its list of shards. Raises UserError where it is damaged or newer than this version."""
+    try:
+        with path.open("rb") as file:
+            return validate(DatasetIndex, read_but(file, "shards"), str(path))
+    except StoreError:
+        raise
+    except (OSError, ValueError, UserError) as error:
+        raise _unreadable(path, error, _FINISH) from None
 
 
-def wrong_field(data: Any, fields: Iterable[str]) -> str | None:
-    """The first of the fields that an object lacks, or has of another type."""
-    for field in fields:
-        if not isinstance(data, dict) or field not in data or not isinstance(data[field], _KINDS.get(field, object)):
-            return field
-    return None
+def listed_shards(path: Location) -> Iterator[ListedShard]:
+    """The shards of ``dataset.json``, one at a time. Raises UserError where it is damaged."""
+    try:
+        with path.open("rb") as file:
+            for number, shard in enumerate(read_items(file, "shards")):
+                yield validate_python(ListedShard, shard, f"{path}: shards.{number}")
+    except StoreError:
+        raise
+    except (OSError, ValueError, UserError) as error:
+        raise _unreadable(path, error, _FINISH) from None
+
+
+def _unreadable(path: Location, error: Exception, mend: str) -> UserError:
+    if isinstance(error, NewerSchema):
+        return error
+    said = str(error) if isinstance(error, UserError) else f"{path}: cannot be read: {' '.join(str(error).split())}"
+    return UserError(f"{said}; {mend}")
 
 
 def receipts_of(out: Location) -> ShardNames:
@@ -135,7 +176,7 @@ class Receipts:
     Read as often as needed, and never held: there may be a million.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shown: int = 0) -> None:
         self._file, name = tempfile.mkstemp(prefix="clearfuse-receipts-")
         os.unlink(name)  # gone with the process, however it ends
         weakref.finalize(self, os.close, self._file)
@@ -144,14 +185,18 @@ class Receipts:
         """By split."""
         self.rejects: Counter[str] = Counter()
         """By reason."""
+        self.shown: list[Reject] = []
+        """The first rejects, as many as were asked for: all may be as many as there are samples."""
+        self._shown = shown
 
-    def add(self, receipt: Mapping[str, Any]) -> None:
+    def add(self, receipt: Receipt) -> None:
         """Take a shard's receipt."""
-        os.write(self._file, json.dumps({key: receipt[key] for key in LISTED}).encode() + b"\n")
+        os.write(self._file, json.dumps({name: getattr(receipt, name) for name in LISTED}).encode() + b"\n")
         self.count += 1
-        self.bytes += receipt["bytes"]
-        self.samples[split_of(receipt["shard"])] += receipt["samples"]
-        self.rejects.update(reject["reason"] for reject in receipt["rejects"])
+        self.bytes += receipt.bytes
+        self.samples[split_of(receipt.shard)] += receipt.samples
+        self.rejects.update(reject.reason for reject in receipt.rejects)
+        self.shown += receipt.rejects[: self._shown - len(self.shown)]
 
     def __len__(self) -> int:
         return self.count

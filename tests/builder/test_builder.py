@@ -39,14 +39,13 @@ def test_a_build_is_what_the_contract_says(tmp_path: Path, msrs: Path) -> None:
     assert [sample.key for sample in samples] == [f"{i:09d}" for i in range(6)]
     for sample in samples:
         meta = sample.meta
-        assert meta["schema"] == 1 and (meta["task"], meta["dataset"], meta["split"]) == ("vif", "msrs", "train")
-        assert len(meta["steps"]) == meta["n"] in (2, 3)
-        assert set(meta["sources"]) == {"a", "b"} and all(len(h) == 64 for h in meta["sources"].values())
-        assert meta["prompt"]["asked"] == list(range(meta["n"]))
-        assert set(meta["steps"][0]) >= {"op", "target", "params", "seed"}
-        assert sample.images["b"].shape[2] == 1 == meta["channels"]["b"]
-        weather = any(step["op"] in ("haze", "rain", "snow") for step in meta["steps"])
-        assert (sample.depth is not None) == weather == (meta["depth"] is not None)
+        assert meta.schema_ == 1 and (meta.task, meta.dataset, meta.split) == ("vif", "msrs", "train")
+        assert len(meta.steps) == meta.n in (2, 3)
+        assert set(meta.sources) == {"a", "b"} and all(len(h) == 64 for h in meta.sources.values())
+        assert meta.prompt.asked == tuple(range(meta.n))
+        assert sample.images["b"].shape[2] == 1 == meta.channels["b"]
+        weather = any(step.op in ("haze", "rain", "snow") for step in meta.steps)
+        assert (sample.depth is not None) == weather == (meta.depth is not None)
     receipt = json.loads((out / "vif-train-000001.json").read_bytes())
     assert set(receipt) >= {"sha256", "bytes", "offsets", "samples", "rejects", "settings", "digest"}
     text = "".join(path.read_text() for path in out.glob("*.json")) + (out / "README.md").read_text()
@@ -139,14 +138,14 @@ def test_overwrite_replaces_and_extend_adds_variants(tmp_path: Path, msrs: Path)
 def test_rejects_are_recorded_and_keys_keep_their_place(tmp_path: Path, msrs: Path) -> None:
     whole = tmp_path / "whole"
     make(whole, msrs)
-    keys = {s.meta["pair"]: s.key for i in range(3) for s in read_samples(whole / f"vif-train-{i:06d}.tar")}
+    keys = {s.meta.pair: s.key for i in range(3) for s in read_samples(whole / f"vif-train-{i:06d}.tar")}
     (msrs / "train/vi/00003D.png").write_bytes((msrs / "train/vi/00003D.png").read_bytes()[:900])
     save(msrs / "train/ir/00005D.png", textured(3, 80, 64, channels=1))
     out = tmp_path / "out"
     with pytest.raises(WorkIncomplete) as error:
         make(out, msrs)
     assert str(error.value).startswith("2 of 6 samples rejected, over --max-rejects 0.01: msrs/0000")
-    left = {s.meta["pair"]: s.key for i in range(3) for s in read_samples(out / f"vif-train-{i:06d}.tar")}
+    left = {s.meta.pair: s.key for i in range(3) for s in read_samples(out / f"vif-train-{i:06d}.tar")}
     assert left == {pair: key for pair, key in keys.items() if pair not in ("00003D", "00005D")}
     rejects = [r for i in range(3) for r in json.loads((out / f"vif-train-{i:06d}.json").read_bytes())["rejects"]]
     reasons = {reject["pair"]: reject["reason"] for reject in rejects}
@@ -183,7 +182,7 @@ def test_partial_prompts_keep_what_they_do_not_ask_about(tmp_path: Path, msrs: P
     make(tmp_path / "all", msrs, n="3", shard_size=10)
     pairs = zip(*(read_samples(tmp_path / d / "vif-train-000000.tar") for d in ("out", "all")), strict=True)
     for some, every in pairs:
-        assert 1 <= len(some.meta["prompt"]["asked"]) < 3
+        assert 1 <= len(some.meta.prompt.asked) < 3
         assert np.array_equal(some.images["a"], every.images["a"])
         assert not np.array_equal(some.images["gt"], every.images["gt"])
     assert verify([str(tmp_path / "out")], replay=True).ok
@@ -201,10 +200,10 @@ def test_ground_truth_of_the_set_is_used_whole(tmp_path: Path) -> None:
             save(tmp_path / "set" / folder / f"{number}.png", textured(number + (30 if folder == "full_clear" else 0)))
     build("mff", out=str(tmp_path / "out"), data=[f"mfiwhu={tmp_path / 'set'}"], executor="serial", n="1")
     for sample in read_samples(tmp_path / "out/mff-train-000000.tar"):
-        x, y, w, h = sample.meta["crop"]
-        whole = textured(30 + int(sample.meta["pair"]))
+        x, y, w, h = sample.meta.crop
+        whole = textured(30 + int(sample.meta.pair))
         assert np.array_equal(sample.images["gt"], whole[y : y + h, x : x + w])
-        assert sample.meta["fuser"]["name"] == "dataset"
+        assert sample.meta.fuser.name == "dataset"
 
 
 def test_sets_merge_in_the_order_of_their_names(tmp_path: Path, msrs: Path, folder_pair: str) -> None:
@@ -219,7 +218,7 @@ def test_builtin_scenes_are_the_default(tmp_path: Path) -> None:
     report = build("mff", out=str(tmp_path / "out"), limit=2, n="1", executor="serial")
     assert report.samples == 2
     for sample in read_samples(tmp_path / "out/mff-train-000000.tar"):
-        assert sample.meta["dataset"] == "scenes" and sample.meta["fuser"]["name"] == "dataset"
+        assert sample.meta.dataset == "scenes" and sample.meta.fuser.name == "dataset"
 
 
 def test_an_unknown_option_of_the_function_is_named(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from clearfuse.train.evaluation.evaluate import in_memory
 from clearfuse.train.evaluation.methods.fusers import METHODS
 from clearfuse.train.evaluation.samples import plan_portions
 from clearfuse.train.evaluation.scoring import choose_metrics
-from conftest import Ran, save, textured
+from conftest import Ran, changed, save, textured
 
 pytestmark = pytest.mark.slow
 
@@ -104,21 +104,21 @@ def test_a_pair_without_its_degraded_side_is_no_pair(drmf: Path) -> None:
 
 def test_the_pair_is_packed_as_it_is(tmp_path: Path, drmf: Path) -> None:
     samples = made(tmp_path / "out", drmf, variants=2)
-    assert len(samples) == 8 and len({(s.meta["pair"], tuple(s.meta["crop"])) for s in samples}) > 4
+    assert len(samples) == 8 and len({(s.meta.pair, tuple(s.meta.crop)) for s in samples}) > 4
     for sample in samples:
-        meta, (x, y, w, h) = sample.meta, sample.meta["crop"]
+        meta, (x, y, w, h) = sample.meta, sample.meta.crop
         assert w % 16 == h % 16 == 0
         members = {"a": "vi_degraded", "b": "ir_degraded", "clean_a": "vi", "clean_b": "ir"}
         for member, folder in members.items():
-            image, _ = read_image(str(drmf / "train" / folder / f"{meta['pair']}.png"))
+            image, _ = read_image(str(drmf / "train" / folder / f"{meta.pair}.png"))
             assert np.array_equal(sample.images[member], image[y : y + h, x : x + w])
-        assert (meta["given"], meta["n"], meta["depth"], meta["fuser"]["name"]) == (True, 4, None, "pyramid")
-        assert meta["channels"] == {"a": 3, "b": 1, "gt": 3} and sample.depth is None
-        assert set(meta["sources"]) == {"a", "b", "degraded_a", "degraded_b"}
-        assert meta["prompt"]["asked"] == [0, 1, 2, 3] and len(sample.prompt.split()) > 8
-        ops = [template.rpartition("-")[0] for template in meta["prompt"]["templates"]]
+        assert (meta.given, meta.n, meta.depth, meta.fuser.name) == (True, 4, None, "pyramid")
+        assert meta.channels == {"a": 3, "b": 1, "gt": 3} and sample.depth is None
+        assert set(meta.sources) == {"a", "b", "degraded_a", "degraded_b"}
+        assert meta.prompt.asked == (0, 1, 2, 3) and len(sample.prompt.split()) > 8
+        ops = [template.rpartition("-")[0] for template in meta.prompt.templates]
         assert {"low_exposure", "ir_stripes", "ir_low_contrast", "gaussian_blur"} <= set(ops)
-        assert all((step.params, step.seed, step.severity) == ({}, None, None) for step in sample.steps)
+        assert all((step.params, step.seed, step.severity) == ({}, None, None) for step in sample.meta.steps)
     card = (tmp_path / "out/README.md").read_text()
     assert "The pairs of drmf come degraded" in card and "| operator |" not in card
     assert json.loads((tmp_path / "out/dataset.json").read_text())["settings"]["data"]["drmf"]["given"] is True
@@ -139,8 +139,8 @@ def test_an_image_without_a_degraded_file_is_the_clean_one(tmp_path: Path) -> No
     (sample,) = read_samples(tmp_path / "out/vif-test-000000.tar")
     assert np.array_equal(sample.images["b"], sample.images["clean_b"])
     assert not np.array_equal(sample.images["a"], sample.images["clean_a"])
-    assert [(step.op, step.target) for step in sample.steps] == [("haze", "a")]
-    assert sample.meta["prompt"]["templates"][0].startswith("haze")
+    assert [(step.op, step.target) for step in sample.meta.steps] == [("haze", "a")]
+    assert sample.meta.prompt.templates[0].startswith("haze")
 
 
 def test_where_nothing_is_known_the_request_is_plain() -> None:
@@ -179,18 +179,17 @@ def test_verify_counts_what_it_can_not_replay(tmp_path: Path, drmf: Path, msrs: 
 def test_verify_finds_what_pretends(tmp_path: Path, drmf: Path) -> None:
     sample = made(tmp_path / "out", drmf, limit=1)[0]
     assert list(check_sample(sample)) == []
-    hidden = replace(sample, meta={name: value for name, value in sample.meta.items() if name != "given"})
+    hidden = changed(sample, given=False)
     assert list(check_sample(hidden)) == [
         f"sample {sample.key}: a step has no seed, though the sample was not given as it is"
     ]
-    steps = [{**step, "seed": 1} for step in sample.meta["steps"]]
-    assert "yet a step says parameters" in next(check_sample(replace(sample, meta={**sample.meta, "steps": steps})))
-    bare = {**sample.meta, "sources": {"a": "", "b": "", "degraded_a": ""}}
-    assert list(check_sample(replace(sample, meta=bare))) == [
+    steps = tuple(replace(step, seed=1) for step in sample.meta.steps)
+    assert "yet a step says parameters" in next(check_sample(changed(sample, steps=steps)))
+    assert list(check_sample(changed(sample, sources={"a": "", "b": "", "degraded_a": ""}))) == [
         f"sample {sample.key}: b differs from clean_b, and no source of it is named"
     ]
     with pytest.raises(ValueError, match="no parameters and no seed"):
-        apply_steps(sample.images["clean_a"], sample.steps, task="vif", name="a")
+        apply_steps(sample.images["clean_a"], sample.meta.steps, task="vif", name="a")
 
 
 @pytest.mark.parametrize(
@@ -209,7 +208,7 @@ def test_what_decides_nothing_is_refused(
 
 
 def test_training_reads_them(tmp_path: Path, drmf: Path) -> None:
-    samples = {sample.meta["pair"]: sample for sample in made(tmp_path / "out", drmf)}
+    samples = {sample.meta.pair: sample for sample in made(tmp_path / "out", drmf)}
     corpus = index([str(tmp_path / "out")])
     assert len(corpus.train) + len(corpus.held_out) == 4 and corpus.lean == ()
     batch = collate([Samples(corpus, side=64, training=True, rephrase=share)[0] for share in (0.0, 1.0)])
@@ -231,7 +230,7 @@ def test_its_clean_crop_can_be_degraded_anew(tmp_path: Path, drmf: Path) -> None
     sample = made(tmp_path / "out", drmf, limit=1)[0]
     anew = OnTheFly(load_recipe("vif", n="1", sets=("operators.gaussian_blur.weight=1",)))
     found = next(one for one in (_tried(anew, sample, seed) for seed in range(20)) if one is not None)
-    assert not found.given and found.steps[0].seed is not None and "given" not in found.meta
+    assert not found.meta.given and found.meta.steps[0].seed is not None and "given" not in found.meta.to_json()
 
 
 def _tried(degrade: OnTheFly, sample: Sample, seed: int) -> Sample | None:
@@ -272,7 +271,7 @@ def test_a_mistake_in_a_manifest_is_one_line(tmp_path: Path, lines: str, said: s
 
 def test_steps_without_seeds_go_through_json() -> None:
     step = Step("haze", "a", {}, None)
-    assert Step.from_json(json.loads(json.dumps(step.to_json()))) == step
+    assert Step(**json.loads(json.dumps(asdict(step)))) == step
 
 
 @pytest.mark.slow
@@ -288,4 +287,4 @@ def test_real_sets_are_packed_and_verified(tmp_path: Path, shared: Path, name: s
             assert means["a"] < means["clean_a"] - 30 and means["b"] > means["clean_b"] + 40
         else:  # weather veils the visible image and reduces the infrared's contrast
             assert means["a"] > means["clean_a"] + 5 and means["b"] < means["clean_b"]
-        assert sample.prompt and sample.meta["given"]
+        assert sample.prompt and sample.meta.given

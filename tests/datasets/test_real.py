@@ -18,6 +18,7 @@ from clearfuse.synth.datasets.read import read_image, read_pair
 from clearfuse.synth.onthefly import OnTheFly
 from clearfuse.synth.review.verify import check_sample, verify
 from clearfuse.synth.samples.recipe import load_recipe
+from clearfuse.synth.shards.records import Origin
 from clearfuse.synth.shards.sample import decode_sample, read_samples
 from clearfuse.synth.shards.tar import read_shard
 from clearfuse.synth.types import UserError
@@ -27,7 +28,7 @@ from clearfuse.train.evaluation.methods.fusers import METHODS
 from clearfuse.train.evaluation.samples import plan_portions
 from clearfuse.train.evaluation.scoring import choose_metrics, suited
 from clearfuse.train.metrics import evaluate
-from conftest import Ran, folder_bytes, save, textured
+from conftest import Ran, changed, folder_bytes, save, textured
 
 pytestmark = pytest.mark.slow
 
@@ -74,19 +75,19 @@ def test_the_pair_is_packed_alone(weather: Path, shards: Path) -> None:
     assert tar.name == "vif-test-000000.tar"
     assert [list(members) for _, members in read_shard(tar)] == [MEMBERS] * 4
     for sample in read_samples(tar):
-        meta, (x, y, w, h) = sample.meta, sample.meta["crop"]
-        part, _, number = meta["pair"].partition("-")
+        meta, (x, y, w, h) = sample.meta, sample.meta.crop
+        part, _, number = meta.pair.partition("-")
         folder = weather / "Test_Image" / ("Test_Snow" if part == "snow" else "Test_real")
         for name, at in (("a", "vi"), ("b", "ir")):
             image, sha256 = read_image(str(next((folder / at).glob(f"{number}.*"))))
             assert np.array_equal(sample.images[name], image[y : y + h, x : x + w])
-            assert meta["sources"][name] == sha256
-        assert (meta["real"], meta["depth"], meta["fuser"]) == (True, None, {"name": "none", "weights": None})
-        assert "given" not in meta and "gt_quality" not in meta and meta["channels"] == {"a": 3, "b": 1}
-        assert meta["n"] == len(sample.steps) == (1 if part == "snow" else 0)
-        assert all((step.op, step.params, step.seed) == ("snow", {}, None) for step in sample.steps)
-        assert meta["prompt"]["asked"] == list(range(meta["n"])) and sample.prompt
-        assert meta["prompt"]["templates"][0].startswith("snow" if part == "snow" else "vif-fuse")
+            assert meta.sources[name] == sha256
+        assert (meta.real, meta.depth, meta.fuser.name, meta.fuser.weights) == (True, None, "none", None)
+        assert not {"given", "gt_quality"} & meta.to_json().keys() and meta.channels == {"a": 3, "b": 1}
+        assert meta.n == len(sample.meta.steps) == (1 if part == "snow" else 0)
+        assert all((step.op, step.params, step.seed) == ("snow", {}, None) for step in sample.meta.steps)
+        assert meta.prompt.asked == tuple(range(meta.n)) and sample.prompt
+        assert meta.prompt.templates[0].startswith("snow" if part == "snow" else "vif-fuse")
 
 
 def test_the_build_says_what_it_holds(shards: Path) -> None:
@@ -107,7 +108,7 @@ def test_the_same_bytes_whatever_the_workers(tmp_path: Path, weather: Path, shar
 def test_variants_are_other_crops(tmp_path: Path, weather: Path) -> None:
     more = made(tmp_path / "more", weather, variants=2)
     metas = [sample.meta for tar in more.glob("*.tar") for sample in read_samples(tar)]
-    assert len(metas) == 8 and len({(meta["pair"], tuple(meta["crop"])) for meta in metas}) > 4
+    assert len(metas) == 8 and len({(meta.pair, tuple(meta.crop)) for meta in metas}) > 4
 
 
 @pytest.mark.parametrize(
@@ -163,12 +164,12 @@ def test_verify_inspect_and_preview(tmp_path: Path, weather: Path, shards: Path,
 
 
 def test_verify_finds_what_pretends(shards: Path) -> None:
-    sample = next(one for one in read_samples(shards / "vif-test-000000.tar") if one.steps)
+    sample = next(one for one in read_samples(shards / "vif-test-000000.tar") if one.meta.steps)
     assert list(check_sample(sample)) == []
-    steps = [{**step, "seed": 1} for step in sample.meta["steps"]]
-    assert "yet a step says parameters" in next(check_sample(replace(sample, meta={**sample.meta, "steps": steps})))
-    fused = {**sample.meta, "fuser": {"name": "pyramid", "weights": None}}
-    assert "yet says a ground truth or depth" in next(check_sample(replace(sample, meta=fused)))
+    steps = tuple(replace(step, seed=1) for step in sample.meta.steps)
+    assert "yet a step says parameters" in next(check_sample(changed(sample, steps=steps)))
+    fused = Origin(name="pyramid", weights=None)
+    assert "yet says a ground truth or depth" in next(check_sample(changed(sample, fuser=fused)))
 
 
 def test_what_is_not_there_is_named(shards: Path) -> None:

@@ -58,7 +58,7 @@ def test_several_splits_in_one_folder(tmp_path: Path, msrs: Path, synth: Callabl
     index = json.loads((out / "dataset.json").read_text())
     assert (index["split"], index["splits"]) == ("train,test", {"train": 12, "test": 4})
     for path in out.glob("*.tar"):
-        assert {sample.meta["split"] for sample in read_samples(path)} == {path.name.split("-")[1]}
+        assert {sample.meta.split for sample in read_samples(path)} == {path.name.split("-")[1]}
     text = (out / "README.md").read_text()
     assert '- split: train\n    path: "vif-train-*.tar"\n  - split: test\n' in text and "12 train, 4 test" in text
     assert synth("verify", out, "--replay", "--workers", "1").code == 0

@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from kills import PLAN, SHARDS, command, finish, landed, start, uninterrupted, wait_for
 
 from clearfuse.synth.builder.run import build
+from clearfuse.synth.files.folders import LOCK, folder_lock
 from clearfuse.synth.seeds import generator
 from clearfuse.synth.types import UserError, WorkIncomplete
 from conftest import folder_bytes
@@ -196,6 +198,21 @@ def test_workers_that_crash_hang_or_run_out_of_memory(data: Path, expected: dict
         assert landed(out) == SHARDS - 1 and not list(out.glob(".tmp-*")) and not (out / "dataset.json").exists()
     build("vif", data=[f"msrs={data}"], out=str(out), variants=20, **PLAN)
     assert folder_bytes(out) == expected
+
+
+def test_the_lock_of_a_killed_process_is_free_and_its_file_goes(tmp_path: Path) -> None:
+    code = "import sys,time; from pathlib import Path; from clearfuse.synth.files.folders import folder_lock\n"
+    code += "with folder_lock(Path(sys.argv[1])): print('locked', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"locked\n"
+        with pytest.raises(UserError, match="another run is writing to"), folder_lock(tmp_path, "run"):
+            pass
+        holder.kill()
+        holder.wait()
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+    with folder_lock(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_two_builds_do_not_write_to_one_folder(data: Path, tmp_path: Path) -> None:

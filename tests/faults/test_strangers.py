@@ -119,13 +119,30 @@ def _without(field: str) -> Callable[[dict[str, Any]], Any]:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        *((_without(f), f"json: {f} missing or of the wrong type") for f in ("pair", "fuser", "ratio", "seed")),
-        (lambda meta: [1], "json is no object"),
-        (lambda meta: meta | {"schema": True}, "schema must be a whole number, not True"),
-        (lambda meta: meta | {"channels": 3}, "damaged: "),
+        *((_without(f), f"sample 000000001: json: {f} is missing") for f in ("pair", "fuser", "ratio", "seed")),
+        (lambda meta: [1], "json: must be a table, not [1]"),
+        (lambda meta: meta | {"schema": True}, "json: schema = True: must be a whole number"),
+        (
+            lambda meta: meta | {"schema": 2, "n": "?"},
+            "schema 2 is newer than this version reads (1); upgrade clearfuse",
+        ),
+        (lambda meta: meta | {"channels": 3}, "json: channels = 3: must be a table"),
+        (lambda meta: meta | {"channels": {"a": 4}}, "json: channels.a = 4: allowed: 1, 3"),
+        (lambda meta: meta | {"task": ["vif"]}, "json: task = ['vif']: allowed: vif, mef, mff"),
+        (lambda meta: meta | {"crop": [0, 0, -64, 64]}, "json: crop.2 = -64: must be at least 1"),
+        (lambda meta: meta | {"crop": [0, 0, 64]}, "json: crop.3 is missing"),
+        (lambda meta: meta | {"pair": "\ud800"}, "json: not valid JSON: "),
+        (lambda meta: meta | {"steps": 5}, "json: steps = 5: must be a list"),
+        (
+            lambda meta: meta | {"gt_quality": {"CC": float("nan")}},
+            "json: gt_quality.CC = nan: must be a finite number",
+        ),
         (lambda meta: meta | {"n": 5}, "2 steps, n is 5"),
         (lambda meta: meta | {"steps": meta["steps"][::-1]}, "steps are not in physical order"),
-        (lambda meta: meta | {"steps": [s | {"op": None} for s in meta["steps"]]}, "damaged: "),
+        (
+            lambda meta: meta | {"steps": [s | {"op": None} for s in meta["steps"]]},
+            "json: steps.0.op = None: must be a text",
+        ),
     ],
 )
 def test_a_damaged_sample_is_named_and_the_others_are_checked(

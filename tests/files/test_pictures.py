@@ -93,8 +93,8 @@ def test_the_scale_is_in_the_samples_metadata(tmp_path: Path) -> None:
     assert set(pair.sensor) == {"b"}
     build("vif", data=f"folder={location}", out=tmp_path / "out", n="1", workers=1, depth="prior")
     (sample,) = read_samples(tmp_path / "out/vif-train-000000.tar")
-    assert sample.meta["sensor"] == json.loads(json.dumps({"b": dict(pair.sensor["b"])}))
-    assert sample.meta["sensor"]["b"]["low"] >= 7000
+    assert sample.meta.sensor == json.loads(json.dumps({"b": dict(pair.sensor["b"])}))
+    assert sample.meta.sensor["b"]["low"] >= 7000
 
 
 def test_a_thumbnail_and_a_depth_map_are_judged_by_their_headers(tmp_path: Path) -> None:

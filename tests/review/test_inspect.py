@@ -68,7 +68,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_counts_are_those_of_the_samples(made: Path) -> None:
     report = inspect([str(made)])
     samples = [sample for tar in sorted(made.glob("*.tar")) for sample in read_samples(tar)]
-    steps = [step for sample in samples for step in sample.steps]
+    steps = [step for sample in samples for step in sample.meta.steps]
     assert report["samples"] == len(samples) and report["n"] == {"2": len(samples)}
     assert sum(report["operators"].values()) == len(steps) == 2 * len(samples)
     for op, held in report["together"].items():
@@ -83,7 +83,7 @@ def test_the_counts_are_those_of_the_samples(made: Path) -> None:
                 assert sum(stats["bins"]) == len(values) and len(stats["bins"]) == BINS
             else:
                 assert sum(stats["names"].values()) == len(values)
-    quality = [sample.meta["gt_quality"]["Qabf"] for sample in samples]
+    quality = [sample.meta.gt_quality["Qabf"] for sample in samples]
     assert report["metrics"]["Qabf"]["median"] == sorted(quality)[len(quality) // 2]
     words = [len(sample.prompt.split()) for sample in samples]
     assert (report["words"]["low"], report["words"]["high"]) == (min(words), max(words))

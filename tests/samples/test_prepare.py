@@ -117,9 +117,9 @@ def test_a_network_gives_one_answer_kept_or_not(tmp_path: Path, msrs: Path, monk
     cache.clear()
     build("vif", out=str(tmp_path / "three"), **options)
     assert members(tmp_path / "one") == members(tmp_path / "three")
-    assert {
-        s.meta["depth"]["name"] for s in read_samples(next((tmp_path / "one").glob("*.tar"))) if s.meta["depth"]
-    } == {"depth-anything"}
+    assert {s.meta.depth.name for s in read_samples(next((tmp_path / "one").glob("*.tar"))) if s.meta.depth} == {
+        "depth-anything"
+    }
 
 
 def test_what_is_prepared_is_what_a_sample_has(msrs: Path) -> None:
@@ -132,7 +132,7 @@ def test_what_is_prepared_is_what_a_sample_has(msrs: Path) -> None:
 def test_the_quality_of_the_truth_is_recorded_and_judged(tmp_path: Path, msrs: Path) -> None:
     options = {"data": [f"msrs={msrs}"], "executor": "serial"}
     build("vif", out=str(tmp_path / "all"), **options)
-    found = {s.meta["pair"]: s.meta["gt_quality"] for s in read_samples(next((tmp_path / "all").glob("*.tar")))}
+    found = {s.meta.pair: s.meta.gt_quality for s in read_samples(next((tmp_path / "all").glob("*.tar")))}
     assert all(0 < each["Qabf"] < 0.975 and -1 <= each["CC"] <= 1 for each in found.values())
     ranked = sorted(found, key=lambda pair: found[pair]["Qabf"])
     least = (found[ranked[1]]["Qabf"] + found[ranked[2]]["Qabf"]) / 2

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 
-from clearfuse.synth.builder.companions import member_names
 from clearfuse.synth.builder.run import build
+from clearfuse.synth.shards.records import member_names
 from clearfuse.synth.shards.sample import read_samples
 from clearfuse.synth.shards.tar import read_shard
 from conftest import folder_bytes, save, textured
@@ -187,12 +188,25 @@ def test_croissant_validates_and_reads_every_member(builds: dict[str, Path], tmp
 def test_the_companions_name_the_members_and_no_time(builds: dict[str, Path]) -> None:
     for kind, folder in builds.items():
         held = ours(folder)[0]
-        assert member_names(CODEC.get(kind, "webp"), json.loads(held["json"])) == list(held)
+        assert member_names(CODEC.get(kind, "webp"), lean=kind == "lean", real=kind == "real") == list(held)
         data = json.loads((folder / "croissant.json").read_bytes())
         hashes = {one["name"]: one["sha256"] for one in data["distribution"] if one["@type"] == "cr:FileObject"}
         listed = json.loads((folder / "dataset.json").read_bytes())["shards"]
         assert hashes == {shard["shard"]: shard["sha256"] for shard in listed}
         assert not {"datePublished", "dateCreated", "dateModified"} & set(data)
+
+
+def test_a_build_is_what_the_schemas_of_its_files_say(builds: dict[str, Path]) -> None:
+    folder = Path(__file__).parents[2] / "docs/schemas"
+    names = ("sample", "receipt", "dataset", "index")
+    schemas = {name: Draft202012Validator(json.loads((folder / f"{name}.schema.json").read_text())) for name in names}
+    for out in builds.values():
+        files = [("dataset", out / "dataset.json"), ("index", out / "index.json")]
+        files += [("receipt", tar.with_suffix(".json")) for tar in out.glob("*.tar")]
+        said = [(name, path.read_bytes()) for name, path in files] + [("sample", one["json"]) for one in ours(out)]
+        for name, text in said:
+            assert [error.message for error in schemas[name].iter_errors(json.loads(text))] == []
+    assert not schemas["receipt"].is_valid({"schema": 1})
 
 
 def test_several_splits_have_an_index_each(tmp_path: Path, msrs: Path) -> None:

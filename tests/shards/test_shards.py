@@ -13,10 +13,11 @@ import pytest
 
 from clearfuse.synth.files.storage import landing
 from clearfuse.synth.shards.codecs import CODECS, find_codec
+from clearfuse.synth.shards.records import Origin
 from clearfuse.synth.shards.sample import Sample, decode_sample, encode_sample, read_samples
 from clearfuse.synth.shards.tar import read_shard, write_shard
 from clearfuse.synth.types import UserError
-from conftest import textured
+from conftest import changed, sample_meta, textured
 
 CODECS_HERE = ["webp", "png", "pnm"]
 
@@ -37,7 +38,7 @@ def sample(key: str = "000000003") -> Sample:
         images,
         depth,
         "Clear the haze.",
-        {"schema": 1, "channels": {"a": 3, "b": 1, "gt": 3}, "depth": {"name": "true"}, "steps": []},
+        sample_meta(depth=Origin(name="true", weights=None)),
     )
 
 
@@ -171,7 +172,7 @@ def test_a_sample_without_depth_has_the_same_members() -> None:
     from dataclasses import replace
 
     with_depth = sample()
-    without = replace(with_depth, depth=None, meta={**with_depth.meta, "depth": None})
+    without = replace(changed(with_depth, depth=None), depth=None)
     members = encode_sample(without, CODECS["webp"])
     assert list(members) == list(encode_sample(with_depth, CODECS["webp"]))
     assert len(members["depth.png"]) < 1000

@@ -84,7 +84,7 @@ def fuse_command(
 
 @app.command("eval")
 def eval_command(
-    shards: Annotated[list[str], typer.Argument(metavar="DIR|SHARD...", help="Folders of shards, or shards.")],
+    shards: Annotated[list[str], typer.Argument(metavar="SHARDS...", help=console.SHARDS)],
     out: Annotated[str, typer.Option("--out", help="Folder of the report.")] = "report",
     metrics: Annotated[
         str | None,
@@ -194,7 +194,8 @@ def tokenizers_command(
         list[str] | None, typer.Option("--data", metavar="NAME=DIR", help="A data set, repeatable; all its splits.")
     ] = None,
     shards: Annotated[
-        list[str] | None, typer.Option("--shards", metavar="DIR|SHARD", help="Shards, repeatable; their clean pairs.")
+        list[str] | None,
+        typer.Option("--shards", metavar="SHARDS", help=f"The clean pairs of these, repeatable. {console.SHARDS}"),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Use this many pairs at most, of all.")] = None,
     crop: Annotated[int | None, typer.Option("--crop", help="Take the middle of this side, pixels.")] = None,

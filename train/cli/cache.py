@@ -27,7 +27,7 @@ from clearfuse.train.cli.options import (
 def cache_command(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SHARDS...", help="Folders of shards, shards, patterns (*, {000..012}), or their URLs."),
+        typer.Argument(metavar="SHARDS...", help=console.SHARDS),
     ],
     out: Annotated[str, typer.Option("--out", metavar="DIR|URL", help="The folder of the shards of latents.")],
     preset: Annotated[

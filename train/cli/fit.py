@@ -34,7 +34,7 @@ TrackerOption = Annotated[
 def fit_command(
     shards: Annotated[
         list[str],
-        typer.Argument(metavar="SHARDS...", help="Folders of shards, shards, patterns (*, {000..012}), or their URLs."),
+        typer.Argument(metavar="SHARDS...", help=console.SHARDS),
     ],
     out: Annotated[str | None, typer.Option("--out", metavar="DIR", help="The run's folder; runs/PRESET.")] = None,
     preset: Annotated[

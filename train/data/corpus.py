@@ -5,7 +5,7 @@ Columns, not objects: a million samples are about 100 MB, and each loader proces
 
 from __future__ import annotations
 
-import json
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,10 +18,11 @@ from clearfuse.synth.console import counted
 from clearfuse.synth.seeds import unit_hash
 from clearfuse.synth.shards.codecs import CODECS
 from clearfuse.synth.shards.receipts import read_receipt
-from clearfuse.synth.shards.sample import held_images, is_lean, is_real
+from clearfuse.synth.shards.records import LatentMeta, SampleMeta
+from clearfuse.synth.shards.sample import holds_latents, read_latent_meta, read_meta
 from clearfuse.synth.shards.tar import SHARD, Span, read_spans, receipt_path
-from clearfuse.synth.types import CACHED, TASKS, Task, UserError
-from clearfuse.train.data.find import ShardSource, find_sources
+from clearfuse.synth.types import TASKS, Task, UserError
+from clearfuse.train.data.find import LocalSource, find_local_sources
 
 HELD_OUT = 0.05
 """Share of the pairs, by hash, that is never trained on where there are no validation shards."""
@@ -158,7 +159,7 @@ def index(paths: Sequence[str]) -> Corpus:
     of another name is trained on. Raises UserError where there is nothing to train on, a shard is cut short or lacks a
     member, or its pairs are real, without ground truth.
     """
-    found = find_sources(paths)
+    found = find_local_sources(paths)
     rows = [(number, path) for number, source in enumerate(found) for path in source.shards if _split(path) != "test"]
     if not rows:
         _explain(found, paths)
@@ -183,7 +184,7 @@ def index(paths: Sequence[str]) -> Corpus:
     )
 
 
-def _explain(found: Iterable[ShardSource], paths: Sequence[str]) -> None:
+def _explain(found: Iterable[LocalSource], paths: Sequence[str]) -> None:
     """Say why there is nothing: test shards of real pairs say it themselves."""
     for source in found:
         for path in source.shards:
@@ -216,32 +217,34 @@ def _shard(number: int, source: int, path: Path, by_split: bool) -> _Shard:
     for row, (span, _) in enumerate(entries):
         for name, (at, size) in span.members.items():
             spans[row, columns[name]] = at - span.start, size
+    lean = [isinstance(meta, SampleMeta) and meta.lean for _, meta in entries]
     places = SampleIndex(
         names,
         np.full(len(entries), source, np.int32),
         np.full(len(entries), number, np.int32),
         np.array([span.key for span, _ in entries], np.str_),
-        np.array([is_lean(meta) for _, meta in entries], np.bool_),
-        np.array([meta["crop"][2:] for _, meta in entries], np.int32).reshape(-1, 2),
+        np.array(lean, np.bool_),
+        np.array([meta.crop[2:] for _, meta in entries], np.int32).reshape(-1, 2),
         np.array([_channels(meta) for _, meta in entries], np.int8).reshape(-1, 3),
         np.array([span.start for span, _ in entries], np.int64),
         spans,
     )
-    cached = [CACHED in meta for _, meta in entries]
+    cached = [isinstance(meta, LatentMeta) for _, meta in entries]
     held = [_held_out(meta, _split(path) == "val" if by_split else None) for _, meta in entries]
-    lean: set[Task] = {meta["task"] for _, meta in entries if is_lean(meta)}
-    return _Shard(places, np.array(held, np.bool_), lean, any(cached), not all(cached))
+    tasks: set[Task] = {meta.task for (_, meta), is_lean in zip(entries, lean, strict=True) if is_lean}
+    return _Shard(places, np.array(held, np.bool_), tasks, any(cached), not all(cached))
 
 
-def _channels(meta: Mapping[str, Any]) -> list[int]:
-    found = meta.get("channels")
-    return [1 if isinstance(found, dict) and found.get(name) == 1 else 3 for name in ("a", "b", "gt")]
+def _channels(meta: SampleMeta | LatentMeta) -> list[int]:
+    if isinstance(meta, LatentMeta):
+        return [3, 3, 3]
+    return [meta.channels.get(name, 3) for name in ("a", "b", "gt")]
 
 
-def _held_out(meta: Mapping[str, Any], named: bool | None) -> bool:
-    if CACHED in meta:
-        return bool(meta[CACHED]["held_out"])
-    return unit_hash("held out", meta["dataset"], meta["pair"]) < HELD_OUT if named is None else named
+def _held_out(meta: SampleMeta | LatentMeta, named: bool | None) -> bool:
+    if isinstance(meta, LatentMeta):
+        return meta.cached.held_out
+    return unit_hash("held out", meta.dataset, meta.pair) < HELD_OUT if named is None else named
 
 
 def _check_kinds(read: Sequence[_Shard], shards: Sequence[Path]) -> None:
@@ -260,7 +263,7 @@ def made_with(shards: Sequence[Path]) -> dict[str, Any]:
         assert isinstance(receipt, Path)
         if not receipt.is_file():
             raise UserError(f"{shard}: its receipt {receipt.name} must be beside it: it says what made the latents")
-        settings = read_receipt(receipt)["settings"]
+        settings = read_receipt(receipt).settings
         if settings.get("kind") != KIND or not isinstance(settings.get("made"), dict):
             raise UserError(f"{receipt}: is no receipt of train cache")
         found = found or settings["made"]
@@ -270,30 +273,30 @@ def made_with(shards: Sequence[Path]) -> dict[str, Any]:
     return found
 
 
-def _read(path: Path) -> Iterator[tuple[Span, dict[str, Any]]]:
+def _read(path: Path) -> Iterator[tuple[Span, SampleMeta | LatentMeta]]:
     """Each sample of a tar and its ``json``; only headers and that member are read."""
     try:
         spans = read_spans(path)
         with path.open("rb") as file:
             for span in spans:
-                start, size = span.members.get("json", (0, 0))
-                file.seek(start)
-                yield span, _checked(json.loads(file.read(size)) if size else None, path, span)
-    except (ValueError, OSError, RecursionError) as error:
+                yield span, _meta(file, path, span)
+    except (ValueError, OSError) as error:
         raise UserError(f"{path}: {error}; see synth verify") from None
 
 
-def _checked(meta: Any, path: Path, span: Span) -> dict[str, Any]:
-    if not isinstance(meta, dict) or not {"dataset", "pair", "task"} <= meta.keys() or meta["task"] not in TASKS:
-        raise UserError(f"{path}: sample {span.key} has no json of a synth sample; see synth verify")
-    if is_real(meta):
+def _meta(file: io.BufferedIOBase, path: Path, span: Span) -> SampleMeta | LatentMeta:
+    members: dict[str, bytes] = {}
+    if "json" in span.members:
+        start, size = span.members["json"]
+        file.seek(start)
+        members["json"] = file.read(size)
+    if holds_latents(span.members):
+        return read_latent_meta(span.key, members)
+    meta = read_meta(span.key, members)
+    if meta.real:
         raise UserError(f"{path}: its pairs are real, without ground truth to train on; they are for train eval")
-    crop = meta.get("crop")
-    if not (isinstance(crop, list) and len(crop) == 4 and all(type(x) is int for x in crop) and min(crop[2:]) > 0):
-        raise UserError(f"{path}: sample {span.key}: its json has no crop [x, y, width, height]; see synth verify")
     coded = {name.rpartition(".")[0] for name in span.members if name.rpartition(".")[2] in CODECS}
-    needed = () if CACHED in meta else (*held_images(meta), *(() if is_lean(meta) else ("txt",)))
-    for name in needed:
+    for name in (*meta.images, *(() if meta.lean else ("txt",))):
         if name not in coded and name not in span.members:
-            raise UserError(f"{path}: sample {span.key}: member {name} is missing; see synth verify")
+            raise ValueError(f"sample {span.key}: member {name} is missing")
     return meta

@@ -7,7 +7,6 @@ holds ``held.safetensors``: the pictures, so that validation is that of the shar
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from clearfuse.synth.types import CACHED, HELD, UserError
+from clearfuse.synth.shards.records import LATENTS
+from clearfuse.synth.shards.sample import read_latent_meta
+from clearfuse.synth.types import HELD, UserError
 from clearfuse.train.data.corpus import BEFORE, SamplePlace
 from clearfuse.train.data.reader import Reader
 
@@ -46,25 +47,24 @@ def decode_cached(reader: Reader, place: SamplePlace, epoch: int | None, wanted:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    meta = json.loads(reader.members(place, lambda name: name == "json")["json"])
-    variants = meta[CACHED]["variants"]
-    number = 0 if epoch is None else epoch % len(variants)
-    name = HELD if epoch is None else str(number)
-    said = variants[number]
-    data = reader.members(place, lambda member: member == f"{name}.safetensors").get(f"{name}.safetensors")
+    meta = read_latent_meta(place.key, reader.members(place, lambda name: name == "json"))
+    crops = meta.cached.variants
+    number = 0 if epoch is None else epoch % len(crops)
+    name = f"{HELD if epoch is None else number}{LATENTS}"
+    data = reader.members(place, lambda member: member == name).get(name)
     if data is None:
-        raise ValueError(f"member {name}.safetensors is missing")
-    if zlib.crc32(data) != said["crc32"]:
-        raise ValueError(f"{name}.safetensors is damaged: its checksum is another")
+        raise ValueError(f"member {name} is missing")
+    if zlib.crc32(data) != crops[number].crc32:
+        raise ValueError(f"{name} is damaged: its checksum is another")
     try:
         tensors = load(data)
     except SafetensorError as error:
-        raise ValueError(f"{name}.safetensors: {error}") from None
+        raise ValueError(f"{name}: {error}") from None
     return CachedSample(
-        (meta["dataset"], meta["pair"], meta["variant"]),
-        meta["task"],
-        tuple(said["marks"]),
-        said["prompt"],
+        (meta.dataset, meta.pair, meta.variant),
+        meta.task,
+        crops[number].marks,
+        crops[number].prompt,
         {key: tensors[IMAGE + key].numpy() for key in wanted if IMAGE + key in tensors},
         {key.removeprefix(LATENT): one for key, one in tensors.items() if key.startswith(LATENT)},
         tensors.get(TEXT),

@@ -7,8 +7,7 @@ sample, how often it came before). Samples of lean shards are degraded as they a
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,8 +21,8 @@ from clearfuse.synth.fusers.pyramid.region import Region, Windows, full_region
 from clearfuse.synth.prompts.compose import compose
 from clearfuse.synth.prompts.pools import shipped_templates
 from clearfuse.synth.seeds import generator, seed_of
-from clearfuse.synth.shards.sample import LEAN_IMAGES, Sample, decode_sample
-from clearfuse.synth.types import Step
+from clearfuse.synth.shards.records import LEAN_IMAGES, SampleMeta
+from clearfuse.synth.shards.sample import Sample, decode_sample, read_meta
 from clearfuse.train.data import ahead
 from clearfuse.train.data.batch import Broken, Item
 from clearfuse.train.data.buckets import MULTIPLE, Shape, find_shape, parse_ratios
@@ -147,7 +146,7 @@ class Samples(Dataset[Any]):
             return self._from_cache(place, name, epoch)
         visit = epoch // self.repeats
         sample, prior = self._ready(row, place, visit)
-        identity, task = _identity(sample), sample.meta["task"]
+        identity, task = _identity(sample), sample.meta.task
         (u, v, mirrored, _, rephrase), rng = self._drawn(identity, epoch)
         shape = self.shapes[self.shape[row]]
         at = window(sample.images["a"].shape, shape, (u, v))
@@ -160,7 +159,7 @@ class Samples(Dataset[Any]):
             prompt = plain_request(task)
         elif rephrase < self.rephrase and not place.lean:  # a lean sample's words are new each time
             prompt = rephrased(sample, rng)
-        operators = tuple(step["op"] for step in sample.meta["steps"])
+        operators = tuple(step.op for step in sample.meta.steps)
         return Item(-1, name, identity, task, operators, prompt, crops)
 
     def _made_at(self, position: int, pick: Pick) -> Item:
@@ -201,9 +200,10 @@ class Samples(Dataset[Any]):
         """
         return self._drawn(identity, visit * self.repeats)[0][3] < self.plain
 
-    def meta(self, row: int) -> Mapping[str, Any]:
+    def meta(self, row: int) -> SampleMeta:
         """A sample's json."""
-        return json.loads(self.reader.members(self.places[row], lambda name: name == "json")["json"])
+        place = self.places[row]
+        return read_meta(place.key, self.reader.members(place, lambda name: name == "json"))
 
     def _from_cache(self, place: SamplePlace, name: str, epoch: int) -> Item:
         images = (*self.inputs, "prior") if self.prior else self.inputs
@@ -235,7 +235,7 @@ class Samples(Dataset[Any]):
     def _degraded(self, sample: Sample, visit: int) -> Sample:
         """The lean sample after a plan. As the plain request has it, its ground truth is without any of the steps."""
         identity = _identity(sample)
-        degrade = self.degrade[sample.meta["task"]]
+        degrade = self.degrade[sample.meta.task]
         if self._plain(identity, visit):
             degrade = replace(degrade, partial=0.0)
         if not self.training:
@@ -246,7 +246,7 @@ class Samples(Dataset[Any]):
     def _prior_of(self, sample: Sample) -> Windows | None:
         if "prior" in sample.images:
             return sample.images["prior"].__getitem__
-        return self.prior and self.prior(sample.images["a"], sample.images["b"], sample.meta["task"])
+        return self.prior and self.prior(sample.images["a"], sample.images["b"], sample.meta.task)
 
     def _sample(self, row: int, place: SamplePlace) -> Sample:
         """The sample, from memory or its shard, with the images that a model needs, or that a plan needs."""
@@ -272,7 +272,7 @@ class Samples(Dataset[Any]):
 
 
 def _identity(sample: Sample) -> tuple[str, str, int]:
-    return sample.meta["dataset"], sample.meta["pair"], sample.meta.get("variant", 0)
+    return sample.meta.dataset, sample.meta.pair, sample.meta.variant
 
 
 def _shapes(sizes: np.ndarray, ratios: str, side: int, multiple: int) -> tuple[list[Shape], np.ndarray]:
@@ -290,11 +290,10 @@ def rephrased(sample: Sample, rng: np.random.Generator) -> str:
 
     Only where its words are of the shipped pools: one's own phrasings, or a language model's, stay as they are.
     """
-    said = sample.meta["prompt"]
-    if not set(said["templates"]) <= shipped_templates():
+    said = sample.meta.prompt
+    if not set(said.templates) <= shipped_templates():
         return sample.prompt
-    steps = [Step.from_json(step) for step in sample.meta["steps"]]
-    return compose(sample.meta["task"], steps, rng, said["asked"]).text
+    return compose(sample.meta.task, sample.meta.steps, rng, said.asked).text
 
 
 def window(size: Sequence[int], shape: Shape, at: tuple[float, float]) -> Region:

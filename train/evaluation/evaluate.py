@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
+from clearfuse.synth.execute.tasks import one_thread
 from clearfuse.synth.files.storage import landing
 from clearfuse.synth.types import UserError
 from clearfuse.train.evaluation.aggregate import aggregated, of_records
@@ -15,7 +16,6 @@ from clearfuse.train.evaluation.parts import (
     Progress,
     Work,
     forget,
-    one_thread,
     planned,
     processes,
     records,

@@ -10,9 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +18,7 @@ import cv2
 import numpy as np
 
 from clearfuse.synth.execute.run import run_tasks
-from clearfuse.synth.execute.tasks import Watch, limit_threads
+from clearfuse.synth.execute.tasks import Watch, limit_threads, one_thread
 from clearfuse.synth.execute.tasks import report as say
 from clearfuse.synth.files.storage import landing
 from clearfuse.synth.types import UserError, WorkIncomplete
@@ -134,6 +132,7 @@ def score_parts(
     todo = (part for part in cut(portions) if not work.done(part))
     executor = "serial" if workers == 1 else "processes"
     try:
+        limit_threads()
         with one_thread():
             watch = Watch(name=lambda part: f"{part.path.name}, samples {part.start} to {part.stop}")
             for samples in run_tasks(score_part, work, todo, workers=workers, executor=executor, watch=watch):
@@ -157,21 +156,6 @@ def records(work: Work, portions: Sequence[Portion]) -> Iterator[list[Record]]:
 def forget(work: Work) -> None:
     """Remove the parts, once the report has landed."""
     shutil.rmtree(work.folder)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for everything, as in a worker: sums of several come out in another order, and in other last bits."""
-    limit_threads()
-    torch = sys.modules.get("torch")
-    before = torch.get_num_threads() if torch else 1
-    if torch:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if torch:
-            torch.set_num_threads(before)
 
 
 ON_GPU = 4

@@ -20,10 +20,10 @@ from clearfuse.synth.datasets.manifest import load_manifest
 from clearfuse.synth.datasets.read import read_pair
 from clearfuse.synth.execute.memory import keep_freed_memory
 from clearfuse.synth.execute.tasks import limit_threads
-from clearfuse.synth.shards.find import find_shards
-from clearfuse.synth.shards.sample import is_real, read_samples
+from clearfuse.synth.shards.sample import read_samples
 from clearfuse.synth.types import BadPair, PairRef, UserError
 from clearfuse.train.data.batch import to_tensor
+from clearfuse.train.data.find import find_local_shards
 from clearfuse.train.device import find_device
 from clearfuse.train.evaluation.samples import count_samples, spread
 from clearfuse.train.metrics import evaluate
@@ -118,7 +118,7 @@ def _sources(data: Sequence[str], shards: Sequence[str], limit: int | None) -> l
         refs = find_all(manifest, location, own_task(manifest)).pairs
         counts.append(len(refs))
         makers.append(_reader(refs))
-    for path in find_shards(shards)[0] if shards else ():
+    for path in find_local_shards(shards):
         counts.append(count_samples(path)[0])
         makers.append(_shard_reader(path))
     if not counts:
@@ -146,7 +146,7 @@ def _shard_reader(path: Any) -> Callable[[int], Iterator[tuple[np.ndarray, np.nd
         for number, sample in enumerate(read_samples(path)):
             if number == take:
                 return
-            a, b = ("a", "b") if is_real(sample.meta) else ("clean_a", "clean_b")
+            a, b = ("a", "b") if sample.meta.real else ("clean_a", "clean_b")
             yield sample.images[a], sample.images[b]
 
     return read

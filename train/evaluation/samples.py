@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
-from clearfuse.synth.shards.find import find_local_shards
+from clearfuse.synth.shards.receipts import sample_offsets
 from clearfuse.synth.shards.sample import Sample, decode_sample
-from clearfuse.synth.shards.tar import Span, read_spans
+from clearfuse.synth.shards.tar import read_members
 from clearfuse.synth.types import UserError
+from clearfuse.train.data.find import find_local_shards
 
 PART = 32
 """Samples that a process takes at once at most, and that are lost where one is killed."""
@@ -45,23 +47,21 @@ class Part:
     def read(self) -> Iterator[Sample]:
         """The samples, decoded, by their places in the tar. Raises ValueError where one is damaged."""
         facts = self.path.stat()
-        spans = spans_of(self.path, facts.st_size, facts.st_mtime_ns)[self.start : self.stop]
+        starts = starts_of(self.path, facts.st_size, facts.st_mtime_ns)
+        if len(starts) < self.stop:
+            raise ValueError(f"holds {len(starts)} samples, {self.stop} when the work began")
         with self.path.open("rb") as file:
-            for span in spans:
-                members: dict[str, bytes] = {}
-                for name, (at, size) in span.members.items():
-                    file.seek(at)
-                    members[name] = file.read(size)
-                yield decode_sample(span.key, members)
+            for key, members in islice(read_members(file, starts[self.start]), self.samples):
+                yield decode_sample(key, members)
 
 
 @lru_cache(maxsize=1)
-def spans_of(path: Path, size: int, mtime_ns: int) -> list[Span]:
-    """Where a shard's samples lie, read once for all its parts, which a process takes one after another.
+def starts_of(path: Path, size: int, mtime_ns: int) -> list[int]:
+    """Where a shard's samples begin, read once for all its parts, which a process takes one after another.
 
     size, mtime_ns: so that another file of that name is read anew. Raises ValueError where it is damaged.
     """
-    return read_spans(path)
+    return list(sample_offsets(path).values())
 
 
 def plan_portions(paths: Sequence[str], limit: int | None = None) -> tuple[Portion, ...]:
@@ -95,18 +95,20 @@ def cut(portions: Sequence[Portion]) -> Iterator[Part]:
 
 
 def count_samples(path: Path) -> tuple[int, bool]:
-    """Samples of a tar, from its headers, and whether its pairs are real.
+    """Samples of a tar, from its receipt or its headers, and whether its pairs are real.
 
     Raises UserError where it is no tar, cut short, or lean.
     """
     try:
-        spans = read_spans(path)
+        count = len(sample_offsets(path))
+        with path.open("rb") as file:
+            _, first = next(read_members(file), ("", {}))
     except ValueError as error:
         raise UserError(f"{path}: {error}; see synth verify") from None
-    held = {name.partition(".")[0] for span in spans[:1] for name in span.members}
+    held = {name.partition(".")[0] for name in first}
     if "clean_a" in held and not held & {"a", "b", "txt"}:
         raise UserError(f"{path}: is lean, without degraded images to score: build it without --lean")
-    return len(spans), {"a", "b"} <= held and not held & {"clean_a", "clean_b", "gt"}
+    return count, {"a", "b"} <= held and not held & {"clean_a", "clean_b", "gt"}
 
 
 def spread(wanted: int, totals: Sequence[int]) -> list[int]:

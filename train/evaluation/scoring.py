@@ -67,10 +67,10 @@ class Record:
         """The record of a scored sample."""
         sample, meta = scored.sample, scored.sample.meta
         return Record(
-            *(scored.shard, sample.key, meta["dataset"], meta["pair"], meta["task"], int(meta["n"])),
-            steps=tuple((step.op, step.target, step.severity) for step in sample.steps),
-            truth=None if sample.real else meta["fuser"]["name"],
-            partial=len(meta["prompt"]["asked"]) < meta["n"],
+            *(scored.shard, sample.key, meta.dataset, meta.pair, meta.task, meta.n),
+            steps=tuple((step.op, step.target, step.severity) for step in sample.meta.steps),
+            truth=None if sample.meta.real else meta.fuser.name,
+            partial=meta.partial,
             values=scored.values,
             missing=tuple(method.name not in scored.fused for method in methods),
         )
@@ -176,7 +176,7 @@ def score_sample(
     is smaller than it needs.
     """
     images = sample.images
-    a, b = (images[name if sample.real else f"clean_{name}"] for name in ("a", "b"))
+    a, b = (images[name if sample.meta.real else f"clean_{name}"] for name in ("a", "b"))
     names = [metric.name for metric in metrics if metric.smallest <= min(a.shape[:2])]
     fused: dict[str, np.ndarray] = {}
     values = np.full((len(methods), len(metrics)), np.nan)

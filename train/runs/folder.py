@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clearfuse.synth.files.folders import difference, folder_lock, remove_temporary
+from clearfuse.synth.files.folders import LOCK, difference, folder_lock, remove_temporary
 from clearfuse.synth.files.jsonstream import write_json
 from clearfuse.synth.files.storage import TEMPORARY
 from clearfuse.synth.types import UserError, WorkIncomplete
@@ -53,7 +53,7 @@ def run_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Iter
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder}: is a file, must be a folder")
     if not (folder / RUN).exists():
-        if folder.exists() and any(not TEMPORARY.match(path.name) for path in folder.iterdir()):
+        if folder.exists() and any(not (TEMPORARY.match(path.name) or path.name == LOCK) for path in folder.iterdir()):
             raise UserError(f"--out {folder}: holds other files and no {RUN}; choose an empty folder")
         folder.mkdir(parents=True, exist_ok=True)
     with folder_lock(folder, "run"):

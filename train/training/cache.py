@@ -11,19 +11,20 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from clearfuse.synth.builder.resume import clear
+from clearfuse.synth.builder.resume import clear, done_shards, folder_state, own_receipts
 from clearfuse.synth.execute.run import connect_workers, find_executor, run_tasks
 from clearfuse.synth.execute.tasks import Needs, Watch
 from clearfuse.synth.files import storage
-from clearfuse.synth.files.folders import difference, folder_lock, make_folder, remove_temporary
-from clearfuse.synth.files.jsonstream import dumps, write_json
-from clearfuse.synth.shards.receipts import read_receipt
-from clearfuse.synth.shards.tar import SHARD, receipt_path
+from clearfuse.synth.files.folders import folder_lock, make_folder, remove_temporary
+from clearfuse.synth.files.jsonstream import Stream, dumps, write_json
+from clearfuse.synth.files.storage import Location
+from clearfuse.synth.shards.tar import SHARD
 from clearfuse.synth.types import SCHEMA, UserError, WorkIncomplete
 from clearfuse.train.data.corpus import KIND, Corpus, index
 from clearfuse.train.data.degrade import Degraders, choose_degraders, degraders_record
@@ -51,6 +52,34 @@ class CacheReport:
     def line(self) -> str:
         """What the command line prints."""
         return f"{self.out}: {self.samples} samples in {self.shards} shards, {self.bytes / 1e6:.1f} MB"
+
+
+@dataclass(frozen=True)
+class LatentShards:
+    """The shards that a cache is to hold: see ``ShardSet``. names: of their tars, in order."""
+
+    out: Location
+    settings: Mapping[str, Any]
+    digest: str
+    names: tuple[str, ...]
+
+    @cached_property
+    def _numbers(self) -> Mapping[str, int]:
+        return {name.removesuffix(".tar"): number for number, name in enumerate(self.names)}
+
+    @property
+    def shard_count(self) -> int:
+        """How many."""
+        return len(self.names)
+
+    def path(self, shard: int) -> Location:
+        """Where a shard lands."""
+        return self.out / self.names[shard]
+
+    def find(self, name: str) -> int | None:
+        """The shard of a tar or receipt of that name, None where it is none of these."""
+        stem, _, end = name.rpartition(".")
+        return self._numbers.get(stem) if end in ("tar", "json") else None
 
 
 def cache(
@@ -94,13 +123,15 @@ def cache(
         if overwrite:
             clear(folder)
         remove_temporary(folder)
-        done = _done(maker, tasks)
-        failed = _run(maker, [task for task in tasks if task.name not in done], executor, count, progress)
+        wanted = LatentShards(folder, record, digest, tuple(task.name for task in tasks))
+        done = done_shards(wanted, folder_state(wanted), more="shards than these")
+        missing = [task for task, there in zip(tasks, done, strict=True) if not there]
+        failed = _run(maker, missing, executor, count, progress)
         remove_temporary(folder)
         if failed:
             name, reason = next(iter(failed.items()))
             raise WorkIncomplete(f"{len(failed)} of {len(tasks)} shards failed: {name}: {reason}; fix it and run again")
-        return _finish(maker, tasks, len(done))
+        return _finish(wanted, epochs, sum(done))
 
 
 def _tasks(corpus: Corpus) -> list[CacheTask]:
@@ -140,26 +171,6 @@ def _record(corpus: Corpus, degraders: Degraders, made: Mapping[str, Any], epoch
     }
 
 
-def _done(maker: Maker, tasks: Sequence[CacheTask]) -> set[str]:
-    """The shards that are there, whole, with this digest. Raises UserError where the folder holds something else."""
-    held, done = storage.listing(maker.out), set[str]()
-    names = {task.name for task in tasks}
-    for name in sorted(held):
-        if SHARD.match(name) and name.endswith(".json"):
-            receipt = read_receipt(maker.out / name)
-            if receipt["digest"] != maker.digest:
-                changes = list(difference(receipt["settings"], dict(maker.record)))
-                raise UserError(
-                    f"{maker.out} holds other shards: {changes[0] if changes else 'digest'}; "
-                    "use the same settings, another --out, or --overwrite"
-                )
-            if held.get(receipt["shard"]) == receipt["bytes"]:
-                done.add(receipt["shard"])
-        elif name.endswith(".tar") and name not in names:
-            raise UserError(f"{maker.out / name} is no shard of this cache: move it, or use another --out")
-    return done
-
-
 def _run(maker: Maker, tasks: list[CacheTask], executor: str, workers: int, progress: Progress) -> dict[str, str]:
     """Cache shards. Those that failed, and why."""
     total = sum(task.samples for task in tasks)
@@ -177,12 +188,10 @@ def _run(maker: Maker, tasks: list[CacheTask], executor: str, workers: int, prog
     return failed
 
 
-def _finish(maker: Maker, tasks: Sequence[CacheTask], resumed: int) -> CacheReport:
+def _finish(wanted: LatentShards, variants: int, resumed: int) -> CacheReport:
     """``dataset.json``, when all shards are there."""
-    facts = ("shard", "sha256", "bytes", "samples")
-    receipts = [read_receipt(receipt_path(maker.out / task.name)) for task in tasks]
-    listed = [{key: receipt[key] for key in facts} for receipt in receipts]
-    said = {"schema": SCHEMA, "digest": maker.digest, "variants": maker.epochs, "shards": listed}
-    write_json(maker.out / "dataset.json", {**said, "settings": dict(maker.record)})
-    samples, size = (sum(one[key] for one in listed) for key in ("samples", "bytes"))
-    return CacheReport(str(maker.out), len(tasks), resumed, samples, size)
+    receipts = own_receipts(wanted)
+    said = {"schema": SCHEMA, "digest": wanted.digest, "variants": variants, "shards": Stream(receipts)}
+    write_json(wanted.out / "dataset.json", {**said, "settings": dict(wanted.settings)})
+    samples = receipts.samples.total()
+    return CacheReport(str(wanted.out), wanted.shard_count, resumed, samples, receipts.bytes)

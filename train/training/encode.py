@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearfuse.synth.execute.tasks import report
-from clearfuse.synth.files.jsonstream import dumps, write_json
+from clearfuse.synth.execute.tasks import one_thread, report
+from clearfuse.synth.files.jsonstream import dumps
 from clearfuse.synth.files.storage import Location
-from clearfuse.synth.shards.tar import receipt_path, write_shard
-from clearfuse.synth.types import CACHED, HELD, SCHEMA, WorkIncomplete
+from clearfuse.synth.shards.receipts import SampleFailed, land_shard
+from clearfuse.synth.shards.records import LATENTS, LatentCrop, LatentMeta, Latents
+from clearfuse.synth.types import HELD, SCHEMA
 from clearfuse.train import text as texts
 from clearfuse.train import tokenizers
 from clearfuse.train.data.batch import Item, to_tensor
@@ -58,10 +58,6 @@ class CacheTask:
         return len(self.corpus.train) + len(self.corpus.held_out)
 
 
-class _Failed(Exception):
-    """A sample failed: its shard must not land."""
-
-
 def find_parts(design: Design, parts: Parts) -> tuple[tokenizers.LoadedTokenizer, texts.LoadedText]:
     """The tokenizer and the prompt encoder of a design, where this machine has them."""
     tokenizer = tokenizers.find_tokenizer(parts.tokenizer or design.tokenizer)
@@ -79,33 +75,8 @@ def _loaded(tokenizer: str, text: str, parts: Parts, device: str) -> tuple[token
 
 def cache_shard(maker: Maker, task: CacheTask) -> str | None:
     """Cache one shard: the tar, then its receipt. The failure, or None."""
-    path = maker.out / task.name
-    try:
-        with _one_thread():
-            facts = write_shard(path, _Encoder(maker, task).samples())
-        receipt = {
-            "schema": SCHEMA, "shard": task.name, "sha256": facts.sha256, "bytes": facts.size,
-            "samples": len(facts.offsets), "offsets": facts.offsets, "rejects": [], "digest": maker.digest,
-            "settings": dict(maker.record),
-        }  # fmt: skip
-        write_json(receipt_path(path), receipt)
-    except _Failed as error:
-        return str(error)
-    except OSError as error:
-        why = error.strerror or error
-        raise WorkIncomplete(f"{path}: cannot be written: {why}; run the same command to go on") from None
-    return None
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums over several threads have other last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    with one_thread():
+        return land_shard(maker.out / task.name, _Encoder(maker, task).samples(), maker.digest, maker.record)
 
 
 class _Encoder:
@@ -143,22 +114,30 @@ class _Encoder:
             except Exception as error:  # the shard is not written and is named at the end; others go on
                 said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
                 named = said if said.startswith("sample ") else f"sample {key}: {said}"
-                raise _Failed(named) from error
+                raise SampleFailed(named) from error
 
     def _members(self, samples: Samples, held_out: bool, row: int) -> dict[str, bytes]:
         from safetensors.torch import save
 
         members: dict[str, bytes] = {}
-        variants: list[dict[str, Any]] = []
+        variants: list[LatentCrop] = []
         for number in range(1 if held_out else self.maker.epochs):
             item = samples.made(row, number)
             data = save(self._pictures(item, item.images) if held_out else self._encoded(item))
-            members[f"{HELD if held_out else number}.safetensors"] = data
-            variants.append({"prompt": item.prompt, "marks": list(item.operators), "crc32": zlib.crc32(data)})
-        meta = samples.meta(row)
-        said = {name: meta.get(name) for name in ("task", "dataset", "pair", "split", "crop")}
-        said = {"schema": SCHEMA, **said, "variant": meta.get("variant", 0)}
-        return {"json": dumps({**said, CACHED: {"held_out": held_out, "variants": variants}}), **members}
+            members[f"{HELD if held_out else number}{LATENTS}"] = data
+            variants.append(LatentCrop(prompt=item.prompt, marks=tuple(item.operators), crc32=zlib.crc32(data)))
+        of = samples.meta(row)
+        meta = LatentMeta(
+            schema=SCHEMA,
+            task=of.task,
+            dataset=of.dataset,
+            pair=of.pair,
+            split=of.split,
+            crop=of.crop,
+            variant=of.variant,
+            cached=Latents(held_out=held_out, variants=tuple(variants)),
+        )
+        return {"json": dumps(meta.model_dump(by_alias=True)), **members}
 
     def _pictures(self, item: Item, names: Any) -> dict[str, Tensor]:
         return {IMAGE + name: torch.from_numpy(item.images[name]).contiguous() for name in names}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from clearfuse.train.data.corpus import index
 from clearfuse.train.data.loader import batches
 from clearfuse.train.data.order import RankBatches
 from clearfuse.train.data.samples import Samples, finished, rephrased, window
-from conftest import textured
+from conftest import changed, textured
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +196,7 @@ def test_prompts_in_other_words_ask_for_the_same(shards: Path) -> None:
         if not said:
             continue  # held out
         assert len(said) > 3
-        for step in sample.steps:
+        for step in sample.meta.steps:
             pool = load_pool(step.op)
             assert all(pool.mentions(prompt) for prompt in said), (step.op, said)
 
@@ -205,11 +204,11 @@ def test_prompts_in_other_words_ask_for_the_same(shards: Path) -> None:
 def test_words_that_did_not_ship_are_kept(shards: Path) -> None:
     """One's own phrasings, in another language perhaps, are not put into ours."""
     sample = next(iter(read_samples(shards / "mef/mef-train-000000.tar")))
-    prompt = sample.meta["prompt"]
+    prompt = sample.meta.prompt
     assert {rephrased(sample, generator(seed)) for seed in range(8)} != {sample.prompt}
     for own in ("haze-de-01", "rain-machine-01"):
-        meta = {**sample.meta, "prompt": {**prompt, "templates": [own, *prompt["templates"][1:]]}}
-        assert {rephrased(replace(sample, meta=meta), generator(seed)) for seed in range(8)} == {sample.prompt}
+        other = prompt.model_copy(update={"templates": (own, *prompt.templates[1:])})
+        assert {rephrased(changed(sample, prompt=other), generator(seed)) for seed in range(8)} == {sample.prompt}
 
 
 @pytest.mark.slow
@@ -254,7 +253,7 @@ def test_a_batch_says_what_its_samples_are(shards: Path) -> None:
     (batch,) = batches(data, [[5, 2, 11]])
     assert isinstance(batch, Batch) and batch.positions == [5, 2, 11]
     for name, task, operators in zip(batch.names, batch.tasks, batch.operators, strict=True):
-        assert task == truth[name].meta["task"] and operators == tuple(step.op for step in truth[name].steps)
+        assert task == truth[name].meta.task and operators == tuple(step.op for step in truth[name].meta.steps)
 
 
 def test_trainers_share_each_batch(shards: Path) -> None:

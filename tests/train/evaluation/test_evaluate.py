@@ -55,7 +55,7 @@ def recomputed(shards: Path) -> list[tuple[Sample, str, dict[str, float]]]:
         for sample in read_samples(path):
             i = sample.images
             for name, pair in (("pyramid on degraded", ("a", "b")), ("pyramid on clean", ("clean_a", "clean_b"))):
-                fused = PyramidFuser()(i[pair[0]], i[pair[1]], sample.meta["task"])
+                fused = PyramidFuser()(i[pair[0]], i[pair[1]], sample.meta.task)
                 rows.append((sample, name, evaluate(fused, i["clean_a"], i["clean_b"], i["gt"], list(USUAL))))
     return rows
 
@@ -67,16 +67,16 @@ def test_the_csv_holds_every_sample_and_method(shards: Path, report: Path) -> No
     assert len(rows) == len(expected) == 8 * 2
     for row, (sample, method, values) in zip(rows, expected, strict=True):
         meta = sample.meta
-        assert (row["key"], row["dataset"], row["pair"]) == (sample.key, meta["dataset"], meta["pair"])
-        assert (row["task"], row["n"], row["method"]) == (meta["task"], str(meta["n"]), method)
-        assert row["steps"] == "+".join(f"{step.op}[{step.target}]" for step in sample.steps)
+        assert (row["key"], row["dataset"], row["pair"]) == (sample.key, meta.dataset, meta.pair)
+        assert (row["task"], row["n"], row["method"]) == (meta.task, str(meta.n), method)
+        assert row["steps"] == "+".join(f"{step.op}[{step.target}]" for step in sample.meta.steps)
         assert {name: float(row[name]) for name in USUAL} == pytest.approx(values, abs=1e-6)
 
 
 def test_the_means_are_those_of_the_groups(shards: Path, report: Path) -> None:
     groups: dict[str, Any] = json.loads((report / "report.json").read_text())["groups"]
     rows = recomputed(shards)
-    operators = {step.op for sample, _, _ in rows for step in sample.steps}
+    operators = {step.op for sample, _, _ in rows for step in sample.meta.steps}
     kinds = {"overall", "task", "data set", "operator", "combination", "n", "severity", "ground truth", "cell"}
     assert set(groups) == kinds
     assert set(groups["operator"]) == operators and set(groups["task"]) == {"mef", "vif"}
@@ -85,7 +85,7 @@ def test_the_means_are_those_of_the_groups(shards: Path, report: Path) -> None:
             members = [
                 values
                 for sample, m, values in rows
-                if m == method and name in ("all", sample.meta["task"], *(step.op for step in sample.steps))
+                if m == method and name in ("all", sample.meta.task, *(step.op for step in sample.meta.steps))
             ]
             for metric in USUAL:
                 stat = groups[by][name]["methods"][method][metric]

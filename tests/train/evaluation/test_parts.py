@@ -16,7 +16,7 @@ import pytest
 from made import made_shards
 
 from clearfuse.synth.shards.sample import Sample, read_samples
-from clearfuse.synth.types import UserError, WorkIncomplete
+from clearfuse.synth.types import Step, UserError, WorkIncomplete
 from clearfuse.train.evaluation.evaluate import FILES, STANDARD, evaluate_shards
 from clearfuse.train.evaluation.methods.classical import CLASSICAL, Fault, restored
 from clearfuse.train.evaluation.methods.fusers import METHODS, fuser_methods
@@ -25,7 +25,7 @@ from clearfuse.train.evaluation.methods.results import Results, result_methods
 from clearfuse.train.evaluation.parts import planned, score_parts
 from clearfuse.train.evaluation.samples import cut, plan_portions
 from clearfuse.train.evaluation.scoring import Method, choose_metrics
-from conftest import Ran, folder_bytes, save, textured
+from conftest import Ran, changed, folder_bytes, sample_meta, save, textured
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +45,7 @@ class Truth:
     deadly: int = -1
 
     def __call__(self, sample: Sample) -> np.ndarray:
-        name = f"{sample.meta['task']}-{sample.key}"
+        name = f"{sample.meta.task}-{sample.key}"
         number = len(list(self.calls.iterdir()))
         (self.calls / f"{name}-{number}").touch()
         if number == self.deadly:
@@ -123,8 +123,8 @@ def results(shards: Path, folder: Path, leave_out: str) -> Path:
     """Ground truths as somebody's results, by task and key, one left out."""
     for path in sorted(shards.glob("*/*.tar")):
         for sample in read_samples(path):
-            if f"{sample.meta['task']}/{sample.key}" != leave_out:
-                save(folder / sample.meta["task"] / f"{sample.key}.png", sample.images["gt"])
+            if f"{sample.meta.task}/{sample.key}" != leave_out:
+                save(folder / sample.meta.task / f"{sample.key}.png", sample.images["gt"])
     return folder
 
 
@@ -144,7 +144,7 @@ def test_results_of_others_are_scored_and_what_is_missing_is_named(shards: Path,
 
 
 def test_where_a_result_is_looked_for() -> None:
-    sample = Sample("000000007", {}, None, "", {"task": "vif", "dataset": "d", "pair": "x/1", "variant": 2})
+    sample = Sample("000000007", {}, None, "", sample_meta(dataset="d", pair="x/1", variant=2))
     everywhere = Results(Path(), frozenset({"vif"}), flat=True).names(sample)
     assert everywhere == [
         *("vif/000000007", "d/x/1-v2", "d/x_1-v2", "vif/x/1-v2", "vif/x_1-v2", "000000007", "x/1-v2", "x_1-v2")
@@ -257,8 +257,7 @@ def test_what_enlarges_comes_back_at_its_size_whole_or_in_tiles(
 
 def test_a_network_takes_the_place_of_the_classical_restorer(shards: Path, tmp_path: Path) -> None:
     sample = next(iter(read_samples(sorted(shards.glob("vif/*.tar"))[0])))
-    steps = [{"op": "haze", "target": "a", "params": {}, "seed": None}]
-    hazy = Sample(sample.key, sample.images, None, "", {**sample.meta, "steps": steps})
+    hazy = changed(sample, steps=(Step("haze", "a", {}, None),))
     seen: list[float] = []
 
     def dim(image: np.ndarray, fault: Fault) -> np.ndarray:

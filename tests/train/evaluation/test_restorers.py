@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from clearfuse.synth.shards.sample import Sample
 from clearfuse.synth.types import Step
 from clearfuse.train.evaluation.methods import restorers
 from clearfuse.train.evaluation.methods.classical import CLASSICAL, Fault, point_spread, restored
-from conftest import textured
+from conftest import changed, sample_meta, textured
 
 
 def scene(channels: int = 3) -> np.ndarray:
@@ -123,12 +124,11 @@ def test_back_projection_agrees_with_what_was_seen() -> None:
     assert error(found, clean) < 0.75 * error(seen, clean)
 
 
-def made(op: str, params: dict[str, object], image: np.ndarray, **more: object) -> tuple[Sample, Step]:
+def made(op: str, params: dict[str, object], image: np.ndarray) -> tuple[Sample, Step]:
     """A sample whose visible image has had one step."""
     step = Step(op, "a", params, 7, 0.5)
     seen = apply_steps(image, [step], task="mef", name="a")
-    meta = {"task": "mef", "steps": [step.to_json() | more]}
-    return Sample("000000000", {"a": seen, "b": image}, None, "", meta), step
+    return Sample("000000000", {"a": seen, "b": image}, None, "", sample_meta(task="mef", n=1, steps=(step,))), step
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ def test_a_kernel_is_what_the_step_makes_of_a_point() -> None:
 def test_what_comes_degraded_has_no_parameters_and_is_not_deconvolved() -> None:
     image = to_uint8(scene())
     sample, _ = made("gaussian_blur", {"sigma": 1.5, "ratio": 0.8, "angle": 20.0}, image)
-    given = {**sample.meta, "steps": [{**sample.meta["steps"][0], "seed": None, "params": {}}]}
-    found = restored(Sample(sample.key, sample.images, None, "", given), "a", CLASSICAL)
+    given = changed(sample, steps=(replace(sample.meta.steps[0], seed=None, params={}),))
+    found = restored(given, "a", CLASSICAL)
     assert np.array_equal(found, sample.images["a"])
 
 

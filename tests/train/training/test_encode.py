@@ -198,7 +198,7 @@ def test_from_the_command_line(train: Callable[..., Ran], made: Path, tmp_path: 
     ran = train("cache", *options, "--json")
     assert ran.code == 0 and json.loads(ran.out)["samples"] == 5, ran.err
     for changed, said in (
-        (["--seed", "3"], "holds other shards: made.seed was 0, is 3"),
+        (["--seed", "3"], "holds another build: made.seed was 0, is 3"),
         (["--epochs", "0"], "--epochs 0: must be at least 1"),
         (["--executor", "rya"], "unknown executor 'rya': did you mean 'ray'?"),
     ):
@@ -221,6 +221,6 @@ def test_a_full_disk_names_the_shard(made: Path, tmp_path: Path, monkeypatch: py
     def full(path: Path, samples: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("clearfuse.train.training.encode.write_shard", full)
+    monkeypatch.setattr("clearfuse.synth.shards.receipts.write_shard", full)
     with pytest.raises(WorkIncomplete, match=r"vif-train-000000\.tar: cannot be written: No space left"):
         cache([str(made / "shards/vif")], str(tmp_path / "cache"), settings(made, "small"), executor="serial")

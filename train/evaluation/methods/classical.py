@@ -131,8 +131,8 @@ NOISY = frozenset({"sensor_noise", "gaussian_noise", "low_contrast", "jpeg"})
 
 def restored(sample: Sample, name: ImageName, table: dict[str, Restorer]) -> UInt8[np.ndarray, "h w c"]:
     """The image of a sample with its recorded steps undone, the last first."""
-    modality = MODALITIES[sample.meta["task"]][name]
-    steps = [step for step in sample.steps if reaches(step, name)]
+    modality = MODALITIES[sample.meta.task][name]
+    steps = [step for step in sample.meta.steps if reaches(step, name)]
     faults = [
         Fault(step, name, modality, any(later.op in NOISY for later in steps[at + 1 :]))
         for at, step in enumerate(steps)
@@ -156,4 +156,4 @@ class ClassicalThenFused:
     def __call__(self, sample: Sample) -> np.ndarray:
         """The fused image of a sample, uint8."""
         a, b = (restored(sample, name, CLASSICAL) for name in ("a", "b"))
-        return self.fuser(a, b, sample.meta["task"])
+        return self.fuser(a, b, sample.meta.task)

@@ -21,12 +21,12 @@ from clearfuse.train.evaluation.scoring import Method
 
 def pyramid_on_degraded(sample: Sample) -> np.ndarray:
     """The weight-free fuser on what a method is given."""
-    return PyramidFuser()(sample.images["a"], sample.images["b"], sample.meta["task"])
+    return PyramidFuser()(sample.images["a"], sample.images["b"], sample.meta.task)
 
 
 def pyramid_on_clean(sample: Sample) -> np.ndarray:
     """The weight-free fuser on the clean crops: what perfect restoration before it would reach."""
-    return PyramidFuser()(sample.images["clean_a"], sample.images["clean_b"], sample.meta["task"])
+    return PyramidFuser()(sample.images["clean_a"], sample.images["clean_b"], sample.meta.task)
 
 
 METHODS: dict[str, Method] = {
@@ -47,7 +47,7 @@ class SwinFused:
 
     def __call__(self, sample: Sample) -> np.ndarray | None:
         """The fused image, None for another task."""
-        if sample.meta["task"] not in self.tasks:
+        if sample.meta.task not in self.tasks:
             return None
         return _fused(SwinFusionFuser(), self.restore, sample)
 
@@ -66,7 +66,7 @@ class DeFused:
 def _fused(fuser: SwinFusionFuser | DeFuseFuser, restore: bool, sample: Sample) -> np.ndarray:
     if restore:
         return ClassicalThenFused(fuser)(sample)
-    return fuser(sample.images["a"], sample.images["b"], sample.meta["task"])
+    return fuser(sample.images["a"], sample.images["b"], sample.meta.task)
 
 
 LEARNED = ("swinfusion", "defuse")
@@ -124,7 +124,7 @@ class Modelled:
     def __call__(self, sample: Sample) -> np.ndarray:
         """The fused image."""
         images, pipeline = sample.images, loaded(self.model, self.device, self.loading)
-        task = sample.meta["task"]
+        task = sample.meta.task
         return pipeline(images["a"], images["b"], task=task, prompt=sample.prompt, **dict(self.sampling))
 
 

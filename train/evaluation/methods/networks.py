@@ -109,7 +109,7 @@ class NetworksThenPyramid:
         """The fused image."""
         table: dict[str, Restorer] = {**CLASSICAL, **dict(self.networks)}
         a, b = (restored(sample, name, table) for name in ("a", "b"))
-        return PyramidFuser()(a, b, sample.meta["task"])
+        return PyramidFuser()(a, b, sample.meta.task)
 
 
 def network_methods(named: Sequence[str]) -> tuple[Method, ...]:

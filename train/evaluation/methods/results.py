@@ -38,11 +38,11 @@ class Results:
     def names(self, sample: Sample) -> list[str]:
         """Where a sample's image may be, without its ending, the surest first."""
         meta = sample.meta
-        task, version = meta["task"], int(meta["variant"])
-        pair = f"{meta['pair']}-v{version}" if version else str(meta["pair"])
+        task, version = meta.task, meta.variant
+        pair = f"{meta.pair}-v{version}" if version else meta.pair
         pairs = dict.fromkeys((pair, pair.replace("/", "_")))
         named = [f"{task}/{sample.key}"] if task in self.keyed else []
-        named += [f"{folder}/{one}" for folder in (meta["dataset"], task) for one in pairs]
+        named += [f"{folder}/{one}" for folder in (meta.dataset, task) for one in pairs]
         return [*named, *([sample.key] if self.flat else []), *pairs]
 
     def find(self, sample: Sample) -> Path | None:

@@ -164,16 +164,16 @@ def _beside(one: Beside) -> str:
 def _viewer(evaluation: Evaluation, scored: Scored) -> str:
     """A sample's pictures: two of them under a slider, all of them small below; its steps, prompt and values."""
     sample, meta = scored.sample, scored.sample.meta
-    roles = ROLES[meta["task"]]
+    roles = ROLES[meta.task]
     shots = {f"degraded {roles[name]}": sample.images[name] for name in ("a", "b")} | dict(scored.fused)
-    if not sample.real:
-        shots[f"ground truth ({meta['fuser']['name']})"] = sample.images["gt"]
+    if not sample.meta.real:
+        shots[f"ground truth ({meta.fuser.name})"] = sample.images["gt"]
     names = list(shots)
     options = "".join(f"<option value={i}>{html.escape(name)}</option>" for i, name in enumerate(names))
     right = next((names.index(m.name) for m in evaluation.methods if m.name in names), 1)
     sides = [options.replace(f"value={i}>", f"value={i} selected>") for i in (0, right)]
-    title = f"{meta['task']}  {meta['dataset']}/{meta['pair']}"
-    steps = "   ".join(describe_step(step) for step in sample.steps)
+    title = f"{meta.task}  {meta.dataset}/{meta.pair}"
+    steps = "   ".join(describe_step(step) for step in sample.meta.steps)
     figures = "".join(
         f'<figure><img alt="{html.escape(name)}" src="{data_uri(image, WIDTH, QUALITY)}">'
         f"<figcaption>{html.escape(name)}</figcaption></figure>"
