@@ -56,7 +56,7 @@ def test_a_distribution_s_scales_are_found() -> None:
     """Of a Gaussian with two sides: shape 2, β = σ √2, and mean (β_r − β_l) Γ(1)/Γ(1/2)."""
     rng = np.random.Generator(np.random.Philox(3))
     left, right = np.abs(rng.normal(0, 1, 100_000)), np.abs(rng.normal(0, 3, 300_000))  # as many as the sides weigh
-    shape, mean, low, high = niqe._scales(np.concatenate([-left, right])[None])
+    shape, mean, low, high = niqe._fit(np.concatenate([-left, right])[None])
     assert (shape, low, high) == pytest.approx((2, math.sqrt(2), 3 * math.sqrt(2)), rel=0.02)
     assert mean == pytest.approx((high - low) / math.sqrt(math.pi), rel=0.02)
 

@@ -223,14 +223,14 @@ def test_brisque_is_its_regression(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_brisque_s_features_are_those_of_what_they_fit() -> None:
     """A Laplacian's shape is 1; halving keeps constants and ramps."""
     rng = np.random.Generator(np.random.Philox(3))
-    shape, variance = noreference._gaussian(rng.laplace(0, 2, (400, 400)))
+    shape, variance = noreference._fit_symmetric(rng.laplace(0, 2, (400, 400)))
     assert shape == pytest.approx(1, abs=0.02) and variance == pytest.approx(8, rel=0.03)
     left, right = np.abs(rng.normal(0, 1, (2, 300, 300)))
     skewed = np.concatenate([-left, 3 * right])
     found = noreference.fit_asymmetric(skewed)
     assert found[0] < 2 and found[2] == pytest.approx(1, rel=0.03) and found[3] == pytest.approx(9, rel=0.03)
-    downsample = noreference.downsample(np.full((9, 12), 7.0))
-    assert downsample.shape == (5, 6) and downsample == pytest.approx(7)
+    half = noreference.downsample(np.full((9, 12), 7.0))
+    assert half.shape == (5, 6) and half == pytest.approx(7)
     ramp = noreference.downsample(np.arange(64.0)[None].repeat(32, 0))
     assert ramp[8, 4:28] == pytest.approx(np.arange(4, 28) * 2 + 0.5)
 
