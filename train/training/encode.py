@@ -151,7 +151,7 @@ class _Encoder:
         members: dict[str, bytes] = {}
         variants: list[dict[str, Any]] = []
         for number in range(1 if held_out else self.maker.epochs):
-            item = samples.made(row, number)
+            item = samples.item(row, number)
             data = save(self._pictures(item, item.images) if held_out else self._encoded(item))
             members[f"{HELD if held_out else number}.safetensors"] = data
             variants.append({"prompt": item.prompt, "marks": list(item.operators), "crc32": zlib.crc32(data)})

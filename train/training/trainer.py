@@ -22,7 +22,7 @@ from torch import Tensor
 from clearfuse.synth.execute.tasks import limit_threads
 from clearfuse.synth.seeds import seed_of
 from clearfuse.synth.types import UserError, WorkIncomplete
-from clearfuse.train.data.batch import Batch, Broken
+from clearfuse.train.data.batch import Batch, UnreadableSample
 from clearfuse.train.data.corpus import Corpus, index
 from clearfuse.train.data.degrade import Degraders, choose_degraders
 from clearfuse.train.data.loader import batches, cache_size
@@ -227,7 +227,7 @@ class _Run:
     def _samples(self, training: bool, cache: int) -> Samples:
         return samples_of(self.settings, self.assembly, self.corpus, self.degraders, training=training, cache=cache)
 
-    def _batches(self, step: int) -> Iterator[Batch | Broken]:
+    def _batches(self, step: int) -> Iterator[Batch | UnreadableSample]:
         """This process's parts of the training batches from a step on."""
         s, ranks = self.settings, self.ranks
         cache = cache_size() // max(self.options.workers, 1)
@@ -235,7 +235,7 @@ class _Run:
         parts = RankBatches(step * s.accumulate, s.steps * s.accumulate, s.batch, ranks.rank, ranks.world)
         return batches(samples, parts, self.options.workers, pin=ranks.device.type == "cuda")
 
-    def _step(self, source: Iterator[Batch | Broken], log: NoLog, note: Note) -> Report:
+    def _step(self, source: Iterator[Batch | UnreadableSample], log: NoLog, note: Note) -> Report:
         """One step of the optimizer: gradients of all its batches, clipped, applied; the average follows."""
         settings, state, ranks = self.settings, self.state, self.ranks
         began, waited = time.monotonic(), 0.0

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from clearfuse.synth.review import gallery
 from clearfuse.synth.types import ROLES, TASKS, WorkIncomplete
-from clearfuse.train.data.batch import Batch, Broken
+from clearfuse.train.data.batch import Batch, UnreadableSample
 from clearfuse.train.data.loader import batches
 from clearfuse.train.data.samples import Samples
 from clearfuse.train.designs.design import Assembly
@@ -199,8 +199,8 @@ def _unpacked(text: str) -> UInt8[np.ndarray, "h w 3"]:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
 
 
-def batch_or_raise(batch: Batch | Broken) -> Batch:
+def batch_or_raise(batch: Batch | UnreadableSample) -> Batch:
     """The batch. Raises WorkIncomplete where a sample of it could not be read."""
-    if isinstance(batch, Broken):
+    if isinstance(batch, UnreadableSample):
         raise WorkIncomplete(batch.reason)
     return batch

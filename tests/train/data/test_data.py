@@ -19,11 +19,11 @@ from clearfuse.synth.seeds import generator
 from clearfuse.synth.shards.sample import read_samples
 from clearfuse.synth.shards.tar import read_shard, write_shard
 from clearfuse.synth.types import UserError
-from clearfuse.train.data.batch import Batch, Broken, Item, to_tensor
+from clearfuse.train.data.batch import Batch, Item, UnreadableSample, to_tensor
 from clearfuse.train.data.corpus import index
 from clearfuse.train.data.loader import batches
 from clearfuse.train.data.order import RankBatches
-from clearfuse.train.data.samples import Samples, finished, rephrased, window
+from clearfuse.train.data.samples import Samples, rephrase_prompt, to_crop, window
 from conftest import textured
 
 
@@ -69,7 +69,7 @@ def test_nothing_to_train_on_is_one_line(shards: Path, tmp_path: Path) -> None:
 
 
 def cropped(image: np.ndarray, shape: tuple[int, int], at: tuple[float, float], *, mirrored: bool) -> np.ndarray:
-    return finished(image[window(image.shape, shape, at)], shape, mirrored)
+    return to_crop(image[window(image.shape, shape, at)], shape, mirrored)
 
 
 def test_a_crop_is_a_window_of_the_image() -> None:
@@ -137,7 +137,7 @@ def test_repeats_are_several_crops_of_one_decoding(shards: Path, monkeypatch: py
     assert len(began) == (1 if cache else 2) * len(corpus.train)
     once = Samples(corpus, cache=cache, **more)
     assert all(isinstance(once[position], Item) for position in range(2 * len(corpus.train)))
-    assert data.reader.taken == once.reader.taken, "bytes of two visits"
+    assert data.reader.bytes_read == once.reader.bytes_read, "bytes of two visits"
     alone = [Samples(corpus, repeats=2, **more)[position] for position in positions]
     for one, other in zip(made, alone, strict=True):
         assert isinstance(one, Item) and isinstance(other, Item) and one.prompt == other.prompt
@@ -206,10 +206,10 @@ def test_words_that_did_not_ship_are_kept(shards: Path) -> None:
     """One's own phrasings, in another language perhaps, are not put into ours."""
     sample = next(iter(read_samples(shards / "mef/mef-train-000000.tar")))
     prompt = sample.meta["prompt"]
-    assert {rephrased(sample, generator(seed)) for seed in range(8)} != {sample.prompt}
+    assert {rephrase_prompt(sample, generator(seed)) for seed in range(8)} != {sample.prompt}
     for own in ("haze-de-01", "rain-machine-01"):
         meta = {**sample.meta, "prompt": {**prompt, "templates": [own, *prompt["templates"][1:]]}}
-        assert {rephrased(replace(sample, meta=meta), generator(seed)) for seed in range(8)} == {sample.prompt}
+        assert {rephrase_prompt(replace(sample, meta=meta), generator(seed)) for seed in range(8)} == {sample.prompt}
 
 
 @pytest.mark.slow
@@ -244,7 +244,7 @@ def test_a_damaged_sample_is_named(shards: Path, tmp_path: Path) -> None:
     data[start : start + 100] = bytes(100)
     path.write_bytes(data)
     (first, *_) = batches(Samples(index([str(path)]), side=32, training=True), [range(3)])
-    assert isinstance(first, Broken) and first.reason.startswith(f"{path}: sample 000000000: ")
+    assert isinstance(first, UnreadableSample) and first.reason.startswith(f"{path}: sample 000000000: ")
 
 
 def test_a_batch_says_what_its_samples_are(shards: Path) -> None:
@@ -303,7 +303,7 @@ def test_only_what_is_needed_is_read_and_once(shards: Path) -> None:
     for _ in range(2):
         for position in range(2 * len(corpus.train)):
             assert isinstance(data[position], Item)
-    assert 0.3 * sum(held.values()) < data.reader.taken < 0.8 * sum(held.values())
+    assert 0.3 * sum(held.values()) < data.reader.bytes_read < 0.8 * sum(held.values())
 
 
 @pytest.mark.parametrize("what", ["gone", "cut", "longer"])
@@ -316,7 +316,7 @@ def test_a_shard_that_changes_while_a_run_goes_on_is_named(shards: Path, tmp_pat
         os.truncate(path, path.stat().st_size + (512 if what == "longer" else -20_000))
     found = data[0]
     said = "the shard is gone since the run began" if what == "gone" else "the shard has changed since the run began"
-    assert isinstance(found, Broken) and found.reason.startswith(f"{path}: sample 00000000")
+    assert isinstance(found, UnreadableSample) and found.reason.startswith(f"{path}: sample 00000000")
     assert said in found.reason
 
 

@@ -17,7 +17,7 @@ from clearfuse.synth.onthefly import OnTheFly
 from clearfuse.synth.shards.sample import Sample, read_samples
 from clearfuse.synth.types import UserError
 from clearfuse.train.data import degrade as degrading
-from clearfuse.train.data.batch import Batch, Broken, Item
+from clearfuse.train.data.batch import Batch, Item, UnreadableSample
 from clearfuse.train.data.corpus import Corpus, index
 from clearfuse.train.data.loader import batches
 from clearfuse.train.data.order import RankBatches
@@ -64,7 +64,7 @@ def read(shards: Path, *kinds: str) -> Corpus:
 
 def items(data: Samples, positions: range) -> list[Item]:
     found_ = [data[position] for position in positions]
-    broken = [item.reason for item in found_ if isinstance(item, Broken)]
+    broken = [item.reason for item in found_ if isinstance(item, UnreadableSample)]
     assert not broken, broken
     return found_  # type: ignore[return-value]
 

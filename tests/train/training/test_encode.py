@@ -21,7 +21,7 @@ from clearfuse.synth.review.inspection import inspect
 from clearfuse.synth.review.verify import verify
 from clearfuse.synth.shards.sample import read_samples
 from clearfuse.synth.types import UserError, WorkIncomplete
-from clearfuse.train.data.batch import Batch, Broken
+from clearfuse.train.data.batch import Batch, UnreadableSample
 from clearfuse.train.data.corpus import index
 from clearfuse.train.data.loader import batches
 from clearfuse.train.data.order import RankBatches
@@ -173,7 +173,7 @@ def test_damage_is_named(made: Path, tmp_path: Path) -> None:
     assert problems[1].endswith("0.safetensors is damaged: its checksum is another")
     assembly = Assembly(chosen.design(), torch.Generator(), adapt=True)
     samples = samples_of(chosen, assembly, index([str(out)]), {}, training=True)
-    broken = {found.reason for n in range(9) if isinstance(found := samples[n], Broken)}
+    broken = {found.reason for n in range(9) if isinstance(found := samples[n], UnreadableSample)}
     assert len(broken) == 1 and "0.safetensors is damaged: its checksum is another" in next(iter(broken))
     assert next(iter(broken)).startswith(f"{shard}: sample 00000000")
     assert next(iter(broken)).endswith("; delete the shard and run train cache again")
