@@ -72,7 +72,7 @@ def learned(assembly: Assembly, settings: Settings, batch: Batch, steps: int) ->
         batch_loss(assembly, batch, Draws.of("noise", 0, batch.positions), torch.device("cpu")).total.backward()
         optim.clip_gradients(weights.values(), optim.grad_norm(weights.values()), settings.clip)
         optimizer.step()
-        optim.average(shadow.values(), weights.values(), step, settings.ema)
+        optim.update_ema(shadow.values(), weights.values(), step, settings.ema)
         spent.append(time.process_time() - began)
     return len(batch.names) / statistics.median(spent)
 

@@ -20,7 +20,7 @@ from clearfuse.synth.types import UserError
 from clearfuse.train.designs.design import Assembly, Design
 from clearfuse.train.pipeline import fusion as module
 from clearfuse.train.pipeline.fusion import FusionPipeline
-from clearfuse.train.pipeline.tiles import starts, tiled
+from clearfuse.train.pipeline.tiles import fuse_tiled, starts
 from clearfuse.train.weights.tensors import read_tensors, write_tensors
 from conftest import Ran, save, textured
 
@@ -185,9 +185,9 @@ def test_tiles_cover_a_side(length: int, tile: int, overlap: int) -> None:
 
 def test_tiles_leave_no_seams() -> None:
     a = torch.rand(1, 3, 70, 90, generator=torch.Generator().manual_seed(0))
-    whole = tiled(lambda parts, number: parts[0] + 2 * parts[1], [a, a], tile=32, overlap=8)
+    whole = fuse_tiled(lambda parts, number: parts[0] + 2 * parts[1], [a, a], tile=32, overlap=8)
     torch.testing.assert_close(whole, 3 * a)
-    steps = tiled(lambda parts, number: torch.full_like(parts[0], number % 2), [a, a], tile=32, overlap=8)
+    steps = fuse_tiled(lambda parts, number: torch.full_like(parts[0], number % 2), [a, a], tile=32, overlap=8)
     assert steps.diff(dim=3).abs().max() < 0.15, "tiles that differ by one fade over the overlap"
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clearfuse.train.models import MODELS
-from clearfuse.train.training.optim import BETAS, average, build_optimizer, clip_gradients, grad_norm, learning_rate
+from clearfuse.train.training.optim import BETAS, build_optimizer, clip_gradients, grad_norm, learning_rate, update_ema
 
 
 def test_the_rate_rises_then_falls_as_a_cosine() -> None:
@@ -99,9 +99,9 @@ def test_where_nothing_agrees_nothing_moves_but_by_decay() -> None:
 
 def test_the_average_follows_the_weights() -> None:
     weight, shadow = torch.tensor([1.0]), torch.tensor([0.0])
-    average([shadow], [weight], step=0, decay=0.9)
+    update_ema([shadow], [weight], step=0, decay=0.9)
     assert shadow.item() == pytest.approx(0.9)  # d = 1 / 10
-    average([shadow], [weight], step=1000, decay=0.9)
+    update_ema([shadow], [weight], step=1000, decay=0.9)
     assert shadow.item() == pytest.approx(0.9 * 0.9 + 0.1)
 
 

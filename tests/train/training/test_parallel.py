@@ -15,7 +15,7 @@ from torch import nn
 
 from clearfuse.synth.types import UserError
 from clearfuse.train.training.parallel import blocks_of, recompute
-from clearfuse.train.training.ranks import Ranks, joined
+from clearfuse.train.training.ranks import Ranks, join_ranks
 
 SCRIPT = """
 import gc, sys
@@ -156,7 +156,7 @@ def test_recomputing_gives_the_same_gradients() -> None:
 
 def test_alone_it_is_all_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined("cpu") as ranks:
+    with join_ranks("cpu") as ranks:
         assert ranks == Ranks(torch.device("cpu")) and ranks.main and str(ranks) == "cpu"
         assert ranks.gather({"a": 1}) == [{"a": 1}] and ranks.share(range(4)) == range(4)
         assert not ranks.any(False) and ranks.any(True)
@@ -165,5 +165,8 @@ def test_alone_it_is_all_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_half_a_launcher_s_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(UserError, match="RANK is '': torchrun or accelerate launch set it to a number"), joined("cpu"):
+    with (
+        pytest.raises(UserError, match="RANK is '': torchrun or accelerate launch set it to a number"),
+        join_ranks("cpu"),
+    ):
         pass

@@ -26,7 +26,7 @@ from clearfuse.train.training.loss import batch_loss
 from clearfuse.train.training.progress import Report
 from clearfuse.train.training.ranks import Ranks
 from clearfuse.train.training.trainer import RunOptions, fit
-from clearfuse.train.training.validation import Scores, Validator, balance_of, is_drawn
+from clearfuse.train.training.validation import Scores, Validator, balance_of, draws_pictures
 
 CPU = torch.device("cpu")
 
@@ -127,7 +127,7 @@ def test_balance_of_experts() -> None:
 
 
 def test_pictures_are_seldom_later_on() -> None:
-    assert [n for n in range(1, 60) if is_drawn(n)] == [*range(1, 21), 30, 40, 50]
+    assert [n for n in range(1, 60) if draws_pictures(n)] == [*range(1, 21), 30, 40, 50]
 
 
 @pytest.mark.slow
