@@ -18,7 +18,7 @@ from made import made_shards
 from clearfuse.synth.shards.sample import Sample, read_samples
 from clearfuse.synth.types import UserError, WorkIncomplete
 from clearfuse.train.evaluation.evaluate import FILES, STANDARD, evaluate_shards
-from clearfuse.train.evaluation.methods.classical import CLASSICAL, Fault, restored
+from clearfuse.train.evaluation.methods.classical import CLASSICAL, Fault, restore
 from clearfuse.train.evaluation.methods.fusers import METHODS, fuser_methods
 from clearfuse.train.evaluation.methods.networks import Network, network_methods
 from clearfuse.train.evaluation.methods.results import Results, result_methods
@@ -265,5 +265,5 @@ def test_a_network_takes_the_place_of_the_classical_restorer(shards: Path, tmp_p
         seen.append(float(image.mean()))
         return image * np.float32(0.5)
 
-    out = restored(hazy, "a", {**CLASSICAL, "haze": dim})
+    out = restore(hazy, "a", {**CLASSICAL, "haze": dim})
     assert len(seen) == 1 and np.abs(out.astype(int) - (sample.images["a"].astype(int) + 1) // 2).max() <= 1
