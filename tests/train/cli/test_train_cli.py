@@ -1,4 +1,4 @@
-"""``train eval`` from the command line: what it prints, its exit codes, and what a user's mistakes say."""
+"""``train eval`` on the command line: output, exit codes and error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Crops cut before their turn: the same batches, fewer decodings, no more memory than there is."""
+"""The crop cache: the same batches with fewer decodings, within the memory limit."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def nothing(mark: int) -> Item:
 
 
 def decoded(count: int, crops: int, epochs: int, workers: int = 1, world: int = 1) -> float:
-    """The share of visits, after the first five of ``epochs``, for which one of ``count`` samples is decoded."""
+    """The share of visits that decode a sample, for ``count`` samples over ``epochs``, the first five left out."""
     size, first = 4, 5 * count
     order = Order(np.zeros(count, int), np.zeros(count, int), [Fraction(1)], size, seed=3)
     done = 0
@@ -64,7 +64,7 @@ def decoded(count: int, crops: int, epochs: int, workers: int = 1, world: int = 
 
 @pytest.mark.parametrize(("crops", "share"), [(30, 1 / 2), (60, 1 / 3), (120, 1 / 5), (600, 1 / 5)])
 def test_crops_spare_as_many_decodings_as_the_formula_says(crops: int, share: float) -> None:
-    """K = 2 crops / count later crops of each decoding, at most 4: 1 / (1 + K), to a quarter."""
+    """Each decoding yields K = 2 crops / count later crops, at most 4: the share is 1 / (1 + K) within a quarter."""
     assert share * 0.99 < decoded(60, crops, 17) < share * 1.25
 
 
@@ -80,7 +80,7 @@ def test_each_of_several_processes_spares_its_own(workers: int, world: int) -> N
 
 
 def test_pictures_stay_where_they_spare_more_than_crops() -> None:
-    """100 pictures of 1000 bytes; crops of 100 or 900."""
+    """100 images of 1000 bytes; crops of 100 or 900 bytes."""
     assert crop_capacity(99_000, 100_000, 100, 100) == crop_capacity(81_000, 100_000, 100, 100) == 0
     assert crop_capacity(79_000, 100_000, 100, 100) == 790 and crop_capacity(99, 100_000, 100, 100) == 0
     # Crops nearly as large as their pictures: at 0.47 of the memory for all, 0.53 are decoded, and 1 / 1.9 with crops.
@@ -100,7 +100,7 @@ def test_a_loader_process_knows_what_it_is_asked_for(rank: int) -> None:
 
 
 class Told(Samples):
-    """Says in a file what it decodes, also from another process."""
+    """Logs its decodings to a file, also from other processes."""
 
     log: Path
 
@@ -147,7 +147,7 @@ def early(data: Samples) -> CropCache | None:
 
 
 def test_memory_holds_crops_and_none_of_their_pictures(shards: Path) -> None:
-    """Also where a crop is as wide as its picture, of which it would be a view."""
+    """Also where a crop is as wide as its image, so that it would be a view of it."""
     corpus = index([str(shards / "vif")])
     width, height = corpus.train.size[0].tolist()
     assert width > height
@@ -166,7 +166,7 @@ def test_memory_holds_crops_and_none_of_their_pictures(shards: Path) -> None:
 
 
 def test_pictures_stay_where_all_fit(shards: Path) -> None:
-    """To the byte that they take, one channel of a grey one; of those alone that a run draws from."""
+    """The size is exact to the byte, with one channel for grey images, over the samples that the run trains on."""
     corpus = index([str(shards / "vif"), str(shards / "mef")])
     sizes = [0, 0]
     for row in range(len(corpus.train)):

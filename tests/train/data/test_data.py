@@ -1,4 +1,4 @@
-"""Training data: the index, what is held out, the order, the crops; the same batches whatever decodes them."""
+"""Training data: index, held-out samples, order and crops; batches do not depend on the number of workers."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_the_same_batches_for_any_number_of_workers_and_any_start(shards: Path) 
 
 @pytest.mark.parametrize("cache", [0, 1 << 30])
 def test_repeats_are_several_crops_of_one_decoding(shards: Path, monkeypatch: pytest.MonkeyPatch, cache: int) -> None:
-    """Each is the crop that stands at its position alone; a picture is decoded, and its prior begun, once a visit."""
+    """Each crop depends only on its position; an image is decoded, and its prior started, once per visit."""
     corpus = index([str(shards / "vif"), str(shards / "mef")])
     more: dict[str, Any] = {"side": 32, "batch": 4, "training": True, "prior": "pyramid", "plain": 0.5, "seed": 5}
     windows, began = PyramidFuser.windows, list[str]()
@@ -167,7 +167,7 @@ def test_a_share_of_the_training_prompts_is_dropped(shards: Path) -> None:
 
 
 def test_the_clean_pair_is_there_where_it_is_asked_for(shards: Path) -> None:
-    """Its crops are those of the samples' clean images, at the place of the others."""
+    """Its crops are taken from the clean images at the position of the degraded ones."""
     corpus = index([str(shards / "vif")])
     (bare,), (batch,) = (
         batches(Samples(corpus, side=1000, training=True, clean=clean), [range(2)]) for clean in (False, True)
@@ -185,7 +185,7 @@ def test_the_clean_pair_is_there_where_it_is_asked_for(shards: Path) -> None:
 
 
 def test_prompts_in_other_words_ask_for_the_same(shards: Path) -> None:
-    """Other words each time a sample comes round, each a prompt that its own steps could have had."""
+    """A sample gets another prompt each epoch, always one that fits its degradations."""
     corpus = index([str(shards / "mef")])
     count = len(corpus.train)
     truth = {f"{path.name} {s.key}": s for path in corpus.shards for s in read_samples(path)}
@@ -203,7 +203,7 @@ def test_prompts_in_other_words_ask_for_the_same(shards: Path) -> None:
 
 
 def test_words_that_did_not_ship_are_kept(shards: Path) -> None:
-    """One's own phrasings, in another language perhaps, are not put into ours."""
+    """A user's own phrasings, perhaps in another language, are not rephrased."""
     sample = next(iter(read_samples(shards / "mef/mef-train-000000.tar")))
     prompt = sample.meta["prompt"]
     assert {rephrase_prompt(sample, generator(seed)) for seed in range(8)} != {sample.prompt}
@@ -258,7 +258,7 @@ def test_a_batch_says_what_its_samples_are(shards: Path) -> None:
 
 
 def test_trainers_share_each_batch(shards: Path) -> None:
-    """The parts that any number of trainers take are the batches of one."""
+    """The parts of any number of ranks together are the batches of one rank."""
     data = Samples(index([str(shards / "vif")]), side=32, batch=4, seed=3, training=True)
     whole = [b for b in batches(data, RankBatches(1, 3, 4)) if isinstance(b, Batch)]
     for world in (2, 4):
@@ -270,7 +270,7 @@ def test_trainers_share_each_batch(shards: Path) -> None:
 
 
 def test_what_is_drawn_goes_by_sample_and_epoch(shards: Path) -> None:
-    """The same in any order, another each time the sample comes round."""
+    """Independent of the loading order, and different each epoch."""
     corpus = index([str(shards / "vif")])
     one, other = (Samples(corpus, side=32, batch=batch, seed=3, training=True) for batch in (2, 7))
     count = len(corpus.train)

@@ -1,4 +1,4 @@
-"""The order of samples and the shapes of crops: exact shares, whole epochs, any position without those before it."""
+"""Order of samples and shapes of crops: exact shares, complete epochs, random access."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_permutation_puts_every_index_in_its_own_place(count: int) -> None:
 
 
 def test_no_place_is_likelier_than_another() -> None:
-    """The first of 5 goes everywhere about as often, over many keys: chi-square of 4 degrees, 99.9 % below 18.5."""
+    """Over many keys, index 0 of 5 is mapped uniformly: chi-square with 4 degrees of freedom, 99.9 % below 18.5."""
     keys = generator(3).integers(1 << 63, size=(1000, 6)).tolist()
     found = Counter(permute(0, 5, key) for key in keys)
     assert sum((found[place] - 200) ** 2 / 200 for place in range(5)) < 18.5
@@ -45,7 +45,7 @@ def test_every_kind_has_its_share_at_every_place(weights: tuple[float, ...]) -> 
 
 
 def order(batch: int = 4, seed: int = 7, repeats: int = 1) -> Order:
-    """Three sources of 6, 10 and 20 samples by weights 2, 1, 1; the last two have two shapes."""
+    """Three sources of 6, 10 and 20 samples with weights 2, 1, 1; the last two have two shapes each."""
     source = np.repeat([0, 1, 2], [6, 10, 20])
     shape = np.concatenate([np.zeros(6), np.arange(10) % 2, np.arange(20) % 4 // 3]).astype(int)
     return Order(source, shape, [Fraction(2), Fraction(1), Fraction(1)], batch, seed, repeats)

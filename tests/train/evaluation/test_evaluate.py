@@ -1,4 +1,4 @@
-"""Evaluation on small shards: numbers by recomputation, intervals, sharing out, marks, files whole and the same."""
+"""Evaluation on small shards: recomputed numbers, intervals, parallel work, marks, complete and reproducible files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def tars(shards: Path) -> list[Path]:
 
 
 def recomputed(shards: Path) -> list[tuple[Sample, str, dict[str, float]]]:
-    """Every sample and method, scored with the public pieces alone."""
+    """Scores of every sample and method, computed by public functions only."""
     rows: list[tuple[Sample, str, dict[str, float]]] = []
     for path in tars(shards):
         for sample in read_samples(path):

@@ -1,4 +1,4 @@
-"""``train tokenizers``: what it measures, over folders, shards and scenes, and its mistakes."""
+"""``train tokenizers`` on folders, shards and scenes: its measurements and its error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classical restorers on faults whose clean image is known, and the table that chooses them."""
+"""Classical restorers on degradations of known clean images, and the table that selects them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from conftest import textured
 
 
 def scene(channels: int = 3) -> np.ndarray:
-    """A made picture: float32 code values in [0, 1]."""
+    """A synthetic image: float32 code values in [0, 1]."""
     return code_to_float(cv2.GaussianBlur(textured(3, channels=channels), (0, 0), 1.2).reshape(128, 160, channels))
 
 
@@ -124,7 +124,7 @@ def test_back_projection_agrees_with_what_was_seen() -> None:
 
 
 def made(op: str, params: dict[str, object], image: np.ndarray, **more: object) -> tuple[Sample, Step]:
-    """A sample whose visible image has had one step."""
+    """A sample whose visible image has one degradation."""
     step = Step(op, "a", params, 7, 0.5)
     seen = apply_steps(image, [step], task="mef", name="a")
     meta = {"task": "mef", "steps": [step.to_json() | more]}

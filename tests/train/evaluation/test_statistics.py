@@ -1,4 +1,4 @@
-"""Groups, ranks, tests and tables from records: without pictures."""
+"""Groups, ranks, tests and tables from records, without images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from clearfuse.train.metrics import METRICS
 
 
 def nothing(sample: Sample) -> np.ndarray | None:
-    """What no test here calls."""
+    """A method that is never called."""
     return None
 
 
@@ -38,7 +38,7 @@ USED = (METRICS["VIF"], METRICS["Qcv"])
 
 
 def record(i: int, rng: np.random.Generator, n: int = 1, dataset: str = "msrs", pairs: int = 10**6) -> Record:
-    """A made record: "same" is "good" with noise of its own, "bad" is worse by 0.3; Qcv is lower the better."""
+    """A synthetic record: "same" is "good" with other noise, "bad" is worse by 0.3; for Qcv lower is better."""
     base, noise = rng.normal(1, 0.2), rng.normal(0, 0.1, 4)
     vif = base + noise * [1, 1, 1, 0] + [0, 0, -0.3, 1]
     values = np.stack([vif, 100 - vif], axis=1)
@@ -186,11 +186,11 @@ def test_ours_stand_beside_them_where_the_samples_are() -> None:
     second = tables["mmaif-2"]
     columns = [(column.group, column.metric) for column in second.columns]
     assert columns[:15:5] == [("LLVIP", "VIF"), ("M3FD", "VIF"), ("MSRS", "VIF")] and columns[15][0] == "vif scenes"
-    ours = {line.name: line.texts for line in second.lines if not line.published}
+    ours = {line.name: line.texts for line in second.rows if not line.published}
     assert set(ours) == {*NAMES[:3], "pyramid on clean (upper bound)"}
     msrs = done.groups["data set"]["vif msrs"].stat(0, 0).mean
     assert ours["good"][10] == f"{msrs:.4f}" and ours["good"][0] == ours["good"][11] == ABSENT and ours["good"][15]
-    published = {line.name: line for line in second.lines if line.published}
+    published = {line.name: line for line in second.rows if line.published}
     assert published["Text-IF"].texts[:2] == ("0.456", "0.394") and published["Text-IF"].texts[15] == ABSENT
     said = second.notes
     assert any("ERN + EMMA" in line and "--results NAME=DIR" in line for line in said)

@@ -1,4 +1,4 @@
-"""The dense U-Net: zero at the start, padding, batches, sizes, FLOPs, no time in a regression."""
+"""The dense U-Net: initial output, padding, batches, sizes, FLOPs, no time in a regression."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pipeline: saved and loaded, any size, tiles without seams; the hub; and ``train fuse`` on files and folders."""
+"""The pipeline: saving and loading, any size, seamless tiles, the hub, and ``train fuse`` on files and folders."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_mistakes_are_named(folder: Path) -> None:
 
 
 def test_a_flow_is_sampled_as_asked(train: Train, tmp_path: Path) -> None:
-    """Sampler, steps and guidance change the picture; what can't be is one line, and exit 2."""
+    """Sampler, steps and guidance change the image; invalid options give one line and exit code 2."""
     pipeline, images = made(flow=True), (textured(1), textured(2))
     own = pipeline(*images, task="vif")
     for way in ({"sampler": "heun"}, {"sampler": "sde"}, {"steps": 3}):

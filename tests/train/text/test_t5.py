@@ -1,4 +1,4 @@
-"""T5 as a prompt encoder: the network's own numbers, masks, what is kept, and what is wrong with a folder, said."""
+"""T5 as a prompt encoder: agreement with the network, masks, caching, and error messages for folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes: the same numbers as one with the whole batch, in copies or with the weights shared out."""
+"""Several ranks: the same numbers as one with the whole batch, replicated or with sharded weights."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ LOSSES, COUNTS = ("loss", "error", "PSNR"), ("balance", "least_load", "most_load
 
 
 def differences(one: Path, other: Path, bar: float, names: tuple[str, ...]) -> list[tuple[float, str]]:
-    """The steps and values in which two runs of the same steps differ by more than ``bar``."""
+    """The steps and values in which two runs differ by more than ``bar``."""
     a, b = lines(one), lines(other)
     assert [(line["step"], line["kind"]) for line in a] == [(line["step"], line["kind"]) for line in b]
     both = [(x["step"], name, x[name], y[name]) for x, y in zip(a, b, strict=True) for name in names if name in x]
@@ -92,7 +92,7 @@ def differences(one: Path, other: Path, bar: float, names: tuple[str, ...]) -> l
 
 @pytest.fixture(scope="module")
 def one(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one process."""
+    """A run in one process."""
     out = tmp_path_factory.mktemp("alone") / "one"
     launch(shards, out, 1)
     assert len(lines(out)) >= 20

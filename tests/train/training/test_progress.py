@@ -1,4 +1,4 @@
-"""What fit shows: means over the recent steps, a line now and then, nothing before the first step."""
+"""The progress display: means over recent steps, occasional lines, nothing before the first step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Validation: means by task and degradation, alike for any number of processes, and pictures."""
+"""Validation: means by task and degradation, independent of the world size, and images."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def assembly() -> Assembly:
 
 @dataclass(frozen=True)
 class Told(Ranks):
-    """One of two processes: what the other one said is known."""
+    """One of two ranks, with recorded messages of the other."""
 
     others: list[Any] = field(default_factory=list)
 
