@@ -73,10 +73,10 @@ METRICS: dict[str, Metric] = {
         _pyiqa("CLIPIQA", noreference.by_pyiqa("clipiqa"), "higher", "no-reference", "quality, by pyiqa", 32),
     )
 }
-"""The metrics, the usual ones first."""
+"""The metrics of the profile ``strict``, the default ones first."""
 
 PAPERS: dict[str, Metric] = {name: METRICS[name] for name in ("VIF", "Qabf", "Qcv", "BRISQUE", "MUSIQ", "CLIPIQA")}
-"""The profile ``papers``: what the MMAIF paper's tables 1 to 6 print; Qcv for MEF and MFF in VIF's place."""
+"""The profile ``papers``: the metrics of the MMAIF paper's tables 1 to 6, which have Qcv for MEF and MFF, not VIF."""
 
 ALIASES: dict[str, str] = {
     "Entropy": "EN",

@@ -51,9 +51,9 @@ class Regression(Objective):
     def clean(
         self, latent: Float[Tensor, "b z h w"], z_t: Float[Tensor, "b z h w"] | None, t: Float[Tensor, " b"] | None
     ) -> Float[Tensor, "b z h w"]:
-        """The predicted latent itself."""
+        """The predicted latent, which is the clean one."""
         return latent
 
     def sample(self, predict: Predict, pair: Pair, rng: Rng) -> Tensor:
-        """One call, without latent and time: a regression has no path."""
+        """The prediction of one network call, without latent and time."""
         return predict(None, None).latent

@@ -76,7 +76,7 @@ class SchrodingerBridge(PathObjective):
     def clean(
         self, latent: Float[Tensor, "b z h w"], z_t: Float[Tensor, "b z h w"] | None, t: Float[Tensor, " b"] | None
     ) -> Float[Tensor, "b z h w"]:
-        """The clean latent that a predicted one stands for: Z_t − σ_t ε."""
+        """The clean latent of a network output: Z_t − σ_t ε, or the output itself."""
         assert z_t is not None and t is not None
         return latent if self.predicts == "clean" else z_t - per_sample(deviation(t), z_t) * latent
 

@@ -222,18 +222,18 @@ def write_design(
     write_json(folder / DESIGN, {**assembly.design.to_json(), "digests": digests})
 
 
-def as_begun(folder: Path, design: Design) -> Design:
-    """The design of a run that goes on: the networks of the hub at the commits with which it began."""
+def with_recorded_commits(folder: Path, design: Design) -> Design:
+    """The design of a run to resume in a folder: networks of the hub are pinned to the commits recorded there."""
     if not (folder / DESIGN).is_file():
         return design
-    held = _read(folder)
-    begun: dict[str, Any] = {kind: held.get(kind) for kind in ("tokenizer", "text")}
-    same = {
+    recorded = _read(folder)
+    references: dict[str, Any] = {kind: recorded.get(kind) for kind in ("tokenizer", "text")}
+    pinned = {
         kind: reference
-        for kind, reference in begun.items()
+        for kind, reference in references.items()
         if isinstance(reference, str) and reference.partition("@")[0] == getattr(design, kind).partition("@")[0]
     }
-    return dataclasses.replace(design, **same)
+    return dataclasses.replace(design, **pinned)
 
 
 def check_parts(folder: Path, assembly: Assembly) -> None:

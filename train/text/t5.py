@@ -23,12 +23,12 @@ from clearfuse.train.weights.source import Published, shards_of
 from clearfuse.train.weights.tensors import read_tensors, write_tensors
 
 FILES = ("config.json", "tokenizer.json", "model.safetensors*")
-"""What makes an encoder; the last is the weights, or the index of the ``SHARDS`` that they are published in."""
+"""The files of an encoder; the last is the weights, or the index of the ``SHARDS`` that they are published in."""
 
 SHARDS = "model-*.safetensors"
 
 EMBEDDING = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-"""Names of the one table of words; of a network's three, a file of safetensors may hold any."""
+"""Names of the token embedding, which is shared: a safetensors file may hold it under any of the three."""
 
 PUBLISHED: dict[str, Published] = {
     f"t5-{size}": Published(f"google/flan-t5-{size}", revision, files=FILES, licence="Apache-2.0")
@@ -179,10 +179,10 @@ def _config(folder: Path, where: str) -> dict[str, Any]:
 
 
 def encoder_names(names: Iterable[str]) -> list[str]:
-    """Of the names of a T5's tensors, those that its encoder is made of, in their order."""
-    given = list(names)
-    embedding = next((name for name in EMBEDDING if name in given), None)
-    return [name for name in given if name == embedding or (name.startswith("encoder.") and name not in EMBEDDING)]
+    """The names of the encoder's tensors among those of a T5, in order."""
+    listed = list(names)
+    embedding = next((name for name in EMBEDDING if name in listed), None)
+    return [name for name in listed if name == embedding or (name.startswith("encoder.") and name not in EMBEDDING)]
 
 
 def _weights(folder: Path, where: str) -> Any:
@@ -191,35 +191,35 @@ def _weights(folder: Path, where: str) -> Any:
 
     try:
         config = T5Config.from_dict(_config(folder, where))
-        with torch.device("meta"):  # the weights take their place
+        with torch.device("meta"):  # the weights are assigned below
             network: Any = T5EncoderModel(config)
         state = _encoder_state(folder)
     except UserError:
         raise
-    except Exception as error:  # transformers and safetensors have errors of their own
-        said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{where}: can't be loaded from {folder}: {said}") from None
-    wanted = {name: one.shape for name, one in network.state_dict().items() if name not in EMBEDDING[1:]}
-    lost = [name for name, shape in wanted.items() if name not in state or state[name].shape != shape]
-    lost += [name for name in state if name not in wanted]
-    if lost:
-        said = f"{len(lost)} weights are missing, too many or of another shape in {folder}, such as {lost[0]}"
-        raise UserError(f"{where}: {said}")
+    except Exception as error:  # transformers and safetensors raise exceptions of various types
+        message = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{where}: can't be loaded from {folder}: {message}") from None
+    expected = {name: tensor.shape for name, tensor in network.state_dict().items() if name not in EMBEDDING[1:]}
+    faults = [name for name, shape in expected.items() if name not in state or state[name].shape != shape]
+    faults += [name for name in state if name not in expected]
+    if faults:
+        message = f"{len(faults)} weights are missing, too many or of another shape in {folder}, such as {faults[0]}"
+        raise UserError(f"{where}: {message}")
     network.load_state_dict(state, strict=False, assign=True)
     network.set_input_embeddings(network.shared)
     return network
 
 
 def _encoder_state(folder: Path) -> dict[str, Tensor]:
-    """The encoder's tensors in bf16, the table of words as ``EMBEDDING[0]``; no other is read from the disk."""
+    """The encoder's tensors in bf16, the token embedding as ``EMBEDDING[0]``; no others are read from disk."""
     from safetensors import safe_open
 
-    places: dict[str, list[str]] = {}
+    names_by_file: dict[str, list[str]] = {}
     for name, file in shards_of(folder, encoder_names).items():
-        places.setdefault(file, []).append(name)
+        names_by_file.setdefault(file, []).append(name)
     state: dict[str, Tensor] = {}
-    for file in places or {"model.safetensors": []}:
-        with safe_open(folder / file, "pt") as held:
-            for name in places.get(file) or encoder_names(held.keys()):
-                state[EMBEDDING[0] if name in EMBEDDING else name] = held.get_tensor(name).to(torch.bfloat16)
+    for file in names_by_file or {"model.safetensors": []}:
+        with safe_open(folder / file, "pt") as tensors:
+            for name in names_by_file.get(file) or encoder_names(tensors.keys()):
+                state[EMBEDDING[0] if name in EMBEDDING else name] = tensors.get_tensor(name).to(torch.bfloat16)
     return state

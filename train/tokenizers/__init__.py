@@ -40,7 +40,7 @@ PUBLISHED: dict[str, Published] = {
         "nvidia/Cosmos-0.1-Tokenizer-CI16x16", "28c7999802c1cb9c2dd093572e9f8a8e1c10979f", files=cosmos.FILES
     ),
 }  # fmt: skip
-"""Where ``revision`` is None, no commit could be looked up: the newest is taken, said and recorded."""
+"""Where ``revision`` is None, no commit is known: the newest one is used, reported and recorded."""
 
 NAMES = ("dct", *PUBLISHED)
 
@@ -66,9 +66,9 @@ class LoadedTokenizer:
 
 
 def find_tokenizer(reference: str) -> LoadedTokenizer:
-    """The tokenizer of a reference: see ``clearfuse.train.weights.source``, and the names.
+    """Load the tokenizer of a reference: one of ``NAMES``, or see ``clearfuse.train.weights.source``.
 
-    Raises UserError, one line, where there is no such tokenizer, its files are not at hand, or they do not fit.
+    Raises UserError, one line, if there is no such tokenizer, or its files are missing or do not fit.
     """
     if reference == "dct":
         return LoadedTokenizer(DCT(), "dct")
@@ -121,7 +121,7 @@ def grid_of(reference: str) -> Grid:
 
 
 def build_tokenizer(reference: str) -> Tokenizer:
-    """The tokenizer of a reference, as ``find_tokenizer`` finds it."""
+    """The tokenizer of a reference; see ``find_tokenizer``."""
     return find_tokenizer(reference).tokenizer
 
 

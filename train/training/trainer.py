@@ -30,7 +30,7 @@ from clearfuse.train.data.order import RankBatches
 from clearfuse.train.data.samples import Samples
 from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Parts
 from clearfuse.train.objectives.noise import Draws
-from clearfuse.train.pipeline.fusion import WEIGHTS, as_begun, check_parts, write_design
+from clearfuse.train.pipeline.fusion import WEIGHTS, check_parts, with_recorded_commits, write_design
 from clearfuse.train.runs.folder import NONFINITE, append_line, run_folder, run_record
 from clearfuse.train.runs.logs import Log, NoLog
 from clearfuse.train.runs.settings import Settings
@@ -127,7 +127,7 @@ def fit(
     over the ranks; their number may change when a run is resumed. recipes, partial: see ``choose_degraders``. Raises
     UserError before work begins, WorkIncomplete if a sample can't be read or a loss is not finite.
     """
-    design = settings.design() if overwrite else as_begun(Path(out), settings.design())
+    design = settings.design() if overwrite else with_recorded_commits(Path(out), settings.design())
     with join_ranks(device) as ranks, ExitStack() as stack:
         if run_options.graphs and ranks.device.type != "cuda":
             raise UserError(f"--cuda-graphs: needs a CUDA device, not {ranks.device.type}")

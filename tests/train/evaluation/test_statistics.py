@@ -200,7 +200,7 @@ def test_ours_stand_beside_them_where_the_samples_are() -> None:
         f"vif {name} n={n}" for n in (1, 2, 3) for name in ("msrs", "scenes")
     ]
     haze = tables["mdaif-1"]
-    assert all(line.published for line in haze.lines), "PSNR and SSIM-sum were not measured"
+    assert all(line.published for line in haze.rows), "PSNR and SSIM-sum were not measured"
     text = to_markdown(done, list(tables.values()))
     assert "| *ERN + U2Fusion* | 0.429 | 0.081 | 76.023 |" in text and "Table 6" in text
     assert "5.78 | 0.02 |" in text and "train tokenizers flux" in text
