@@ -72,7 +72,7 @@ def learned(assembly: Assembly, settings: Settings, batch: Batch, steps: int) ->
         batch_loss(assembly, batch, Draws.of("noise", 0, batch.positions), torch.device("cpu")).total.backward()
         optim.clip_gradients(weights.values(), optim.grad_norm(weights.values()), settings.clip)
         optimizer.step()
-        optim.average(shadow.values(), weights.values(), step, settings.ema)
+        optim.update_ema(shadow.values(), weights.values(), step, settings.ema)
         spent.append(time.process_time() - began)
     return len(batch.names) / statistics.median(spent)
 
@@ -136,7 +136,7 @@ def report(assembly: Assembly, settings: Settings, pictures: Corpus, latents: Co
     for name, (samples, epochs) in rows.items():
         found = rate(samples, count * max(epochs, 1), size)
         held = sum(path.stat().st_size for path in samples.shards)
-        share = f"{samples.reader.taken / held / epochs:.2f}" if epochs else "0"
+        share = f"{samples.reader.bytes_read / held / epochs:.2f}" if epochs else "0"
         verdict = "" if found >= BAR * needed else f"  below {BAR:g}"
         print(f"{name:<34}{found:>12.1f}{found / needed:>12.1f}{share:>12}{verdict}", flush=True)
     spawned = running(reader(pictures, cache_size() // asked.workers), 4 * count, size, asked.workers)

@@ -91,7 +91,7 @@ def step_of(
         norm = optim.grad_norm(weights)
         optim.clip_gradients(weights, norm, 1.0)
         optimizer.step()
-        optim.average(shadow, weights, 0, 0.9999)
+        optim.update_ema(shadow, weights, 0, 0.9999)
 
     return step
 

@@ -26,7 +26,7 @@ from clearfuse.train.data.corpus import index
 from clearfuse.train.evaluation.evaluate import in_memory
 from clearfuse.train.evaluation.methods.fusers import METHODS
 from clearfuse.train.evaluation.samples import plan_portions
-from clearfuse.train.evaluation.scoring import choose_metrics, suited
+from clearfuse.train.evaluation.scoring import choose_metrics, select_applicable
 from clearfuse.train.metrics import evaluate
 from conftest import Ran, changed, folder_bytes, save, textured
 
@@ -64,7 +64,9 @@ def made(out: Path, data: Path, name: str = "awfusion-real", **options: Any) -> 
 def test_the_pairs_are_those_of_the_test_split(weather: Path) -> None:
     found = find_all(load_manifest("awfusion-real"), str(weather), "vif")
     assert [ref.key for ref in found.pairs] == ["real-1", "real-2", "snow-1", "snow-2"]
-    assert all(ref.real and ref.predegraded and ref.split == "test" and set(ref.sources) == {"a", "b"} for ref in found.pairs)
+    assert all(
+        ref.real and ref.predegraded and ref.split == "test" and set(ref.sources) == {"a", "b"} for ref in found.pairs
+    )
     assert [ref.degradation for ref in found.pairs] == [(), (), (("snow", "a"),), (("snow", "a"),)]
     with pytest.raises(UserError, match="'train': 0 train, 0 val, 4 test; real pairs are for evaluation: --split test"):
         find_pairs(load_manifest("awfusion-real"), str(weather), "vif", "train")
@@ -205,7 +207,7 @@ def test_a_fit_on_them_is_refused_before_it_begins(tmp_path: Path, shards: Path,
 
 def test_they_are_their_own_sources(shards: Path) -> None:
     portions = plan_portions([str(shards)])
-    methods, metrics = suited(portions, tuple(METHODS.values()), choose_metrics("PSNR,SSIM,VIF,Qabf"))
+    methods, metrics = select_applicable(portions, tuple(METHODS.values()), choose_metrics("PSNR,SSIM,VIF,Qabf"))
     assert [method.name for method in methods] == ["pyramid on degraded"]
     assert [metric.name for metric in metrics] == ["VIF", "Qabf"]
     done, scored = in_memory(portions, methods, metrics)
@@ -257,5 +259,5 @@ def test_a_real_set_is_packed_and_scored(tmp_path: Path, shared: Path) -> None:
         "ok": True, "samples": 4, "replayed": 0, "real": 4, "problems": [],
     }  # fmt: skip
     portions = plan_portions([str(out)])
-    done, _ = in_memory(portions, *suited(portions, tuple(METHODS.values()), choose_metrics("Qabf")))
+    done, _ = in_memory(portions, *select_applicable(portions, tuple(METHODS.values()), choose_metrics("Qabf")))
     assert 0.3 < done.groups["overall"]["all"].stat(0, 0).mean < 1

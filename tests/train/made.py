@@ -1,4 +1,4 @@
-"""Small shards for the tests of train: made pictures, built by synth."""
+"""Small shards for the tests of train: synthetic images, built by synth."""
 
 from __future__ import annotations
 

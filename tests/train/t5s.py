@@ -1,4 +1,4 @@
-"""Small T5s of random weights in folders, their tokenizers built here, for the tests of prompts and pipelines."""
+"""Folders with small random T5 models and their tokenizers, for the tests of prompts and pipelines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WORDS = [
 
 
 def t5(folder: Path, seed: int = 0, decoder: bool = False) -> Path:
-    """A folder of an encoder of width 16, or of a whole T5 with its decoder."""
+    """A folder with an encoder of width 16, or with a full T5 including the decoder."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import T5Config, T5EncoderModel, T5ForConditionalGeneration
 

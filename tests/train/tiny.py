@@ -1,4 +1,4 @@
-"""A design that fits in a second, for the tests of the trainer and of the pipeline."""
+"""A design small enough to fit in a second, for the tests of the trainer and the pipeline."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clearfuse.train.objectives.schrodinger import SchrodingerBridge
 
 
 def small(flow: bool = False, prior: bool = False) -> Design:
-    """All parts of the network, none of its size."""
+    """A design with all parts of the network at a small size."""
     config = MMAIFConfig(
         flow=flow, prior=prior, head="blend", latent_channels=192, text_width=128, depth=2, width=32, heads=2,
         expert_width=16, shared_width=16, lora=8,

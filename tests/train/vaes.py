@@ -1,4 +1,4 @@
-"""Small autoencoders of random weights in folders, for the tests of tokenizers and pipelines."""
+"""Folders with small random autoencoders, for the tests of tokenizers and pipelines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DOWN, UP = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
 
 
 def tiny(z: int = 16) -> Any:
-    """TAESD's class, narrow."""
+    """The class of TAESD, with few channels."""
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
     width = (8,) * 4
@@ -20,7 +20,7 @@ def tiny(z: int = 16) -> Any:
 
 
 def kl(shift: float = 0.1159, factor: float = 0.3611) -> Any:
-    """The Flux VAE's shape, narrow."""
+    """The structure of Flux's VAE, with few channels."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     return AutoencoderKL(
@@ -31,7 +31,7 @@ def kl(shift: float = 0.1159, factor: float = 0.3611) -> Any:
 
 
 def flux2() -> Any:
-    """FLUX.2's, narrow."""
+    """The structure of FLUX.2's VAE, with few channels."""
     from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
 
     return AutoencoderKLFlux2(
@@ -41,7 +41,7 @@ def flux2() -> Any:
 
 
 def asymmetric() -> Any:
-    """The asymmetric KL-VAE's shape, narrow."""
+    """The structure of the asymmetric KL-VAE, with few channels."""
     from diffusers.models.autoencoders.autoencoder_asym_kl import AsymmetricAutoencoderKL
 
     return AsymmetricAutoencoderKL(
@@ -51,7 +51,7 @@ def asymmetric() -> Any:
 
 
 def cosmos() -> Any:
-    """Cosmos' video class, narrow."""
+    """The video class of Cosmos, with few channels."""
     from diffusers.models.autoencoders.autoencoder_kl_cosmos import AutoencoderKLCosmos
 
     return AutoencoderKLCosmos(
@@ -61,7 +61,7 @@ def cosmos() -> Any:
 
 
 def dc() -> Any:
-    """A deep-compression autoencoder of f = 32."""
+    """A deep-compression autoencoder with f = 32."""
     from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 
     two = {"block_out_channels": (4,) * 6, "layers_per_block": (1,) * 6, "qkv_multiscales": ((),) * 6}
@@ -77,7 +77,7 @@ MADE: dict[str, tuple[Callable[[], Any], int, int]] = {
 
 
 def saved(folder: Path, make: Callable[[], Any], seed: int = 0) -> Path:
-    """A network's folder, its weights drawn from the seed."""
+    """A folder with a network whose weights are drawn from the seed."""
     network = make()
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -146,7 +146,7 @@ def eval_command(
     from clearfuse.train.evaluation.methods.choose import methods_of
     from clearfuse.train.evaluation.writers.data import to_json
     from clearfuse.train.evaluation.writers.markdown import to_text
-    from clearfuse.train.evaluation.writers.papers import beside
+    from clearfuse.train.evaluation.writers.papers import compare_with_papers
 
     loading = parts_of(tokenizer, text) if tokenizer or text else None
     methods, left_out = methods_of(
@@ -161,7 +161,7 @@ def eval_command(
             workers=workers, progress=progress,
         )  # fmt: skip
     console.note(f"wrote {', '.join(FILES)} in {out}")
-    told = to_json(done, beside(done) if papers else ()) | {"out": out}
+    told = to_json(done, compare_with_papers(done) if papers else ()) | {"out": out}
     typer.echo(json.dumps(told, ensure_ascii=False) if json_ else to_text(done))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from clearfuse.synth.types import UserError
 from clearfuse.train.device import find_device
 from clearfuse.train.runs.settings import Settings
-from clearfuse.train.training.ranks import local_world
+from clearfuse.train.training.ranks import local_world_size
 from clearfuse.train.training.trainer import Fitted, RunOptions, fit
 
 
@@ -58,7 +58,7 @@ def run_fit(
     if mix is not None:
         changed = {**changed, "mix": parse_mix(mix)}
     if workers is None:
-        workers = min(max((os.cpu_count() or 1) // local_world() - 1, 1), 8)
+        workers = min(max((os.cpu_count() or 1) // local_world_size() - 1, 1), 8)
     carried_out = RunOptions(workers=workers, **(run_options or {}))
     return fit(
         shards, out or f"runs/{name}", Settings.of(name, seed, sets, **changed), run_options=carried_out, **options

@@ -87,7 +87,7 @@ def fit_command(
     import dataclasses
 
     from clearfuse.train.cli.defaults import run_fit
-    from clearfuse.train.training.progress import showing
+    from clearfuse.train.training.progress import show_progress
 
     changed = {"steps": steps, "batch": batch, "accumulate": accumulate, "crop": crop, "ratios": ratios, "lr": lr}
     changed["precision"] = precision
@@ -103,7 +103,7 @@ def fit_command(
         "graphs": graphs,
         "trackers": tuple(tracker or ("tensorboard",)),
     }
-    with showing() as progress:
+    with show_progress() as progress:
         done = run_fit(
             *(shards, out, preset, seed, changed),
             sets=set_ or (),

@@ -1,1 +1,1 @@
-"""Data of training: shards found, indexed, mixed and decoded; batches by position."""
+"""Training data: finds, indexes, mixes and decodes shards; batches by position."""

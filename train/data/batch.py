@@ -1,5 +1,5 @@
-"""Samples as a model takes them, and batches of them. Shapes: b samples, H and W the sides of the crop, h and w of its
-latents, z channels of these, m tokens of the longest prompt, e their width.
+"""Training samples and batches. Shapes: b samples, H, W sides of the crop, h, w of its latents, z latent channels,
+m tokens of the longest prompt, e width of their embedding.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Item:
-    """One sample as a model sees it. operators: the operators of its steps; identity: what its draws are seeded by.
+    """A training sample. operators: the names of its degradations; identity: seeds its random numbers.
 
-    images: uint8 (H, W, 3), of one size; of a cache instead latents (z, h, w) and, where the prompt encoder does not
-    learn, text (m, e): of the prompt, and, as ``empty``, of none.
+    images: uint8 (H, W, 3) of the same size. From a cache of latents instead latents (z, h, w) and, if the prompt
+    encoder is frozen, text (m, e), the embedding of the prompt, and empty, that of the empty prompt.
     """
 
     position: int
@@ -36,11 +36,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Batch:
-    """Degraded pairs and their ground truth, grey as three equal channels, with what to say of them.
+    """A batch of degraded pairs with their ground truth and prompts; grey images have three equal channels.
 
-    images: as stored; ``a``, ``b``, ``gt``, ``prior``, ``clean_a`` and ``clean_b`` are of them, in [−1, 1]. latents: of
-    a, b, gt and prior, in their stead where they come from a cache; embeddings: of the prompts, with their mask.
-    positions: in the run, or among the held-out samples; operators: the operators of each sample's steps.
+    images: ``a``, ``b``, ``gt``, ``prior``, ``clean_a``, ``clean_b`` as uint8; the properties of these names scale them
+    to [−1, 1]. latents: of a, b, gt and prior in place of images, from a cache of latents; embeddings: of the prompts,
+    and their mask. positions: in the run, or among the held-out samples; operators: degradations of each sample.
     """
 
     images: Mapping[str, UInt8[Tensor, "b 3 H W"]]
@@ -69,81 +69,82 @@ class Batch:
 
     @property
     def prior(self) -> Float[Tensor, "b 3 H W"] | None:
-        """The prior in [−1, 1], where the design has one."""
+        """The prior in [−1, 1], if the design has one."""
         return to_unit(self.images["prior"]) if "prior" in self.images else None
 
     @property
     def clean_a(self) -> Float[Tensor, "b 3 H W"] | None:
-        """a as it was before, where a loss asks for it."""
+        """The clean a in [−1, 1], if the loss uses it."""
         return to_unit(self.images["clean_a"]) if "clean_a" in self.images else None
 
     @property
     def clean_b(self) -> Float[Tensor, "b 3 H W"] | None:
-        """b as it was before, where a loss asks for it."""
+        """The clean b in [−1, 1], if the loss uses it."""
         return to_unit(self.images["clean_b"]) if "clean_b" in self.images else None
 
     def to(self, device: torch.device) -> Batch:
-        """The batch there: bytes travel, and become numbers where they are used."""
+        """Move the batch to a device; images are moved as uint8 and converted to float there."""
 
-        def there(tensor: Tensor) -> Tensor:
+        def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=True)
 
-        return self._each(there)
+        return self._map(move)
 
     def pin_memory(self) -> Batch:
-        """The batch in memory that a GPU copies from; the loader calls it."""
-        return self._each(Tensor.pin_memory)
+        """Copy the batch to pinned memory; called by the data loader."""
+        return self._map(Tensor.pin_memory)
 
-    def _each(self, change: Any) -> Batch:
-        images, latents = ({name: change(one) for name, one in all_.items()} for all_ in (self.images, self.latents))
-        text = None if self.embeddings is None else (change(self.embeddings[0]), change(self.embeddings[1]))
+    def _map(self, function: Any) -> Batch:
+        images = {name: function(image) for name, image in self.images.items()}
+        latents = {name: function(latent) for name, latent in self.latents.items()}
+        text = None if self.embeddings is None else (function(self.embeddings[0]), function(self.embeddings[1]))
         return replace(self, images=images, latents=latents, embeddings=text)
 
 
 @dataclass(frozen=True)
-class Broken:
-    """A sample that could not be read, and why: an exception would lose its type between processes."""
+class UnreadableSample:
+    """Stands for a sample that could not be read. Exceptions would lose their type between processes."""
 
     reason: str
 
 
-def stacked(images: Sequence[np.ndarray]) -> UInt8[Tensor, "b 3 H W"]:
-    """uint8 ``(H, W, 3)`` in one tensor."""
+def stack_images(images: Sequence[np.ndarray]) -> UInt8[Tensor, "b 3 H W"]:
+    """Stack uint8 ``(H, W, 3)`` images to a tensor."""
     return torch.from_numpy(np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2)))
 
 
 def to_unit(images: UInt8[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 H W"]:
-    """Code values to [−1, 1]."""
+    """Scale code values 0..255 to [−1, 1]."""
     return images.float() / 127.5 - 1
 
 
 def to_tensor(images: Sequence[np.ndarray]) -> Float[Tensor, "b 3 H W"]:
-    """uint8 ``(H, W, 3)`` to [−1, 1]."""
-    return to_unit(stacked(images))
+    """Stack uint8 ``(H, W, 3)`` images to a tensor in [−1, 1]."""
+    return to_unit(stack_images(images))
 
 
-def collate(items: Sequence[Item | Broken]) -> Batch | Broken:
-    """One batch; the first sample that could not be read in its stead."""
-    good: list[Item] = []
+def collate(items: Sequence[Item | UnreadableSample]) -> Batch | UnreadableSample:
+    """Make a batch; if a sample could not be read, return the first such one instead."""
+    readable: list[Item] = []
     for item in items:
-        if isinstance(item, Broken):
+        if isinstance(item, UnreadableSample):
             return item
-        good.append(item)
-    texts = [item.text for item in good if item.text is not None]
+        readable.append(item)
+    texts = [item.text for item in readable if item.text is not None]
     return Batch(
-        {name: stacked([item.images[name] for item in good]) for name in good[0].images},
-        [item.prompt for item in good],
-        [item.name for item in good],
-        [item.position for item in good],
-        [item.task for item in good],
-        [item.operators for item in good],
-        {name: torch.stack([item.latents[name] for item in good]) for name in good[0].latents},
-        padded(texts) if texts else None,
+        {name: stack_images([item.images[name] for item in readable]) for name in readable[0].images},
+        [item.prompt for item in readable],
+        [item.name for item in readable],
+        [item.position for item in readable],
+        [item.task for item in readable],
+        [item.operators for item in readable],
+        {name: torch.stack([item.latents[name] for item in readable]) for name in readable[0].latents},
+        pad_embeddings(texts) if texts else None,
     )
 
 
-def padded(rows: Sequence[Float[Tensor, "_ e"]]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
-    """Embeddings padded with 0 to the longest prompt; the mask is False where a token is padding."""
+def pad_embeddings(rows: Sequence[Float[Tensor, "_ e"]]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
+    """Pad embeddings with 0 to the longest prompt; the mask is False where a token is padding."""
     text = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
     lengths = torch.tensor([len(row) for row in rows])
     return text, torch.arange(text.shape[1])[None] < lengths[:, None]

@@ -1,7 +1,7 @@
-"""Shapes of training crops: each sample goes to the one that is nearest its own aspect and fits into it.
+"""Aspect-ratio buckets: each sample is cropped to the shape with the aspect ratio nearest to its own.
 
-A batch has one shape. Nothing is padded and nothing resized: where an image is smaller than a shape, it goes to that
-shape's next smaller version, in eighths of the sides.
+A batch has a single shape. Images are not resized, nor padded if they are large enough: where an image is smaller than
+the shape, a smaller version of it is used, in eighths of its sides.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from collections.abc import Sequence
 from clearfuse.synth.types import UserError
 
 MULTIPLE = 16
-"""Pixels of which a side is a multiple: a latent cell of 8, in patches of two."""
+"""Sides are multiples of this many pixels: latent cells of 8 pixels in patches of 2 × 2."""
 
 EIGHTHS = (8, 7, 6, 5, 4, 3, 2)
-"""Sides of the smaller versions, largest first; an image smaller than the last is continued by reflection."""
+"""Sides of the smaller versions, largest first; an image smaller than the last is padded by reflection."""
 
 Shape = tuple[int, int]
 """(width, height) in pixels."""
 
 
 def parse_ratios(text: str) -> list[tuple[int, int]]:
-    """``16:9,4:3,1:1`` as pairs. Raises UserError where it is not like that."""
-    found: list[tuple[int, int]] = []
+    """Parse ``16:9,4:3,1:1`` to pairs. Raises UserError for other text, and for ratios beyond 1:4 and 4:1."""
+    ratios: list[tuple[int, int]] = []
     for part in text.split(","):
-        width, colon, height = (piece.strip() for piece in part.partition(":"))
+        width, colon, height = (number.strip() for number in part.partition(":"))
         if not (colon and width.isdecimal() and height.isdecimal() and int(width) > 0 and int(height) > 0):
             raise UserError(f"--ratios {text}: must be ratios such as 16:9,4:3,1:1")
         if not 1 / 4 <= int(width) / int(height) <= 4:
             raise UserError(f"--ratios {text}: {width}:{height} must be between 1:4 and 4:1")
-        found.append((int(width), int(height)))
-    return found
+        ratios.append((int(width), int(height)))
+    return ratios
 
 
 def shape_of(ratio: tuple[int, int], crop: int, eighths: int = 8, multiple: int = MULTIPLE) -> Shape:
-    """The crop of a ratio: about crop² pixels, each side the nearest multiple; of smaller versions the one below.
+    """The crop shape of a ratio: about crop² pixels, sides rounded to a multiple; those of smaller versions round down.
 
-    w = crop √(r), h = crop / √(r), r = width : height. 1:1 at full size is crop × crop as it stands.
+    w = crop √(r), h = crop / √(r), r = width : height. 1:1 at full size is exactly crop × crop.
     """
     width, height = ratio
     if eighths == 8:
@@ -52,12 +52,12 @@ def shape_of(ratio: tuple[int, int], crop: int, eighths: int = 8, multiple: int 
 
 
 def find_shape(size: Shape, ratios: Sequence[tuple[int, int]], crop: int, multiple: int = MULTIPLE) -> Shape:
-    """The shape of an image's crops. size: (width, height) of the image; ratios stand for their portraits too.
+    """The shape that an image is cropped to. size: (width, height) of the image; ratios: each also in portrait.
 
-    The ratio nearest on a logarithmic scale; of its versions the largest that fits, else the smallest.
+    The ratio nearest on a logarithmic scale, in the largest version that fits, or else the smallest.
     """
     aspect = math.log(size[0] / size[1])
-    wanted = {one for w, h in ratios for one in ((w, h), (h, w))}
-    nearest = min(sorted(wanted), key=lambda ratio: abs(aspect - math.log(ratio[0] / ratio[1])))
+    candidates = {ratio for w, h in ratios for ratio in ((w, h), (h, w))}
+    nearest = min(sorted(candidates), key=lambda ratio: abs(aspect - math.log(ratio[0] / ratio[1])))
     versions = [shape_of(nearest, crop, eighths, multiple) for eighths in EIGHTHS]
-    return next((one for one in versions if one[0] <= size[0] and one[1] <= size[1]), versions[-1])
+    return next((shape for shape in versions if shape[0] <= size[0] and shape[1] <= size[1]), versions[-1])

@@ -1,4 +1,4 @@
-"""What lean shards are degraded by while a run reads them: a recipe a task, chosen before work begins."""
+"""On-the-fly degradation of shards built with ``--lean`` (clean pairs, ground truth, depth): one recipe per task."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Degraders = Mapping[Task, OnTheFly]
 
 
 def choose_degraders(lean: Sequence[Task], recipes: Sequence[str] = (), partial: float = 0.0) -> Degraders:
-    """A degrader for each task of which there are lean samples: the recipe named, else the task's own.
+    """A degrader for each task with lean samples: by the given recipe, else by the task's default one.
 
-    recipes: names or TOML files, one a task. partial: share of samples whose prompt asks for a part of the steps only,
-    in [0, 1]. Raises UserError, one line, for a recipe that no lean sample is there for.
+    recipes: names or TOML files, at most one per task. partial: share in [0, 1] of samples whose prompt asks to remove
+    only some of the degradations. Raises UserError, one line, for a recipe without lean samples to apply it to.
     """
     if partial and not lean:
         raise UserError(f"--partial {partial:g}: is for lean shards (synth build --lean); these are degraded already")
@@ -34,10 +34,10 @@ def choose_degraders(lean: Sequence[Task], recipes: Sequence[str] = (), partial:
 
 
 def degraders_record(degraders: Degraders) -> dict[str, Any] | None:
-    """What ``run.json`` holds of them; None where there are none."""
+    """The entry of ``run.json`` for the degraders; None without any."""
     if not degraders:
         return None
     return {
-        task: {"partial": one.partial, "recipe": {"name": one.recipe.name, **one.recipe.source}}
-        for task, one in degraders.items()
+        task: {"partial": degrader.partial, "recipe": {"name": degrader.recipe.name, **degrader.recipe.source}}
+        for task, degrader in degraders.items()
     }

@@ -1,4 +1,4 @@
-"""Batches of samples, from any number of loader processes: what is in them does not hang on that number."""
+"""The data loader: batches of samples, whose contents do not depend on the number of worker processes."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ from torch.utils.data import DataLoader, get_worker_info
 from clearfuse.synth.execute.memory import memory_limit
 from clearfuse.synth.execute.processes import die_with_parent
 from clearfuse.synth.execute.tasks import limit_threads
-from clearfuse.train.data.batch import Batch, Broken, collate
+from clearfuse.train.data.batch import Batch, UnreadableSample, collate
 from clearfuse.train.data.order import RankBatches
 from clearfuse.train.data.samples import Samples
 
 
 def cache_size() -> int:
-    """Bytes of decoded samples that the loader processes of one trainer keep: of all here, a quarter of the memory."""
+    """Bytes of samples that the data-loader workers of one rank may cache: a quarter of the memory over all local
+    ranks.
+    """
     return memory_limit() // 4 // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's and accelerate's
 
 
 def batches(
     samples: Samples, groups: Iterable[Sequence[int]], workers: int = 0, pin: bool = False
-) -> Iterator[Batch | Broken]:
-    """A batch for each group of positions, in order, decoded ahead by ``workers`` processes; 0: in this one.
+) -> Iterator[Batch | UnreadableSample]:
+    """A batch for each group of positions, in order, prefetched by ``workers`` processes; 0: loaded in this one.
 
-    pin: into memory that a GPU copies from.
+    pin: into pinned memory.
     """
-    more: dict[str, Any] = {}
-    course = groups if isinstance(groups, RankBatches) else None
+    options: dict[str, Any] = {}
+    schedule = groups if isinstance(groups, RankBatches) else None
     if workers:
-        more = {"multiprocessing_context": "spawn", "prefetch_factor": 4}
-        more["worker_init_fn"] = partial(_start_worker, os.getpid(), course)
-    elif course:
-        samples.follow(course)
+        options = {"multiprocessing_context": "spawn", "prefetch_factor": 4}
+        options["worker_init_fn"] = partial(_start_worker, os.getpid(), schedule)
+    elif schedule:
+        samples.set_schedule(schedule)
     return iter(
         DataLoader(
             samples,
@@ -45,18 +47,18 @@ def batches(
             num_workers=workers,
             collate_fn=collate,
             pin_memory=pin,
-            generator=torch.Generator(),  # or it would draw from the global one
-            **more,
+            generator=torch.Generator(),  # else it draws from the global one
+            **options,
         )
     )
 
 
-def _start_worker(trainer: int, course: RankBatches | None, number: int) -> None:
-    # torch's worker, its trainer killed, waits without end for somebody to read what it has decoded.
+def _start_worker(trainer: int, schedule: RankBatches | None, number: int) -> None:
+    # If the trainer is killed, torch's worker waits forever for somebody to read its batches.
     die_with_parent(trainer)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer hears it too, and ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer gets it too, and ends the workers
     torch.set_num_threads(1)
     limit_threads()
-    here = get_worker_info()
-    if course and here and isinstance(here.dataset, Samples):
-        here.dataset.follow(course, number, here.num_workers)
+    info = get_worker_info()
+    if schedule and info and isinstance(info.dataset, Samples):
+        info.dataset.set_schedule(schedule, number, info.num_workers)

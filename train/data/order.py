@@ -1,8 +1,8 @@
-"""The order of samples: which one stands at a position of the run, for any position, without those before it.
+"""The order of samples: which sample is at a position of the run, computed for any position without the earlier ones.
 
-Sources are drawn in proportion to their weights and batches in proportion to what each shape has to fill them, evenly:
-at every position each count is within a few of its share. In each pool, the samples of one source that fit one shape,
-each comes once an epoch, in an order of that epoch's own, or several times in a row.
+Sources are interleaved in proportion to their weights, and batches in proportion to the samples of their shape, evenly:
+up to any position each count is within a few of its share. Within a pool, the samples of one source and shape, each
+sample comes once per epoch, or several times in a row, in an order that is shuffled anew each epoch.
 """
 
 from __future__ import annotations
@@ -17,41 +17,41 @@ import numpy as np
 from clearfuse.synth.seeds import seed_of
 
 ROUNDS = 6
-"""Of the Feistel network; four already make it a pseudorandom permutation (Luby and Rackoff, 1988)."""
+"""Rounds of the Feistel network; four suffice for a pseudorandom permutation (Luby and Rackoff, 1988)."""
 
 _WORD = (1 << 64) - 1
 
 
-def permuted(index: int, count: int, keys: Sequence[int]) -> int:
-    """Where a permutation of ``count`` puts ``index``: a Feistel network on the next power of four, walked into range.
+def permute(index: int, count: int, keys: Sequence[int]) -> int:
+    """The image of ``index`` under a permutation of ``range(count)``: a Feistel network with cycle walking.
 
-    keys: one a round, of 64 bits. Time and memory do not grow with count.
+    keys: 64 bits for each round. Time and memory do not grow with count.
     """
     half = max(((count - 1).bit_length() + 1) // 2, 1)
     mask = (1 << half) - 1
     while True:
         left, right = index >> half, index & mask
         for key in keys:
-            left, right = right, left ^ (_mixed(right ^ key) & mask)
+            left, right = right, left ^ (_mix(right ^ key) & mask)
         index = left << half | right
         if index < count:
             return index
 
 
-def unpermuted(index: int, count: int, keys: Sequence[int]) -> int:
-    """What ``permuted`` puts at ``index``: its rounds backwards."""
+def unpermute(index: int, count: int, keys: Sequence[int]) -> int:
+    """The inverse of ``permute``: the rounds in reverse order."""
     half = max(((count - 1).bit_length() + 1) // 2, 1)
     mask = (1 << half) - 1
     while True:
         left, right = index >> half, index & mask
         for key in reversed(keys):
-            left, right = right ^ (_mixed(left ^ key) & mask), left
+            left, right = right ^ (_mix(left ^ key) & mask), left
         index = left << half | right
         if index < count:
             return index
 
 
-def _mixed(x: int) -> int:
+def _mix(x: int) -> int:
     """The finaliser of splitmix64 (Steele, Lea and Flood, 2014)."""
     x = ((x ^ x >> 30) * 0xBF58476D1CE4E5B9) & _WORD
     x = ((x ^ x >> 27) * 0x94D049BB133111EB) & _WORD
@@ -64,49 +64,49 @@ def _keys(*parts: int | str) -> tuple[int, ...]:
 
 
 class Interleave:
-    """An endless sequence of kinds, each in proportion to its weight, of which any place can be asked for.
+    """An infinite sequence of kinds in proportion to their weights, with random access.
 
-    The first kind takes its share of all places, the second its share of what is left, and so on. A share α takes place
-    n where ⌊(n + 1) α + θ⌋ > ⌊n α + θ⌋: ⌊n α + θ⌋ of the places before n are its own, an exact count. θ by seed.
+    The first kind takes its share of all indices, the second its share of the rest, and so on. A kind with the share α
+    takes index n where ⌊(n + 1) α + θ⌋ > ⌊n α + θ⌋; of the indices before n it then has ⌊n α + θ⌋. θ depends on seed.
     """
 
     def __init__(self, weights: Sequence[Fraction], seed: int) -> None:
-        kept = [(kind, weight) for kind, weight in enumerate(weights) if weight > 0]
-        left = sum(weight for _, weight in kept)
+        positive = [(kind, weight) for kind, weight in enumerate(weights) if weight > 0]
+        rest = sum(weight for _, weight in positive)
         self._splits: list[tuple[int, int, int, int]] = []
-        for kind, weight in kept:
-            share = weight / left
+        for kind, weight in positive:
+            share = weight / rest
             offset = Fraction(seed_of("interleave", seed, kind) >> 33, 1 << 20)
             denominator = share.denominator * offset.denominator
             self._splits.append((kind, int(share * denominator), int(offset * denominator), denominator))
-            left -= weight
+            rest -= weight
 
-    def at(self, place: int) -> tuple[int, int]:
-        """The kind at a place, and how many of that kind come before it."""
+    def at(self, index: int) -> tuple[int, int]:
+        """The kind at an index, and the number of earlier occurrences of that kind."""
         for kind, step, offset, denominator in self._splits:
-            before = (place * step + offset) // denominator
-            if (place * step + step + offset) // denominator > before:
+            before = (index * step + offset) // denominator
+            if (index * step + step + offset) // denominator > before:
                 return kind, before
-            place -= before
+            index -= before
         raise ValueError("no kind has a weight above 0")
 
-    def place(self, kind: int, before: int) -> int:
-        """The place of a kind that has ``before`` of it before it.
+    def index(self, kind: int, before: int) -> int:
+        """The index of the occurrence of a kind that has ``before`` earlier ones: the inverse of ``at``.
 
-        α (n + 1) + θ reaches ``before`` + 1 there; the n-th place that a share leaves is place ⌊(n + θ) / (1 − α)⌋.
+        There α (n + 1) + θ reaches ``before`` + 1; the n-th index that a share leaves over is ⌊(n + θ) / (1 − α)⌋.
         """
-        kinds = [kept for kept, *_ in self._splits]
+        kinds = [kind for kind, *_ in self._splits]
         depth = kinds.index(kind)
         _, step, offset, denominator = self._splits[depth]
-        place = -((offset - (before + 1) * denominator) // step) - 1
+        index = -((offset - (before + 1) * denominator) // step) - 1
         for _, step, offset, denominator in reversed(self._splits[:depth]):
-            place = (place * denominator + offset) // (denominator - step)
-        return place
+            index = (index * denominator + offset) // (denominator - step)
+        return index
 
 
 @dataclass(frozen=True)
 class Pick:
-    """What stands at a position: the row of a sample, its shape's number, and how often it came before (its epoch)."""
+    """The sample at a position: its row, the number of its shape, and how often it came before (its epoch)."""
 
     row: int
     shape: int
@@ -114,10 +114,10 @@ class Pick:
 
 
 class Order:
-    """Position -> ``Pick``. Positions k·batch to (k + 1)·batch are batch k, all of one shape.
+    """Maps positions to ``Pick``. Positions k·batch to (k + 1)·batch are batch k, all of the same shape.
 
-    source, shape: of each row, numbers; weights: of the sources, in proportion; a source without rows must have 0.
-    repeats: times that a sample comes in a row, of which batch is a multiple. drawn: the rows that come at all.
+    source, shape: numbers for each row; weights: relative, of the sources; 0 for a source without rows. repeats: how
+    often a sample comes in a row; batch must be a multiple of it. drawn: the rows with a weight above 0.
     """
 
     def __init__(
@@ -145,33 +145,34 @@ class Order:
                 pools[kind] += within[kind][number]
         self.drawn = np.concatenate(list(self._rows.values()))
         self._shapes = Interleave(pools, seed_of("shapes", seed))
-        self._sources = [Interleave(part, seed_of("sources", seed, kind)) for kind, part in enumerate(within)]
+        self._sources = [Interleave(shares, seed_of("sources", seed, kind)) for kind, shares in enumerate(within)]
 
     def at(self, position: int) -> Pick:
         """The sample at a position."""
         group, repeat = divmod(position, self.repeats)
-        number, place = divmod(group, self.groups)
-        shape, before = self._shapes.at(number)
-        source, drawn = self._sources[shape].at(before * self.groups + place)
+        batch, slot = divmod(group, self.groups)
+        shape, before = self._shapes.at(batch)
+        source, drawn = self._sources[shape].at(before * self.groups + slot)
         rows = self._rows[source, shape]
         visit, index = divmod(drawn, len(rows))
-        row = int(rows[permuted(index, len(rows), _keys(self.seed, source, shape, visit))])
+        row = int(rows[permute(index, len(rows), _keys(self.seed, source, shape, visit))])
         return Pick(row, shape, visit * self.repeats + repeat)
 
-    def where(self, row: int, epoch: int) -> int:
-        """The position at which a row, of a source that has a weight, comes after it came ``epoch`` times."""
+    def position_of(self, row: int, epoch: int) -> int:
+        """The position of a row that came ``epoch`` times before; its source must have a weight above 0."""
         visit, repeat = divmod(epoch, self.repeats)
         source, shape = int(self.source[row]), int(self.shape[row])
         rows = self._rows[source, shape]
-        index = unpermuted(int(np.searchsorted(rows, row)), len(rows), _keys(self.seed, source, shape, visit))
-        before, place = divmod(self._sources[shape].place(source, visit * len(rows) + index), self.groups)
-        return (self._shapes.place(shape, before) * self.groups + place) * self.repeats + repeat
+        index = unpermute(int(np.searchsorted(rows, row)), len(rows), _keys(self.seed, source, shape, visit))
+        before, slot = divmod(self._sources[shape].index(source, visit * len(rows) + index), self.groups)
+        return (self._shapes.index(shape, before) * self.groups + slot) * self.repeats + repeat
 
 
 @dataclass(frozen=True)
 class RankBatches:
-    """Positions of the run's batches ``first`` to ``last``, of ``size`` samples: the equal part of each that one of
-    ``world`` trainers takes.
+    """The positions of one rank in the run's batches ``first`` to ``last`` of ``size`` samples: an equal part of each.
+
+    world: the number of ranks, which divides size.
     """
 
     first: int
@@ -186,8 +187,8 @@ class RankBatches:
             start = batch * self.size + self.rank * part
             yield range(start, start + part)
 
-    def asks(self, number: int, workers: int, position: int) -> bool:
-        """Whether loader process ``number`` is asked for a position: torch gives batches out in turn."""
-        batch, place = divmod(position, self.size)
-        here = self.first <= batch < self.last and (batch - self.first) % workers == number
-        return here and place // (self.size // self.world) == self.rank
+    def assigned(self, number: int, workers: int, position: int) -> bool:
+        """Whether worker ``number`` of this rank's data loader gets a position: torch assigns batches in turn."""
+        batch, index = divmod(position, self.size)
+        in_batch = self.first <= batch < self.last and (batch - self.first) % workers == number
+        return in_batch and index // (self.size // self.world) == self.rank

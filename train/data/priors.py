@@ -1,7 +1,7 @@
-"""Priors: a first guess at the fused image, made from the degraded pair without weights. ``PRIORS`` is the table.
+"""Priors: initial estimates of the fused image from the degraded pair, without weights. ``PRIORS`` is the table.
 
-A model with a prior learns what is left to do: to restore it. Of the whole image, before any crop or tile; of a crop,
-only that window of it is computed.
+A model with a prior learns to restore it. The prior of a crop or tile equals that part of the whole image's prior, but
+only the pixels in this window are computed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Prior = Callable[[np.ndarray, np.ndarray, Task], Windows]
 
 
 def pyramid(a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "h w d"], task: Task) -> Windows:
-    """The weight-free fuser on the degraded pair: it fuses, and keeps every fault."""
+    """The pyramid fuser on the degraded pair: it fuses, but removes no degradation."""
     return PyramidFuser().windows(a, b, task)
 
 
@@ -27,7 +27,7 @@ PRIORS: dict[str, Prior | None] = {"none": None, "pyramid": pyramid}
 
 
 def find_prior(name: str) -> Prior | None:
-    """The prior of a name; None where a model has none."""
+    """The prior with this name, None for "none". Raises UserError for an unknown one."""
     if name not in PRIORS:
         raise unknown("prior", name, PRIORS)
     return PRIORS[name]

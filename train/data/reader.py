@@ -1,4 +1,4 @@
-"""The bytes of samples: read once each, without those that nobody asks for."""
+"""Reads the bytes of samples from shards: only the members that are needed, in few system calls."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from typing import Any
 from clearfuse.train.data.corpus import SamplePlace
 
 OPEN = 64
-"""Shards that a process keeps open."""
+"""Maximum number of shards that a process keeps open."""
 GAP = 1 << 15
-"""Bytes between two members that are read with them: another call of the system costs more."""
+"""Members at most this many bytes apart are read in one system call: the bytes between cost less than another call."""
 
 
 class Reader:
-    """Reads members of samples. ``taken`` counts bytes.
+    """Reads members of samples; ``bytes_read`` counts bytes.
 
-    A shard is opened when it is first needed, and must then have the size that the index found.
+    A shard is opened on first use, and must then have the size that the index recorded.
     """
 
     def __init__(self, shards: Sequence[Path], sizes: Sequence[int]) -> None:
-        self.shards, self.sizes, self.taken = shards, sizes, 0
+        self.shards, self.sizes, self.bytes_read = shards, sizes, 0
         self._open: OrderedDict[int, int] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict()}  # descriptors are this process's own
+        return {**self.__dict__, "_open": OrderedDict()}  # file descriptors belong to this process
 
     def __del__(self) -> None:
         for descriptor in self._open.values():
             os.close(descriptor)
 
     def members(self, place: SamplePlace, wanted: Callable[[str], bool]) -> dict[str, bytes]:
-        """The members whose names are wanted. Raises OSError where the shard is gone, ValueError if it changed."""
+        """The wanted members by name. Raises OSError if the shard is gone, ValueError if it has changed."""
         spans = sorted((start, size, name) for name, (start, size) in place.members.items() if wanted(name))
-        found: dict[str, bytes] = {}
+        members: dict[str, bytes] = {}
         while spans:
             run = [spans.pop(0)]
             while spans and spans[0][0] - sum(run[-1][:2]) <= GAP:
                 run.append(spans.pop(0))
             first = run[0][0]
             data = self._read(place, first, sum(run[-1][:2]) - first)
-            found |= {name: data[start - first : start - first + size] for start, size, name in run}
-        return found
+            members |= {name: data[start - first : start - first + size] for start, size, name in run}
+        return members
 
     def _read(self, place: SamplePlace, start: int, size: int) -> bytes:
         descriptor = self._descriptor(place.shard)
@@ -56,7 +56,7 @@ class Reader:
                 raise ValueError(f"sample {place.key}: the shard is cut short")
             parts.append(data)
             start, size = start + len(data), size - len(data)
-            self.taken += len(data)
+            self.bytes_read += len(data)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _descriptor(self, shard: int) -> int:

@@ -1,8 +1,8 @@
 """Training samples from shards, by position.
 
-What a batch holds is a function of (seed, position) alone: of any number of loader processes and of trainers, and
-wherever a run was taken up again. What is drawn for a sample, its crop, mirroring and words, is a function of (seed,
-sample, how often it came before). Samples of lean shards are degraded as they are read, by a new plan each time.
+The contents of a batch depend only on (seed, position), not on the number of data-loader workers or ranks, nor on where
+a run was resumed. The random choices of a sample, its crop, flip and prompt, depend only on (seed, sample, how often it
+came before). Samples of lean shards (``synth build --lean``) are degraded anew each time they are read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from clearfuse.synth.seeds import generator, seed_of
 from clearfuse.synth.shards.records import LEAN_IMAGES, SampleMeta
 from clearfuse.synth.shards.sample import Sample, decode_sample, read_meta
 from clearfuse.train.data import ahead
-from clearfuse.train.data.batch import Broken, Item
+from clearfuse.train.data.batch import Item, UnreadableSample
 from clearfuse.train.data.buckets import MULTIPLE, Shape, find_shape, parse_ratios
 from clearfuse.train.data.corpus import Corpus, SamplePlace
 from clearfuse.train.data.degrade import Degraders
@@ -39,16 +39,16 @@ CLEAN = ("clean_a", "clean_b")
 
 
 class Samples(Dataset[Any]):
-    """Crops by position: for training drawn and mirrored at random, for validation from the middle.
+    """Crops by position: random and randomly flipped for training, from the centre for validation.
 
-    side: of a square as large as the crops; ratios: of their sides, see ``data.buckets``; batch: samples of one shape
-    in a row, and mix: weights of the sources, see ``data.order``; multiple: pixels of which their sides are
-    multiples; repeats: crops in a row of each sample, for one decoding. plain: share of prompts that the task's plain
-    request stands in for. rephrase: share of the others that say the same in other words, where their own words are of
-    the shipped pools. drop: share of training prompts left empty. clean: whether batches hold the clean pair too.
-    cache: bytes to keep, of decoded samples or, where those are too many, of later crops, see ``data.ahead``. degrade:
-    what degrades lean samples, by task: for training with a seed of the sample and its epoch, for validation with the
-    sample's own, so that it is the same each time. Operators act on the whole image, before the crop.
+    side: crops have about side² pixels; ratios: aspect ratios, see ``data.buckets``; batch: samples in a row with the
+    same shape, and mix: weights of the sources, see ``data.order``; multiple: the sides are multiples of this many
+    pixels; repeats: crops of a sample in a row, from one decoding. plain: share of prompts replaced by the task's
+    default prompt. rephrase: share of the others that are composed anew in other words, if their templates are shipped
+    ones. drop: share of training prompts left empty. clean: whether batches include the clean pair. cache: bytes for
+    caching decoded samples or, if those are too many, later crops, see ``data.ahead``. degrade: degraders of lean
+    samples, by task: in training seeded by sample and epoch, in validation by the sample's own seed, so that it is the
+    same each time. Degradations apply to the whole image, before the crop.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class Samples(Dataset[Any]):
         self.plain, self.rephrase, self.drop = plain, rephrase, drop
         self.inputs = (*INPUTS, *CLEAN) if clean else INPUTS
         self.degrade = degrade or {}
-        bare = [task for task in corpus.lean if task not in self.degrade]
-        if bare:
-            raise ValueError(f"lean samples of {', '.join(bare)}: degrade must hold what degrades them")
+        missing = [task for task in corpus.lean if task not in self.degrade]
+        if missing:
+            raise ValueError(f"lean samples of {', '.join(missing)}: degrade must hold what degrades them")
         self.prior = find_prior(prior)
         self.cached = corpus.cached
         self.shapes, self.shape = _shapes(self.places.size, ratios, side, multiple)
@@ -87,118 +87,117 @@ class Samples(Dataset[Any]):
             Order(self.places.source, self.shape, corpus.weights(mix), batch, seed, repeats) if training else None
         )
         self.reader = Reader(corpus.shards, corpus.sizes)
-        self._kept: dict[int, Sample] = {}
+        self._decoded: dict[int, Sample] = {}
         self._latest: tuple[tuple[int, int], Sample, Windows | None] | None = None
-        self._room = self._room_for_crops()
-        self._ahead: ahead.Ahead | None = None
+        self._crop_capacity = self._find_crop_capacity()
+        self._crop_cache: ahead.CropCache | None = None
 
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, position: int) -> Item | Broken:
-        """The sample at a position of the run, or at a place among the held-out ones."""
+    def __getitem__(self, position: int) -> Item | UnreadableSample:
+        """The sample at a position of the run, or with this number among the held-out ones."""
         pick = self.order.at(position) if self.order else Pick(position, int(self.shape[position]), 0)
         place = self.places[pick.row]
         try:
-            item = replace(self._made_at(position, pick), position=position)
+            item = replace(self._item_at(position, pick), position=position)
         except (ValueError, KeyError, OSError) as error:
-            said = str(error.strerror or error) if isinstance(error, OSError) else str(error)
-            named = said if said.startswith("sample ") else f"sample {place.key}: {said}"
+            reason = str(error.strerror or error) if isinstance(error, OSError) else str(error)
+            named = reason if reason.startswith("sample ") else f"sample {place.key}: {reason}"
             remedy = "delete the shard and run train cache again" if self.cached else "see synth verify"
-            return Broken(f"{self.shards[place.shard]}: {named}; {remedy}")
+            return UnreadableSample(f"{self.shards[place.shard]}: {named}; {remedy}")
         if self.training and self.drop:
             rng = generator(seed_of("drop", self.seed, *item.identity, pick.epoch))
             if rng.random() < self.drop:
                 return replace(item, prompt="", text=item.empty)
         return item
 
-    def follow(self, course: RankBatches, number: int = 0, workers: int = 1) -> None:
-        """Be told which positions this loader process, of so many, will be asked for: of these, crops are cut early.
-
-        Nothing is kept in their place before.
+    def set_schedule(self, schedule: RankBatches, number: int = 0, workers: int = 1) -> None:
+        """Set the batches to load, as worker ``number`` of ``workers``, so that their crops can be cached
+        in advance.
         """
-        if self.order and self._room:
-            self._ahead = ahead.Ahead(
-                self.order.where,
-                partial(course.asks, number, workers),
-                end=course.last * course.size,
-                crops=self._room,
+        if self.order and self._crop_capacity:
+            self._crop_cache = ahead.CropCache(
+                self.order.position_of,
+                partial(schedule.assigned, number, workers),
+                end=schedule.last * schedule.size,
+                crops=self._crop_capacity,
                 count=len(self.order.drawn),
                 repeats=self.repeats,
-                processes=workers * course.world,
+                processes=workers * schedule.world,
             )
 
     def groups(self, places: Sequence[int], size: int) -> list[list[int]]:
-        """Held-out places in batches of ``size`` at most, each of one shape."""
-        kinds: dict[int, list[int]] = {}
+        """Split numbers of held-out samples into batches of at most ``size``, each of a single shape."""
+        by_shape: dict[int, list[int]] = {}
         for place in places:
-            kinds.setdefault(int(self.shape[place]), []).append(place)
-        return [kind[at : at + size] for kind in kinds.values() for at in range(0, len(kind), size)]
+            by_shape.setdefault(int(self.shape[place]), []).append(place)
+        return [group[at : at + size] for group in by_shape.values() for at in range(0, len(group), size)]
 
-    def made(self, row: int, epoch: int) -> Item:
-        """A sample as it is when it came ``epoch`` times before, its prompt not yet dropped.
+    def item(self, row: int, epoch: int) -> Item:
+        """The sample of a row that came ``epoch`` times before, without prompt dropping.
 
-        Raises ValueError, KeyError or OSError where it can't be read.
+        Raises ValueError, KeyError or OSError if it can't be read.
         """
         place = self.places[row]
         name = f"{self.shards[place.shard].name} {place.key}"
         if self.cached:
             return self._from_cache(place, name, epoch)
         visit = epoch // self.repeats
-        sample, prior = self._ready(row, place, visit)
+        sample, prior = self._load(row, place, visit)
         identity, task = _identity(sample), sample.meta.task
-        (u, v, mirrored, _, rephrase), rng = self._drawn(identity, epoch)
+        (u, v, flip, _, rephrase), rng = self._draw(identity, epoch)
         shape = self.shapes[self.shape[row]]
-        at = window(sample.images["a"].shape, shape, (u, v))
-        images = {name: sample.images[name][at] for name in self.inputs if name in sample.images}
+        region = window(sample.images["a"].shape, shape, (u, v))
+        images = {name: sample.images[name][region] for name in self.inputs if name in sample.images}
         if prior is not None:
-            images["prior"] = prior(at)
-        crops = {name: finished(image, shape, mirrored < 0.5) for name, image in images.items()}
+            images["prior"] = prior(region)
+        crops = {name: to_crop(image, shape, flip < 0.5) for name, image in images.items()}
         prompt = sample.prompt
         if self._plain(identity, visit):
             prompt = plain_request(task)
-        elif rephrase < self.rephrase and not place.lean:  # a lean sample's words are new each time
-            prompt = rephrased(sample, rng)
+        elif rephrase < self.rephrase and not place.lean:  # a lean sample gets a new prompt each time anyway
+            prompt = rephrase_prompt(sample, rng)
         operators = tuple(step.op for step in sample.meta.steps)
         return Item(-1, name, identity, task, operators, prompt, crops)
 
-    def _made_at(self, position: int, pick: Pick) -> Item:
-        """The sample of a position, made before or now, and now with crops of its picture for positions to come."""
-        if self._ahead is None:
-            return self.made(pick.row, pick.epoch)
-        item = self._ahead.take(position)
+    def _item_at(self, position: int, pick: Pick) -> Item:
+        """The sample at a position, from the crop cache; if it is not there, it is decoded, and later crops cached."""
+        if self._crop_cache is None:
+            return self.item(pick.row, pick.epoch)
+        item = self._crop_cache.take(position)
         if item is None:
-            item = self.made(pick.row, pick.epoch)
-            for later, epoch in self._ahead.later(pick.row, pick.epoch):
-                self._ahead.hold(later, self.made(pick.row, epoch))
+            item = self.item(pick.row, pick.epoch)
+            for later, epoch in self._crop_cache.later(pick.row, pick.epoch):
+                self._crop_cache.add(later, self.item(pick.row, epoch))
         return item
 
     def decoded_size(self) -> int:
-        """Bytes of all pictures that a run draws from, decoded, with their priors."""
+        """Bytes of all decoded images that a run trains on, with their priors."""
         rows = slice(None) if self.order is None else self.order.drawn
         a, b, gt = self.places.channels[rows].T.astype(np.int64)
         clean, prior = len(self.inputs) > len(INPUTS), self.prior is not None
         values = (a + b) * (1 + clean) + gt + np.maximum(a, b) * prior
         return int((self.places.size[rows].prod(1, dtype=np.int64) * values).sum())
 
-    def _room_for_crops(self) -> int:
-        """Crops of later epochs that are kept, in place of pictures; 0: none."""
+    def _find_crop_capacity(self) -> int:
+        """The number of crops of later epochs to cache in place of decoded images; 0: none."""
         if self.order is None or self.cached or self.places.lean.any():  # small already, or degraded anew each time
             return 0
         images = len(self.inputs) + (self.prior is not None)
         crop = 3 * images * max(width * height for width, height in self.shapes)
-        return ahead.room(self.cache, self.decoded_size(), crop, len(self.order.drawn) * self.repeats)
+        return ahead.crop_capacity(self.cache, self.decoded_size(), crop, len(self.order.drawn) * self.repeats)
 
-    def _drawn(self, identity: tuple[Any, ...], epoch: int) -> tuple[list[float], np.random.Generator]:
-        """What decides a crop: its place along height and width, whether it is mirrored, and its words."""
+    def _draw(self, identity: tuple[Any, ...], epoch: int) -> tuple[list[float], np.random.Generator]:
+        """Random numbers in [0, 1): the crop's position along width and height, flip, default prompt, rephrasing."""
         rng = generator(seed_of("crop", self.seed, *identity, epoch))
         return rng.random(5).tolist() if self.training else [0.5, 0.5, 1.0, 1.0, 1.0], rng
 
     def _plain(self, identity: tuple[Any, ...], visit: int) -> bool:
-        """Whether the plain request stands in for the prompt: of a lean sample it decides the ground truth too, so it
-        is one for all crops of a visit.
+        """Whether the task's default prompt replaces the prompt. It is the same for all crops of a visit, because it
+        also decides the ground truth of a lean sample.
         """
-        return self._drawn(identity, visit * self.repeats)[0][3] < self.plain
+        return self._draw(identity, visit * self.repeats)[0][3] < self.plain
 
     def meta(self, row: int) -> SampleMeta:
         """A sample's json."""
@@ -207,40 +206,40 @@ class Samples(Dataset[Any]):
 
     def _from_cache(self, place: SamplePlace, name: str, epoch: int) -> Item:
         images = (*self.inputs, "prior") if self.prior else self.inputs
-        held = decode_cached(self.reader, place, epoch if self.training else None, images)
+        cached = decode_cached(self.reader, place, epoch if self.training else None, images)
         return Item(
             -1,
             name,
-            held.identity,
-            held.task,
-            held.operators,
-            held.prompt,
-            held.images,
-            held.latents,
-            held.text,
-            held.empty,
+            cached.identity,
+            cached.task,
+            cached.operators,
+            cached.prompt,
+            cached.images,
+            cached.latents,
+            cached.text,
+            cached.empty,
         )
 
-    def _ready(self, row: int, place: SamplePlace, visit: int) -> tuple[Sample, Windows | None]:
-        """A sample, a lean one degraded, and the windows of its prior: the latest again without any work."""
+    def _load(self, row: int, place: SamplePlace, visit: int) -> tuple[Sample, Windows | None]:
+        """A sample, degraded if it is lean, and the windows of its prior; the latest one is cached."""
         key = row, visit if place.lean else 0
         if self._latest is None or self._latest[0] != key:
-            self._latest = None  # its memory first
+            self._latest = None  # frees its memory first
             sample = self._sample(row, place)
             if place.lean:
-                sample = self._degraded(sample, visit)
+                sample = self._degrade(sample, visit)
             self._latest = key, sample, self._prior_of(sample)
         return self._latest[1:]
 
-    def _degraded(self, sample: Sample, visit: int) -> Sample:
-        """The lean sample after a plan. As the plain request has it, its ground truth is without any of the steps."""
+    def _degrade(self, sample: Sample, visit: int) -> Sample:
+        """Degrade a lean sample. With the default prompt, its ground truth is free of all degradations."""
         identity = _identity(sample)
         degrade = self.degrade[sample.meta.task]
         if self._plain(identity, visit):
             degrade = replace(degrade, partial=0.0)
         if not self.training:
             return degrade(sample)
-        # A schedule of severities goes by variant: here by visit.
+        # A recipe may schedule severities by variant: here the visit counts as the variant.
         return degrade(sample, seed_of("degrade", self.seed, *identity, visit), visit)
 
     def _prior_of(self, sample: Sample) -> Windows | None:
@@ -249,9 +248,9 @@ class Samples(Dataset[Any]):
         return self.prior and self.prior(sample.images["a"], sample.images["b"], sample.meta.task)
 
     def _sample(self, row: int, place: SamplePlace) -> Sample:
-        """The sample, from memory or its shard, with the images that a model needs, or that a plan needs."""
-        if row in self._kept:
-            return self._kept[row]
+        """The sample, from memory or its shard, with the images that the model or the degradations need."""
+        if row in self._decoded:
+            return self._decoded[row]
         images = LEAN_IMAGES if place.lean else self.inputs
         wanted = {"json", "txt", *images, *(("depth",) if place.lean else ())}
         members = self.reader.members(place, lambda name: name.partition(".")[0] in wanted)
@@ -260,14 +259,14 @@ class Samples(Dataset[Any]):
         size += 0 if sample.depth is None else sample.depth.nbytes
         fused = self.prior is not None and not place.lean
         size += sample.images["gt"].nbytes if fused else 0
-        # What is kept stays: passing over everything in turn, the most lately used would always be gone when needed.
-        if size <= self.cache and not self._room:
+        # Nothing is evicted: in passes over all samples, an LRU cache would always evict what is needed next.
+        if size <= self.cache and not self._crop_capacity:
             windows = self._prior_of(sample) if fused else None
-            if windows:  # a crop alone costs less, but many crops will be taken of what is kept
-                made = windows(full_region(sample.images["a"].shape))
-                sample = replace(sample, images={**sample.images, "prior": made})
+            if windows:  # one crop's prior costs less, but many crops will be taken of a cached image
+                prior = windows(full_region(sample.images["a"].shape))
+                sample = replace(sample, images={**sample.images, "prior": prior})
             self.cache -= size
-            self._kept[row] = sample
+            self._decoded[row] = sample
         return sample
 
 
@@ -276,42 +275,42 @@ def _identity(sample: Sample) -> tuple[str, str, int]:
 
 
 def _shapes(sizes: np.ndarray, ratios: str, side: int, multiple: int) -> tuple[list[Shape], np.ndarray]:
-    """The shapes that images of these sizes (width, height) are cropped to, and the number of each image's."""
-    wanted = parse_ratios(ratios)
-    different, inverse = np.unique(sizes, axis=0, return_inverse=True)
-    found = [find_shape((int(w), int(h)), wanted, side, multiple) for w, h in different]
-    shapes = sorted(set(found))
-    numbers = np.array([shapes.index(shape) for shape in found], np.int32)
+    """The crop shapes for images of these sizes (width, height), and the number of each image's shape."""
+    parsed = parse_ratios(ratios)
+    unique, inverse = np.unique(sizes, axis=0, return_inverse=True)
+    shape_of_unique = [find_shape((int(w), int(h)), parsed, side, multiple) for w, h in unique]
+    shapes = sorted(set(shape_of_unique))
+    numbers = np.array([shapes.index(shape) for shape in shape_of_unique], np.int32)
     return shapes, numbers[inverse.ravel()]
 
 
-def rephrased(sample: Sample, rng: np.random.Generator) -> str:
-    """A prompt that asks for what the sample's asks for, composed anew from its recorded steps.
+def rephrase_prompt(sample: Sample, rng: np.random.Generator) -> str:
+    """Compose a new prompt that asks for the same as the sample's, from its recorded degradations.
 
-    Only where its words are of the shipped pools: one's own phrasings, or a language model's, stay as they are.
+    A prompt from templates that are not shipped (the user's own, or a language model's) stays as it is.
     """
-    said = sample.meta.prompt
-    if not set(said.templates) <= shipped_templates():
+    prompt = sample.meta.prompt
+    if not set(prompt.templates) <= shipped_templates():
         return sample.prompt
-    return compose(sample.meta.task, sample.meta.steps, rng, said.asked).text
+    return compose(sample.meta.task, sample.meta.steps, rng, prompt.asked).text
 
 
 def window(size: Sequence[int], shape: Shape, at: tuple[float, float]) -> Region:
-    """Rows and columns of a crop of an image of ``size`` (rows, columns, ...): fewer where the image is smaller.
+    """Rows and columns of a crop of an image of ``size`` (rows, columns, ...), smaller where the image is.
 
-    shape: (width, height); at: its place, 0 at the left or top end, 1 at the other.
+    shape: (width, height); at: position along width and height, from 0 (left, top) to 1 (right, bottom).
     """
     spans: list[slice] = []
-    for part, length, side in zip(reversed(at), size[:2], reversed(shape), strict=True):
-        first = int(part * (max(length - side, 0) + 1))
+    for fraction, length, side in zip(reversed(at), size[:2], reversed(shape), strict=True):
+        first = int(fraction * (max(length - side, 0) + 1))
         spans.append(slice(first, min(first + side, length)))
     return spans[0], spans[1]
 
 
-def finished(image: np.ndarray, shape: Shape, mirrored: bool) -> np.ndarray:
-    """A window as a crop of ``shape`` (width, height), ``(height, width, 3)``: a smaller one goes on by reflection."""
-    short = [max(side - length, 0) for side, length in zip(reversed(shape), image.shape[:2], strict=True)]
-    if any(short):
-        image = np.pad(image, ((0, short[0]), (0, short[1]), (0, 0)), "symmetric")
-    image = as_hwc(cv2.flip(image, 1)) if mirrored else image  # numpy's steps backwards take ten times as long
+def to_crop(image: np.ndarray, shape: Shape, flip: bool) -> np.ndarray:
+    """Make a crop ``(height, width, 3)`` of ``shape`` (width, height) from a window, padding by reflection."""
+    missing = [max(side - length, 0) for side, length in zip(reversed(shape), image.shape[:2], strict=True)]
+    if any(missing):
+        image = np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), "symmetric")
+    image = as_hwc(cv2.flip(image, 1)) if flip else image  # numpy's negative strides take ten times as long
     return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.shape[2] == 1 else np.ascontiguousarray(image)

@@ -1,5 +1,5 @@
-"""Evaluation: methods scored on the samples of shards, from a part of a shard to the tables of a report.
+"""Evaluation: scores fusion methods on the samples of shards and writes a report.
 
-samples, scoring, parts: what is scored, one sample, many in processes. fused, restoring, networks, results: what is
-compared. aggregate, tally, summary: statistics. tables, markdown, latex, page, facts, published: what is written.
+``samples``, ``scoring`` and ``parts`` select the samples, score one, and score all of them in processes; ``methods``
+has what is compared; ``aggregate``, ``bootstrap`` and ``summary`` compute the statistics; ``writers`` write the report.
 """

@@ -1,4 +1,4 @@
-"""From the records on disk to the groups of a report, in as many passes as bounded memory takes."""
+"""Aggregates the records on disk to the groups of a report, in as many passes as a memory limit requires."""
 
 from __future__ import annotations
 
@@ -9,69 +9,69 @@ from itertools import islice
 import numpy as np
 
 from clearfuse.synth.seeds import seed_of
-from clearfuse.train.evaluation.bootstrap import Tally, resample_weights
+from clearfuse.train.evaluation.bootstrap import RunningSums, resample_weights
 from clearfuse.train.evaluation.scoring import Method, Record
-from clearfuse.train.evaluation.summary import Evaluation, summarised
+from clearfuse.train.evaluation.summary import Evaluation, summarise
 from clearfuse.train.metrics import Metric
 
 MEMORY = 96 << 20
-"""Bytes for the sums of the groups that one pass counts; a million samples and a thousand are alike."""
-NAMED = 5
-"""Samples that a method had no image for, to name."""
+"""Bytes for the running sums of the groups of one pass, independent of the number of samples."""
+MAX_NAMED = 5
+"""Maximum number of samples without an image that are named, for each method."""
 
 Records = Callable[[], Iterable[Sequence[Record]]]
-"""The records of all parts, a part at a time; called once a pass."""
+"""Returns the records of all parts, part by part; called once for each pass."""
 
 
-def aggregated(evaluation: Evaluation, records: Records) -> Evaluation:
-    """Fill in an evaluation's groups, and what is missing, from its records."""
+def aggregate(evaluation: Evaluation, records: Records) -> Evaluation:
+    """Fill in an evaluation's groups, and the samples that methods have no image for, from its records."""
     methods, metrics = evaluation.methods, evaluation.metrics
     counts: Counter[tuple[str, str]] = Counter()
-    lacking: dict[str, list[str]] = {}
+    without_image: dict[str, list[str]] = {}
     evaluation.partial = 0
     for part in records():
         for record in part:
             counts.update(record.groups())
             evaluation.partial += record.partial
             for method, missing in zip(methods, record.missing, strict=True):
-                if missing and len(names := lacking.setdefault(method.name, [])) < NAMED:
+                if missing and len(names := without_image.setdefault(method.name, [])) < MAX_NAMED:
                     names.append(f"{record.shard} {record.key} ({record.dataset}/{record.pair})")
-    evaluation.lacking = lacking
-    at_once = max(MEMORY // Tally.size(len(methods), len(metrics)), 1)
-    left = iter(sorted(counts))
-    while batch := list(islice(left, at_once)):
-        for (by, name), tally in _tallied(set(batch), records, methods, metrics).items():
-            evaluation.groups.setdefault(by, {})[name] = summarised(tally, methods, metrics)
+    evaluation.without_image = without_image
+    pass_size = max(MEMORY // RunningSums.size(len(methods), len(metrics)), 1)
+    remaining = iter(sorted(counts))
+    while batch := list(islice(remaining, pass_size)):
+        for (by, name), sums in _sums(set(batch), records, methods, metrics).items():
+            evaluation.groups.setdefault(by, {})[name] = summarise(sums, methods, metrics)
     return evaluation
 
 
-def _tallied(
-    wanted: set[tuple[str, str]], records: Records, methods: Sequence[Method], metrics: Sequence[Metric]
-) -> dict[tuple[str, str], Tally]:
-    """The sums of some groups, in one pass."""
-    tallies = {group: Tally(len(methods), len(metrics)) for group in sorted(wanted)}
+def _sums(
+    groups: set[tuple[str, str]], records: Records, methods: Sequence[Method], metrics: Sequence[Metric]
+) -> dict[tuple[str, str], RunningSums]:
+    """The running sums of some groups, in one pass."""
+    sums = {group: RunningSums(len(methods), len(metrics)) for group in sorted(groups)}
     for part in records():
         members: dict[tuple[str, str], list[int]] = {}
-        for place, record in enumerate(part):
+        for index, record in enumerate(part):
             for group in record.groups():
-                if group in wanted:
-                    members.setdefault(group, []).append(place)
+                if group in groups:
+                    members.setdefault(group, []).append(index)
         if not members:
             continue
         values = np.stack([record.values for record in part])
         missing = np.array([record.missing for record in part])
         weights = np.stack([resample_weights(record.dataset, record.pair) for record in part])
         clusters = [seed_of(record.dataset, record.pair) for record in part]
-        for group, places in members.items():
-            of = [clusters[place] for place in places]
-            tallies[group].add(values[places], weights[places], of, missing[places])
-    return tallies
+        for group, indices in members.items():
+            group_clusters = [clusters[index] for index in indices]
+            sums[group].add(values[indices], weights[indices], group_clusters, missing[indices])
+    return sums
 
 
 def of_records(records: Sequence[Record]) -> Records:
-    """Records in memory, as one part."""
+    """Records in memory as a single part."""
 
-    def once() -> Iterator[Sequence[Record]]:
+    def parts() -> Iterator[Sequence[Record]]:
         yield records
 
-    return once
+    return parts

@@ -1,4 +1,4 @@
-"""Means, their bootstrap intervals and the significance of differences, by running sums: memory does not grow."""
+"""Means, bootstrap intervals and significance of differences from running sums, in constant memory."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from clearfuse.synth.seeds import generator, seed_of
 RESAMPLES = 1000
 INTERVAL = 0.95
 LEVEL = 0.05
-"""Differences of a smaller p, after Holm, are significant."""
-FEWEST = 6
-"""Pairs from which on a difference is tested: the sign of five can't be significant at 0.05 in any test."""
+"""Significance level: differences with a smaller p after Holm's correction are significant."""
+MIN_PAIRS = 6
+"""Minimum number of pairs for a test: with five, no sign test can be significant at 0.05."""
 
 
 @dataclass(frozen=True)
 class Stat:
-    """The mean of the finite values and its interval, and how many were finite, infinite, undefined and missing.
+    """The mean of the finite values and its interval, and the numbers of finite, infinite, undefined, missing values.
 
-    ``mean`` is infinite where every defined value is, not a number where none is defined; ``low`` and ``high`` are
-    None for fewer than two finite values of two pairs. p: of the difference to the best method's mean, after Holm;
-    None for the best itself, for ceilings, and where it was not tested.
+    mean: infinite if all defined values are, NaN if none is defined; low, high: None for fewer than two finite values
+    from two pairs. p: of the difference to the best method's mean, after Holm's correction; None for the best method,
+    for upper bounds, and where it was not tested.
     """
 
     mean: float
@@ -40,19 +40,19 @@ class Stat:
 
 
 def resample_weights(*cluster: int | str) -> Int[np.ndarray, " resamples"]:
-    """How often each resample draws this cluster of samples: Poisson(1), from the cluster's own seed.
+    """How often each resample draws this cluster of samples: Poisson(1), seeded by the cluster.
 
-    The counts of a bootstrap of N are multinomial; for N large they are independent Poisson(1), which needs no N, no
-    order and no second pass. Every method of a sample shares them, so their differences are paired; so do all samples
-    of a pair, whose values are not independent: pairs are resampled, not samples.
+    The counts of a bootstrap of N clusters are multinomial; for large N they are independent Poisson(1), which needs
+    neither N nor an order nor a second pass. All methods share the counts of a sample, so their differences are paired;
+    all samples of an image pair share them too, since their values are not independent: pairs are resampled.
     Source: Hanley, MacGibbon, Computer Methods and Programs in Biomedicine 83, 2006; clusters: Davison, Hinkley,
     Bootstrap Methods and their Application, 1997, section 3.8.
     """
     return generator(seed_of("bootstrap", *cluster)).poisson(1.0, RESAMPLES)
 
 
-class Tally:
-    """Running sums of a table of values ``(methods, metrics)``, and of its resamples."""
+class RunningSums:
+    """Running sums of a table of values ``(methods, metrics)``, and of its bootstrap resamples."""
 
     def __init__(self, methods: int, metrics: int) -> None:
         self.samples = 0
@@ -65,7 +65,7 @@ class Tally:
 
     @staticmethod
     def size(methods: int, metrics: int) -> int:
-        """Bytes that one takes, about."""
+        """Approximate size in bytes."""
         return methods * metrics * RESAMPLES * 16
 
     def add(
@@ -75,49 +75,51 @@ class Tally:
         clusters: Sequence[int],
         missing: np.ndarray | None = None,
     ) -> None:
-        """Count samples: their values, their clusters' weights and names. missing: (samples, methods), booleans."""
+        """Add samples with the weights and ids of their clusters. missing: (samples, methods), booleans."""
         finite = np.isfinite(values)
-        known = np.where(finite, values, 0.0)
+        values_or_0 = np.where(finite, values, 0.0)
         self.samples += len(values)
-        self._sum += known.sum(axis=0)
+        self._sum += values_or_0.sum(axis=0)
         self._count += finite.sum(axis=0)
         self._infinite += np.isinf(values).sum(axis=0)
         self._missing += 0 if missing is None else missing.sum(axis=0)
-        drawn = weights.astype(np.float64)
-        self._resampled += (known.reshape(len(values), -1).T @ drawn).reshape(*self.shape, RESAMPLES)
-        if finite.all():  # as nearly always: then every cell draws alike
-            self._weight += drawn.sum(axis=0)
+        counts = weights.astype(np.float64)
+        self._resampled += (values_or_0.reshape(len(values), -1).T @ counts).reshape(*self.shape, RESAMPLES)
+        if finite.all():  # nearly always: the weights of all cells are then equal
+            self._weight += counts.sum(axis=0)
         else:
-            self._weight += (finite.reshape(len(values), -1).T.astype(np.float64) @ drawn).reshape(self._weight.shape)
-        if len(self.clusters) < FEWEST:
+            self._weight += (finite.reshape(len(values), -1).T.astype(np.float64) @ counts).reshape(self._weight.shape)
+        if len(self.clusters) < MIN_PAIRS:
             self.clusters.update(clusters)
 
-    def resampled(self, method: int, metric: int) -> Float64[np.ndarray, " resamples"]:
-        """The mean of each resample; not a number where one drew nothing."""
+    def resample_means(self, method: int, metric: int) -> Float64[np.ndarray, " resamples"]:
+        """The mean of each resample; NaN where it is empty."""
         weight = self._weight[method, metric]
         return np.divide(self._resampled[method, metric], weight, out=np.full(RESAMPLES, np.nan), where=weight > 0)
 
     def stat(self, method: int, metric: int) -> Stat:
-        """The mean and the percentile interval of one cell."""
-        at = (method, metric)
-        count, infinite, missing = int(self._count[at]), int(self._infinite[at]), int(self._missing[method])
+        """The mean and percentile interval of a method and metric."""
+        cell = (method, metric)
+        count, infinite, missing = int(self._count[cell]), int(self._infinite[cell]), int(self._missing[method])
         undefined = self.samples - count - infinite - missing
         if count == 0:
             return Stat(math.inf if infinite else math.nan, None, None, 0, infinite, undefined, missing)
-        mean = float(self._sum[at] / count)
+        mean = float(self._sum[cell] / count)
         if count == 1 or len(self.clusters) < 2:
             return Stat(mean, None, None, count, infinite, undefined, missing)
-        means = self.resampled(method, metric)
+        means = self.resample_means(method, metric)
         low, high = np.nanquantile(means, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2])
         return Stat(mean, float(low), float(high), count, infinite, undefined, missing)
 
-    def differs(self, method: int, best: int, metric: int) -> float | None:
-        """The p of the paired bootstrap, two-sided, that two methods' means are equal: twice the smaller share of the
-        resamples in which their difference has either sign, (k + 1) / (resamples + 1); None for fewer than 6 pairs.
+    def p_value(self, method: int, best: int, metric: int) -> float | None:
+        """The two-sided p of a paired bootstrap test that the means of two methods are equal; None for fewer than 6
+        pairs.
+
+        Twice the share (k + 1) / (resamples + 1) of resamples whose difference has the rarer sign.
         """
-        if len(self.clusters) < FEWEST:
+        if len(self.clusters) < MIN_PAIRS:
             return None
-        difference = self.resampled(best, metric) - self.resampled(method, metric)
+        difference = self.resample_means(best, metric) - self.resample_means(method, metric)
         difference = difference[np.isfinite(difference)]
         if not len(difference):
             return None
@@ -126,12 +128,12 @@ class Tally:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Each p times the number of those not smaller, never below one before it, at most 1.
+    """Holm's correction: each p times the number of p not smaller, made monotone, at most 1.
 
-    The chance of any false finding among them stays below the level. Source: Holm, Scandinavian J. Statistics 6, 1979.
+    Controls the family-wise error rate. Source: Holm, Scandinavian J. Statistics 6, 1979.
     """
-    adjusted, least = [0.0] * len(ps), 0.0
-    for place, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
-        least = max(least, min((len(ps) - place) * ps[i], 1.0))
-        adjusted[i] = least
+    adjusted, lower_bound = [0.0] * len(ps), 0.0
+    for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        lower_bound = max(lower_bound, min((len(ps) - rank) * ps[i], 1.0))
+        adjusted[i] = lower_bound
     return adjusted

@@ -1,4 +1,4 @@
-"""An evaluation from shards to files: report.md, .tex, .json, .html with pictures; report.csv, summary.csv."""
+"""``train eval``: from shards to report.md, .tex, .json, .html with images, report.csv and summary.csv."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from clearfuse.synth.execute.tasks import one_thread
 from clearfuse.synth.files.storage import landing
 from clearfuse.synth.types import UserError
-from clearfuse.train.evaluation.aggregate import aggregated, of_records
+from clearfuse.train.evaluation.aggregate import aggregate, of_records
 from clearfuse.train.evaluation.methods.fusers import CLASSICAL, METHODS, on_gpu
 from clearfuse.train.evaluation.parts import (
     Progress,
@@ -30,19 +30,19 @@ from clearfuse.train.evaluation.scoring import (
     absent_metrics,
     choose_metrics,
     score_sample,
-    suited,
+    select_applicable,
 )
 from clearfuse.train.evaluation.summary import Evaluation
 from clearfuse.train.evaluation.writers.data import csv_header, csv_lines, json_text, summary_csv, to_json
 from clearfuse.train.evaluation.writers.latex import to_latex
 from clearfuse.train.evaluation.writers.markdown import to_markdown
 from clearfuse.train.evaluation.writers.page import to_html
-from clearfuse.train.evaluation.writers.papers import beside, papers_metrics
+from clearfuse.train.evaluation.writers.papers import compare_with_papers, papers_metrics
 from clearfuse.train.metrics import Metric, find_metric, find_profile
 
 FILES = ("report.csv", "summary.csv", "report.json", "report.html", "report.tex", "report.md")
 STANDARD = (CLASSICAL, *METHODS.values())
-"""What every evaluation compares with: classical restoration and fusion, no restoration, and the ceiling."""
+"""The methods in every evaluation: fusion after classical restoration, without restoration, and the upper bound."""
 
 
 def evaluate_shards(
@@ -59,39 +59,41 @@ def evaluate_shards(
     workers: int | None = 1,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
-    """Score methods on shards and write the report into ``out``: all its files, or none.
+    """Score methods on shards and write the report to ``out``: all of its files, or none.
 
-    metrics: names of the profile's, ``all``, or the usual ones; what of these can't run is named in the notes. papers:
-    measure what the papers' tables need too, and set ours beside them. workers: processes, None for all cores; the
-    report is the same bytes for any number, and after any kill: what was scored stays in a folder of ``out`` until the
-    report has landed. left_out: methods that could not run, and why. Raises UserError before work begins,
-    WorkIncomplete where a sample can't be read or scored.
+    metrics: names of the profile's metrics, or ``all``; None: the default ones; those that can't run are named in the
+    notes. papers: also measure what the papers' tables need, and add these tables. workers: number of processes; None:
+    all cores. The report's bytes depend neither on workers nor on interruptions: scores stay in a subfolder of ``out``
+    until the report is written. left_out: methods that could not run, and why. Raises UserError before work begins,
+    WorkIncomplete if a sample can't be read or scored.
     """
-    processes(workers)  # refused before anything is read
+    processes(workers)  # checks the value before anything is read
     if examples < 0:
         raise UserError(f"--examples {examples}: must be at least 0")
     folder = _folder(out)
     portions = plan_portions(paths, limit)
     chosen, absent = _metrics(metrics, profile, papers)
-    made = methods(portions) if callable(methods) else methods
-    suitable, chosen = suited(portions, check_names(made), chosen, profile)
-    work = planned(folder, portions, suitable, chosen, profile)
-    score_parts(work, portions, processes(workers, on_gpu(suitable)), progress)
-    done = Evaluation(suitable, chosen, portions, profile=profile, absent=absent, left_out=left_out or {})
-    aggregated(done, lambda: records(work, portions))
+    candidates = methods(portions) if callable(methods) else methods
+    compared, chosen = select_applicable(portions, check_names(candidates), chosen, profile)
+    work = planned(folder, portions, compared, chosen, profile)
+    score_parts(work, portions, processes(workers, on_gpu(compared)), progress)
+    done = Evaluation(compared, chosen, portions, profile=profile, absent=absent, left_out=left_out or {})
+    aggregate(done, lambda: records(work, portions))
     with one_thread():
-        done.examples = pictured(work, portions, chosen, examples)
+        done.examples = score_examples(work, portions, chosen, examples)
     _write(folder, work, done, papers)
     forget(work)
     return done
 
 
 def check_names(methods: Sequence[Method]) -> tuple[Method, ...]:
-    """The methods. Raises UserError where two have one name."""
+    """Return the methods. Raises UserError if two have the same name."""
     names = [method.name for method in methods]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"two methods are called '{twice}': give --results another NAME, or rename the model's folder")
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate is not None:
+        raise UserError(
+            f"two methods are called '{duplicate}': give --results another NAME, or rename the model's folder"
+        )
     return tuple(methods)
 
 
@@ -105,33 +107,33 @@ def _folder(out: str) -> Path:
 
 
 def _metrics(text: str | None, profile: str, papers: bool) -> tuple[tuple[Metric, ...], dict[str, str]]:
-    """What is measured, and what is wanted and can't be."""
+    """The metrics to measure, and those wanted that can't run, with the reasons."""
     chosen, absent = choose_metrics(text, profile), absent_metrics(text, profile)
     if not papers:
         return chosen, absent
     if profile not in ("strict", "papers"):
         raise UserError(f"--papers: goes with the profiles strict and papers, not {profile}")
-    held = find_profile(profile).metrics
-    wanted = [find_metric(name, profile) for name in papers_metrics() if name in held]
+    available = find_profile(profile).metrics
+    wanted = [find_metric(name, profile) for name in papers_metrics() if name in available]
     absent |= {metric.name: reason for metric in wanted if (reason := metric.missing())}
-    more = {metric.name: metric for metric in (*chosen, *wanted) if not metric.missing()}
-    return tuple(more.values()), absent
+    runnable = {metric.name: metric for metric in (*chosen, *wanted) if not metric.missing()}
+    return tuple(runnable.values()), absent
 
 
-def pictured(work: Work, portions: Sequence[Portion], metrics: Sequence[Metric], examples: int) -> list[Scored]:
-    """``examples`` samples spread over the shards, fused again: pictures are not kept while samples are scored."""
-    found: list[Scored] = []
+def score_examples(work: Work, portions: Sequence[Portion], metrics: Sequence[Metric], examples: int) -> list[Scored]:
+    """``examples`` samples spread over the shards, fused once more: images are not kept while samples are scored."""
+    scored: list[Scored] = []
     for portion, take in zip(portions, spread(examples, [portion.take for portion in portions]), strict=True):
         samples = Part(0, portion.path, 0, take).read()
-        found += [
+        scored += [
             score_sample(s, portion.path.name, work.methods, metrics, work.profile) for s in islice(samples, take)
         ]
-    return found
+    return scored
 
 
 def _write(folder: Path, work: Work, done: Evaluation, papers: bool) -> None:
-    """The report's files; they appear together at the end."""
-    tables = beside(done) if papers else []
+    """Write the report's files, which appear together at the end."""
+    tables = compare_with_papers(done) if papers else []
     with ExitStack() as stack:
         files = {name: stack.enter_context(landing(folder / name)) for name in FILES}
         files["report.csv"].write(csv_header(done.metrics))
@@ -148,10 +150,10 @@ def _write(folder: Path, work: Work, done: Evaluation, papers: bool) -> None:
 def in_memory(
     portions: Sequence[Portion], methods: Sequence[Method], metrics: Sequence[Metric], profile: str = "strict"
 ) -> tuple[Evaluation, list[Scored]]:
-    """The evaluation of a few samples without files, and each as it was scored."""
+    """Evaluate a few samples without writing files; return the scored samples too."""
     scored: list[Scored] = []
     for portion in portions:
         for sample in Part(0, portion.path, 0, portion.take).read():
             scored.append(score_sample(sample, portion.path.name, methods, metrics, profile))
     done = Evaluation(tuple(methods), tuple(metrics), tuple(portions), profile=profile)
-    return aggregated(done, of_records([Record.of(one, methods) for one in scored])), scored
+    return aggregate(done, of_records([Record.of(sample, methods) for sample in scored])), scored

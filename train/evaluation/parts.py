@@ -78,7 +78,7 @@ def planned(
     receipt's hash, else size and time) and how many samples of each, and the versions of what computes.
     """
     shards = [[one.path.name, one.take, stamp(one.path)] for one in portions]
-    named = [[method.name, method.identity, method.ceiling] for method in methods]
+    named = [[method.name, method.identity, method.upper_bound] for method in methods]
     versions = [__version__, np.__version__, cv2.__version__]
     decides = [SCHEMA, PART, versions, profile, [metric.name for metric in metrics], named, shards]
     digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What tokenizers lose: PSNR, SSIM and time over a set of pictures, MMAIF's table 1."""
+"""Reconstruction quality of tokenizers: PSNR, SSIM and time over a set of images, as in MMAIF's table 1."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from clearfuse.train.tokenizers import NAMES, Tokenizer, find_tokenizer
 Progress = Callable[[int, int], None]
 
 PAPER = {"flux": (33.41, 0.9227), "asymmetric": (33.10, 0.9201), "cosmos": (34.02, 0.9367)}
-"""(PSNR, SSIM) that MMAIF's table 1 has over SICE and LLVIP."""
+"""(PSNR, SSIM) in MMAIF's table 1, over SICE and LLVIP."""
 
-CEILING = 100.0
-"""dB that stand for no loss at all, so that a mean stays finite."""
+MAX_PSNR = 100.0
+"""PSNR in dB of a lossless reconstruction, so that a mean stays finite."""
 
 SCENES = 8
 
 
 @dataclass(frozen=True)
 class TokenizerRow:
-    """A tokenizer over the pictures: means. f, z: see ``Tokenizer``; encode, decode: milliseconds a picture."""
+    """A tokenizer's means over the images. f, z: see ``Tokenizer``; encode, decode: milliseconds per image."""
 
     name: str
     f: int
@@ -55,11 +55,11 @@ class TokenizerRow:
 
 @dataclass(frozen=True)
 class Table:
-    """All tokenizers over the same pictures."""
+    """The tokenizers, compared on the same images. pictures: their number; megapixels: mean per image."""
 
     rows: tuple[TokenizerRow, ...]
     pictures: int
-    megapixels: float  # of a picture, mean
+    megapixels: float
     device: str
 
 
@@ -73,9 +73,10 @@ def reconstruct(
     device: str | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Table:
-    """Encode and decode the clean pictures of data sets (``NAME=DIR``) and shards; built-in scenes where none is named.
+    """Encode and decode the clean images of data sets (``NAME=DIR``) and shards; without any, of built-in scenes.
 
-    limit: pairs, spread evenly over all; crop: the middle of that side, pixels. Raises UserError before work begins.
+    limit: number of pairs, spread evenly over all; crop: side of a centre crop in pixels. Raises UserError before work
+    begins.
     """
     for option, value in (("limit", limit), ("crop", crop)):
         if value is not None and value < (1 if option == "limit" else 16):
@@ -84,32 +85,32 @@ def reconstruct(
     keep_freed_memory(large=True)
     where = find_device(device)
     sources = _sources(data, shards, limit)
-    found = {name: find_tokenizer(name).tokenizer.to(where) for name in dict.fromkeys(names or ("dct",))}
-    seen: dict[str, list[tuple[float, ...]]] = {name: [] for name in found}
+    loaded = {name: find_tokenizer(name).tokenizer.to(where) for name in dict.fromkeys(names or ("dct",))}
+    results: dict[str, list[tuple[float, ...]]] = {name: [] for name in loaded}
     areas: list[float] = []
     total = 2 * sum(count for count, _ in sources)
-    for picture in (each for _, pictures in sources for each in pictures()):
-        picture = _middle(picture, crop)
-        areas.append(picture.shape[0] * picture.shape[1] / 1e6)
-        for name, tokenizer in found.items():
-            if not seen[name]:
-                _passed(tokenizer, picture, where)  # the first call of a network is slow
-            back, *spent = _passed(tokenizer, picture, where)
-            scores = evaluate(back, picture, picture, picture, metrics=["PSNR", "SSIM"])
-            seen[name].append((min(scores["PSNR"], CEILING), scores["SSIM"], *spent))
+    for image in (image for _, images in sources for image in images()):
+        image = _centre_crop(image, crop)
+        areas.append(image.shape[0] * image.shape[1] / 1e6)
+        for name, tokenizer in loaded.items():
+            if not results[name]:
+                _reconstruct(tokenizer, image, where)  # warm-up
+            output, *times = _reconstruct(tokenizer, image, where)
+            scores = evaluate(output, image, image, image, metrics=["PSNR", "SSIM"])
+            results[name].append((min(scores["PSNR"], MAX_PSNR), scores["SSIM"], *times))
         progress(len(areas), total)
-    means = {name: [statistics.fmean(column) for column in zip(*values, strict=True)] for name, values in seen.items()}
-    rows = (TokenizerRow(name, tokenizer.f, tokenizer.z, *means[name]) for name, tokenizer in found.items())
+    means = {name: [statistics.fmean(column) for column in zip(*rows, strict=True)] for name, rows in results.items()}
+    rows = (TokenizerRow(name, tokenizer.f, tokenizer.z, *means[name]) for name, tokenizer in loaded.items())
     return Table(tuple(rows), len(areas), statistics.fmean(areas), where.type)
 
 
-Pictures = Callable[[], Iterator[UInt8[np.ndarray, "h w 3"]]]
+Images = Callable[[], Iterator[UInt8[np.ndarray, "h w 3"]]]
 
 
-def _sources(data: Sequence[str], shards: Sequence[str], limit: int | None) -> list[tuple[int, Pictures]]:
-    """(pairs, their pictures) of each data set and shard, ``limit`` pairs spread over them."""
+def _sources(data: Sequence[str], shards: Sequence[str], limit: int | None) -> list[tuple[int, Images]]:
+    """(number of pairs, their images) of each data set and shard, ``limit`` pairs spread over them."""
     counts: list[int] = []
-    makers: list[Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]]] = []
+    readers: list[Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]]] = []
     for item in data:
         name, _, location = item.partition("=")
         if not location:
@@ -117,20 +118,20 @@ def _sources(data: Sequence[str], shards: Sequence[str], limit: int | None) -> l
         manifest = load_manifest(name)
         refs = find_all(manifest, location, own_task(manifest)).pairs
         counts.append(len(refs))
-        makers.append(_reader(refs))
+        readers.append(_reader(refs))
     for path in find_local_shards(shards):
         counts.append(count_samples(path)[0])
-        makers.append(_shard_reader(path))
+        readers.append(_shard_reader(path))
     if not counts:
         refs = builtin_pairs("vif", "test", SCENES)
-        counts, makers = [len(refs)], [_reader(refs)]
-    taken = spread(min(limit or sum(counts), sum(counts)), counts)
-    return [(take, _coloured(make, take)) for take, make in zip(taken, makers, strict=True) if take]
+        counts, readers = [len(refs)], [_reader(refs)]
+    takes = spread(min(limit or sum(counts), sum(counts)), counts)
+    return [(take, _in_colour(reader, take)) for take, reader in zip(takes, readers, strict=True) if take]
 
 
 def _reader(refs: Sequence[PairRef]) -> Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]]:
     def read(take: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for i in range(take):  # spread over a set's order: neighbours are of one scene
+        for i in range(take):  # spread over the set: neighbours are often of the same scene
             ref = refs[i * len(refs) // take]
             try:
                 pair = read_pair(ref)
@@ -152,35 +153,35 @@ def _shard_reader(path: Any) -> Callable[[int], Iterator[tuple[np.ndarray, np.nd
     return read
 
 
-def _coloured(make: Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]], take: int) -> Pictures:
-    """Both pictures of each pair, grey as three equal channels."""
+def _in_colour(read: Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]], take: int) -> Images:
+    """Both images of each pair, grey ones with three equal channels."""
 
-    def pictures() -> Iterator[np.ndarray]:
-        for pair in make(take):
+    def images() -> Iterator[np.ndarray]:
+        for pair in read(take):
             for image in pair:
                 yield np.repeat(image, 3, 2) if image.shape[2] == 1 else image
 
-    return pictures
+    return images
 
 
-def _middle(picture: np.ndarray, side: int | None) -> np.ndarray:
+def _centre_crop(image: np.ndarray, side: int | None) -> np.ndarray:
     if side is None:
-        return picture
-    y, x = (max(length - side, 0) // 2 for length in picture.shape[:2])
-    return np.ascontiguousarray(picture[y : y + side, x : x + side])
+        return image
+    y, x = (max(length - side, 0) // 2 for length in image.shape[:2])
+    return np.ascontiguousarray(image[y : y + side, x : x + side])
 
 
 @torch.inference_mode()
-def _passed(tokenizer: Tokenizer, picture: np.ndarray, device: torch.device) -> tuple[np.ndarray, float, float]:
-    """(what came back, uint8; milliseconds to encode, to decode)."""
-    image = to_tensor([picture]).to(device)
+def _reconstruct(tokenizer: Tokenizer, image: np.ndarray, device: torch.device) -> tuple[np.ndarray, float, float]:
+    """The reconstruction, uint8, and the milliseconds to encode and to decode."""
+    tensor = to_tensor([image]).to(device)
     start = _now(device)
-    latents = tokenizer.encode(image)
-    between = _now(device)
-    back: Tensor = tokenizer.decode(latents, (image.shape[2], image.shape[3]))
+    latents = tokenizer.encode(tensor)
+    encoded = _now(device)
+    output: Tensor = tokenizer.decode(latents, (tensor.shape[2], tensor.shape[3]))
     end = _now(device)
-    code = ((back[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    return code, 1e3 * (between - start), 1e3 * (end - between)
+    codes = ((output[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return codes, 1e3 * (encoded - start), 1e3 * (end - encoded)
 
 
 def _now(device: torch.device) -> float:
@@ -190,18 +191,18 @@ def _now(device: torch.device) -> float:
 
 
 def to_json(table: Table) -> dict[str, Any]:
-    """What ``train tokenizers --json`` prints; ``paper`` is null where table 1 has no such row."""
+    """The object that ``train tokenizers --json`` prints; ``paper`` is null where table 1 has no such row."""
     rows = [{**dataclasses.asdict(row), "paper": PAPER.get(row.name.partition("=")[0])} for row in table.rows]
     return {**dataclasses.asdict(table), "rows": rows}
 
 
 def to_text(table: Table) -> str:
-    """The lines that ``train tokenizers`` prints."""
+    """The table that ``train tokenizers`` prints."""
     head = ("tokenizer", "f", "z", "PSNR", "SSIM", "encode ms", "decode ms", "paper PSNR", "SSIM")
     lines = [head]
     for row in table.rows:
         paper = PAPER.get(row.name.partition("=")[0])
-        psnr = "lossless" if math.isclose(row.psnr, CEILING) else f"{row.psnr:.2f}"
+        psnr = "lossless" if math.isclose(row.psnr, MAX_PSNR) else f"{row.psnr:.2f}"
         times = (f"{row.encode:.1f}", f"{row.decode:.1f}")
         published = (f"{paper[0]:.2f}", f"{paper[1]:.4f}") if paper else ("", "")
         lines.append((row.name, str(row.f), str(row.z), psnr, f"{row.ssim:.4f}", *times, *published))
@@ -212,6 +213,6 @@ def to_text(table: Table) -> str:
 
 
 def others(names: Sequence[str]) -> list[str]:
-    """The tokenizers by name that were not asked for."""
-    asked = {name.partition("=")[0].partition("@")[0] for name in names}
-    return [name for name in NAMES if name not in asked]
+    """The named tokenizers that are not among ``names``."""
+    given = {name.partition("=")[0].partition("@")[0] for name in names}
+    return [name for name in NAMES if name not in given]

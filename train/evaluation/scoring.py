@@ -1,4 +1,4 @@
-"""One sample scored: every method's fused image, every metric's value, and the record that is kept of it."""
+"""Scores a sample: each method's fused image, each metric's value, and the record written to disk."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from clearfuse.train.evaluation.samples import Portion
 from clearfuse.train.metrics import Metric, evaluate, find_metric, find_profile, usual_metrics
 
 SEVERITIES = ("0 to 0.33", "0.33 to 0.67", "0.67 to 1")
-"""Thirds of the mean severity of a sample's steps."""
+"""Groups by the mean severity of a sample's degradations."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """What makes a fused image (uint8) from a sample; None where it has none for it.
+    """A method to compare.
 
-    fuse: a module's function or an object that can be pickled, since worker processes get it. A ceiling sees what no
-    method may: it takes no part in ranks. identity: what decides its pixels, beside its name.
+    fuse(sample): the fused image, uint8, or None if there is none; must be picklable, since it is sent to worker
+    processes. upper_bound: whether it uses what methods are not given, the clean pair; it is then not ranked. identity:
+    everything besides the name that determines its pixels.
     """
 
     name: str
     fuse: Callable[[Sample], np.ndarray | None]
-    ceiling: bool = False
+    upper_bound: bool = False
     identity: str = ""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One sample's fused images, without those that a method has not, and values; rows are methods, columns metrics."""
+    """A sample's fused images by method, without missing ones, and values; rows are methods, columns are metrics."""
 
     shard: str
     sample: Sample
@@ -45,9 +46,9 @@ class Scored:
 
 @dataclass(frozen=True)
 class Record:
-    """What is kept of a scored sample, a line of JSON. steps: (operator, target, severity or None); truth: the fuser
-    of its ground truth, None where it has none; partial: whether its prompt asks for a part of the steps only.
-    missing: by method, whether it had no image.
+    """The record of a scored sample, a line of JSON. steps: (operator, target, severity or None) of its degradations;
+    truth: the fuser of its ground truth, None without one; partial: whether its prompt asks to remove only some of
+    them; missing: for each method, whether it had no image.
     """
 
     shard: str
@@ -76,7 +77,9 @@ class Record:
         )
 
     def line(self) -> bytes:
-        """One line. Ten digits a value; what is infinite or undefined as a word, which JSON has no number for."""
+        """A line of JSON. Values have ten digits; infinite and undefined ones are strings, as JSON has no
+        such numbers.
+        """
         facts = [self.shard, self.key, self.dataset, self.pair, self.task, self.n, self.steps, self.truth, self.partial]
         rows = [
             None if missing else [float(f"{v:.10g}") if np.isfinite(v) else str(v) for v in row]
@@ -86,7 +89,7 @@ class Record:
 
     @staticmethod
     def parse(line: bytes, metrics: int) -> Record:
-        """The record of a line that ``line`` wrote, of samples with so many metrics."""
+        """The inverse of ``line``. metrics: the number of metrics."""
         *facts, steps, truth, partial, rows = json.loads(line)
         values = [[np.nan] * metrics if row is None else [float(v) for v in row] for row in rows]
         return Record(
@@ -96,12 +99,12 @@ class Record:
 
     @property
     def severity(self) -> float | None:
-        """The mean severity of its steps; None where none has one."""
+        """The mean severity of its degradations; None if none has one."""
         known = [severity for _, _, severity in self.steps if severity is not None]
         return sum(known) / len(known) if known else None
 
     def groups(self) -> Iterator[tuple[str, str]]:
-        """What it is counted under. The last three are the cells of the papers' tables."""
+        """The groups (kind, name) that it belongs to; those of kind "cell" are cells of the papers' tables."""
         operators = [op for op, _, _ in self.steps]
         mix = " + ".join(operators) if len(operators) != 1 else f"{operators[0]} alone"
         yield "overall", "all"
@@ -122,15 +125,15 @@ class Record:
 
 
 def choose_metrics(text: str | None, profile: str = "strict") -> tuple[Metric, ...]:
-    """The metrics of ``PSNR,ssim``, each once, in the order asked; ``all`` or None: the profile's, or its usual ones,
+    """Parse ``PSNR,ssim`` to metrics, without duplicates; ``all`` or None: all of the profile's, or its default ones,
     that can run here.
 
-    Raises UserError, before work begins, for a metric that is named and needs a package which is not there.
+    Raises UserError for a named metric that is unknown or whose package is not installed.
     """
-    held = find_profile(profile).metrics
+    available = find_profile(profile).metrics
     if text is None or text.strip().lower() == "all":
-        names = usual_metrics(profile, True) if text is None else list(held)
-        return tuple(held[name] for name in names if not held[name].missing())
+        names = usual_metrics(profile, True) if text is None else list(available)
+        return tuple(available[name] for name in names if not available[name].missing())
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise UserError("--metrics: names none; give some, such as PSNR,SSIM,VIF,Qabf, or all")
@@ -142,38 +145,39 @@ def choose_metrics(text: str | None, profile: str = "strict") -> tuple[Metric, .
 
 
 def absent_metrics(text: str | None, profile: str = "strict") -> dict[str, str]:
-    """The metrics that ``text``, all of them or None, would name and that can't run here: why, and what to do."""
-    held = find_profile(profile)
-    names = (held.usual or held.metrics) if text is None else held.metrics if text.strip().lower() == "all" else ()
-    return {name: reason for name in names if (reason := held.metrics[name].missing())}
+    """The metrics that ``choose_metrics`` leaves out for ``all`` or None: why they can't run here, and what to do."""
+    available = find_profile(profile)
+    every = text is not None and text.strip().lower() == "all"
+    names = (available.usual or available.metrics) if text is None else available.metrics if every else ()
+    return {name: reason for name in names if (reason := available.metrics[name].missing())}
 
 
-def suited(
+def select_applicable(
     portions: Sequence[Portion], methods: Sequence[Method], metrics: Sequence[Metric], profile: str = "strict"
 ) -> tuple[tuple[Method, ...], tuple[Metric, ...]]:
-    """The methods and metrics that can be had of the samples: all, or of real pairs those that need nothing clean.
+    """The methods and metrics that apply to the samples: for real pairs, those that need no clean images; else all.
 
-    Raises UserError where no metric is left.
+    Raises UserError if no metric is left.
     """
     if not any(portion.real for portion in portions):
         return tuple(methods), tuple(metrics)
-    left = tuple(metric for metric in metrics if metric.kind != "full-reference")
-    if not left:
-        held = find_profile(profile).metrics.values()
-        allowed = ", ".join(metric.name for metric in held if metric.kind != "full-reference")
+    applicable = tuple(metric for metric in metrics if metric.kind != "full-reference")
+    if not applicable:
+        available = find_profile(profile).metrics.values()
+        allowed = ", ".join(metric.name for metric in available if metric.kind != "full-reference")
         names = ", ".join(metric.name for metric in metrics)
         raise UserError(f"--metrics {names}: needs a ground truth, which real pairs have not; allowed: {allowed}")
-    return tuple(method for method in methods if not method.ceiling), left
+    return tuple(method for method in methods if not method.upper_bound), applicable
 
 
 def score_sample(
     sample: Sample, shard: str, methods: Sequence[Method], metrics: Sequence[Metric], profile: str = "strict"
 ) -> Scored:
-    """Fuse with every method and score: against the sample's ground truth, and the clean pair as the two sources.
+    """Fuse a sample with each method, and score against its ground truth and against the clean pair as sources.
 
-    The clean pair, since a method that keeps the noise and the haze of the degraded one must not gain by it. A real
-    pair has nothing else: it is its own two sources, and has no ground truth. A metric is undefined on a sample that
-    is smaller than it needs.
+    The sources are the clean pair, so that keeping the noise and haze of the degraded pair is not rewarded. For real
+    pairs, which have neither a clean pair nor a ground truth, they are the pair itself. A metric is NaN on a sample
+    smaller than its minimum size.
     """
     images = sample.images
     a, b = (images[name if sample.meta.real else f"clean_{name}"] for name in ("a", "b"))
@@ -194,4 +198,4 @@ def score_sample(
 
 
 Methods = Callable[[Sequence[Portion]], Sequence[Method]]
-"""What is compared, where it depends on the samples."""
+"""Returns the methods to compare, if they depend on the samples."""

@@ -1,4 +1,4 @@
-"""The table of metrics, and one call that scores a fused image. docs/metrics.md has the definitions side by side."""
+"""The metrics by profile, and ``evaluate``, which scores a fused image. docs/metrics.md compares the definitions."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ METRICS: dict[str, Metric] = {
         _pyiqa("CLIPIQA", noreference.by_pyiqa("clipiqa"), "higher", "no-reference", "quality, by pyiqa", 32),
     )
 }
-"""The metrics, the usual ones first."""
+"""The metrics of the profile ``strict``, the default ones first."""
 
 PAPERS: dict[str, Metric] = {name: METRICS[name] for name in ("VIF", "Qabf", "Qcv", "BRISQUE", "MUSIQ", "CLIPIQA")}
-"""The profile ``papers``: what the MMAIF paper's tables 1 to 6 print; Qcv for MEF and MFF in VIF's place."""
+"""The profile ``papers``: the metrics of the MMAIF paper's tables 1 to 6, which have Qcv for MEF and MFF, not VIF."""
 
 ALIASES: dict[str, str] = {
     "Entropy": "EN",
@@ -87,12 +87,12 @@ ALIASES: dict[str, str] = {
     "Cross_entropy": "CE",
     "Spatial_frequency": "SF",
 }
-"""The toolboxes' names of metrics. A name's - and _ are one."""
+"""The toolboxes' names of metrics; in a name, - and _ are equivalent."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A way to define the metrics. metrics: by name. usual: what is measured where none is named; () for all."""
+    """A set of definitions. metrics: by name; usual: those measured by default, () for all."""
 
     doc: str
     metrics: Mapping[str, Metric]
@@ -111,32 +111,32 @@ PROFILES: dict[str, Profile] = {
 
 
 def find_profile(name: str) -> Profile:
-    """The profile of a name."""
+    """The profile with this name. Raises UserError for an unknown one."""
     if name not in PROFILES:
         raise unknown("profile", name, PROFILES)
     return PROFILES[name]
 
 
 def find_metric(name: str, profile: str = "strict") -> Metric:
-    """The metric of a name or a toolbox's alias, without regard to case."""
-    lower = {_plain(key): metric for key, metric in find_profile(profile).metrics.items()}
-    own = {_plain(alias): _plain(short) for alias, short in ALIASES.items()}
-    found = own.get(_plain(name), _plain(name))
-    if found not in lower:
-        raise unknown("metric", name, [metric.name.lower() for metric in lower.values()])
-    return lower[found]
+    """The metric with this name or toolbox's alias, ignoring case. Raises UserError for an unknown one."""
+    metrics = {_normalise(key): metric for key, metric in find_profile(profile).metrics.items()}
+    aliases = {_normalise(alias): _normalise(short) for alias, short in ALIASES.items()}
+    key = aliases.get(_normalise(name), _normalise(name))
+    if key not in metrics:
+        raise unknown("metric", name, [metric.name.lower() for metric in metrics.values()])
+    return metrics[key]
 
 
-def _plain(name: str) -> str:
+def _normalise(name: str) -> str:
     return name.lower().replace("_", "-")
 
 
 def usual_metrics(profile: str, truth: bool) -> list[str]:
-    """What is measured where no metric is named: the profile's usual ones that run here. truth: is there a gt?"""
-    held = find_profile(profile)
-    names = held.usual or tuple(held.metrics)
-    chosen = (held.metrics[name] for name in names)
-    return [each.name for each in chosen if (truth or each.kind != "full-reference") and not each.missing()]
+    """The profile's default metrics, those left out that can't run here. truth: whether there is a ground truth."""
+    definitions = find_profile(profile)
+    names = definitions.usual or tuple(definitions.metrics)
+    metrics = (definitions.metrics[name] for name in names)
+    return [m.name for m in metrics if (truth or m.kind != "full-reference") and not m.missing()]
 
 
 def evaluate(
@@ -149,11 +149,10 @@ def evaluate(
 ) -> dict[str, float]:
     """Score a fused image: {name as asked: value}.
 
-    fused, a, b, gt: ``(h, w)``, ``(h, w, 1)`` or ``(h, w, 3)`` of one size; uint8, or float in [0, 1], which is put on
-    the scale 0..255; a is the visible image, the under-exposed one, the near focus. metrics: names without regard to
-    case; without them, the usual ones of the profile that the images given and the packages installed allow. Raises
-    UserError for an unknown metric or profile and for a metric that needs a package which is not there, ValueError for
-    images that can't be scored.
+    fused, a, b, gt: ``(h, w)``, ``(h, w, 1)`` or ``(h, w, 3)`` of the same size; uint8, or float in [0, 1], which is
+    scaled to 0..255; a is the visible, under-exposed or near-focused image. metrics: names, ignoring case; None: the
+    profile's default ones, as far as the given images and the installed packages allow. Raises UserError for an unknown
+    metric or profile and for a metric whose package is not installed, ValueError for images that can't be scored.
     """
     names = usual_metrics(profile, gt is not None) if metrics is None else metrics
     chosen = {name: find_metric(name, profile) for name in names}
@@ -176,7 +175,7 @@ def evaluate(
 
 
 def _score(images: dict[str, np.ndarray], chosen: dict[str, Metric]) -> dict[str, float]:
-    """The values; lumas are made once, and a grey image is compared with a colour one as three equal channels."""
+    """The values by name as asked; a grey image is compared with a colour one as three equal channels."""
     three = [images[image] for image in ("fused", "a", "b")]
     planes: Planes | None = None
     values: dict[str, float] = {}
@@ -188,9 +187,9 @@ def _score(images: dict[str, np.ndarray], chosen: dict[str, Metric]) -> dict[str
         elif metric.takes == "colour":
             values[name] = metric.function(*(three if metric.kind == "fusion" else three[:1]))
         else:
-            planes = planes or Planes(*map(luma, three), asked=frozenset(each.name for each in chosen.values()))
-            of = {"fusion": planes.images, "no-reference": planes.images[:1]}[metric.kind]
-            values[name] = metric.function(planes) if metric.takes == "planes" else metric.function(*of)
+            planes = planes or Planes(*map(luma, three), asked=frozenset(m.name for m in chosen.values()))
+            lumas = {"fusion": planes.images, "no-reference": planes.images[:1]}[metric.kind]
+            values[name] = metric.function(planes) if metric.takes == "planes" else metric.function(*lumas)
     return values
 
 

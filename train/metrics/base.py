@@ -1,4 +1,4 @@
-"""What a metric is, and the images as every metric takes them: RGB or grey on the scale 0..255, and their luma."""
+"""``Metric``, and the images in the form that metrics take: RGB or grey on the scale 0..255, and their luma."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from clearfuse.synth.color import LUMA, as_hwc
 PEAK = 255.0
 STRIP = 64
 GRID = 1024.0
-"""Float images and lumas are kept to 1/1024 of a code value: a grid that is exact in float32, so an image has the same
-gradients, and the same score, whichever type it came in."""
+"""Float images and lumas are rounded to 1/1024 of a code value, a grid that is exact in float32: an image has the same
+gradients, and the same score, as uint8 and as float."""
 
 Direction = Literal["higher", "lower"]
 Kind = Literal["full-reference", "fusion", "no-reference"]
@@ -24,20 +24,19 @@ Takes = Literal["luma", "colour", "planes"]
 
 
 def needs_nothing() -> str:
-    """What a metric that needs no further package lacks: nothing."""
+    """``Metric.missing`` of a metric without optional requirements: ""."""
     return ""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One number about a fused image.
+    """A metric of a fused image.
 
-    function: ``(fused, gt)`` on images ``(h, w, c)`` where ``kind`` is full-reference; ``(fused, a, b)`` where it is
-    fusion and ``(fused)`` where it is no-reference: on lumas ``(h, w)``, or on images ``(h, w, c)`` where it ``takes``
-    colour; float32 on 0..255. Where it takes planes: ``(Planes)``, whose parts several metrics share. direction: which
-    value is better. smallest: the least side of an image that it is defined on. digits: decimals worth printing.
-    missing: why it can't run here, and what to do, or "". A value may be infinite, and is not a number where the images
-    leave it undefined.
+    function: if ``kind`` is full-reference, ``(fused, gt)`` on images ``(h, w, c)``; if it is fusion ``(fused, a, b)``
+    and if it is no-reference ``(fused)``, on lumas ``(h, w)`` or, if it ``takes`` colour, on images ``(h, w, c)``; all
+    float32 on 0..255. If it takes planes: ``(Planes)``, which caches what several metrics share. direction: which value
+    is better. smallest: the minimum side of an image, pixels. digits: decimals to print. missing: why it can't run here
+    and what to do, or "". A value may be infinite; it is NaN where the images leave it undefined.
     """
 
     name: str
@@ -52,7 +51,7 @@ class Metric:
 
 
 def codes(image: np.ndarray, name: str) -> Float32[np.ndarray, "h w c"]:
-    """The image on 0..255 in float32. Takes uint8, or float in [0, 1]; raises ValueError, with ``name``, otherwise."""
+    """Convert uint8, or float in [0, 1], to float32 on 0..255. Raises ValueError, with ``name``, for other images."""
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
         raise ValueError(f"{name}: shape {image.shape} is not (h, w), (h, w, 1) or (h, w, 3)")
     if image.size == 0:
@@ -68,7 +67,7 @@ def codes(image: np.ndarray, name: str) -> Float32[np.ndarray, "h w c"]:
 
 
 def luma(image: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
-    """BT.601 luma 0.299 R + 0.587 G + 0.114 B on 0..255, on the grid; the channel itself of a grey image."""
+    """BT.601 luma 0.299 R + 0.587 G + 0.114 B on 0..255, rounded to ``GRID``; of a grey image its channel."""
     if image.shape[2] == 1:
         return np.ascontiguousarray(image[..., 0])
     y = cv2.transform(image, np.asarray([LUMA], np.float32) * np.float32(GRID))
@@ -78,16 +77,18 @@ def luma(image: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
 
 
 def gaussian_valid(image: Float64[np.ndarray, "h w *c"], size: int, sigma: float) -> Float64[np.ndarray, "h2 w2 *c"]:
-    """Correlation with a ``size`` x ``size`` Gaussian that sums to 1, where the window lies inside the image."""
+    """Filter with a ``size`` x ``size`` Gaussian that sums to 1, keeping only windows inside the image."""
     margin = size // 2
     rows, columns = image.shape[0] - margin, image.shape[1] - margin
     return cv2.GaussianBlur(image, (size, size), sigma).reshape(image.shape)[margin:rows, margin:columns]
 
 
 def strips(rows: int, size: int) -> Iterator[slice]:
-    """Rows of overlapping strips whose valid regions under a ``size`` window tile the image's, STRIP rows each.
+    """Slices of rows: overlapping strips whose valid regions under a ``size`` window are STRIP rows each and tile the
+    image's.
 
-    A strip's arrays stay in the cache and in the heap: whole images would take fresh pages for every product.
+    The arrays of a strip fit the processor's cache and reuse memory, where those of the whole image would allocate new
+    pages for every product.
     """
     valid = rows - size + 1
     for top in range(0, valid, STRIP):

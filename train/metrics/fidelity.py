@@ -1,4 +1,4 @@
-"""Full-reference metrics: how near the fused image is to the ground truth. RGB, 0..255."""
+"""Full-reference metrics: how close the fused image is to the ground truth. RGB, 0..255."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ C1, C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of MS-SSIM's scales, finest first."""
 MS_SMALLEST = 161
-"""The least side that leaves a window at the fifth scale: 161 -> 81 -> 41 -> 21 -> 11."""
+"""The minimum side that leaves a window at the fifth scale: 161 -> 81 -> 41 -> 21 -> 11."""
 
 
 def psnr(image: Float32[np.ndarray, "h w c"], reference: Float32[np.ndarray, "h w c"]) -> float:
@@ -32,50 +32,51 @@ def ssim(image: Float32[np.ndarray, "h w c"], reference: Float32[np.ndarray, "h 
     """Structural similarity, mean over windows and channels.
 
     (2 μx μy + C1)(2 σxy + C2) / ((μx² + μy² + C1)(σx² + σy² + C2)), C1 = (0.01·255)², C2 = (0.03·255)², local moments
-    under an 11×11 Gaussian of σ 1.5 (weighted by it, no n − 1), windows inside the image alone, at full resolution
-    (the 2004 code halves large images first; this does not). Range [−1, 1]; 1 for equal images; higher is better.
+    under an 11×11 Gaussian of σ 1.5 (weighted by it, no n − 1), only windows inside the image, at full resolution (the
+    2004 code downsamples large images first; this does not). Range [−1, 1]; 1 for equal images; higher is better.
     Source: Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004, equation 13.
     """
     return float(np.mean([value for value, _ in _similarity(image, reference)]))
 
 
 def ms_ssim(image: Float32[np.ndarray, "h w c"], reference: Float32[np.ndarray, "h w c"]) -> float:
-    """Multi-scale structural similarity: the product of SSIM's contrast and structure at five scales, the last whole.
+    """Multi-scale structural similarity: the product of SSIM's contrast and structure term at four scales and of the
+    full SSIM at the fifth.
 
     Per channel Π max(CSₖ, 0)^wₖ over the four finer scales, times max(SSIM, 0)^w₅ at the coarsest: CS = the mean of
-    (2 σxy + C2) / (σx² + σy² + C2), the rest as in ``ssim``; w = 0.0448, 0.2856, 0.3001, 0.2363, 0.1333; a scale is the
-    mean of 2×2 pixels of the one before, an odd last row or column counting twice; mean over the channels. Range
+    (2 σxy + C2) / (σx² + σy² + C2), the rest as in ``ssim``; w = 0.0448, 0.2856, 0.3001, 0.2363, 0.1333; each scale
+    averages 2×2 pixels of the previous one, an odd last row or column counting twice; mean over the channels. Range
     [0, 1]: a negative mean counts as 0; 1 for equal images; higher is better. At least 161×161, which leaves a window
-    at the fifth scale; smaller images are refused, and not judged at fewer scales. Source: Wang, Simoncelli, Bovik,
+    at the fifth scale; smaller images are refused rather than scored at fewer scales. Source: Wang, Simoncelli, Bovik,
     Asilomar Conference on Signals, Systems and Computers, 2003.
     """
     score = np.ones(image.shape[2])
     for scale, power in enumerate(SCALES):
         if scale:
             image, reference = mean_of_four(image), mean_of_four(reference)
-        found = np.array(_similarity(image, reference))[:, 1 if scale + 1 < len(SCALES) else 0]
-        score *= np.maximum(found, 0) ** power
+        means = np.array(_similarity(image, reference))[:, 1 if scale + 1 < len(SCALES) else 0]
+        score *= np.maximum(means, 0) ** power
     return float(score.mean())
 
 
 def mean_of_four(image: Float[np.ndarray, "h w *c"]) -> Float[np.ndarray, "h2 w2 *c"]:
-    """Means of 2×2 pixels; an odd last row or column stands twice."""
+    """Downsample by averaging 2×2 pixels; an odd last row or column is repeated."""
     odd = ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0))[: image.ndim]
     padded = np.pad(image, odd, "edge") if image.shape[0] % 2 or image.shape[1] % 2 else image
     return (padded[::2, ::2] + padded[1::2, ::2] + padded[::2, 1::2] + padded[1::2, 1::2]) / 4
 
 
 def _similarity(x: Float[np.ndarray, "h w c"], y: Float[np.ndarray, "h w c"]) -> list[tuple[float, float]]:
-    """By channel the means of SSIM and of its contrast and structure term alone."""
+    """For each channel, the means of SSIM and of its contrast and structure term."""
     height, width, channels = x.shape
     windows = (height - WINDOW + 1) * (width - WINDOW + 1)
-    found: list[tuple[float, float]] = []
+    means: list[tuple[float, float]] = []
     for c in range(channels):
         sums = np.zeros(2)
         for rows in strips(height, WINDOW):
             sums += _ssim_sums(x[rows, :, c].astype(np.float64), y[rows, :, c].astype(np.float64))
-        found.append((float(sums[0]) / windows, float(sums[1]) / windows))
-    return found
+        means.append((float(sums[0]) / windows, float(sums[1]) / windows))
+    return means
 
 
 def _ssim_sums(x: Float64[np.ndarray, "h w"], y: Float64[np.ndarray, "h w"]) -> tuple[float, float]:

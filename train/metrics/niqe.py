@@ -1,4 +1,4 @@
-"""NIQE: how far an image's local statistics lie from those of pristine pictures. The model of these is the authors'."""
+"""NIQE: how far an image's local statistics are from those of pristine images, by the authors' model of these."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from clearfuse.synth.types import UserError
-from clearfuse.train.metrics.noreference import FEATURES, NEIGHBOURS, SHAPES, asymmetric, halved, package_folder
+from clearfuse.train.metrics.noreference import FEATURES, NEIGHBOURS, SHAPES, downsample, fit_asymmetric, package_folder
 
 BLOCK = 96
-"""Side of the blocks that are fitted, pixels; half of it at the second scale."""
+"""Side of the blocks in pixels; half of it at the second scale."""
 SMALLEST = 2 * BLOCK
-"""A covariance wants several blocks."""
+"""A covariance needs several blocks."""
 
 Model = tuple[Float64[np.ndarray, "36"], Float64[np.ndarray, "36 36"]]
 
@@ -24,23 +24,24 @@ Model = tuple[Float64[np.ndarray, "36"], Float64[np.ndarray, "36 36"]]
 def niqe(fused: Float32[np.ndarray, "h w"]) -> float:
     """NIQE: the distance of the image's blocks from a Gaussian model of pristine ones, √(Δᵀ ((Σ₁ + Σ₂)/2)⁺ Δ).
 
-    Δ: the difference of the means of 36 numbers a block, Σ their covariances. At two scales, the second halved by an
-    antialiased cubic, of blocks of 96×96 (48×48) from the upper left, what is over left out: x = (I − μ)/(σ + 1) under
-    a 7×7 Gaussian of σ 7/6 (the border repeated); of the asymmetric generalised Gaussian that fits x its shape and mean
-    scale, of those that fit the products of neighbours in four directions shape, mean, left and right scale. Luma is
-    rounded to 8 bit. A flat block, which no Gaussian fits, counts in the means by the numbers it has and not in the
-    covariance. **Lower is better**, [0, ∞), of natural pictures 2 to 5. Not a number where fewer than two blocks can be
-    fitted, as in a constant image. At least 192×192. Source: Mittal, Soundararajan, Bovik, IEEE Signal Processing
-    Letters 20(3), 2013; the model is theirs, from the data files of the package ``basicsr``.
+    Δ: the difference of the means of 36 features per block, Σ their covariances. At two scales, the second downsampled
+    by an antialiased cubic, on blocks of 96×96 (48×48) from the upper left, the remainder left out:
+    x = (I − μ)/(σ + 1) under a 7×7 Gaussian of σ 7/6 (the border repeated); the shape and mean scale of the asymmetric
+    generalised Gaussian fitted to x, and the shape, mean, left and right scale of those fitted to the products of
+    neighbours in four directions. Luma is rounded to 8 bit. A flat block, to which no Gaussian can be fitted, counts in
+    the means by the features it has and not in the covariance. **Lower is better**; range [0, ∞), 2 to 5 for natural
+    images. NaN where fewer than two blocks can be fitted, as in a constant image. At least 192×192. Source: Mittal,
+    Soundararajan, Bovik, IEEE Signal Processing Letters 20(3), 2013; the model is theirs, from the data files of the
+    package ``basicsr``.
     """
     mean, covariance = _model()
     rows = block_features(np.floor(fused.astype(np.float64) + 0.5))
-    whole = rows[np.isfinite(rows).all(axis=1)]
-    if len(whole) < 2:
+    complete = rows[np.isfinite(rows).all(axis=1)]
+    if len(complete) < 2:
         return math.nan
-    apart = np.nanmean(rows, axis=0) - mean
-    spread = (np.cov(whole, rowvar=False) + covariance) / 2
-    return math.sqrt(max(float(apart @ np.linalg.pinv(spread) @ apart), 0.0))
+    difference = np.nanmean(rows, axis=0) - mean
+    pooled = (np.cov(complete, rowvar=False) + covariance) / 2
+    return math.sqrt(max(float(difference @ np.linalg.pinv(pooled) @ difference), 0.0))
 
 
 def niqe_missing() -> str:
@@ -49,36 +50,37 @@ def niqe_missing() -> str:
 
 
 def block_features(image: Float64[np.ndarray, "h w"]) -> Float64[np.ndarray, "blocks 36"]:
-    """The 36 numbers of each block; some are none where no Gaussian fits."""
+    """The 36 features of each block; NaN where no Gaussian can be fitted."""
     rows, columns = (side // BLOCK for side in image.shape)
     image = image[: rows * BLOCK, : columns * BLOCK]
     scales: list[list[list[float]]] = []
     for side in (BLOCK, BLOCK // 2):
         if side < BLOCK:
-            image = halved(image)
+            image = downsample(image)
         mean, power = (
-            cv2.GaussianBlur(each, (7, 7), 7 / 6, borderType=cv2.BORDER_REPLICATE) for each in (image, image * image)
+            cv2.GaussianBlur(plane, (7, 7), 7 / 6, borderType=cv2.BORDER_REPLICATE) for plane in (image, image * image)
         )
         x = (image - mean) / (np.sqrt(np.abs(power - mean * mean)) + 1)
-        tops = [(i * side, j * side) for i in range(rows) for j in range(columns)]
-        scales.append([_numbers(x[i : i + side, j : j + side]) for i, j in tops])
-    return np.concatenate([np.array(each) for each in scales], axis=1)
+        corners = [(i * side, j * side) for i in range(rows) for j in range(columns)]
+        scales.append([_features(x[i : i + side, j : j + side]) for i, j in corners])
+    return np.concatenate([np.array(features) for features in scales], axis=1)
 
 
-def _numbers(x: Float64[np.ndarray, "h w"]) -> list[float]:
-    shape, _, left, right = _scales(x)
-    found = [shape, (left + right) / 2]
+def _features(x: Float64[np.ndarray, "h w"]) -> list[float]:
+    """The 18 features of a block at one scale."""
+    shape, _, left, right = _fit(x)
+    features = [shape, (left + right) / 2]
     for step in NEIGHBOURS:
-        found += _scales(x * np.roll(x, step, (0, 1)))
-    return found
+        features += _fit(x * np.roll(x, step, (0, 1)))
+    return features
 
 
-def _scales(x: Float64[np.ndarray, "h w"]) -> list[float]:
-    """Shape α, mean, left and right scale β = σ √(Γ(1/α)/Γ(3/α)) of the asymmetric generalised Gaussian that fits x.
+def _fit(x: Float64[np.ndarray, "h w"]) -> list[float]:
+    """Shape α, mean, left and right scale β = σ √(Γ(1/α)/Γ(3/α)) of the asymmetric generalised Gaussian fitted to x.
 
-    Where a side is empty: the least shape, and the scale of the other side, as the authors' code finds them.
+    Where a side is empty: the smallest shape, and the scale of the other side, as in the authors' code.
     """
-    shape, mean, left, right = asymmetric(x)
+    shape, mean, left, right = fit_asymmetric(x)
     if math.isnan(shape):
         shape = float(SHAPES[0])
         left, right = (float(np.square(x[side]).mean()) if side.any() else math.nan for side in (x < 0, x > 0))
@@ -87,7 +89,7 @@ def _scales(x: Float64[np.ndarray, "h w"]) -> list[float]:
 
 
 def _file() -> Path:
-    """The model in the package ``basicsr``."""
+    """The path of the model in the package ``basicsr``."""
     return package_folder("basicsr") / "metrics" / "niqe_pris_params.npz"
 
 
@@ -99,10 +101,10 @@ def _model() -> Model:
 
 
 def read_model(path: Path) -> Model:
-    """Mean and covariance of the features of pristine pictures, arrays of numbers alone. Raises UserError."""
+    """Mean and covariance of the features of pristine images, from an npz file without pickles. Raises UserError."""
     try:
-        with np.load(path, allow_pickle=False) as held:
-            mean, covariance = np.ravel(held["mu_pris_param"]), held["cov_pris_param"]
+        with np.load(path, allow_pickle=False) as arrays:
+            mean, covariance = np.ravel(arrays["mu_pris_param"]), arrays["cov_pris_param"]
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"NIQE: {path} holds no model: {error}") from None
     if mean.shape != (FEATURES,) or covariance.shape != (FEATURES, FEATURES):

@@ -1,4 +1,4 @@
-"""The lumas of one evaluation, and what several fusion metrics make of them, each made once, when first asked for."""
+"""The lumas that a fused image is scored on, and a cache of the quantities that several metrics derive from them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ T = TypeVar("T")
 
 
 class Planes:
-    """BT.601 lumas on 0..255 of the fused image and its two sources. asked: the names of the metrics wanted, so that
-    what one of them alone needs is not made for the others.
+    """BT.601 lumas on 0..255 of the fused image and its two sources. asked: names of the metrics to compute, so that
+    what only one of them needs is left out for the others.
     """
 
     def __init__(self, fused: Luma, a: Luma, b: Luma, asked: frozenset[str] = frozenset()) -> None:
         self.fused, self.a, self.b, self.asked = fused, a, b, asked
-        self._made: dict[Callable[..., Any], Any] = {}
+        self._cache: dict[Callable[..., Any], Any] = {}
 
     @property
     def sources(self) -> tuple[np.ndarray, np.ndarray]:
@@ -33,31 +33,31 @@ class Planes:
         """The fused image, a and b."""
         return self.fused, self.a, self.b
 
-    def once(self, make: Callable[[Planes], T]) -> T:
-        """``make(self)``, made once for all the metrics."""
-        if make not in self._made:
-            self._made[make] = make(self)
-        return self._made[make]
+    def once(self, compute: Callable[[Planes], T]) -> T:
+        """``compute(self)``, computed on the first call and cached."""
+        if compute not in self._cache:
+            self._cache[compute] = compute(self)
+        return self._cache[compute]
 
 
 def levels(planes: Planes) -> tuple[Int32[np.ndarray, "h w"], ...]:
-    """The grey levels 0..255 of fused, a and b: lumas rounded, halves up."""
+    """The grey levels 0..255 of fused, a and b: lumas rounded half up."""
     return tuple((image + np.float32(0.5)).astype(np.int32) for image in planes.images)
 
 
-def joint(planes: Planes) -> tuple[Float64[np.ndarray, "256 256"], ...]:
-    """Shares of the pairs (level of the source, level of the fused image), for a and for b."""
+def joint_histograms(planes: Planes) -> tuple[Float64[np.ndarray, "256 256"], ...]:
+    """Relative frequencies of the pairs (grey level of the source, grey level of the fused image), for a and for b."""
     fused, *sources = planes.once(levels)
-    pairs = (np.bincount((source * LEVELS + fused).ravel(), minlength=LEVELS**2) for source in sources)
-    return tuple(each.reshape(LEVELS, LEVELS) / fused.size for each in pairs)
+    counts = (np.bincount((source * LEVELS + fused).ravel(), minlength=LEVELS**2) for source in sources)
+    return tuple(count.reshape(LEVELS, LEVELS) / fused.size for count in counts)
 
 
 def histograms(planes: Planes) -> tuple[Float64[np.ndarray, "256"], ...]:
-    """Shares of the grey levels of fused, a and b."""
-    of_a, of_b = planes.once(joint)
-    return of_a.sum(0), of_a.sum(1), of_b.sum(1)
+    """Relative frequencies of the grey levels of fused, a and b."""
+    joint_a, joint_b = planes.once(joint_histograms)
+    return joint_a.sum(0), joint_a.sum(1), joint_b.sum(1)
 
 
 def spectra(planes: Planes) -> tuple[Complex[np.ndarray, "h w2"], ...]:
-    """Discrete Fourier transforms of fused, a and b: the half that a real image's has."""
+    """Discrete Fourier transforms of fused, a and b, the half spectrum of a real image."""
     return tuple(np.fft.rfft2(image) for image in planes.images)

@@ -28,12 +28,12 @@ from clearfuse.train.objectives.samplers import find_sampler
 class FlowMatching(PathObjective):
     """MSE(v(Z_t, t, Z_a, Z_b, P), Z_GT − Z_0), Z_t = (1 − t) Z_0 + t Z_GT, Z_0 ~ p0 (MMAIF eq. 2, 11).
 
-    predicts: what the network's latent stands for: the velocity, or the clean latent Ẑ1, of which the velocity is
-    (Ẑ1 − Z_t) / (1 − t), in the loss over max(1 − t, NEAREST), the target's too: that is Z_GT − Z_0 up to
-    t = 1 − NEAREST, and beyond it the loss still vanishes at Ẑ1 = Z_GT.
-    error: what the loss is measured on: the velocity, or the clean latent, which weighs the times by (1 − t)²: the same
-    mean is learned, and late times, where velocities are hardest to tell, do not drown the early ones.
-    source: p0: noise, or a degraded latent, or the mean of both (MMAIF table 6, j to l). times: how t is drawn.
+    predicts: the network's output: the velocity, or the clean latent Ẑ1, whose velocity is (Ẑ1 − Z_t) / (1 − t). In the
+    loss the divisor is max(1 − t, NEAREST), for the target too: up to t = 1 − NEAREST the target is Z_GT − Z_0, and
+    beyond it the loss still vanishes at Ẑ1 = Z_GT. error: the quantity that the loss compares: the velocity, or the
+    clean latent, which weights times by (1 − t)²: the optimum is the same, and late times, whose velocities are hardest
+    to predict, do not dominate early ones. source: p0: Gaussian noise, a degraded latent, or the mean of both (MMAIF
+    table 6, j to l). times: distribution of t.
     """
 
     predicts: str = "velocity"  # or "clean"
@@ -59,7 +59,7 @@ class FlowMatching(PathObjective):
 
     @property
     def calls(self) -> int:
-        """Calls of the network an image."""
+        """Network calls per image."""
         return sampler_calls(self, "flow")
 
     def loss(
@@ -71,7 +71,7 @@ class FlowMatching(PathObjective):
         pixels: PixelLoss | None = None,
         weight: Float[Tensor, "z 1 1"] | None = None,
     ) -> Loss:
-        """The loss at one drawn time and source for each latent."""
+        """The loss at one random time and source for each latent."""
         t = draw_times(self.times, target, rng)
         start = self.start(pair, rng)
         z_t = path(start, target, t)
@@ -86,7 +86,7 @@ class FlowMatching(PathObjective):
         return total_loss(self, error, prediction, clean, pixels)
 
     def start(self, pair: Pair, rng: Rng) -> Float[Tensor, "b z h w"]:
-        """A draw of p0."""
+        """A sample of p0."""
         return normal(pair[0], rng) if self.source == "gaussian" else SOURCES[self.source](*pair)
 
     def velocity(
@@ -96,7 +96,7 @@ class FlowMatching(PathObjective):
         t: Float[Tensor, " b"],
         nearest: float = 0.0,
     ) -> Float[Tensor, "b z h w"]:
-        """The velocity that a predicted latent stands for; no sampler asks for it at t = 1."""
+        """The velocity of a network output; samplers never evaluate it at t = 1."""
         return clean_to_velocity(latent, z_t, t, nearest) if self.predicts == "clean" else latent
 
     def clean(
@@ -107,7 +107,7 @@ class FlowMatching(PathObjective):
         return latent if self.predicts == "clean" else z_t + per_sample(1 - t, latent) * latent
 
     def sample(self, predict: Predict, pair: Pair, rng: Rng) -> Tensor:
-        """From a draw of p0 along the velocity, with the sampler and number of steps of this objective."""
+        """Integrate the velocity from a sample of p0, with this objective's sampler and number of steps."""
         start = self.start(pair, rng)
 
         def velocity(z_t: Tensor, t: Tensor) -> Tensor:

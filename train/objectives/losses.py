@@ -1,4 +1,4 @@
-"""The equations of the losses: times, paths, errors of latents, and the auxiliary loss of pixels. Shapes: b z h w."""
+"""The terms of the losses: times, paths, errors of latents, and the auxiliary pixel loss. Shapes: b z h w."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor
 from clearfuse.train.objectives.noise import Rng, numbers
 
 FLOOR = 1e-3
-"""Errors below it count as alike under the logarithm."""
+"""Added to an error before its logarithm, so that much smaller errors count alike."""
 
 NEAREST = 0.05
-"""The least 1 − t that a clean prediction's velocity is divided by in the loss."""
+"""Lower bound of the divisor 1 − t of a clean prediction's velocity in the loss."""
 
 
 def draw_times(times: str, like: Float[Tensor, "b ..."], rng: Rng) -> Float[Tensor, " b"]:
-    """A time for each latent, in fp32 whatever the latents: U(0, 1), or the logistic of N(0, 1) (arXiv 2403.03206)."""
+    """A random time for each latent, always in fp32: U(0, 1), or the logistic of N(0, 1) (arXiv 2403.03206)."""
     if times == "uniform":
         return numbers(len(like), rng, like.device)
     return numbers(len(like), rng, like.device, gaussian=True).sigmoid()
@@ -24,7 +24,7 @@ def draw_times(times: str, like: Float[Tensor, "b ..."], rng: Rng) -> Float[Tens
 def path(
     start: Float[Tensor, "b ..."], clean: Float[Tensor, "b ..."], t: Float[Tensor, " b"]
 ) -> Float[Tensor, "b ..."]:
-    """Z_t = (1 − t) Z_0 + t Z_GT (MMAIF eq. 2, with the signs of its velocity Z_GT − Z_0)."""
+    """Z_t = (1 − t) Z_0 + t Z_GT (MMAIF eq. 2, with the sign of its velocity Z_GT − Z_0)."""
     return start + per_sample(t, clean) * (clean - start)
 
 
@@ -38,7 +38,7 @@ def clean_to_velocity(
 def errors(
     predicted: Float[Tensor, "b z h w"], target: Float[Tensor, "b z h w"], weight: Float[Tensor, "z 1 1"] | None
 ) -> Float[Tensor, " b"]:
-    """Each sample's mean of weight (predicted − target)², the weight being 1 where none is given."""
+    """The mean of weight (predicted − target)² for each sample; without a weight, 1."""
     square = (predicted - target).square()
     return (square if weight is None else weight * square).mean((1, 2, 3))
 
@@ -56,5 +56,5 @@ def source_loss(
 
 
 def per_sample(t: Float[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Tensor:
-    """A number a latent, to multiply the latents by."""
+    """Reshape one value per sample to broadcast over ``like``, in its dtype."""
     return t.view(-1, *([1] * (like.ndim - 1))).to(like.dtype)

@@ -1,4 +1,4 @@
-"""Regression: the clean latent in one call (MMAIF eq. 8)."""
+"""Regression: predicts the clean latent in one network call (MMAIF eq. 8)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from clearfuse.train.objectives.noise import Rng
 
 @dataclass(frozen=True)
 class Regression(Objective):
-    """MSE(f(Z_a, Z_b, P), Z_GT) (MMAIF eq. 8), or under ``log`` the mean of log(MSE + 0.001) over the samples.
+    """MSE(f(Z_a, Z_b, P), Z_GT) (MMAIF eq. 8); with ``measure="log"`` the mean over samples of log(MSE + 0.001).
 
-    The logarithm is the mean PSNR where the weights make the latents' error the pixels': a batch of one hazy and one
-    clear pair then learns from both, not from the hazy one alone. It draws nothing, and its prompt is
-    never left empty: there is no guidance.
+    Where the tokenizer's weights make the error of latents that of pixels, the logarithm optimises the mean PSNR: a
+    batch of a hazy and a clear pair then trains on both, not mainly on the hazy one. No random numbers are drawn, no
+    prompts are dropped, and there is no guidance.
     """
 
     measure: str = "mse"  # or "log"
@@ -30,7 +30,7 @@ class Regression(Objective):
 
     @property
     def calls(self) -> int:
-        """One call an image."""
+        """Network calls per image: 1."""
         return 1
 
     def loss(
@@ -51,9 +51,9 @@ class Regression(Objective):
     def clean(
         self, latent: Float[Tensor, "b z h w"], z_t: Float[Tensor, "b z h w"] | None, t: Float[Tensor, " b"] | None
     ) -> Float[Tensor, "b z h w"]:
-        """The predicted latent itself."""
+        """The predicted latent, which is the clean one."""
         return latent
 
     def sample(self, predict: Predict, pair: Pair, rng: Rng) -> Tensor:
-        """One call, without latent and time: a regression has no path."""
+        """The prediction of one network call, without latent and time."""
         return predict(None, None).latent

@@ -1,8 +1,7 @@
 """Samplers: from a source at t = 0 to a clean latent at t = 1. Pure functions; ``SAMPLERS`` is the table.
 
-v is called as v(z, t) with z (b, ...) and t (b,), and answers with the velocity there; ``i2sb`` asks for the clean
-latent instead. The steps are equal, Δ = 1 / steps, but those of a bridge (``bridge.times``). The calls of a step are
-the cost.
+v(z, t), with z (b, ...) and t (b,), returns the velocity; for the bridge's samplers it returns the clean latent. Steps
+are equal, Δ = 1 / steps, except those of a bridge (``bridge.times``). The cost is the number of network calls.
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 def guided(
     conditional: Float[Tensor, "b ..."], unconditional: Float[Tensor, "b ..."], scale: float
 ) -> Float[Tensor, "b ..."]:
-    """u + s (c − u): classifier-free guidance (Ho and Salimans, arXiv 2207.12598, with s = 1 + w)."""
+    """Classifier-free guidance u + s (c − u) (Ho and Salimans, arXiv 2207.12598, with s = 1 + w)."""
     return torch.lerp(unconditional, conditional, scale)
 
 
 def euler(v: Velocity, z: Float[Tensor, "b ..."], steps: int) -> Float[Tensor, "b ..."]:
-    """Z ← Z + Δ v(Z, t). Order 1, one call a step."""
+    """Z ← Z + Δ v(Z, t). Order 1, one call per step."""
     for i in range(steps):
         z = z + v(z, _time(z, i / steps)) / steps
     return z
 
 
 def paper(v: Velocity, z: Float[Tensor, "b ..."], steps: int) -> Float[Tensor, "b ..."]:
-    """MMAIF eq. 12 as printed: Z_mid = Z + v(Z, t) Δ/2; Z ← Z_mid + v(Z_mid, t + Δ/2) Δ/2. Order 1, two calls a step.
+    """MMAIF eq. 12 as printed: Z_mid = Z + v(Z, t) Δ/2; Z ← Z_mid + v(Z_mid, t + Δ/2) Δ/2. Order 1, two calls per step.
 
-    These are two Euler steps of half the length.
+    This is two Euler steps of half the length.
     """
     for i in range(steps):
         z = z + v(z, _time(z, i / steps)) / (2 * steps)
@@ -49,16 +48,16 @@ def paper(v: Velocity, z: Float[Tensor, "b ..."], steps: int) -> Float[Tensor, "
 
 
 def paper_reuse(v: Velocity, z: Float[Tensor, "b ..."], steps: int) -> Float[Tensor, "b ..."]:
-    """Eq. 12 with the first velocity in place of the second: Euler's step in two halves. Order 1, one call a step."""
+    """Eq. 12 with the first velocity used twice: an Euler step in two halves. Order 1, one call per step."""
     for i in range(steps):
-        here = v(z, _time(z, i / steps))
-        middle = z + here / (2 * steps)
-        z = middle + here / (2 * steps)
+        velocity = v(z, _time(z, i / steps))
+        middle = z + velocity / (2 * steps)
+        z = middle + velocity / (2 * steps)
     return z
 
 
 def midpoint(v: Velocity, z: Float[Tensor, "b ..."], steps: int) -> Float[Tensor, "b ..."]:
-    """Z ← Z + Δ v(Z + Δ/2 v(Z, t), t + Δ/2). Order 2, two calls a step."""
+    """Z ← Z + Δ v(Z + Δ/2 v(Z, t), t + Δ/2). Order 2, two calls per step."""
     for i in range(steps):
         middle = z + v(z, _time(z, i / steps)) / (2 * steps)
         z = z + v(middle, _time(z, (i + 0.5) / steps)) / steps
@@ -66,25 +65,25 @@ def midpoint(v: Velocity, z: Float[Tensor, "b ..."], steps: int) -> Float[Tensor
 
 
 def heun(v: Velocity, z: Float[Tensor, "b ..."], steps: int) -> Float[Tensor, "b ..."]:
-    """Z ← Z + Δ (v(Z, t) + v(Z + Δ v(Z, t), t + Δ)) / 2, the last step Euler's. Order 2, two calls a step less one.
+    """Z ← Z + Δ (v(Z, t) + v(Z + Δ v(Z, t), t + Δ)) / 2, an Euler step at the end. Order 2, 2 · steps − 1 calls.
 
-    At t = 1 a network that predicts the clean latent has no velocity, so that it is not asked (as in EDM, arXiv
-    2206.00364, algorithm 1).
+    At t = 1 the velocity of a network that predicts the clean latent is undefined, so it is not evaluated there (as in
+    EDM, arXiv 2206.00364, algorithm 1).
     """
     for i in range(steps):
-        here = v(z, _time(z, i / steps))
-        there = v(z + here / steps, _time(z, (i + 1) / steps)) if i + 1 < steps else here
-        z = z + (here + there) / (2 * steps)
+        first = v(z, _time(z, i / steps))
+        second = v(z + first / steps, _time(z, (i + 1) / steps)) if i + 1 < steps else first
+        z = z + (first + second) / (2 * steps)
     return z
 
 
 def ab2(v: Velocity, z: Float[Tensor, "b ..."], steps: int) -> Float[Tensor, "b ..."]:
-    """Two-step Adams–Bashforth: Z ← Z + Δ (3 v_i − v_i−1) / 2, begun by an Euler step. Order 2, one call a step."""
-    before = None
+    """Two-step Adams–Bashforth: Z ← Z + Δ (3 v_i − v_i−1) / 2 after an Euler step. Order 2, one call per step."""
+    previous = None
     for i in range(steps):
-        here = v(z, _time(z, i / steps))
-        z = z + (here if before is None else 1.5 * here - 0.5 * before) / steps
-        before = here
+        velocity = v(z, _time(z, i / steps))
+        z = z + (velocity if previous is None else 1.5 * velocity - 0.5 * previous) / steps
+        previous = velocity
     return z
 
 
@@ -94,26 +93,26 @@ def score(v: Float[Tensor, "b ..."], z: Float[Tensor, "b ..."], t: float) -> Flo
 
 
 def sde(v: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: Rng, g: float = 1.0) -> Float[Tensor, "b ..."]:
-    """The flow as a stochastic path of the same marginals: a midpoint step, and κ = g sin²(π t_mid) of noise.
+    """An SDE with the marginals of the flow: a midpoint step with diffusion κ = g sin²(π t_mid).
 
-    Z ← Z + Δ v_mid + κ Δ score(v_mid, Z_mid, t_mid) + √(2 κ Δ) ε. Two calls a step. The stochastic form of SiT
-    (arXiv 2401.08740, eq. 5), which MMAIF's algorithm 1 means: as printed there, its update has no running state, and v
-    stands where Z_mid belongs.
+    Z ← Z + Δ v_mid + κ Δ score(v_mid, Z_mid, t_mid) + √(2 κ Δ) ε. Two calls per step. This is the SDE of SiT (arXiv
+    2401.08740, eq. 5), which MMAIF's algorithm 1 intends: as printed there, its update does not carry Z on, and has v
+    in place of Z_mid.
     """
     for i in range(steps):
         t = (i + 0.5) / steps
         middle = z + v(z, _time(z, i / steps)) / (2 * steps)
-        there = v(middle, _time(z, t))
+        v_mid = v(middle, _time(z, t))
         kappa = g * math.sin(math.pi * t) ** 2
-        z = z + (there + kappa * score(there, middle, t)) / steps + math.sqrt(2 * kappa / steps) * normal(z, rng)
+        z = z + (v_mid + kappa * score(v_mid, middle, t)) / steps + math.sqrt(2 * kappa / steps) * normal(z, rng)
     return z
 
 
 def i2sb(clean: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: Rng) -> Float[Tensor, "b ..."]:
-    """Ancestral sampling of a bridge: Z ← a draw of q(Z_s | Ẑ_1(Z, t), Z). One call a step, stochastic.
+    """Ancestral sampling of a bridge: Z ← a sample of q(Z_s | Ẑ_1(Z, t), Z). One call per step, stochastic.
 
-    Source: I²SB, arXiv 2302.05872, algorithm 2, with its symmetric quadratic β, at times of our own. As Ẑ_1 is a mean
-    and no draw, each step loses a little variance, of the order of 1 / steps²: in all of the order of 1 / steps.
+    Source: I²SB, arXiv 2302.05872, algorithm 2, with its symmetric quadratic β, at the times of ``bridge.times``. Since
+    Ẑ_1 is a mean and not a sample, each step loses variance of order 1 / steps², in total of order 1 / steps.
     """
     for t, s in pairwise(times(steps)):
         mean, deviation = posterior(clean(z, _time(z, t)), z, t, s)
@@ -122,10 +121,10 @@ def i2sb(clean: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: Rng) -> Fl
 
 
 def i2sb_corrected(clean: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: Rng) -> Float[Tensor, "b ..."]:
-    """The same, each step taken again with the same noise from the mean of Ẑ_1 at its both ends. Order 2 in variance.
+    """``i2sb``, each step repeated with the same noise and the mean of Ẑ_1 at both of its ends. Order 2 in variance.
 
-    Heun's correction of dZ = (Ẑ_1 − Z) / σ² dσ² + noise, whose noise does not depend on Z. Two calls a step; the last
-    has one, as there Z is Ẑ_1.
+    Heun's correction of dZ = (Ẑ_1 − Z) / σ² dσ² + noise, whose noise does not depend on Z. Two calls per step, one in
+    the last, where Z is Ẑ_1.
     """
     for t, s in pairwise(times(steps)):
         guess = clean(z, _time(z, t))
@@ -138,16 +137,17 @@ def i2sb_corrected(clean: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: 
 
 
 def _time(z: Tensor, t: float) -> Tensor:
-    """A time for each latent, in fp32 at least: half precision would blur it."""
+    """The time t for each latent, at least in fp32: half precision is too coarse."""
     return torch.full((len(z),), t, device=z.device, dtype=torch.promote_types(z.dtype, torch.float32))
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A row of the table. calls: of the network, a step; spared: less at the end; order: of convergence, 0 for a draw.
+    """A sampler. calls: network calls per step; spared: calls saved in the last step; order: of convergence, 0 if
+    stochastic.
 
-    path: what it follows, a "flow" from its source or a "bridge" to the degraded pair. stochastic: it draws noise, and
-    takes the generator; on a flow it then holds for a Gaussian source alone.
+    path: a "flow" from its source, or a "bridge" from the degraded pair. stochastic: takes the generator and draws
+    noise; on a flow it then requires a Gaussian source.
     """
 
     about: str
@@ -159,11 +159,11 @@ class Sampler:
     spared: int = 0
 
     def evaluations(self, steps: int) -> int:
-        """Calls of the network in so many steps."""
+        """Network calls for a number of steps."""
         return self.calls * steps - self.spared
 
     def __call__(self, v: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: Rng) -> Float[Tensor, "b ..."]:
-        """The latent at t = 1."""
+        """Integrate from z at t = 0 to the latent at t = 1."""
         return self.function(v, z, steps, rng) if self.stochastic else self.function(v, z, steps)
 
 
@@ -183,7 +183,7 @@ SAMPLERS: dict[str, Sampler] = {
 
 
 def find_sampler(name: str, path: str = "flow") -> Sampler:
-    """The sampler of a name, among those that follow the path."""
+    """The sampler with this name for this kind of path. Raises UserError for an unknown one."""
     fitting = {key: sampler for key, sampler in SAMPLERS.items() if sampler.path == path}
     if name not in fitting:
         raise unknown("sampler", name, fitting)

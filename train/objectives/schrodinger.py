@@ -25,14 +25,14 @@ from clearfuse.train.objectives.noise import Rng, normal
 from clearfuse.train.objectives.samplers import find_sampler
 
 LAST = 1e-3
-"""The least 1 − t at which a bridge is trained: at 0 there is no noise left to divide by."""
+"""The smallest 1 − t at which a bridge is trained: at 0 the target would be divided by σ = 0."""
 
 
 @dataclass(frozen=True)
 class SchrodingerBridge(PathObjective):
     """I²SB: MSE(ε(Z_t, t), (Z_t − Z_GT) / σ_t), Z_t between the degraded source and Z_GT (arXiv 2302.05872, eq. 12).
 
-    predicts: that difference over σ_t (``noise``), or the clean latent itself. source: the mean in MMAIF's table 6.
+    predicts: that target (``noise``), or the clean latent. source: the degraded end; the mean in MMAIF's table 6.
     """
 
     predicts: str = "noise"  # or "clean"
@@ -53,7 +53,7 @@ class SchrodingerBridge(PathObjective):
 
     @property
     def calls(self) -> int:
-        """Calls of the network an image."""
+        """Network calls per image."""
         return sampler_calls(self, "bridge")
 
     def loss(
@@ -65,23 +65,23 @@ class SchrodingerBridge(PathObjective):
         pixels: PixelLoss | None = None,
         weight: Float[Tensor, "z 1 1"] | None = None,
     ) -> Loss:
-        """The loss at one drawn time and place on the bridge for each latent."""
+        """The loss at one random time and state of the bridge for each latent."""
         t = draw_times(self.times, target, rng).clamp(max=1 - LAST)
         z_t = between(SOURCES[self.source](*pair), target, normal(target, rng), t)
         prediction = predict(z_t, t)
-        wanted = target if self.predicts == "clean" else (z_t - target) / per_sample(deviation(t), target)
+        expected = target if self.predicts == "clean" else (z_t - target) / per_sample(deviation(t), target)
         clean = self.clean(prediction.latent, z_t, t)
-        return total_loss(self, errors(prediction.latent, wanted, weight), prediction, clean, pixels)
+        return total_loss(self, errors(prediction.latent, expected, weight), prediction, clean, pixels)
 
     def clean(
         self, latent: Float[Tensor, "b z h w"], z_t: Float[Tensor, "b z h w"] | None, t: Float[Tensor, " b"] | None
     ) -> Float[Tensor, "b z h w"]:
-        """The clean latent that a predicted one stands for: Z_t − σ_t ε."""
+        """The clean latent of a network output: Z_t − σ_t ε, or the output itself."""
         assert z_t is not None and t is not None
         return latent if self.predicts == "clean" else z_t - per_sample(deviation(t), z_t) * latent
 
     def sample(self, predict: Predict, pair: Pair, rng: Rng) -> Tensor:
-        """From the degraded source, each step a draw of the bridge's posterior."""
+        """Sample from the degraded source by the bridge's sampler."""
 
         def clean(z_t: Tensor, t: Tensor) -> Tensor:
             return self.clean(predict(z_t, t).latent, z_t, t)

@@ -1,1 +1,1 @@
-"""Inference: a model with its parts, images of any size, files."""
+"""Inference: the fusion pipeline, tiling of large images, and fusing files."""

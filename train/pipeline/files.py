@@ -1,4 +1,4 @@
-"""Models at work: ``train fuse`` on files."""
+"""``train fuse``: fuses image files."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ FORMATS = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
 }
-"""What a fused image is written as, by its ending; WebP without loss, JPEG at quality 95."""
+"""The format of a fused image by file extension; WebP is lossless, JPEG has quality 95."""
 OPTIONS = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}
 
 
 def load_pipeline(
     name: str | None, device: str | None = None, parts: Parts = AS_DESIGNED, compiled: bool = False
 ) -> FusionPipeline:
-    """The named model, or that of the only run; parts, compiled: see ``FusionPipeline.from_pretrained``."""
+    """Load a model by name; None: that of the only run. parts, compiled: see ``FusionPipeline.from_pretrained``."""
     limit_threads()
     keep_freed_memory(large=True)
     model = str(the_only_run()) if name is None else name
@@ -59,9 +59,9 @@ def fuse_files(
     compiled: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> list[str]:
-    """Fuse two images or two folders of images; return what was written.
+    """Fuse two images or two folders of images; return the paths written.
 
-    Raises UserError before work begins; WorkIncomplete, after all that can be fused is, naming what could not.
+    Raises UserError before work begins, and WorkIncomplete at the end, naming the pairs that could not be fused.
     """
     if task not in TASKS:
         raise unknown("task", task, TASKS)
@@ -88,7 +88,7 @@ def fuse_files(
 
 
 def find_images(a: Path, b: Path, out: Path) -> list[tuple[Path, Path, Path]]:
-    """(a, b, where to) of two files, or of two folders' files that share a name up to its ending."""
+    """(a, b, output) for two files, or for the files of two folders with the same name up to the extension."""
     for path in (a, b):
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")
@@ -101,9 +101,11 @@ def find_images(a: Path, b: Path, out: Path) -> list[tuple[Path, Path, Path]]:
     if out.exists() and not out.is_dir():
         raise UserError(f"-o {out}: is a file, must be a folder")
     firsts, seconds = _by_stem(a), _by_stem(b)
-    alone = sorted(firsts.keys() ^ seconds.keys())
-    if alone:
-        raise UserError(f"{a} and {b}: {len(alone)} images have no partner of the same name: {', '.join(alone[:5])}")
+    unpaired = sorted(firsts.keys() ^ seconds.keys())
+    if unpaired:
+        raise UserError(
+            f"{a} and {b}: {len(unpaired)} images have no partner of the same name: {', '.join(unpaired[:5])}"
+        )
     if not firsts:
         raise UserError(f"{a}: no images in this folder")
     return [(firsts[stem], seconds[stem], out / f"{stem}.png") for stem in sorted(firsts)]
@@ -120,8 +122,8 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """An image that is there whole or not at all."""
+    """Write an image atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    kind = FORMATS[path.suffix.lower()]
+    format = FORMATS[path.suffix.lower()]
     with landing(path) as file:
-        Image.fromarray(image).save(file, kind, **OPTIONS.get(kind, {}))
+        Image.fromarray(image).save(file, format, **OPTIONS.get(format, {}))

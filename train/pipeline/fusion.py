@@ -1,7 +1,7 @@
-"""A fitted model as users have it: two images and a prompt in, one image out.
+"""The fusion pipeline: two images and a prompt in, one image out.
 
-A folder holds ``pipeline.json`` (the design) and ``model.safetensors`` (the weights); a run of ``train fit`` is one.
-Tokenizer and prompt encoder are referred to, or lie beside them in ``tokenizer/`` and ``text/``.
+A pipeline's folder holds ``pipeline.json`` (the design) and ``model.safetensors`` (the weights); the folder of a run of
+``train fit`` is one. Tokenizer and prompt encoder are references, or embedded in ``tokenizer/`` and ``text/``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from clearfuse.train import tokenizers
 from clearfuse.train.data.batch import to_tensor
 from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Design, Parts
 from clearfuse.train.objectives import Objective
-from clearfuse.train.pipeline.tiles import OVERLAP, TILE, tiled
+from clearfuse.train.pipeline.tiles import OVERLAP, TILE, fuse_tiled
 from clearfuse.train.text import plain_request
 from clearfuse.train.weights import hub
 from clearfuse.train.weights.source import digest_of
@@ -37,7 +37,7 @@ from clearfuse.train.weights.torchscript import read_archive
 
 DESIGN, WEIGHTS = "pipeline.json", "model.safetensors"
 FILES = (DESIGN, WEIGHTS, "tokenizer/*", "text/*")
-"""What a pipeline is, its embedded parts among it."""
+"""The files of a pipeline, with its embedded parts."""
 
 
 class FusionPipeline:
@@ -48,12 +48,12 @@ class FusionPipeline:
 
     @property
     def design(self) -> Design:
-        """What the model is."""
+        """The design of the model."""
         return self.assembly.design
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(iter(self.assembly.parameters())).device
 
     def to(self, device: str | torch.device) -> FusionPipeline:
@@ -70,11 +70,11 @@ class FusionPipeline:
         parts: Parts = AS_DESIGNED,
         compiled: bool = False,
     ) -> FusionPipeline:
-        """The pipeline of a folder (a run is one) or of a repository on the Hugging Face hub.
+        """Load the pipeline of a folder (a run's too) or of a repository on the Hugging Face hub.
 
-        parts: where its tokenizer and prompt encoder are, where neither it nor their references say so. compiled: the
-        network by torch.compile, at its first call, which wants a C++ compiler. Raises UserError where there is no
-        such pipeline, its weights are of another design, or a part is missing or another than it was trained with.
+        parts: its tokenizer and prompt encoder, in place of those it embeds or refers to. compiled: use torch.compile,
+        which compiles at the first call and needs a C++ compiler. Raises UserError if there is no such pipeline, its
+        weights do not fit its design, or a part is missing or differs from the one it was trained with.
         """
         folder = Path(name) if Path(name).exists() else hub.pull(str(name), revision, FILES)
         if not (folder / DESIGN).is_file():
@@ -83,7 +83,7 @@ class FusionPipeline:
             raise UserError(f"{name}: no weights yet: {WEIGHTS} is missing; train fit writes it with each checkpoint")
         design = Design.from_json(_read(folder), str(folder / DESIGN))
         try:
-            assembly = Assembly(design, torch.Generator(), _with_own(parts, design, folder))
+            assembly = Assembly(design, torch.Generator(), _with_embedded(parts, design, folder))
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
         check_parts(folder, assembly)
@@ -91,14 +91,14 @@ class FusionPipeline:
         try:
             assembly.load_state_dict(tensors)
         except RuntimeError as error:
-            said = " ".join(str(error).split())[:200]
-            raise UserError(f"{folder / WEIGHTS}: weights of another design than {DESIGN}'s: {said}") from None
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{folder / WEIGHTS}: weights of another design than {DESIGN}'s: {reason}") from None
         if compiled:
-            assembly.network.compile()  # in place: the names of its weights stay
+            assembly.network.compile()  # in place, which keeps the names of its weights
         return FusionPipeline(assembly.to(device))
 
     def save_pretrained(self, folder: str | Path, embed: bool = False) -> None:
-        """Write the pipeline into a folder. embed: and its tokenizer and prompt encoder, which are else referred to."""
+        """Write the pipeline to a folder. embed: include tokenizer and prompt encoder rather than refer to them."""
         save(self.assembly, Path(folder), self.assembly.state_dict(), embed)
 
     def push_to_hub(
@@ -110,15 +110,15 @@ class FusionPipeline:
         revision: str | None = None,
         endpoint: str | None = None,
     ) -> str:
-        """Send the pipeline, with a card, to the model repository ``NAME/MODEL`` of the hub; its address.
+        """Upload the pipeline, with a model card, to the repository ``NAME/MODEL`` of the hub; return its URL.
 
-        embed: as ``save_pretrained``; needed where a part is a folder of this machine. private: of a repository that
-        is made here. Raises UserError where the hub refuses.
+        embed: see ``save_pretrained``; required if a part is a local folder. private: applies if the repository is
+        created. Raises UserError if the hub refuses.
         """
-        own = [kind for kind, found in self.assembly.found.items() if found.digest is not None]
-        if own and not embed:
+        local = [kind for kind, part in self.assembly.found.items() if part.digest is not None]
+        if local and not embed:
             raise UserError(
-                f"{repo}: the {own[0]} is a folder of this machine, which nobody else has: push with embed=True"
+                f"{repo}: the {local[0]} is a folder of this machine, which nobody else has: push with embed=True"
             )
 
         def write(folder: Path) -> None:
@@ -139,11 +139,11 @@ class FusionPipeline:
         sampler: str | None = None,
         guidance: float | None = None,
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """The fused image of a pair of any size, uint8 ``(h, w)`` or ``(h, w, c)``; one channel is grey.
+        """Fuse a pair of any size, uint8 ``(h, w)`` or ``(h, w, c)``, grey if c is 1.
 
-        prompt: what to do; None asks for the task's fusion alone. seed: of a flow model's noise. steps, sampler and
-        guidance (how strongly the prompt is followed, 1 as it was learned): of a flow model, instead of its design's.
-        Raises UserError where the sizes differ or an option is of no use.
+        prompt: the instruction; None: only the task's fusion. seed: of a flow model's noise. steps, sampler, guidance
+        (classifier-free guidance scale, 1: none): override the design's, for flow models only. Raises UserError if the
+        sizes differ or an option does not apply.
         """
         if task not in TASKS:
             raise unknown("task", task, TASKS)
@@ -151,41 +151,41 @@ class FusionPipeline:
             sizes = (f"{x.shape[1]}x{x.shape[0]}" for x in (a, b))
             raise UserError("the two images differ in size: {} and {}".format(*sizes))
         objective = self._objective(steps=steps, sampler=sampler, guidance=guidance)
-        words = plain_request(task) if prompt is None else prompt
-        images = [_coloured(a), _coloured(b)]
+        prompt = plain_request(task) if prompt is None else prompt
+        images = [_to_colour(a), _to_colour(b)]
         if self.assembly.prior is not None:
             grey = [x if x.ndim == 3 else x[..., None] for x in (a, b)]
-            images.append(_coloured(self.assembly.prior(*grey, task)(full_region(a.shape))))
-        given = [to_tensor([x]).to(self.device) for x in images]
+            images.append(_to_colour(self.assembly.prior(*grey, task)(full_region(a.shape))))
+        tensors = [to_tensor([x]).to(self.device) for x in images]
 
         def fuse(parts: Sequence[Tensor], number: int) -> Tensor:
             x, y, *prior = parts
             rng = torch.Generator().manual_seed(seed + number)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                return self.assembly.fuse(x, y, [words], rng, objective, *prior).float()
+                return self.assembly.fuse(x, y, [prompt], rng, objective, *prior).float()
 
-        fused = tiled(fuse, given, tile=TILE, overlap=OVERLAP)
+        fused = fuse_tiled(fuse, tensors, tile=TILE, overlap=OVERLAP)
         return ((fused[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
-    def _objective(self, **asked: int | float | str | None) -> Objective:
-        """The design's, with the sampling asked for."""
-        own = self.design.objective
-        given = {name: value for name, value in asked.items() if value is not None}
+    def _objective(self, **sampling: int | float | str | None) -> Objective:
+        """The design's objective, with the given sampling options."""
+        objective = self.design.objective
+        given = {name: value for name, value in sampling.items() if value is not None}
         if not given:
-            return own
-        if missing := given.keys() - {field.name for field in dataclasses.fields(own)}:
+            return objective
+        if missing := given.keys() - {field.name for field in dataclasses.fields(objective)}:
             name, kind = min(missing), self.design.to_json()["objective"]["kind"]
             raise UserError(f"--{name}: the model is a {kind}, which has no {name}")
         try:
-            return dataclasses.replace(own, **given)
+            return dataclasses.replace(objective, **given)
         except ValueError as error:
             raise UserError(str(error)) from None
 
 
 def save(assembly: Assembly, folder: Path, weights: dict[str, Any], embed: bool = False) -> None:
-    """Write a pipeline: where asked its parts, the design, then the weights, each by rename."""
+    """Write a pipeline: its parts if ``embed``, the design, then the weights, each by rename."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {kind: _embed(folder / kind, kind, found.files) for kind, found in assembly.found.items() if embed}
+    files = {kind: _embed(folder / kind, kind, part.files) for kind, part in assembly.found.items() if embed}
     write_design(folder, assembly, files)
     write_tensors(folder / WEIGHTS, weights, {"format": "pt"})
 
@@ -210,43 +210,43 @@ def _embed(folder: Path, kind: str, files: Sequence[Path]) -> list[Path]:
 def write_design(
     folder: Path, assembly: Assembly, embedded: Mapping[str, Sequence[Path]] = MappingProxyType({})
 ) -> None:
-    """``pipeline.json``: the design, and the digests of the parts that only their content names.
+    """Write ``pipeline.json``: the design, and the digests of the parts that are local folders.
 
-    embedded: the files of those that lie in the folder.
+    embedded: the files of the parts that are embedded in the folder.
     """
     digests = {
-        kind: digest_of(sorted(embedded[kind])) if embedded.get(kind) else found.digest
-        for kind, found in assembly.found.items()
-        if found.digest is not None
+        kind: digest_of(sorted(embedded[kind])) if embedded.get(kind) else part.digest
+        for kind, part in assembly.found.items()
+        if part.digest is not None
     }
     write_json(folder / DESIGN, {**assembly.design.to_json(), "digests": digests})
 
 
-def as_begun(folder: Path, design: Design) -> Design:
-    """The design of a run that goes on: the networks of the hub at the commits with which it began."""
+def with_recorded_commits(folder: Path, design: Design) -> Design:
+    """The design of a run to resume in a folder: networks of the hub are pinned to the commits recorded there."""
     if not (folder / DESIGN).is_file():
         return design
-    held = _read(folder)
-    begun: dict[str, Any] = {kind: held.get(kind) for kind in ("tokenizer", "text")}
-    same = {
+    recorded = _read(folder)
+    references: dict[str, Any] = {kind: recorded.get(kind) for kind in ("tokenizer", "text")}
+    pinned = {
         kind: reference
-        for kind, reference in begun.items()
+        for kind, reference in references.items()
         if isinstance(reference, str) and reference.partition("@")[0] == getattr(design, kind).partition("@")[0]
     }
-    return dataclasses.replace(design, **same)
+    return dataclasses.replace(design, **pinned)
 
 
 def check_parts(folder: Path, assembly: Assembly) -> None:
-    """Raises UserError where a part is another than the one that the pipeline in the folder was trained with."""
+    """Raise UserError if a part differs from the one that the pipeline in the folder was trained with."""
     if not (folder / DESIGN).is_file():
         return
-    held = _read(folder).get("digests", {})
-    for kind, found in assembly.found.items():
-        before = held.get(kind) if isinstance(held, dict) else None
-        if found.digest is not None and before is not None and before != found.digest:
+    recorded = _read(folder).get("digests", {})
+    for kind, part in assembly.found.items():
+        digest = recorded.get(kind) if isinstance(recorded, dict) else None
+        if part.digest is not None and digest is not None and digest != part.digest:
             raise UserError(
-                f"{folder}: its {kind} is another than '{found.reference}': it was trained with the files of digest "
-                f"{before}, and these have {found.digest}"
+                f"{folder}: its {kind} is another than '{part.reference}': it was trained with the files of digest "
+                f"{digest}, and these have {part.digest}"
             )
 
 
@@ -260,10 +260,10 @@ def _read(folder: Path) -> dict[str, Any]:
     return data
 
 
-def _with_own(parts: Parts, design: Design, folder: Path) -> Parts:
-    """The parts, those that are embedded in the pipeline's folder among them where nothing else is asked for."""
+def _with_embedded(parts: Parts, design: Design, folder: Path) -> Parts:
+    """The parts, completed by those embedded in the pipeline's folder."""
 
-    def own(kind: str, reference: str, names: Sequence[str]) -> str | None:
+    def embedded(kind: str, reference: str, names: Sequence[str]) -> str | None:
         if not (folder / kind).is_dir():
             return None
         name = reference.partition("=")[0].partition("@")[0]
@@ -271,13 +271,13 @@ def _with_own(parts: Parts, design: Design, folder: Path) -> Parts:
 
     return dataclasses.replace(
         parts,
-        tokenizer=parts.tokenizer or own("tokenizer", design.tokenizer, tokenizers.NAMES),
-        text=parts.text or own("text", design.text, texts.NAMES),
+        tokenizer=parts.tokenizer or embedded("tokenizer", design.tokenizer, tokenizers.NAMES),
+        text=parts.text or embedded("text", design.text, texts.NAMES),
     )
 
 
 def card(repo: str, design: Design) -> str:
-    """The model card of a repository: what the pipeline is, and how it is used."""
+    """The model card of a repository: the pipeline's design, and how to use it."""
     return f"""---
 library_name: clearfuse
 pipeline_tag: image-to-image
@@ -297,7 +297,7 @@ fused = FusionPipeline.from_pretrained("{repo}")(a, b, task="vif", prompt="remov
 """
 
 
-def _coloured(image: np.ndarray) -> np.ndarray:
+def _to_colour(image: np.ndarray) -> np.ndarray:
     image = image[..., None] if image.ndim == 2 else image
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
         raise ValueError(f"an image is uint8 (h, w), (h, w, 1) or (h, w, 3), not {image.dtype} {image.shape}")

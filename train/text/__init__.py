@@ -1,7 +1,7 @@
-"""Prompt encoders: from prompts to embeddings that a model joins to its image tokens.
+"""Prompt encoders: prompts to the embeddings that a model joins to its image tokens.
 
-``bytes`` learns with the model, ``none`` is no prompt; ``t5-small`` to ``t5-xxl`` are Flan-T5's, frozen, and so is any
-T5 by hub id or folder.
+``bytes`` is trained with the model, ``none`` encodes no prompt; ``t5-small`` to ``t5-xxl`` are Flan-T5's encoders,
+frozen, as is any other T5 given by hub id or folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PLAIN = {
 
 
 def plain_request(task: str) -> str:
-    """What is asked of a model where nobody says more: it stands in for a share of the training prompts too."""
+    """The default prompt of a task, which also replaces a share of the training prompts. Raises UserError."""
     if task not in PLAIN:
         raise unknown("task", task, PLAIN)
     return PLAIN[task]
@@ -38,7 +38,7 @@ NAMES = (*OWN, *t5.PUBLISHED)
 
 @dataclass(frozen=True)
 class LoadedText:
-    """A prompt encoder, and how it is found again. files: what makes it; digest: of those of a user's own folder."""
+    """A loaded prompt encoder. reference: how to find it again; files: its files; digest: their hash, if local."""
 
     encoder: TextEncoder
     reference: str
@@ -47,10 +47,10 @@ class LoadedText:
 
 
 def find_text(reference: str, rng: torch.Generator, store: Path | None = None) -> LoadedText:
-    """The prompt encoder of a reference: see ``clearfuse.train.weights.source``, and the names.
+    """Load the prompt encoder of a reference: one of ``NAMES``, or see ``clearfuse.train.weights.source``.
 
-    rng: draws the parameters of one that learns; store: a folder where a frozen one's embeddings stay. Raises
-    UserError, one line, where there is no such encoder, its files are not at hand, or they do not fit.
+    rng: draws the parameters of a trainable encoder; store: a folder that caches the embeddings of a frozen one. Raises
+    UserError, one line, if there is no such encoder, or its files are missing or do not fit.
     """
     if reference == "bytes":
         return LoadedText(byte_level.build(rng), reference)
@@ -68,9 +68,9 @@ def find_text(reference: str, rng: torch.Generator, store: Path | None = None) -
 
 
 def width_of(reference: str) -> int:
-    """Width of a reference's embeddings, 0 of no prompts: of a name as published, else from its config.json.
+    """The width of a reference's embeddings, 0 for ``none``: from the table for a name, else from its config.json.
 
-    Raises UserError, one line, where there is no such encoder.
+    Raises UserError, one line, if there is no such encoder.
     """
     if reference in OWN:
         with torch.device("meta"):
@@ -83,7 +83,7 @@ def width_of(reference: str) -> int:
 
 
 def build_text(reference: str, rng: torch.Generator) -> TextEncoder:
-    """The prompt encoder of a reference, as ``find_text`` finds it."""
+    """The prompt encoder of a reference; see ``find_text``."""
     return find_text(reference, rng).encoder
 
 

@@ -1,4 +1,4 @@
-"""What every prompt encoder answers to. Letters of the shapes: b prompts, m tokens of the longest, e width."""
+"""The interface of prompt encoders. Shapes: b prompts, m tokens of the longest, e width."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 
 class TextEncoder(nn.Module):
-    """Prompts to (embedding, mask): what every encoder answers to.
+    """Base class: maps prompts to (embedding, mask).
 
-    width: of the embedding; trainable: whether its parameters learn with the model.
+    width: of the embedding; trainable: whether its parameters are trained with the model.
     """
 
     width: int

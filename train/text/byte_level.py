@@ -1,6 +1,6 @@
-"""The prompt encoder of bytes: small, learns with the model, needs no download.
+"""A byte-level prompt encoder: small, trained with the model, without a download.
 
-Letters of the shapes: b prompts, m tokens of the longest, e width, s bytes.
+Shapes: b prompts, m tokens of the longest, e width, s bytes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearfuse.train.models.experts import SwiGLU
-from clearfuse.train.models.layers import Attention, Place, initialise
+from clearfuse.train.models.layers import Attention, TokenLayout, initialise
 from clearfuse.train.text.base import TextEncoder
 
 
 def to_bytes(prompts: Sequence[str], limit: int, multiple: int) -> Int64[Tensor, "b s"]:
-    """UTF-8 bytes + 2, after a 1 that starts each prompt, padded with 0 to a multiple; cut after ``limit``."""
+    """UTF-8 bytes + 2 after a start token 1, truncated to ``limit`` and padded with 0 to a multiple."""
     rows = [[1, *(byte + 2 for byte in prompt.encode())][:limit] for prompt in prompts]
     longest = max((len(row) for row in rows), default=1)
     length = -(-longest // multiple) * multiple
@@ -27,16 +27,17 @@ def to_bytes(prompts: Sequence[str], limit: int, multiple: int) -> Int64[Tensor,
 
 
 def hashed_grams(codes: Int64[Tensor, "b s"], n: int, slots: int) -> Int64[Tensor, "b s"]:
-    """A slot for the n bytes that end at each place; 0 where there are fewer or the place is padding.
+    """The hash slot of the n-gram that ends at each position; 0 where the position is padding or has fewer than n
+    bytes.
 
-    The polynomial Σ code_k BASE^k, mixed by a multiplication and a shift, modulo the slots − 1, plus 1.
+    The polynomial Σ code_k BASE^k, mixed by a multiplication and a shift, modulo slots − 1, plus 1.
     """
     value = torch.zeros_like(codes)
-    for back in range(n):
-        value = value * HASH_BASE + F.pad(codes, (back, 0))[:, : codes.shape[1]]
+    for lag in range(n):
+        value = value * HASH_BASE + F.pad(codes, (lag, 0))[:, : codes.shape[1]]
     value = (value * HASH_MIX) ^ ((value * HASH_MIX) >> 29)
-    whole = (codes > 0) & (torch.arange(codes.shape[1], device=codes.device) >= n - 1)
-    return (value.remainder(slots - 1) + 1) * whole
+    complete = (codes > 0) & (torch.arange(codes.shape[1], device=codes.device) >= n - 1)
+    return (value.remainder(slots - 1) + 1) * complete
 
 
 HASH_BASE = 1_000_003
@@ -46,10 +47,10 @@ HASH_MIX = 0x5851F42D4C957F2D  # Knuth's multiplier, below 2^63; products wrap
 class BytesEncoder(TextEncoder):
     """A small trainable encoder of bytes: no vocabulary, no download, any language.
 
-    Each byte of the prompt in lower case is embedded, and with it, by a hash, the 4 and the 6 bytes that end there:
-    a word then has numbers of its own from the first step (Pagnoni et al., arXiv 2412.09871, section 3.2.1). Eight
-    bytes are averaged to a token, which, with learned positions, goes through two transformer blocks. At most 512
-    bytes, 64 tokens; what lies beyond is cut.
+    Each byte of the lower-case prompt is embedded together with the hashed 4-gram and 6-gram that end there, which give
+    each word an embedding from the first step on (Pagnoni et al., arXiv 2412.09871, section 3.2.1). Eight bytes are
+    averaged to a token; with learned positions the tokens pass two transformer blocks. Prompts are truncated to 512
+    bytes, 64 tokens.
     """
 
     POOL = 8
@@ -72,7 +73,7 @@ class BytesEncoder(TextEncoder):
         initialise(self, rng)
 
     def forward(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
-        """Embeddings of the prompts, and where they are no padding; each is the same beside any other prompt."""
+        """Embeddings and mask; the embedding of a prompt does not depend on the others in the batch."""
         lower = [prompt.lower() for prompt in prompts]
         codes = to_bytes(lower, self.POOL * self.TOKENS, self.POOL).to(self.embed.weight.device)
         x = self.embed(codes) * (codes > 0)[..., None]
@@ -89,7 +90,7 @@ class BytesEncoder(TextEncoder):
 
 
 class TextBlock(nn.Module):
-    """A pre-norm transformer block: attention among a prompt's own tokens, then a SwiGLU."""
+    """A pre-norm transformer block: self-attention within a prompt, then a SwiGLU."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -99,9 +100,9 @@ class TextBlock(nn.Module):
         self.mlp = SwiGLU(width, 2 * width)
 
     def forward(self, x: Float[Tensor, "b m e"], mask: Bool[Tensor, "b m"]) -> Float[Tensor, "b m e"]:
-        """Tokens whose mask is False are seen by none."""
-        place = Place(1, x.shape[1], None, None, mask)
-        x = x + self.attention(self.norm1(x), place, None)[0]
+        """Apply the block; tokens where the mask is False are not attended to."""
+        layout = TokenLayout(1, x.shape[1], None, None, mask)
+        x = x + self.attention(self.norm1(x), layout, None)[0]
         return x + self.mlp(self.norm2(x))
 
 

@@ -1,4 +1,4 @@
-"""No prompt at all."""
+"""The encoder of models without prompts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clearfuse.train.text.base import TextEncoder
 
 
 class NoText(TextEncoder):
-    """No prompt at all: zero tokens of zero width."""
+    """Encodes each prompt as zero tokens of zero width."""
 
     width = 0
     trainable = False
@@ -23,6 +23,6 @@ class NoText(TextEncoder):
         self.register_buffer("nothing", torch.zeros(0), persistent=False)
 
     def forward(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
-        """An embedding without tokens, one row a prompt."""
-        nothing = self.nothing.new_zeros(len(prompts), 0, 0)
-        return nothing, nothing.new_zeros(len(prompts), 0, dtype=torch.bool)
+        """Empty embeddings and mask, one row per prompt."""
+        text = self.nothing.new_zeros(len(prompts), 0, 0)
+        return text, text.new_zeros(len(prompts), 0, dtype=torch.bool)

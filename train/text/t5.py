@@ -1,7 +1,6 @@
-"""Flan-T5's encoder as a prompt encoder: frozen, its embeddings kept by prompt.
+"""Flan-T5's encoder as a prompt encoder: frozen, with its embeddings cached by prompt.
 
-Source: Chung et al., arXiv 2210.11416; MMAIF section 3.3 uses it. Letters of the shapes: b prompts, m tokens of the
-longest, e width.
+Source: Chung et al., arXiv 2210.11416; used in MMAIF section 3.3. Shapes: b prompts, m tokens of the longest, e width.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from clearfuse.train.weights.source import Published, shards_of
 from clearfuse.train.weights.tensors import read_tensors, write_tensors
 
 FILES = ("config.json", "tokenizer.json", "model.safetensors*")
-"""What makes an encoder; the last is the weights, or the index of the ``SHARDS`` that they are published in."""
+"""The files of an encoder; the last is the weights, or the index of the ``SHARDS`` that they are published in."""
 
 SHARDS = "model-*.safetensors"
 
 EMBEDDING = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-"""Names of the one table of words; of a network's three, a file of safetensors may hold any."""
+"""Names of the token embedding, which is shared: a safetensors file may hold it under any of the three."""
 
 PUBLISHED: dict[str, Published] = {
     f"t5-{size}": Published(f"google/flan-t5-{size}", revision, files=FILES, licence="Apache-2.0")
@@ -43,33 +42,33 @@ PUBLISHED: dict[str, Published] = {
 }
 
 WIDTHS = {"t5-small": 512, "t5-base": 768, "t5-large": 1024, "t5-xl": 2048, "t5-xxl": 4096}
-"""Of the published ones' embeddings."""
+"""Widths of the published encoders' embeddings."""
 
 LIMIT = 128
-"""Tokens of a prompt; what lies beyond is cut."""
+"""Maximum number of tokens of a prompt, which is truncated to it."""
 
-KEPT = 8192
-"""Prompts whose embeddings stay in memory: of XL's, about 0.2 MB each, 1.5 GB."""
+CACHE_SIZE = 8192
+"""Number of prompts whose embeddings stay in memory: 1.5 GB for XL, at about 0.2 MB each."""
 
 
 class T5Encoder(Frozen, TextEncoder):
-    """Embeddings of prompts, each as if it were alone, whatever stands beside it.
+    """Embeddings of prompts; that of one prompt does not depend on the others in the batch.
 
-    The weights are bf16 everywhere; a CPU computes with them in float32, to which they are widened when first needed:
-    not at all where every prompt is kept. On a CPU every prompt goes through by itself, so that a number depends on no
-    other prompt, bit for bit; on CUDA all that are not kept at once, padding masked. What was embedded is kept, on the
-    CPU, the latest ``KEPT``.
+    The weights are stored in bf16; on a CPU they are converted to float32 when first used, never if every prompt is
+    cached. On a CPU prompts are encoded one by one, so that results are reproducible bit for bit; on CUDA all prompts
+    that are not cached are encoded as one batch, with padding masked. The latest ``CACHE_SIZE`` embeddings are cached
+    in CPU memory, and all of them in the folder ``store`` if there is one.
     """
 
     trainable = False
 
-    def __init__(self, network: nn.Module, words: Any, identity: str, store: Path | None = None) -> None:
+    def __init__(self, network: nn.Module, vocabulary: Any, identity: str, store: Path | None = None) -> None:
         super().__init__(network)
         self.width = int(network.config.d_model)  # type: ignore[union-attr]
-        self._words = words
+        self._vocabulary = vocabulary
         self._identity = identity
         self._store = store
-        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self._cache: OrderedDict[str, Tensor] = OrderedDict()
 
     def forward(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
         """Embeddings, float32, padded with 0 to the longest prompt; the mask is False where a token is padding."""
@@ -80,29 +79,29 @@ class T5Encoder(Frozen, TextEncoder):
         return text, torch.arange(text.shape[1], device=text.device)[None] < lengths[:, None]
 
     def _rows(self, prompts: list[str]) -> dict[str, Tensor]:
-        """Each prompt's embedding, (tokens, width), from memory, the store, or the network."""
-        rows = {prompt: self._kept[prompt] for prompt in prompts if prompt in self._kept}
+        """Each prompt's embedding, (tokens, width), from memory, the store or the network."""
+        rows = {prompt: self._cache[prompt] for prompt in prompts if prompt in self._cache}
         for prompt in prompts:
-            if prompt not in rows and (found := self._stored(prompt)) is not None:
+            if prompt not in rows and (found := self._load(prompt)) is not None:
                 rows[prompt] = found
         missing = [prompt for prompt in prompts if prompt not in rows]
         size = len(missing) if self.here.is_cuda else 1
         for start in range(0, len(missing), max(size, 1)):
             part = missing[start : start + size]
-            for prompt, row in zip(part, self._embedded(part), strict=True):
+            for prompt, row in zip(part, self._encode(part), strict=True):
                 rows[prompt] = row
                 if self._store is not None:
                     write_tensors(self._path(prompt), {"embedding": row}, {"prompt": prompt})
         for prompt in prompts:
-            self._kept[prompt] = rows[prompt]
-            self._kept.move_to_end(prompt)
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
+            self._cache[prompt] = rows[prompt]
+            self._cache.move_to_end(prompt)
+        while len(self._cache) > CACHE_SIZE:
+            self._cache.popitem(last=False)
         return rows
 
     @torch.no_grad()
-    def _embedded(self, prompts: list[str]) -> list[Tensor]:
-        codes = [torch.tensor(each.ids) for each in self._words.encode_batch(prompts)]
+    def _encode(self, prompts: list[str]) -> list[Tensor]:
+        codes = [torch.tensor(encoding.ids) for encoding in self._vocabulary.encode_batch(prompts)]
         lengths = [len(code) for code in codes]
         ids = nn.utils.rnn.pad_sequence(codes, batch_first=True).to(self.here.device)
         mask = torch.arange(ids.shape[1])[None] < torch.tensor(lengths)[:, None]
@@ -110,8 +109,8 @@ class T5Encoder(Frozen, TextEncoder):
             (network,) = self.networks
             if next(network.parameters()).dtype != self.dtype:
                 network.to(self.dtype)
-            found = network(input_ids=ids, attention_mask=mask.to(ids.device)).last_hidden_state
-        return [row[:length].to("cpu", copy=True) for row, length in zip(found, lengths, strict=True)]
+            embeddings = network(input_ids=ids, attention_mask=mask.to(ids.device)).last_hidden_state
+        return [row[:length].to("cpu", copy=True) for row, length in zip(embeddings, lengths, strict=True)]
 
     def _path(self, prompt: str) -> Path:
         assert self._store is not None
@@ -119,28 +118,28 @@ class T5Encoder(Frozen, TextEncoder):
         name = hashlib.blake2b(json.dumps([self._identity, LIMIT, "bf16", prompt]).encode(), digest_size=16).hexdigest()
         return self._store / kind / name[:2] / f"{name}.safetensors"
 
-    def _stored(self, prompt: str) -> Tensor | None:
-        """What the store has of a prompt; one of another prompt, or of another width, is as none."""
+    def _load(self, prompt: str) -> Tensor | None:
+        """A prompt's embedding in the store; None if there is none, or one of another prompt or width."""
         if self._store is None or not (path := self._path(prompt)).is_file():
             return None
-        tensors, said = read_tensors(path)
+        tensors, header = read_tensors(path)
         row = tensors.get("embedding")
-        fits = row is not None and row.ndim == 2 and row.shape[1] == self.width and said.get("prompt") == prompt
+        fits = row is not None and row.ndim == 2 and row.shape[1] == self.width and header.get("prompt") == prompt
         return row if fits else None
 
 
 def load_t5(folder: Path, where: str, identity: str, store: Path | None = None) -> T5Encoder:
-    """The encoder of a folder with ``FILES``, its decoder's weights left out.
+    """Load the encoder of a folder with ``FILES``; the decoder's weights are left out.
 
-    where: begins the UserError that says what is missing or does not fit; identity: which network it is; store: a
-    folder where embeddings stay, written by rename.
+    where: prefix of the UserError that is raised if a file is missing or does not fit; identity: of the network, part
+    of the cache key; store: a folder that caches embeddings, written by rename.
     """
-    words = _tokenizer(folder, where)
+    vocabulary = _tokenizer(folder, where)
     network = _weights(folder, where)
-    ids = words.encode("a").ids
-    if not ids or ids[-1] != network.config.eos_token_id or words.get_vocab_size() > network.config.vocab_size:
+    ids = vocabulary.encode("a").ids
+    if not ids or ids[-1] != network.config.eos_token_id or vocabulary.get_vocab_size() > network.config.vocab_size:
         raise UserError(f"{where}: tokenizer.json in {folder} is not of this network")
-    return T5Encoder(network, words, identity, store)
+    return T5Encoder(network, vocabulary, identity, store)
 
 
 def _tokenizer(folder: Path, where: str) -> Any:
@@ -150,16 +149,16 @@ def _tokenizer(folder: Path, where: str) -> Any:
     if not path.is_file():
         raise UserError(f"{where}: tokenizer.json is missing in {folder}")
     try:
-        words = Tokenizer.from_file(str(path))
+        vocabulary = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises no class of its own
         raise UserError(f"{where}: {path}: {' '.join(str(error).split())[:200]}") from None
-    words.no_padding()
-    words.enable_truncation(LIMIT)
-    return words
+    vocabulary.no_padding()
+    vocabulary.enable_truncation(LIMIT)
+    return vocabulary
 
 
 def width_of(folder: Path, where: str) -> int:
-    """Width of the embeddings, as a folder's config.json says."""
+    """The width of the embeddings, from a folder's config.json."""
     width = _config(folder, where).get("d_model", 512)  # the class's default
     if not isinstance(width, int) or width < 1:
         raise UserError(f"{where}: {folder / 'config.json'}: d_model must be a number above 0, not {width!r}")
@@ -180,10 +179,10 @@ def _config(folder: Path, where: str) -> dict[str, Any]:
 
 
 def encoder_names(names: Iterable[str]) -> list[str]:
-    """Of the names of a T5's tensors, those that its encoder is made of, in their order."""
-    given = list(names)
-    embedding = next((name for name in EMBEDDING if name in given), None)
-    return [name for name in given if name == embedding or (name.startswith("encoder.") and name not in EMBEDDING)]
+    """The names of the encoder's tensors among those of a T5, in order."""
+    listed = list(names)
+    embedding = next((name for name in EMBEDDING if name in listed), None)
+    return [name for name in listed if name == embedding or (name.startswith("encoder.") and name not in EMBEDDING)]
 
 
 def _weights(folder: Path, where: str) -> Any:
@@ -192,35 +191,35 @@ def _weights(folder: Path, where: str) -> Any:
 
     try:
         config = T5Config.from_dict(_config(folder, where))
-        with torch.device("meta"):  # the weights take their place
+        with torch.device("meta"):  # the weights are assigned below
             network: Any = T5EncoderModel(config)
         state = _encoder_state(folder)
     except UserError:
         raise
-    except Exception as error:  # transformers and safetensors have errors of their own
-        said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{where}: can't be loaded from {folder}: {said}") from None
-    wanted = {name: one.shape for name, one in network.state_dict().items() if name not in EMBEDDING[1:]}
-    lost = [name for name, shape in wanted.items() if name not in state or state[name].shape != shape]
-    lost += [name for name in state if name not in wanted]
-    if lost:
-        said = f"{len(lost)} weights are missing, too many or of another shape in {folder}, such as {lost[0]}"
-        raise UserError(f"{where}: {said}")
+    except Exception as error:  # transformers and safetensors raise exceptions of various types
+        message = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{where}: can't be loaded from {folder}: {message}") from None
+    expected = {name: tensor.shape for name, tensor in network.state_dict().items() if name not in EMBEDDING[1:]}
+    faults = [name for name, shape in expected.items() if name not in state or state[name].shape != shape]
+    faults += [name for name in state if name not in expected]
+    if faults:
+        message = f"{len(faults)} weights are missing, too many or of another shape in {folder}, such as {faults[0]}"
+        raise UserError(f"{where}: {message}")
     network.load_state_dict(state, strict=False, assign=True)
     network.set_input_embeddings(network.shared)
     return network
 
 
 def _encoder_state(folder: Path) -> dict[str, Tensor]:
-    """The encoder's tensors in bf16, the table of words as ``EMBEDDING[0]``; no other is read from the disk."""
+    """The encoder's tensors in bf16, the token embedding as ``EMBEDDING[0]``; no others are read from disk."""
     from safetensors import safe_open
 
-    places: dict[str, list[str]] = {}
+    names_by_file: dict[str, list[str]] = {}
     for name, file in shards_of(folder, encoder_names).items():
-        places.setdefault(file, []).append(name)
+        names_by_file.setdefault(file, []).append(name)
     state: dict[str, Tensor] = {}
-    for file in places or {"model.safetensors": []}:
-        with safe_open(folder / file, "pt") as held:
-            for name in places.get(file) or encoder_names(held.keys()):
-                state[EMBEDDING[0] if name in EMBEDDING else name] = held.get_tensor(name).to(torch.bfloat16)
+    for file in names_by_file or {"model.safetensors": []}:
+        with safe_open(folder / file, "pt") as tensors:
+            for name in names_by_file.get(file) or encoder_names(tensors.keys()):
+                state[EMBEDDING[0] if name in EMBEDDING else name] = tensors.get_tensor(name).to(torch.bfloat16)
     return state

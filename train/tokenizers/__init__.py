@@ -1,7 +1,7 @@
-"""Tokenizers: between images and the latents that models work on.
+"""Tokenizers: images to the latents that models work on, and back.
 
-``dct`` needs nothing; ``TINY`` and ``PUBLISHED`` are networks by name, ``GRIDS`` says of which f and z; beside them
-any autoencoder of diffusers whose class is in ``autoencoder.kinds``, by hub id or folder.
+``dct`` needs no weights; ``TINY`` and ``PUBLISHED`` are networks by name, and ``GRIDS`` has their f and z. Any other
+autoencoder of diffusers whose class is in ``autoencoder.kinds`` can be given by hub id or folder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TINY: dict[str, Tiny] = {
     "taef1": Tiny(Published("madebyollin/taef1", "b1b2d00e9e440cfbf3dedb34266864da86016ceb", licence="MIT"), 16),
     "taef2": Tiny(Published("madebyollin/taef2", None, files=("taef2.safetensors",), licence="MIT"), 32, True, 0.8),
 }
-"""The tiny autoencoders of Stable Diffusion's, Stable Diffusion 3's, FLUX.1's and FLUX.2's latents."""
+"""The tiny autoencoders for the latents of Stable Diffusion, Stable Diffusion 3, FLUX.1 and FLUX.2."""
 
 _FLUX = Published("black-forest-labs/FLUX.1-schnell", "741f7c3ce8b383c54771c7003378a50191e9efe9", "vae")
 PUBLISHED: dict[str, Published] = {
@@ -40,7 +40,7 @@ PUBLISHED: dict[str, Published] = {
         "nvidia/Cosmos-0.1-Tokenizer-CI16x16", "28c7999802c1cb9c2dd093572e9f8a8e1c10979f", files=cosmos.FILES
     ),
 }  # fmt: skip
-"""Where ``revision`` is None, no commit could be looked up: the newest is taken, said and recorded."""
+"""Where ``revision`` is None, no commit is known: the newest one is used, reported and recorded."""
 
 NAMES = ("dct", *PUBLISHED)
 
@@ -52,12 +52,12 @@ GRIDS: dict[str, Grid] = {
     "cosmos": Grid(8, cosmos.PUBLISHED.z),
     "cosmos-ci16x16": Grid(16, cosmos.PUBLISHED.z),
 }
-"""What is known of the named ones without their files."""
+"""f and z of the named tokenizers."""
 
 
 @dataclass(frozen=True)
 class LoadedTokenizer:
-    """A tokenizer, and how it is found again. files: what makes it; digest: of the files of a user's own folder."""
+    """A loaded tokenizer. reference: how to find it again; files: its files; digest: their hash, if local."""
 
     tokenizer: Tokenizer
     reference: str
@@ -66,9 +66,9 @@ class LoadedTokenizer:
 
 
 def find_tokenizer(reference: str) -> LoadedTokenizer:
-    """The tokenizer of a reference: see ``clearfuse.train.weights.source``, and the names.
+    """Load the tokenizer of a reference: one of ``NAMES``, or see ``clearfuse.train.weights.source``.
 
-    Raises UserError, one line, where there is no such tokenizer, its files are not at hand, or they do not fit.
+    Raises UserError, one line, if there is no such tokenizer, or its files are missing or do not fit.
     """
     if reference == "dct":
         return LoadedTokenizer(DCT(), "dct")
@@ -85,7 +85,7 @@ def _loaded(source: Source, where: str) -> tuple[Tokenizer, Sequence[str]]:
         return tokenizer, [path.name for path in cosmos.files_of(source.folder)]
     name = source.name if source.name in TINY else _tiny_in(source, where)
     if name is None:
-        # Of one published network there are no safetensors. Its tensors alone are read; no stranger's .bin is.
+        # One published network has no safetensors. Only tensors are read from its .bin, and no other .bin is read.
         legacy = source.name == "asymmetric" and not source.paths(autoencoder.FILES[1:])
         patterns = (autoencoder.CONFIG, autoencoder.BIN) if legacy else autoencoder.FILES
         return autoencoder.load_autoencoder(source.folder, where, legacy), patterns
@@ -94,7 +94,7 @@ def _loaded(source: Source, where: str) -> tuple[Tokenizer, Sequence[str]]:
 
 
 def _tiny_in(source: Source, where: str) -> str | None:
-    """The tiny autoencoder whose published files a nameless folder without a config holds."""
+    """The name of the tiny autoencoder whose published files are in a folder without name and config, or None."""
     if source.name is not None or (source.folder / autoencoder.CONFIG).is_file():
         return None
     found = [name for name in TINY if tiny.files_of(source.folder, name)]
@@ -105,23 +105,23 @@ def _tiny_in(source: Source, where: str) -> str | None:
 
 
 def grid_of(reference: str) -> Grid:
-    """A reference's grid: of a name from the table, of a folder or a repository from its config; no weights are read.
+    """The grid of a reference: from the table for a name, else from the config of the folder or repository.
 
-    Raises UserError, one line, where there is no such tokenizer.
+    No weights are read. Raises UserError, one line, if there is no such tokenizer.
     """
     where = f"--tokenizer {reference}"
     name, folder = named(reference, NAMES), reference.partition("=")[2]
     if name is not None:
-        says = name in PUBLISHED and autoencoder.CONFIG in PUBLISHED[name].files
-        if not (says and folder and (Path(folder) / autoencoder.CONFIG).is_file()):
+        has_config = name in PUBLISHED and autoencoder.CONFIG in PUBLISHED[name].files
+        if not (has_config and folder and (Path(folder) / autoencoder.CONFIG).is_file()):
             return GRIDS[name]
     source = find_source("tokenizer", reference, PUBLISHED, extra=("dct",), files=(autoencoder.CONFIG,))
-    small = _tiny_in(source, where)
-    return GRIDS[small] if small else autoencoder.grid(source.folder, where)
+    tiny_name = _tiny_in(source, where)
+    return GRIDS[tiny_name] if tiny_name else autoencoder.grid(source.folder, where)
 
 
 def build_tokenizer(reference: str) -> Tokenizer:
-    """The tokenizer of a reference, as ``find_tokenizer`` finds it."""
+    """The tokenizer of a reference; see ``find_tokenizer``."""
     return find_tokenizer(reference).tokenizer
 
 

@@ -1,4 +1,4 @@
-"""Autoencoders of diffusers: any of the classes in ``kinds``, by a folder's config.json; safetensors alone."""
+"""Autoencoders of diffusers: any of the classes in ``kinds``, from a folder with config.json and safetensors."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ from clearfuse.train.tokenizers.winograd import quicken
 
 CONFIG = "config.json"
 FILES = (CONFIG, "diffusion_pytorch_model*.safetensors*")
-"""What makes an autoencoder; the last is an index too, where the weights are in parts."""
+"""The files of an autoencoder; the last matches an index too, where the weights are sharded."""
 
 BIN = "diffusion_pytorch_model.bin"
-"""Weights as they were published before safetensors: a pickle, of which torch reads the tensors alone."""
+"""Weights as published before safetensors: a pickle, from which torch reads only tensors."""
 
 Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A class of diffusers. f: pixels along a side of a cell; frames: whether it works on videos, here of one frame."""
+    """An autoencoder class of diffusers. f: pixels along a side of a latent cell; frames: whether it takes videos, for
+    which an image is a video of one frame.
+    """
 
     cls: Any
     f: Callable[[Config], int]
@@ -38,7 +40,7 @@ class Kind:
 
 
 def kinds() -> dict[str, Kind]:
-    """The classes that may be loaded, by the name a config.json gives."""
+    """The classes that can be loaded, by their name in config.json."""
     from diffusers.models.autoencoders.autoencoder_asym_kl import AsymmetricAutoencoderKL
     from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -61,21 +63,23 @@ def kinds() -> dict[str, Kind]:
 
 
 def grid(folder: Path, where: str) -> Grid:
-    """What a folder's config.json says of its latents; what it leaves out is its class's default."""
+    """The grid of an autoencoder from its folder's config.json, and from its class's defaults for what is missing
+    there.
+    """
     config = _config(folder, where)
     kind = _kind(config, where)
-    defaults = {name: one.default for name, one in inspect.signature(kind.cls.__init__).parameters.items()}
-    whole = defaults | config
+    defaults = {name: parameter.default for name, parameter in inspect.signature(kind.cls.__init__).parameters.items()}
+    settings = defaults | config
     try:
-        return Grid(int(kind.f(whole)), int(whole["latent_channels"]))
+        return Grid(int(kind.f(settings)), int(settings["latent_channels"]))
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"{where}: {folder / CONFIG}: {error}") from None
 
 
 def load_autoencoder(folder: Path, where: str, legacy: bool = False) -> FrozenTokenizer:
-    """The tokenizer of a folder with config.json and safetensors. where: begins the UserError that says what is wrong.
+    """Load the tokenizer of a folder with config.json and safetensors. where: prefix of a UserError.
 
-    legacy: the weights are in ``BIN``. Every weight must be there and none be left over.
+    legacy: the weights are in ``BIN``. Weights must match the network exactly, none missing and none left over.
     """
     kind = _kind(_config(folder, where), where)
     network = _weights(kind.cls, folder, where, legacy)
@@ -85,12 +89,12 @@ def load_autoencoder(folder: Path, where: str, legacy: bool = False) -> FrozenTo
 
 
 def wrap(network: Any, kind: Kind) -> FrozenTokenizer:
-    """A network of one of the ``kinds`` as a tokenizer."""
+    """Wrap a network of one of the ``kinds`` as a tokenizer."""
     shift, scale = sizes(network, network.config)
 
     def encode(images: Tensor) -> Tensor:
-        found = network.encode(images[:, :, None] if kind.frames else images)
-        raw = found.latent_dist.mode() if hasattr(found, "latent_dist") else _plain(found)
+        output = network.encode(images[:, :, None] if kind.frames else images)
+        raw = output.latent_dist.mode() if hasattr(output, "latent_dist") else _deterministic(output)
         return raw[:, :, 0] if kind.frames else raw
 
     def decode(raw: Tensor) -> Tensor:
@@ -104,17 +108,16 @@ def wrap(network: Any, kind: Kind) -> FrozenTokenizer:
     )  # fmt: skip
 
 
-def _plain(found: Any) -> Tensor:
-    """Latents of a class without a posterior."""
-    return found.latents if hasattr(found, "latents") else found.latent
+def _deterministic(output: Any) -> Tensor:
+    """The latents of a class without a posterior."""
+    return output.latents if hasattr(output, "latents") else output.latent
 
 
 def sizes(network: Any, config: Config) -> tuple[list[float], list[float]]:
-    """(shift, scale) of each channel of the raw latents, as config and weights give them.
+    """(shift, scale) of each channel of the raw latents, from the config and the weights.
 
-    Cosmos: ``latents_mean`` and ``latents_std``, of the first of the frames that they are given for. FLUX.2: the
-    running mean and variance of its batch norm, over the four cells of a patch. Others: ``shift_factor``, and
-    1 / ``scaling_factor``.
+    Cosmos: ``latents_mean`` and ``latents_std`` of the first frame. FLUX.2: the running mean and variance of its batch
+    norm, pooled over the four cells of a patch. Others: ``shift_factor`` and 1 / ``scaling_factor``.
     """
     z = config["latent_channels"]
     mean, std = config.get("latents_mean"), config.get("latents_std")
@@ -158,27 +161,27 @@ def _weights(cls: Any, folder: Path, where: str, legacy: bool) -> Any:
     from safetensors import SafetensorError
 
     level = logging.get_verbosity()
-    logging.set_verbosity_error()  # what it would say is said below, in one line
+    logging.set_verbosity_error()  # the error below has it in one line
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            network, found = cls.from_pretrained(
+            network, report = cls.from_pretrained(
                 str(folder), use_safetensors=not legacy, local_files_only=True, torch_dtype=torch.float32,
                 output_loading_info=True, low_cpu_mem_usage=False,  # True needs accelerate, and saves nothing here
             )  # fmt: skip
     except (
         OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, SafetensorError, UnpicklingError
     ) as error:  # fmt: skip
-        said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{where}: {cls.__name__} can't be loaded from {folder}: {said}") from None
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{where}: {cls.__name__} can't be loaded from {folder}: {reason}") from None
     finally:
         logging.set_verbosity(level)
-    _whole(found, where, folder)
+    _check_complete(report, where, folder)
     return network
 
 
-def _whole(found: Mapping[str, Sequence[Any]], where: str, folder: Path) -> None:
-    ways = {"missing_keys": "missing", "unexpected_keys": "too many", "mismatched_keys": "of another shape"}
-    faults = [f"{len(found[key])} {how}, such as {next(iter(found[key]))}" for key, how in ways.items() if found[key]]
+def _check_complete(report: Mapping[str, Sequence[Any]], where: str, folder: Path) -> None:
+    kinds = {"missing_keys": "missing", "unexpected_keys": "too many", "mismatched_keys": "of another shape"}
+    faults = [f"{len(report[k])} {kind}, such as {next(iter(report[k]))}" for k, kind in kinds.items() if report[k]]
     if faults:
         raise UserError(f"{where}: the weights in {folder} do not fit its {CONFIG}: {'; '.join(faults)}")

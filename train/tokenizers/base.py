@@ -1,4 +1,4 @@
-"""What every tokenizer answers to."""
+"""The interface of tokenizers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Grid:
-    """A tokenizer's latents. f: pixels along a side of a cell; z: channels."""
+    """The geometry of a tokenizer's latents. f: pixels along a side of a latent cell; z: channels."""
 
     f: int
     z: int
@@ -21,16 +21,16 @@ class Grid:
             raise ValueError(f"a tokenizer's cell is of at least 1 pixel and 1 channel, not {self.f} and {self.z}")
 
     def cells(self, width: int, height: int) -> tuple[int, int]:
-        """(columns, rows) of the latents of a picture, whose sides are padded to multiples of f."""
+        """(columns, rows) of the latents of an image, whose sides are padded to multiples of f."""
         return -(-width // self.f), -(-height // self.f)
 
 
 class Tokenizer(nn.Module):
-    """Images in [−1, 1] of any height and width to latents and back.
+    """Base class: images in [−1, 1] of any height and width to latents and back.
 
-    f: pixels along a side of one latent cell; z: latent channels; scale: the raw latents' size over natural images, by
-    which ``encode`` divides and ``decode`` multiplies: a model sees latents of about unit size. weight: of each
-    channel's squared error in a loss, mean 1. Infrared comes as three equal channels.
+    f: pixels along a side of a latent cell; z: latent channels; scale: the magnitude of the raw latents of natural
+    images, by which ``encode`` divides and ``decode`` multiplies, so that models see latents of about unit scale.
+    weight: of each channel's squared error in a loss, mean 1. Infrared images have three equal channels.
     """
 
     f: int
@@ -39,16 +39,16 @@ class Tokenizer(nn.Module):
     weight: Float[Tensor, "z 1 1"]
 
     def encode(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b z h w"]:
-        """Latents of ceil(H / f) × ceil(W / f), the images padded by reflection to the multiple."""
+        """Latents of ceil(H / f) × ceil(W / f); images are padded by reflection to multiples of f."""
         raise TypeError(f"{type(self).__name__} defines no encode")
 
     def decode(self, latents: Float[Tensor, "b z h w"], size: tuple[int, int]) -> Float[Tensor, "b 3 H W"]:
-        """Images of ``size``, (height, width), the padding cut off; values may leave [−1, 1]."""
+        """Images of ``size``, (height, width), with the padding cut off; values may lie outside [−1, 1]."""
         raise TypeError(f"{type(self).__name__} defines no decode")
 
 
 def pad_to(images: Float[Tensor, "b c H W"], f: int) -> Float[Tensor, "b c H2 W2"]:
-    """Pad at the bottom and right to multiples of f, by reflection about the last pixel, back and forth if need be."""
+    """Pad at the bottom and right to multiples of f, by (repeated) reflection about the last pixel."""
     for axis in (2, 3):
         side = images.shape[axis]
         if side % f:

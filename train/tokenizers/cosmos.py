@@ -1,23 +1,23 @@
 """Cosmos' continuous image tokenizers, CI8x8 and CI16x16: an autoencoder on Haar patches of 4 × 4 pixels.
 
-Source: NVIDIA, arXiv 2501.03575, and for what the paper leaves open github.com/NVIDIA/Cosmos-Tokenizer at 3584ae7,
+Source: NVIDIA, arXiv 2501.03575, and for details github.com/NVIDIA/Cosmos-Tokenizer at 3584ae7,
 ``networks/{configs,continuous_image}.py`` and ``modules/{layers2d,patching,utils}.py``. It is trained as a plain
-autoencoder: no posterior, and its authors scale its latents by nothing.
+autoencoder, without a posterior, and its latents are published unscaled.
 
 The weights are published as TorchScript (nvidia/Cosmos-0.1-Tokenizer-CI8x8 and -CI16x16 on the Hugging Face hub):
 ``encoder.jit`` of a sequence of ``encoder``, ``quant_conv`` and a ``distribution`` without weights, ``decoder.jit`` of
-``post_quant_conv`` and ``decoder``, in bf16. Their tensors alone are read, and the modules here bear their names::
+``post_quant_conv`` and ``decoder``, in bf16. Only their tensors are read, and the modules here have their names::
 
     encoder.conv_in  encoder.down.LEVEL.block.N  encoder.down.LEVEL.downsample.conv
     encoder.mid.{block_1,attn_1,block_2}  encoder.norm_out  encoder.conv_out  quant_conv
     post_quant_conv  decoder.conv_in  decoder.mid.{block_1,attn_1,block_2}
     decoder.up.LEVEL.block.N  decoder.up.LEVEL.upsample.conv  decoder.norm_out  decoder.conv_out
     of a block: norm1  conv1  norm2  conv2, nin_shortcut where the width changes; of attention: norm  q  k  v  proj_out
-    encoder.patcher.{wavelets,_arange}  decoder.unpatcher.{wavelets,_arange}: the Haar filter, which is no weight
+    encoder.patcher.{wavelets,_arange}  decoder.unpatcher.{wavelets,_arange}: the Haar filter, which is not trained
 
-Attention stands in the middle alone. The config asks for it at levels of side 32 too, and at the config's resolution
-of 1024 there is none: after patches of 4 the sides are 256 and 128, and of CI16x16 64. The files' sizes say the same:
-31.2 and 45.6 million numbers of two bytes.
+Attention is only used in the bottleneck. The published config also has it at levels of side 32, but there are none at
+its resolution of 1024: after patches of 4 the sides are 256 and 128, and 64 for CI16x16. The sizes of the files agree:
+31.2 and 45.6 million values of two bytes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ SPLITS = int(math.log2(PATCH))
 
 @dataclass(frozen=True)
 class Widths:
-    """Sizes of the network; the defaults are both published ones'. blocks: residual ones of a level of the encoder."""
+    """Sizes of the network; the defaults are those of both published ones. blocks: residual blocks per
+    encoder level.
+    """
 
     channels: int = 128
     multipliers: tuple[int, ...] = (2, 4, 4)
@@ -62,8 +64,8 @@ PUBLISHED = Widths()
 def haar(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c4 h2 w2"]:
     """One level of the Haar transform: (a+b+c+d, a+b−c−d, a−b+c−d, a−b−c+d) / 4 of each 2 × 2 pixels (a b; c d).
 
-    Channels: mean, vertical, horizontal and diagonal difference, each of all the given ones. h and w are even, so that
-    the reflected border of the published transform is never read.
+    Channels: mean, vertical, horizontal and diagonal difference of all input channels. h and w must be even; the
+    reflected border of the published transform then has no effect.
     """
     a, b, c, d = rearrange(x, "b c (h y) (w x) -> (y x) b c h w", y=2, x=2)
     return torch.cat([a + b + c + d, a + b - c - d, a - b + c - d, a - b - c + d], 1) / 4
@@ -71,17 +73,17 @@ def haar(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c4 h2 w2"]:
 
 def unhaar(x: Float[Tensor, "b c4 h2 w2"]) -> Float[Tensor, "b c h w"]:
     """The inverse of ``haar``."""
-    mean, down, across, both = x.chunk(4, 1)
-    a, b = mean + down + across + both, mean + down - across - both
-    c, d = mean - down + across - both, mean - down - across + both
+    mean, vertical, horizontal, diagonal = x.chunk(4, 1)
+    a, b = mean + vertical + horizontal + diagonal, mean + vertical - horizontal - diagonal
+    c, d = mean - vertical + horizontal - diagonal, mean - vertical - horizontal + diagonal
     return rearrange(torch.stack([a, b, c, d]), "(y x) b c h w -> b c (h y) (w x)", y=2, x=2)
 
 
 class Patches(nn.Module):
-    """Pixels to patches of 4 × 4: the Haar transform twice, the second time of all the first one's channels."""
+    """Pixels to patches of 4 × 4: two levels of the Haar transform, the second on all channels of the first."""
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c16 h4 w4"]:
-        """Sides are multiples of 4."""
+        """Transform; the sides must be multiples of 4."""
         for _ in range(SPLITS):
             x = haar(x)
         return x
@@ -91,7 +93,7 @@ class Pixels(nn.Module):
     """The inverse of ``Patches``."""
 
     def forward(self, x: Float[Tensor, "b c16 h4 w4"]) -> Float[Tensor, "b c h w"]:
-        """To four times the sides."""
+        """Transform back to four times the sides."""
         for _ in range(SPLITS):
             x = unhaar(x)
         return x
@@ -117,7 +119,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """y = x + out(softmax(q kᵀ / √c) v) over all cells, one head as wide as the channels."""
+    """y = x + out(softmax(q kᵀ / √c) v) over all cells, with a single head."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -132,32 +134,32 @@ class Attention(nn.Module):
         return x + self.proj_out(y)
 
 
-class Halve(nn.Module):
-    """A convolution of stride 2, padded at the right and the bottom alone."""
+class Downsample(nn.Module):
+    """A convolution of stride 2, padded only at the right and the bottom."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, stride=2)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-        """Half the sides."""
+        """Halve the sides."""
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
-class Double(nn.Module):
-    """Each cell twice along both sides, then a convolution."""
+class Upsample(nn.Module):
+    """Nearest-neighbour upsampling by 2, then a convolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-        """Twice the sides."""
+        """Double the sides."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 def _named(**modules: nn.Module) -> nn.Sequential:
-    """Modules that are run in the order in which they are named."""
+    """A sequential module with named children."""
     return nn.Sequential(OrderedDict(modules))
 
 
@@ -174,7 +176,7 @@ def build_encoder(f: int, sizes: Widths = PUBLISHED) -> nn.Sequential:
     widths = [sizes.channels, *(sizes.channels * each for each in sizes.multipliers)]
     halvings = int(math.log2(f)) - SPLITS
     levels = [
-        _named(block=_blocks(width, out, sizes.blocks), **({"downsample": Halve(out)} if level < halvings else {}))
+        _named(block=_blocks(width, out, sizes.blocks), **({"downsample": Downsample(out)} if level < halvings else {}))
         for level, (width, out) in enumerate(pairwise(widths))
     ]
     encoder = _named(
@@ -192,7 +194,7 @@ def build_decoder(f: int, sizes: Widths = PUBLISHED) -> nn.Sequential:
     levels: dict[str, nn.Module] = {}
     width = outs[-1]
     for level, out in reversed(list(enumerate(outs))):
-        doubled = {"upsample": Double(out)} if level >= coarse else {}
+        doubled = {"upsample": Upsample(out)} if level >= coarse else {}
         levels[str(level)] = _named(block=_blocks(width, out, sizes.blocks + 1), **doubled)
         width = out
     decoder = _named(
@@ -204,12 +206,13 @@ def build_decoder(f: int, sizes: Widths = PUBLISHED) -> nn.Sequential:
 
 
 def load_cosmos(folder: Path, f: int, where: str) -> FrozenTokenizer:
-    """The tokenizer of a folder with ``FILES``, or the same tensors as ``encoder.safetensors`` and so on.
+    """Load the tokenizer of a folder with ``FILES``, or with the same tensors as ``encoder.safetensors`` and
+    ``decoder.safetensors``.
 
-    f: pixels along a side of a cell, 8 or 16. where: begins the UserError that says what is missing; one of a file that
-    does not fit begins with its path.
+    f: pixels along a side of a latent cell, 8 or 16. where: prefix of the UserError for a missing file; that for a file
+    that does not fit begins with its path.
     """
-    with torch.device("meta"):  # the weights take their place
+    with torch.device("meta"):  # the weights are assigned below
         networks = [build_encoder(f, PUBLISHED), build_decoder(f, PUBLISHED)]
     for part, network in zip(PARTS, networks, strict=True):
         path = _path(folder, part)
@@ -225,7 +228,7 @@ def load_cosmos(folder: Path, f: int, where: str) -> FrozenTokenizer:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files of a folder that make the tokenizer."""
+    """The tokenizer's files in a folder."""
     return [path for part in PARTS if (path := _path(folder, part)) is not None]
 
 
@@ -235,7 +238,7 @@ def _path(folder: Path, part: str) -> Path | None:
 
 
 def _weights(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """What learned, in float32. Raises UserError where the filter that stands beside it is another than Haar's."""
+    """The trained tensors in float32. Raises UserError if the stored filter is not Haar's."""
     filters = {"wavelets": [0.5**0.5, 0.5**0.5], "_arange": [0.0, 1.0]}
     weights: dict[str, Tensor] = {}
     for name, tensor in state.items():

@@ -1,4 +1,4 @@
-"""The block DCT as a tokenizer: no weights, no download, no loss."""
+"""The block DCT as a tokenizer: lossless, without weights or download."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def dct_matrix(n: int) -> Float[Tensor, "n n"]:
 
 
 def dct_scale(n: int = 8) -> Float[Tensor, "n n"]:
-    """The size of an 8 × 8 DCT coefficient of a natural image in [−1, 1]: 0.6 (u² + v²)^(−3/4), and 4.5 for u = v = 0.
+    """The magnitude of 8 × 8 DCT coefficients of natural images in [−1, 1]: 0.6 (u² + v²)^(−3/4), 4.5 for u = v = 0.
 
-    A power law, as natural spectra have, near root mean squares over the built-in scenes and over real pairs of the
-    three tasks: (0, 0) 4.2 and 5.2, (0, 1) 0.59 and 0.47, (2, 2) 0.098 and 0.104, (7, 7) 0.016 and 0.016.
+    A power law, as in natural spectra, close to the root mean squares over the built-in scenes and over real pairs of
+    the three tasks: (0, 0) 4.2 and 5.2, (0, 1) 0.59 and 0.47, (2, 2) 0.098 and 0.104, (7, 7) 0.016 and 0.016.
     """
     u = torch.arange(n, dtype=torch.float32)
     square = u[:, None] ** 2 + u[None] ** 2
@@ -49,7 +49,7 @@ class DCT(Tokenizer):
         self.register_buffer("matrix", dct_matrix(self.f), persistent=False)
         scale = dct_scale(self.f).flatten().repeat(3)[:, None, None]
         self.register_buffer("scale", scale, persistent=False)
-        # The transform is orthonormal: so weighted, an error of latents is that of pixels.
+        # The transform is orthonormal: with these weights the error of latents is that of pixels.
         self.register_buffer("weight", scale**2 / (scale**2).mean(), persistent=False)
 
     def encode(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b z h w"]:

@@ -1,4 +1,4 @@
-"""Autoencoders that others trained, behind the protocol."""
+"""Pretrained autoencoders as tokenizers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Code = Callable[[Tensor], Tensor]
 
 
 class FrozenTokenizer(Frozen, Tokenizer):
-    """z = (raw − shift) / scale of a frozen autoencoder; its posterior's mean, nothing is sampled.
+    """z = (raw − shift) / scale of a frozen autoencoder; the mode of its posterior, without sampling.
 
-    It computes in bf16 on CUDA and in float32 elsewhere, whatever autocast says; latents and images are float32. It
-    has no tiling of its own: the pipeline fuses large images in tiles, and diffusers' own is off by default and, for
-    ``AutoencoderTiny``, written for four channels.
+    It computes in bf16 on CUDA and in float32 elsewhere, independent of autocast; latents and images are float32. It
+    does no tiling: the pipeline fuses large images in tiles, and the tiling of diffusers is off by default and, in
+    ``AutoencoderTiny``, assumes four channels.
     """
 
     shift: Float[Tensor, "z 1 1"]
@@ -35,7 +35,7 @@ class FrozenTokenizer(Frozen, Tokenizer):
         scale: Sequence[float],
         layout: torch.memory_format = torch.contiguous_format,
     ) -> None:
-        """layout: in which the networks are fastest, channels last for convolutions of pictures."""
+        """layout: the memory format in which the networks are fastest: channels last for convolutions of images."""
         super().__init__(*networks)
         for network in networks:
             network.to(memory_format=layout)  # type: ignore[call-overload]
@@ -53,7 +53,7 @@ class FrozenTokenizer(Frozen, Tokenizer):
         return (raw.float() - self.shift) / self.scale
 
     def decode(self, latents: Float[Tensor, "b z h w"], size: tuple[int, int]) -> Float[Tensor, "b 3 H W"]:
-        """Images of (height, width); gradients reach the latents."""
+        """Images of (height, width); differentiable with respect to the latents."""
         with torch.autocast(latents.device.type, enabled=False):
             images = self._decoder(
                 (latents.float() * self.scale + self.shift).to(self.dtype, memory_format=self._layout)

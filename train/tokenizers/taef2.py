@@ -1,7 +1,7 @@
-"""TAEF2, the tiny autoencoder of FLUX.2's latents, whose layout diffusers lacks; its modules bear the published names.
+"""TAEF2, the tiny autoencoder for FLUX.2's latents, which diffusers does not have; modules have the published names.
 
-Source: github.com/madebyollin/taesd (MIT). A tiny autoencoder as the others of its family, f = 8, but in the blocks at
-the lowest resolution an additional branch with a group norm sees the statistics of the whole image.
+Source: github.com/madebyollin/taesd (MIT). It differs from the other tiny autoencoders, f = 8, by an additional branch
+with a group norm in the blocks of the lowest resolution, which sees the statistics of the whole image.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ class Clamp(nn.Module):
     """3 tanh(x / 3)."""
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Latents within ±3, where the decoder was trained."""
+        """Limit latents to ±3, the range that the decoder was trained on."""
         return 3 * torch.tanh(x / 3)
 
 
 class Block(nn.Module):
     """y = relu(x' + conv3(relu(conv3(relu(conv3(x')))))), x' = x or, at the lowest resolution, x + pool(x).
 
-    pool: 1 × 1 to four times the width, group norm in four groups, relu, 1 × 1 back.
+    pool: 1 × 1 convolution to four times the width, group norm of four groups, relu, 1 × 1 convolution back.
     """
 
     def __init__(self, pooled: bool) -> None:
@@ -34,16 +34,16 @@ class Block(nn.Module):
         self.conv = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third)
         self.pool = None
         if pooled:
-            wide = 4 * WIDTH
+            hidden = 4 * WIDTH
             self.pool = nn.Sequential(
-                nn.Conv2d(WIDTH, wide, 1, bias=False),
-                nn.GroupNorm(4, wide),
+                nn.Conv2d(WIDTH, hidden, 1, bias=False),
+                nn.GroupNorm(4, hidden),
                 nn.ReLU(),
-                nn.Conv2d(wide, WIDTH, 1, bias=False),
+                nn.Conv2d(hidden, WIDTH, 1, bias=False),
             )
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """The size stays."""
+        """Keeps the shape."""
         if self.pool is not None:
             x = x + self.pool(x)
         return F.relu(x + self.conv(x))
@@ -54,7 +54,7 @@ def _stage(pooled: bool = False) -> list[nn.Module]:
 
 
 class Taef2(nn.Module):
-    """``encoder``: images in [0, 1] to raw latents; ``decoder``: back."""
+    """The autoencoder. ``encoder``: images in [0, 1] to raw latents; ``decoder``: back."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,5 +81,5 @@ class Taef2(nn.Module):
         return self.encoder((images + 1) / 2)
 
     def decode(self, latents: Float[Tensor, "b z h w"]) -> Float[Tensor, "b 3 H W"]:
-        """Images, about [−1, 1], of raw latents."""
+        """Images, in about [−1, 1], of raw latents."""
         return 2 * self.decoder(latents) - 1

@@ -1,8 +1,8 @@
-"""The tiny autoencoders of the TAESD family, in any of the layouts they are published in.
+"""The tiny autoencoders of the TAESD family, in any of the file layouts they are published in.
 
-Of diffusers (config.json and safetensors); as two files ``NAME_encoder`` and ``NAME_decoder``, safetensors or a .pth
-of which the tensors alone are read; and taef2 as one ``taef2.safetensors``. They are trained on latents that are
-scaled already: shift 0, and scale 1 but for taef2's, as measured over real pairs (see docs/log.md).
+That of diffusers (config.json and safetensors); two files ``NAME_encoder`` and ``NAME_decoder``, as safetensors or as
+.pth, from which only tensors are read; and for taef2 a single ``taef2.safetensors``. They are trained on scaled
+latents: shift 0, and scale 1 except for taef2, whose scale is measured on real pairs (see docs/log.md).
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ LAYER = re.compile(r"(encoder|decoder)\.layers\.(\d+)\.(.+)\Z")
 
 @dataclass(frozen=True)
 class Tiny:
-    """A member of the family. z: latent channels; own: whether it is of a layout that diffusers lacks.
+    """A member of the family. z: latent channels; own: whether it needs the network of ``taef2``, which diffusers
+    lacks.
 
-    scale: the root mean square of its latents over real pairs, where no config says it.
+    scale: the root mean square of its latents over real pairs, if no config has it.
     """
 
     published: Published
@@ -41,48 +42,48 @@ class Tiny:
     scale: float = 1.0
 
 
-def load_tiny(folder: Path, name: str, one: Tiny, where: str) -> FrozenTokenizer:
-    """The tokenizer of a folder. where: begins the UserError that says which files are missing or do not fit."""
-    if _as_diffusers_has_it(folder, one):
+def load_tiny(folder: Path, name: str, tiny: Tiny, where: str) -> FrozenTokenizer:
+    """Load the tokenizer of a folder. where: prefix of the UserError if files are missing or do not fit."""
+    if _has_diffusers_layout(folder, tiny):
         return autoencoder.load_autoencoder(folder, where)
     network: Any
-    if one.own:
+    if tiny.own:
         network = Taef2()
     else:
         from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
-        network = AutoencoderTiny(latent_channels=one.z)
-    _fill(network, _states(folder, name, where), not one.own, where)
-    if not one.own:
+        network = AutoencoderTiny(latent_channels=tiny.z)
+    _fill(network, _states(folder, name, where), not tiny.own, where)
+    if not tiny.own:
         return autoencoder.wrap(network, autoencoder.kinds()[type(network).__name__])
     return FrozenTokenizer(
         [network], network.encode, network.decode, f=F, shift=[0.0] * CHANNELS,
-        scale=[one.scale] * CHANNELS,
+        scale=[tiny.scale] * CHANNELS,
         layout=torch.channels_last,
     )  # fmt: skip
 
 
-def patterns(folder: Path, name: str, one: Tiny) -> Sequence[str]:
-    """Which files of the folder make the tokenizer."""
-    return autoencoder.FILES if _as_diffusers_has_it(folder, one) else [path.name for path in files_of(folder, name)]
+def patterns(folder: Path, name: str, tiny: Tiny) -> Sequence[str]:
+    """The names or patterns of the folder's files that the tokenizer consists of."""
+    return autoencoder.FILES if _has_diffusers_layout(folder, tiny) else [path.name for path in files_of(folder, name)]
 
 
-def _as_diffusers_has_it(folder: Path, one: Tiny) -> bool:
-    return not one.own and (folder / autoencoder.CONFIG).is_file()
+def _has_diffusers_layout(folder: Path, tiny: Tiny) -> bool:
+    return not tiny.own and (folder / autoencoder.CONFIG).is_file()
 
 
 def files_of(folder: Path, name: str) -> list[Path]:
-    """The files of a published layout: one, or encoder and decoder; [] where they are not there."""
+    """The files of a published layout: a single one, or encoder and decoder; [] if there are none."""
     for suffix in SUFFIXES:
         pair = [folder / f"{name}_{part}{suffix}" for part in ("encoder", "decoder")]
         if all(path.is_file() for path in pair):
             return pair
-    whole = folder / f"{name}.safetensors"
-    return [whole] if whole.is_file() else []
+    single = folder / f"{name}.safetensors"
+    return [single] if single.is_file() else []
 
 
 def _states(folder: Path, name: str, where: str) -> dict[str, dict[str, Tensor]]:
-    """The published state dicts of encoder and decoder, names as in their ``nn.Sequential``."""
+    """The published state dicts of encoder and decoder, with the names of their ``nn.Sequential``."""
     paths = files_of(folder, name)
     if not paths:
         layouts = (
@@ -91,7 +92,7 @@ def _states(folder: Path, name: str, where: str) -> dict[str, dict[str, Tensor]]
         raise UserError(f"{where}: no {layouts} in {folder}")
     if len(paths) == 2:
         return dict(zip(("encoder", "decoder"), map(read_state, paths), strict=True))
-    # One file has diffusers' names, whose decoder does not count the clamp that is its first module.
+    # A single file has diffusers' names, where the decoder's first module, the clamp, is not numbered.
     parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "decoder": {}}
     for key, tensor in read_state(paths[0]).items():
         match = LAYER.match(key)
@@ -103,15 +104,15 @@ def _states(folder: Path, name: str, where: str) -> dict[str, dict[str, Tensor]]
 
 
 def _fill(network: nn.Module, states: dict[str, dict[str, Tensor]], diffusers: bool, where: str) -> None:
-    """Load the published states strictly; diffusers' module is named its own way."""
-    named: dict[str, Tensor] = {}
+    """Load the published states strictly, renamed for the networks of diffusers."""
+    renamed: dict[str, Tensor] = {}
     for part, state in states.items():
         for key, tensor in state.items():
             number, _, rest = key.partition(".")
             if diffusers and number.isdecimal():
                 key = f"layers.{int(number) - (part == 'decoder')}.{rest}"
-            named[f"{part}.{key}"] = tensor.float()
+            renamed[f"{part}.{key}"] = tensor.float()
     try:
-        network.load_state_dict(named, strict=True)
+        network.load_state_dict(renamed, strict=True)
     except RuntimeError as error:
         raise UserError(f"{where}: weights of another network: {' '.join(str(error).split())[:200]}") from None

@@ -1,1 +1,1 @@
-"""The trainer: inputs, losses, optimiser, processes, checkpoints, validation, and the cache of latents."""
+"""Training: inputs, losses, optimizer, distributed ranks, checkpoints, validation, and the cache of latents."""

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from clearfuse.synth.files.jsonstream import write_json
 from clearfuse.synth.types import UserError, WorkIncomplete
 from clearfuse.train.training.optim import CautiousAdamW
-from clearfuse.train.training.parallel import local
+from clearfuse.train.training.parallel import local_shard
 from clearfuse.train.training.ranks import Ranks
 from clearfuse.train.weights.tensors import write_tensors
 
@@ -68,7 +68,7 @@ def save(folder: Path, state: Training, ranks: Ranks, keep: int = 2) -> Path:
     can't be written; those before are then whole.
     """
     path, making = folder / f"step-{state.step:07d}", folder / f".tmp-step-{state.step:07d}"
-    parts: dict[str, tuple[Tensor, int]] = {name: local(tensor) for name, tensor in state.tensors()}
+    parts: dict[str, tuple[Tensor, int]] = {name: local_shard(tensor) for name, tensor in state.tensors()}
     shared_out = any(len(part) < len(tensor) for (part, _), (_, tensor) in _paired(parts, state))
     try:
         if ranks.main:
@@ -159,7 +159,7 @@ def load_checkpoint(path: Path, state: Training) -> None:
     with ExitStack() as stack, torch.no_grad():
         parts = [_Part(file, stack) for file in files]
         for name, tensor in state.tensors():
-            mine, start = local(tensor)
+            mine, start = local_shard(tensor)
             for part in parts:
                 part.copy(name, mine, start)
     for name in NUMBERS:

@@ -122,7 +122,7 @@ class _Encoder:
         members: dict[str, bytes] = {}
         variants: list[LatentCrop] = []
         for number in range(1 if held_out else self.maker.epochs):
-            item = samples.made(row, number)
+            item = samples.item(row, number)
             data = save(self._pictures(item, item.images) if held_out else self._encoded(item))
             members[f"{HELD if held_out else number}{LATENTS}"] = data
             variants.append(LatentCrop(prompt=item.prompt, marks=tuple(item.operators), crc32=zlib.crc32(data)))

@@ -1,4 +1,4 @@
-"""What a run reads of its shards, from its settings and its model's parts."""
+"""The samples of a run, from its shards, its settings and its model's parts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def samples_of(
     training: bool,
     cache: int = 0,
 ) -> Samples:
-    """The samples that a run trains on, or validates on. cache: bytes of decoded ones to keep. Raises as check_data."""
+    """The training or validation samples of a run. cache: bytes for caching samples. Raises as ``check_data``."""
     check_data(settings, assembly, corpus)
     return Samples(
         corpus,
@@ -48,22 +48,22 @@ def samples_of(
 
 
 def check_data(settings: Settings, assembly: Assembly, corpus: Corpus) -> None:
-    """Raise UserError where a run's weights of sources, or its settings, don't go with what the shards are."""
+    """Raise UserError if a run's source weights, or its settings, do not fit its shards."""
     corpus.weights(settings.mix)
     if corpus.cached is not None:
-        made = latent_settings(settings, assembly.found["tokenizer"], assembly.found["text"])  # pyright: ignore[reportArgumentType]
-        check_fits(corpus.cached, made, str(corpus.shards[0].parent))
+        wanted = latent_settings(settings, assembly.found["tokenizer"], assembly.found["text"])  # pyright: ignore[reportArgumentType]
+        check_fits(corpus.cached, wanted, str(corpus.shards[0].parent))
 
 
 def multiple_of(tokenizer: Tokenizer) -> int:
-    """Pixels of which the sides of crops are multiples: a patch of 2 × 2 cells."""
+    """The number of pixels that the sides of crops must be multiples of: a patch of 2 × 2 latent cells."""
     return max(MULTIPLE, 2 * tokenizer.f)
 
 
 def latent_settings(
     settings: Settings, tokenizer: tokenizers.LoadedTokenizer, text: texts.LoadedText
 ) -> dict[str, Any]:
-    """All that decides what latents and embeddings are, beside the shards: what a cache of them is made with."""
+    """The settings that determine latents and embeddings of given shards, as a cache of latents records them."""
     design = settings.design()
     return {
         "tokenizer": {"reference": tokenizer.reference, "digest": tokenizer.digest},

@@ -1,4 +1,4 @@
-"""From a batch to a loss."""
+"""The loss of a batch."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from clearfuse.train.objectives.noise import Rng
 
 
 def batch_loss(assembly: Assembly, batch: Batch, rng: Rng, device: torch.device, bf16: bool = False) -> Loss:
-    """The objective on a batch. bf16: the network's products are in it; the loss is in fp32."""
+    """The loss of the model's objective on a batch. bf16: run the network under bf16 autocast; the loss is in fp32."""
     batch = batch.to(device)
     z_a, z_b, target, z_prior = _latents(assembly, batch)
     pixels = _pixels(assembly, batch) if assembly.objective.pixel else None
-    ready = None if assembly.text.trainable else batch.embeddings
+    embeddings = None if assembly.text.trainable else batch.embeddings
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        predict = assembly.bind(z_a, z_b, batch.prompts, z_prior, ready)
+        predict = assembly.bind(z_a, z_b, batch.prompts, z_prior, embeddings)
         weight = assembly.tokenizer.weight
         return assembly.objective.loss(predict, target, (z_a, z_b), rng, pixels, weight)
 
 
 def _latents(assembly: Assembly, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Of a, b, the ground truth and the prior: those of a cache, or encoded here."""
+    """The latents of a, b, the ground truth and the prior: from a cache, or encoded here."""
     if batch.latents:
         a, b, gt = (batch.latents[name].float() for name in ("a", "b", "gt"))
         return a, b, gt, batch.latents["prior"].float() if "prior" in batch.latents else None
@@ -34,7 +34,7 @@ def _latents(assembly: Assembly, batch: Batch) -> tuple[Tensor, Tensor, Tensor, 
 
 
 def _pixels(assembly: Assembly, batch: Batch) -> PixelLoss:
-    """The auxiliary loss of a clean latent: its picture against the clean pair."""
+    """The auxiliary pixel loss: decodes a clean latent and compares the image with the clean pair."""
     assert batch.clean_a is not None and batch.clean_b is not None
     a, b = batch.clean_a, batch.clean_b
 

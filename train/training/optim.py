@@ -1,4 +1,4 @@
-"""The optimizer, its learning rate over the steps, and the moving average of the weights."""
+"""The optimizer, the learning-rate schedule, gradient clipping, and the exponential moving average of the weights."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate
 
-from clearfuse.train.models.layers import decayed
+from clearfuse.train.models.layers import decayed_parameters
 
 BETAS = (0.9, 0.99)
-LEAST_SHARE = 1e-3
-"""The least share of a parameter's numbers that a cautious step divides by."""
+MIN_MASK = 1e-3
+"""Lower bound of the mean mask that a cautious step divides by."""
 
 
 class CautiousAdamW(torch.optim.AdamW):
-    """AdamW (Loshchilov and Hutter 2019), which with ``cautious`` moves only where its momentum and gradient agree.
+    """AdamW (Loshchilov and Hutter 2019), which with ``cautious`` updates only where momentum and gradient agree in
+    sign.
 
     u = m̂ / (√v̂ + ε) as in AdamW, then w ← (1 − η λ) w − η u ⊙ φ / max(mean φ, 0.001), φ = 1 where m g > 0, else 0,
-    the mean over each parameter (Liang et al., arXiv 2411.16085, algorithm 2 with the scale of their code). The step
-    is torch's fused one; what it moved is then taken back or lengthened.
+    the mean over each parameter (Liang et al., arXiv 2411.16085, algorithm 2 with the scale of their code). torch's
+    fused step is taken first; its updates are then reverted or scaled.
     """
 
     def __init__(
@@ -33,93 +34,95 @@ class CautiousAdamW(torch.optim.AdamW):
         self.cautious = cautious
         for group in self.param_groups:
             for p in group["params"]:
-                # Made now and not at the first step: a checkpoint has the same tensors at any step.
+                # Initialised here, not in the first step, so that checkpoints have the same tensors at any step.
                 state = {"step": torch.zeros((), device=p.device), "exp_avg": torch.zeros_like(p)}
                 self.state[p] = {**state, "exp_avg_sq": torch.zeros_like(p)}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step. Raises ValueError for a closure, which no caller has."""
+        """Take a step. Raises ValueError for a closure."""
         if closure is not None:
             raise ValueError("a closure is not supported")
         if not self.cautious:
             super().step()
             return
-        before: dict[nn.Parameter, Tensor] = {}
+        decayed: dict[nn.Parameter, Tensor] = {}
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    before[p] = p * (1 - group["lr"] * group["weight_decay"])
+                    decayed[p] = p * (1 - group["lr"] * group["weight_decay"])
         super().step()
-        for p, start in before.items():
-            # In floats: a comparison to bool, and its sum, take three times as long on a CPU.
-            agrees = (self.state[p]["exp_avg"] * p.grad).gt_(0)
-            share = gathered(agrees.sum()) / agrees.numel()
-            agrees.div_(like(share.clamp(min=LEAST_SHARE), agrees))
-            p.copy_(start.lerp_(p, agrees))
+        for p, start in decayed.items():
+            # In floats: comparing to bool, and summing that, takes three times as long on a CPU.
+            mask = (self.state[p]["exp_avg"] * p.grad).gt_(0)
+            mean = full_tensor(mask.sum()) / mask.numel()
+            mask.div_(replicate_like(mean.clamp(min=MIN_MASK), mask))
+            p.copy_(start.lerp_(p, mask))
 
     @property
     def updates(self) -> int:
-        """Steps that were taken."""
+        """The number of steps taken."""
         return int(next(iter(self.state.values()))["step"])
 
     def set_updates(self, count: int) -> None:
-        """As after so many steps."""
+        """Set the number of steps taken."""
         for state in self.state.values():
             state["step"].fill_(float(count))
 
 
-def gathered(value: Tensor) -> Tensor:
-    """A tensor that may be spread over processes, as a plain one in each."""
+def full_tensor(value: Tensor) -> Tensor:
+    """A tensor that may be sharded over ranks, as the full tensor on each rank."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def like(value: Tensor, other: Tensor) -> Tensor:
-    """A plain number in the kind of another tensor: one that is the same in all processes, where it is spread."""
+def replicate_like(value: Tensor, other: Tensor) -> Tensor:
+    """A value that is equal on all ranks, as a replicated DTensor if ``other`` is one."""
     if not isinstance(other, DTensor):
         return value
     return DTensor.from_local(value, other.device_mesh, [Replicate()] * other.device_mesh.ndim, run_check=False)
 
 
 def build_optimizer(model: nn.Module, lr: float, decay: float, cautious: bool = True) -> CautiousAdamW:
-    """The optimizer of what learns in a model; which of it decays, each layer says."""
-    shrunk: list[nn.Parameter] = []
+    """The optimizer of a model's trainable parameters; ``decayed_parameters`` tells which of them get weight decay."""
+    decayed: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for module in model.modules():
-        own = [(name, p) for name, p in module.named_parameters(recurse=False) if p.requires_grad]
-        names = decayed(module) if own else ()
-        for name, p in own:
-            (shrunk if name in names else rest).append(p)
-    groups = [{"params": shrunk, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
+        parameters = [(name, p) for name, p in module.named_parameters(recurse=False) if p.requires_grad]
+        names = decayed_parameters(module) if parameters else ()
+        for name, p in parameters:
+            (decayed if name in names else rest).append(p)
+    groups = [{"params": decayed, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
     return CautiousAdamW([group for group in groups if group["params"]], lr, cautious)
 
 
 def learning_rate(step: int, *, peak: float, warmup: int, steps: int) -> float:
-    """peak (step + 1) / warmup at first, then peak (1 + cos π u) / 2, u from 0 after the warm-up to 1 at the end."""
+    """Linear warm-up peak (step + 1) / warmup, then cosine decay peak (1 + cos π u) / 2, u from 0 to 1 at ``steps``."""
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """One rate for all groups."""
+    """Set the learning rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
 
 @torch.no_grad()
-def average(shadow: Iterable[Tensor], weights: Iterable[Tensor], step: int, decay: float) -> None:
-    """shadow ← d shadow + (1 − d) weight, d = min(decay, (step + 1) / (step + 10)): short at first, in place."""
-    keep = min(decay, (step + 1) / (step + 10))
+def update_ema(shadow: Iterable[Tensor], weights: Iterable[Tensor], step: int, decay: float) -> None:
+    """shadow ← d shadow + (1 − d) weight in place, d = min(decay, (step + 1) / (step + 10)): a short
+    average at first.
+    """
+    d = min(decay, (step + 1) / (step + 10))
     for s, w in zip(shadow, weights, strict=True):
-        s.lerp_(w.detach(), 1 - keep)
+        s.lerp_(w.detach(), 1 - d)
 
 
 def grad_norm(parameters: Iterable[nn.Parameter]) -> Float[Tensor, ""]:
-    """The root of the sum of squares of all gradients, of all processes where they are spread."""
-    return gathered(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    """The L2 norm of all gradients together, over all ranks if they are sharded."""
+    return full_tensor(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], norm: Float[Tensor, ""], limit: float) -> None:
-    """Scale all gradients by limit / norm where the norm is above the limit."""
+    """Scale all gradients by limit / norm if the norm is above the limit."""
     torch.nn.utils.clip_grads_with_norm_(list(parameters), limit, norm)

@@ -1,8 +1,8 @@
-"""How a model is spread over the processes of a run: copied to each (DDP), or its weights shared out (FSDP2).
+"""Data parallelism: the model is replicated on each rank (DDP), or its weights are sharded (FSDP2).
 
-Either way the loss of a batch is the mean over the processes of the losses of their equal parts of it, and the
-gradients are averaged alike: the same as one process with the whole batch. torch's own wrappers are used, without
-another layer: see docs/decisions/0016.
+Either way each rank computes the loss of an equal part of the batch, and losses and gradients are averaged over the
+ranks: the result is that of one process with the whole batch. torch's wrappers are used directly: see
+docs/decisions/0016.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from clearfuse.train.training.ranks import Ranks
 
 
 class _Forward(nn.Module):
-    """What DDP wraps: it watches a module's forward alone."""
+    """The module that DDP wraps, since it synchronises gradients only of a module's forward."""
 
     def __init__(self, assembly: Assembly, device: torch.device, bf16: bool) -> None:
         super().__init__()
@@ -42,54 +42,54 @@ class _Forward(nn.Module):
 
 
 class Engine:
-    """Losses and gradients of an assembly, over all processes."""
+    """Computes losses and gradients of an assembly over all ranks."""
 
     def __init__(self, assembly: Assembly, ranks: Ranks, bf16: bool, graphs: bool = False) -> None:
         self._graphs = graphs
-        self._spread = [module for module in assembly.modules() if isinstance(module, FSDPModule)]
+        self._sharded = [module for module in assembly.modules() if isinstance(module, FSDPModule)]
         self._forward: nn.Module = _Forward(assembly, ranks.device, bf16)
-        if ranks.world > 1 and not self._spread:
-            # A kernel of one channel has two ways to say the same strides; torch warns of a copy that costs nothing.
+        if ranks.world > 1 and not self._sharded:
+            # The strides of a one-channel kernel are ambiguous, and torch warns about a copy that costs nothing.
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             gpu = [ranks.device] if ranks.device.type == "cuda" else None
-            # Buffers are constants; torch 2.13 has a new name for leaving them alone.
-            known = inspect.signature(DistributedDataParallel).parameters
-            still = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+            # Buffers are constants; the option not to synchronise them has a new name in torch 2.13.
+            options = inspect.signature(DistributedDataParallel).parameters
+            sync_buffers = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
             self._forward = DistributedDataParallel(
-                self._forward, device_ids=gpu, gradient_as_bucket_view=True, **{still: False}
+                self._forward, device_ids=gpu, gradient_as_bucket_view=True, **{sync_buffers: False}
             )
 
     def loss(self, batch: Batch, rng: Rng) -> Loss:
-        """The loss of this process's part of a batch."""
+        """The loss of this rank's part of a batch."""
         if self._graphs:
-            torch.compiler.cudagraph_mark_step_begin()  # what the last replay gave may be written over
+            torch.compiler.cudagraph_mark_step_begin()  # the outputs of the last replay may be overwritten
         return self._forward(batch, rng)
 
     @contextmanager
     def accumulating(self, more: bool) -> Iterator[None]:
-        """Gradients stay in this process while more batches of the step are to come."""
+        """Context: skip the synchronisation of gradients while more batches of the step follow."""
         with ExitStack() as stack:
             if more and isinstance(self._forward, DistributedDataParallel):
                 stack.enter_context(self._forward.no_sync())
-            for module in self._spread:
+            for module in self._sharded:
                 module.set_requires_gradient_sync(not more)
             yield
 
     def close(self) -> None:
-        """Let go of DDP while the process group stands.
+        """Release DDP while the process group still exists.
 
-        Its reducer would else be the last to hold the group, and wait for the end of gloo's thread with the GIL in
-        hand: which that thread waits for, where it lets go of the last sum's tensors.
+        Otherwise its reducer holds the last reference to the group and, on release, waits for gloo's thread while
+        holding the GIL, which that thread needs to free the tensors of the last reduction: a deadlock.
         """
         if isinstance(self._forward, DistributedDataParallel):
             self._forward = self._forward.module
 
 
 def compile_network(network: nn.Module, graphs: bool = False) -> None:
-    """Put a network through torch.compile, in place: its weights keep their names.
+    """Compile a network in place by torch.compile, which keeps the names of its weights.
 
-    graphs: as CUDA graphs, replayed in place of a launch for each kernel. Its gradients must then be added to, never
-    set to none: one that came to be within a graph would lie in memory that the next replay writes over.
+    graphs: capture CUDA graphs, which replace the launches of single kernels. Gradients must then be accumulated in
+    place, never set to None: a gradient allocated inside a graph would be overwritten by the next replay.
     """
     if not graphs:
         network.compile()
@@ -100,9 +100,9 @@ def compile_network(network: nn.Module, graphs: bool = False) -> None:
             parameter.grad = torch.zeros_like(parameter)
 
 
-def share_out(assembly: Assembly, ranks: Ranks, bf16: bool) -> None:
-    """Give each process a part of each weight (FSDP2): whole ones exist only while their block computes."""
-    # The values that a block hands to the next are a view, and nobody writes into them.
+def shard_model(assembly: Assembly, ranks: Ranks, bf16: bool) -> None:
+    """Shard the weights over the ranks (FSDP2); full weights exist only while their block computes."""
+    # The attention values that a block returns for the next one are a view, which is never written to.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(ranks.device.type, (ranks.world,))
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
@@ -116,7 +116,7 @@ def share_out(assembly: Assembly, ranks: Ranks, bf16: bool) -> None:
 
 
 def blocks_of(root: nn.Module) -> list[nn.Module]:
-    """The layers of a network: what its lists hold."""
+    """The blocks of a network: the modules with children in its module lists."""
     return [
         block
         for module in root.modules()
@@ -127,21 +127,21 @@ def blocks_of(root: nn.Module) -> list[nn.Module]:
 
 
 def recompute(network: nn.Module) -> None:
-    """Gradient checkpointing (Chen et al., arXiv 1604.06174): keep a block's input, run it again backward."""
+    """Enable gradient checkpointing (Chen et al., arXiv 1604.06174): blocks are recomputed in the backward pass."""
     for block in blocks_of(network):
-        block.forward = partial(_again, block, block.forward)
+        block.forward = partial(_checkpointed, block, block.forward)
 
 
-def _again(block: nn.Module, forward: Any, *args: Any, **more: Any) -> Any:
+def _checkpointed(block: nn.Module, forward: Any, *args: Any, **kwargs: Any) -> Any:
     if block.training and torch.is_grad_enabled():
-        return checkpoint(forward, *args, use_reentrant=False, **more)
-    return forward(*args, **more)
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+    return forward(*args, **kwargs)
 
 
-def local(tensor: Tensor) -> tuple[Tensor, int]:
-    """This process's part of a tensor, and the row at which it starts: all of it where it is not shared out."""
+def local_shard(tensor: Tensor) -> tuple[Tensor, int]:
+    """This rank's rows of a sharded tensor and the first row's index; the whole tensor and 0 if it is not sharded."""
     if not isinstance(tensor, DTensor):
         return tensor, 0
     rows, mesh = tensor.shape[0], tensor.device_mesh
-    each = -(-rows // mesh.size())  # as torch.chunk cuts: the last parts may be short or empty
-    return tensor.to_local(), min(mesh.get_local_rank() * each, rows)
+    chunk = -(-rows // mesh.size())  # as in torch.chunk: the last parts may be shorter or empty
+    return tensor.to_local(), min(mesh.get_local_rank() * chunk, rows)

@@ -1,4 +1,4 @@
-"""What ``train fit`` shows as it goes: a bar on a terminal, a line now and then otherwise."""
+"""The progress display of ``train fit``: a bar on a terminal, occasional lines otherwise."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from clearfuse.synth import console
 RECENT = 50
 """Steps over which loss and speed are averaged."""
 EVERY, LATER, LONG = 10.0, 60.0, 600.0
-"""Seconds between two lines at least: at first, and of a run that has gone on for so long."""
+"""Minimum seconds between lines: at first, and after a run has lasted ``LONG`` seconds."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """How a step went. loss and lr: of the step; None before the first. samples: in it, of all processes.
+    """A finished step. loss, lr: of the step, None before the first; samples: in the step, over all ranks.
 
-    seconds: the step took; waited: of them, for data.
+    seconds: duration of the step; waited: seconds of it spent waiting for data.
     """
 
     step: int
@@ -37,7 +37,7 @@ Progress = Callable[[Report], None]
 
 
 class Pace:
-    """The recent steps in words. clock: seconds."""
+    """Averages over the recent steps. clock: returns seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -45,14 +45,14 @@ class Pace:
         self._began: tuple[float, int] | None = None
 
     def add(self, report: Report) -> None:
-        """Take note of a step."""
+        """Add a step."""
         if report.loss is not None:
             self._recent.append(report)
-            # From the end of the first step on: it compiles, and waits for the first samples.
+            # From the end of the first step on, which compiles and waits for the first samples.
             self._began = self._began or (self._clock(), report.step)
 
     def left(self) -> float | None:
-        """Seconds left, with what validations and checkpoints take."""
+        """Estimated seconds left, including validations and checkpoints; None if unknown."""
         if self._began is None or not self._recent or self._recent[-1].step == self._began[1]:
             return None
         last = self._recent[-1]
@@ -62,17 +62,17 @@ class Pace:
         """``loss 0.0312, lr 2.0e-04, 95.2 samples/s, 0.4 % waiting for data``."""
         if not self._recent:
             return ""
-        spent = max(sum(one.seconds for one in self._recent), 1e-9)
-        losses = [one.loss for one in self._recent if one.loss is not None]
-        rate = sum(one.samples for one in self._recent) / spent
-        waited = 100 * sum(one.waited for one in self._recent) / spent
+        spent = max(sum(report.seconds for report in self._recent), 1e-9)
+        losses = [report.loss for report in self._recent if report.loss is not None]
+        rate = sum(report.samples for report in self._recent) / spent
+        waited = 100 * sum(report.waited for report in self._recent) / spent
         parts = [f"loss {sum(losses) / len(losses):.4g}", f"lr {self._recent[-1].lr or 0:.1e}"]
         return ", ".join([*parts, f"{rate:.3g} samples/s", f"{waited:.1f} % waiting for data"])
 
 
 @contextmanager
-def showing() -> Iterator[Progress]:
-    """A display of the run's steps on standard error."""
+def show_progress() -> Iterator[Progress]:
+    """Context: shows the run's steps on standard error."""
     if sys.stderr.isatty():
         with _bar() as update:
             yield update
@@ -85,17 +85,17 @@ def _bar() -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[said]}"))
+    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[status]}"))
     pace = Pace()
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task("fit", total=None, said="")
+    task = bar.add_task("fit", total=None, status="")
 
     def update(report: Report) -> None:
         pace.add(report)
         left = pace.left()
         ends = "" if left is None else f", {console.lasting(left)} left"
-        bar.start()  # at the first report: processes that report nothing show nothing
-        bar.update(task, completed=report.step, total=report.steps, said=pace.line() + ends)
+        bar.start()  # at the first report, so that ranks that report nothing show nothing
+        bar.update(task, completed=report.step, total=report.steps, status=pace.line() + ends)
 
     try:
         yield update
@@ -104,16 +104,16 @@ def _bar() -> Iterator[Progress]:
 
 
 def _lines(clock: Callable[[], float] = time.monotonic) -> Progress:
-    began = clock()
-    pace, said = Pace(clock), [began]
+    start = clock()
+    pace, last = Pace(clock), [start]
 
     def update(report: Report) -> None:
         pace.add(report)
         now = clock()
-        pause = EVERY if now - began < LONG else LATER
-        if report.loss is None or (report.step < report.steps and now - said[0] < pause):
+        pause = EVERY if now - start < LONG else LATER
+        if report.loss is None or (report.step < report.steps and now - last[0] < pause):
             return
-        said[0] = now
+        last[0] = now
         left = pace.left()
         ends = "" if left is None or report.step == report.steps else f", {console.lasting(left)} left"
         console.note(f"step {report.step} of {report.steps}: {pace.line()}{ends}")

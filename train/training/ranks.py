@@ -1,7 +1,7 @@
-"""The processes of one training run: which of them this one is, and what they tell each other.
+"""The ranks of a distributed run, and the collective operations between them.
 
-``torchrun`` and ``accelerate launch`` start them and say so in the environment. What passes between them is tensors:
-torch's collectives for objects unpickle what they get.
+``torchrun`` and ``accelerate launch`` start the processes and set their environment variables. Only tensors are
+exchanged: torch's collectives for objects unpickle what they receive.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from clearfuse.train.device import find_device
 
 @dataclass(frozen=True)
 class Ranks:
-    """rank: which process of ``world`` this is. device: where it computes."""
+    """This process among the ranks of a run. rank: its number, from 0; world: the world size; device: it
+    computes on.
+    """
 
     device: torch.device
     rank: int = 0
@@ -35,11 +37,11 @@ class Ranks:
 
     @property
     def main(self) -> bool:
-        """Whether this process writes what is written once."""
+        """Whether this is rank 0, which writes the run's files."""
         return self.rank == 0
 
     def total(self, values: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-        """The sum over the processes; NaN of any is NaN of all."""
+        """The sum over the ranks; NaN if it is NaN on any rank."""
         if self.world == 1:
             return values
         summed = values.clone()
@@ -47,64 +49,64 @@ class Ranks:
         return summed
 
     def any(self, flag: bool) -> bool:
-        """Whether it is so in any process."""
+        """Whether the flag is set on any rank."""
         return bool(self.total(torch.tensor([float(flag)], device=self.device)))
 
     def gather(self, value: Any) -> list[Any]:
-        """A value of JSON from each process, in order of rank, in all of them."""
+        """Gather a JSON value from each rank, in order of rank, on all ranks."""
         if self.world == 1:
             return [value]
-        own = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(self.device)
+        data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(self.device)
         sizes = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.world)]
-        dist.all_gather(sizes, torch.tensor([len(own)], device=self.device))
-        room = int(max(map(int, sizes)))
-        padded = torch.zeros(room, dtype=torch.uint8, device=self.device)
-        padded[: len(own)] = own
+        dist.all_gather(sizes, torch.tensor([len(data)], device=self.device))
+        longest = int(max(map(int, sizes)))
+        padded = torch.zeros(longest, dtype=torch.uint8, device=self.device)
+        padded[: len(data)] = data
         received = [torch.zeros_like(padded) for _ in range(self.world)]
         dist.all_gather(received, padded)
         return [json.loads(bytes(r[: int(n)].tolist())) for r, n in zip(received, sizes, strict=True)]
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all ranks have arrived (a barrier)."""
         if self.world > 1:
             self.total(torch.zeros(1, device=self.device))
 
     def share(self, items: Sequence[Any]) -> Sequence[Any]:
-        """This process's equal part of a sequence, whose length the number of processes divides."""
+        """This rank's equal part of a sequence, whose length must be a multiple of the world size."""
         part = len(items) // self.world
         return items[self.rank * part : (self.rank + 1) * part]
 
 
 @contextmanager
-def joined(device: str | None = None) -> Iterator[Ranks]:
-    """This process among those that a launcher started, left again at the end; alone where there was none.
+def join_ranks(device: str | None = None) -> Iterator[Ranks]:
+    """Context: join the process group of the launcher, or run as a single process without one.
 
-    device: ``cpu`` or ``cuda``; each process takes the GPU of its local rank. Raises UserError where the environment
-    is half a launcher's.
+    device: ``cpu`` or ``cuda``; each process takes the GPU of its local rank. Raises UserError if some of a launcher's
+    environment variables are missing or invalid.
     """
     world = _number("WORLD_SIZE", 1)
     if world == 1:
         yield Ranks(find_device(device))
         return
     rank, local = _number("RANK", None), _number("LOCAL_RANK", None)
-    where = find_device(device)
-    if where.type == "cuda":
+    computes_on = find_device(device)
+    if computes_on.type == "cuda":
         if local >= torch.cuda.device_count():
             raise UserError(f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}")
-        where = torch.device("cuda", local)
-        torch.cuda.set_device(where)
-    started = not dist.is_initialized()
-    if started:
-        dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+        computes_on = torch.device("cuda", local)
+        torch.cuda.set_device(computes_on)
+    initialised = not dist.is_initialized()
+    if initialised:
+        dist.init_process_group("nccl" if computes_on.type == "cuda" else "gloo")
     try:
-        yield Ranks(where, rank, world)
+        yield Ranks(computes_on, rank, world)
     finally:
-        if started:
+        if initialised:
             dist.destroy_process_group()
 
 
-def local_world() -> int:
-    """Processes of the run on this machine."""
+def local_world_size() -> int:
+    """The number of ranks on this machine."""
     return _number("LOCAL_WORLD_SIZE", 1)
 
 

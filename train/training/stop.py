@@ -1,4 +1,4 @@
-"""Stopping a run: a signal ends it after the step, with a checkpoint."""
+"""Graceful stopping: a signal ends a run after the current step, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ from typing import Any
 
 
 class Stop(AbstractContextManager["Stop"]):
-    """SIGTERM and the first Ctrl-C let the step end; the run saves and leaves. A second Ctrl-C leaves at once."""
+    """Context: SIGTERM or Ctrl-C sets ``requested``, so that the run can end after the step; a second Ctrl-C ends at
+    once.
+    """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self) -> None:
-        self.asked: int = 0
-        self._before: dict[int, Any] = {}
+        self.requested: int = 0
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Stop:
         try:
-            self._before = {number: signal.signal(number, self._ask) for number in self.SIGNALS}
-        except ValueError:  # not the main thread: its signals are not ours
-            self._before = {}
+            self._previous = {number: signal.signal(number, self._request) for number in self.SIGNALS}
+        except ValueError:  # only the main thread can handle signals
+            self._previous = {}
         return self
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked == signal.SIGINT == number:
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested == signal.SIGINT == number:
             raise KeyboardInterrupt
-        self.asked = number
+        self.requested = number
 
     def raise_if_interrupted(self) -> None:
-        """Ctrl-C is an interruption; SIGTERM, with all saved, is a good end."""
-        if self.asked == signal.SIGINT:
+        """Raise KeyboardInterrupt after Ctrl-C; SIGTERM, with everything saved, is a normal end."""
+        if self.requested == signal.SIGINT:
             raise KeyboardInterrupt
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)

@@ -1,8 +1,8 @@
-"""The trainer: batches in, a run folder out.
+"""The trainer: fits a model on shards and writes a run folder.
 
-A step is a function of (settings, data, weights before it): its samples by position, their noise by a seed of it. So a
-run that was killed goes on from its last checkpoint to the same numbers, bit for bit on a CPU, and one that goes on
-with another number of processes sees the same samples and noise.
+A step depends only on the settings, the data and the weights before it: samples are a function of their position, and
+noise is seeded by position. A run that was killed therefore resumes from its last checkpoint to the same numbers, bit
+for bit on a CPU, and with another number of ranks it still sees the same samples and noise.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 from clearfuse.synth.execute.tasks import limit_threads
 from clearfuse.synth.seeds import seed_of
 from clearfuse.synth.types import UserError, WorkIncomplete
-from clearfuse.train.data.batch import Batch, Broken
+from clearfuse.train.data.batch import Batch, UnreadableSample
 from clearfuse.train.data.corpus import Corpus, index
 from clearfuse.train.data.degrade import Degraders, choose_degraders
 from clearfuse.train.data.loader import batches, cache_size
@@ -30,7 +30,7 @@ from clearfuse.train.data.order import RankBatches
 from clearfuse.train.data.samples import Samples
 from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Parts
 from clearfuse.train.objectives.noise import Draws
-from clearfuse.train.pipeline.fusion import WEIGHTS, as_begun, check_parts, write_design
+from clearfuse.train.pipeline.fusion import WEIGHTS, check_parts, with_recorded_commits, write_design
 from clearfuse.train.runs.folder import NONFINITE, append_line, run_folder, run_record
 from clearfuse.train.runs.logs import Log, NoLog
 from clearfuse.train.runs.settings import Settings
@@ -39,20 +39,22 @@ from clearfuse.train.training import checkpoint, optim, parallel
 from clearfuse.train.training.checkpoint import Training
 from clearfuse.train.training.inputs import check_data, samples_of
 from clearfuse.train.training.progress import Progress, Report
-from clearfuse.train.training.ranks import Ranks, joined
+from clearfuse.train.training.ranks import Ranks, join_ranks
 from clearfuse.train.training.stop import Stop
-from clearfuse.train.training.validation import Validator, batch_or_raise, is_drawn
+from clearfuse.train.training.validation import Validator, batch_or_raise, draws_pictures
 from clearfuse.train.weights.tensors import write_tensors
 
 Note = Callable[[str], None]
 ON_NAN = ("stop", "skip")
-MOST_SKIPPED = 10
-"""Steps in a row that are passed over at most: more are no accident of one sample."""
+MAX_SKIPPED = 10
+"""Maximum number of consecutive non-finite steps that are skipped: more are not due to single samples."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """How a run stands. loss: of its last step; validation: the lowest so far."""
+    """The state of a run. loss: of its last step; validation: the lowest validation loss so far; psnr: dB,
+    the latest.
+    """
 
     out: str
     step: int
@@ -60,23 +62,23 @@ class Fitted:
     loss: float | None
     validation: float | None
     psnr: float | None
-    rank: int = 0  # of the process that says so
+    rank: int = 0  # of the reporting process
 
     def line(self) -> str:
         """What the command line prints."""
-        said = "" if self.validation is None else f", lowest validation loss {self.validation:.4f}"
-        said += "" if self.psnr is None else f", PSNR {self.psnr:.2f} dB on held-out crops"
-        return f"{self.out}: step {self.step} of {self.steps}{said}"
+        scores = "" if self.validation is None else f", lowest validation loss {self.validation:.4f}"
+        scores += "" if self.psnr is None else f", PSNR {self.psnr:.2f} dB on held-out crops"
+        return f"{self.out}: step {self.step} of {self.steps}{scores}"
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run is carried out, which decides nothing of what it computes.
+    """Options of a run that do not affect its results.
 
-    workers: processes that decode, of each process that trains; 0: none. keep: the latest checkpoints that stay; the
-    best stays too. on_nan: whether a step that is not finite ends the run (``stop``) or is passed over (``skip``).
-    sharded: each process holds a part of the weights (FSDP2), not a copy. compiled: the network goes through
-    torch.compile; graphs: and is replayed as CUDA graphs. trackers: where the curves go, see ``runs.trackers``.
+    workers: data-loader workers per rank; 0: load in the training process. keep: number of latest checkpoints to keep,
+    besides the best. on_nan: whether a non-finite step ends the run (``stop``) or is skipped (``skip``). sharded: shard
+    the weights over the ranks (FSDP2) rather than replicate them. compiled: use torch.compile; graphs: with CUDA
+    graphs. trackers: experiment trackers to log to, see ``runs.trackers``.
     """
 
     workers: int = 0
@@ -119,14 +121,14 @@ def fit(
     progress: Progress = lambda report: None,
     note: Note = lambda line: None,
 ) -> Fitted:
-    """Fit ``settings.preset`` on shards, or go on with the run in ``out`` where it left off.
+    """Fit ``settings.preset`` on shards, or resume the run in ``out``.
 
-    Alone, or as one of the processes of ``torchrun`` or ``accelerate launch``: a batch is then dealt out among them in
-    equal parts, and their number may change between runs. recipes, partial: what lean shards are degraded by. Raises
-    UserError before work begins, WorkIncomplete where a sample can't be read or a loss is not finite.
+    Runs in a single process, or as a rank of ``torchrun`` or ``accelerate launch``, where each batch is split equally
+    over the ranks; their number may change when a run is resumed. recipes, partial: see ``choose_degraders``. Raises
+    UserError before work begins, WorkIncomplete if a sample can't be read or a loss is not finite.
     """
-    design = settings.design() if overwrite else as_begun(Path(out), settings.design())
-    with joined(device) as ranks, ExitStack() as held:
+    design = settings.design() if overwrite else with_recorded_commits(Path(out), settings.design())
+    with join_ranks(device) as ranks, ExitStack() as stack:
         if run_options.graphs and ranks.device.type != "cuda":
             raise UserError(f"--cuda-graphs: needs a CUDA device, not {ranks.device.type}")
         if settings.batch % ranks.world:
@@ -141,15 +143,15 @@ def fit(
         degraders = choose_degraders(corpus.lean, recipes, partial)
         folder = Path(out)
         if ranks.main:
-            held.enter_context(run_folder(folder, run_record(settings, corpus, degraders), overwrite))
+            stack.enter_context(run_folder(folder, run_record(settings, corpus, degraders), overwrite))
             check_parts(folder, assembly)
             write_design(folder, assembly)
         ranks.wait()
         run = _Run(settings, corpus, degraders, assembly.to(ranks.device), folder, run_options, ranks)
-        held.callback(run.engine.close)
-        kept = checkpoint.found(folder / "checkpoints")
-        if kept:
-            checkpoint.load_checkpoint(kept[-1], run.state)
+        stack.callback(run.engine.close)
+        checkpoints = checkpoint.found(folder / "checkpoints")
+        if checkpoints:
+            checkpoint.load_checkpoint(checkpoints[-1], run.state)
             note(f"going on after step {run.state.step} of {settings.steps}")
         note(
             f"{settings.preset} on {ranks}: {len(corpus.train)} samples to train on, {len(corpus.held_out)} held out; "
@@ -157,11 +159,11 @@ def fit(
         )
         for task, degrader in degraders.items():
             note(f"lean shards of {task} are degraded as they are read: recipe '{degrader.recipe.name}'")
-        return run.go(progress, note)
+        return run.run(progress, note)
 
 
 class _Run:
-    """The parts of a run, and its loop."""
+    """A run: its model, data and state, and the training loop."""
 
     def __init__(
         self,
@@ -181,8 +183,8 @@ class _Run:
         if settings.recompute:
             parallel.recompute(assembly.network)
         if options.sharded and ranks.world > 1:
-            for one in (assembly, self.shadow):
-                parallel.share_out(one, ranks, bf16)
+            for model in (assembly, self.shadow):
+                parallel.shard_model(model, ranks, bf16)
         if options.compiled or options.graphs:
             parallel.compile_network(assembly.network, options.graphs)
         self.engine = parallel.Engine(assembly, ranks, bf16, options.graphs)
@@ -191,23 +193,23 @@ class _Run:
         held_out = self._samples(training=False, cache=cache_size() // 8)
         self.validator = Validator(held_out, settings.batch, ranks, bf16)
 
-    def go(self, progress: Progress, note: Note) -> Fitted:
-        """All steps that are left."""
+    def run(self, progress: Progress, note: Note) -> Fitted:
+        """Take all remaining steps."""
         state, settings, options = self.state, self.settings, self.options
         report = Report(state.step, settings.steps)
         psnr: float | None = None
         with ExitStack() as stack:
             log = stack.enter_context(self._log())
             stop = stack.enter_context(Stop())
-            batch_of = self._batches(state.step)
+            source = self._batches(state.step)
             progress(report)
             while state.step < settings.steps:
-                report = self._step(batch_of, log, note)
-                stopping = self.ranks.any(bool(stop.asked))
+                report = self._step(source, log, note)
+                stopping = self.ranks.any(bool(stop.requested))
                 last = state.step == settings.steps
                 best = state.best_step
                 if state.step % options.validate_every == 0 or last:
-                    psnr = self._validated(log, note, last)
+                    psnr = self._validate(log, note, last)
                 if state.step % options.checkpoint_every == 0 or last or stopping or state.best_step != best:
                     self._save(log)
                 progress(report)
@@ -218,7 +220,7 @@ class _Run:
         return Fitted(str(self.folder), state.step, settings.steps, report.loss, state.best, psnr, self.ranks.rank)
 
     def _log(self) -> NoLog:
-        """What the first process writes down, and the others do not."""
+        """The log of rank 0; other ranks log nothing."""
         if not self.ranks.main:
             return NoLog()
         trackers = choose_trackers(self.options.trackers)
@@ -227,27 +229,27 @@ class _Run:
     def _samples(self, training: bool, cache: int) -> Samples:
         return samples_of(self.settings, self.assembly, self.corpus, self.degraders, training=training, cache=cache)
 
-    def _batches(self, step: int) -> Iterator[Batch | Broken]:
-        """This process's parts of the training batches from a step on."""
+    def _batches(self, step: int) -> Iterator[Batch | UnreadableSample]:
+        """This rank's parts of the training batches from a step on."""
         s, ranks = self.settings, self.ranks
         cache = cache_size() // max(self.options.workers, 1)
         samples = self._samples(training=True, cache=cache)
         parts = RankBatches(step * s.accumulate, s.steps * s.accumulate, s.batch, ranks.rank, ranks.world)
         return batches(samples, parts, self.options.workers, pin=ranks.device.type == "cuda")
 
-    def _step(self, source: Iterator[Batch | Broken], log: NoLog, note: Note) -> Report:
-        """One step of the optimizer: gradients of all its batches, clipped, applied; the average follows."""
+    def _step(self, source: Iterator[Batch | UnreadableSample], log: NoLog, note: Note) -> Report:
+        """One optimizer step: accumulate and clip gradients, update the weights and their moving average."""
         settings, state, ranks = self.settings, self.state, self.ranks
-        began, waited = time.monotonic(), 0.0
+        start, waited = time.monotonic(), 0.0
         lr = optim.learning_rate(state.step, peak=settings.lr, warmup=settings.warmup, steps=settings.steps)
         optim.set_learning_rate(state.optimizer, lr)
         state.optimizer.zero_grad(set_to_none=not self.options.graphs)
         names: list[str] = []
         sums: dict[str, Tensor] = {}
         for part in range(settings.accumulate):
-            asked = time.monotonic()
+            requested = time.monotonic()
             batch = batch_or_raise(next(source))
-            waited += time.monotonic() - asked
+            waited += time.monotonic() - requested
             names += batch.names
             rng = Draws.of("noise", settings.seed, batch.positions)
             with self.engine.accumulating(part < settings.accumulate - 1):
@@ -257,43 +259,46 @@ class _Run:
                 sums[name] = sums.get(name, 0.0) + term.float() / settings.accumulate
         means = ranks.total(torch.stack(list(sums.values()))) / ranks.world
         norm = optim.grad_norm(state.weights.values())
-        # The step's one wait for the device: until here all is only asked of it.
+        # The only synchronisation with the device in a step: all work so far is queued asynchronously.
         *terms, size = torch.cat([means, norm.view(1).to(means)]).tolist()
         values = {**dict(zip(sums, terms, strict=True)), "lr": lr, "grad_norm": size}
         if self._finite(values, names, note):
             optim.clip_gradients(state.weights.values(), norm, settings.clip)
             state.optimizer.step()
-            optim.average(state.shadow.values(), state.weights.values(), state.step, settings.ema)
+            optim.update_ema(state.shadow.values(), state.weights.values(), state.step, settings.ema)
         state.step += 1
-        spent, samples = time.monotonic() - began, len(names) * ranks.world
+        spent, samples = time.monotonic() - start, len(names) * ranks.world
         speed = {"samples_per_second": samples / spent, "data_wait": waited / spent}
         log.write(state.step, "train", {name: v for name, v in values.items() if math.isfinite(v)}, speed)
         return Report(state.step, settings.steps, values["loss"], lr, samples, spent, waited)
 
     def _finite(self, values: Mapping[str, float], names: list[str], note: Note) -> bool:
-        """Whether the step may be taken. Else its samples are written down, and the run ends unless told to skip."""
+        """Whether the step is finite. If not, its samples are recorded, and the run ends unless it may skip
+        the step.
+        """
         loss, norm = values["loss"], values["grad_norm"]
         if math.isfinite(loss) and math.isfinite(norm):
             self.state.skipped = 0
             return True
         what = f"the gradients' norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
         path = self.folder / NONFINITE
-        everyone = [name for part in self.ranks.gather(names) for name in part]
+        all_names = [name for part in self.ranks.gather(names) for name in part]
         if self.ranks.main:
-            append_line(path, {"step": self.state.step, "what": what, "samples": everyone})
+            append_line(path, {"step": self.state.step, "what": what, "samples": all_names})
         self.state.skipped += 1
-        if self.options.on_nan == "skip" and self.state.skipped < MOST_SKIPPED:
+        if self.options.on_nan == "skip" and self.state.skipped < MAX_SKIPPED:
             note(f"step {self.state.step}: {what}; passed over; its samples are in {path}")
             return False
-        kept = checkpoint.found(self.folder / "checkpoints")
-        held = f"the last checkpoint, {kept[-1].name}, is whole" if kept else "there is no checkpoint yet"
-        said = f", the {MOST_SKIPPED}th in a row" if self.options.on_nan == "skip" else ""
-        raise WorkIncomplete(f"step {self.state.step}: {what}{said}; its samples are in {path}; {held}")
+        found = checkpoint.found(self.folder / "checkpoints")
+        saved = f"the last checkpoint, {found[-1].name}, is whole" if found else "there is no checkpoint yet"
+        repeated = f", the {MAX_SKIPPED}th in a row" if self.options.on_nan == "skip" else ""
+        raise WorkIncomplete(f"step {self.state.step}: {what}{repeated}; its samples are in {path}; {saved}")
 
-    def _validated(self, log: NoLog, note: Note, last: bool) -> float | None:
-        """Score the averaged weights on held-out samples; the best so far become the run's model."""
+    def _validate(self, log: NoLog, note: Note, last: bool) -> float | None:
+        """Score the EMA weights on held-out samples; if they are the best so far, they become the run's model."""
         state = self.state
-        scores = self.validator.score(self.shadow, draw=last or is_drawn(state.step // self.options.validate_every))
+        draw = last or draws_pictures(state.step // self.options.validate_every)
+        scores = self.validator.score(self.shadow, draw=draw)
         if scores is None:
             self._publish()
             note(f"step {state.step}: nothing is held out to validate on")
@@ -312,8 +317,8 @@ class _Run:
         checkpoint.save(self.folder / "checkpoints", self.state, self.ranks, self.options.keep)
 
     def _publish(self) -> None:
-        """The averaged weights, whole, as the run's model."""
-        weights = {name: optim.gathered(tensor) for name, tensor in self.shadow.state_dict().items()}
+        """Write the EMA weights as the run's model."""
+        weights = {name: optim.full_tensor(tensor) for name, tensor in self.shadow.state_dict().items()}
         if self.ranks.main:
             path = self.folder / WEIGHTS
             write_tensors(path, weights, {"format": "pt", "step": str(self.state.step)})

@@ -1,6 +1,6 @@
-"""How good the averaged weights are: losses, metrics and pictures of held-out samples, the same ones each time.
+"""Validation of the EMA weights: losses, metrics and images of the same held-out samples each time.
 
-All is worked out sample by sample and summed in their order, so that any number of processes finds the same numbers.
+Everything is computed sample by sample and summed in order, so that the numbers do not depend on the world size.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from clearfuse.synth.review import gallery
 from clearfuse.synth.types import ROLES, TASKS, WorkIncomplete
-from clearfuse.train.data.batch import Batch, Broken
+from clearfuse.train.data.batch import Batch, UnreadableSample
 from clearfuse.train.data.loader import batches
 from clearfuse.train.data.samples import Samples
 from clearfuse.train.designs.design import Assembly
@@ -29,24 +29,24 @@ from clearfuse.train.training.loss import batch_loss
 from clearfuse.train.training.ranks import Ranks
 
 VALIDATED = 48
-"""Held-out samples that a validation looks at, spread over all of them."""
+"""Maximum number of held-out samples in a validation, spread evenly over all of them."""
 SHOWN = 6
-"""Of them, as pictures."""
+"""Number of these that are shown as images."""
 CELL, CAPTION = 256, 140
-"""Width of a picture at most, and of a column at least, in pixels."""
-MOST_DB = 100.0
-"""What an image without any error counts as, so that means stay finite."""
-EARLY, SELDOM = 20, 10
-"""Pictures are drawn at that many validations at first, and at every tenth of the rest."""
+"""Maximum width of an image, and minimum width of a column, in pixels."""
+MAX_PSNR = 100.0
+"""PSNR in dB of an image without error, so that means stay finite."""
+ALWAYS, EVERY = 20, 10
+"""Images are drawn in the first ``ALWAYS`` validations, and then in every tenth."""
 
 
 @dataclass(frozen=True)
 class Scores:
     """Means over the held-out samples. psnr: of the fused crops, dB.
 
-    values: these and all others by name, for the log: ``error``, ``PSNR`` and ``SSIM`` of each task and of the samples
-    with each degradation (``error/haze``, of so many as ``samples/haze`` says), and how each layer's experts are
-    loaded. picture: some samples, in the first process, where it was asked for.
+    values: all values by name, for the log: also ``error``, ``PSNR`` and ``SSIM`` for each task and for the samples
+    with each degradation (``error/haze``; their number is ``samples/haze``), and the load of each layer's experts.
+    picture: a sheet of some samples, on rank 0, if requested.
     """
 
     loss: float
@@ -56,7 +56,7 @@ class Scores:
 
 
 class Validator:
-    """Scores an assembly on held-out samples; each process takes its share of the batches."""
+    """Scores an assembly on held-out samples; the batches are distributed over the ranks."""
 
     def __init__(self, samples: Samples, size: int, ranks: Ranks, bf16: bool = False) -> None:
         self.samples, self.ranks, self.bf16 = samples, ranks, bf16
@@ -68,35 +68,38 @@ class Validator:
 
     @torch.inference_mode()
     def score(self, assembly: Assembly, draw: bool = False) -> Scores | None:
-        """The scores, None where nothing is held out. All processes call it, and get the same; draw: with a picture."""
+        """The scores, None if nothing is held out. All ranks must call it, and get the same. draw: include
+        a picture.
+        """
         if not self.places:
             return None
-        found: list[dict[str, Any]] = []
+        results: list[dict[str, Any]] = []
         rounds = -(-len(self.groups) // self.ranks.world)
         for turn in range(rounds):
             number = turn * self.ranks.world + self.ranks.rank
-            # Where weights are shared out, each call needs all processes: one without a batch repeats the last.
+            # With sharded weights each call needs all ranks: one without a batch repeats the last.
             counted = number < len(self.groups)
             number = min(number, len(self.groups) - 1)
             batch = batch_or_raise(next(batches(self.samples, [self.groups[number]])))
-            judged = self._judged(assembly, batch, number, draw)
+            result = self._score_batch(assembly, batch, number, draw)
             if counted:
-                found.append(judged)
-        everyone = [one for each in self.ranks.gather(found) for one in each]
-        return _summed(sorted(everyone, key=lambda one: one["number"]), self.shown if draw and self.ranks.main else ())
+                results.append(result)
+        gathered = [result for part in self.ranks.gather(results) for result in part]
+        gathered.sort(key=lambda result: result["number"])
+        return _summarise(gathered, self.shown if draw and self.ranks.main else ())
 
-    def _judged(self, assembly: Assembly, batch: Batch, number: int, draw: bool) -> dict[str, Any]:
-        """One batch, as JSON; the same noise each time."""
+    def _score_batch(self, assembly: Assembly, batch: Batch, number: int, draw: bool) -> dict[str, Any]:
+        """Scores of one batch, as JSON; with the same noise each time."""
         device = self.ranks.device
         loss = batch_loss(assembly, batch, Draws.of("validation", 0, batch.positions), device, self.bf16)
         prior = None if batch.prior is None else batch.prior.to(device)
         rng = Draws.of("fused", 0, batch.positions)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
             fused = assembly.fuse(batch.a.to(device), batch.b.to(device), batch.prompts, rng, prior=prior)
-        images = {name: _pixels(one) for name, one in batch.images.items()}
+        images = {name: _pixels(image) for name, image in batch.images.items()}
         images["fused"] = _pixels(to_bytes(fused))
         rows = [
-            self._sample(batch, place, error, {name: one[index] for name, one in images.items()}, index, draw)
+            self._sample(batch, place, error, {name: image[index] for name, image in images.items()}, index, draw)
             for index, (place, error) in enumerate(zip(batch.positions, loss.each.tolist(), strict=True))
         ]
         load = loss.load.float().tolist() if loss.load.shape[1] else []
@@ -107,28 +110,28 @@ class Validator:
     ) -> dict[str, Any]:
         fused, truth = images["fused"].astype(np.float32), images["gt"].astype(np.float32)
         row: dict[str, Any] = {"place": place, "task": batch.tasks[index], "operators": list(batch.operators[index])}
-        row |= {"error": error, "PSNR": min(psnr(fused, truth), MOST_DB)}
+        row |= {"error": error, "PSNR": min(psnr(fused, truth), MAX_PSNR)}
         if min(fused.shape[:2]) >= WINDOW:
             row["SSIM"] = ssim(fused, truth)
         if draw and place in self.shown:
             row["prompt"] = batch.prompts[index]
-            row["pictures"] = {name: _packed(images[name]) for name in ("a", "b", "fused", "gt")}
+            row["pictures"] = {name: _encode_png(images[name]) for name in ("a", "b", "fused", "gt")}
         return row
 
 
-def _summed(found: Sequence[dict[str, Any]], shown: Sequence[int]) -> Scores:
-    """Batches in their order to means."""
-    samples = sorted((row for one in found for row in one["samples"]), key=lambda row: row["place"])
-    loss = sum(one["loss"] * len(one["samples"]) for one in found) / len(samples)
+def _summarise(results: Sequence[dict[str, Any]], shown: Sequence[int]) -> Scores:
+    """Means over the results of batches, which are in order."""
+    samples = sorted((row for result in results for row in result["samples"]), key=lambda row: row["place"])
+    loss = sum(result["loss"] * len(result["samples"]) for result in results) / len(samples)
     values = {"loss": loss, **_means(samples)}
     groups = {task: [row for row in samples if row["task"] == task] for task in TASKS}
-    for mark in sorted({mark for row in samples for mark in row["operators"]}):
-        groups[mark] = [row for row in samples if mark in row["operators"]]
+    for operator in sorted({operator for row in samples for operator in row["operators"]}):
+        groups[operator] = [row for row in samples if operator in row["operators"]]
     for name, rows in groups.items():
         if rows:
             values |= {f"{what}/{name}": mean for what, mean in _means(rows).items()} | {f"samples/{name}": len(rows)}
-    weights = np.array([len(one["samples"]) for one in found], np.float64)
-    loads = np.array([one["load"] for one in found], np.float64)
+    weights = np.array([len(result["samples"]) for result in results], np.float64)
+    loads = np.array([result["load"] for result in results], np.float64)
     if loads.size:
         values |= balance_of((loads * weights[:, None, None]).sum(0) / weights.sum())
     drawn = [row for row in samples if row["place"] in shown]
@@ -136,16 +139,16 @@ def _summed(found: Sequence[dict[str, Any]], shown: Sequence[int]) -> Scores:
 
 
 def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Of what all the rows have."""
+    """The means of the scores that all rows have."""
     names = [name for name in ("error", "PSNR", "SSIM") if all(name in row for row in rows)]
     return {name: sum(row[name] for row in rows) / len(rows) for name in names}
 
 
 def balance_of(load: Float[np.ndarray, "layers experts"]) -> dict[str, float]:
-    """How evenly each layer's experts work.
+    """How evenly the experts of each layer are loaded.
 
-    ``entropy/layer-N``: −Σ p log p / log experts, 1 where all work alike; ``least/layer-N`` and ``most/layer-N``: the
-    least and the most loaded one's share of the tokens.
+    ``entropy/layer-N``: −Σ p log p / log experts, 1 at uniform load; ``least/layer-N`` and ``most/layer-N``: the share
+    of the tokens of the least and the most loaded expert.
     """
     values: dict[str, float] = {}
     for layer, shares in enumerate(load):
@@ -156,27 +159,29 @@ def balance_of(load: Float[np.ndarray, "layers experts"]) -> dict[str, float]:
     return values
 
 
-def is_drawn(number: int) -> bool:
-    """Whether the validation of a number, the first being 1, draws pictures."""
-    return number <= EARLY or number % SELDOM == 0
+def draws_pictures(number: int) -> bool:
+    """Whether the validation with this number, from 1, draws images."""
+    return number <= ALWAYS or number % EVERY == 0
 
 
 def _sheet(rows: Sequence[dict[str, Any]]) -> UInt8[np.ndarray, "h w 3"]:
-    """A row a sample: the degraded pair, what is made of it, and the ground truth."""
-    drawn: list[gallery.GalleryRow] = []
+    """A sheet with a row for each sample: the degraded pair, the fused image and the ground truth."""
+    gallery_rows: list[gallery.GalleryRow] = []
     widest = CAPTION
     for row in rows:
         roles = ROLES[row["task"]]
         titles = {"a": f"degraded {roles['a']}", "b": f"degraded {roles['b']}", "fused": "fused", "gt": "ground truth"}
-        cells = tuple((title, _unpacked(row["pictures"][name])) for name, title in titles.items())
+        cells = tuple((title, _decode_png(row["pictures"][name])) for name, title in titles.items())
         widest = max(widest, cells[0][1].shape[1])
-        scored = "   ".join(f"{name} {row[name]:.2f}" for name in ("PSNR", "SSIM") if name in row)
-        drawn.append(gallery.GalleryRow(cells, (f"{scored}   {', '.join(row['operators'])}", f'"{row["prompt"]}"')))
-    return np.asarray(gallery.sheet(f"{len(rows)} held-out samples", drawn, min(CELL, widest)).convert("RGB"))
+        scores = "   ".join(f"{name} {row[name]:.2f}" for name in ("PSNR", "SSIM") if name in row)
+        gallery_rows.append(
+            gallery.GalleryRow(cells, (f"{scores}   {', '.join(row['operators'])}", f'"{row["prompt"]}"'))
+        )
+    return np.asarray(gallery.sheet(f"{len(rows)} held-out samples", gallery_rows, min(CELL, widest)).convert("RGB"))
 
 
 def to_bytes(images: Float[Tensor, "b 3 H W"]) -> UInt8[Tensor, "b 3 H W"]:
-    """[−1, 1] to code values, as ``train fuse`` writes them."""
+    """Convert [−1, 1] to code values 0..255, as ``train fuse`` does."""
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
@@ -184,8 +189,8 @@ def _pixels(images: UInt8[Tensor, "b 3 H W"]) -> UInt8[np.ndarray, "b H W 3"]:
     return images.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def _packed(image: UInt8[np.ndarray, "h w 3"]) -> str:
-    """A PNG in text, which passes between processes."""
+def _encode_png(image: UInt8[np.ndarray, "h w 3"]) -> str:
+    """A PNG as base64 text, to be sent between ranks as JSON."""
     from PIL import Image
 
     out = io.BytesIO()
@@ -193,14 +198,14 @@ def _packed(image: UInt8[np.ndarray, "h w 3"]) -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 
-def _unpacked(text: str) -> UInt8[np.ndarray, "h w 3"]:
+def _decode_png(text: str) -> UInt8[np.ndarray, "h w 3"]:
     from PIL import Image
 
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
 
 
-def batch_or_raise(batch: Batch | Broken) -> Batch:
-    """The batch. Raises WorkIncomplete where a sample of it could not be read."""
-    if isinstance(batch, Broken):
+def batch_or_raise(batch: Batch | UnreadableSample) -> Batch:
+    """Return the batch. Raises WorkIncomplete if one of its samples could not be read."""
+    if isinstance(batch, UnreadableSample):
         raise WorkIncomplete(batch.reason)
     return batch

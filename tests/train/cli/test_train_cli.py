@@ -1,4 +1,4 @@
-"""``train eval`` from the command line: what it prints, its exit codes, and what a user's mistakes say."""
+"""``train eval`` on the command line: output, exit codes and error messages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_eval_prints_the_table(train: Train, shards: Path, tmp_path: Path) -> No
     lines = ran.out.splitlines()
     assert lines[0].split() == ["samples", "method", "PSNR", "SSIM", "VIF", "Qabf", "mean", "rank"]
     assert lines[1].split()[:4] == ["4", "classical", "+", "pyramid"]
-    assert lines[3].split()[:4] == ["pyramid", "on", "clean", "(ceiling)"]
+    assert lines[3].split()[:5] == ["pyramid", "on", "clean", "(upper", "bound)"]
     first = ["task", "mef", "pyramid", "pyramid", "vif", "pyramid", "pyramid"]
     assert [line.split()[0] for line in lines[5:]] == first
     assert len({len(line) for line in lines[:4]}) == 1, "the columns are aligned"

@@ -1,4 +1,4 @@
-"""Crops cut before their turn: the same batches, fewer decodings, no more memory than there is."""
+"""The crop cache: the same batches with fewer decodings, within the memory limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from made import made_shards
 
 from clearfuse.synth.shards.sample import read_samples
-from clearfuse.train.data.ahead import Ahead, period, room
+from clearfuse.train.data.ahead import CropCache, crop_capacity, decode_period
 from clearfuse.train.data.batch import Batch, Item
 from clearfuse.train.data.corpus import Corpus, index
 from clearfuse.train.data.loader import batches
@@ -34,28 +34,28 @@ def nothing(mark: int) -> Item:
 
 
 def decoded(count: int, crops: int, epochs: int, workers: int = 1, world: int = 1) -> float:
-    """The share of visits, after the first five of ``epochs``, for which one of ``count`` samples is decoded."""
+    """The share of visits that decode a sample, for ``count`` samples over ``epochs``, the first five left out."""
     size, first = 4, 5 * count
     order = Order(np.zeros(count, int), np.zeros(count, int), [Fraction(1)], size, seed=3)
     done = 0
     for rank, number in itertools.product(range(world), range(workers)):
-        course = RankBatches(0, epochs * count // size, size, rank, world)
-        ahead = Ahead(
-            order.where,
-            functools.partial(course.asks, number, workers),
-            end=course.last * size,
+        schedule = RankBatches(0, epochs * count // size, size, rank, world)
+        ahead = CropCache(
+            order.position_of,
+            functools.partial(schedule.assigned, number, workers),
+            end=schedule.last * size,
             crops=crops,
             count=count,
             processes=workers * world,
         )
-        for position in (p for batch in list(course)[number::workers] for p in batch):
+        for position in (p for batch in list(schedule)[number::workers] for p in batch):
             pick = order.at(position)
             item = ahead.take(position)
             if item is None:
                 done += position >= first
                 for later, epoch in ahead.later(pick.row, pick.epoch):
                     assert order.at(later).row == pick.row and order.at(later).epoch == epoch
-                    ahead.hold(later, nothing(later))
+                    ahead.add(later, nothing(later))
             else:
                 assert item.position == position
             assert len(ahead) <= crops
@@ -64,7 +64,7 @@ def decoded(count: int, crops: int, epochs: int, workers: int = 1, world: int = 
 
 @pytest.mark.parametrize(("crops", "share"), [(30, 1 / 2), (60, 1 / 3), (120, 1 / 5), (600, 1 / 5)])
 def test_crops_spare_as_many_decodings_as_the_formula_says(crops: int, share: float) -> None:
-    """K = 2 crops / count later crops of each decoding, at most 4: 1 / (1 + K), to a quarter."""
+    """Each decoding yields K = 2 crops / count later crops, at most 4: the share is 1 / (1 + K) within a quarter."""
     assert share * 0.99 < decoded(60, crops, 17) < share * 1.25
 
 
@@ -80,27 +80,27 @@ def test_each_of_several_processes_spares_its_own(workers: int, world: int) -> N
 
 
 def test_pictures_stay_where_they_spare_more_than_crops() -> None:
-    """100 pictures of 1000 bytes; crops of 100 or 900."""
-    assert room(99_000, 100_000, 100, 100) == room(81_000, 100_000, 100, 100) == 0
-    assert room(79_000, 100_000, 100, 100) == 790 and room(99, 100_000, 100, 100) == 0
+    """100 images of 1000 bytes; crops of 100 or 900 bytes."""
+    assert crop_capacity(99_000, 100_000, 100, 100) == crop_capacity(81_000, 100_000, 100, 100) == 0
+    assert crop_capacity(79_000, 100_000, 100, 100) == 790 and crop_capacity(99, 100_000, 100, 100) == 0
     # Crops nearly as large as their pictures: at 0.47 of the memory for all, 0.53 are decoded, and 1 / 1.9 with crops.
-    assert room(48_000, 100_000, 900, 100) == 0 and room(46_000, 100_000, 900, 100) == 51
-    assert room(46_000, 100_000, 900, 200) == 0, "two crops of each picture in a row"
-    assert period(790, 100) == 5 and period(3, 100) == 2 and period(100, 100) == 3
+    assert crop_capacity(48_000, 100_000, 900, 100) == 0 and crop_capacity(46_000, 100_000, 900, 100) == 51
+    assert crop_capacity(46_000, 100_000, 900, 200) == 0, "two crops of each picture in a row"
+    assert decode_period(790, 100) == 5 and decode_period(3, 100) == 2 and decode_period(100, 100) == 3
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_loader_process_knows_what_it_is_asked_for(rank: int) -> None:
-    course = RankBatches(3, 17, 6, rank, 2)
-    asked = [list(positions) for positions in course]
+    schedule = RankBatches(3, 17, 6, rank, 2)
+    asked = [list(positions) for positions in schedule]
     for workers in (1, 2, 3):
         for number in range(workers):
             mine = {position for positions in asked[number::workers] for position in positions}
-            assert mine == {position for position in range(130) if course.asks(number, workers, position)}
+            assert mine == {position for position in range(130) if schedule.assigned(number, workers, position)}
 
 
 class Told(Samples):
-    """Says in a file what it decodes, also from another process."""
+    """Logs its decodings to a file, also from other processes."""
 
     log: Path
 
@@ -138,16 +138,16 @@ def test_batches_are_the_same_and_fewer_are_decoded(shards: Path, tmp_path: Path
 def followed(corpus: Corpus, cache: int, **more: Any) -> Samples:
     given: dict[str, Any] = {"side": 32, "training": True, "batch": 4, **more}
     data = Samples(corpus, cache=cache, **given)
-    data.follow(RankBatches(0, 8, 4))
+    data.set_schedule(RankBatches(0, 8, 4))
     return data
 
 
-def early(data: Samples) -> Ahead | None:
-    return data._ahead  # pyright: ignore[reportPrivateUsage]
+def early(data: Samples) -> CropCache | None:
+    return data._crop_cache  # pyright: ignore[reportPrivateUsage]
 
 
 def test_memory_holds_crops_and_none_of_their_pictures(shards: Path) -> None:
-    """Also where a crop is as wide as its picture, of which it would be a view."""
+    """Also where a crop is as wide as its image, so that it would be a view of it."""
     corpus = index([str(shards / "vif")])
     width, height = corpus.train.size[0].tolist()
     assert width > height
@@ -158,7 +158,7 @@ def test_memory_holds_crops_and_none_of_their_pictures(shards: Path) -> None:
     held: list[int] = []
     for position in range(32):
         assert isinstance(data[position], Item)
-        items = ahead._held.values()  # pyright: ignore[reportPrivateUsage]
+        items = ahead._items.values()  # pyright: ignore[reportPrivateUsage]
         images = [image for item in items for image in item.images.values()]
         assert all(image.base is None for image in images)
         held.append(sum(image.nbytes for image in images))
@@ -166,7 +166,7 @@ def test_memory_holds_crops_and_none_of_their_pictures(shards: Path) -> None:
 
 
 def test_pictures_stay_where_all_fit(shards: Path) -> None:
-    """To the byte that they take, one channel of a grey one; of those alone that a run draws from."""
+    """The size is exact to the byte, with one channel for grey images, over the samples that the run trains on."""
     corpus = index([str(shards / "vif"), str(shards / "mef")])
     sizes = [0, 0]
     for row in range(len(corpus.train)):
@@ -182,9 +182,9 @@ def test_pictures_stay_where_all_fit(shards: Path) -> None:
     data = followed(corpus, sum(sizes), **more)
     for position in range(2 * len(corpus.train)):
         assert isinstance(data[position], Item)
-    read = data.reader.taken
+    read = data.reader.bytes_read
     assert all(isinstance(data[position], Item) for position in range(3 * len(corpus.train)))
-    assert data.reader.taken == read and data.cache == 0
+    assert data.reader.bytes_read == read and data.cache == 0
     assert early(followed(corpus, sum(sizes) // 2, training=False)) is None
 
 

@@ -1,4 +1,4 @@
-"""Training data: the index, what is held out, the order, the crops; the same batches whatever decodes them."""
+"""Training data: index, held-out samples, order and crops; batches do not depend on the number of workers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from clearfuse.synth.seeds import generator
 from clearfuse.synth.shards.sample import read_samples
 from clearfuse.synth.shards.tar import read_shard, write_shard
 from clearfuse.synth.types import UserError
-from clearfuse.train.data.batch import Batch, Broken, Item, to_tensor
+from clearfuse.train.data.batch import Batch, Item, UnreadableSample, to_tensor
 from clearfuse.train.data.corpus import index
 from clearfuse.train.data.loader import batches
 from clearfuse.train.data.order import RankBatches
-from clearfuse.train.data.samples import Samples, finished, rephrased, window
+from clearfuse.train.data.samples import Samples, rephrase_prompt, to_crop, window
 from conftest import changed, textured
 
 
@@ -68,7 +68,7 @@ def test_nothing_to_train_on_is_one_line(shards: Path, tmp_path: Path) -> None:
 
 
 def cropped(image: np.ndarray, shape: tuple[int, int], at: tuple[float, float], *, mirrored: bool) -> np.ndarray:
-    return finished(image[window(image.shape, shape, at)], shape, mirrored)
+    return to_crop(image[window(image.shape, shape, at)], shape, mirrored)
 
 
 def test_a_crop_is_a_window_of_the_image() -> None:
@@ -121,7 +121,7 @@ def test_the_same_batches_for_any_number_of_workers_and_any_start(shards: Path) 
 
 @pytest.mark.parametrize("cache", [0, 1 << 30])
 def test_repeats_are_several_crops_of_one_decoding(shards: Path, monkeypatch: pytest.MonkeyPatch, cache: int) -> None:
-    """Each is the crop that stands at its position alone; a picture is decoded, and its prior begun, once a visit."""
+    """Each crop depends only on its position; an image is decoded, and its prior started, once per visit."""
     corpus = index([str(shards / "vif"), str(shards / "mef")])
     more: dict[str, Any] = {"side": 32, "batch": 4, "training": True, "prior": "pyramid", "plain": 0.5, "seed": 5}
     windows, began = PyramidFuser.windows, list[str]()
@@ -136,7 +136,7 @@ def test_repeats_are_several_crops_of_one_decoding(shards: Path, monkeypatch: py
     assert len(began) == (1 if cache else 2) * len(corpus.train)
     once = Samples(corpus, cache=cache, **more)
     assert all(isinstance(once[position], Item) for position in range(2 * len(corpus.train)))
-    assert data.reader.taken == once.reader.taken, "bytes of two visits"
+    assert data.reader.bytes_read == once.reader.bytes_read, "bytes of two visits"
     alone = [Samples(corpus, repeats=2, **more)[position] for position in positions]
     for one, other in zip(made, alone, strict=True):
         assert isinstance(one, Item) and isinstance(other, Item) and one.prompt == other.prompt
@@ -166,7 +166,7 @@ def test_a_share_of_the_training_prompts_is_dropped(shards: Path) -> None:
 
 
 def test_the_clean_pair_is_there_where_it_is_asked_for(shards: Path) -> None:
-    """Its crops are those of the samples' clean images, at the place of the others."""
+    """Its crops are taken from the clean images at the position of the degraded ones."""
     corpus = index([str(shards / "vif")])
     (bare,), (batch,) = (
         batches(Samples(corpus, side=1000, training=True, clean=clean), [range(2)]) for clean in (False, True)
@@ -184,7 +184,7 @@ def test_the_clean_pair_is_there_where_it_is_asked_for(shards: Path) -> None:
 
 
 def test_prompts_in_other_words_ask_for_the_same(shards: Path) -> None:
-    """Other words each time a sample comes round, each a prompt that its own steps could have had."""
+    """A sample gets another prompt each epoch, always one that fits its degradations."""
     corpus = index([str(shards / "mef")])
     count = len(corpus.train)
     truth = {f"{path.name} {s.key}": s for path in corpus.shards for s in read_samples(path)}
@@ -202,13 +202,13 @@ def test_prompts_in_other_words_ask_for_the_same(shards: Path) -> None:
 
 
 def test_words_that_did_not_ship_are_kept(shards: Path) -> None:
-    """One's own phrasings, in another language perhaps, are not put into ours."""
+    """A user's own phrasings, perhaps in another language, are not rephrased."""
     sample = next(iter(read_samples(shards / "mef/mef-train-000000.tar")))
     prompt = sample.meta.prompt
-    assert {rephrased(sample, generator(seed)) for seed in range(8)} != {sample.prompt}
+    assert {rephrase_prompt(sample, generator(seed)) for seed in range(8)} != {sample.prompt}
     for own in ("haze-de-01", "rain-machine-01"):
         other = prompt.model_copy(update={"templates": (own, *prompt.templates[1:])})
-        assert {rephrased(changed(sample, prompt=other), generator(seed)) for seed in range(8)} == {sample.prompt}
+        assert {rephrase_prompt(changed(sample, prompt=other), generator(seed)) for seed in range(8)} == {sample.prompt}
 
 
 @pytest.mark.slow
@@ -243,7 +243,7 @@ def test_a_damaged_sample_is_named(shards: Path, tmp_path: Path) -> None:
     data[start : start + 100] = bytes(100)
     path.write_bytes(data)
     (first, *_) = batches(Samples(index([str(path)]), side=32, training=True), [range(3)])
-    assert isinstance(first, Broken) and first.reason.startswith(f"{path}: sample 000000000: ")
+    assert isinstance(first, UnreadableSample) and first.reason.startswith(f"{path}: sample 000000000: ")
 
 
 def test_a_batch_says_what_its_samples_are(shards: Path) -> None:
@@ -257,7 +257,7 @@ def test_a_batch_says_what_its_samples_are(shards: Path) -> None:
 
 
 def test_trainers_share_each_batch(shards: Path) -> None:
-    """The parts that any number of trainers take are the batches of one."""
+    """The parts of any number of ranks together are the batches of one rank."""
     data = Samples(index([str(shards / "vif")]), side=32, batch=4, seed=3, training=True)
     whole = [b for b in batches(data, RankBatches(1, 3, 4)) if isinstance(b, Batch)]
     for world in (2, 4):
@@ -269,7 +269,7 @@ def test_trainers_share_each_batch(shards: Path) -> None:
 
 
 def test_what_is_drawn_goes_by_sample_and_epoch(shards: Path) -> None:
-    """The same in any order, another each time the sample comes round."""
+    """Independent of the loading order, and different each epoch."""
     corpus = index([str(shards / "vif")])
     one, other = (Samples(corpus, side=32, batch=batch, seed=3, training=True) for batch in (2, 7))
     count = len(corpus.train)
@@ -302,7 +302,7 @@ def test_only_what_is_needed_is_read_and_once(shards: Path) -> None:
     for _ in range(2):
         for position in range(2 * len(corpus.train)):
             assert isinstance(data[position], Item)
-    assert 0.3 * sum(held.values()) < data.reader.taken < 0.8 * sum(held.values())
+    assert 0.3 * sum(held.values()) < data.reader.bytes_read < 0.8 * sum(held.values())
 
 
 @pytest.mark.parametrize("what", ["gone", "cut", "longer"])
@@ -315,7 +315,7 @@ def test_a_shard_that_changes_while_a_run_goes_on_is_named(shards: Path, tmp_pat
         os.truncate(path, path.stat().st_size + (512 if what == "longer" else -20_000))
     found = data[0]
     said = "the shard is gone since the run began" if what == "gone" else "the shard has changed since the run began"
-    assert isinstance(found, Broken) and found.reason.startswith(f"{path}: sample 00000000")
+    assert isinstance(found, UnreadableSample) and found.reason.startswith(f"{path}: sample 00000000")
     assert said in found.reason
 
 

@@ -1,4 +1,4 @@
-"""Training on lean shards: a new plan at each position, the same for any loader; the recipes, chosen and recorded."""
+"""Training on lean shards: new degradations at each position, the same for any data loader; choice of recipes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clearfuse.synth.onthefly import OnTheFly
 from clearfuse.synth.shards.sample import Sample, read_samples
 from clearfuse.synth.types import UserError
 from clearfuse.train.data import degrade as degrading
-from clearfuse.train.data.batch import Batch, Broken, Item
+from clearfuse.train.data.batch import Batch, Item, UnreadableSample
 from clearfuse.train.data.corpus import Corpus, index
 from clearfuse.train.data.loader import batches
 from clearfuse.train.data.order import RankBatches
@@ -37,7 +37,7 @@ Train = Callable[..., Ran]
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``lean/vif``, ``lean/mef`` and the same builds ``full``."""
+    """``lean/vif``, ``lean/mef``, and the same builds without ``--lean`` in ``full``."""
     root = tmp_path_factory.mktemp("lean")
     for number in range(5):
         save(root / "MSRS/train/vi" / f"{number:05d}D.png", textured(number))
@@ -64,7 +64,7 @@ def read(shards: Path, *kinds: str) -> Corpus:
 
 def items(data: Samples, positions: range) -> list[Item]:
     found_ = [data[position] for position in positions]
-    broken = [item.reason for item in found_ if isinstance(item, Broken)]
+    broken = [item.reason for item in found_ if isinstance(item, UnreadableSample)]
     assert not broken, broken
     return found_  # type: ignore[return-value]
 
@@ -112,7 +112,7 @@ def test_each_time_round_is_a_new_plan_of_seed_and_position(shards: Path) -> Non
 
 
 def test_repeats_are_crops_of_one_plan(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture is degraded once a visit, and its ground truth goes with the words of all its crops."""
+    """An image is degraded once per visit, and its ground truth fits the prompts of all its crops."""
     corpus, degraded, call = read(shards, "lean/vif"), list[Sample](), OnTheFly.__call__
 
     def counted(*given: Any) -> Sample:

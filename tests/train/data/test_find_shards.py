@@ -1,4 +1,4 @@
-"""Shards as arguments name them: patterns, braces, URLs; each argument is a source with its weight."""
+"""Finding shards: patterns, braces, URLs; each argument is a source with a weight."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_what_became_of_a_runs_shards_is_said(shards: Path) -> None:
 
 
 class Counting(SimpleHTTPRequestHandler):
-    """A folder over HTTP, requests counted."""
+    """Serves a folder over HTTP and counts requests."""
 
     asked: ClassVar[dict[str, int]] = {}
 
@@ -135,7 +135,7 @@ def test_shards_in_a_store(shards: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_on_shards_of_the_hub(shards: Path, tmp_path: Path) -> None:
-    """As huggingface_hub reads them, over HTTP: listed, found by a pattern, downloaded once each, of a branch."""
+    """Shards on a hub over HTTP, at a branch: listed, matched by a pattern, each downloaded once."""
     with fake_hub() as hub:
         hub.repositories["me/pairs"] = made = Repository(private=True)
         made.branches["main"] = {path.name: (path.read_bytes(), True) for path in (shards / "vif").iterdir()}

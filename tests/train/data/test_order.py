@@ -1,4 +1,4 @@
-"""The order of samples and the shapes of crops: exact shares, whole epochs, any position without those before it."""
+"""Order of samples and shapes of crops: exact shares, complete epochs, random access."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from clearfuse.synth.seeds import generator
 from clearfuse.synth.types import UserError
 from clearfuse.train.data.buckets import EIGHTHS, find_shape, parse_ratios, shape_of
-from clearfuse.train.data.order import Interleave, Order, permuted, unpermuted
+from clearfuse.train.data.order import Interleave, Order, permute, unpermute
 
 PAPER = "16:9,4:3,1:1"
 
@@ -19,16 +19,16 @@ PAPER = "16:9,4:3,1:1"
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 64, 1000])
 def test_a_permutation_puts_every_index_in_its_own_place(count: int) -> None:
     keys = [(3, 14, 15, 92, 65, 35), (2, 7, 18, 28, 18, 28)]
-    orders = [[permuted(index, count, key) for index in range(count)] for key in keys]
+    orders = [[permute(index, count, key) for index in range(count)] for key in keys]
     assert all(sorted(order) == list(range(count)) for order in orders)
     assert count < 5 or orders[0] != orders[1] != sorted(orders[1])
-    assert [unpermuted(place, count, keys[0]) for place in orders[0]] == list(range(count))
+    assert [unpermute(place, count, keys[0]) for place in orders[0]] == list(range(count))
 
 
 def test_no_place_is_likelier_than_another() -> None:
-    """The first of 5 goes everywhere about as often, over many keys: chi-square of 4 degrees, 99.9 % below 18.5."""
+    """Over many keys, index 0 of 5 is mapped uniformly: chi-square with 4 degrees of freedom, 99.9 % below 18.5."""
     keys = generator(3).integers(1 << 63, size=(1000, 6)).tolist()
-    found = Counter(permuted(0, 5, key) for key in keys)
+    found = Counter(permute(0, 5, key) for key in keys)
     assert sum((found[place] - 200) ** 2 / 200 for place in range(5)) < 18.5
 
 
@@ -39,13 +39,13 @@ def test_every_kind_has_its_share_at_every_place(weights: tuple[float, ...]) -> 
     found: Counter[int] = Counter()
     for place in range(1200):
         kind, before = kinds.at(place)
-        assert before == found[kind] and kinds.place(kind, before) == place
+        assert before == found[kind] and kinds.index(kind, before) == place
         found[kind] += 1
         assert all(abs(found[k] - (place + 1) * share / total) < len(weights) for k, share in enumerate(shares))
 
 
 def order(batch: int = 4, seed: int = 7, repeats: int = 1) -> Order:
-    """Three sources of 6, 10 and 20 samples by weights 2, 1, 1; the last two have two shapes."""
+    """Three sources of 6, 10 and 20 samples with weights 2, 1, 1; the last two have two shapes each."""
     source = np.repeat([0, 1, 2], [6, 10, 20])
     shape = np.concatenate([np.zeros(6), np.arange(10) % 2, np.arange(20) % 4 // 3]).astype(int)
     return Order(source, shape, [Fraction(2), Fraction(1), Fraction(1)], batch, seed, repeats)
@@ -77,7 +77,7 @@ def test_a_visit_is_where_the_order_has_it(batch: int, repeats: int) -> None:
     made = order(batch, repeats=repeats)
     for position in (*range(300), *range(10**12, 10**12 + 20)):
         pick = made.at(position)
-        assert made.where(pick.row, pick.epoch) == position
+        assert made.position_of(pick.row, pick.epoch) == position
 
 
 def test_any_position_can_be_asked_for_alone() -> None:

@@ -1,4 +1,4 @@
-"""The table of presets: the paper's counts, and what ``train info`` prints."""
+"""The presets: the paper's parameter counts, and the output of ``train info``."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_paper_s_models_have_its_counts(name: str) -> None:
 
 
 def counted_by_formula(c: MMAIFConfig) -> tuple[int, int]:
-    """Parameters of the paper's network in all and of one token, layer by layer from its figures."""
+    """Total and active parameters of the paper's network, counted layer by layer."""
     d, patch, residuals = c.width, c.latent_channels * c.patch**2, c.depth - 1
 
     def linear(inward: int, outward: int) -> int:
@@ -98,7 +98,7 @@ def build_meta(config: MMAIFConfig) -> torch.nn.Module:
 
 
 def flat(name: str) -> dict[str, Any]:
-    """A preset's design and schedule, one value a dotted name."""
+    """A preset's design and schedule as a flat dict with dotted names."""
     preset = PRESETS[name]
     nested = {**preset.design.to_json(), "schedule": dataclasses.asdict(preset.schedule)}
     return {
@@ -115,7 +115,7 @@ def test_a_row_of_the_ablation_differs_in_its_part_alone(before: str, after: str
 
 
 def test_the_dense_rows_and_the_bridge_differ_in_their_part_alone() -> None:
-    """Another network, of as many parameters within 2 %; another objective, whose common settings stay."""
+    """Another network with as many parameters within 2 %; another objective with the same common settings."""
     unet, dit, full, bridge = map(flat, ("ablation-unet", "ablation-dit", "mmaif-fm", "i2sb"))
     changed = {name for name in unet.keys() | dit.keys() if unet.get(name) != dit.get(name)}
     assert changed and all(name == "model." or name.startswith("config.") for name in changed)

@@ -1,4 +1,4 @@
-"""Evaluation on small shards: numbers by recomputation, intervals, sharing out, marks, files whole and the same."""
+"""Evaluation on small shards: recomputed numbers, intervals, parallel work, marks, complete and reproducible files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clearfuse.synth.fusers import PyramidFuser
 from clearfuse.synth.seeds import generator
 from clearfuse.synth.shards.sample import Sample, read_samples
 from clearfuse.synth.types import UserError, WorkIncomplete
-from clearfuse.train.evaluation.bootstrap import Tally, resample_weights
+from clearfuse.train.evaluation.bootstrap import RunningSums, resample_weights
 from clearfuse.train.evaluation.evaluate import FILES, evaluate_shards
 from clearfuse.train.evaluation.methods.fusers import METHODS
 from clearfuse.train.evaluation.samples import count_samples, plan_portions, spread
@@ -49,7 +49,7 @@ def tars(shards: Path) -> list[Path]:
 
 
 def recomputed(shards: Path) -> list[tuple[Sample, str, dict[str, float]]]:
-    """Every sample and method, scored with the public pieces alone."""
+    """Scores of every sample and method, computed by public functions only."""
     rows: list[tuple[Sample, str, dict[str, float]]] = []
     for path in tars(shards):
         for sample in read_samples(path):
@@ -178,12 +178,12 @@ def test_limit_takes_of_every_shard(shards: Path) -> None:
 
 def test_bootstrap_interval_is_the_normal_one_where_samples_are_many() -> None:
     values = generator(5).normal(20, 3, 4000)
-    tally = Tally(1, 1)
+    sums = RunningSums(1, 1)
     for start in range(0, len(values), 500):
         some = range(start, start + 500)
         weights = np.stack([resample_weights(0, i) for i in some])
-        tally.add(values[start : start + 500].reshape(-1, 1, 1), weights, list(some))
-    stat = tally.stat(0, 0)
+        sums.add(values[start : start + 500].reshape(-1, 1, 1), weights, list(some))
+    stat = sums.stat(0, 0)
     half = 1.96 * values.std() / math.sqrt(len(values))
     assert stat.mean == pytest.approx(values.mean()) and stat.low is not None and stat.high is not None
     assert stat.low == pytest.approx(stat.mean - half, abs=0.25 * half)
@@ -191,12 +191,12 @@ def test_bootstrap_interval_is_the_normal_one_where_samples_are_many() -> None:
 
 
 def test_infinite_and_undefined_values_are_counted_apart() -> None:
-    tally = Tally(1, 2)
+    sums = RunningSums(1, 2)
     for i, value in enumerate((1.0, math.inf, math.nan, 3.0)):
-        tally.add(np.array([[[value, math.nan]]]), resample_weights(i)[None], [i])
-    stat = tally.stat(0, 0)
+        sums.add(np.array([[[value, math.nan]]]), resample_weights(i)[None], [i])
+    stat = sums.stat(0, 0)
     assert (stat.mean, stat.count, stat.infinite, stat.undefined) == (2.0, 2, 1, 1)
-    assert math.isnan(tally.stat(0, 1).mean) and tally.stat(0, 1).undefined == 4
+    assert math.isnan(sums.stat(0, 1).mean) and sums.stat(0, 1).undefined == 4
 
 
 def test_a_shard_cut_anywhere_is_refused_before_work_begins(shards: Path, tmp_path: Path) -> None:

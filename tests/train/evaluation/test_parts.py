@@ -1,4 +1,4 @@
-"""A report's work in parts: killed and taken up, over processes, with the results of others."""
+"""Scoring in parts: interrupted and resumed, in several processes, with folders of results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from made import made_shards
 from clearfuse.synth.shards.sample import Sample, read_samples
 from clearfuse.synth.types import Step, UserError, WorkIncomplete
 from clearfuse.train.evaluation.evaluate import FILES, STANDARD, evaluate_shards
-from clearfuse.train.evaluation.methods.classical import CLASSICAL, Fault, restored
+from clearfuse.train.evaluation.methods.classical import CLASSICAL, Fault, restore
 from clearfuse.train.evaluation.methods.fusers import METHODS, fuser_methods
 from clearfuse.train.evaluation.methods.networks import Network, network_methods
 from clearfuse.train.evaluation.methods.results import Results, result_methods
@@ -39,7 +39,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Truth:
-    """The ground truth; each call is a file in a folder, and one of them is the last of its process."""
+    """Returns the ground truth; each call writes a file, and one of them kills its process."""
 
     calls: Path
     deadly: int = -1
@@ -120,7 +120,7 @@ def test_parts_of_other_settings_are_not_taken_for_these(shards: Path, tmp_path:
 
 
 def results(shards: Path, folder: Path, leave_out: str) -> Path:
-    """Ground truths as somebody's results, by task and key, one left out."""
+    """A folder of results by task and key: the ground truths, one left out."""
     for path in sorted(shards.glob("*/*.tar")):
         for sample in read_samples(path):
             if f"{sample.meta.task}/{sample.key}" != leave_out:
@@ -213,7 +213,7 @@ def test_a_restorer_needs_spandrel(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_restorer_restores(tmp_path: Path) -> None:
-    """A network of an architecture that spandrel knows, with weights made here."""
+    """A network of an architecture that spandrel knows, with random weights."""
     pytest.importorskip("spandrel")
     from safetensors.torch import save_file
     from spandrel.architectures.NAFNet import NAFNet
@@ -228,7 +228,7 @@ def test_a_restorer_restores(tmp_path: Path) -> None:
 
 
 class Doubling:
-    """What stands for a descriptor of spandrel's: a network of three channels that enlarges twice."""
+    """A stand-in for spandrel's descriptor: a network on three channels that enlarges by two."""
 
     input_channels = 3
 
@@ -264,5 +264,5 @@ def test_a_network_takes_the_place_of_the_classical_restorer(shards: Path, tmp_p
         seen.append(float(image.mean()))
         return image * np.float32(0.5)
 
-    out = restored(hazy, "a", {**CLASSICAL, "haze": dim})
+    out = restore(hazy, "a", {**CLASSICAL, "haze": dim})
     assert len(seen) == 1 and np.abs(out.astype(int) - (sample.images["a"].astype(int) + 1) // 2).max() <= 1

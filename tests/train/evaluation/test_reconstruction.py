@@ -1,4 +1,4 @@
-"""``train tokenizers``: what it measures, over folders, shards and scenes, and its mistakes."""
+"""``train tokenizers`` on folders, shards and scenes: its measurements and its error messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_numbers_are_those_of_what_came_back(
     tmp_path: Path, folder_pair: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vae = str(saved(tmp_path / "vae", tiny))
-    through, seen = reconstruction._passed, list[tuple[np.ndarray, np.ndarray]]()
+    through, seen = reconstruction._reconstruct, list[tuple[np.ndarray, np.ndarray]]()
 
     def passed(tokenizer: Tokenizer, picture: np.ndarray, device: torch.device) -> tuple[np.ndarray, float, float]:
         found = through(tokenizer, picture, device)
@@ -36,7 +36,7 @@ def test_the_numbers_are_those_of_what_came_back(
             seen.append((picture, found[0]))
         return found
 
-    monkeypatch.setattr(reconstruction, "_passed", passed)
+    monkeypatch.setattr(reconstruction, "_reconstruct", passed)
     table = reconstruct(
         [vae, "dct", vae],
         data=[f"folder={folder_pair}"],

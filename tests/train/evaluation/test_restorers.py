@@ -1,4 +1,4 @@
-"""Classical restorers on faults whose clean image is known, and the table that chooses them."""
+"""Classical restorers on degradations of known clean images, and the table that selects them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from clearfuse.synth.seeds import generator
 from clearfuse.synth.shards.sample import Sample
 from clearfuse.synth.types import Step
 from clearfuse.train.evaluation.methods import restorers
-from clearfuse.train.evaluation.methods.classical import CLASSICAL, Fault, point_spread, restored
+from clearfuse.train.evaluation.methods.classical import CLASSICAL, Fault, point_spread, restore
 from conftest import changed, sample_meta, textured
 
 
 def scene(channels: int = 3) -> np.ndarray:
-    """A made picture: float32 code values in [0, 1]."""
+    """A synthetic image: float32 code values in [0, 1]."""
     return code_to_float(cv2.GaussianBlur(textured(3, channels=channels), (0, 0), 1.2).reshape(128, 160, channels))
 
 
@@ -45,7 +45,7 @@ def test_haze_of_one_depth_is_lifted_where_the_dark_channel_is_dark() -> None:
     air, t = np.float32([0.80, 0.82, 0.85]), np.float32(0.5)
     hazy = clean * t + air * (1 - t)
     hazy[:12] = air  # the sky, by which the airlight is known
-    found = restorers.dehazed(hazy)
+    found = restorers.dehaze(hazy)
     assert error(found[40:], clean[40:]) < 0.35 * error(hazy[40:], clean[40:])
     assert found.dtype == np.float32 and found.min() >= 0 and found.max() <= 1
 
@@ -56,8 +56,8 @@ def test_noise_is_measured_and_averaged_out(sigma: float) -> None:
     clean[:, 48:] = 0.8
     noisy = clean + np.float32(sigma) * generator(2).standard_normal(clean.shape, dtype=np.float32)
     assert restorers.noise_level(noisy) == pytest.approx(sigma, rel=0.1)
-    assert error(restorers.denoised(np.clip(noisy, 0, 1), sigma), clean) < 0.35 * sigma
-    assert np.array_equal(restorers.denoised(clean, 0.0), clean)
+    assert error(restorers.denoise(np.clip(noisy, 0, 1), sigma), clean) < 0.35 * sigma
+    assert np.array_equal(restorers.denoise(clean, 0.0), clean)
     assert restorers.noise_level(clean[:2]) == 0.0
 
 
@@ -77,8 +77,8 @@ def test_a_constant_image_is_a_fixed_point() -> None:
     flat = np.full((64, 72, 3), 0.4, np.float32)
     psf = gaussian_kernel(1.5, 1.0, 0.0)
     kept: list[np.ndarray] = [
-        restorers.wiener(flat, psf, 1e-3), restorers.richardson_lucy(flat, psf), restorers.destriped(flat),
-        restorers.without_particles(flat), restorers.back_projected(flat, lambda x: x),
+        restorers.wiener(flat, psf, 1e-3), restorers.richardson_lucy(flat, psf), restorers.destripe(flat),
+        restorers.remove_particles(flat), restorers.back_project(flat, lambda x: x),
     ]  # fmt: skip
     assert all(np.allclose(image, flat, atol=2e-3) for image in kept)
 
@@ -87,8 +87,8 @@ def test_stripes_go_and_what_is_smooth_stays() -> None:
     clean = np.repeat(np.linspace(0.2, 0.8, 128, dtype=np.float32)[None, :, None], 96, axis=0)
     offset = np.float32(0.05) * generator(4).standard_normal(128, dtype=np.float32)
     striped = clean + offset[None, :, None]
-    assert error(restorers.destriped(striped), clean) < 0.4 * error(striped, clean)
-    assert restorers.median_of(np.array([1.0, 9, 1, 1]), 1).tolist() == [9, 1, 1, 1]
+    assert error(restorers.destripe(striped), clean) < 0.4 * error(striped, clean)
+    assert restorers.running_median(np.array([1.0, 9, 1, 1]), 1).tolist() == [9, 1, 1, 1]
 
 
 def test_thin_bright_streaks_go_and_dark_ones_stay() -> None:
@@ -96,14 +96,14 @@ def test_thin_bright_streaks_go_and_dark_ones_stay() -> None:
     rain = clean.copy()
     rain[10:40, 30] = 0.9
     rain[10:40, 50] = 0.1
-    found = restorers.without_particles(rain)
+    found = restorers.remove_particles(rain)
     assert np.allclose(found[10:40, 30], 0.4, atol=2e-3) and np.array_equal(found[:, 50], rain[:, 50])
 
 
 def test_equalising_spreads_a_flat_histogram_and_keeps_hue() -> None:
     clean = scene()
     flat = 0.4 + 0.2 * (clean - 0.5)
-    found = restorers.equalised(flat)
+    found = restorers.equalise(flat)
     assert found.std() > 1.3 * flat.std()
     inside = found.max(axis=2) < 0.99
     shares = [(image[..., 0] / image.sum(axis=2))[inside] for image in (found, flat)]
@@ -113,14 +113,14 @@ def test_equalising_spreads_a_flat_histogram_and_keeps_hue() -> None:
 def test_jpeg_again_takes_blocks_away() -> None:
     clean = scene(1)
     coded = code_to_float(cv2.imdecode(jpeg_bytes(to_uint8(clean), 10, "4:4:4"), cv2.IMREAD_GRAYSCALE)[..., None])
-    assert error(restorers.deblocked(coded, 10), clean) < 0.92 * error(coded, clean)
+    assert error(restorers.deblock(coded, 10), clean) < 0.92 * error(coded, clean)
 
 
 def test_back_projection_agrees_with_what_was_seen() -> None:
     clean = scene()
     operator: Callable[[np.ndarray], np.ndarray] = lambda x: convolve(x, gaussian_kernel(1.5, 1.0, 0.0))  # noqa: E731
     seen = operator(clean)
-    found = restorers.back_projected(seen, operator, 6)
+    found = restorers.back_project(seen, operator, 6)
     assert error(found, clean) < 0.75 * error(seen, clean)
 
 
@@ -143,11 +143,11 @@ def made(op: str, params: dict[str, object], image: np.ndarray) -> tuple[Sample,
 def test_a_recorded_step_is_undone_and_the_other_image_left_alone(op: str, params: dict[str, object]) -> None:
     image = to_uint8(scene())
     sample, _ = made(op, params, image)
-    found = restored(sample, "a", CLASSICAL)
+    found = restore(sample, "a", CLASSICAL)
     assert error(code_to_float(found), code_to_float(image)) < 0.95 * error(
         code_to_float(sample.images["a"]), code_to_float(image)
     )
-    assert restored(sample, "b", CLASSICAL) is image
+    assert restore(sample, "b", CLASSICAL) is image
 
 
 def test_a_kernel_is_what_the_step_makes_of_a_point() -> None:
@@ -163,7 +163,7 @@ def test_what_comes_degraded_has_no_parameters_and_is_not_deconvolved() -> None:
     image = to_uint8(scene())
     sample, _ = made("gaussian_blur", {"sigma": 1.5, "ratio": 0.8, "angle": 20.0}, image)
     given = changed(sample, steps=(replace(sample.meta.steps[0], seed=None, params={}),))
-    found = restored(given, "a", CLASSICAL)
+    found = restore(given, "a", CLASSICAL)
     assert np.array_equal(found, sample.images["a"])
 
 

@@ -1,4 +1,4 @@
-"""Groups, ranks, tests and tables from records: without pictures."""
+"""Groups, ranks, tests and tables from records, without images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 
 from clearfuse.synth.seeds import generator
 from clearfuse.synth.shards.sample import Sample
-from clearfuse.train.evaluation.aggregate import aggregated, of_records
-from clearfuse.train.evaluation.bootstrap import FEWEST, holm
+from clearfuse.train.evaluation.aggregate import aggregate, of_records
+from clearfuse.train.evaluation.bootstrap import MIN_PAIRS, holm
 from clearfuse.train.evaluation.samples import Portion
 from clearfuse.train.evaluation.scoring import Method, Record
 from clearfuse.train.evaluation.summary import Evaluation
@@ -23,22 +23,22 @@ from clearfuse.train.evaluation.writers import data as facts
 from clearfuse.train.evaluation.writers.latex import to_latex
 from clearfuse.train.evaluation.writers.markdown import to_markdown
 from clearfuse.train.evaluation.writers.page import to_html
-from clearfuse.train.evaluation.writers.papers import ABSENT, beside, papers_metrics, published_tables
+from clearfuse.train.evaluation.writers.papers import ABSENT, compare_with_papers, papers_metrics, published_tables
 from clearfuse.train.metrics import METRICS
 
 
 def nothing(sample: Sample) -> np.ndarray | None:
-    """What no test here calls."""
+    """A method that is never called."""
     return None
 
 
 NAMES = ("good", "same", "bad", "pyramid on clean")
-METHODS = tuple(Method(name, nothing, ceiling=name == "pyramid on clean") for name in NAMES)
+METHODS = tuple(Method(name, nothing, upper_bound=name == "pyramid on clean") for name in NAMES)
 USED = (METRICS["VIF"], METRICS["Qcv"])
 
 
 def record(i: int, rng: np.random.Generator, n: int = 1, dataset: str = "msrs", pairs: int = 10**6) -> Record:
-    """A made record: "same" is "good" with noise of its own, "bad" is worse by 0.3; Qcv is lower the better."""
+    """A synthetic record: "same" is "good" with other noise, "bad" is worse by 0.3; for Qcv lower is better."""
     base, noise = rng.normal(1, 0.2), rng.normal(0, 0.1, 4)
     vif = base + noise * [1, 1, 1, 0] + [0, 0, -0.3, 1]
     values = np.stack([vif, 100 - vif], axis=1)
@@ -51,7 +51,7 @@ def record(i: int, rng: np.random.Generator, n: int = 1, dataset: str = "msrs", 
 
 def evaluation(records: Sequence[Record]) -> Evaluation:
     portion = Portion(Path("s.tar"), len(records), len(records))
-    return aggregated(Evaluation(METHODS, USED, (portion,)), of_records(records))
+    return aggregate(Evaluation(METHODS, USED, (portion,)), of_records(records))
 
 
 def made(count: int, **more: int) -> Evaluation:
@@ -92,8 +92,8 @@ def test_a_difference_that_is_there_is_found_and_chance_is_not() -> None:
     best = next(i for i in (0, 1) if vif[i].rank == 1)
     assert {vif[0].rank, vif[1].rank, vif[2].rank, vif[3].rank} == {1, 2, 3, None}
     assert vif[best].p is None and vif[2].p == pytest.approx(2 * 2 / 1001, abs=1e-6), "of two, Holm doubles the least"
-    assert (vif[1 - best].p or 0) > 0.05 and group.level(1 - best, 0) and not group.level(2, 0)
-    assert group.marked(0, 1) == {best} and group.marked(0, 2) == {1 - best}
+    assert (vif[1 - best].p or 0) > 0.05 and group.not_worse(1 - best, 0) and not group.not_worse(2, 0)
+    assert group.with_rank(0, 1) == {best} and group.with_rank(0, 2) == {1 - best}
     assert group.ranks[2] == 3.0 and group.ranks[3] is None
     assert [group.stat(i, 1).rank for i in range(4)] == [vif[i].rank for i in range(4)], "lower is better there"
 
@@ -105,12 +105,12 @@ def test_the_test_holds_its_level() -> None:
         some = [record(1000 * trial + i, rng) for i in range(40)]
         group = evaluation(some).groups["overall"]["all"]
         worse = 0 if group.stat(0, 0).rank == 2 else 1
-        found += not group.level(worse, 0)
+        found += not group.not_worse(worse, 0)
     assert found <= 4, "of 20 differences by chance alone, about 1 is found at 0.05"
 
 
 def test_few_pairs_are_not_tested_and_one_pair_has_no_interval() -> None:
-    assert all(made(FEWEST - 1).groups["overall"]["all"].stat(i, 0).p is None for i in range(4))
+    assert all(made(MIN_PAIRS - 1).groups["overall"]["all"].stat(i, 0).p is None for i in range(4))
     one = made(30, pairs=1).groups["overall"]["all"].stat(0, 0)
     assert (one.count, one.low, one.high, one.p) == (30, None, None, None), "30 variants of a pair are one pair"
     wide, narrow = (made(60, pairs=pairs).groups["overall"]["all"].stat(0, 0) for pairs in (6, 60))
@@ -128,7 +128,7 @@ def test_memory_does_not_grow_with_the_samples() -> None:
                 yield [record(i, rng, n=1 + i % 3) for i in range(start, start + 30)]
 
         tracemalloc.start()
-        done = aggregated(Evaluation(METHODS, USED, (Portion(Path("s.tar"), count, count),)), parts)
+        done = aggregate(Evaluation(METHODS, USED, (Portion(Path("s.tar"), count, count),)), parts)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert done.samples == count
@@ -182,15 +182,15 @@ def test_published_figures_are_those_of_the_papers_text(shared: Path) -> None:
 def test_ours_stand_beside_them_where_the_samples_are() -> None:
     rng = generator(3)
     done = evaluation([record(i, rng, n=1 + i % 3, dataset="msrs" if i % 2 else "scenes") for i in range(60)])
-    tables = {one.table.name: one for one in beside(done)}
+    tables = {one.table.name: one for one in compare_with_papers(done)}
     second = tables["mmaif-2"]
     columns = [(column.group, column.metric) for column in second.columns]
     assert columns[:15:5] == [("LLVIP", "VIF"), ("M3FD", "VIF"), ("MSRS", "VIF")] and columns[15][0] == "vif scenes"
-    ours = {line.name: line.texts for line in second.lines if not line.published}
-    assert set(ours) == {*NAMES[:3], "pyramid on clean (ceiling)"}
+    ours = {line.name: line.texts for line in second.rows if not line.published}
+    assert set(ours) == {*NAMES[:3], "pyramid on clean (upper bound)"}
     msrs = done.groups["data set"]["vif msrs"].stat(0, 0).mean
     assert ours["good"][10] == f"{msrs:.4f}" and ours["good"][0] == ours["good"][11] == ABSENT and ours["good"][15]
-    published = {line.name: line for line in second.lines if line.published}
+    published = {line.name: line for line in second.rows if line.published}
     assert published["Text-IF"].texts[:2] == ("0.456", "0.394") and published["Text-IF"].texts[15] == ABSENT
     said = second.notes
     assert any("ERN + EMMA" in line and "--results NAME=DIR" in line for line in said)
@@ -200,7 +200,7 @@ def test_ours_stand_beside_them_where_the_samples_are() -> None:
         f"vif {name} n={n}" for n in (1, 2, 3) for name in ("msrs", "scenes")
     ]
     haze = tables["mdaif-1"]
-    assert all(line.published for line in haze.lines), "PSNR and SSIM-sum were not measured"
+    assert all(line.published for line in haze.rows), "PSNR and SSIM-sum were not measured"
     text = to_markdown(done, list(tables.values()))
     assert "| *ERN + U2Fusion* | 0.429 | 0.081 | 76.023 |" in text and "Table 6" in text
     assert "5.78 | 0.02 |" in text and "train tokenizers flux" in text

@@ -1,4 +1,4 @@
-"""Metrics against formulas, slow direct implementations and published numbers; what they refuse, word for word."""
+"""Metrics against formulas, slow direct implementations and published numbers; exact error messages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def local_mean(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def direct_ssim(x: np.ndarray, y: np.ndarray) -> float:
-    """SSIM of one channel, as the equation is written."""
+    """SSIM of one channel, directly from the equation."""
     w = window(11, 1.5)
     mx, my = local_mean(x, w), local_mean(y, w)
     vx, vy, cov = local_mean(x * x, w) - mx**2, local_mean(y * y, w) - my**2, local_mean(x * y, w) - mx * my
@@ -49,7 +49,7 @@ def direct_ssim(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def direct_vifp(reference: np.ndarray, image: np.ndarray) -> float:
-    """VIFp of one source, step by step with the original's case distinctions."""
+    """VIFp of one source, step by step with the case distinctions of the original code."""
     kept = held = 0.0
     for scale, size in enumerate((17, 9, 5, 3)):
         w = window(size, size / 5)
@@ -273,7 +273,7 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
 
 
 def vifb(shared: Path, part: str) -> np.ndarray:
-    """A picture of VIFB with three channels, as its toolbox reads it."""
+    """An image of VIFB with three channels, as the toolbox reads it."""
     with Image.open(shared / "data/vif/VIFB" / part) as picture:
         return np.asarray(picture.convert("RGB"))
 
@@ -291,7 +291,7 @@ def test_qabf_is_the_published_number_of_vifb(shared: Path, method: str, toleran
 
 
 def test_values_of_a_real_pair_that_the_field_s_formulas_give(shared: Path) -> None:
-    """The sum of the two pixel-domain VIF, and Qabf of an image with itself, measured beforehand: 1.0212, 0.9753."""
+    """VIF over both sources, and Qabf of an image with itself, computed in advance: 1.0212, 0.9753."""
     a, b = vifb(shared, "input/VI/carLight.jpg"), vifb(shared, "input/IR/carLight.jpg")
     fused = vifb(shared, "output/fused_images/carLight_U2Fusion.jpg")
     assert evaluate(fused, a, b, metrics=["VIF"])["VIF"] == pytest.approx(1.0212, abs=2e-4)

@@ -1,4 +1,4 @@
-"""NIQE: another implementation's number, the fit of known distributions, and a model that is read and never loaded."""
+"""NIQE: the value of another implementation, fits of known distributions, and reading the model without pickles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clearfuse.train.metrics import PROFILES, evaluate, niqe
 
 
 def picture() -> np.ndarray:
-    """Smoothed noise on a ramp, nowhere flat; the last rows and columns are no whole block."""
+    """Smoothed noise on a ramp, nowhere flat; the last rows and columns do not fill a block."""
     noise = np.random.Generator(np.random.Philox(5)).normal(128, 60, (211, 300))
     smooth = cv2.GaussianBlur(noise, (0, 0), 1.5) * 2 - 128 + np.linspace(-40, 40, 300)
     return np.clip(smooth, 0, 255).round().astype(np.uint8)
@@ -27,7 +27,7 @@ def scored(image: np.ndarray) -> float:
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A made model where the package's would be."""
+    """A synthetic model in place of the package's."""
     path = tmp_path / "model.npz"
     held: dict[str, Any] = {"mu_pris_param": np.linspace(0, 2, 36)[None]}
     np.savez(path, **held, cov_pris_param=np.diag(np.linspace(0.1, 1, 36)))
@@ -37,7 +37,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_number_of_another_implementation(model: Path) -> None:
-    """Written down beforehand: BasicSR 1.4.2 (scipy 1.17) with this model, of this very image."""
+    """Computed in advance by BasicSR 1.4.2 (scipy 1.17) with the same model and image."""
     assert scored(picture()) == pytest.approx(15.290827194752964, rel=1e-8)
 
 
@@ -53,10 +53,10 @@ def test_a_picture_of_the_model_s_mean_is_at_no_distance(model: Path) -> None:
 
 
 def test_a_distribution_s_scales_are_found() -> None:
-    """Of a Gaussian with two sides: shape 2, β = σ √2, and mean (β_r − β_l) Γ(1)/Γ(1/2)."""
+    """For a two-sided Gaussian: shape 2, β = σ √2, and mean (β_r − β_l) Γ(1)/Γ(1/2)."""
     rng = np.random.Generator(np.random.Philox(3))
     left, right = np.abs(rng.normal(0, 1, 100_000)), np.abs(rng.normal(0, 3, 300_000))  # as many as the sides weigh
-    shape, mean, low, high = niqe._scales(np.concatenate([-left, right])[None])
+    shape, mean, low, high = niqe._fit(np.concatenate([-left, right])[None])
     assert (shape, low, high) == pytest.approx((2, math.sqrt(2), 3 * math.sqrt(2)), rel=0.02)
     assert mean == pytest.approx((high - low) / math.sqrt(math.pi), rel=0.02)
 

@@ -1,4 +1,4 @@
-"""The profiles ``mefb``, ``tang`` and ``papers``: published numbers, and what their formulas say of simple images."""
+"""The profiles ``mefb``, ``tang`` and ``papers``: published numbers, and analytic values for simple images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The strict fusion metrics, MS-SSIM, BRISQUE: analytic cases, direct evaluations, other implementations' numbers."""
+"""The strict fusion metrics, MS-SSIM, BRISQUE: analytic cases, direct evaluation, values of other implementations."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def value(name: str, *images: np.ndarray) -> float:
 
 
 def test_numbers_of_other_implementations() -> None:
-    """Written down beforehand: scikit-image 0.26 (SSIM with Gaussian weights, entropy), torchmetrics 1.9 (VIF),
-    scikit-learn 1.9 (mutual information), scipy 1.17 (correlation), of these very images.
+    """Computed in advance: scikit-image 0.26 (SSIM with Gaussian weights, entropy), torchmetrics 1.9 (VIF),
+    scikit-learn 1.9 (mutual information), scipy 1.17 (correlation), on the same images.
     """
     found = evaluate(*GREY, metrics=["VIF", "MI", "NMI", "EN", "CC", "SCD"])
     assert found["VIF"] == pytest.approx(0.18472330376622229 + 0.19327496274735428, rel=1e-7)
@@ -91,7 +91,7 @@ def test_one_pixel() -> None:
 
 
 def test_formulas_on_two_levels() -> None:
-    """Half 0, half 200: one bit; a step of 200 across the middle."""
+    """Half 0, half 200: one bit of entropy; an edge of 200 in the middle."""
     x = np.zeros((16, 16), np.uint8)
     x[:, 8:] = 200
     y = np.full((16, 16), 100, np.uint8)
@@ -142,7 +142,7 @@ def test_viff_is_the_definition_scale_by_scale() -> None:
 
 
 def window_fmi(source: np.ndarray, fused: np.ndarray) -> float:
-    """2 I / (H + H) of a window, from the whole table of joint shares."""
+    """2 I / (H + H) of a window, from the full table of joint probabilities."""
     if (source == fused).all():
         return 1.0
     p, q = ((w - w.min()).ravel(order="F") if w.max() > w.min() else np.ones(9) for w in (source.astype(float), fused))
@@ -199,7 +199,7 @@ def test_ms_ssim_is_the_product_over_scales() -> None:
 
 
 def model_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A made model in the form of the package's: two support vectors, ranges from −1 to 1."""
+    """A synthetic model in the package's format: two support vectors, ranges from −1 to 1."""
     sparse = " ".join(f"{k}:0.5" for k in range(1, 36))
     text = f"svm_type epsilon_svr\nkernel_type rbf\ngamma 0.5\nrho -3\nSV\n2 {sparse}\n-1 36:1\n"
     files = folder / "svm.txt", folder / "normalize.pickle"
@@ -221,17 +221,17 @@ def test_brisque_is_its_regression(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_brisque_s_features_are_those_of_what_they_fit() -> None:
-    """A Laplacian's shape is 1; halving keeps constants and ramps."""
+    """The shape of a Laplacian is 1; downsampling preserves constants and ramps."""
     rng = np.random.Generator(np.random.Philox(3))
-    shape, variance = noreference._gaussian(rng.laplace(0, 2, (400, 400)))
+    shape, variance = noreference._fit_symmetric(rng.laplace(0, 2, (400, 400)))
     assert shape == pytest.approx(1, abs=0.02) and variance == pytest.approx(8, rel=0.03)
     left, right = np.abs(rng.normal(0, 1, (2, 300, 300)))
     skewed = np.concatenate([-left, 3 * right])
-    found = noreference.asymmetric(skewed)
+    found = noreference.fit_asymmetric(skewed)
     assert found[0] < 2 and found[2] == pytest.approx(1, rel=0.03) and found[3] == pytest.approx(9, rel=0.03)
-    halved = noreference.halved(np.full((9, 12), 7.0))
-    assert halved.shape == (5, 6) and halved == pytest.approx(7)
-    ramp = noreference.halved(np.arange(64.0)[None].repeat(32, 0))
+    half = noreference.downsample(np.full((9, 12), 7.0))
+    assert half.shape == (5, 6) and half == pytest.approx(7)
+    ramp = noreference.downsample(np.arange(64.0)[None].repeat(32, 0))
     assert ramp[8, 4:28] == pytest.approx(np.arange(4, 28) * 2 + 0.5)
 
 
@@ -261,7 +261,7 @@ def test_what_cannot_run_is_named_with_the_reason(monkeypatch: pytest.MonkeyPatc
 
 
 def test_pyiqa_gets_colour_on_0_1_and_tensors_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for the package: what it is asked for, and what it is given."""
+    """A stand-in for the package that records its calls."""
     torch = pytest.importorskip("torch")
     said: list[Any] = []
 

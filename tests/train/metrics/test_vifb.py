@@ -1,4 +1,4 @@
-"""The profile ``vifb`` against the toolbox's published table, and against what its formulas say of simple images."""
+"""The profile ``vifb`` against the toolbox's published table, and against analytic values for simple images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REMADE = ("SwinFusion", "YDTR")
 
 @pytest.mark.slow
 def test_the_published_table_is_reproduced(shared: Path) -> None:
-    """Two methods of each third image here; all of it, 21 images and 10 methods, by ``benchmarks/published.py``."""
+    """Two methods on every third image; ``benchmarks/published.py`` has all 21 images and 10 methods."""
     root = shared / "data" / "vif" / "VIFB"
     with (root / "published_metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -49,7 +49,7 @@ def test_an_image_that_is_both_sources() -> None:
 
 
 def test_formulas_on_two_levels() -> None:
-    """Half 0, half 200: one bit; a step of 200 across the middle."""
+    """Half 0, half 200: one bit of entropy; an edge of 200 in the middle."""
     x = np.zeros((16, 16), np.uint8)
     x[:, 8:] = 200
     y = np.full((16, 16), 100, np.uint8)

@@ -1,4 +1,4 @@
-"""The network's parts: RoPE's relative property, value residual, experts by a dense loop, NAF by its formula."""
+"""Layers: relative positions of RoPE, value residual, experts against a dense loop, NAF against its formula."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from clearfuse.train.models.layers import (
     Attention,
     Eta,
     NAFBlock,
-    Place,
     Positions,
     TimeEmbedding,
+    TokenLayout,
     ZeroConv2d,
     ZeroLinear,
     attention,
-    decayed,
+    decayed_parameters,
     initialise,
     modulate,
     rope_angles,
@@ -31,7 +31,7 @@ from clearfuse.train.models.layers import (
 )
 
 M = TypeVar("M", bound=nn.Module)
-PLAIN = Place(3, 4, None, None, None)
+PLAIN = TokenLayout(3, 4, None, None, None)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -43,7 +43,7 @@ def randn(*shape: int, seed: int = 1) -> Tensor:
 
 
 def made(module: M, seed: int = 0) -> M:
-    """The module with all its parameters drawn, those that start at zero too."""
+    """The module with random parameters, including those initialised to zero."""
     rng = seeded(seed)
     initialise(module, rng)
     with torch.no_grad():
@@ -53,7 +53,7 @@ def made(module: M, seed: int = 0) -> M:
 
 
 def test_rope_scores_depend_on_the_offset_alone() -> None:
-    """q at p and k at p + offset: the same score wherever p lies; another offset, another score."""
+    """The score of q at p and k at p + offset does not depend on p, but on the offset."""
     angles = rope_angles(9, 11, 16, 2000.0)
     q, k = randn(16), randn(16, seed=2)
     turned_q = rotate(q.expand(1, 1, 99, 16), angles)[0, 0].view(9, 11, 16)
@@ -94,7 +94,7 @@ def test_attention_on_a_gpu_is_the_cpu_s(padding: int) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("kernel", ["xformers", "FLASH_ATTENTION", "EFFICIENT_ATTENTION"])
 def test_attention_kernels_on_a_gpu_agree_with_the_formula(kernel: str) -> None:
-    """At the paper's heads of 48, in bf16, against softmax(q kᵀ / √k) v in fp32."""
+    """With the paper's heads of width 48, in bf16, against softmax(q kᵀ / √k) v in fp32."""
     q, k, v = (randn(2, 12, 200, 48, seed=i) for i in range(3))
     expected = (q @ k.mT / 48**0.5).softmax(-1) @ v
     there = [x.cuda().bfloat16() for x in (q, k, v)]
@@ -110,7 +110,7 @@ def test_attention_kernels_on_a_gpu_agree_with_the_formula(kernel: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("keys", [37, 64])
 def test_xformers_and_sdpa_agree_on_padded_prompts(keys: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the number of keys, whose rows xformers wants at multiples of 8."""
+    """For any number of keys, although xformers needs rows aligned to 8."""
     pytest.importorskip("xformers")
     q, k, v = (randn(2, 12, keys, 48, seed=i).cuda().bfloat16() for i in range(3))
     mask = (torch.arange(keys) < torch.tensor([[keys], [keys - 9]])).cuda()
@@ -139,7 +139,7 @@ def test_value_residual_mixes_the_values_before() -> None:
 
 
 def dense_loop(layer: MoE, x: Tensor) -> Tensor:
-    """Every token through every expert, kept by its weight: the definition."""
+    """The definition: each token through its top experts, one by one."""
     out = torch.zeros_like(x)
     for index in torch.cartesian_prod(torch.arange(x.shape[0]), torch.arange(x.shape[1])).tolist():
         token = x[tuple(index)]
@@ -184,11 +184,12 @@ def test_experts_on_a_gpu_are_those_of_the_cpu() -> None:
 
 def test_each_layer_says_what_decays() -> None:
     layer = made(MoE(16, 4, 2, 12, 8))
-    assert decayed(layer) == ("w_in", "w_out") and decayed(NAFBlock(8)) == () == decayed(Eta())
-    assert decayed(ZeroLinear(2, 2)) == decayed(ZeroConv2d(2, 2, 1)) == ("weight",)
-    assert decayed(nn.LayerNorm(3)) == decayed(nn.Embedding(2, 2)) == ()
+    assert decayed_parameters(layer) == ("w_in", "w_out")
+    assert decayed_parameters(NAFBlock(8)) == () == decayed_parameters(Eta())
+    assert decayed_parameters(ZeroLinear(2, 2)) == decayed_parameters(ZeroConv2d(2, 2, 1)) == ("weight",)
+    assert decayed_parameters(nn.LayerNorm(3)) == decayed_parameters(nn.Embedding(2, 2)) == ()
     with pytest.raises(TypeError, match="Bilinear has parameters, and does not say by DECAYED which of them decay"):
-        decayed(nn.Bilinear(1, 1, 1))
+        decayed_parameters(nn.Bilinear(1, 1, 1))
 
 
 def test_gradients_reach_every_expert_and_the_router() -> None:
@@ -229,7 +230,7 @@ def test_swiglu_is_its_formula() -> None:
 
 
 def test_naf_block_is_the_published_formula() -> None:
-    """In channels-first convolutions, as the NAFNet paper draws it."""
+    """In channels-first convolutions, as in the NAFNet paper."""
     block, x = made(NAFBlock(6)), randn(2, 5, 7, 6)
 
     def conv(layer: nn.Linear, u: Tensor) -> Tensor:
@@ -267,7 +268,7 @@ def test_positions_are_a_sum_over_rows_and_columns_of_any_grid() -> None:
 
 
 def test_the_time_embedding_is_smooth_and_tells_times_apart() -> None:
-    """A step of 0.01 turns no sinusoid by more than a fifth; ends and middle are far apart."""
+    """A step of 0.01 changes no sinusoid by more than 0.2; start, middle and end are far apart."""
     layer, t = made(TimeEmbedding(8)), torch.linspace(0, 1, 101)
     seen: list[Tensor] = []
     layer.mlp[0].register_forward_hook(lambda module, given, out: seen.append(given[0]))

@@ -1,4 +1,4 @@
-"""The MMAIF network: identity at the start, padding, batches, sizes, switches, FLOPs."""
+"""The MMAIF network: initial output, padding, batches, sizes, config switches, FLOPs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def randn(*shape: int, seed: int = 1) -> Tensor:
 
 
 def awake(config: MMAIFConfig) -> nn.Module:
-    """A network whose zero-initialised parts are moved from zero, so that every path shows in the output."""
+    """A network with its zero-initialised layers perturbed, so that every path affects the output."""
     network, rng = build_model("mmaif", config, seeded()), seeded(5)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -233,7 +233,7 @@ def test_tiny_reg_fits_a_small_batch() -> None:
 
 
 def test_heavy_tails_are_compressed_before_the_network_sees_them() -> None:
-    """asinh z is z where small and grows as a logarithm; the blend still takes the latents as they are."""
+    """asinh z is z where small and grows logarithmically; the blend head still uses the latents unchanged."""
     config = MMAIFConfig(head="blend", compress=True, latent_channels=4, text_width=0, depth=1, width=32, heads=2)
     network = build_model("mmaif", config, torch.Generator().manual_seed(0))
     z = 40 * torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
@@ -256,7 +256,7 @@ def test_a_prior_is_where_the_blend_starts() -> None:
 
 @torch.no_grad()
 def test_the_context_lets_one_corner_reach_every_token_without_any_block() -> None:
-    """A blend without blocks: what is far changes nothing, but through the context, and the prompt likewise."""
+    """Without blocks, distant tokens and the prompt affect the output only through the global context."""
     for context in (False, True):
         config = replace(SMALL, head="blend", context=context, depth=1, naf=False)
         network, given = awake(config), inputs(SMALL)
@@ -272,7 +272,7 @@ def test_the_context_lets_one_corner_reach_every_token_without_any_block() -> No
 
 @torch.no_grad()
 def test_the_context_scales_and_shifts_a_blend_as_a_whole() -> None:
-    """Only the tone's biases set: the latent is softplus-scaled and shifted, a number a channel, the same anywhere."""
+    """With only the tone's biases set, each channel of the latent is scaled by a softplus and shifted uniformly."""
     network, given = build_model("mmaif", replace(SMALL, head="blend", context=True), seeded()), inputs(SMALL)
     torch.testing.assert_close(network(*given).latent, (given[0] + given[1]) / 2)
     scale, shift = randn(2, 6, seed=3)
@@ -286,7 +286,7 @@ def test_the_context_scales_and_shifts_a_blend_as_a_whole() -> None:
 @pytest.mark.parametrize("config", [SMALL, FLOW], ids=["regression", "flow"])
 @torch.no_grad()
 def test_in_bf16_it_says_nearly_the_same(config: MMAIFConfig, device: str) -> None:
-    """As it trains and fuses: products in bf16 under autocast, the router and the norms in fp32."""
+    """Under autocast, as in training: products in bf16, the router and the norms in fp32."""
     network, given = awake(config), inputs(config)
     exact = network(*given).latent
     network, given = network.to(device), [each if each is None else each.to(device) for each in given]

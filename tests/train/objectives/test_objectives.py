@@ -1,4 +1,4 @@
-"""Objectives by their formulas: losses, sources, times, guidance. What all obey is in tests/laws."""
+"""Objectives against their formulas: losses, sources, times, guidance. Common properties are tested in tests/laws."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def predicted(latent: Tensor, balance: float = 1.5) -> Prediction:
 
 
 def pair(like: Tensor) -> tuple[Tensor, Tensor]:
-    """Degraded latents beside a clean one."""
+    """A clean latent and its degraded pair."""
     return tuple(torch.randn(like.shape, generator=seeded(seed)).to(like) for seed in (11, 12))  # type: ignore[return-value]
 
 
@@ -55,13 +55,13 @@ def test_regression_is_the_mean_square_and_the_balance() -> None:
 
 
 def gaussian_velocity(z: Tensor, t: Tensor, mean: float, s: float) -> Tensor:
-    """E[Z1 − noise | Z_t] where Z1 is N(mean, s²): mean + (t s² − (1 − t)) / (t² s² + (1 − t)²) (Z_t − t mean)."""
+    """E[Z1 − noise | Z_t] for Z1 ~ N(mean, s²): mean + (t s² − (1 − t)) / (t² s² + (1 − t)²) (Z_t − t mean)."""
     t = t.view(-1, *([1] * (z.ndim - 1)))
     return mean + (t * s**2 - (1 - t)) / (t**2 * s**2 + (1 - t) ** 2) * (z - t * mean)
 
 
 def test_flow_loss_at_the_conditional_mean_is_the_variance_that_is_left() -> None:
-    """Clean latents N(0, s²): the loss at E[Z1 − noise | Z_t] is the mean over t of the conditional variance."""
+    """For clean latents N(0, s²), the loss of E[Z1 − noise | Z_t] is the mean over t of the conditional variance."""
     s, n = 0.5, 100_000
     target = s * randn(n, 1, 1, 1)
 
@@ -76,7 +76,7 @@ def test_flow_loss_at_the_conditional_mean_is_the_variance_that_is_left() -> Non
 
 
 def test_an_error_of_the_clean_latent_weighs_the_times_alone() -> None:
-    """Of one latent, at one time: (1 − t)² times the velocity's error, whichever of both is predicted."""
+    """For one latent and time it is (1 − t)² times the velocity's error, whichever of the two is predicted."""
     target, seen = randn(1, 3, 5, 6), []
 
     def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
@@ -116,7 +116,7 @@ SOURCE = {"a": lambda a, b: a, "b": lambda a, b: b, "mean": lambda a, b: (a + b)
 @pytest.mark.parametrize("source", SOURCE)
 @pytest.mark.parametrize("kind", [FlowMatching, SchrodingerBridge])
 def test_a_path_may_start_from_a_degraded_latent(kind: Any, source: str) -> None:
-    """At t = 0 it is the source, in training and in sampling; a network that says so of the target samples it."""
+    """At t = 0 the state is the source, in training and sampling; a network that predicts the target samples it."""
     target, given = randn(*SHAPE), pair(randn(*SHAPE))
     start, seen = SOURCE[source](*given), []
 

@@ -1,4 +1,4 @@
-"""Samplers on flows between Gaussians, whose velocity, score and posterior are known: order, calls, moments."""
+"""Samplers on flows between Gaussians with known velocity, score and posterior: order, calls, moments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def velocity(z: Tensor, t: Tensor) -> Tensor:
 
 
 def run(row: Sampler, z: Tensor, steps: int) -> tuple[Tensor, int]:
-    """The latents at t = 1, and how often the velocity was asked for."""
+    """The latents at t = 1, and the number of velocity evaluations."""
     calls = 0
 
     def counted(z_t: Tensor, t: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def run(row: Sampler, z: Tensor, steps: int) -> tuple[Tensor, int]:
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_the_order_of_convergence_is_the_table_s(name: str) -> None:
-    """The exact flow takes noise z to μ + σ z. Halving the step divides the error by 2^order."""
+    """The exact flow maps noise z to μ + σ z. Halving the step divides the error by 2^order."""
     row, z = FLOWS[name], torch.randn(200, 1, generator=seeded(3)).double()
     errors = []
     for steps in (40, 80, 160):
@@ -56,7 +56,7 @@ def test_the_order_of_convergence_is_the_table_s(name: str) -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 25])
 def test_eq_12_as_printed_is_euler(steps: int) -> None:
-    """With its velocity used twice it is Euler's step; without, two of half the length."""
+    """With the velocity used twice it is one Euler step; without, two of half the length."""
     z = torch.randn(50, 3, generator=seeded(3))
     for name, like in (("paper-reuse", steps), ("paper", 2 * steps)):
         found, euler = run(SAMPLERS[name], z, steps)[0], run(SAMPLERS["euler"], z, like)[0]
@@ -90,7 +90,7 @@ def test_the_stochastic_form_keeps_mean_and_variance() -> None:
 
 
 def slope_and_spread(t: float, sigma: float) -> tuple[float, float, float]:
-    """Of Z_t: its slope in Z1, its share of the degraded latent, its variance.
+    """The coefficients of Z1 and of the degraded latent in Z_t, and its variance.
 
     Z1 ~ N(μ, σ²), and the degraded latent is Z1 / 2 + 0.3 + 0.2 ε.
     """
@@ -101,7 +101,7 @@ def slope_and_spread(t: float, sigma: float) -> tuple[float, float, float]:
 
 
 def bridged(z: Tensor, t: Tensor) -> Tensor:
-    """E[Z1 | Z_t], of spread SIGMA."""
+    """E[Z1 | Z_t] for a standard deviation SIGMA."""
     slope, share, total = slope_and_spread(float(t[0]), SIGMA)
     return MEAN + slope * SIGMA**2 / total * (z - slope * MEAN - share * 0.3)
 
@@ -118,9 +118,9 @@ def test_i2sb_keeps_mean_and_variance(name: str, steps: int, within: float) -> N
 
 
 def lost(name: str, steps: int, sigma: float, monkeypatch: pytest.MonkeyPatch) -> float:
-    """The share of the variance that a sampler loses, exactly: it is linear in the start and the noises it draws.
+    """The exact share of variance that a sampler loses: its result is linear in its start and its noise.
 
-    z holds the coefficients of these unit Gaussians, and each noise is the next of them.
+    z holds the coefficients of these unit Gaussians; each noise draw adds one.
     """
     count = 0
 
@@ -144,7 +144,7 @@ def lost(name: str, steps: int, sigma: float, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.4, 1.0])
 def test_what_a_bridge_loses_is_the_steps_length(sigma: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the order of 1 / steps, and of 1 / steps² where corrected: no wrong coefficient is among it."""
+    """The loss is of order 1 / steps, and 1 / steps² with the correction, which verifies the coefficients."""
     for name, order in (("i2sb", 1), ("i2sb-heun", 2)):
         losses = [lost(name, steps, sigma, monkeypatch) for steps in (50, 100, 200)]
         assert all(loss > 0 for loss in losses)
@@ -177,7 +177,7 @@ def test_the_bridge_s_noise_is_the_published_schedule() -> None:
 
 
 def test_the_bridge_s_posterior_leads_to_its_marginal() -> None:
-    """A point of the bridge at t, then a draw of the posterior: mean and variance of the bridge at s."""
+    """A state of the bridge at t, then a sample of the posterior, have mean and variance of the bridge at s."""
     rng, n, t, s = seeded(), 400_000, 0.3, 0.7
     clean, degraded = torch.full((n,), 2.0), torch.full((n,), -1.0)
     noise = torch.randn(2, n, generator=rng)

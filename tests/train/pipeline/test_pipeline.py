@@ -1,4 +1,4 @@
-"""The pipeline: saved and loaded, any size, tiles without seams; the hub; and ``train fuse`` on files and folders."""
+"""The pipeline: saving and loading, any size, seamless tiles, the hub, and ``train fuse`` on files and folders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from clearfuse.synth.types import UserError
 from clearfuse.train.designs.design import Assembly, Design
 from clearfuse.train.pipeline import fusion as module
 from clearfuse.train.pipeline.fusion import FusionPipeline
-from clearfuse.train.pipeline.tiles import starts, tiled
+from clearfuse.train.pipeline.tiles import fuse_tiled, starts
 from clearfuse.train.weights.tensors import read_tensors, write_tensors
 from conftest import Ran, save, textured
 
@@ -89,7 +89,7 @@ def test_mistakes_are_named(folder: Path) -> None:
 
 
 def test_a_flow_is_sampled_as_asked(train: Train, tmp_path: Path) -> None:
-    """Sampler, steps and guidance change the picture; what can't be is one line, and exit 2."""
+    """Sampler, steps and guidance change the image; invalid options give one line and exit code 2."""
     pipeline, images = made(flow=True), (textured(1), textured(2))
     own = pipeline(*images, task="vif")
     for way in ({"sampler": "heun"}, {"sampler": "sde"}, {"steps": 3}):
@@ -185,9 +185,9 @@ def test_tiles_cover_a_side(length: int, tile: int, overlap: int) -> None:
 
 def test_tiles_leave_no_seams() -> None:
     a = torch.rand(1, 3, 70, 90, generator=torch.Generator().manual_seed(0))
-    whole = tiled(lambda parts, number: parts[0] + 2 * parts[1], [a, a], tile=32, overlap=8)
+    whole = fuse_tiled(lambda parts, number: parts[0] + 2 * parts[1], [a, a], tile=32, overlap=8)
     torch.testing.assert_close(whole, 3 * a)
-    steps = tiled(lambda parts, number: torch.full_like(parts[0], number % 2), [a, a], tile=32, overlap=8)
+    steps = fuse_tiled(lambda parts, number: torch.full_like(parts[0], number % 2), [a, a], tile=32, overlap=8)
     assert steps.diff(dim=3).abs().max() < 0.15, "tiles that differ by one fade over the overlap"
 
 

@@ -1,4 +1,4 @@
-"""``train compare``: what it reads of runs, the table it prints, the page it draws, and what users' mistakes say."""
+"""``train compare``: reading runs, the table, the page, and error messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Train = Callable[..., Ran]
 
 
 def made(folder: Path, lr: float = 0.1, steps: int = 100, done: int = 60, bytes_: int = 10, **more: Any) -> Path:
-    """A run that logs like one: its loss is lr / step, its validations are at every 20 steps."""
+    """The log of a run whose loss is lr / step, with a validation every 20 steps."""
     folder.mkdir(parents=True)
     settings = {"preset": "tiny-fm", "steps": steps, "lr": lr, **more}
     record = {"schema": 1, "settings": settings, "degrade": None, "shards": [[0, "vif-train-000000.tar", bytes_]]}
@@ -100,7 +100,7 @@ def test_many_steps_become_runs_of_them() -> None:
 
 
 class Tags(HTMLParser):
-    """Counts tags, and keeps what they refer to."""
+    """Counts tags, and collects the references in them."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a run writes down: the log is cut where a run goes on; trackers are told, and a missing one is named."""
+"""The log of a run, truncated on resume, and the trackers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def finish():
 
 @pytest.fixture
 def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Packages of the names and the shape of wandb and trackio."""
+    """Stand-ins for the packages wandb and trackio."""
     (tmp_path / "packages").mkdir()
     for name in ("wandb", "trackio"):
         (tmp_path / f"packages/{name}.py").write_text(SERVICE)
@@ -146,7 +146,7 @@ print("the result")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
 def test_the_real_services_keep_a_run_offline(tmp_path: Path, name: str) -> None:
-    """In a process of its own: standard output is the result's alone."""
+    """In a separate process: standard output contains only the result."""
     pytest.importorskip(name, reason=f"needs {name}")
     run, kept = tmp_path / "run", tmp_path / "kept"
     run.mkdir()

@@ -1,4 +1,4 @@
-"""T5 as a prompt encoder: the network's own numbers, masks, what is kept, and what is wrong with a folder, said."""
+"""T5 as a prompt encoder: agreement with the network, masks, caching, and error messages for folders."""
 
 from __future__ import annotations
 
@@ -92,18 +92,18 @@ def test_it_is_frozen_and_nobody_s_parameter(folder: Path) -> None:
 
 def test_what_was_embedded_is_kept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
-    embedded = T5Encoder._embedded
+    embedded = T5Encoder._encode
 
     def counted(self: T5Encoder, prompts: list[str]) -> list[torch.Tensor]:
         asked.append(prompts)
         return embedded(self, prompts)
 
-    monkeypatch.setattr(T5Encoder, "_embedded", counted)
-    monkeypatch.setattr(module, "KEPT", 2)
+    monkeypatch.setattr(T5Encoder, "_encode", counted)
+    monkeypatch.setattr(module, "CACHE_SIZE", 2)
     store = tmp_path / "store"
     one = encoder(folder, store)
     first = one(PROMPTS)[0]
-    assert len(asked) == 3 and len(one._kept) == 2
+    assert len(asked) == 3 and len(one._cache) == 2
     one(PROMPTS[1:])
     assert len(asked) == 3, "what memory dropped, the store has"
     files = sorted(store.rglob("*"))

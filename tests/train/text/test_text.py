@@ -61,7 +61,7 @@ def test_the_same_bytes_have_the_same_slot_wherever_they_stand() -> None:
 
 
 def test_slots_are_spread() -> None:
-    """20,000 strings into 4,095 slots: no slot has many more than its five, as a Poisson law has it."""
+    """20,000 strings in 4,095 slots: the fullest slot is within what a Poisson distribution of mean five allows."""
     codes = torch.arange(20_000)[:, None] // torch.tensor([1, 256, 65_536, 1]) % 256 + 2
     counts = hashed_grams(codes, 4, 4096)[:, -1].bincount(minlength=4096)[1:]
     assert counts.max() < 25 and (counts == 0).float().mean() < 0.05

@@ -1,4 +1,4 @@
-"""Tokenizers of frozen networks: each class against its own call, any size, and what is wrong with a folder, said."""
+"""Pretrained tokenizers: each class against a direct call, any size, and error messages for folders."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_frozen_network_is_nobodys_parameter(tmp_path: Path) -> None:
 
 
 def published(folder: Path, name: str, suffix: str = ".safetensors") -> Path:
-    """A random network's two files in the layout of its authors."""
+    """The two files of a random network in its authors' layout."""
     folder.mkdir()
     network = Taef2() if TINY[name].own else saved_tiny(TINY[name].z)
     for part in ("encoder", "decoder"):
@@ -226,7 +226,7 @@ def test_published_revisions_are_commits() -> None:
 
 
 def test_the_one_that_was_published_before_safetensors(tmp_path: Path) -> None:
-    """Its tensors are read, under its own name; no other .bin is, and nothing in one is run."""
+    """Its tensors are read from the .bin of its name; no other .bin is read, and no code in one is run."""
     folder = tmp_path / "vae"
     network = MADE["asymmetric"][0]()
     network.save_pretrained(folder, safe_serialization=False)
@@ -275,7 +275,7 @@ def test_a_grid_is_known_without_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
 def test_the_real_tiny_ones(shared: Path, name: str) -> None:
-    """Show 4: through the protocol as by a direct call, and pictures come back as pictures."""
+    """The tokenizer agrees with a direct call, and reconstructs images."""
     from clearfuse.synth.datasets.read import read_image
 
     weights = shared / "weights/tae"

@@ -1,4 +1,4 @@
-"""The protocol and the DCT: lossless, any size, latents of about unit size."""
+"""The interface and the DCT: lossless, any size, latents of about unit scale."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_dct_is_lossless(size: tuple[int, int]) -> None:
 
 
 def test_dct_is_its_formula() -> None:
-    """One coefficient by the double sum, and energy kept."""
+    """A coefficient against the double sum, and conservation of energy."""
     matrix = dct_matrix(8)
     torch.testing.assert_close(matrix @ matrix.T, torch.eye(8), atol=1e-6, rtol=0)
     tokenizer, image = build_tokenizer("dct"), picture(16, 16)

@@ -1,4 +1,4 @@
-"""Shards of latents: the same losses as from pictures, the same bytes for any worker, and only for runs they fit."""
+"""Shards of latents: the same losses as from images, the same bytes for any workers, checks of a run's settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from clearfuse.synth.review.inspection import inspect
 from clearfuse.synth.review.verify import verify
 from clearfuse.synth.shards.sample import read_samples
 from clearfuse.synth.types import UserError, WorkIncomplete
-from clearfuse.train.data.batch import Batch, Broken
+from clearfuse.train.data.batch import Batch, UnreadableSample
 from clearfuse.train.data.corpus import index
 from clearfuse.train.data.loader import batches
 from clearfuse.train.data.order import RankBatches
@@ -42,7 +42,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``shards`` to cache, ``vae`` like Flux's and ``t5``, narrow, of random weights."""
+    """``shards`` to cache; ``vae`` (like Flux's) and ``t5``, small and with random weights."""
     root = tmp_path_factory.mktemp("made")
     made_shards(root)
     vaes.saved(root / "vae", vaes.kl)
@@ -79,7 +79,7 @@ def losses(paths: list[str], chosen: Settings, count: int) -> tuple[list[Batch],
 
 @pytest.mark.parametrize(("preset", "repeats"), [("small-pixels", 1), ("small-drop", 1), ("small-pixels", 2)])
 def test_losses_are_those_of_the_pictures(made: Path, tmp_path: Path, preset: str, repeats: int) -> None:
-    """To 1e-3, over the epochs that are cached; after these the crops come again, and prompts are dropped anew."""
+    """Within 1e-3 over the cached epochs; after these the crops repeat, with new prompt dropping."""
     chosen, shards = settings(made, preset, repeats=repeats), [str(made / "shards/vif")]
     cache(shards, str(tmp_path / "cache"), chosen, epochs=2, executor="serial")
     count = len(index(shards).train)
@@ -117,7 +117,9 @@ def test_the_same_bytes_for_any_executor_and_after_a_kill(made: Path, tmp_path: 
 
 
 def test_a_run_on_latents_is_a_run_on_pictures(made: Path, tmp_path: Path) -> None:
-    """The first step to 1e-3; afterwards AdamW divides differences by small gradients, and its mask turns on a sign."""
+    """Within 1e-3 in the first step; later AdamW amplifies differences of small gradients, and its mask depends on
+    signs.
+    """
     chosen, shards = settings(made, steps=4), [str(made / "shards/vif")]
     cache(shards, str(tmp_path / "cache"), chosen, epochs=3, executor="serial")
     logs: list[list[dict[str, Any]]] = []
@@ -173,7 +175,7 @@ def test_damage_is_named(made: Path, tmp_path: Path) -> None:
     assert problems[1].endswith("0.safetensors is damaged: its checksum is another")
     assembly = Assembly(chosen.design(), torch.Generator(), adapt=True)
     samples = samples_of(chosen, assembly, index([str(out)]), {}, training=True)
-    broken = {found.reason for n in range(9) if isinstance(found := samples[n], Broken)}
+    broken = {found.reason for n in range(9) if isinstance(found := samples[n], UnreadableSample)}
     assert len(broken) == 1 and "0.safetensors is damaged: its checksum is another" in next(iter(broken))
     assert next(iter(broken)).startswith(f"{shard}: sample 00000000")
     assert next(iter(broken)).endswith("; delete the shard and run train cache again")

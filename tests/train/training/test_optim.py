@@ -1,4 +1,4 @@
-"""The optimizer's schedule and average against their formulas."""
+"""The optimizer, the learning-rate schedule and the moving average against their formulas."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clearfuse.train.models import MODELS
-from clearfuse.train.training.optim import BETAS, average, build_optimizer, clip_gradients, grad_norm, learning_rate
+from clearfuse.train.training.optim import BETAS, build_optimizer, clip_gradients, grad_norm, learning_rate, update_ema
 
 
 def test_the_rate_rises_then_falls_as_a_cosine() -> None:
@@ -38,7 +38,7 @@ def test_every_family_says_what_decays(name: str) -> None:
 
 
 def trajectories(cautious: bool, gradients: list[Tensor], decay: float = 0.1) -> tuple[Tensor, Tensor]:
-    """A weight after torch's AdamW, and after ours."""
+    """A weight after torch's AdamW and after CautiousAdamW."""
     weights = [nn.Linear(3, 4, bias=False) for _ in range(2)]
     weights[1].load_state_dict(weights[0].state_dict())
     theirs = torch.optim.AdamW(weights[0].parameters(), lr=0.01, betas=BETAS, weight_decay=decay)
@@ -58,7 +58,7 @@ def test_without_caution_it_is_torch_s_adamw() -> None:
 
 
 def test_where_all_agree_caution_changes_nothing() -> None:
-    """Gradients of one sign: the momentum has it too, and the mask is all ones."""
+    """With gradients of one sign, momentum has the same sign and the mask is all ones."""
     rng = torch.Generator().manual_seed(0)
     theirs, ours = trajectories(True, [torch.rand(4, 3, generator=rng) + 0.1 for _ in range(20)])
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
@@ -99,9 +99,9 @@ def test_where_nothing_agrees_nothing_moves_but_by_decay() -> None:
 
 def test_the_average_follows_the_weights() -> None:
     weight, shadow = torch.tensor([1.0]), torch.tensor([0.0])
-    average([shadow], [weight], step=0, decay=0.9)
+    update_ema([shadow], [weight], step=0, decay=0.9)
     assert shadow.item() == pytest.approx(0.9)  # d = 1 / 10
-    average([shadow], [weight], step=1000, decay=0.9)
+    update_ema([shadow], [weight], step=1000, decay=0.9)
     assert shadow.item() == pytest.approx(0.9 * 0.9 + 0.1)
 
 

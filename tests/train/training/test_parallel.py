@@ -1,4 +1,4 @@
-"""Several processes: the same numbers as one with the whole batch, in copies or with the weights shared out."""
+"""Several ranks: the same numbers as one with the whole batch, replicated or with sharded weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 
 from clearfuse.synth.types import UserError
 from clearfuse.train.training.parallel import blocks_of, recompute
-from clearfuse.train.training.ranks import Ranks, joined
+from clearfuse.train.training.ranks import Ranks, join_ranks
 
 SCRIPT = """
 import gc, sys
@@ -83,7 +83,7 @@ LOSSES, COUNTS = ("loss", "error", "PSNR"), ("balance", "least_load", "most_load
 
 
 def differences(one: Path, other: Path, bar: float, names: tuple[str, ...]) -> list[tuple[float, str]]:
-    """The steps and values in which two runs of the same steps differ by more than ``bar``."""
+    """The steps and values in which two runs differ by more than ``bar``."""
     a, b = lines(one), lines(other)
     assert [(line["step"], line["kind"]) for line in a] == [(line["step"], line["kind"]) for line in b]
     both = [(x["step"], name, x[name], y[name]) for x, y in zip(a, b, strict=True) for name in names if name in x]
@@ -92,7 +92,7 @@ def differences(one: Path, other: Path, bar: float, names: tuple[str, ...]) -> l
 
 @pytest.fixture(scope="module")
 def one(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one process."""
+    """A run in one process."""
     out = tmp_path_factory.mktemp("alone") / "one"
     launch(shards, out, 1)
     assert len(lines(out)) >= 20
@@ -156,7 +156,7 @@ def test_recomputing_gives_the_same_gradients() -> None:
 
 def test_alone_it_is_all_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined("cpu") as ranks:
+    with join_ranks("cpu") as ranks:
         assert ranks == Ranks(torch.device("cpu")) and ranks.main and str(ranks) == "cpu"
         assert ranks.gather({"a": 1}) == [{"a": 1}] and ranks.share(range(4)) == range(4)
         assert not ranks.any(False) and ranks.any(True)
@@ -165,5 +165,8 @@ def test_alone_it_is_all_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_half_a_launcher_s_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(UserError, match="RANK is '': torchrun or accelerate launch set it to a number"), joined("cpu"):
+    with (
+        pytest.raises(UserError, match="RANK is '': torchrun or accelerate launch set it to a number"),
+        join_ranks("cpu"),
+    ):
         pass

@@ -1,4 +1,4 @@
-"""What fit shows: means over the recent steps, a line now and then, nothing before the first step."""
+"""The progress display: means over recent steps, occasional lines, nothing before the first step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from clearfuse.train.training.progress import EVERY, Pace, Report, _lines, showing
+from clearfuse.train.training.progress import EVERY, Pace, Report, _lines, show_progress
 
 
 def step(number: int, steps: int = 1000, loss: float = 1.0) -> Report:
@@ -60,7 +60,7 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", Terminal())
     terminal = sys.stderr
-    with showing() as update:
+    with show_progress() as update:
         for number in range(3):
             update(step(number + 1, 3))
     assert "3/3" in terminal.getvalue() and "48 samples/s" in terminal.getvalue()  # type: ignore[attr-defined]

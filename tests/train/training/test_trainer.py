@@ -1,4 +1,4 @@
-"""The trainer: it learns, goes on bit for bit after a kill, refuses another run, stops at what is not finite."""
+"""The trainer: learns, resumes bit for bit after a kill, refuses other settings, stops at non-finite steps."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def tensors(out: Path) -> dict[str, torch.Tensor]:
 
 
 def forget(out: Path) -> None:
-    """Remove the checkpoints of later steps than 2, as if a kill had come before them."""
+    """Remove the checkpoints after step 2, as if the run had been killed before them."""
     for path in checkpoint.found(out / "checkpoints"):
         if path.name > "step-0000002":
             shutil.rmtree(path)
@@ -179,7 +179,7 @@ def test_a_foreign_folder_is_left_alone(shards: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_is_one_run_s_at_a_time_and_what_a_kill_left_is_removed(tmp_path: Path) -> None:
-    """A kill at any moment: before there is a record, and in the middle of a model."""
+    """A kill before the run's record exists, and while a model is written."""
     folder, record = tmp_path / "run", {"schema": 1, "settings": {"repeats": 1}, "degrade": None, "shards": []}
     folder.mkdir()
     (folder / ".tmp-1-00000000-run.json").touch()
@@ -223,7 +223,7 @@ def test_what_is_not_finite_stops_before_the_step(
 def test_a_step_that_is_not_finite_may_be_passed_over(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The third step changes nothing but its number; too many in a row end the run."""
+    """The third step changes only the step count; too many skipped steps in a row end the run."""
     out, calls = tmp_path / "run", [0]
     norm_of = optim.grad_norm
 
@@ -368,7 +368,7 @@ def test_gradients_of_graphs_lie_outside_of_them(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.gpu
 def test_cuda_graphs_train_to_the_same_losses(shards: Path, tmp_path: Path) -> None:
-    """In processes of their own: the checks of shapes that the tests run under are no code to compile."""
+    """In separate processes, since the shape checks of the tests can't be compiled."""
     losses: list[list[float]] = []
     for name, more in (("eager", []), ("graphs", ["--cuda-graphs"])):
         options = ["--preset", "tiny-fm", "--steps", "6", "--crop", "64", "--batch", "4", "--accumulate", "2"]

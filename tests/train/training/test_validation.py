@@ -1,4 +1,4 @@
-"""Validation: means by task and degradation, alike for any number of processes, and pictures."""
+"""Validation: means by task and degradation, independent of the world size, and images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from clearfuse.train.training.loss import batch_loss
 from clearfuse.train.training.progress import Report
 from clearfuse.train.training.ranks import Ranks
 from clearfuse.train.training.trainer import RunOptions, fit
-from clearfuse.train.training.validation import Scores, Validator, balance_of, is_drawn
+from clearfuse.train.training.validation import Scores, Validator, balance_of, draws_pictures
 
 CPU = torch.device("cpu")
 
@@ -52,7 +52,7 @@ def assembly() -> Assembly:
 
 @dataclass(frozen=True)
 class Told(Ranks):
-    """One of two processes: what the other one said is known."""
+    """One of two ranks, with recorded messages of the other."""
 
     others: list[Any] = field(default_factory=list)
 
@@ -127,7 +127,7 @@ def test_balance_of_experts() -> None:
 
 
 def test_pictures_are_seldom_later_on() -> None:
-    assert [n for n in range(1, 60) if is_drawn(n)] == [*range(1, 21), 30, 40, 50]
+    assert [n for n in range(1, 60) if draws_pictures(n)] == [*range(1, 21), 30, 40, 50]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Models whose tokenizer and prompt encoder others trained: fitted, saved, embedded, moved, pushed and pulled."""
+"""Models with a pretrained tokenizer and prompt encoder: fitted, saved, embedded, moved, pushed and pulled."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def narrow() -> list[str]:
 
 @pytest.fixture
 def run(train: Train, shards: Path, tmp_path: Path, narrow: list[str]) -> Path:
-    """A run of tiny-reg on a random VAE and a random T5, which lie in ``parts``."""
+    """A run of tiny-reg with a random VAE and a random T5, which are in ``parts``."""
     saved(tmp_path / "parts/vae", tiny)
     t5(tmp_path / "parts/t5")
     parts = ("--tokenizer", tmp_path / "parts/vae", "--text", tmp_path / "parts/t5")
@@ -107,7 +107,7 @@ def test_parts_that_moved_are_named_and_found_again(run: Path, tmp_path: Path) -
 
 
 def test_a_tokenizer_of_other_latents_is_refused(tmp_path: Path) -> None:
-    """By name, or by its grid; another copy of the same one is taken."""
+    """The tokenizer is checked by name and grid; another copy of the same one is accepted."""
     own = Design("mmaif", replace(small().config, latent_channels=16), "flux", "bytes", small().objective)
     assembly = Assembly(own, torch.Generator(), Parts(tokenizer=f"flux={saved(tmp_path / 'vae', kl)}"))
     assert assembly.design.tokenizer == "flux"
@@ -146,9 +146,9 @@ print(torch._dynamo.utils.counters["stats"]["unique_graphs"], float((made[0] - m
 
 
 def test_compiled_it_says_the_same(tmp_path: Path) -> None:
-    """Through the graphs that are compiled, with their eager kernels.
+    """With torch.compile's graphs and eager kernels.
 
-    ``CLEARFUSE_COMPILE=inductor`` makes machine code of them, over a minute of a processor, with a C++ compiler.
+    ``CLEARFUSE_COMPILE=inductor`` compiles them to machine code, which takes over a minute and a C++ compiler.
     """
     backend = os.environ.get("CLEARFUSE_COMPILE", "aot_eager")
     if backend == "inductor" and not any(map(shutil.which, ("g++", "clang++", "c++"))):

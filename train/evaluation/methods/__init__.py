@@ -1,1 +1,1 @@
-"""What an evaluation compares: fusers, restorers with fusers, networks, and others' results."""
+"""The methods that an evaluation compares: fusers, restoration then fusion, models, and folders of results."""

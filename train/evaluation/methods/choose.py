@@ -1,4 +1,4 @@
-"""All that an evaluation compares, from what a user names."""
+"""The methods of an evaluation, from the options of ``train eval``."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def methods_of(
     loading: Mapping[str, Any] | None = None,
     **sampling: Any,
 ) -> tuple[Methods, dict[str, str]]:
-    """The models, others' results, restoration networks before the pyramid, learned fusers, and what every report has;
-    and the fusers that have no weights, with why.
+    """The models, folders of results, restoration networks, learned fusers, and the standard methods; and the fusers
+    without weights, with the reasons.
 
-    models: None the only run's, ``none`` no model. loading: where the models' parts are, as ``load_pipeline`` takes
-    them. sampling: steps, sampler, guidance; None: the model's own. Raises UserError where one can't be had.
+    models: None: that of the only run; ``none``: no model. loading: options of ``load_pipeline``. sampling: steps,
+    sampler, guidance; None: the model's. Raises UserError if a method can't be loaded.
     """
-    fitted = model_methods(models, device, loading, sampling)
+    fitted_models = model_methods(models, device, loading, sampling)
     others = (*network_methods(restorers), *fuser_methods(fusers))
 
-    def of(portions: Sequence[Portion]) -> tuple[Method, ...]:
-        return (*fitted, *result_methods(results, portions), *others, CLASSICAL, *METHODS.values())
+    def choose(portions: Sequence[Portion]) -> tuple[Method, ...]:
+        return (*fitted_models, *result_methods(results, portions), *others, CLASSICAL, *METHODS.values())
 
-    return of, absent_fusers() if fusers is None else {}
+    return choose, absent_fusers() if fusers is None else {}

@@ -1,8 +1,8 @@
-"""Restoration, then fusion, as the papers' pipelines do it: a restorer for each step that a sample records.
+"""Classical restoration, then fusion, as in the papers' pipelines: one restorer for each recorded degradation.
 
-The kind of each fault is taken from the sample, and with it what the classical algorithm must be given: the kernel of
-a blur, the noise's level, the JPEG's quality, the scaler. That is more than a method under test is told: a ceiling of
-what classical restoration can do, not a blind competitor. Steps are undone in the reverse of their physical order.
+The degradations are read from the sample, with the parameters that classical algorithms need: a blur's kernel, the
+noise level, the JPEG quality, the scaler. That is more than the methods under test are given: an upper bound of
+classical restoration, not a blind competitor. Degradations are undone in the reverse of their physical order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ Image = Float32[np.ndarray, "h w c"]
 
 @dataclass(frozen=True)
 class Fault:
-    """One step as its restorer sees it. noisy: a later step adds noise, which deconvolution would lift."""
+    """A degradation to undo. image: which of the pair; noisy: whether a later degradation adds noise, which
+    deconvolution would amplify.
+    """
 
     step: Step
     image: ImageName
@@ -35,27 +37,31 @@ class Fault:
 
     @property
     def known(self) -> bool:
-        """Whether its parameters are recorded; those of pairs that come degraded are not."""
+        """Whether its parameters are recorded; those of data sets that come degraded are not."""
         return self.step.seed is not None
 
     def operator(self) -> tuple[Operator, np.random.Generator]:
-        """The very operator, and its generator. Only where it is ``known``."""
+        """The recorded operator and its random generator. Requires ``known``."""
         assert self.step.seed is not None
         return operator_class(self.step.op)(**self.step.params), generator(seed_of(self.step.seed, self.image))
 
 
 def haze(image: Image, fault: Fault) -> Image:
-    """The dark channel, of the visible image: the infrared's haze is a loss of contrast, which is not in its prior."""
-    return restorers.dehazed(image) if fault.modality == "visible" else image
+    """Dark-channel dehazing of a visible image; haze in infrared is a loss of contrast, which the prior
+    does not cover.
+    """
+    return restorers.dehaze(image) if fault.modality == "visible" else image
 
 
 def rain(image: Image, fault: Fault) -> Image:
-    """The conditional median, of the visible image: the infrared shows no streak."""
-    return restorers.without_particles(image) if fault.modality == "visible" else image
+    """The conditional median, for a visible image: infrared images show no streaks."""
+    return restorers.remove_particles(image) if fault.modality == "visible" else image
 
 
 def blur(image: Image, fault: Fault) -> Image:
-    """Richardson-Lucy by the step's own kernel, in the light that was blurred; Wiener where noise came after."""
+    """Richardson-Lucy with the recorded kernel, in linear light for a visible image; Wiener if noise was
+    added later.
+    """
     if not fault.known:
         return image
     psf = point_spread(fault)
@@ -65,45 +71,45 @@ def blur(image: Image, fault: Fault) -> Image:
 
 
 def point_spread(fault: Fault) -> Float32[np.ndarray, "k l"]:
-    """The kernel of a step that blurs alike everywhere: what it makes of a point, the dark border cut off."""
+    """The kernel of a spatially uniform blur: its response to a point, without the dark border."""
     operator, rng = fault.operator()
     side = 2 * 64 + 1
     point = np.zeros((side, side, 1), np.float32)
     point[side // 2, side // 2] = 1
-    seen = operator(point, rng, Scene(fault.modality))[..., 0]
-    reach = max(int(np.abs(np.argwhere(seen > 1e-6) - side // 2).max()), 1)
-    middle = slice(side // 2 - reach, side // 2 + reach + 1)
-    kernel = np.maximum(seen[middle, middle], 0)
+    response = operator(point, rng, Scene(fault.modality))[..., 0]
+    radius = max(int(np.abs(np.argwhere(response > 1e-6) - side // 2).max()), 1)
+    support = slice(side // 2 - radius, side // 2 + radius + 1)
+    kernel = np.maximum(response[support, support], 0)
     return (kernel / kernel.sum()).astype(np.float32)
 
 
 def noise(image: Image, fault: Fault) -> Image:
-    """Non-local means, by the recorded level, by the image's own estimate where there is none."""
+    """Non-local means with the recorded noise level, or with an estimate from the image."""
     sigma = fault.step.params.get("sigma") if fault.known else None
-    return restorers.denoised(image, restorers.noise_level(image) if sigma is None else float(sigma))
+    return restorers.denoise(image, restorers.noise_level(image) if sigma is None else float(sigma))
 
 
 def jpeg(image: Image, fault: Fault) -> Image:
-    """JPEG again at other places, where the quality is known."""
-    return restorers.deblocked(image, int(fault.step.params["quality"])) if fault.known else image
+    """Deblocking by shifted JPEG compression, if the quality is recorded."""
+    return restorers.deblock(image, int(fault.step.params["quality"])) if fault.known else image
 
 
 def resolution(image: Image, fault: Fault) -> Image:
-    """Back-projection through the step's own scaler."""
+    """Back-projection through the recorded scaler."""
     if not fault.known:
         return image
     operator, rng = fault.operator()
-    return restorers.back_projected(image, lambda x: operator(x, rng, Scene(fault.modality)))
+    return restorers.back_project(image, lambda x: operator(x, rng, Scene(fault.modality)))
 
 
 def contrast(image: Image, fault: Fault) -> Image:
     """CLAHE."""
-    return restorers.equalised(image)
+    return restorers.equalise(image)
 
 
 def stripes(image: Image, fault: Fault) -> Image:
     """Moment matching of columns and rows."""
-    return restorers.destriped(image)
+    return restorers.destripe(image)
 
 
 Restorer = Callable[[Image, Fault], Image]
@@ -122,15 +128,15 @@ CLASSICAL: dict[str, Restorer] = {
     "downsample": resolution,
     "jpeg": jpeg,
 }
-"""By operator. What is not here is left as it is: nothing brings back what is burnt out, and a median takes more of the
-picture than of the snow (0.2 dB lost on MSRS, RoadScene, MEFB and NYU-D)."""
+"""Restorers by operator. Other degradations are not undone: overexposed pixels can't be recovered, and a median removes
+more of the image than of the snow (0.2 dB lost on MSRS, RoadScene, MEFB and NYU-D)."""
 
 NOISY = frozenset({"sensor_noise", "gaussian_noise", "low_contrast", "jpeg"})
-"""Steps whose noise or rounding a deconvolution would lift."""
+"""Degradations whose noise or rounding deconvolution would amplify."""
 
 
-def restored(sample: Sample, name: ImageName, table: dict[str, Restorer]) -> UInt8[np.ndarray, "h w c"]:
-    """The image of a sample with its recorded steps undone, the last first."""
+def restore(sample: Sample, name: ImageName, table: dict[str, Restorer]) -> UInt8[np.ndarray, "h w c"]:
+    """An image of a sample with its recorded degradations undone, the last first."""
     modality = MODALITIES[sample.meta.task][name]
     steps = [step for step in sample.meta.steps if reaches(step, name)]
     faults = [
@@ -149,11 +155,11 @@ def restored(sample: Sample, name: ImageName, table: dict[str, Restorer]) -> UIn
 
 @dataclass(frozen=True)
 class ClassicalThenFused:
-    """Classical restoration of both images, then a fuser."""
+    """A method: classical restoration of both images, then a fuser."""
 
     fuser: Callable[[np.ndarray, np.ndarray, Task], np.ndarray]
 
     def __call__(self, sample: Sample) -> np.ndarray:
-        """The fused image of a sample, uint8."""
-        a, b = (restored(sample, name, CLASSICAL) for name in ("a", "b"))
+        """The fused image, uint8."""
+        a, b = (restore(sample, name, CLASSICAL) for name in ("a", "b"))
         return self.fuser(a, b, sample.meta.task)

@@ -1,4 +1,4 @@
-"""Restoration networks of other people, by degradation, as ``spandrel`` tells them from their weights."""
+"""Published restoration networks for single degradations, whose architecture ``spandrel`` infers from the weights."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from clearfuse.synth.fusers import PyramidFuser
 from clearfuse.synth.operators import operator_class
 from clearfuse.synth.shards.sample import Sample
 from clearfuse.synth.types import UserError
-from clearfuse.train.evaluation.methods.classical import CLASSICAL, Fault, Restorer, restored
+from clearfuse.train.evaluation.methods.classical import CLASSICAL, Fault, Restorer, restore
 from clearfuse.train.evaluation.scoring import Method
 
 Image = Float32[np.ndarray, "h w c"]
 
 NEEDS = "needs spandrel: pip install 'clearfuse[restorers]'"
 LARGEST = 1024 * 1024
-"""Pixels that go through a network at once; larger images in tiles."""
+"""Maximum number of pixels in one pass; larger images are processed in tiles."""
 TILE, MARGIN = 768, 32
-"""Sides of a tile's own part, and what it sees beyond it, pixels."""
+"""Side of a tile, and the margin of context around it, in pixels."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network's weights in a file, as a restorer: what it does to an image is its own business.
+    """A network in a weight file, as a restorer.
 
-    A grey image goes in as three equal channels where the network wants colour, and comes back as their mean. What
-    enlarges is brought back to the size by areas.
+    For a network that takes colour, a grey image is repeated to three channels and its output averaged. The output of
+    a network that enlarges is downsampled to the image's size by area averaging.
     """
 
     file: Path
 
     def __call__(self, image: Image, fault: Fault) -> Image:
-        """The image as the network restores it."""
+        """Restore an image."""
         return self.run(image)
 
     def run(self, image: Image) -> Image:
-        """In tiles that see beyond their borders where it is large."""
+        """Restore an image, in overlapping tiles if it is large."""
         h, w, _ = image.shape
         if h * w <= LARGEST:
             return self._run(image)
@@ -54,9 +54,9 @@ class Network:
         for top in range(0, h, TILE):
             for left in range(0, w, TILE):
                 y, x = max(top - MARGIN, 0), max(left - MARGIN, 0)
-                part = self._run(image[y : top + TILE + MARGIN, x : left + TILE + MARGIN])
-                into = out[top : top + TILE, left : left + TILE]
-                into[:] = part[top - y : top - y + into.shape[0], left - x : left - x + into.shape[1]]
+                tile = self._run(image[y : top + TILE + MARGIN, x : left + TILE + MARGIN])
+                target = out[top : top + TILE, left : left + TILE]
+                target[:] = tile[top - y : top - y + target.shape[0], left - x : left - x + target.shape[1]]
         return out
 
     def _run(self, image: Image) -> Image:
@@ -64,11 +64,11 @@ class Network:
 
         model = load_network(self.file)
         h, w, c = image.shape
-        wanted = int(model.input_channels)
-        given = np.repeat(image, wanted, axis=2) if c == 1 else image
-        if given.shape[2] != wanted:
-            given = given.mean(axis=2, keepdims=True)
-        planes = torch.from_numpy(np.ascontiguousarray(given.transpose(2, 0, 1)))[None]
+        channels = int(model.input_channels)
+        source = np.repeat(image, channels, axis=2) if c == 1 else image
+        if source.shape[2] != channels:
+            source = source.mean(axis=2, keepdims=True)
+        planes = torch.from_numpy(np.ascontiguousarray(source.transpose(2, 0, 1)))[None]
         with torch.inference_mode():
             out = model(planes)[0].float().cpu().numpy().transpose(1, 2, 0)
         if out.shape[:2] != (h, w):
@@ -80,9 +80,9 @@ class Network:
 
 @lru_cache(maxsize=8)
 def load_network(file: Path) -> Any:
-    """The network of a file's tensors, on the processor. Nothing in the file is run; see ``weights.read_state``.
+    """Load the network of a weight file on the CPU. No code in the file is run; see ``checkpoints.read_state``.
 
-    Raises UserError where spandrel is not installed, or knows no architecture with such weights.
+    Raises UserError if spandrel is not installed, or knows no architecture with such weights.
     """
     if find_spec("spandrel") is None:
         raise UserError(f"--restorer {file}: {NEEDS}")
@@ -90,39 +90,39 @@ def load_network(file: Path) -> Any:
 
     state = read_state(file)
     try:
-        found = spandrel.ModelLoader(device="cpu").load_from_state_dict(dict(state))
+        descriptor = spandrel.ModelLoader(device="cpu").load_from_state_dict(dict(state))
     except spandrel.UnsupportedModelError:
         raise UserError(f"--restorer {file}: spandrel knows no network with these weights") from None
-    if not isinstance(found, spandrel.ImageModelDescriptor):
-        raise UserError(f"--restorer {file}: {found.architecture.name} takes more than an image")
-    found.model.eval().requires_grad_(False)
-    return found
+    if not isinstance(descriptor, spandrel.ImageModelDescriptor):
+        raise UserError(f"--restorer {file}: {descriptor.architecture.name} takes more than an image")
+    descriptor.model.eval().requires_grad_(False)
+    return descriptor
 
 
 @dataclass(frozen=True)
 class NetworksThenPyramid:
-    """Each step's network where it has one, else its classical restorer, then the pyramid fuser."""
+    """A method: each degradation undone by its network, or else by its classical restorer, then the pyramid fuser."""
 
     networks: tuple[tuple[str, Network], ...]
 
     def __call__(self, sample: Sample) -> np.ndarray:
         """The fused image."""
         table: dict[str, Restorer] = {**CLASSICAL, **dict(self.networks)}
-        a, b = (restored(sample, name, table) for name in ("a", "b"))
+        a, b = (restore(sample, name, table) for name in ("a", "b"))
         return PyramidFuser()(a, b, sample.meta.task)
 
 
-def network_methods(named: Sequence[str]) -> tuple[Method, ...]:
-    """The method of ``OPERATOR,...=FILE``, none where none is named. Raises UserError where one can't be loaded."""
+def network_methods(options: Sequence[str]) -> tuple[Method, ...]:
+    """The method for options ``OPERATOR,...=FILE``; () without any. Raises UserError if a network can't be loaded."""
     networks: dict[str, Network] = {}
-    for text in named:
-        operators, _, place = text.partition("=")
-        if not operators or not place:
+    for text in options:
+        operators, _, file = text.partition("=")
+        if not operators or not file:
             raise UserError(f"--restorer {text}: must be OPERATOR,...=FILE, such as haze,rain=promptir.safetensors")
-        if not Path(place).is_file():
-            raise UserError(f"--restorer {text}: {place}: no such file")
+        if not Path(file).is_file():
+            raise UserError(f"--restorer {text}: {file}: no such file")
         for name in operators.split(","):
-            networks[operator_class(name.strip()).name] = Network(Path(place))
+            networks[operator_class(name.strip()).name] = Network(Path(file))
     if not networks:
         return ()
     for network in networks.values():

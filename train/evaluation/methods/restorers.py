@@ -1,7 +1,7 @@
-"""Classical restorers: one pure function a fault, each an image ``(h, w, c)`` float32 in [0, 1] in, the same out.
+"""Classical restorers: one pure function for each degradation, from and to ``(h, w, c)`` float32 images in [0, 1].
 
-Code values unless a name says linear. What an image has no fault of, they should leave nearly as it is; none of them
-learns anything, and none knows the clean image.
+Images are in code values unless stated otherwise. An image without the degradation should stay nearly unchanged. None
+of the functions is trained or uses the clean image.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from clearfuse.synth.operators.codec import jpeg_bytes
 Image = Float32[np.ndarray, "h w c"]
 
 PATCH, GUIDED, OMEGA, LEAST = 15, 40, 0.95, 0.1
-"""Dark channel: side of the patch, radius of the guided filter, share of the haze that goes, least transmission."""
+"""Dark channel: side of the patch, radius of the guided filter, share of haze removed, minimum transmission."""
 IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-"""A mask that answers to noise and not to edges: the difference of two Laplacians."""
+"""A kernel that responds to noise and not to edges: the difference of two Laplacians."""
 
 
 def guided_filter(
@@ -35,23 +35,23 @@ def guided_filter(
     def mean(x: np.ndarray) -> np.ndarray:
         return cv2.blur(x, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT)
 
-    wide, own = guide.astype(np.float64), image.astype(np.float64)
-    centre, level = mean(wide), mean(own)
-    a = (mean(wide * own) - centre * level) / (mean(wide * wide) - centre * centre + epsilon)
-    b = level - a * centre
-    return (mean(a) * wide + mean(b)).astype(np.float32)
+    i, p = guide.astype(np.float64), image.astype(np.float64)
+    mean_i, mean_p = mean(i), mean(p)
+    a = (mean(i * p) - mean_i * mean_p) / (mean(i * i) - mean_i * mean_i + epsilon)
+    b = mean_p - a * mean_i
+    return (mean(a) * i + mean(b)).astype(np.float32)
 
 
 def dark_channel(image: Image, patch: int = PATCH) -> Float32[np.ndarray, "h w"]:
-    """J(p) = min over the patch around p, and over the channels."""
+    """J(p) = the minimum over the patch around p and over the channels."""
     kernel = np.ones((patch, patch), np.uint8)
     return cv2.erode(np.ascontiguousarray(image.min(axis=2)), kernel, borderType=cv2.BORDER_REPLICATE)
 
 
-def dehazed(image: Image) -> Image:
+def dehaze(image: Image) -> Image:
     """J = (I − A) / max(t, 0.1) + A, t = 1 − 0.95 dark(I / A), refined by the guided filter.
 
-    A: the mean colour of the 0.1 % of the pixels whose dark channel is brightest. On code values, as the authors.
+    A: the mean colour of the 0.1 % of pixels with the brightest dark channel. On code values, as in the paper.
     Source: He, Sun, Tang, Single image haze removal using dark channel prior, CVPR 2009; TPAMI 33(12), 2011.
     """
     h, w, c = image.shape
@@ -72,19 +72,19 @@ def noise_level(image: Image) -> float:
     h, w, c = image.shape
     if min(h, w) < 3:
         return 0.0
-    answer = as_hwc(cv2.filter2D(image, -1, IMMERKAER))[1:-1, 1:-1]
-    return float(np.abs(answer).sum(dtype=np.float64) / c * math.sqrt(math.pi / 2) / (6 * (w - 2) * (h - 2)))
+    response = as_hwc(cv2.filter2D(image, -1, IMMERKAER))[1:-1, 1:-1]
+    return float(np.abs(response).sum(dtype=np.float64) / c * math.sqrt(math.pi / 2) / (6 * (w - 2) * (h - 2)))
 
 
-def denoised(image: Image, sigma: float) -> Image:
-    """Non-local means: each pixel the mean of those whose 7x7 patches look alike, in a window of 15x15.
+def denoise(image: Image, sigma: float) -> Image:
+    """Non-local means: the weighted mean of pixels with similar 7x7 patches in a 15x15 window.
 
-    sigma: the noise's standard deviation, of full scale; the filter's strength is 0.8 of it (the difference of two
-    patches that differ by noise alone). Colour images in CIELAB, lightness and colour apart, as OpenCV has it.
+    sigma: the noise's standard deviation relative to full scale; the filter strength is 0.8 sigma. Colour images are
+    filtered in CIELAB, lightness and colour separately, as implemented in OpenCV.
     Source: Buades, Coll, Morel, A non-local algorithm for image denoising, CVPR 2005.
     """
     strength = float(0.8 * 255 * sigma)
-    if strength < 0.5:  # below the codes' own rounding
+    if strength < 0.5:  # below the rounding of code values
         return image.copy()
     codes = to_uint8(image)
     if codes.shape[2] == 1:
@@ -95,60 +95,60 @@ def denoised(image: Image, sigma: float) -> Image:
 
 
 def _spectrum(psf: Float32[np.ndarray, "k l"], shape: tuple[int, int]) -> np.ndarray:
-    """The transfer function of an odd-sided kernel on a periodic image, its centre at the origin."""
+    """The transfer function of an odd-sided kernel on a periodic image, centred at the origin."""
     placed = np.zeros(shape, np.float32)
     kh, kw = psf.shape
     placed[:kh, :kw] = psf
     return np.fft.rfft2(np.roll(placed, (-(kh // 2), -(kw // 2)), (0, 1)))
 
 
-def _padded(image: Image, psf: Float32[np.ndarray, "k l"]) -> tuple[np.ndarray, tuple[int, int]]:
-    """The image mirrored by the kernel's size and faded into its other side: periodic, without a step."""
+def _pad_periodic(image: Image, psf: Float32[np.ndarray, "k l"]) -> tuple[np.ndarray, tuple[int, int]]:
+    """Pad the image by the kernel's size, mirrored and blended into the opposite side, so that it is periodic."""
     ry, rx = psf.shape
-    wide = as_hwc(cv2.copyMakeBorder(image, ry, ry, rx, rx, cv2.BORDER_REFLECT_101))
+    padded = as_hwc(cv2.copyMakeBorder(image, ry, ry, rx, rx, cv2.BORDER_REFLECT_101))
     for axis, r in ((0, ry), (1, rx)):
-        first, last = (np.take(wide, i, axis) for i in (range(r), range(wide.shape[axis] - r, wide.shape[axis])))
+        first, last = (np.take(padded, i, axis) for i in (range(r), range(padded.shape[axis] - r, padded.shape[axis])))
         ramp = (0.5 * (np.arange(r, dtype=np.float32) + 0.5) / r).reshape(*((-1, 1, 1) if axis == 0 else (1, -1, 1)))
         left, right = (0.5 + ramp) * first + (0.5 - ramp) * last, (1 - ramp) * last + ramp * first
-        wide = np.concatenate([left, np.take(wide, range(r, wide.shape[axis] - r), axis), right], axis)
-    return np.ascontiguousarray(wide, np.float32), (ry, rx)
+        padded = np.concatenate([left, np.take(padded, range(r, padded.shape[axis] - r), axis), right], axis)
+    return np.ascontiguousarray(padded, np.float32), (ry, rx)
 
 
 def wiener(image: Image, psf: Float32[np.ndarray, "k l"], noise: float) -> Image:
     """F = H* G / (|H|² + K): the linear estimate of least mean squared error, K the noise's power over the signal's.
 
-    psf: odd-sided, unit sum; image and psf in the light that was blurred (linear for a visible image). The border is
-    mirrored as synth's blurs mirror it. Source: Wiener 1949; Gonzalez and Woods, Digital Image Processing, 5.8.
+    psf: odd-sided, unit sum; image: in the values that were blurred (linear light for a visible image). The border is
+    mirrored as in synth's blurs. Source: Wiener 1949; Gonzalez and Woods, Digital Image Processing, 5.8.
     """
-    wide, (ry, rx) = _padded(image, psf)
-    h = _spectrum(psf, wide.shape[:2])
+    padded, (ry, rx) = _pad_periodic(image, psf)
+    h = _spectrum(psf, padded.shape[:2])
     inverse = np.conj(h) / (np.abs(h) ** 2 + np.float32(noise))
-    planes = [np.fft.irfft2(np.fft.rfft2(wide[..., c]) * inverse, s=wide.shape[:2]) for c in range(wide.shape[2])]
+    planes = [np.fft.irfft2(np.fft.rfft2(padded[..., c]) * inverse, s=padded.shape[:2]) for c in range(padded.shape[2])]
     out = np.stack(planes, axis=2)[ry : ry + image.shape[0], rx : rx + image.shape[1]]
     return np.clip(out, 0, 1).astype(np.float32)
 
 
 def richardson_lucy(image: Image, psf: Float32[np.ndarray, "k l"], iterations: int = 15) -> Image:
-    """x ← x · (h′ ∗ (y / (h ∗ x))), h′ the mirrored kernel: the likeliest image under Poisson noise, never negative.
+    """x ← x · (h′ ∗ (y / (h ∗ x))), h′ the mirrored kernel: maximum likelihood under Poisson noise, non-negative.
 
-    Arguments as of ``wiener``. Source: Richardson, JOSA 62(1), 1972; Lucy, Astronomical Journal 79(6), 1974.
+    Arguments as in ``wiener``. Source: Richardson, JOSA 62(1), 1972; Lucy, Astronomical Journal 79(6), 1974.
     """
-    wide, (ry, rx) = _padded(image, psf)
-    h = _spectrum(psf, wide.shape[:2])
-    out = np.empty_like(wide)
-    for c in range(wide.shape[2]):
-        y = np.maximum(wide[..., c], np.float32(1e-4))
+    padded, (ry, rx) = _pad_periodic(image, psf)
+    h = _spectrum(psf, padded.shape[:2])
+    out = np.empty_like(padded)
+    for c in range(padded.shape[2]):
+        y = np.maximum(padded[..., c], np.float32(1e-4))
         x = y
         for _ in range(iterations):
-            seen = np.fft.irfft2(np.fft.rfft2(x) * h, s=x.shape)
-            ratio = y / np.maximum(seen, np.float32(1e-4))
+            blurred = np.fft.irfft2(np.fft.rfft2(x) * h, s=x.shape)
+            ratio = y / np.maximum(blurred, np.float32(1e-4))
             x = np.maximum(x * np.fft.irfft2(np.fft.rfft2(ratio) * np.conj(h), s=x.shape), 0).astype(np.float32)
         out[..., c] = x
     return np.clip(out[ry : ry + image.shape[0], rx : rx + image.shape[1]], 0, 1)
 
 
-def equalised(image: Image, clip: float = 2.0) -> Image:
-    """CLAHE of the luma, 8x8 tiles; colours keep their ratio to it.
+def equalise(image: Image, clip: float = 2.0) -> Image:
+    """CLAHE of the luma, 8x8 tiles; colour ratios are preserved.
 
     Source: Zuiderveld, Contrast limited adaptive histogram equalization, Graphics Gems IV, 1994.
     """
@@ -158,59 +158,59 @@ def equalised(image: Image, clip: float = 2.0) -> Image:
     return np.clip(image * gain[..., None], 0, 1)
 
 
-def destriped(image: Image, radius: int = 8) -> Image:
-    """Each column, then each row, less what its mean differs from the median of its neighbours' means.
+def destripe(image: Image, radius: int = 8) -> Image:
+    """Subtract from each column, then each row, the deviation of its mean from the running median of the means.
 
-    Moment matching by means: what is fixed along a whole column is the read-out's. Source: Gadallah, Csillag, Smith,
+    Moment matching of means: an offset of a whole column comes from the read-out. Source: Gadallah, Csillag, Smith,
     Destriping multisensor imagery with moment matching, Int. J. Remote Sensing 21(12), 2000.
     """
     out = image.astype(np.float64)
     for axis in (0, 1):
-        level = np.median(out, axis=axis)
-        smooth = np.stack([median_of(level[:, c], radius) for c in range(level.shape[1])], axis=1)
-        out -= np.expand_dims(level - smooth, axis)
+        means = np.median(out, axis=axis)
+        smoothed = np.stack([running_median(means[:, c], radius) for c in range(means.shape[1])], axis=1)
+        out -= np.expand_dims(means - smoothed, axis)
     return np.clip(out, 0, 1).astype(np.float32)
 
 
-def median_of(values: Float64[np.ndarray, " n"], radius: int) -> Float64[np.ndarray, " n"]:
-    """The running median of 2 radius + 1 values, the ends mirrored."""
-    wide = np.pad(values, min(radius, len(values) - 1), mode="reflect")
-    return np.median(np.lib.stride_tricks.sliding_window_view(wide, len(wide) - len(values) + 1), axis=1)
+def running_median(values: Float64[np.ndarray, " n"], radius: int) -> Float64[np.ndarray, " n"]:
+    """The running median over 2 radius + 1 values, the ends mirrored."""
+    padded = np.pad(values, min(radius, len(values) - 1), mode="reflect")
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, len(padded) - len(values) + 1), axis=1)
 
 
-def without_particles(image: Image, side: int = 5, threshold: float = 0.03) -> Image:
-    """The median of the window in place of what is brighter than it by more than the threshold, in luma.
+def remove_particles(image: Image, side: int = 5, threshold: float = 0.03) -> Image:
+    """Replace pixels whose luma is above the window's median by more than the threshold by the median.
 
-    Drops brighten what is behind them, and their streaks are thin. The spatial form of the temporal median of Garg and
+    Rain drops brighten the background, and their streaks are thin. The spatial form of the temporal median of Garg and
     Nayar, Detection and removal of rain from videos, CVPR 2004.
     """
-    middle = as_hwc(cv2.medianBlur(to_uint8(image), side)).astype(np.float32) / np.float32(255)
-    bright = luma(image) - luma(middle) > np.float32(threshold)
-    return np.where(bright[..., None], middle, image)
+    median = as_hwc(cv2.medianBlur(to_uint8(image), side)).astype(np.float32) / np.float32(255)
+    bright = luma(image) - luma(median) > np.float32(threshold)
+    return np.where(bright[..., None], median, image)
 
 
-def deblocked(image: Image, quality: int) -> Image:
-    """The mean over 16 shifts of: shift, JPEG again at the same quality, shift back. Blocks fall elsewhere each time.
+def deblock(image: Image, quality: int) -> Image:
+    """The mean over 16 shifts of the image shifted, JPEG-compressed at the same quality, and shifted back.
 
     Source: Nosratinia, Enhancement of JPEG-compressed images by re-application of JPEG, J. VLSI Signal Processing 27,
     2001. Chroma is not subsampled again.
     """
     codes = to_uint8(image)
     h, w, c = codes.shape
-    wide = as_hwc(cv2.copyMakeBorder(codes, 8, 8, 8, 8, cv2.BORDER_REFLECT_101))
+    padded = as_hwc(cv2.copyMakeBorder(codes, 8, 8, 8, 8, cv2.BORDER_REFLECT_101))
     flag = cv2.IMREAD_GRAYSCALE if c == 1 else cv2.IMREAD_COLOR
     out = np.zeros((h, w, c), np.float32)
     for dy in range(0, 8, 2):
         for dx in range(0, 8, 2):
-            part = np.ascontiguousarray(wide[dy : dy + h + 8, dx : dx + w + 8])
-            again = as_hwc(cv2.imdecode(jpeg_bytes(part, quality, "4:4:4"), flag))
-            again = again if c == 1 else again[..., ::-1]
-            out += again[8 - dy : 8 - dy + h, 8 - dx : 8 - dx + w]
+            block = np.ascontiguousarray(padded[dy : dy + h + 8, dx : dx + w + 8])
+            recompressed = as_hwc(cv2.imdecode(jpeg_bytes(block, quality, "4:4:4"), flag))
+            recompressed = recompressed if c == 1 else recompressed[..., ::-1]
+            out += recompressed[8 - dy : 8 - dy + h, 8 - dx : 8 - dx + w]
     return out / np.float32(16 * 255)
 
 
-def back_projected(image: Image, operator: Callable[[Image], Image], iterations: int = 4) -> Image:
-    """x ← x + (y − D x): what the degradation D, known, would not give back is added until it does.
+def back_project(image: Image, operator: Callable[[Image], Image], iterations: int = 4) -> Image:
+    """Iterative back-projection x ← x + (y − D x) through the known degradation D.
 
     Source: Irani, Peleg, Improving resolution by image registration, CVGIP 53(3), 1991, with the unit kernel.
     """

@@ -1,4 +1,4 @@
-"""Folders of anybody's fused images as methods of an evaluation."""
+"""Folders of fused images as methods of an evaluation."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from clearfuse.train.evaluation.samples import Portion
 from clearfuse.train.evaluation.scoring import Method
 
 ENDINGS = (".png", ".webp", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
-"""What is taken for an image, in the order in which it is looked for."""
+"""File extensions of images, in order of preference."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """A folder of fused images. A sample's is the first there is of TASK/KEY, DATASET/PAIR, TASK/PAIR, KEY and PAIR,
-    with any ending of an image; a slash in PAIR may be a folder or ``_``, and of a pair's second version on it is
+    """A folder of fused images. A sample's image is the first that exists of TASK/KEY, DATASET/PAIR, TASK/PAIR, KEY and
+    PAIR, with an image's file extension; a slash in PAIR is a folder or ``_``, and for variants above 0 PAIR is
     followed by ``-vVARIANT``.
 
-    keyed: the tasks in which a key names one sample, since their shards are one build's. flat: whether it does so
-    among all tasks.
+    keyed: the tasks in which a key is unique, since their shards are of one build. flat: whether it is unique over all
+    tasks.
     """
 
     folder: Path
@@ -36,17 +36,17 @@ class Results:
     flat: bool
 
     def names(self, sample: Sample) -> list[str]:
-        """Where a sample's image may be, without its ending, the surest first."""
+        """Candidate paths of a sample's image without extension, the most specific first."""
         meta = sample.meta
         task, version = meta.task, meta.variant
         pair = f"{meta.pair}-v{version}" if version else meta.pair
         pairs = dict.fromkeys((pair, pair.replace("/", "_")))
-        named = [f"{task}/{sample.key}"] if task in self.keyed else []
-        named += [f"{folder}/{one}" for folder in (meta.dataset, task) for one in pairs]
-        return [*named, *([sample.key] if self.flat else []), *pairs]
+        names = [f"{task}/{sample.key}"] if task in self.keyed else []
+        names += [f"{folder}/{pair}" for folder in (meta.dataset, task) for pair in pairs]
+        return [*names, *([sample.key] if self.flat else []), *pairs]
 
     def find(self, sample: Sample) -> Path | None:
-        """The file of a sample; None where there is none."""
+        """The file of a sample, or None."""
         for name in self.names(sample):
             for suffix in ENDINGS:
                 for ending in (suffix, suffix.upper()):
@@ -56,7 +56,7 @@ class Results:
         return None
 
     def __call__(self, sample: Sample) -> np.ndarray | None:
-        """The image, None where there is none. Raises ValueError where it can't be read or is of another size."""
+        """The image, or None. Raises ValueError if it can't be read or has another size."""
         path = self.find(sample)
         if path is None:
             return None
@@ -71,35 +71,35 @@ class Results:
         return image
 
 
-def result_methods(named: Sequence[str], portions: Sequence[Portion]) -> tuple[Method, ...]:
-    """The folders of ``NAME=DIR`` as methods. Raises UserError where one is not there, or holds no image."""
+def result_methods(options: Sequence[str], portions: Sequence[Portion]) -> tuple[Method, ...]:
+    """Methods for options ``NAME=DIR``. Raises UserError if a folder does not exist or has no images."""
     builds = {(_task(portion), portion.path.resolve().parent) for portion in portions}
     tasks = [task for task, _ in builds]
     keyed = frozenset(task for task in tasks if tasks.count(task) == 1)
-    made: list[Method] = []
-    for text in named:
-        name, _, place = text.partition("=")
-        if not name or not place:
+    methods: list[Method] = []
+    for text in options:
+        name, _, directory = text.partition("=")
+        if not name or not directory:
             raise UserError(f"--results {text}: must be NAME=DIR, such as DRMF=results/drmf")
-        folder = Path(place)
+        folder = Path(directory)
         if not folder.is_dir():
             raise UserError(f"--results {text}: {folder} is no folder")
         count, content = 0, 0
-        for facts in _images(folder):  # in whatever order the folder gives them, none kept
+        for facts in _images(folder):  # a sum of hashes does not depend on their order
             count, content = count + 1, (content + seed_of(*facts)) % 2**64
         if not count:
             raise UserError(f"--results {text}: no images in {folder}: allowed are {', '.join(ENDINGS)}")
-        made.append(Method(name, Results(folder, keyed, len(builds) == 1), identity=f"{count} {content:x}"))
-    return tuple(made)
+        methods.append(Method(name, Results(folder, keyed, len(builds) == 1), identity=f"{count} {content:x}"))
+    return tuple(methods)
 
 
 def _task(portion: Portion) -> str:
-    found = SHARD.match(portion.path.name)
-    return found[1] if found else ""
+    match = SHARD.match(portion.path.name)
+    return match[1] if match else ""
 
 
 def _images(folder: Path) -> Iterator[tuple[str, int, int]]:
-    """Name, size and time of each image in a folder and below."""
+    """Name, size and modification time of each image in a folder and its subfolders."""
     for root, _, files in os.walk(folder):
         for name in files:
             if Path(name).suffix.lower() in ENDINGS:

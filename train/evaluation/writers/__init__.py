@@ -1,1 +1,1 @@
-"""The report: CSV and JSON, tables, Markdown, LaTeX, a page; the papers' figures beside ours."""
+"""The writers of a report: CSV, JSON, Markdown, LaTeX, HTML, and comparisons with the papers' tables."""

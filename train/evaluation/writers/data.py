@@ -1,4 +1,4 @@
-"""A report as data: JSON, and CSV by sample and by group."""
+"""A report as data: JSON, and CSV with a line per sample or per group."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from clearfuse.train.evaluation.bootstrap import INTERVAL, LEVEL, RESAMPLES, Stat
 from clearfuse.train.evaluation.scoring import Method, Record
 from clearfuse.train.evaluation.summary import Evaluation, Group
-from clearfuse.train.evaluation.writers.papers import ABSENT, Beside
+from clearfuse.train.evaluation.writers.papers import ABSENT, PaperComparison
 from clearfuse.train.evaluation.writers.tables import notes
 from clearfuse.train.metrics import Metric
 
@@ -30,7 +30,7 @@ def csv_header(metrics: Sequence[Metric]) -> bytes:
 
 
 def csv_lines(record: Record, methods: Sequence[Method]) -> Iterator[bytes]:
-    """A record's lines of report.csv: one a method, empty where it had no image."""
+    """A record's lines of report.csv: one per method, with empty values where it had no image."""
     steps = "+".join(f"{op}[{target}]" for op, target, _ in record.steps)
     severity = "" if record.severity is None else f"{record.severity:.6g}"
     about = (record.shard, record.key, record.dataset, record.pair, record.task, record.n, steps, severity)
@@ -39,7 +39,7 @@ def csv_lines(record: Record, methods: Sequence[Method]) -> Iterator[bytes]:
 
 
 def summary_csv(evaluation: Evaluation) -> Iterator[bytes]:
-    """summary.csv: one line a group, method and metric."""
+    """The lines of summary.csv: one per group, method and metric."""
     columns = ("mean", "low", "high", "count", "infinite", "undefined", "missing", "rank", "p")
     yield _csv("by", "group", "samples", "method", "metric", *columns)
     for by in evaluation.groups:
@@ -51,8 +51,8 @@ def summary_csv(evaluation: Evaluation) -> Iterator[bytes]:
                     yield _csv(by, name, group.samples, method.name, metric.name, *cells)
 
 
-def to_json(evaluation: Evaluation, papers: Sequence[Beside] = ()) -> dict[str, Any]:
-    """The object that ``report.json`` holds and ``--json`` prints; null where a number is infinite or undefined."""
+def to_json(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> dict[str, Any]:
+    """The object in ``report.json``, which ``--json`` prints; null for infinite or undefined numbers."""
 
     def stats(group: Group) -> dict[str, Any]:
         return {
@@ -70,7 +70,7 @@ def to_json(evaluation: Evaluation, papers: Sequence[Beside] = ()) -> dict[str, 
         **({"real": True} if evaluation.real else {}),
         "samples": evaluation.samples,
         "shards": [{"shard": p.path.name, "samples": p.take, "of": p.total} for p in evaluation.portions],
-        "methods": [{"name": method.name, "ceiling": method.ceiling} for method in evaluation.methods],
+        "methods": [{"name": method.name, "ceiling": method.upper_bound} for method in evaluation.methods],
         "metrics": [{"name": m.name, "direction": m.direction, "kind": m.kind} for m in evaluation.metrics],
         **({"not_run": not_run_at_all} if (not_run_at_all := {**evaluation.absent, **evaluation.left_out}) else {}),
         "bootstrap": {"resamples": RESAMPLES, "interval": INTERVAL, "of": "pairs"},
@@ -82,7 +82,7 @@ def to_json(evaluation: Evaluation, papers: Sequence[Beside] = ()) -> dict[str, 
             }
             for by in evaluation.groups
         },
-        **({"papers": [_beside_json(one) for one in papers]} if papers else {}),
+        **({"papers": [_comparison_json(comparison) for comparison in papers]} if papers else {}),
         "notes": notes(evaluation),
     }
 
@@ -92,23 +92,23 @@ def json_text(data: dict[str, Any]) -> bytes:
     return json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False).encode() + b"\n"
 
 
-def _beside_json(one: Beside) -> dict[str, Any]:
-    columns = [{"group": column.group, "metric": column.metric} for column in one.columns]
+def _comparison_json(comparison: PaperComparison) -> dict[str, Any]:
+    columns = [{"group": column.group, "metric": column.metric} for column in comparison.columns]
     rows = [
         {
-            "method": line.name,
-            "published": line.published,
-            "values": [None if text == ABSENT else float(text) for text in line.texts],
-            **({"not_run": line.why} if line.why else {}),
+            "method": row.name,
+            "published": row.published,
+            "values": [None if text == ABSENT else float(text) for text in row.texts],
+            **({"not_run": row.why} if row.why else {}),
         }
-        for line in one.lines
+        for row in comparison.rows
     ]
-    about = {"table": one.table.source, "paper": one.table.paper, "about": one.table.about}
-    return {**about, "columns": columns, "rows": rows, "notes": list(one.notes)}
+    about = {"table": comparison.table.source, "paper": comparison.table.paper, "about": comparison.table.about}
+    return {**about, "columns": columns, "rows": rows, "notes": list(comparison.notes)}
 
 
 def _stat_json(stat: Stat) -> dict[str, float | int | None]:
-    """To six decimals."""
+    """The statistics rounded to six decimals."""
     mean = stat.mean if math.isfinite(stat.mean) else None
     numbers = {"mean": mean, "low": stat.low, "high": stat.high}
     rounded = {name: None if value is None else round(value, 6) for name, value in numbers.items()}

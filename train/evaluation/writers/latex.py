@@ -1,12 +1,12 @@
-"""A report as LaTeX tables in the form that papers print: booktabs, best bold, second underlined, arrows."""
+"""A report as LaTeX tables in the style of papers: booktabs, best bold, second underlined, arrows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from clearfuse.train.evaluation.summary import Evaluation
-from clearfuse.train.evaluation.writers.papers import Beside, Line
-from clearfuse.train.evaluation.writers.tables import Cell, notes, table, tabled
+from clearfuse.train.evaluation.writers.papers import ComparisonRow, PaperComparison
+from clearfuse.train.evaluation.writers.tables import Cell, group_kinds, notes, table
 
 TEX = str.maketrans(
     {
@@ -17,10 +17,10 @@ TEX = str.maketrans(
 )  # fmt: skip
 
 
-def to_latex(evaluation: Evaluation, papers: Sequence[Beside] = ()) -> str:
-    """A file to ``\\input``: a table for each grouping, as papers print them; needs booktabs and graphicx."""
+def to_latex(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> str:
+    """A file to ``\\input``: a table for each kind of group; needs booktabs and graphicx."""
     parts = ["% \\usepackage{booktabs, graphicx}", *(f"% {line}" for line in notes(evaluation))]
-    for by in tabled(evaluation):
+    for by in group_kinds(evaluation):
         one = table(evaluation, by, interval=False)
         lead = one.text - 2
         header = [one.header[k].translate(TEX) for k in (*range(lead), *range(one.text - 1, len(one.header)))]
@@ -32,34 +32,40 @@ def to_latex(evaluation: Evaluation, papers: Sequence[Beside] = ()) -> str:
             lines.append(" & ".join(map(_tex, cells)) + r" \\")
         parts.append(_float(one.title, "l" * (lead + 1) + "r" * (len(header) - lead - 1), [header], lines))
     for one in papers:
-        lines = [" & ".join(text.translate(TEX) for text in (_named(row), *row.texts)) + r" \\" for row in one.lines]
-        first = next((k for k, line in enumerate(one.lines) if not line.published), None)
+        lines = [" & ".join(text.translate(TEX) for text in (_label(row), *row.texts)) + r" \\" for row in one.rows]
+        first = next((k for k, line in enumerate(one.rows) if not line.published), None)
         if first:
             lines.insert(first, r"\midrule")
         caption = f"{one.table.source}: {one.table.about}. Rows marked (p) as published"
-        parts.append(_float(caption, "l" + "r" * len(one.columns), _spanned(one), lines))
+        parts.append(_float(caption, "l" + "r" * len(one.columns), _header_lines(one), lines))
     return "\n\n".join(parts) + "\n"
 
 
-def _named(line: Line) -> str:
+def _label(line: ComparisonRow) -> str:
     return f"{line.name} (p)" if line.published else line.name
 
 
 def _tex(cell: Cell) -> str:
-    text = cell.text.translate(TEX) + (r"$^\dagger$" if cell.level else "")
+    text = cell.text.translate(TEX) + (r"$^\dagger$" if cell.not_worse else "")
     return rf"\textbf{{{text}}}" if cell.rank == 1 else rf"\underline{{{text}}}" if cell.rank == 2 else text
 
 
-def _spanned(one: Beside) -> list[list[str]]:
-    """Two lines of header: the groups over their metrics."""
-    over = ["", *(rf"\multicolumn{{{n}}}{{c}}{{{name.translate(TEX)}}}" for name, n in one.groups())]
-    return [over, ["Method", *(column.title.translate(TEX) for column in one.columns)]]
+def _header_lines(comparison: PaperComparison) -> list[list[str]]:
+    """Two header lines: the groups above their metrics."""
+    over = ["", *(rf"\multicolumn{{{n}}}{{c}}{{{name.translate(TEX)}}}" for name, n in comparison.groups())]
+    return [over, ["Method", *(column.title.translate(TEX) for column in comparison.columns)]]
 
 
 def _float(caption: str, columns: str, header: Sequence[Sequence[str]], lines: Sequence[str]) -> str:
     head = [" & ".join(line) + r" \\" for line in header]
     rows = [r"\toprule", *head, r"\midrule", *lines, r"\bottomrule"]
     body = [rf"\begin{{tabular}}{{{columns}}}", *rows, r"\end{tabular}"]
-    wide = ["\\resizebox{\\linewidth}{!}{%", *body, "}"]
-    whole = [r"\begin{table}[t]", r"\centering", rf"\caption{{{caption.translate(TEX)}.}}", *wide, r"\end{table}"]
-    return "\n".join(whole)
+    resized = ["\\resizebox{\\linewidth}{!}{%", *body, "}"]
+    table_lines = [
+        r"\begin{table}[t]",
+        r"\centering",
+        rf"\caption{{{caption.translate(TEX)}.}}",
+        *resized,
+        r"\end{table}",
+    ]
+    return "\n".join(table_lines)

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from clearfuse.train.evaluation.summary import Evaluation
-from clearfuse.train.evaluation.writers.papers import Beside
-from clearfuse.train.evaluation.writers.tables import LEVEL_SIGN, Cell, Table, notes, table, tabled
+from clearfuse.train.evaluation.writers.papers import PaperComparison
+from clearfuse.train.evaluation.writers.tables import LEVEL_SIGN, Cell, Table, group_kinds, notes, table
 
 PAPERS_TITLE = "Beside the papers"
 
 
-def to_markdown(evaluation: Evaluation, papers: Sequence[Beside] = ()) -> str:
-    """The page that a repository shows."""
+def to_markdown(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> str:
+    """The report as a Markdown page."""
     parts = ["# Fused images, scored", "\n".join(f"- {_md(line)}" for line in notes(evaluation))]
-    for by in tabled(evaluation):
+    for by in group_kinds(evaluation):
         one = table(evaluation, by)
         lines = [_line(one.header), "|" + "---|" * len(one.header)]
-        lines += [_line(_marked(cell) for cell in row) for row in one.rows]
-        parts += [f"## {one.title}", "\n".join(lines), *_cut(one)]
+        lines += [_line(_format_cell(cell) for cell in row) for row in one.rows]
+        parts += [f"## {one.title}", "\n".join(lines), *_omitted(one)]
     for one in papers:
         lines = [_line(("method", *_headings(one))), "|" + "---|" * (len(one.columns) + 1)]
         lines += [
-            _line((f"*{_md(line.name)}*" if line.published else _md(line.name), *line.texts)) for line in one.lines
+            _line((f"*{_md(line.name)}*" if line.published else _md(line.name), *line.texts)) for line in one.rows
         ]
         about = f"{one.table.about}. {one.table.paper}. Italic: as published; the rest: measured here."
         parts += [f"## {PAPERS_TITLE}: {one.table.source}", _md(about), "\n".join(lines)]
@@ -30,8 +30,8 @@ def to_markdown(evaluation: Evaluation, papers: Sequence[Beside] = ()) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _cut(one: Table) -> list[str]:
-    return [f"{one.cut} more are in report.json and summary.csv."] if one.cut else []
+def _omitted(table_: Table) -> list[str]:
+    return [f"{table_.omitted} more are in report.json and summary.csv."] if table_.omitted else []
 
 
 def _line(texts: Iterable[str]) -> str:
@@ -42,27 +42,27 @@ def _md(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _marked(cell: Cell) -> str:
-    text = cell.text + (f" {LEVEL_SIGN}" if cell.level else "")
+def _format_cell(cell: Cell) -> str:
+    text = cell.text + (f" {LEVEL_SIGN}" if cell.not_worse else "")
     return f"**{text}**" if cell.rank == 1 else f"<ins>{text}</ins>" if cell.rank == 2 else _md(text)
 
 
-def _headings(one: Beside) -> list[str]:
-    return [f"{column.group} {column.title}".strip() for column in one.columns]
+def _headings(comparison: PaperComparison) -> list[str]:
+    return [f"{column.group} {column.title}".strip() for column in comparison.columns]
 
 
 def to_text(evaluation: Evaluation) -> str:
-    """Aligned columns for a terminal, the best marked with a star: overall, then by task where there are several."""
+    """Aligned columns for a terminal, the best marked with a star: overall, and by task if there are several."""
     blocks: list[str] = []
     for by in ("overall", "task") if len(evaluation.groups["task"]) > 1 else ("overall",):
         one = table(evaluation, by, interval=False, arrows=False)
         lines = [one.header, *(tuple(c.text + ("*" if c.rank == 1 else " ") for c in row) for row in one.rows)]
         widths = [max(len(line[k].rstrip(" ")) for line in lines) + 1 for k in range(len(one.header))]
-        blocks.append("\n".join(_aligned(line, widths, one.text) for line in lines))
+        blocks.append("\n".join(_align(line, widths, one.text) for line in lines))
     return "\n\n".join(blocks)
 
 
-def _aligned(line: tuple[str, ...], widths: Sequence[int], left: int) -> str:
+def _align(line: tuple[str, ...], widths: Sequence[int], left: int) -> str:
     texts = [text if text.endswith(("*", " ")) else text + " " for text in line]
     pairs = enumerate(zip(texts, widths, strict=True))
     return " ".join(f"{t:<{w}}" if k < left else f"{t:>{w}}" for k, (t, w) in pairs).rstrip()

@@ -1,4 +1,4 @@
-"""A report as one self-contained HTML page: tables, and pictures to zoom into and to compare under a slider."""
+"""A report as a self-contained HTML page: tables, and images to zoom into and to compare with a slider."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from clearfuse.synth.review.gallery import data_uri, describe_step
 from clearfuse.synth.types import ROLES
 from clearfuse.train.evaluation.scoring import Scored
 from clearfuse.train.evaluation.summary import Evaluation
-from clearfuse.train.evaluation.writers.papers import Beside
-from clearfuse.train.evaluation.writers.tables import LEVEL_SIGN, Cell, Table, notes, table, tabled
+from clearfuse.train.evaluation.writers.papers import PaperComparison
+from clearfuse.train.evaluation.writers.tables import LEVEL_SIGN, Cell, Table, group_kinds, notes, table
 
 WIDTH = 1280
-"""Pixels: wider pictures are shown smaller."""
+"""Maximum width of images in pixels; wider ones are downsampled."""
 QUALITY = 90
 HOW = (
     "Wheel: zoom. Drag: move the slider, or the picture where it is zoomed (Shift: the slider). Double click: the "
@@ -106,9 +106,9 @@ for (const box of document.querySelectorAll('.viewer')) {
 """
 
 
-def to_html(evaluation: Evaluation, papers: Sequence[Beside] = ()) -> str:
-    """The page: notes, tables over all and by task, pictures, every other table, the papers' tables with ours."""
-    kinds = tabled(evaluation)
+def to_html(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> str:
+    """The page: notes, the overall table and that by task, images, the other tables, comparisons with papers."""
+    kinds = group_kinds(evaluation)
     first = [by for by in kinds if by in ("overall", "task")]
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
@@ -120,7 +120,7 @@ def to_html(evaluation: Evaluation, papers: Sequence[Beside] = ()) -> str:
         parts += ["<h2>Pictures</h2>", f"<p class=small>{HOW}</p>"]
         parts += [_viewer(evaluation, scored) for scored in evaluation.examples]
     parts += [_table(table(evaluation, by)) for by in kinds if by not in first]
-    parts += [_beside(one) for one in papers]
+    parts += [_comparison(one) for one in papers]
     if evaluation.examples:
         parts.append(f"<script>{SCRIPT}</script>")
     return "\n".join([*parts, "</html>"]) + "\n"
@@ -131,8 +131,8 @@ def _table(one: Table) -> str:
     lines += [_tag("th", k < one.text, html.escape(text)) for k, text in enumerate(one.header)]
     for row in one.rows:
         lines.append("<tr class=first>" if row[0].text else "<tr>")
-        lines += [_tag("td", k < one.text, _marked(cell)) for k, cell in enumerate(row)]
-    cut = f"<p class=small>{one.cut} more are in report.json and summary.csv.</p>" if one.cut else ""
+        lines += [_tag("td", k < one.text, _format_cell(cell)) for k, cell in enumerate(row)]
+    cut = f"<p class=small>{one.omitted} more are in report.json and summary.csv.</p>" if one.omitted else ""
     return "".join(lines) + "</table></div>" + cut
 
 
@@ -140,29 +140,31 @@ def _tag(kind: str, text: bool, inner: str) -> str:
     return f"<{kind} class=text>{inner}</{kind}>" if text else f"<{kind}>{inner}</{kind}>"
 
 
-def _marked(cell: Cell) -> str:
+def _format_cell(cell: Cell) -> str:
     mean, bracket, interval = cell.text.partition(" [")
-    text = html.escape(mean) + (f" {LEVEL_SIGN}" if cell.level else "")
+    text = html.escape(mean) + (f" {LEVEL_SIGN}" if cell.not_worse else "")
     text = f"<b>{text}</b>" if cell.rank == 1 else f"<span class=second>{text}</span>" if cell.rank == 2 else text
     return f"{text}<small>{html.escape((bracket + interval).strip())}</small>" if bracket else text
 
 
-def _beside(one: Beside) -> str:
-    source = html.escape(f"Beside the papers: {one.table.source}")
-    about = html.escape(f"{one.table.about}. {one.table.paper}. Italic: as published; the rest: measured here.")
-    over = "".join(f"<th class=over colspan={count}>{html.escape(name)}</th>" for name, count in one.groups())
-    head = "".join(f"<th>{html.escape(column.title)}</th>" for column in one.columns)
+def _comparison(comparison: PaperComparison) -> str:
+    source = html.escape(f"Beside the papers: {comparison.table.source}")
+    about = html.escape(
+        f"{comparison.table.about}. {comparison.table.paper}. Italic: as published; the rest: measured here."
+    )
+    over = "".join(f"<th class=over colspan={count}>{html.escape(name)}</th>" for name, count in comparison.groups())
+    head = "".join(f"<th>{html.escape(column.title)}</th>" for column in comparison.columns)
     lines = [f"<h2>{source}</h2><p class=small>{about}</p><div class=scroll><table><tr><th></th>{over}"]
     lines.append(f"<tr><th class=text>method</th>{head}")
-    for line in one.lines:
+    for line in comparison.rows:
         lines.append("<tr class=published>" if line.published else "<tr>")
         lines.append(_tag("td", True, html.escape(line.name)) + "".join(f"<td>{text}</td>" for text in line.texts))
-    why = "".join(f"<li class=small>{html.escape(line)}</li>" for line in one.notes)
+    why = "".join(f"<li class=small>{html.escape(line)}</li>" for line in comparison.notes)
     return "".join(lines) + f"</table></div><ul>{why}</ul>"
 
 
 def _viewer(evaluation: Evaluation, scored: Scored) -> str:
-    """A sample's pictures: two of them under a slider, all of them small below; its steps, prompt and values."""
+    """A sample's images, two of them under a slider and all as thumbnails, its degradations, prompt and values."""
     sample, meta = scored.sample, scored.sample.meta
     roles = ROLES[meta.task]
     shots = {f"degraded {roles[name]}": sample.images[name] for name in ("a", "b")} | dict(scored.fused)

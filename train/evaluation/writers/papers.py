@@ -1,4 +1,4 @@
-"""The papers' tables as data (``manifests/published/*.toml``), and ours in the same form beside them."""
+"""The papers' tables (``manifests/published/*.toml``), and comparisons of them with an evaluation."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from clearfuse.train.evaluation.writers.tables import ARROWS
 from clearfuse.train.metrics import METRICS
 
 ABSENT = "–"
-"""What stands in a cell that nobody has."""
+"""The text of an empty cell."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A metric of a table. group: the heading over it. by, of: the group of samples that ours is measured on; None
-    where evaluation has no such number. digits: decimals as printed, None where the table mixes them.
+    """A column of a paper's table. group: the heading above the metric; by, of: kind and name of the evaluation's group
+    to compare with, by None if there is none; digits: decimals as printed, None where the table mixes them.
     """
 
     group: str
@@ -32,14 +32,14 @@ class Column:
 
     @property
     def title(self) -> str:
-        """The metric with the arrow of its better direction, where it is one of ours."""
+        """The metric, with the arrow of its better direction if it is in ``METRICS``."""
         found = METRICS.get(self.metric)
         return self.metric if found is None else f"{self.metric} {ARROWS[found.direction]}"
 
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row as published: its values by column, None where the paper has none; why it was not run here."""
+    """A published row. values: by column, None where the paper has none; why: the reason it was not run here."""
 
     name: str
     values: tuple[float | None, ...]
@@ -48,8 +48,8 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class Published:
-    """A table of a paper. source: the paper's short name and its number; about: what its caption says; note: what to
-    know of ours in it.
+    """A table of a paper. source: the paper's short name and the table's number; about: its caption; note: a remark on
+    comparing with it.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Published:
 
 @lru_cache(maxsize=1)
 def published_tables() -> tuple[Published, ...]:
-    """All tables, by the paper's year and their names."""
+    """All tables, sorted by year and name."""
     found = sorted(resource_dir("manifests/published").glob("*.toml"))
     tables = (_read(path.stem, read_toml(path)) for path in found)
     return tuple(sorted(tables, key=lambda table: (table.year, table.name)))
@@ -89,14 +89,14 @@ def _read(name: str, data: Mapping[str, Any]) -> Published:
 
 
 def papers_metrics() -> list[str]:
-    """The strict metrics that the tables need, in the order in which they first appear."""
+    """The metrics of the profile ``strict`` that the tables need, in order of first appearance."""
     found = (column.metric for table in published_tables() for column in table.columns if column.by)
     return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)
-class Line:
-    """A row of a table with ours in it: texts by column. published: the paper's number; why: what is not there, why."""
+class ComparisonRow:
+    """A row of a comparison. texts: by column; published: whether it is the paper's; why: the reason it was not run."""
 
     name: str
     texts: tuple[str, ...]
@@ -105,33 +105,33 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """A published table with our methods' rows below the paper's, and columns for data sets that only we have. notes:
-    what is not there, and why.
+class PaperComparison:
+    """A published table with rows for the evaluated methods, and columns for data sets that the paper lacks. notes: why
+    cells are empty.
     """
 
     table: Published
     columns: tuple[Column, ...]
-    lines: tuple[Line, ...]
+    rows: tuple[ComparisonRow, ...]
     notes: tuple[str, ...]
 
     def groups(self) -> list[tuple[str, int]]:
-        """The groups of neighbouring columns, and how many columns each has."""
-        return [(name, len(list(held))) for name, held in groupby(self.columns, key=lambda column: column.group)]
+        """The headings of adjacent columns, and the number of columns of each."""
+        return [(name, len(list(columns))) for name, columns in groupby(self.columns, key=lambda column: column.group)]
 
 
-def beside(evaluation: Evaluation) -> list[Beside]:
-    """Every published table with ours: same columns, same metrics, and those of the task's data sets at hand."""
-    return [_beside(table, evaluation) for table in published_tables()]
+def compare_with_papers(evaluation: Evaluation) -> list[PaperComparison]:
+    """Compare an evaluation with each published table, and add columns for the task's other evaluated data sets."""
+    return [_compare(table, evaluation) for table in published_tables()]
 
 
-def _beside(table: Published, evaluation: Evaluation) -> Beside:
-    columns = [*table.columns, *_more(table, evaluation)]
+def _compare(table: Published, evaluation: Evaluation) -> PaperComparison:
+    columns = [*table.columns, *_further_columns(table, evaluation)]
     digits = {metric.name: metric.digits for metric in evaluation.metrics}
-    lines: list[Line] = []
+    rows: list[ComparisonRow] = []
     for row in table.rows:
-        texts = [_printed(value, column.digits) for value, column in zip(row.values, table.columns, strict=True)]
-        lines.append(Line(row.name, (*texts, *[ABSENT] * (len(columns) - len(texts))), True, row.why))
+        texts = [_format(value, column.digits) for value, column in zip(row.values, table.columns, strict=True)]
+        rows.append(ComparisonRow(row.name, (*texts, *[ABSENT] * (len(columns) - len(texts))), True, row.why))
     for i, method in enumerate(evaluation.methods):
         if not any(column.by for column in columns):
             break
@@ -142,63 +142,66 @@ def _beside(table: Published, evaluation: Evaluation) -> Beside:
             ABSENT if cell is None else f"{cell:.{digits[column.metric]}f}"
             for cell, column in zip(cells, columns, strict=True)
         ]
-        lines.append(Line(method.name + (" (ceiling)" if method.ceiling else ""), tuple(texts), False))
-    return Beside(table, tuple(columns), tuple(lines), tuple(_notes(table, columns, evaluation)))
+        rows.append(ComparisonRow(method.name + (" (upper bound)" if method.upper_bound else ""), tuple(texts), False))
+    return PaperComparison(table, tuple(columns), tuple(rows), tuple(_notes(table, columns, evaluation)))
 
 
-def _printed(value: float | None, digits: int | None) -> str:
-    """A published figure as the paper prints it."""
+def _format(value: float | None, digits: int | None) -> str:
+    """A published number as the paper prints it."""
     if value is None:
         return ABSENT
     return f"{value:.10g}" if digits is None else f"{value:.{digits}f}"
 
 
-def _more(table: Published, evaluation: Evaluation) -> list[Column]:
-    """The same metrics over the data sets of the table's tasks that the paper has not."""
-    held: dict[tuple[str, str], list[str]] = {}
+def _further_columns(table: Published, evaluation: Evaluation) -> list[Column]:
+    """Columns of the same metrics for evaluated data sets of the table's tasks that the paper lacks."""
+    metrics_by_form: dict[tuple[str, str], list[str]] = {}
     for column in table.columns:
         if column.by is not None:
             task, _, rest = column.of.partition(" ")
             form = f"{task} {{}}{rest.removeprefix(rest.split(' ')[0])}"
-            held.setdefault((column.by, form), []).append(column.metric)
-    found: list[Column] = []
+            metrics_by_form.setdefault((column.by, form), []).append(column.metric)
+    columns: list[Column] = []
     known = {column.of for column in table.columns}
-    for (by, form), metrics in held.items():
+    for (by, form), metrics in metrics_by_form.items():
         task = form.partition(" ")[0]
         for name in sorted(evaluation.groups.get("data set", {})):
             if not name.startswith(f"{task} "):
                 continue
             of = form.format(name.removeprefix(f"{task} "))
             if of not in known and of in evaluation.groups.get(by, {}):
-                found += [Column(of, metric, by, of) for metric in dict.fromkeys(metrics)]
-    return found
+                columns += [Column(of, metric, by, of) for metric in dict.fromkeys(metrics)]
+    return columns
 
 
 def _value(evaluation: Evaluation, method: int, column: Column) -> float | None:
-    """Ours, or None where there are no such samples, or the metric was not measured or has no finite mean."""
+    """The evaluation's mean; None if there are no such samples, or the metric was not measured or is not finite."""
     if column.by is None:
         return None
     group = evaluation.groups.get(column.by, {}).get(column.of)
-    places = [k for k, metric in enumerate(evaluation.metrics) if metric.name == column.metric]
-    if group is None or not places:
+    indices = [k for k, metric in enumerate(evaluation.metrics) if metric.name == column.metric]
+    if group is None or not indices:
         return None
-    mean = group.stat(method, places[0]).mean
+    mean = group.stat(method, indices[0]).mean
     return mean if math.isfinite(mean) else None
 
 
 def _notes(table: Published, columns: Sequence[Column], evaluation: Evaluation) -> Iterator[str]:
-    """Why rows and columns are empty, a line each reason, and the table's own note."""
+    """Why rows and columns are empty, one line per reason, and the table's note."""
     reasons: dict[str, list[str]] = {}
     for row in table.rows:
         reasons.setdefault(row.why, []).append(row.name)
     for why, names in reasons.items():
         yield f"Not run here, figures as published: {', '.join(names)}: {why}."
     measured = {metric.name for metric in evaluation.metrics}
-    ours = [column for column in columns if column.by]
-    lacking = [column.group for column in ours if column.of not in evaluation.groups.get(str(column.by), {})]
-    if lacking:
-        yield f"Ours has no number, since there are no such samples here, in: {', '.join(dict.fromkeys(lacking))}."
-    unmeasured = dict.fromkeys(column.metric for column in ours if column.metric not in measured)
+    comparable = [column for column in columns if column.by]
+    without_samples = [
+        column.group for column in comparable if column.of not in evaluation.groups.get(str(column.by), {})
+    ]
+    if without_samples:
+        names = ", ".join(dict.fromkeys(without_samples))
+        yield f"Ours has no number, since there are no such samples here, in: {names}."
+    unmeasured = dict.fromkeys(column.metric for column in comparable if column.metric not in measured)
     if unmeasured:
         why = [f"{name} {evaluation.absent[name]}" if name in evaluation.absent else name for name in unmeasured]
         yield f"Not measured: {'; '.join(why)}."

@@ -1,4 +1,4 @@
-"""The tables of a report as rows of cells, and the notes that a reader must have; what writes them is elsewhere."""
+"""The tables of a report as rows of cells, and its notes, independent of the output format."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from clearfuse.train.evaluation.bootstrap import FEWEST, INTERVAL, LEVEL, RESAMPLES, Stat
+from clearfuse.train.evaluation.bootstrap import INTERVAL, LEVEL, MIN_PAIRS, RESAMPLES, Stat
 from clearfuse.train.evaluation.methods.fusers import METHODS
 from clearfuse.train.evaluation.summary import Evaluation
 from clearfuse.train.metrics import find_profile
 
 LEAST = 64
-"""No sample has a smaller side."""
+"""The minimum side of a sample, pixels."""
 KINDS = ("full-reference", "fusion", "no-reference")
 SHOWN = 40
-"""Rows of groups that a page has of one kind; all are in report.json and summary.csv."""
+"""Maximum number of groups in a table; all are in report.json and summary.csv."""
 TITLES = {
     "overall": "Overall",
     "task": "By task",
@@ -32,26 +32,28 @@ LEVEL_SIGN = "†"
 
 @dataclass(frozen=True)
 class Cell:
-    """A text of a table. rank: 1 the best of its column, 2 the second, 0 else; level: not significantly worse."""
+    """A cell of a table. rank: 1 the best of its column, 2 the second, 0 others; not_worse: than the best,
+    significantly.
+    """
 
     text: str
     rank: int = 0
-    level: bool = False
+    not_worse: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells below a header. text: how many columns at the left are words. cut: groups that are not shown."""
+    """A table. text: the number of text columns at the left; omitted: the number of groups that are not shown."""
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     text: int
-    cut: int = 0
+    omitted: int = 0
 
 
-def shown(stat: Stat, digits: int, interval: bool) -> str:
-    """``17.81 [17.02, 18.60]``."""
+def format_stat(stat: Stat, digits: int, interval: bool) -> str:
+    """Format as ``17.81 [17.02, 18.60]``."""
     text = "undefined" if math.isnan(stat.mean) else f"{stat.mean:.{digits}f}"
     if math.isnan(stat.mean) and stat.missing and not stat.undefined:
         text = "missing"
@@ -61,43 +63,45 @@ def shown(stat: Stat, digits: int, interval: bool) -> str:
 
 
 def table(evaluation: Evaluation, by: str, *, interval: bool = True, arrows: bool = True) -> Table:
-    """One group a few rows, one row a method; the last column is the mean of the method's ranks over the metrics."""
+    """The table of a kind of groups: one row per group and method; the last column is the mean rank over
+    the metrics.
+    """
     signs = {name: f" {sign}" if arrows else "" for name, sign in ARROWS.items()}
     header = (by, "samples", "method", *(m.name + signs[m.direction] for m in evaluation.metrics), "mean rank")
     rows: list[tuple[Cell, ...]] = []
     groups = evaluation.ordered(by)
     for name, group in groups[:SHOWN]:
-        best, second = ([group.marked(k, rank) for k in range(len(evaluation.metrics))] for rank in (1, 2))
+        best, second = ([group.with_rank(k, rank) for k in range(len(evaluation.metrics))] for rank in (1, 2))
         for i, method in enumerate(evaluation.methods):
             head = (Cell(name), Cell(str(group.samples))) if i == 0 else (Cell(""), Cell(""))
             cells = [
                 Cell(
-                    shown(group.stat(i, k), metric.digits, interval),
+                    format_stat(group.stat(i, k), metric.digits, interval),
                     1 if i in best[k] else 2 if i in second[k] else 0,
-                    group.level(i, k),
+                    group.not_worse(i, k),
                 )
                 for k, metric in enumerate(evaluation.metrics)
             ]
             rank = group.ranks[i]
-            label = method.name + (" (ceiling)" if method.ceiling else "")
+            label = method.name + (" (upper bound)" if method.upper_bound else "")
             rows.append((*head, Cell(label), *cells, Cell("-" if rank is None else f"{rank:.2f}")))
     if by == "overall":
         return Table(TITLES[by], header[1:], tuple(row[1:] for row in rows), 2)
     return Table(TITLES[by], header, tuple(rows), 3, max(len(groups) - SHOWN, 0))
 
 
-def tabled(evaluation: Evaluation) -> list[str]:
-    """What there is a table by: where no step is named there is no operator, and real pairs have no ground truth."""
+def group_kinds(evaluation: Evaluation) -> list[str]:
+    """The kinds of groups to tabulate: those that the evaluation has."""
     return [by for by in TITLES if by in evaluation.groups]
 
 
 def notes(evaluation: Evaluation) -> list[str]:
-    """What a reader must know to read the numbers."""
+    """The notes that explain the numbers."""
     tasks = ", ".join(f"{name} {group.samples}" for name, group in evaluation.ordered("task"))
-    held = sum(portion.total for portion in evaluation.portions)
+    total = sum(portion.total for portion in evaluation.portions)
     kinds = {kind: [m.name for m in evaluation.metrics if m.kind == kind] for kind in KINDS}
     shards = "1 shard" if len(evaluation.portions) == 1 else f"{len(evaluation.portions)} shards"
-    lines = [f"{evaluation.samples} of {held} samples in {shards} ({tasks})."]
+    lines = [f"{evaluation.samples} of {total} samples in {shards} ({tasks})."]
     if kinds["full-reference"]:
         lines.append(f"{', '.join(kinds['full-reference'])}: against the ground truth.")
     if evaluation.real:
@@ -111,7 +115,7 @@ def notes(evaluation: Evaluation) -> list[str]:
         f"Profile {evaluation.profile}: {find_profile(evaluation.profile).doc}. Brackets: {INTERVAL:.0%} bootstrap "
         f"interval of the mean, {RESAMPLES} resamples of pairs. Bold (* as plain text): the best mean; underlined: the "
         f"second; {LEVEL_SIGN}: not significantly worse than the best (paired bootstrap, p ≥ {LEVEL} after Holm, from "
-        f"{FEWEST} pairs on); ceilings aside."
+        f"{MIN_PAIRS} pairs on); upper bounds are not ranked."
     )
     if any(method.name.startswith(("classical", "networks")) for method in evaluation.methods):
         lines.append(
@@ -122,24 +126,24 @@ def notes(evaluation: Evaluation) -> list[str]:
     if same is not None:
         lines.append(
             f"The ground truth of {same.samples} samples is the pyramid fuser's own, on the whole image: there the "
-            "ceiling differs from it only by what lies outside the crop."
+            "upper bound differs from it only by what lies outside the crop."
         )
     if evaluation.partial:
         lines.append(
             f"{evaluation.partial} prompts ask for a part of the steps: their ground truth keeps the rest, and the "
-            "clean pair is no ceiling."
+            "clean pair is no upper bound."
         )
-    return [*lines, *_lacking(evaluation), *_left_out(evaluation)]
+    return [*lines, *_without_image(evaluation), *_left_out(evaluation)]
 
 
 def _of_real(evaluation: Evaluation) -> list[str]:
-    """What the numbers of real pairs mean, and which there can't be."""
-    held = find_profile(evaluation.profile)
-    usual = (held.metrics[name] for name in held.usual or held.metrics)
-    absent = ", ".join(metric.name for metric in usual if metric.kind == "full-reference")
-    ceilings = ", ".join(method.name for method in METHODS.values() if method.ceiling)
+    """What the numbers of real pairs mean, and which are left out."""
+    profile = find_profile(evaluation.profile)
+    defaults = (profile.metrics[name] for name in profile.usual or profile.metrics)
+    absent = ", ".join(metric.name for metric in defaults if metric.kind == "full-reference")
+    upper_bounds = ", ".join(method.name for method in METHODS.values() if method.upper_bound)
     fusion = ", ".join(metric.name for metric in evaluation.metrics if metric.kind == "fusion")
-    lines = [f"Left out: {absent + ' (no ground truth) and ' if absent else ''}{ceilings} (no clean pair)."]
+    lines = [f"Left out: {absent + ' (no ground truth) and ' if absent else ''}{upper_bounds} (no clean pair)."]
     if not fusion:
         return lines
     kept = "what a method keeps of noise and haze counts for it"
@@ -149,13 +153,13 @@ def _of_real(evaluation: Evaluation) -> list[str]:
     ]
 
 
-def _lacking(evaluation: Evaluation) -> Iterator[str]:
-    """Which methods had no image of some samples; then its means are of other samples than the others'."""
+def _without_image(evaluation: Evaluation) -> Iterator[str]:
+    """The methods without an image for some samples, which are left out of their means."""
     overall = evaluation.groups["overall"]["all"]
     for i, method in enumerate(evaluation.methods):
         count = overall.stat(i, 0).missing
         if count:
-            named = evaluation.lacking.get(method.name, ())
+            named = evaluation.without_image.get(method.name, ())
             first = ", ".join(named) + (", ..." if count > len(named) else "")
             yield f"{method.name}: no image for {count} of {overall.samples} samples, left out of its means: {first}."
 

@@ -1,1 +1,1 @@
-"""Metrics as three published toolboxes compute them, faults included."""
+"""Metrics as three published toolboxes compute them, including their errors."""

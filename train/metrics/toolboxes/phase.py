@@ -1,4 +1,4 @@
-"""Phase congruency, and Zhao's Qp on it, as the MEFB toolbox has them."""
+"""Phase congruency, and Zhao's metric Qp on it, as in the MEFB toolbox."""
 
 from __future__ import annotations
 
@@ -13,53 +13,53 @@ Plane = Float64[np.ndarray, "h w"]
 
 SCALES, ORIENTATIONS = 4, 6
 SHORTEST, FACTOR, WIDTH = 3.0, 2.1, 0.55
-"""The finest wavelength in pixels, from one to the next, and the log-Gabor's σ over its centre."""
+"""The finest wavelength in pixels, the ratio of successive ones, and the log-Gabor's σ over its centre frequency."""
 NOISE, CUT, SHARPNESS, EPSILON = 2.0, 0.5, 10.0, 1e-4
 FEATURE = 0.1
-"""Above this phase congruency a source has a feature."""
+"""A pixel of a source has a feature where its phase congruency is above this."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Phase congruency and the greatest and least moments of its covariance over orientations."""
+    """Phase congruency, and the maximum and minimum moments of its covariance over orientations."""
 
     congruency: Plane
-    most: Plane
-    least: Plane
+    maximum: Plane
+    minimum: Plane
 
 
 def qp(fused: Plane, a: Plane, b: Plane) -> float:
-    """Zhao, Laganière and Liu 2007: the product of the correlations of phase congruency, and of its two moments, with
-    the best of either source and the greater of both, local and where there is a feature.
+    """Zhao, Laganière and Liu 2007: the product over phase congruency and its two moments of the local correlation of
+    F with either source, or with the source of the greater congruency, whichever is highest, where there is a feature.
     """
-    one, other, mine = features(a), features(b), features(fused)
-    first = one.congruency > other.congruency
-    seen = [image.congruency > FEATURE for image in (one, other)]
-    seen.append(np.where(first, one.congruency, other.congruency) > FEATURE)
+    features_a, features_b, features_f = features(a), features(b), features(fused)
+    choose_a = features_a.congruency > features_b.congruency
+    masks = [image.congruency > FEATURE for image in (features_a, features_b)]
+    masks.append(np.where(choose_a, features_a.congruency, features_b.congruency) > FEATURE)
     score = 1.0
-    for name in ("congruency", "most", "least"):
-        x, y = getattr(one, name), getattr(other, name)
-        score *= _kept([x, y, np.where(first, x, y)], getattr(mine, name), seen)
+    for name in ("congruency", "maximum", "minimum"):
+        x, y = getattr(features_a, name), getattr(features_b, name)
+        score *= _correlation([x, y, np.where(choose_a, x, y)], getattr(features_f, name), masks)
     return score
 
 
-def _kept(maps: list[np.ndarray], fused: Plane, seen: list[np.ndarray]) -> float:
-    """The greatest of the local correlations with each map, summed, over the pixels that the last one has seen."""
+def _correlation(maps: list[np.ndarray], fused: Plane, masks: list[np.ndarray]) -> float:
+    """The highest of the local correlations with the masked maps, averaged over the pixels of the last mask."""
 
-    def bell(image: Float[np.ndarray, "h w"]) -> Plane:
+    def gaussian(image: Float[np.ndarray, "h w"]) -> Plane:
         return cv2.GaussianBlur(image, (11, 11), 1.5, borderType=cv2.BORDER_CONSTANT)
 
-    mean_f = bell(fused)
-    power_f = bell(fused * fused) - mean_f * mean_f
-    found = np.zeros((len(maps), *fused.shape))
-    for k, (image, mask) in enumerate(zip(maps, seen, strict=True)):
+    mean_f = gaussian(fused)
+    power_f = gaussian(fused * fused) - mean_f * mean_f
+    correlations = np.zeros((len(maps), *fused.shape))
+    for k, (image, mask) in enumerate(zip(maps, masks, strict=True)):
         image = image * mask
-        mean = bell(image)
-        power, shared = bell(image * image) - mean * mean, bell(image * fused) - mean * mean_f
-        whole = (shared + EPSILON) / (np.sqrt(np.abs(power * power_f)) + EPSILON)
-        found[k][mask] = whole[mask]
-    pixels = int(_count(seen[-1]))
-    return float(found.max(0).sum()) / pixels if pixels else math.nan
+        mean = gaussian(image)
+        power, shared = gaussian(image * image) - mean * mean, gaussian(image * fused) - mean * mean_f
+        correlation = (shared + EPSILON) / (np.sqrt(np.abs(power * power_f)) + EPSILON)
+        correlations[k][mask] = correlation[mask]
+    pixels = int(_count(masks[-1]))
+    return float(correlations.max(0).sum()) / pixels if pixels else math.nan
 
 
 def _count(mask: Bool[np.ndarray, "h w"]) -> int:
@@ -69,8 +69,8 @@ def _count(mask: Bool[np.ndarray, "h w"]) -> int:
 def features(image: Plane) -> Features:
     """Kovesi's phasecong3 with its defaults, as revised in the toolbox.
 
-    Log-Gabor filters of 4 scales in 6 orientations; by orientation the energy Σ A (cos Δφ − |sin Δφ|) less a noise
-    threshold of mean + 2 σ over 1.7, weighted by the spread over scales; congruency = Σ energy / Σ amplitude.
+    Log-Gabor filters of 4 scales in 6 orientations; for each orientation the energy Σ A (cos Δφ − |sin Δφ|) minus a
+    noise threshold of (mean + 2 σ) / 1.7, weighted by the spread over scales; congruency = Σ energy / Σ amplitude.
     """
     shape = image.shape
     spectrum = np.fft.fft2(image)
@@ -78,17 +78,17 @@ def features(image: Plane) -> Features:
     energy, amplitude = np.zeros(shape), np.zeros(shape)
     covariance = np.zeros((3, *shape))
     for k in range(ORIENTATIONS):
-        turn = k * math.pi / ORIENTATIONS
-        ds = np.sin(angle) * math.cos(turn) - np.cos(angle) * math.sin(turn)
-        dc = np.cos(angle) * math.cos(turn) + np.sin(angle) * math.sin(turn)
+        theta = k * math.pi / ORIENTATIONS
+        ds = np.sin(angle) * math.cos(theta) - np.cos(angle) * math.sin(theta)
+        dc = np.cos(angle) * math.cos(theta) + np.sin(angle) * math.sin(theta)
         spread = np.exp(-np.square(np.arctan2(ds, dc)) / (2 * (math.pi / ORIENTATIONS / 1.2) ** 2))
-        here, sum_here = _oriented(spectrum, [one * spread for one in radial])
+        energy_k, amplitude_k = _oriented(spectrum, [band * spread for band in radial])
         with np.errstate(invalid="ignore", divide="ignore"):
-            congruent = here / sum_here
-        x, y = congruent * math.cos(turn), congruent * math.sin(turn)
+            congruency = energy_k / amplitude_k
+        x, y = congruency * math.cos(theta), congruency * math.sin(theta)
         covariance += np.stack([x * x, y * y, x * y])
-        energy += here
-        amplitude += sum_here
+        energy += energy_k
+        amplitude += amplitude_k
     xx, yy, xy = covariance[0] / 3, covariance[1] / 3, covariance[2] / 6
     root = np.sqrt(xy**2 + (xx - yy) ** 2) + EPSILON
     return Features(energy / (amplitude + EPSILON), (yy + xx + root) / 2, (yy + xx - root) / 2)
@@ -96,27 +96,27 @@ def features(image: Plane) -> Features:
 
 def _oriented(spectrum: np.ndarray, filters: list[np.ndarray]) -> tuple[Plane, Plane]:
     """Weighted energy and summed amplitude of one orientation."""
-    answers = [np.fft.ifft2(spectrum * one) for one in filters]
-    sizes = [np.abs(answer) for answer in answers]
-    whole = sum(answers, np.zeros(()))
-    mean = whole / (np.abs(whole) + EPSILON)
+    responses = [np.fft.ifft2(spectrum * gain) for gain in filters]
+    amplitudes = [np.abs(response) for response in responses]
+    total = sum(responses, np.zeros(()))
+    mean_phase = total / (np.abs(total) + EPSILON)
     energy = np.zeros(spectrum.shape)
-    for answer in answers:
-        turned = answer * np.conj(mean)
-        energy += turned.real - np.abs(turned.imag)
-    power = float(np.median(sizes[0] ** 2)) / math.log(2) / float(np.square(filters[0]).sum())
-    kernels = [np.fft.ifft2(one).real * math.sqrt(spectrum.size) for one in filters]
-    alone = sum(float(np.square(kernel).sum()) for kernel in kernels)
-    pairs = sum(float((x * y).sum()) for i, x in enumerate(kernels) for y in kernels[i + 1 :])
-    tau = math.sqrt(max(power * alone + 2 * power * pairs, 0))
+    for response in responses:
+        rotated = response * np.conj(mean_phase)
+        energy += rotated.real - np.abs(rotated.imag)
+    power = float(np.median(amplitudes[0] ** 2)) / math.log(2) / float(np.square(filters[0]).sum())
+    kernels = [np.fft.ifft2(gain).real * math.sqrt(spectrum.size) for gain in filters]
+    squares = sum(float(np.square(kernel).sum()) for kernel in kernels)
+    products = sum(float((x * y).sum()) for i, x in enumerate(kernels) for y in kernels[i + 1 :])
+    tau = math.sqrt(max(power * squares + 2 * power * products, 0))
     threshold = (tau * math.sqrt(math.pi / 2) + NOISE * math.sqrt((2 - math.pi / 2) * tau**2)) / 1.7
-    amplitude = sum(sizes, np.zeros(()))
-    wide = amplitude / (np.maximum.reduce(sizes) + EPSILON) / SCALES
-    return np.maximum(energy - threshold, 0) / (1 + np.exp((CUT - wide) * SHARPNESS)), amplitude
+    amplitude = sum(amplitudes, np.zeros(()))
+    spread = amplitude / (np.maximum.reduce(amplitudes) + EPSILON) / SCALES
+    return np.maximum(energy - threshold, 0) / (1 + np.exp((CUT - spread) * SHARPNESS)), amplitude
 
 
 def _grid(size: int) -> Float64[np.ndarray, " n"]:
-    """Frequencies with the origin in the middle; an odd size is divided by one less."""
+    """Frequencies with the origin in the middle; for an odd size, divided by size − 1."""
     return (np.arange(size) - size // 2) / (size - size % 2) if size > 1 else np.zeros(1)
 
 
@@ -131,12 +131,14 @@ def _radial(shape: tuple[int, ...]) -> list[np.ndarray]:
     radius = np.hypot(y[:, None], x[None])
     radius[shape[0] // 2, shape[1] // 2] = 1
     radius = np.fft.ifftshift(radius)
-    low = np.hypot(*((np.arange(size) - size // 2).reshape(-1, *[1] * (1 - k)) / size for k, size in enumerate(shape)))
-    low = np.fft.fftshift(1 / (1 + (low / 0.45) ** 30))
+    lowpass = np.hypot(
+        *((np.arange(size) - size // 2).reshape(-1, *[1] * (1 - k)) / size for k, size in enumerate(shape))
+    )
+    lowpass = np.fft.fftshift(1 / (1 + (lowpass / 0.45) ** 30))
     filters = [
-        np.exp(-np.square(np.log(radius * SHORTEST * FACTOR**s)) / (2 * math.log(WIDTH) ** 2)) * low
+        np.exp(-np.square(np.log(radius * SHORTEST * FACTOR**s)) / (2 * math.log(WIDTH) ** 2)) * lowpass
         for s in range(SCALES)
     ]
-    for one in filters:
-        one[0, 0] = 0
+    for gain in filters:
+        gain[0, 0] = 0
     return filters

@@ -1,19 +1,19 @@
-"""The metrics of Linfeng Tang's toolbox (Evaluation-for-Image-Fusion), as it is, faults included: what its tables hold.
+"""The metrics of Linfeng Tang's toolbox (Evaluation-for-Image-Fusion) as its code computes them, errors included.
 
-Each is a number of grey images, colour made grey and rounded to 8 bit first, on code values 0..255. The definitions are
-those of its MATLAB functions; its first source is the infrared image, our b. What differs from the literature, and is
-kept:
+Each is computed on grey images, colour converted to grey and rounded to 8 bit first, with code values 0..255. The
+definitions are those of its MATLAB functions; its first source is the infrared image, here b. Differences from the
+literature that are reproduced:
 
-- ``CC`` takes the mean of the first source from both above the line; there it cancels.
-- ``MI`` counts the joint histogram of images plus 1, which 8 bit hold at 255: the two brightest levels are one there.
+- ``CC`` subtracts the mean of the first source from both sources in the numerator, where it cancels.
+- ``MI`` counts the joint histogram of images plus 1, which saturates in 8 bit: there the two brightest levels are one.
 - ``MSE`` is on 0..1, and ``PSNR`` is 20 log10(255/√MSE) of it: 48.13 dB too high.
-- ``Qabf`` puts the gradient itself where two gradients are equal; orientation differences are not wrapped.
-- ``AG`` sums h w central differences over (h − 1)(w − 1); ``SF`` has the mean over the steps there are.
-- ``SSIM`` is MATLAB's on doubles, whose range is taken to be 1: its constants are 65,025 times too small for 0..255.
+- ``Qabf`` uses the gradient itself for the ratio of two equal gradients; orientation differences are not wrapped.
+- ``AG`` sums h w central differences over (h − 1)(w − 1); ``SF`` averages over the differences that exist.
+- ``SSIM`` is MATLAB's on doubles, whose range is assumed to be 1: its constants are 65,025 times too small for 0..255.
 - ``MS-SSIM`` is MEF-SSIM, ``FMI-pixel`` is FMI of binary edges; in the three FMI φ may exceed 1.
 
-Its published sheet of TNO holds what this code gives for EN, MI, MSE, PSNR, AG, SCD and CC; SD there is of saturated
-8-bit arithmetic, SF on 0..1, VIF and Qabf are of code that is not in the toolbox.
+Its published sheet of TNO agrees with this code for EN, MI, MSE, PSNR, AG, SCD and CC; its SD is from saturated 8-bit
+arithmetic, its SF on 0..1, and its VIF and Qabf are from code that is not in the toolbox.
 """
 
 from __future__ import annotations
@@ -30,41 +30,41 @@ from jaxtyping import Float, Float64
 from clearfuse.train.metrics.base import Direction, Metric, luma, needs_nothing
 from clearfuse.train.metrics.fusion import MEF_SMALLEST, VIF_SMALLEST, mef_ssim
 from clearfuse.train.metrics.fusion import vif as fidelity_sum
-from clearfuse.train.metrics.information import bits
+from clearfuse.train.metrics.information import entropy_bits
 from clearfuse.train.metrics.planes import LEVELS, Planes
 from clearfuse.train.metrics.statistics import pearson
 from clearfuse.train.metrics.toolboxes import vifb
 from clearfuse.train.metrics.toolboxes.mefb import edges
 
 Plane = Float64[np.ndarray, "h w"]
-OfGrey = Callable[[Plane, Plane, Plane], float]
+GreyMetric = Callable[[Plane, Plane, Plane], float]
 
 
-def of_grey(of_one: OfGrey) -> Callable[[np.ndarray, np.ndarray, np.ndarray], float]:
-    """The metric on (h, w, c) images: of their greys, rounded to 8 bit."""
+def of_grey(metric: GreyMetric) -> Callable[[np.ndarray, np.ndarray, np.ndarray], float]:
+    """A metric of grey images as one of (h, w, c) images, whose lumas are rounded to 8 bit."""
 
     def grey(fused: Float[np.ndarray, "h w _"], a: Float[np.ndarray, "h w _"], b: Float[np.ndarray, "h w _"]) -> float:
-        """The metric on (h, w, c) images of 0..255."""
-        return of_one(*(np.floor(luma(np.asarray(i, np.float32)).astype(np.float64) + 0.5) for i in (fused, a, b)))
+        """Score (h, w, c) images on 0..255."""
+        return metric(*(np.floor(luma(np.asarray(i, np.float32)).astype(np.float64) + 0.5) for i in (fused, a, b)))
 
-    grey.__doc__ = of_one.__doc__
+    grey.__doc__ = metric.__doc__
     return grey
 
 
 def mutual_information(fused: Plane, a: Plane, b: Plane) -> float:
-    """Σ over the sources of H(S) + H(F) − H(S, F), bits; in the joint histogram levels 254 and 255 are one."""
+    """Σ over the sources of H(S) + H(F) − H(S, F), bits; the joint histogram merges levels 254 and 255."""
     total = 0.0
     f = fused.astype(np.int64)
     for source in (a, b):
         s = source.astype(np.int64)
-        alone = sum(bits(np.bincount(image.ravel(), minlength=LEVELS) / f.size) for image in (s, f))
+        marginal = sum(entropy_bits(np.bincount(image.ravel(), minlength=LEVELS) / f.size) for image in (s, f))
         pairs = np.minimum(s, LEVELS - 2) * LEVELS + np.minimum(f, LEVELS - 2)
-        total += alone - bits(np.bincount(pairs.ravel()) / f.size)
+        total += marginal - entropy_bits(np.bincount(pairs.ravel()) / f.size)
     return total
 
 
 def mse(fused: Plane, a: Plane, b: Plane) -> float:
-    """The mean of both sources' mean squared difference, on 0..1."""
+    """The mean squared difference from the sources on 0..1, averaged over both."""
     return sum(float(np.mean(np.square((fused - source) / 255))) for source in (a, b)) / 2
 
 
@@ -75,7 +75,7 @@ def psnr(fused: Plane, a: Plane, b: Plane) -> float:
 
 
 def spatial_frequency(fused: Plane, a: Plane, b: Plane) -> float:
-    """√(mean of squared steps down + mean of squared steps across)."""
+    """√(mean squared vertical difference + mean squared horizontal difference)."""
     return math.sqrt(float(np.mean(np.square(np.diff(fused, axis=0)))) + float(np.mean(np.square(np.diff(fused)))))
 
 
@@ -85,12 +85,12 @@ def vif(fused: Plane, a: Plane, b: Plane) -> float:
 
 
 def correlation(fused: Plane, a: Plane, b: Plane) -> float:
-    """The mean of both correlations, the infrared image's mean taken from both sources above the line."""
-    f, first = fused - fused.mean(), b - b.mean()
+    """The mean of both correlations, with the infrared image's mean subtracted from both sources in the numerator."""
+    f, centred_b = fused - fused.mean(), b - b.mean()
     spread = [math.sqrt(float(np.square(s - s.mean()).sum()) * float(np.square(f).sum())) for s in (b, a)]
     if not all(spread):
         return math.nan
-    return (float((first * f).sum()) / spread[0] + float(((a - b.mean()) * f).sum()) / spread[1]) / 2
+    return (float((centred_b * f).sum()) / spread[0] + float(((a - b.mean()) * f).sum()) / spread[1]) / 2
 
 
 def difference_correlation(fused: Plane, a: Plane, b: Plane) -> float:
@@ -100,31 +100,34 @@ def difference_correlation(fused: Plane, a: Plane, b: Plane) -> float:
 
 
 def qabf(fused: Plane, a: Plane, b: Plane) -> float:
-    """Xydeas and Petrović 2000 with the constants of all toolboxes."""
+    """Xydeas and Petrović 2000 with the constants that all toolboxes use."""
     return vifb.edges_kept(fused, a, b, 1.0)
 
 
 def nabf(fused: Plane, a: Plane, b: Plane) -> float:
-    """Artefacts (Shreyamsha Kumar 2013): Σ over pixels where F has the strongest gradient of (1 − QS) wS, over Σ wS.
+    """Artefacts (Shreyamsha Kumar 2013): Σ (1 − QS) wS over pixels where F has the strongest gradient, over Σ wS.
 
     QS = √(0.9999 / (1 + exp(−19 (G − 0.5))) · 0.9995 / (1 + exp(−22 (A − 0.5)))); w = g^1.5 where g ≥ 2, else 0.001.
     """
     strength_f, angle_f = _sobel(fused)
-    found = [_sobel(source) for source in (a, b)]
-    above = np.logical_and.reduce([strength_f > strength for strength, _ in found])
-    over = under = 0.0
-    for strength, angle in found:
-        most = np.maximum(strength, strength_f)
-        ratio = np.divide(np.minimum(strength, strength_f), most, out=np.zeros_like(most), where=most > 0)
-        alike = np.abs(np.abs(angle - angle_f) - math.pi / 2) * 2 / math.pi
-        kept = 0.9999 / (1 + np.exp(-19 * (ratio - 0.5))) * 0.9995 / (1 + np.exp(-22 * (alike - 0.5)))
+    gradients = [_sobel(source) for source in (a, b)]
+    strongest = np.logical_and.reduce([strength_f > strength for strength, _ in gradients])
+    numerator = denominator = 0.0
+    for strength, angle in gradients:
+        larger = np.maximum(strength, strength_f)
+        ratio = np.divide(np.minimum(strength, strength_f), larger, out=np.zeros_like(larger), where=larger > 0)
+        agreement = np.abs(np.abs(angle - angle_f) - math.pi / 2) * 2 / math.pi
+        kept = 0.9999 / (1 + np.exp(-19 * (ratio - 0.5))) * 0.9995 / (1 + np.exp(-22 * (agreement - 0.5)))
         weight = np.where(strength >= 2, strength**1.5, 0.001)
-        over, under = over + float((above * (1 - np.sqrt(kept)) * weight).sum()), under + float(weight.sum())
-    return over / under
+        numerator, denominator = (
+            numerator + float((strongest * (1 - np.sqrt(kept)) * weight).sum()),
+            denominator + float(weight.sum()),
+        )
+    return numerator / denominator
 
 
 def _sobel(image: Plane) -> tuple[Plane, Plane]:
-    """Strength and atan(sx / sy) of the Sobel gradient over 8, the border mirrored; the angle is 0 where both are."""
+    """Magnitude and atan(sx / sy) of the Sobel gradient over 8, the border mirrored; the angle is 0 where both are."""
     sx, sy = (
         cv2.Sobel(image, cv2.CV_64F, *axis, scale=1 / 8, borderType=cv2.BORDER_REFLECT_101) for axis in ((1, 0), (0, 1))
     )
@@ -135,7 +138,7 @@ def _sobel(image: Plane) -> tuple[Plane, Plane]:
 
 
 def ssim(fused: Plane, a: Plane, b: Plane) -> float:
-    """Half of both SSIM, K 0.01 and 0.03 of a range of 1, the border repeated, mean over all pixels."""
+    """The mean of both SSIM, K 0.01 and 0.03 of a range of 1, the border repeated, averaged over all pixels."""
 
     def window(image: Plane) -> Plane:
         return cv2.GaussianBlur(image, (11, 11), 1.5, borderType=cv2.BORDER_REPLICATE)
@@ -148,8 +151,8 @@ def mef(fused: Plane, a: Plane, b: Plane) -> float:
     return mef_ssim(*(image.astype(np.float32) for image in (fused, a, b)))
 
 
-def fmi_of(feature: Callable[[Plane], np.ndarray]) -> OfGrey:
-    """Fast-FMI of a feature, 3×3 windows."""
+def fmi_of(feature: Callable[[Plane], np.ndarray]) -> GreyMetric:
+    """The Fast-FMI metric of a feature, 3×3 windows."""
 
     def score(fused: Plane, a: Plane, b: Plane) -> float:
         """The mean over the windows."""
@@ -166,18 +169,18 @@ def dct(image: Plane) -> Plane:
         n = image.shape[axis]
         rows = np.moveaxis(image, axis, -1)
         mirrored = np.fft.rfft(np.concatenate([rows, rows[..., ::-1]], -1))[..., :n]
-        turned = (mirrored * np.exp(-1j * np.pi * np.arange(n) / (2 * n))).real / math.sqrt(2 * n)
-        turned[..., 0] /= math.sqrt(2)
-        image = np.moveaxis(turned, -1, axis)
+        coefficients = (mirrored * np.exp(-1j * np.pi * np.arange(n) / (2 * n))).real / math.sqrt(2 * n)
+        coefficients[..., 0] /= math.sqrt(2)
+        image = np.moveaxis(coefficients, -1, axis)
     return image
 
 
 def wavelet(image: Plane) -> Plane:
-    """The four parts of a discrete Meyer transform side by side, on 0..1."""
+    """The four subbands of a discrete Meyer transform side by side, scaled to 0..1."""
     low, (across, down, both) = import_module("pywt").dwt2(image, "dmey")
-    parts = np.block([[low, across], [down, both]])
-    least, most = parts.min(), parts.max()
-    return (parts - least) / (most - least) if most > least else np.ones_like(parts)
+    subbands = np.block([[low, across], [down, both]])
+    least, most = subbands.min(), subbands.max()
+    return (subbands - least) / (most - least) if most > least else np.ones_like(subbands)
 
 
 def wavelet_missing() -> str:
@@ -187,14 +190,14 @@ def wavelet_missing() -> str:
 
 def _metric(
     name: str,
-    of_one: OfGrey,
+    function: GreyMetric,
     direction: Direction,
     doc: str,
     smallest: int = 1,
     digits: int = 4,
     missing: Callable[[], str] = needs_nothing,
 ) -> Metric:
-    return Metric(name, of_grey(of_one), direction, "fusion", f"{doc}, grey", smallest, digits, "colour", missing)
+    return Metric(name, of_grey(function), direction, "fusion", f"{doc}, grey", smallest, digits, "colour", missing)
 
 
 TANG: dict[str, Metric] = {

@@ -1,16 +1,16 @@
-"""The VIFB toolbox's metrics, as it is, faults included: what its published tables hold.
+"""The metrics of the VIFB toolbox as its code computes them, errors included: the values in its published tables.
 
-Each is the mean over the colour channels of a number of (fused, a, b), float64 code values 0..255, with a the visible
-image; ``spatial_frequency`` alone takes the channels side by side. Source: Zhang, Ye, Xiao, CVPR workshops 2020; the
-definitions are those of its MATLAB functions. What differs from the literature, and is kept:
+Each is a metric of (fused, a, b), float64 code values 0..255, averaged over the colour channels; a is the visible
+image. Only ``spatial_frequency`` takes the channels side by side. Source: Zhang, Ye, Xiao, CVPR workshops 2020; the
+definitions are those of its MATLAB functions. Differences from the literature that are reproduced:
 
-- ``psnr`` and ``rmse`` divide the root of the squared errors' sum by the number of pixels: about 40 dB too high.
-- ``mutual_information`` is in nats, of images stretched to 0..255 each by itself.
-- ``cross_entropy`` leaves out the grey levels that one of the histograms lacks, so that it is no bound of anything.
-- ``qabf`` puts the gradient itself where two gradients are equal; orientation differences are not wrapped.
-- ``spatial_frequency`` takes the step from one channel's last column to the next one's first for detail.
-- ``variance`` is the standard deviation; sources count for ``cross_entropy`` and ``psnr`` as a mean of both, for
-  ``ssim`` and ``mutual_information`` as a sum.
+- ``psnr`` and ``rmse`` divide the root of the sum of squared errors by the number of pixels: about 40 dB too high.
+- ``mutual_information`` is in nats, on images that are stretched separately to 0..255.
+- ``cross_entropy`` omits the grey levels that one of the histograms lacks, so that it can be negative.
+- ``qabf`` uses the gradient itself for the ratio of two equal gradients; orientation differences are not wrapped.
+- ``spatial_frequency`` includes the difference between one channel's last column and the next one's first.
+- ``variance`` is the standard deviation; ``cross_entropy`` and ``psnr`` average over the sources, ``ssim`` and
+  ``mutual_information`` sum over them.
 """
 
 from __future__ import annotations
@@ -25,53 +25,55 @@ from jaxtyping import Float, Float64
 from clearfuse.train.metrics.base import PEAK, Direction, Metric, gaussian_valid
 
 Plane = Float64[np.ndarray, "h w"]
-OfChannel = Callable[[Plane, Plane, Plane], float]
+ChannelMetric = Callable[[Plane, Plane, Plane], float]
 
 BLOCK = 16
 """Pixels along a side of Qcv's blocks."""
 
 
-def by_channel(of_one: OfChannel) -> Callable[[np.ndarray, np.ndarray, np.ndarray], float]:
-    """The mean over the fused image's channels; a grey source stands beside each of them."""
+def by_channel(metric: ChannelMetric) -> Callable[[np.ndarray, np.ndarray, np.ndarray], float]:
+    """The mean of a metric over the fused image's channels; a grey source is compared with each of them."""
 
     def mean(fused: Float[np.ndarray, "h w c"], a: Float[np.ndarray, "h w _"], b: Float[np.ndarray, "h w _"]) -> float:
-        """The metric on (h, w, c) images of 0..255."""
+        """Score (h, w, c) images on 0..255."""
         planes = [
             [image[..., min(k, image.shape[2] - 1)].astype(np.float64) for image in (fused, a, b)]
             for k in range(fused.shape[2])
         ]
-        return float(np.mean([of_one(*three) for three in planes]))
+        return float(np.mean([metric(*three) for three in planes]))
 
-    mean.__doc__ = of_one.__doc__
+    mean.__doc__ = metric.__doc__
     return mean
 
 
 def _histogram(image: Plane) -> Float64[np.ndarray, "256"]:
-    """Shares of the grey levels."""
+    """Relative frequencies of the grey levels."""
     return np.bincount(image.astype(np.int64).ravel(), minlength=256) / image.size
 
 
-def _entropy_nats(shares: Float64[np.ndarray, "..."]) -> float:
-    """−Σ p ln p over what is not 0."""
-    held = shares[shares > 0]
-    return float(-np.sum(held * np.log(held)))
+def _entropy_nats(p: Float64[np.ndarray, "..."]) -> float:
+    """−Σ p ln p with 0 log 0 = 0."""
+    p = p[p > 0]
+    return float(-np.sum(p * np.log(p)))
 
 
-def _stretched(image: Plane) -> Plane:
-    """Min to 0, max to 255, not rounded; a constant image is 0."""
+def _stretch(image: Plane) -> Plane:
+    """Stretch to 0..255, not rounded; a constant image becomes 0."""
     low, high = image.min(), image.max()
     return (image - low) / (high - low) * PEAK if high > low else np.zeros_like(image)
 
 
-def stretched_and_rounded(image: Plane) -> Plane:
-    """Stretched to 0..255 and rounded, halves up; a constant image but black is undefined."""
+def stretch_and_round(image: Plane) -> Plane:
+    """Stretch to 0..255 and round half up; NaN for a constant image that is not black."""
     if image.max() == image.min():
         return image if image.max() == 0 else np.full_like(image, math.nan)
-    return np.floor(_stretched(image) + 0.5)
+    return np.floor(_stretch(image) + 0.5)
 
 
 def cross_entropy(fused: Plane, a: Plane, b: Plane) -> float:
-    """½ Σ over the sources of Σ p log2(p/q), p of the source, q of the fused, where neither is 0. Lower is better."""
+    """½ Σ over the sources of Σ p log2(p/q), p of the source, q of the fused image, where neither is 0. Lower is
+    better.
+    """
     q = _histogram(fused)
     total = 0.0
     for source in (a, b):
@@ -87,23 +89,23 @@ def entropy(fused: Plane, a: Plane, b: Plane) -> float:
 
 
 def mutual_information(fused: Plane, a: Plane, b: Plane) -> float:
-    """Σ over the sources of H(S) + H(F) − H(S, F), nats, of 256 levels of the images stretched each by itself."""
-    f = np.floor(_stretched(fused) + 0.5).astype(np.int64).ravel()
+    """Σ over the sources of H(S) + H(F) − H(S, F), nats, 256 levels, each image stretched separately."""
+    f = np.floor(_stretch(fused) + 0.5).astype(np.int64).ravel()
     total = 0.0
     for source in (a, b):
-        s = np.floor(_stretched(source) + 0.5).astype(np.int64).ravel()
+        s = np.floor(_stretch(source) + 0.5).astype(np.int64).ravel()
         joint = np.bincount(s * 256 + f, minlength=65536).reshape(256, 256) / f.size
         total += _entropy_nats(joint.sum(1)) + _entropy_nats(joint.sum(0)) - _entropy_nats(joint)
     return total
 
 
 def rmse(fused: Plane, a: Plane, b: Plane) -> float:
-    """½ Σ over the sources of √(Σ (S − F)²) / (h w): the root is taken of the sum. Lower is better."""
+    """½ Σ over the sources of √(Σ (S − F)²) / (h w): the root of the sum, not of the mean. Lower is better."""
     return sum(math.sqrt(float(np.sum(np.square(source - fused)))) / fused.size for source in (a, b)) / 2
 
 
 def psnr(fused: Plane, a: Plane, b: Plane) -> float:
-    """20 log10(255 / √e), e what ``rmse`` gives in place of a mean squared error."""
+    """20 log10(255 / √e), with ``rmse`` for the mean squared error e."""
     error = rmse(fused, a, b)
     return math.inf if error == 0 else 20 * math.log10(PEAK / math.sqrt(error))
 
@@ -123,19 +125,21 @@ def edge_intensity(fused: Plane, a: Plane, b: Plane) -> float:
 
 
 def variance(fused: Plane, a: Plane, b: Plane) -> float:
-    """The standard deviation, over the number of pixels."""
+    """The standard deviation, divided by the number of pixels, not by n − 1."""
     return float(fused.std())
 
 
 def spatial_frequency(fused: Float[np.ndarray, "h w c"], a: np.ndarray, b: np.ndarray) -> float:
-    """√(RF² + CF²) of the channels side by side as one image; sums of squared steps over the number of values."""
-    wide = np.concatenate([fused[..., k] for k in range(fused.shape[2])], axis=1).astype(np.float64)
-    steps = float(np.sum(np.square(np.diff(wide, axis=0)))) + float(np.sum(np.square(np.diff(wide, axis=1))))
-    return math.sqrt(steps / wide.size)
+    """√(RF² + CF²) of the channels side by side as one image; sums of squared differences over the number of values."""
+    row = np.concatenate([fused[..., k] for k in range(fused.shape[2])], axis=1).astype(np.float64)
+    steps = float(np.sum(np.square(np.diff(row, axis=0)))) + float(np.sum(np.square(np.diff(row, axis=1))))
+    return math.sqrt(steps / row.size)
 
 
 def ssim(fused: Plane, a: Plane, b: Plane) -> float:
-    """SSIM(A, F) + SSIM(B, F), Wang et al. 2004: 11×11 Gaussian of σ 1.5 inside the image, K 0.01 and 0.03 of 255."""
+    """SSIM(A, F) + SSIM(B, F), Wang et al. 2004: 11×11 Gaussian of σ 1.5, windows inside the image, K 0.01, 0.03 of
+    255.
+    """
     return ssim_sum(fused, (a, b), lambda image: gaussian_valid(image, 11, 1.5), PEAK)
 
 
@@ -148,13 +152,13 @@ def ssim_sum(fused: Plane, sources: Sequence[Plane], window: Callable[[np.ndarra
     for source in sources:
         mean = window(source)
         power, shared = window(source * source) - mean * mean, window(source * fused) - mean * mean_f
-        over = (2 * mean * mean_f + c1) * (2 * shared + c2)
-        total += float(np.mean(over / ((mean * mean + mean_f * mean_f + c1) * (power + power_f + c2))))
+        numerator = (2 * mean * mean_f + c1) * (2 * shared + c2)
+        total += float(np.mean(numerator / ((mean * mean + mean_f * mean_f + c1) * (power + power_f + c2))))
     return total
 
 
 def _edges(image: Plane) -> tuple[Plane, Plane]:
-    """Strength and orientation in (−π/2, π/2] of the Sobel gradient, y upwards, zeros beyond the border."""
+    """Magnitude and orientation in (−π/2, π/2] of the Sobel gradient, y upwards, zeros beyond the border."""
     dx, dy = (cv2.Sobel(image, cv2.CV_64F, *axis, ksize=3, borderType=cv2.BORDER_CONSTANT) for axis in ((1, 0), (0, 1)))
     with np.errstate(divide="ignore", invalid="ignore"):
         angle = np.where(dx == 0, np.pi / 2, np.arctan(-dy / dx))
@@ -163,33 +167,33 @@ def _edges(image: Plane) -> tuple[Plane, Plane]:
 
 def qabf(fused: Plane, a: Plane, b: Plane) -> float:
     """Xydeas and Petrović 2000 with Γg 0.9994, κg −15, σg 0.5, Γα 0.9879, κα −22, σα 0.8, weights g."""
-    return edges_kept(fused, a, b, PEAK)  # the toolbox is on 255 × 0..255
+    return edges_kept(fused, a, b, PEAK)  # the toolbox computes on 255 × 0..255
 
 
 def edges_kept(fused: Plane, a: Plane, b: Plane, scale: float) -> float:
-    """Qabf of images ``scale`` times as bright as these, which matters where two gradients are equal: toolboxes put the
-    gradient itself for their ratio.
+    """Qabf of the images times ``scale``, which matters where two gradients are equal: the toolboxes use the gradient
+    itself for their ratio.
     """
     strength_f, angle_f = _edges(fused)
-    over = under = 0.0
+    numerator = denominator = 0.0
     for source in (a, b):
         strength, angle = _edges(source)
         low, high = np.minimum(strength, strength_f), np.maximum(strength, strength_f)
         with np.errstate(divide="ignore", invalid="ignore"):
-            kept = np.where(strength == strength_f, strength_f * scale, low / high)
-        alike = 1 - np.abs(angle - angle_f) / (np.pi / 2)
-        quality = 0.9994 / (1 + np.exp(-15 * (kept - 0.5))) * 0.9879 / (1 + np.exp(-22 * (alike - 0.8)))
-        over, under = over + float(np.sum(quality * strength)), under + float(np.sum(strength))
-    return over / under if under else math.nan
+            ratio = np.where(strength == strength_f, strength_f * scale, low / high)
+        agreement = 1 - np.abs(angle - angle_f) / (np.pi / 2)
+        quality = 0.9994 / (1 + np.exp(-15 * (ratio - 0.5))) * 0.9879 / (1 + np.exp(-22 * (agreement - 0.8)))
+        numerator, denominator = numerator + float(np.sum(quality * strength)), denominator + float(np.sum(strength))
+    return numerator / denominator if denominator else math.nan
 
 
 def _frequencies(height: int, width: int, unit_y: float, unit_x: float) -> Plane:
-    """|f| on the grid of a transform: each axis from −1 to 1, Nyquist, times its unit; the origin first."""
+    """|f| in the order of ``fft2``: each axis from −1 to 1 (Nyquist), times its unit."""
     fy, fx = 2 * np.fft.fftfreq(height) * unit_y, 2 * np.fft.fftfreq(width) * unit_x
     return np.hypot(fy[:, None], fx[None, :])
 
 
-def _filtered(image: Plane, gain: Plane) -> Plane:
+def _filter(image: Plane, gain: Plane) -> Plane:
     return np.fft.ifft2(np.fft.fft2(image) * gain).real
 
 
@@ -198,60 +202,65 @@ def qcv(fused: Plane, a: Plane, b: Plane) -> float:
 
     λ = Σ over the block of G⁵, G the Sobel magnitude, zeros beyond the border; D = the block's mean of the squared
     difference under the contrast sensitivity 2.6 (0.0192 + 0.144 r) exp(−(0.144 r)^1.1) (Mannos, Sakrison 1974), r in
-    units of an eighth of each side; blocks that leave the image are filled with zeros. Images are stretched to 0..255
+    units of an eighth of each side; blocks that cross the border are padded with zeros. Images are stretched to 0..255
     and rounded.
     """
-    f, *sources = (stretched_and_rounded(image) for image in (fused, a, b))
+    f, *sources = (stretch_and_round(image) for image in (fused, a, b))
     height, width = f.shape
     r = 0.144 * _frequencies(height, width, height / 8, width / 8)
     gain = 2.6 * (0.0192 + r) * np.exp(-(r**1.1))
-    over = under = 0.0
+    numerator = denominator = 0.0
     for source in sources:
         strength, _ = _edges(source)
         weight = _blocks(strength**5)
-        error = _blocks(np.square(_filtered(source - f, gain))) / BLOCK**2
-        over, under = over + float(np.sum(weight * error)), under + float(np.sum(weight))
-    return over / under if under else math.nan
+        error = _blocks(np.square(_filter(source - f, gain))) / BLOCK**2
+        numerator, denominator = numerator + float(np.sum(weight * error)), denominator + float(np.sum(weight))
+    return numerator / denominator if denominator else math.nan
 
 
 def _blocks(image: Plane) -> Float64[np.ndarray, "rows columns"]:
-    """Sums of BLOCK × BLOCK pixels, zeros beyond the image."""
+    """Sums over blocks of BLOCK × BLOCK pixels, zeros beyond the border."""
     height, width = image.shape
-    full = np.pad(image, ((0, -height % BLOCK), (0, -width % BLOCK)))
-    return full.reshape(full.shape[0] // BLOCK, BLOCK, full.shape[1] // BLOCK, BLOCK).sum((1, 3))
+    padded = np.pad(image, ((0, -height % BLOCK), (0, -width % BLOCK)))
+    return padded.reshape(padded.shape[0] // BLOCK, BLOCK, padded.shape[1] // BLOCK, BLOCK).sum((1, 3))
 
 
 def qcb(fused: Plane, a: Plane, b: Plane) -> float:
-    """Chen and Blum 2009: masked local contrast kept of each source, weighted by the sources' own.
+    """Chen and Blum 2009: preserved masked local contrast of each source, weighted by that contrast squared.
 
-    Images stretched to 0..255 and rounded pass exp(−(r/15.387)²) − 0.7622 exp(−(r/1.3456)²), r in units of a thirtieth
-    of each side; contrast C = |G₂ ∗ I / G₄ ∗ I − 1| (Gaussians of σ 2 and 4, 31×31, zeros beyond the border) is masked
-    to C³/(C² + 10⁻⁴); Q = Σ λ min/max, λ the square of a source's masked contrast over both squares. Range [0, 1].
+    Images stretched to 0..255 and rounded are filtered by exp(−(r/15.387)²) − 0.7622 exp(−(r/1.3456)²), r in units of a
+    thirtieth of each side; contrast C = |G₂ ∗ I / G₄ ∗ I − 1| (Gaussians of σ 2 and 4, 31×31, zeros beyond the border)
+    is masked to C³/(C² + 10⁻⁴); Q = Σ λ min/max, λ a source's squared masked contrast over the sum of both. Range
+    [0, 1].
     """
     height, width = fused.shape
     r = _frequencies(height, width, height / 30, width / 30)
     gain = np.exp(-np.square(r / 15.3870)) - 0.7622 * np.exp(-np.square(r / 1.3456))
-    f, first, second = (_masked(_filtered(stretched_and_rounded(image), gain)) for image in (fused, a, b))
+    contrast_f, contrast_a, contrast_b = (
+        _masked_contrast(_filter(stretch_and_round(image), gain)) for image in (fused, a, b)
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
-        kept = [np.where(c < f, c / f, f / c) for c in (first, second)]
-        whole = first * first + second * second
-        return float(np.mean(first * first / whole * kept[0] + second * second / whole * kept[1]))
+        kept = [np.where(c < contrast_f, c / contrast_f, contrast_f / c) for c in (contrast_a, contrast_b)]
+        total = contrast_a * contrast_a + contrast_b * contrast_b
+        return float(np.mean(contrast_a * contrast_a / total * kept[0] + contrast_b * contrast_b / total * kept[1]))
 
 
-def _masked(image: Plane) -> Plane:
-    """C³/(C² + 10⁻⁴) of the local contrast C."""
-    at = np.arange(-15, 16)
+def _masked_contrast(image: Plane) -> Plane:
+    """Masked contrast C³/(C² + 10⁻⁴) of the local contrast C."""
+    offsets = np.arange(-15, 16)
     near, far = (
-        cv2.sepFilter2D(image, cv2.CV_64F, bell, bell, borderType=cv2.BORDER_CONSTANT)
-        for bell in (np.exp(-(at**2) / (2 * s * s)) / (math.sqrt(2 * math.pi) * s) for s in (2.0, 4.0))
+        cv2.sepFilter2D(image, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
+        for kernel in (np.exp(-(offsets**2) / (2 * s * s)) / (math.sqrt(2 * math.pi) * s) for s in (2.0, 4.0))
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         contrast = np.abs(near / far - 1)
     return contrast**3 / (contrast**2 + 1e-4)
 
 
-def _metric(name: str, of_one: OfChannel, direction: Direction, doc: str, smallest: int = 1, digits: int = 4) -> Metric:
-    return Metric(name, by_channel(of_one), direction, "fusion", f"{doc}, by channel", smallest, digits, "colour")
+def _metric(
+    name: str, function: ChannelMetric, direction: Direction, doc: str, smallest: int = 1, digits: int = 4
+) -> Metric:
+    return Metric(name, by_channel(function), direction, "fusion", f"{doc}, by channel", smallest, digits, "colour")
 
 
 VIFB: dict[str, Metric] = {
