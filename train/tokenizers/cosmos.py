@@ -217,7 +217,6 @@ def load_cosmos(folder: Path, f: int, where: str) -> FrozenTokenizer:
             raise UserError(f"{where}: {part}.jit is missing in {folder}")
         state = read_archive(path) if path.suffix == ".jit" else read_state(path)
         fill(network, _weights(state, path), path, f"Cosmos' {part} of f = {f}", assign=True)
-        quicken(network)
     z = PUBLISHED.z
     return FrozenTokenizer(
         networks, *networks, f=f, shift=[0.0] * z, scale=[1.0] * z, layout=torch.channels_last
