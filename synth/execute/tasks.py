@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from clearfuse.synth.execute.memory import keep_freed_memory
 from clearfuse.synth.types import WorkIncomplete
 
 ATTEMPTS = 3
@@ -42,11 +41,10 @@ class Needs:
 
 
 def limit_threads() -> None:
-    """Set cv2 to one thread, since tasks run in parallel, and keep freed memory."""
+    """Set cv2 to one thread, since tasks run in parallel."""
     import cv2
 
     cv2.setNumThreads(0)
-    keep_freed_memory()
 
 
 _listener: Callable[[str], None] | None = None
