@@ -12,18 +12,14 @@ from clearfuse.synth.builder.options import Options
 from clearfuse.synth.datasets.find import FoundPairs
 from clearfuse.synth.datasets.pairs import RUN, Pairs
 from clearfuse.synth.datasets.select import split_names, without_clean_side
-from clearfuse.synth.depth.source import DepthSource
+from clearfuse.synth.depth.base import DepthSource
 from clearfuse.synth.files.jsonstream import dumps
 from clearfuse.synth.fusers.choice import fuser_weights
 from clearfuse.synth.operators import albumentations as bridge
 from clearfuse.synth.prompts.pools import pools_digest
-from clearfuse.synth.samples.prepare import NETWORKS
+from clearfuse.synth.samples.prepare import uses_network
 from clearfuse.synth.samples.recipe import Recipe
 from clearfuse.synth.version import __version__
-
-
-def uses_network(fusers: Mapping[str, str], depths: Mapping[str, DepthSource]) -> bool:
-    return not {*fusers.values(), *(depth.name for depth in depths.values())}.isdisjoint(NETWORKS)
 
 
 def build_settings(

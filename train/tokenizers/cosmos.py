@@ -29,6 +29,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from clearfuse.train.tokenizers.winograd import quicken
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -37,7 +38,6 @@ from torch.nn import functional as F
 from clearfuse.synth.files.checkpoints import fill, read_state
 from clearfuse.synth.types import UserError
 from clearfuse.train.tokenizers.frozen import FrozenTokenizer
-from clearfuse.train.tokenizers.winograd import quicken
 from clearfuse.train.weights.torchscript import read_archive
 
 PARTS = ("encoder", "decoder")
