@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from clearfuse.synth.fusers import swinfusion
-from clearfuse.synth.fusers.cpu.swin import BLOCKED, CrossBlock, SwinBlock, WindowAttention
+from clearfuse.synth.fusers.swin import BLOCKED, CrossBlock, SwinBlock, WindowAttention
 from clearfuse.synth.fusers.swinfusion import SwinFusion
 
 

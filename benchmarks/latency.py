@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clearfuse.synth.execute.memory import keep_freed_memory
 from clearfuse.train.designs.presets import find_preset
+from clearfuse.train.device import keep_freed_memory
 from clearfuse.train.models import build_model
 from clearfuse.train.text.t5 import T5Encoder
 from clearfuse.train.tokenizers import Tokenizer, autoencoder
@@ -182,7 +182,7 @@ def main() -> None:
     sizes = options.sizes or ("1024" if device.type == "cuda" else "256,512")
     sides = [int(side) for side in sizes.split(",")]
     theirs = {side: beside(options.textif, side, device, options.repeats) for side in sides if options.textif}
-    keep_freed_memory(large=True)  # as train fuse does; Text-IF was measured without it
+    keep_freed_memory(device)  # as train fuse does; Text-IF was measured without it
     for side in sides:
         rows(side, device, options.repeats, theirs.get(side), options.threads)
     encoder = text_of(options.text).to(device)

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clearfuse.synth.datasets.read import read_pair
-from clearfuse.synth.depth.anything import inverse_depths
-from clearfuse.synth.depth.source import DepthSource
+from clearfuse.synth.depth.base import DepthNetwork
+from clearfuse.synth.depth.prior import Prior
 from clearfuse.synth.execute.tasks import limit_threads, one_thread
 from clearfuse.synth.fusers import FUSERS
-from clearfuse.synth.samples.prepare import NETWORKS, Prepared, Spec, add_ground_truth, uses_network
+from clearfuse.synth.fusers.choice import is_network
+from clearfuse.synth.samples.prepare import Prepared, Spec, add_ground_truth, uses_network
 from clearfuse.synth.samples.render import FALLBACK, render
 from clearfuse.synth.shards.codecs import CODECS
 from clearfuse.synth.shards.sample import encode_sample
@@ -114,8 +115,8 @@ def _spread(pairs: Sequence[PairRef]) -> Iterator[PairRef]:
 
 def _without_networks(spec: Spec) -> Spec:
     """The same build by what needs no network, keeping nothing."""
-    fusers = {name: FALLBACK if fuser in NETWORKS else fuser for name, fuser in spec.fusers.items()}
-    depths = {name: DepthSource("prior") if one.name in NETWORKS else one for name, one in spec.depths.items()}
+    fusers = {name: FALLBACK if is_network(fuser) else fuser for name, fuser in spec.fusers.items()}
+    depths = {name: Prior() if isinstance(one, DepthNetwork) else one for name, one in spec.depths.items()}
     return dataclasses.replace(spec, fusers=fusers, depths=depths, keep=False)
 
 
@@ -158,15 +159,13 @@ def _network_seconds(spec: Spec, ref: PairRef) -> float:
     """Seconds that the networks take for a pair: loaded first, then timed."""
     pair, seconds = read_pair(ref), 0.0
     fuser, depth = spec.fusers[ref.dataset], spec.depths[ref.dataset]
-    if fuser in NETWORKS:
+    if is_network(fuser):
         a, b = (image[:PATCH, :PATCH] for image in (pair.a, pair.b))
         network = FUSERS[fuser]()
         share = pair.a.shape[0] * pair.a.shape[1] / (a.shape[0] * a.shape[1])
         seconds += share * _second_time(lambda: network(a, b, spec.task))
-    if depth.name in NETWORKS:
-        assert depth.folder is not None
-        folder = depth.folder
-        seconds += _second_time(lambda: inverse_depths([pair.a], folder))
+    if isinstance(depth, DepthNetwork):
+        seconds += _second_time(lambda: depth.predict([pair.a]))
     return seconds
 
 

@@ -12,7 +12,7 @@ from clearfuse.synth.builder.settings import build_settings
 from clearfuse.synth.datasets.manifest import load_manifest
 from clearfuse.synth.datasets.pairs import Pairs
 from clearfuse.synth.datasets.select import check_forms, check_licence, folders, select, without_clean_side
-from clearfuse.synth.depth.source import parse_depth
+from clearfuse.synth.depth.choice import parse_depth
 from clearfuse.synth.execute.run import find_executor
 from clearfuse.synth.files import storage
 from clearfuse.synth.fusers.choice import better_fuser, choose_fuser
@@ -55,13 +55,13 @@ def resolve(options: Options) -> Resolved:
     )  # fmt: skip
     notes += _partial_truth(options, pairs)
     notes += [] if real else [f"ground truth: {_spread(fusers)}"]
-    used = {name: depth.name for name, depth in depths.items() if not pairs.by_dataset[name].predegraded.all()}
-    notes += [f"depth: {_spread(used)}"] if used else []
+    used = {name: depth for name, depth in depths.items() if not pairs.by_dataset[name].predegraded.all()}
+    notes += [f"depth: {_spread({name: depth.name for name, depth in used.items()})}"] if used else []
     asks = options.fuser == "auto" and not real
     better = {better_fuser(fuser, task) for fuser in fusers.values()} if asks else set[str]()
     notes += [f"a better ground truth: {line}" for line in better if line is not None]
-    if options.depth == "auto" and "prior" in used.values():
-        notes.append("a better depth: --depth depth-anything (fetched once, 99 MB)")
+    if options.depth == "auto":
+        notes += [f"a better depth: {line}" for line in {depth.better for depth in used.values()} if line is not None]
     if storage.is_url(options.out or ""):
         notes.append(f"out: {options.out}: a store has no locks: run one build there at a time")
     if options.lean:

@@ -12,7 +12,7 @@ from clearfuse.synth.builder.options import Options
 from clearfuse.synth.datasets.find import FoundPairs
 from clearfuse.synth.datasets.pairs import RUN, Pairs
 from clearfuse.synth.datasets.select import split_names, without_clean_side
-from clearfuse.synth.depth.source import DepthSource
+from clearfuse.synth.depth.base import DepthSource
 from clearfuse.synth.files.jsonstream import dumps
 from clearfuse.synth.fusers.choice import fuser_weights
 from clearfuse.synth.operators import albumentations as bridge

@@ -32,9 +32,9 @@ def _fusers() -> dict[str, str]:
 
 
 def _depths() -> dict[str, str]:
-    from clearfuse.synth.depth.source import DEPTHS
+    from clearfuse.synth.depth import DEPTH_HELP
 
-    return {"auto": "the scene's own where it has one, else depth-anything where it is on disk, else prior"} | DEPTHS
+    return dict(DEPTH_HELP)
 
 
 def _codecs() -> dict[str, str]:

@@ -11,14 +11,18 @@ import hashlib
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 
 from clearfuse.synth import color
+from clearfuse.synth.depth.base import DepthInput, DepthNetwork, DepthSource
+from clearfuse.synth.depth.inverse import metric
+from clearfuse.synth.depth.metres import Metres, Picture
 from clearfuse.synth.types import UserError
 
 if TYPE_CHECKING:
@@ -38,8 +42,35 @@ BATCH = 8
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of ImageNet's code values, for the normalisation of the input."""
 
-Picture = UInt8[np.ndarray, "h w c"]
-Inverse = Float32[np.ndarray, "ih iw"]
+
+@dataclass(frozen=True)
+class DepthAnything(DepthNetwork):
+    """Any network of the class in a folder."""
+
+    name: ClassVar[str] = "depth-anything"
+    help: ClassVar[str] = "a Depth Anything network: V2-Small from the hub, depth-anything=DIR or =HUB_ID for another"
+    takes: ClassVar[Literal["an optional folder"]] = "an optional folder"
+
+    @classmethod
+    def open(cls, folder: str) -> DepthSource:
+        """The network of a folder or a hub id; for none the default one, fetched where it is not there."""
+        found = locate(folder or None)
+        return cls(str(found), weights_digest(found))
+
+    @classmethod
+    def automatic(cls, has_true: bool) -> DepthSource | None:
+        """Where the default network is on disk."""
+        found = on_disk()
+        return None if found is None else cls(str(found), weights_digest(found))
+
+    def predict(self, pictures: Sequence[Picture]) -> list[np.ndarray]:
+        """Relative inverse depth, near is large."""
+        return inverse_depths(pictures, self.folder)
+
+    def estimate(self, pair: DepthInput) -> Metres:
+        """The network's map in metres, laid along the picture's edges."""
+        predicted = self.predict([pair.image])[0] if pair.predicted is None else pair.predicted
+        return metric(predicted, pair.image, pair.far)
 
 
 def on_disk() -> Path | None:

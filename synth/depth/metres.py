@@ -1,7 +1,7 @@
 """Depth in metres along the ray, float32 ``(h, w)``: infinity for the sky, NaN where unknown.
 
 Storage as PNG, conversion of relative inverse depth, and an estimate from a single image without weights (``prior``).
-The sources of depth are in ``clearfuse.synth.depth.source``.
+The sources of depth are in ``clearfuse.synth.depth``.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from clearfuse.synth.execute.memory import keep_freed_memory
 from clearfuse.synth.types import WorkIncomplete
 
 ATTEMPTS = 3
@@ -44,11 +43,10 @@ class Needs:
 
 
 def limit_threads() -> None:
-    """Set cv2 to one thread, since tasks run in parallel, and keep freed memory."""
+    """Set cv2 to one thread, since tasks run in parallel."""
     import cv2
 
     cv2.setNumThreads(0)
-    keep_freed_memory()
 
 
 @contextmanager

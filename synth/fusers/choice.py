@@ -18,6 +18,11 @@ def checkpoint_of(fuser: str, task: Task) -> str | None:
     return {"swinfusion": f"swinfusion-{task}", "defuse": "defuse"}.get(fuser)
 
 
+def is_network(fuser: str) -> bool:
+    """Whether a fuser is a network."""
+    return checkpoint_of(fuser, "vif") is not None
+
+
 def choose_fuser(asked: str, task: Task, name: str, has_gt: bool) -> str:
     """The fuser of a data set, with ``auto`` and ``paper`` resolved. has_gt: every pair has ground truth of its own.
 

@@ -131,7 +131,7 @@ def _run(model: Any, images: list[Picture], tiling: Tiling, run: Callable[[Tenso
     """Run a network on two images, whole or in tiles: (h, w, c), not clipped."""
     import torch
 
-    from clearfuse.synth.fusers.cpu.means import shared_means
+    from clearfuse.synth.fusers.means import shared_means
     from clearfuse.synth.fusers.tiles import Tiles, run_tiled
 
     device = next(model.parameters()).device

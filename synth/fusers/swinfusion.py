@@ -1,8 +1,8 @@
 """SwinFusion (Ma et al., IEEE/CAA JAS 2022): cross-domain fusion of two luma images by windowed attention.
 
-The network takes official checkpoints strictly and gives the official numbers. What differs is how it is carried out:
-the masks of shifted windows, of which any size of image needs the same four, are made once, and a window goes through
-all of a block at once (``swin``).
+The network takes official checkpoints strictly and gives the official numbers. What differs is how it is computed:
+the masks of shifted windows, of which any size of image needs the same four, are made once, and a block takes some
+windows at a time (``swin``).
 
 Shapes: B batch, H W height and width, C width of the features, N windows, T = 64 tokens of a window.
 """
@@ -17,7 +17,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clearfuse.synth.fusers.cpu.swin import CrossBlock, SwinBlock, masks, through
+from clearfuse.synth.fusers.swin import CrossBlock, SwinBlock, masks, through
 
 
 class SwinFusion(nn.Module):
@@ -158,7 +158,7 @@ class CRSTB(nn.Module):
 
 
 class Blocks(nn.Module):
-    """The blocks of a stack, run strip by strip: a window of a block reads no token of another window."""
+    """The blocks of a stack, one after the other."""
 
     def __init__(self, blocks: Sequence[SwinBlock | CrossBlock]) -> None:
         super().__init__()

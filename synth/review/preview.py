@@ -12,7 +12,8 @@ from clearfuse.synth.builder.options import Options
 from clearfuse.synth.builder.run import plan_build
 from clearfuse.synth.datasets.read import read_image
 from clearfuse.synth.depth import metres as depth_maps
-from clearfuse.synth.depth.source import parse_depth
+from clearfuse.synth.depth.base import DepthInput
+from clearfuse.synth.depth.choice import parse_depth
 from clearfuse.synth.files import storage
 from clearfuse.synth.files.remote import StoreError
 from clearfuse.synth.files.storage import Location, landing
@@ -178,7 +179,7 @@ def degrade_files(
             image, _ = read_image(str(path))
             metres = None
             if any(operator_class(name).takes_depth() for name in names):
-                metres = source.estimate(path.stem, image, None, FAR)
+                metres = source.estimate(DepthInput(path.stem, image, None, FAR))
             made = degrade(
                 *(image, names), severity=severity, seed=seed_of(seed, path.stem), depth=metres, modality=modality
             )

@@ -18,13 +18,12 @@ import numpy as np
 
 from clearfuse.synth.datasets.read import CleanPair, read_pair
 from clearfuse.synth.depth import metres as depth_maps
-from clearfuse.synth.depth.anything import inverse_depths
-from clearfuse.synth.depth.source import DepthSource
+from clearfuse.synth.depth.base import DepthInput, DepthNetwork, DepthSource
 from clearfuse.synth.execute.tasks import one_thread, report
 from clearfuse.synth.files import cache
 from clearfuse.synth.files.storage import Location
 from clearfuse.synth.fusers import FUSERS
-from clearfuse.synth.fusers.choice import fuser_weights
+from clearfuse.synth.fusers.choice import fuser_weights, is_network
 from clearfuse.synth.fusers.quality import truth_quality
 from clearfuse.synth.operators import operator_class
 from clearfuse.synth.samples.recipe import Recipe
@@ -35,9 +34,6 @@ from clearfuse.synth.version import __version__
 
 FAR = (50.0, 500.0)
 """Range in metres of the far end of estimated depth, log-uniform over pairs."""
-
-NETWORKS = ("depth-anything", "swinfusion", "defuse")
-"""Depth sources and fusers whose results are worth caching even for one variant."""
 
 BATCH = 8
 """Pairs prepared together."""
@@ -113,8 +109,9 @@ class Prepared:
         source = spec.depths[self.ref.dataset]
         image = self.picture(spec.task)
         focused = (self.pair.a, self.pair.b) if spec.task == "mff" else None
-        inverse = inverses(spec, [self])[0] if source.name == "depth-anything" else None
-        metres = source.estimate(self.ref.key, image, self.pair.depth, self.far(spec), focused, inverse)
+        predicted = predictions(spec, source, [image])[0] if isinstance(source, DepthNetwork) else None
+        known = DepthInput(self.ref.key, image, self.pair.depth, self.far(spec), focused, predicted)
+        metres = source.estimate(known)
         codes = depth_maps.quantise(metres)
         if spec.keep and path is not None:
             cache.keep(path, depth_maps.encode_png(codes, level=1))
@@ -152,7 +149,7 @@ def truth_entry(spec: Spec, ref: PairRef, pair: CleanPair) -> Location:
 def depth_entry(spec: Spec, prepared: Prepared) -> Location | None:
     """The cache entry of the pair's metric depth; None where depth is read rather than estimated."""
     source = spec.depths[prepared.ref.dataset]
-    if source.name in ("true", "maps", "inverse"):
+    if not source.cached:
         return None
     fuser = None if spec.task == "vif" else _fuser_key(spec.fusers[prepared.ref.dataset], spec.task)
     torch_version = None if source.weights is None else version("torch")
@@ -161,25 +158,21 @@ def depth_entry(spec: Spec, prepared: Prepared) -> Location | None:
     return cache.entry("depth", _versions(), *key)
 
 
-def inverses(spec: Spec, prepared: Sequence[Prepared]) -> list[np.ndarray]:
-    """The network's relative inverse depth for pairs of one data set: from the cache, the missing ones in one batch.
+def predictions(spec: Spec, source: DepthNetwork, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The predictions of a depth network for pictures: from the cache, the missing ones in one batch.
 
     Rounded to half precision, as it is cached, before use, so that the cache changes no result.
     """
-    source = spec.depths[prepared[0].ref.dataset]
-    folder = source.folder
-    assert folder is not None
-    pictures = [item.picture(spec.task) for item in prepared]
     paths = [
         cache.entry("inverse", _versions(), version("torch"), source.weights, picture.shape, _digest(picture))
         for picture in pictures
     ]
     cached = [cache.load_cached(path) for path in paths]
     missing = [i for i, data in enumerate(cached) if data is None]
-    computed = inverse_depths([pictures[i] for i in missing], folder) if missing else []
-    out: list[np.ndarray] = [np.empty(0)] * len(prepared)
-    for i, inverse in zip(missing, computed, strict=True):
-        half = inverse.astype(np.float16)
+    computed = source.predict([pictures[i] for i in missing]) if missing else []
+    out: list[np.ndarray] = [np.empty(0)] * len(pictures)
+    for i, predicted in zip(missing, computed, strict=True):
+        half = predicted.astype(np.float16)
         if spec.keep:
             cache.keep(paths[i], np.array(half.shape, "<u4").tobytes() + half.astype("<f2").tobytes())
         out[i] = half.astype(np.float32)
@@ -225,9 +218,11 @@ def _prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> PreparedCounts:
         except Exception:  # a pair that cannot be read or fused: rejected when its samples are rendered
             continue
     for dataset, batch in need_depth.items():
-        if spec.depths[dataset].name == "depth-anything":
+        source = spec.depths[dataset]
+        if isinstance(source, DepthNetwork):
             report(f"the depth of {batch[0].ref.name}")
-            inverses(spec, batch)  # in one batch, for the calls of depth() below
+            # In one batch, for the calls of depth() below.
+            predictions(spec, source, [prepared.picture(spec.task) for prepared in batch])
         for prepared in batch:
             prepared.depth(spec)
             counts.depths += 1
@@ -235,8 +230,8 @@ def _prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> PreparedCounts:
 
 
 def uses_network(fusers: Mapping[str, str], depths: Mapping[str, DepthSource]) -> bool:
-    """Whether a network makes ground truth or depth. Both by data set."""
-    return not {*fusers.values(), *(source.name for source in depths.values())}.isdisjoint(NETWORKS)
+    """Whether a network makes ground truth or depth, so that results are worth caching even for one variant."""
+    return any(map(is_network, fusers.values())) or any(isinstance(depth, DepthNetwork) for depth in depths.values())
 
 
 def on_gpu(spec: Spec) -> bool:

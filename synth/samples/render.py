@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from clearfuse.synth.depth import metres as depth_maps
-from clearfuse.synth.depth.source import DepthSource
+from clearfuse.synth.depth.base import DepthSource
 from clearfuse.synth.fusers import FUSERS
 from clearfuse.synth.fusers.choice import fuser_weights
 from clearfuse.synth.operators import operator_class

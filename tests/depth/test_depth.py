@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 
 from clearfuse.synth.depth import metres as depth
-from clearfuse.synth.depth import source as depth_source
+from clearfuse.synth.depth.base import DepthInput
+from clearfuse.synth.depth.choice import parse_depth
+from clearfuse.synth.depth.maps import Maps
+from clearfuse.synth.depth.prior import Prior
+from clearfuse.synth.depth.true import TrueDepth
 from clearfuse.synth.types import BadPair, UserError
 
 
@@ -110,17 +114,17 @@ def write_maps(folder: Path) -> np.ndarray:
 
 def test_metric_maps_by_key_at_the_pictures_size(tmp_path: Path) -> None:
     codes = write_maps(tmp_path)
-    source = depth_source.parse_depth(f"maps={tmp_path}", has_true=True)
+    source = parse_depth(f"maps={tmp_path}", has_true=True)
     assert source.name == "maps" and source.weights is not None and len(source.weights) == 16
     image = np.zeros((8, 12, 3), np.uint8)
     for key in ("one", "two"):
-        metres = source.estimate(key, image, None, 100.0)
+        metres = source.estimate(DepthInput(key, image, None, 100.0))
         assert metres.shape == (8, 12) and np.isinf(metres[0]).all() and np.isnan(metres[7, 0])
         assert (metres[3:6] == 10).all(), "the sky does not bleed into what is known"
-        same = source.estimate(key, image[:4, :6], None, 100.0)
+        same = source.estimate(DepthInput(key, image[:4, :6], None, 100.0))
         assert np.array_equal(depth.quantise(same), codes)
     with pytest.raises(BadPair, match=r"no depth map three\.png"):
-        source.estimate("three", image, None, 100.0)
+        source.estimate(DepthInput("three", image, None, 100.0))
 
 
 def test_maps_that_are_none_are_bad_pairs(tmp_path: Path) -> None:
@@ -128,37 +132,37 @@ def test_maps_that_are_none_are_bad_pairs(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     np.save(tmp_path / "cube.npy", np.zeros((2, 2, 2)))
     np.save(tmp_path / "objects.npy", np.array([{}, {}]), allow_pickle=True)
-    source = depth_source.parse_depth(f"maps={tmp_path}", has_true=False)
+    source = parse_depth(f"maps={tmp_path}", has_true=False)
     for key in ("grey", "text", "cube", "objects"):
         with pytest.raises(BadPair, match=key):
-            source.estimate(key, np.zeros((4, 4, 3), np.uint8), None, 100.0)
+            source.estimate(DepthInput(key, np.zeros((4, 4, 3), np.uint8), None, 100.0))
 
 
 def test_digest_follows_names_and_sizes(tmp_path: Path) -> None:
     write_maps(tmp_path)
-    before = depth_source.Maps(str(tmp_path)).digest()
-    assert before == depth_source.Maps(str(tmp_path)).digest()
+    before = Maps(str(tmp_path)).digest()
+    assert before == Maps(str(tmp_path)).digest()
     (tmp_path / "one.png").rename(tmp_path / "other.png")
-    assert before != depth_source.Maps(str(tmp_path)).digest()
+    assert before != Maps(str(tmp_path)).digest()
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_inverse_maps_are_near_where_bright(tmp_path: Path, kind: type) -> None:
     ramp = np.linspace(0, np.iinfo(kind).max, 60).astype(kind)
     cv2.imwrite(str(tmp_path / "one.png"), np.repeat(ramp[:, None], 80, axis=1))
-    source = depth_source.parse_depth(f"inverse={tmp_path}", has_true=False)
-    metres = source.estimate("one", street(), None, 120.0)
+    source = parse_depth(f"inverse={tmp_path}", has_true=False)
+    metres = source.estimate(DepthInput("one", street(), None, 120.0))
     assert np.isinf(metres[:10]).mean() > 0.9 and metres[-1].max() < 3
     # Up to the longer rays at the border, and a little of the image's noise through the guided filter.
     assert (np.diff(np.log(metres[50:, 80])) <= 0.01).all()
 
 
 def test_parse_depth_resolves_auto_and_refuses_the_rest(tmp_path: Path) -> None:
-    assert depth_source.parse_depth("auto", has_true=True) == depth_source.DepthSource("true")
-    assert depth_source.parse_depth("auto", has_true=False) == depth_source.DepthSource("prior")
-    assert depth_source.parse_depth("prior", has_true=True) == depth_source.DepthSource("prior")
+    assert parse_depth("auto", has_true=True) == TrueDepth()
+    assert parse_depth("auto", has_true=False) == Prior()
+    assert parse_depth("prior", has_true=True) == Prior()
     with pytest.raises(UserError, match="unknown depth 'prioor': did you mean 'prior'"):
-        depth_source.parse_depth("prioor", has_true=False)
+        parse_depth("prioor", has_true=False)
     for text, message in (
         ("true", "no depth of its own"),
         ("true=x", "takes no folder"),
@@ -169,27 +173,27 @@ def test_parse_depth_resolves_auto_and_refuses_the_rest(tmp_path: Path) -> None:
         (f"maps={tmp_path}", "no .png or .npy map"),
     ):
         with pytest.raises(UserError, match=message):
-            depth_source.parse_depth(text, has_true=False)
+            parse_depth(text, has_true=False)
 
 
 def test_true_depth_is_given_back_and_missed() -> None:
     image, true = np.zeros((2, 3, 3), np.uint8), np.full((2, 3), 5.0, np.float32)
-    assert np.array_equal(depth_source.DepthSource("true").estimate("k", image, true, 100.0), true)
+    assert np.array_equal(TrueDepth().estimate(DepthInput("k", image, true, 100.0)), true)
     with pytest.raises(BadPair, match="no depth of its own"):
-        depth_source.DepthSource("true").estimate("k", image, None, 100.0)
+        TrueDepth().estimate(DepthInput("k", image, None, 100.0))
 
 
 def test_real_inverse_maps_are_near_at_the_bottom(shared: Path) -> None:
     folder = shared / "data" / "depth" / "MSRS"
     pictures = sorted((shared / "data" / "vif" / "MSRS").glob("t*/vi/*.png"))[::4]
     assert pictures
-    source = depth_source.parse_depth(f"inverse={folder}", has_true=False)
+    source = parse_depth(f"inverse={folder}", has_true=False)
     nearer = []
     for path in pictures:
         read = cv2.imread(str(path))
         assert read is not None
         image = np.ascontiguousarray(read[..., ::-1])
-        metres = np.minimum(source.estimate(path.stem, image, None, 150.0), 1000)
+        metres = np.minimum(source.estimate(DepthInput(path.stem, image, None, 150.0)), 1000)
         assert metres.shape == image.shape[:2]
         band = metres.shape[0] // 8
         nearer.append(np.median(metres[-band:]) < np.median(metres[3 * band : 4 * band]))

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from clearfuse.synth.depth import anything as depth_anything
-from clearfuse.synth.depth import source as depth_source
 from clearfuse.synth.depth.anything import inverse_depths, locate, network_size
+from clearfuse.synth.depth.base import DepthInput
+from clearfuse.synth.depth.choice import parse_depth
+from clearfuse.synth.depth.inverse import metric
 from clearfuse.synth.seeds import generator
 from clearfuse.synth.types import UserError
 
@@ -85,12 +87,12 @@ def test_the_input_is_normalised_code_values(network: Path, monkeypatch: pytest.
 
 @pytest.mark.slow
 def test_the_source_gives_metres_along_the_edges(network: Path) -> None:
-    source = depth_source.parse_depth(f"depth-anything={network}", has_true=False)
+    source = parse_depth(f"depth-anything={network}", has_true=False)
     assert source.name == "depth-anything" and source.weights is not None and len(source.weights) == 16
     image = picture(120, 160)
-    metres = source.estimate("any", image, None, 200.0)
+    metres = source.estimate(DepthInput("any", image, None, 200.0))
     assert metres.shape == (120, 160) and metres.dtype == np.float32 and (metres > 0).all()
-    np.testing.assert_array_equal(metres, source.estimate("other", image, None, 200.0))
+    np.testing.assert_array_equal(metres, source.estimate(DepthInput("other", image, None, 200.0)))
 
 
 def test_a_coarse_map_takes_the_pictures_edges() -> None:
@@ -99,7 +101,7 @@ def test_a_coarse_map_takes_the_pictures_edges() -> None:
     image[:, 61:] = 190
     inverse = np.full((30, 40), 0.1, np.float32)
     inverse[:, 15:] = 1.0
-    metres = depth_source.metric(inverse, image, 100.0)[60]
+    metres = metric(inverse, image, 100.0)[60]
     slope = np.abs(np.diff(np.log(metres)))
     assert slope.argmax() == 60 and metres[50] > 20 * metres[70]
 
@@ -149,6 +151,6 @@ def test_offline_it_says_what_to_put_where(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.slow
 def test_auto_takes_it_where_it_is_on_disk(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(depth_anything, "on_disk", lambda: network)
-    assert depth_source.parse_depth("auto", has_true=False).name == "depth-anything"
-    assert depth_source.parse_depth("auto", has_true=True).name == "true"
+    assert parse_depth("auto", has_true=False).name == "depth-anything"
+    assert parse_depth("auto", has_true=True).name == "true"
     assert locate(None) == network

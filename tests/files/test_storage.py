@@ -20,8 +20,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from clearfuse.synth.builder.run import build
 from clearfuse.synth.datasets.fingerprints import thumbnails
+from clearfuse.synth.depth.base import DepthInput
+from clearfuse.synth.depth.choice import parse_depth
 from clearfuse.synth.depth.metres import encode_png
-from clearfuse.synth.depth.source import parse_depth
 from clearfuse.synth.files import cache, storage
 from clearfuse.synth.files.remote import Refused, Remote, Unreachable
 from clearfuse.synth.review.verify import verify
@@ -242,11 +243,11 @@ def test_depth_maps_of_a_store_are_a_folders(memory: MemoryFileSystem, tmp_path:
     one, other = (parse_depth(f"maps={at}", has_true=False) for at in (tmp_path, "memory://maps"))
     assert one.weights == other.weights is not None
     image = np.zeros((4, 6, 3), np.uint8)
-    assert (other.estimate("a", image, None, 100.0) == 10).all() and (
-        one.estimate("b/c", image, None, 100.0) == 1
+    assert (other.estimate(DepthInput("a", image, None, 100.0)) == 10).all() and (
+        one.estimate(DepthInput("b/c", image, None, 100.0)) == 1
     ).all()
     with pytest.raises(BadPair, match=r"no depth map b\.png"):
-        other.estimate("b", image, None, 100.0)
+        other.estimate(DepthInput("b", image, None, 100.0))
     with pytest.raises(UserError, match="no folder memory://none"):
         parse_depth("maps=memory://none", has_true=False)
 

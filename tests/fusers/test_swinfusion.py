@@ -12,8 +12,8 @@ import torch
 from clearfuse.synth import color
 from clearfuse.synth.fusers import SwinFusionFuser
 from clearfuse.synth.fusers import learned as learned_module
-from clearfuse.synth.fusers.cpu.swin import BLOCKED, masks, relative_index
 from clearfuse.synth.fusers.learned import Tiling, with_chroma
+from clearfuse.synth.fusers.swin import BLOCKED, groups, masks, relative_index
 from clearfuse.synth.fusers.swinfusion import SwinFusion, training_mask
 from clearfuse.synth.fusers.tiles import RAMP, Side
 from clearfuse.synth.types import TASKS, Task
@@ -47,6 +47,9 @@ def test_the_parameters_are_as_many_as_published() -> None:
     assert sum(p.numel() for p in SwinFusion().parameters()) == 973_681
 
 
+CPU = torch.device("cpu")
+
+
 @pytest.mark.parametrize("size", [(128, 128), (24, 40), (8, 8)])
 def test_masks_are_the_regions_that_a_shift_brings_together(size: tuple[int, int]) -> None:
     height, width = size
@@ -55,15 +58,28 @@ def test_masks_are_the_regions_that_a_shift_brings_together(size: tuple[int, int
     region = sum(
         scale * ((at >= n - 8).astype(int) + (at >= n - 4)) for at, n, scale in ((y, height, 3), (x, width, 1))
     )
-    region = region.reshape(height // 8, 8, width // 8, 8).swapaxes(1, 2).reshape(-1, 64)
-    expected = np.where(region[:, :, None] != region[:, None, :], BLOCKED, 0)
-    four = masks(8, torch.device("cpu")).numpy()
-    found = [
-        four[2 * (i == height // 8 - 1) + (j == width // 8 - 1)] for i in range(height // 8) for j in range(width // 8)
-    ]
-    assert np.array_equal(np.stack(found), expected)
+    numbers = np.roll(np.arange(height * width).reshape(size), (-4, -4), (0, 1))
+
+    def windows(image: np.ndarray) -> np.ndarray:
+        return image.reshape(height // 8, 8, width // 8, 8).swapaxes(1, 2).reshape(-1, 64)
+
+    expected = np.where(windows(region)[:, :, None] != windows(region)[:, None, :], BLOCKED, 0)
+    order = {int(window[0]): i for i, window in enumerate(windows(numbers))}
+    four, found = masks(8, CPU).numpy(), np.full(expected.shape, np.nan)
+    for kind, at in groups(height, width, 8, True, 7, CPU):
+        assert len(at) <= 7
+        for window in at.numpy():
+            assert np.array_equal(window, windows(numbers)[order[int(window[0])]])
+            found[order[int(window[0])]] = four[kind]
+    assert np.array_equal(found, expected)
     if size == (128, 128):
         assert np.array_equal(training_mask(128, 8).numpy(), expected)
+
+
+def test_windows_that_are_not_shifted_are_the_image_in_order() -> None:
+    ((kind, at),) = groups(16, 24, 8, False, 100, CPU)
+    assert kind == 0 and at.shape == (6, 64) and at[0, :9].tolist() == [*range(8), 24]
+    assert torch.equal(at.flatten().sort().values, torch.arange(16 * 24))
 
 
 def test_relative_index_counts_offsets() -> None:
@@ -72,14 +88,14 @@ def test_relative_index_counts_offsets() -> None:
 
 
 @pytest.mark.slow
-def test_strips_and_sizes_do_not_matter(network: SwinFusion, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_at_once_and_batches_do_not_matter(network: SwinFusion, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = (torch.from_numpy(smooth(20, 26, 1, seed)).permute(2, 0, 1)[None] for seed in (1, 2))
     before = network(a, b).detach()
     assert before.shape == a.shape
-    monkeypatch.setattr("clearfuse.synth.fusers.cpu.swin.STRIP", {"cpu": 1})
-    assert (network(a, b).detach() - before).abs().max() < 1e-5, "gradients are kept: strips"
+    monkeypatch.setattr("clearfuse.synth.fusers.swin.AT_ONCE", {"cpu": 1})
+    assert (network(a, b).detach() - before).abs().max() < 1e-5, "window by window"
     with torch.inference_mode():
-        assert (network(a, b) - before).abs().max() < 1e-5, "the compiled loop"
+        assert (network(a, b) - before).abs().max() < 1e-5, "in place"
         two = network(torch.cat((a, b)), torch.cat((b, a)))
         assert (two[:1] - before).abs().max() < 1e-5
 

@@ -100,7 +100,7 @@ def test_a_network_gives_one_answer_kept_or_not(tmp_path: Path, msrs: Path, monk
         asked.append(len(pictures))
         return [np.linspace(0, 1 / 3, 48 * 64, dtype=np.float32).reshape(48, 64) for _ in pictures]
 
-    monkeypatch.setattr("clearfuse.synth.samples.prepare.inverse_depths", answer)
+    monkeypatch.setattr("clearfuse.synth.depth.anything.inverse_depths", answer)
     monkeypatch.setattr("clearfuse.synth.depth.anything.weights_digest", lambda folder: "0" * 16)
     (tmp_path / "net").mkdir()
     for name in ("config.json", "model.safetensors"):

@@ -18,13 +18,12 @@ from torch import Tensor
 from clearfuse.synth.datasets.find import builtin_pairs, find_all, own_task
 from clearfuse.synth.datasets.manifest import load_manifest
 from clearfuse.synth.datasets.read import read_pair
-from clearfuse.synth.execute.memory import keep_freed_memory
 from clearfuse.synth.execute.tasks import limit_threads
 from clearfuse.synth.shards.sample import read_samples
 from clearfuse.synth.types import BadPair, PairRef, UserError
 from clearfuse.train.data.batch import to_tensor
 from clearfuse.train.data.find import find_local_shards
-from clearfuse.train.device import find_device
+from clearfuse.train.device import find_device, keep_freed_memory
 from clearfuse.train.evaluation.samples import count_samples, spread
 from clearfuse.train.metrics import evaluate
 from clearfuse.train.tokenizers import NAMES, Tokenizer, find_tokenizer
@@ -82,8 +81,8 @@ def reconstruct(
         if value is not None and value < (1 if option == "limit" else 16):
             raise UserError(f"--{option} {value}: must be at least {1 if option == 'limit' else 16}")
     limit_threads()
-    keep_freed_memory(large=True)
     where = find_device(device)
+    keep_freed_memory(where)
     sources = _sources(data, shards, limit)
     loaded = {name: find_tokenizer(name).tokenizer.to(where) for name in dict.fromkeys(names or ("dct",))}
     results: dict[str, list[tuple[float, ...]]] = {name: [] for name in loaded}

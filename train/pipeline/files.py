@@ -9,12 +9,11 @@ import numpy as np
 from PIL import Image
 
 from clearfuse.synth.datasets.read import read_image
-from clearfuse.synth.execute.memory import keep_freed_memory
 from clearfuse.synth.execute.tasks import limit_threads
 from clearfuse.synth.files.storage import landing
 from clearfuse.synth.types import TASKS, BadPair, UserError, WorkIncomplete, unknown
 from clearfuse.train.designs.design import AS_DESIGNED, Parts
-from clearfuse.train.device import find_device
+from clearfuse.train.device import find_device, keep_freed_memory
 from clearfuse.train.pipeline.fusion import FusionPipeline
 from clearfuse.train.runs.folder import the_only_run
 
@@ -37,9 +36,10 @@ def load_pipeline(
 ) -> FusionPipeline:
     """Load a model by name; None: that of the only run. parts, compiled: see ``FusionPipeline.from_pretrained``."""
     limit_threads()
-    keep_freed_memory(large=True)
+    where = find_device(device)
+    keep_freed_memory(where)
     model = str(the_only_run()) if name is None else name
-    return FusionPipeline.from_pretrained(model, find_device(device), parts=parts, compiled=compiled)
+    return FusionPipeline.from_pretrained(model, where, parts=parts, compiled=compiled)
 
 
 def fuse_files(

@@ -16,7 +16,6 @@ from torch import Tensor
 from clearfuse.synth.types import UserError
 from clearfuse.train.tokenizers.base import Grid
 from clearfuse.train.tokenizers.frozen import FrozenTokenizer
-from clearfuse.train.tokenizers.winograd import quicken
 
 CONFIG = "config.json"
 FILES = (CONFIG, "diffusion_pytorch_model*.safetensors*")
@@ -102,7 +101,6 @@ def wrap(network: Any, kind: Kind) -> FrozenTokenizer:
         return images[:, :, 0] if kind.frames else images
 
     layout = torch.contiguous_format if kind.frames else torch.channels_last
-    quicken(network)
     return FrozenTokenizer(
         [network], encode, decode, f=kind.f(network.config), shift=shift, scale=scale, layout=layout
     )  # fmt: skip

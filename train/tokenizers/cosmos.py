@@ -37,7 +37,6 @@ from torch.nn import functional as F
 from clearfuse.synth.files.checkpoints import fill, read_state
 from clearfuse.synth.types import UserError
 from clearfuse.train.tokenizers.frozen import FrozenTokenizer
-from clearfuse.train.tokenizers.winograd import quicken
 from clearfuse.train.weights.torchscript import read_archive
 
 PARTS = ("encoder", "decoder")
@@ -220,7 +219,6 @@ def load_cosmos(folder: Path, f: int, where: str) -> FrozenTokenizer:
             raise UserError(f"{where}: {part}.jit is missing in {folder}")
         state = read_archive(path) if path.suffix == ".jit" else read_state(path)
         fill(network, _weights(state, path), path, f"Cosmos' {part} of f = {f}", assign=True)
-        quicken(network)
     z = PUBLISHED.z
     return FrozenTokenizer(
         networks, *networks, f=f, shift=[0.0] * z, scale=[1.0] * z, layout=torch.channels_last

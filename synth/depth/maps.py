@@ -1,0 +1,111 @@
+"""A folder of the user's own maps: metric, or of relative inverse depth."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from clearfuse.synth.depth.base import DepthInput, DepthSource
+from clearfuse.synth.depth.inverse import metric, resized
+from clearfuse.synth.depth.metres import Metres, decode_any, dequantise
+from clearfuse.synth.files import storage
+from clearfuse.synth.types import BadPair, UserError
+
+
+@dataclass(frozen=True)
+class Maps(DepthSource):
+    """Metric maps, one for a pair, named by its key."""
+
+    name: ClassVar[str] = "maps"
+    help: ClassVar[str] = (
+        "maps=DIR: your metric maps, DIR/KEY.png (16 bit, 1/64 m, 65535 sky, 0 unknown) or DIR/KEY.npy (metres)"
+    )
+    takes: ClassVar[Literal["a folder"]] = "a folder"
+    cached: ClassVar[bool] = False
+    relative: ClassVar[bool] = False
+    """Whether the maps are of inverse depth."""
+
+    @classmethod
+    def open(cls, folder: str) -> DepthSource:
+        """The maps below a folder."""
+        given = f"--depth {cls.name}={folder}"
+        if not storage.locate(folder).is_dir():
+            raise UserError(f"{given}: no folder {folder}")
+        maps = cls(folder)
+        if not maps.files():
+            raise UserError(f"{given}: no .png or .npy map in {folder}")
+        return cls(folder, maps.digest())
+
+    def estimate(self, pair: DepthInput) -> Metres:
+        """The pair's map at the picture's size."""
+        return resized(self.load(pair.key), *pair.image.shape[:2])
+
+    def load(self, key: str) -> np.ndarray:
+        """The pair's map as it is stored."""
+        for suffix in (".png", ".npy"):
+            try:
+                return self._load(f"{key}{suffix}")
+            except (FileNotFoundError, IsADirectoryError):
+                continue
+        raise BadPair(f"no depth map {key}.png")
+
+    def digest(self) -> str:
+        """Which maps these are: blake2b of their sorted names and contents, 16 hex digits.
+
+        Contents, since a .npy of other depths has the same size.
+        """
+        whole = hashlib.blake2b(digest_size=8)
+        for name in sorted(self.files(), key=lambda name: name.split("/")):
+            whole.update(name.encode() + b"\0")
+            whole.update(hashlib.blake2b(self._read(name)).digest())
+        return whole.hexdigest()
+
+    def files(self) -> list[str]:
+        """The maps below the folder, by relative path."""
+        return [name for name in storage.walk_files(storage.locate(self.folder)) if name.endswith((".png", ".npy"))]
+
+    def _read(self, name: str) -> bytes:
+        return storage.read_bytes(f"{self.folder.rstrip('/')}/{name}")
+
+    def _load(self, relative: str) -> np.ndarray:
+        data, name = self._read(relative), Path(relative).name
+        if name.endswith(".npy"):
+            try:
+                found = np.load(io.BytesIO(data), allow_pickle=False)
+            except (ValueError, EOFError, MemoryError) as error:  # a damaged header may ask for any memory
+                raise BadPair(f"depth map {name} is not a plain .npy array: {error}") from None
+            if found.ndim != 2 or found.dtype.kind not in "fiu":
+                raise BadPair(f"depth map {name} is {found.dtype} {found.shape}; must be real numbers, (h, w)")
+            metres = found.astype(np.float32)
+            return metres if self.relative else np.where(metres > 0, metres, np.float32(np.nan))
+        codes = decode_any(data)
+        if codes is None or codes.dtype not in (np.uint8, np.uint16):
+            raise BadPair(f"depth map {name} is not an 8- or 16-bit PNG")
+        if codes.ndim == 3:
+            codes = codes[..., 0]
+        if self.relative:
+            return codes.astype(np.float32)
+        if codes.dtype != np.uint16:
+            raise BadPair(
+                f"depth map {name} is 8 bit; a metric map is 16 bit, 1/64 m (inverse=DIR takes relative ones)"
+            )
+        return dequantise(codes)
+
+
+class InverseMaps(Maps):
+    """As ``Maps``, of relative inverse depth."""
+
+    name: ClassVar[str] = "inverse"
+    help: ClassVar[str] = (
+        "inverse=DIR: your relative inverse depth (near is bright), DIR/KEY.png of 8 or 16 bit or DIR/KEY.npy"
+    )
+    relative: ClassVar[bool] = True
+
+    def estimate(self, pair: DepthInput) -> Metres:
+        """The pair's map in metres, laid along the picture's edges where it is coarser."""
+        return metric(self.load(pair.key), pair.image, pair.far)

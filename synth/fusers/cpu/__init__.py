@@ -1,1 +1,0 @@
-"""Parts of the fusion networks written for a CPU."""
