@@ -1,4 +1,4 @@
-"""The table of model families, and how one is built."""
+"""The table of model families, and ``build_model``."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MODELS: dict[str, Family] = {
 
 
 def find_model(name: str) -> Family:
-    """The family of a name."""
+    """The model family with this name. Raises UserError for an unknown one."""
     if name not in MODELS:
         raise unknown("model", name, MODELS)
     return MODELS[name]
 
 
 def build_model(name: str, config: Any, rng: torch.Generator) -> nn.Module:
-    """A network on the CPU with its parameters drawn from the generator: the same seed, the same weights."""
+    """Build a network on the CPU and draw its parameters from the generator: the same seed gives the same weights."""
     with torch.device("meta"):
         network = find_model(name).network(config)
     network = network.to_empty(device="cpu")

@@ -1,4 +1,4 @@
-"""What every model family gives: one prediction, and one row of the table of families."""
+"""The interface of a model family: ``Prediction``, what its networks return, and ``Family``, its row in the table."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 class Prediction:
     """What a network returns.
 
-    latent: the predicted latent; what it stands for (clean latent, velocity) is the objective's to say.
-    balance: the load-balancing loss, mean over the layers: 1 where all experts work alike, 0 without experts.
-    load: the share of the routed tokens that each expert of each layer received; a row sums to 1.
+    latent: the predicted latent; the objective decides what it means (clean latent, velocity).
+    balance: the load-balancing loss, mean over the layers: 1 where the load is uniform, 0 without experts.
+    load: the fraction of the routed tokens that each expert of each layer received; a row sums to 1.
     """
 
     latent: Float[Tensor, "b z h w"]
@@ -26,12 +26,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Family:
-    """A model family: its config, its network, and its costs by formula.
+    """A model family: its config, its network, and formulas for its costs.
 
     network(config): a module with ``forward(z_a, z_b, z_t, t, text, text_mask, prior) -> Prediction``; z_t and t are
-    None in a regression, text_mask where no prompt is padded, prior where the config has none. inactive(config):
-    parameters that a token does not use. flops(config, h, w, text_tokens): 2 × MAC of one call on one image with
-    latents of h × w. activations(config, h, w, text_tokens): about how many values live at once at most in that call.
+    None in a regression, text_mask where no prompt is padded, prior where the config has none. inactive(config): the
+    number of parameters that a token does not use. flops(config, h, w, text_tokens): 2 × MAC of one forward pass on one
+    image with latents of h × w. activations(config, h, w, text_tokens): roughly the peak number of values that this
+    forward pass holds in memory.
     """
 
     config: type

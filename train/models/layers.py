@@ -1,7 +1,7 @@
-"""The parts of a diffusion transformer, each a figure's box or an equation.
+"""The layers of a diffusion transformer.
 
-Letters of the shapes: b batch, l tokens (the image's first, then the prompt's), d width, n heads, k width of a head,
-e experts; h, w the grid of image tokens.
+Shapes: b batch, l tokens (the image's first, then the prompt's), d width, n heads, k width of a head, e width of the
+prompt's embedding; h, w the grid of image tokens.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from clearfuse.train.models.experts import MoE
 
 
 class ZeroLinear(nn.Linear):
-    """A linear layer that starts at zero, so that the branch it closes starts as nothing."""
+    """A linear layer initialised to zero, so that the branch it ends adds nothing at first."""
 
 
 class ZeroConv2d(nn.Conv2d):
-    """A convolution that starts at zero, likewise."""
+    """A convolution initialised to zero, so that the branch it ends adds nothing at first."""
 
 
 class RMSNorm(nn.RMSNorm):
-    """x / rms(x) ⊙ weight in the precision of x, whatever that of the weight."""
+    """x / rms(x) ⊙ weight in the dtype of x, whatever that of the weight."""
 
     def forward(self, x: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:
-        """Over the last axis."""
+        """Normalise over the last axis."""
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps).to(x.dtype)
 
 
 class Eta(nn.Module):
-    """The weight η of the value residual: one number that starts at 0."""
+    """The weight η of the value residual: one learned number, initialised to 0."""
 
     DECAYED = ()
 
     def __init__(self) -> None:
         super().__init__()
-        self.value = nn.Parameter(torch.zeros(1))  # FSDP shares out no scalars
+        self.value = nn.Parameter(torch.zeros(1))  # a vector, since FSDP can't shard scalars
 
 
 def initialise(root: nn.Module, rng: torch.Generator) -> None:
-    """Set every parameter below ``root`` from the generator.
+    """Initialise every parameter of ``root`` from the generator.
 
     Linear: Xavier uniform, bias 0. ZeroLinear, ZeroConv2d, η, and the NAF block's residual scales: 0. Convolution:
-    uniform within ±1/√fan-in, bias 0. Experts: Xavier uniform, each its own. Norms: weight 1, bias 0. Embedding:
+    uniform within ±1/√fan-in, bias 0. Experts: Xavier uniform, expert by expert. Norms: weight 1, bias 0. Embedding:
     N(0, 0.02²).
     """
     for module in root.modules():
@@ -90,17 +90,18 @@ DECAYED: dict[type[nn.Module], tuple[str, ...]] = {
     nn.GroupNorm: (),
     nn.Embedding: (),
 }
-"""Which parameters of torch's layers weight decay shrinks: matrices and kernels. Ours say it themselves, as DECAYED."""
+"""The parameters of torch's layers that get weight decay: matrices and kernels. A layer of this package with parameters
+of its own lists them in its attribute ``DECAYED``."""
 
 
-def decayed(module: nn.Module) -> tuple[str, ...]:
-    """The names of a layer's own parameters that decay. Raises TypeError for a layer that does not say."""
-    own = getattr(module, "DECAYED", None)
-    if own is None:
-        own = next((DECAYED[kind] for kind in type(module).__mro__ if kind in DECAYED), None)
-    if own is None:
+def decayed_parameters(module: nn.Module) -> tuple[str, ...]:
+    """The names of a layer's direct parameters that get weight decay. Raises TypeError for a layer without a rule."""
+    names = getattr(module, "DECAYED", None)
+    if names is None:
+        names = next((DECAYED[cls] for cls in type(module).__mro__ if cls in DECAYED), None)
+    if names is None:
         raise TypeError(f"{type(module).__name__} has parameters, and does not say by DECAYED which of them decay")
-    return own
+    return names
 
 
 # Attention.
@@ -117,7 +118,7 @@ def attention(
     v: Float[Tensor, "b n m k"],
     mask: Bool[Tensor, "b m"] | None,
 ) -> Float[Tensor, "b n l k"]:
-    """softmax(q kᵀ / √k) v; keys where the mask is False take no part. The one place that picks the kernel."""
+    """softmax(q kᵀ / √k) v; keys where the mask is False are ignored. All attention goes through this function."""
     if q.is_cuda and _has_xformers():
         return _xformers_attention(q, k, v, mask)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None, :])
@@ -128,7 +129,7 @@ def _xformers_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) ->
 
     bias = None
     if mask is not None:
-        # The kernels want rows of the bias to start at multiples of 8 elements: allocate so, then cut to size.
+        # The kernels need the rows of the bias aligned to 8 elements: allocate more, then slice.
         b, n, queries, keys = q.shape[0], q.shape[1], q.shape[2], k.shape[2]
         row = torch.zeros((b, 1, 1, -(-keys // 8) * 8), dtype=q.dtype, device=q.device)
         row[..., :keys].masked_fill_(~mask[:, None, None, :], float("-inf"))
@@ -140,9 +141,9 @@ def _xformers_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) ->
 def rope_angles(
     height: int, width: int, head_width: int, base: float, device: torch.device | None = None
 ) -> Float[Tensor, "l half"]:
-    """Angles of the image tokens, row by row: (y ω_0 … y ω_F−1, x ω_0 … x ω_F−1), ω_i = base^(−i / F), F = k / 4.
+    """RoPE angles (y ω_0 … y ω_F−1, x ω_0 … x ω_F−1) of the image tokens in raster order.
 
-    Source: Su et al., arXiv 2104.09864, on two axes; base 2000 in MMAIF.
+    ω_i = base^(−i / F), F = k / 4. Source: Su et al., arXiv 2104.09864, for two axes; base 2000 in MMAIF.
     """
     count = head_width // 4
     omega = base ** (-torch.arange(count, dtype=torch.float32, device=device) / count)
@@ -152,15 +153,19 @@ def rope_angles(
 
 
 def rotate(x: Float[Tensor, "b n l k"], angles: Float[Tensor, "l half"]) -> Float[Tensor, "b n l k"]:
-    """Turn each pair (x_i, x_i+k/2) by its token's angle: scores of two tokens then depend on their offset alone."""
+    """Rotate each pair (x_i, x_i+k/2) by its token's angle: scores then depend only on the offset of two tokens."""
     cos, sin = angles.cos(), angles.sin()
     first, second = x.float().chunk(2, -1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], -1).to(x.dtype)
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the tokens lie, the same for all layers: the image's grid, angles and positions, and who is padding."""
+class TokenLayout:
+    """The layout of a token sequence, shared by all layers.
+
+    height, width: the grid of image tokens; angles: of RoPE; positions: absolute position embeddings; mask: False where
+    a token is padding. None where a layer has no use for it.
+    """
 
     height: int
     width: int
@@ -170,7 +175,7 @@ class Place:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with RMS-normed q and k, 2-D RoPE and the value residual.
+    """Multi-head self-attention with RMS-normalised q and k, 2-D RoPE and the value residual.
 
     V_l = (1 − η) W_V X + η V_l−1 (MMAIF eq. 6); the first layer has no V_l−1 and no η.
     """
@@ -185,16 +190,16 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(
-        self, x: Float[Tensor, "b l d"], place: Place, v_before: Float[Tensor, "b n l k"] | None
+        self, x: Float[Tensor, "b l d"], layout: TokenLayout, previous_v: Float[Tensor, "b n l k"] | None
     ) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "b n l k"]]:
         """The attended tokens, and the values for the next layer."""
         q, k, v = rearrange(self.qkv(x), "b l (three n k) -> three b n l k", three=3, n=self.heads).unbind()
         q, k = self.q_norm(q), self.k_norm(k)
-        if self.eta is not None and v_before is not None:
-            v = (1 - self.eta.value) * v + self.eta.value * v_before
-        if place.angles is not None:
-            q, k = rotate(q, place.angles), rotate(k, place.angles)
-        attended = attention(q, k, v, place.mask)
+        if self.eta is not None and previous_v is not None:
+            v = (1 - self.eta.value) * v + self.eta.value * previous_v
+        if layout.angles is not None:
+            q, k = rotate(q, layout.angles), rotate(k, layout.angles)
+        attended = attention(q, k, v, layout.mask)
         return self.out(rearrange(attended, "b n l k -> b l (n k)")), v
 
 
@@ -202,7 +207,7 @@ class Attention(nn.Module):
 
 
 class NAFBlock(nn.Module):
-    """The NAFNet block, on tokens laid out as a picture. Source: Chen et al., arXiv 2204.04676, figure 3.
+    """The NAFNet block on a grid of tokens. Source: Chen et al., arXiv 2204.04676, figure 3.
 
     y = x + β ⊙ W3 SCA(SG(DW3×3(W1 LN(x)))); z = y + γ ⊙ W5 SG(W4 LN(y)); SG splits the channels in two and
     multiplies the halves; SCA(u) = u ⊙ (W mean(u)); β and γ start at 0.
@@ -224,7 +229,7 @@ class NAFBlock(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Float[Tensor, "b h w d"]) -> Float[Tensor, "b h w d"]:
-        """The convolutions of one pixel are linear layers here."""
+        """Apply the block; its 1 × 1 convolutions are linear layers."""
         u = self.conv2(rearrange(self.conv1(self.norm1(x)), "b h w d -> b d h w"))
         u = simple_gate(rearrange(u, "b d h w -> b h w d"))
         y = x + self.beta * self.conv3(u * self.sca(u.mean((1, 2), keepdim=True)))
@@ -242,7 +247,7 @@ def simple_gate(x: Float[Tensor, "*b twice"]) -> Float[Tensor, "*b d"]:
 
 @dataclass(frozen=True)
 class Modulation:
-    """What a condition does to a branch, token by token: shift and scale before it, gate after it."""
+    """The modulation of a branch by a condition, per token: shift and scale before it, gate after it."""
 
     shift: Float[Tensor, "b l d"]
     scale: Float[Tensor, "b l d"]
@@ -255,9 +260,9 @@ def modulate(x: Float[Tensor, "b l d"], shift: Float[Tensor, "b l d"], scale: Fl
 
 
 class AdaLN(nn.Module):
-    """Modulations from each token's own condition: W2 W1 silu(c), narrow in the middle; W2 starts at 0.
+    """Adaptive layer norm's modulations from a condition per token: W2 W1 silu(c), of low rank; W2 starts at 0.
 
-    lora: width of the middle; 0: one full matrix in place of the two.
+    lora: the rank; 0: one full matrix in place of the two. outputs: how many vectors of ``width`` to return.
     """
 
     def __init__(self, width: int, lora: int, outputs: int) -> None:
@@ -272,10 +277,10 @@ class AdaLN(nn.Module):
 
 
 class Context(nn.Module):
-    """What is true of the picture as a whole: W2 silu(W1 silu(mean silu(x) + W LN(mean text))), one vector a sample.
+    """Global context: W2 silu(W1 silu(mean silu(x) + W LN(mean text))), one vector per sample.
 
-    Exposure, haze and low contrast are faults of all of a picture, and a prompt speaks of all of it: attention would
-    have to learn the mean first.
+    Exposure, haze and low contrast affect the whole image, and so does a prompt: without this, attention would first
+    have to learn to average.
     """
 
     def __init__(self, width: int, text_width: int) -> None:
@@ -286,19 +291,19 @@ class Context(nn.Module):
     def forward(
         self, x: Float[Tensor, "b l d"], text: Float[Tensor, "b m e"], mask: Bool[Tensor, "b m"] | None
     ) -> Float[Tensor, "b d"]:
-        """Of the image's tokens and the prompt's; mask: False where a prompt's token is padding."""
+        """Pool the image tokens x and the prompt's tokens. mask: False where a prompt token is padding."""
         mean = F.silu(x).mean(1)
         if self.text is not None and text.shape[1]:
-            real = text.new_ones(text.shape[:2])[..., None] if mask is None else mask[..., None].to(text.dtype)
-            mean = mean + self.text(((text * real).sum(1) / real.sum(1).clamp(min=1)).to(x.dtype))
+            valid = text.new_ones(text.shape[:2])[..., None] if mask is None else mask[..., None].to(text.dtype)
+            mean = mean + self.text(((text * valid).sum(1) / valid.sum(1).clamp(min=1)).to(x.dtype))
         return self.mlp(mean)
 
 
 class Positions(nn.Module):
-    """Learned absolute positions: pe[y, x] = MLP_h(y) + MLP_w(x) (MMAIF eq. 5), from any index; they start at 0."""
+    """Learned absolute positions for grids of any size: pe[y, x] = MLP_h(y) + MLP_w(x) (MMAIF eq. 5), 0 at first."""
 
     UNIT = 64
-    """Tokens that count as 1: the side of a 1024 × 1024 image at f = 8 and patch 2."""
+    """Number of tokens that the coordinate 1 stands for: the side of a 1024 × 1024 image at f = 8 and patch 2."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -306,9 +311,9 @@ class Positions(nn.Module):
         self.columns = nn.Sequential(nn.Linear(1, width), nn.SiLU(), ZeroLinear(width, width))
 
     def forward(self, height: int, width: int) -> Float[Tensor, "hw d"]:
-        """Positions of all tokens of a grid, row by row."""
-        like = self.rows[0].weight
-        rows, columns = (torch.arange(n, device=like.device, dtype=like.dtype) / self.UNIT for n in (height, width))
+        """Embeddings of all tokens of a grid in raster order."""
+        weight = self.rows[0].weight
+        rows, columns = (torch.arange(n, device=weight.device, dtype=weight.dtype) / self.UNIT for n in (height, width))
         pe = self.rows(rows[:, None])[:, None] + self.columns(columns[:, None])[None]
         return rearrange(pe, "h w d -> (h w) d")
 
@@ -316,8 +321,8 @@ class Positions(nn.Module):
 class TimeEmbedding(nn.Module):
     """MLP of the sinusoids of 20 t: cos(20 t ω_i), sin(20 t ω_i), ω_i = 10000^(−i / 128).
 
-    With the usual 1000 t, whose fastest sinusoid turns 160 times on the way, a network of few steps is rough in t, and
-    no sampler has its order: see docs/log.md.
+    With the usual 1000 t, whose fastest sinusoid has 160 periods over t in [0, 1], a network trained for few steps is
+    not smooth in t, and no sampler reaches its order: see docs/log.md.
     """
 
     FREQUENCIES = 128
@@ -328,7 +333,7 @@ class TimeEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(2 * self.FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
-        """The embedding of times in [0, 1]."""
+        """Embed times in [0, 1]."""
         count = self.FREQUENCIES
         omega = torch.exp(-math.log(10000) * torch.arange(count, device=t.device, dtype=torch.float32) / count)
         angles = self.SCALE * t.float()[:, None] * omega

@@ -1,7 +1,8 @@
-"""MMAIF: a diffusion transformer that restores and fuses the latents of two degraded images under a prompt.
+"""MMAIF: a diffusion transformer that restores and fuses the latents of two degraded images, conditioned on a prompt.
 
-Source: MMAIF, section 3.3 and figure 3c. Letters of the shapes: b batch, z latent channels, h, w latent grid,
-l tokens, d width. The network knows no tokenizer, no text encoder and no objective: it maps latents to a latent.
+Source: MMAIF, section 3.3 and figure 3c. Shapes: b batch, z latent channels, h, w latent grid, l image and prompt
+tokens, m prompt tokens, d width, e width of the prompt's embedding, n heads, k width of a head. The network maps
+latents to a latent and is independent of tokenizer, text encoder and objective.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from clearfuse.train.models.layers import (
     Attention,
     Context,
     NAFBlock,
-    Place,
     Positions,
     TimeEmbedding,
+    TokenLayout,
     ZeroLinear,
     initialise,
     modulate,
@@ -34,13 +35,13 @@ from clearfuse.train.models.layers import (
 
 @dataclass(frozen=True)
 class MMAIFConfig:
-    """Sizes and switches of the network; the defaults are the paper's, for a regression on latents of 16 channels."""
+    """Hyperparameters; the defaults are the paper's, for a regression on latents of 16 channels."""
 
-    flow: bool = False  # main stream: a noisy latent with its time; else both degraded latents, and no time at all
-    prior: bool = False  # a first guess at the latent is given: the main stream sees it, a blend starts from it
-    compress: bool = False  # the network sees asinh(z): for latents with heavy tails, which would drown all else in x
-    head: str = "plain"  # or "blend": g (w Z_a + (1 − w) Z_b) + r, for latents wider than a token
-    context: bool = False  # the means of all tokens join each condition, and scale and shift a blend as a whole
+    flow: bool = False  # main stream: a noisy latent and its time; else both degraded latents, without a time
+    prior: bool = False  # an initial estimate of the latent is given: an input of the main stream and of a blend head
+    compress: bool = False  # embed asinh(z) rather than z: for latents with heavy tails
+    head: str = "plain"  # or "blend": g (w Z_a + (1 − w) Z_b) + r, for latents with more numbers than a token
+    context: bool = False  # add a global context to each condition; with a blend head, a global scale and shift too
     latent_channels: int = 16
     text_width: int = 2048  # width of the prompt's embedding; 0: a model without prompts
     depth: int = 16
@@ -48,13 +49,13 @@ class MMAIFConfig:
     heads: int = 12
     patch: int = 2
     experts: int = 4  # routed experts of a layer; 0: one dense SwiGLU in their place
-    active: int = 2  # experts that a token goes to
+    active: int = 2  # experts per token
     expert_width: int = 1752  # hidden width of an expert, or of the dense SwiGLU
-    shared_width: int = 640  # hidden width of the expert that sees all tokens; 0: none
-    lora: int = 128  # middle width of the AdaLN's two factors; 0: one full matrix
+    shared_width: int = 640  # hidden width of the shared expert; 0: none
+    lora: int = 128  # rank of AdaLN; 0: full matrices
     rope: bool = True
     rope_base: float = 2000.0
-    pe: bool = True  # learned absolute positions before each block
+    pe: bool = True  # add learned absolute positions before each block
     value_residual: bool = True
     naf: bool = True  # NAFNet block before attention
 
@@ -71,10 +72,9 @@ class MMAIFConfig:
 
 
 class Block(nn.Module):
-    """One block of figure 3c: positions, NAF block, modulated attention, modulated experts.
+    """A block of figure 3c: positions, NAF block, modulated attention, modulated experts.
 
-    Prompt tokens skip the first two. The gates start at 0, and so does what the first two add: the block starts as
-    the identity.
+    Prompt tokens skip the first two. All four are initialised to add 0: the block starts as the identity.
     """
 
     def __init__(self, config: MMAIFConfig, first: bool) -> None:
@@ -94,21 +94,21 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "b l d"],
         c: Float[Tensor, "b l d"],
-        place: Place,
+        layout: TokenLayout,
         v: Float[Tensor, "b n l k"] | None,
     ) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "b n l k"], Routing | None]:
-        """The tokens, the attention's values for the next block, and what the router did."""
-        image, text = x.tensor_split([place.height * place.width], 1)
-        if place.positions is not None:
-            image = image + place.positions
-        image = self.naf(rearrange(image, "b (h w) d -> b h w d", h=place.height))
+        """The tokens, the attention's values for the next block, and the router's statistics."""
+        image, text = x.tensor_split([layout.height * layout.width], 1)
+        if layout.positions is not None:
+            image = image + layout.positions
+        image = self.naf(rearrange(image, "b (h w) d -> b h w d", h=layout.height))
         x = torch.cat([rearrange(image, "b h w d -> b (h w) d"), text], 1)
 
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaln(c)
-        attended, values = self.attention(modulate(self.norm1(x), shift1, scale1), place, v)
+        attended, values = self.attention(modulate(self.norm1(x), shift1, scale1), layout, v)
         x = x + gate1 * attended
         hidden = modulate(self.norm2(x), shift2, scale2)
-        mixed, routing = self.mlp(hidden, place.mask) if isinstance(self.mlp, MoE) else (self.mlp(hidden), None)
+        mixed, routing = self.mlp(hidden, layout.mask) if isinstance(self.mlp, MoE) else (self.mlp(hidden), None)
         return x + gate2 * mixed, values, routing
 
 
@@ -136,7 +136,7 @@ class MMAIF(nn.Module):
         self.tone = ZeroLinear(width, 2 * config.latent_channels) if tone else None
 
     def initialise(self, rng: torch.Generator) -> None:
-        """Set all parameters from the generator, as ``layers.initialise`` lists them."""
+        """Initialise all parameters from the generator, by the rules of ``layers.initialise``."""
         initialise(self, rng)
 
     def forward(
@@ -149,65 +149,65 @@ class MMAIF(nn.Module):
         text_mask: Bool[Tensor, "b m"] | None,
         prior: Float[Tensor, "b z h w"] | None = None,
     ) -> Prediction:
-        """The latent predicted from two degraded ones of any size; z_t and t for a flow model, None for a regression.
+        """Predict a latent from two degraded ones of any size. z_t, t: given for a flow model, None for a regression.
 
-        text: the prompts' embedding, of any length, 0 too; text_mask: False where a token is padding, None where none
-        is: attention then takes its fastest kernel.
+        text: the prompts' embeddings, of any length, also 0; text_mask: False where a token is padding; None where
+        no token is, which allows the fastest attention kernel.
         """
         if self.config.flow != (z_t is not None) or self.config.flow != (t is not None):
             raise ValueError("a flow model takes z_t and t, a regression neither")
         if self.config.prior != (prior is not None):
-            raise ValueError("a prior is given where, and only where, the config has one")
+            raise ValueError("a prior must be given if and only if the config has one")
         height, width = z_a.shape[2:]
-        pair = torch.cat([self._seen(z_a), self._seen(z_b)], -1)
+        pair = torch.cat([self._embedded(z_a), self._embedded(z_b)], -1)
         c = self.condition(pair)
         c_text = c.new_zeros(len(c), 1, c.shape[2])
         if self.time is not None and t is not None:
             c_text = self.time(t)[:, None]
             c = c + c_text
-        stream = [pair if z_t is None else self._seen(z_t), *(() if prior is None else (self._seen(prior),))]
+        stream = [pair if z_t is None else self._embedded(z_t), *(() if prior is None else (self._embedded(prior),))]
         x = self.embed(torch.cat(stream, -1))
-        whole = None
+        context = None
         if self.context is not None:
-            whole = self.context(c + x, text, text_mask)
-            c = c + whole[:, None]
-        place = self._place(height, width, text, text_mask)
+            context = self.context(c + x, text, text_mask)
+            c = c + context[:, None]
+        layout = self._layout(height, width, text, text_mask)
 
-        x, c_all = self._join(x, c, c_text, text)
-        v, routings = None, []
+        x, c_all = self._with_prompt(x, c, c_text, text)
+        v, statistics = None, []
         for block in self.blocks:
-            x, v, routing = block(x, c_all, place, v)
-            routings.append(routing)
+            x, v, routing = block(x, c_all, layout, v)
+            statistics.append(routing)
         x = modulate(self.norm(x[:, : c.shape[1]]), *self.adaln(c))
 
-        latent = self._picture(self.head(x), place)[..., :height, :width]
+        latent = self._unpatchify(self.head(x), layout)[..., :height, :width]
         if self.blend is not None:
-            parts = [self._picture(part, place)[..., :height, :width] for part in self._parts(x)]
+            parts = [self._unpatchify(part, layout)[..., :height, :width] for part in self._blend_outputs(x)]
             base = blend(parts[0], z_a, z_b)
             if prior is not None:
                 base = prior + parts[2].tanh() * (base - prior)
             gain = parts[1]
-            if self.tone is not None and whole is not None:
-                scale, shift = self.tone(F.silu(whole))[..., None, None].chunk(2, 1)
+            if self.tone is not None and context is not None:
+                scale, shift = self.tone(F.silu(context))[..., None, None].chunk(2, 1)
                 gain, latent = gain + scale, latent + shift
-            # The gain shrinks a coefficient that is noise and raises one that blur took, as Wiener's filter does.
+            # As in a Wiener filter, the gain shrinks coefficients that are noise and amplifies those weakened by blur.
             latent = latent + F.softplus(gain + math.log(math.e - 1)) * base
-        return Prediction(latent, *_balance(routings, latent))
+        return Prediction(latent, *_balance(statistics, latent))
 
-    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        """A blend's numbers: w, gain and, with a prior, how far to leave it."""
+    def _blend_outputs(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The outputs of a blend head: w, gain and, with a prior, the step from the prior towards the blend."""
         assert self.blend is not None
         return self.blend(x).chunk(3 if self.config.prior else 2, -1)
 
-    def _join(self, x: Tensor, c: Tensor, c_text: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Image and prompt tokens in one sequence, with their conditions; a prompt token's is the time alone."""
+    def _with_prompt(self, x: Tensor, c: Tensor, c_text: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Concatenate image and prompt tokens, and their conditions; a prompt token's condition is only the time."""
         if self.text is None or text.shape[1] == 0:
             return x, c
         tokens = self.text(text.to(x.dtype))
         return torch.cat([x, tokens], 1), torch.cat([c, c_text.expand_as(tokens)], 1)
 
-    def _place(self, height: int, width: int, text: Tensor, text_mask: Tensor | None) -> Place:
-        """Grid, angles and positions of the image tokens; prompt tokens have angle 0."""
+    def _layout(self, height: int, width: int, text: Tensor, text_mask: Tensor | None) -> TokenLayout:
+        """The layout of image and prompt tokens; prompt tokens have RoPE angle 0."""
         config = self.config
         rows, columns = -(-height // config.patch), -(-width // config.patch)
         prompt = text.shape[1] if self.text is not None else 0
@@ -217,25 +217,27 @@ class MMAIF(nn.Module):
             angles = F.pad(angles, (0, 0, 0, prompt))
         if prompt and text_mask is not None:
             mask = F.pad(text_mask, (rows * columns, 0), value=True)
-        return Place(rows, columns, angles, None if self.positions is None else self.positions(rows, columns), mask)
+        return TokenLayout(
+            rows, columns, angles, None if self.positions is None else self.positions(rows, columns), mask
+        )
 
-    def _seen(self, z: Tensor) -> Tensor:
-        """The tokens of a latent as the network sees it."""
-        return self._patches(z.asinh() if self.config.compress else z)
+    def _embedded(self, z: Tensor) -> Tensor:
+        """The patches of a latent, compressed by asinh where the config says so."""
+        return self._patchify(z.asinh() if self.config.compress else z)
 
-    def _patches(self, z: Tensor) -> Tensor:
-        """Tokens of patch × patch; the last row and column are repeated where the grid is no multiple."""
+    def _patchify(self, z: Tensor) -> Tensor:
+        """Cut into tokens of patch × patch; where the grid is no multiple, the last row and column are repeated."""
         p = self.config.patch
         z = F.pad(z, (0, -z.shape[3] % p, 0, -z.shape[2] % p), mode="replicate")
         return rearrange(z, "b z (h p) (w q) -> b (h w) (z p q)", p=p, q=p)
 
-    def _picture(self, tokens: Tensor, place: Place) -> Tensor:
+    def _unpatchify(self, tokens: Tensor, layout: TokenLayout) -> Tensor:
         p = self.config.patch
-        return rearrange(tokens, "b (h w) (z p q) -> b z (h p) (w q)", h=place.height, p=p, q=p)
+        return rearrange(tokens, "b (h w) (z p q) -> b z (h p) (w q)", h=layout.height, p=p, q=p)
 
 
 def streams(config: MMAIFConfig) -> int:
-    """Latents that the main stream embeds: the noisy one or both degraded ones, and the prior."""
+    """The number of latents in the main stream: the noisy one or both degraded ones, and the prior."""
     return (1 if config.flow else 2) + config.prior
 
 
@@ -247,30 +249,30 @@ def blend(
     return share * z_a + (1 - share) * z_b
 
 
-def _balance(routings: list[Routing | None], like: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean load-balancing loss of the layers, and the load of each; 0 and no columns without experts."""
-    routed = [routing for routing in routings if routing is not None]
+def _balance(statistics: list[Routing | None], latent: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean load-balancing loss, and the load by layer and expert; 0 and no columns without experts."""
+    routed = [routing for routing in statistics if routing is not None]
     if not routed:
-        return like.new_zeros(()), like.new_zeros(len(routings), 0)
+        return latent.new_zeros(()), latent.new_zeros(len(statistics), 0)
     return torch.stack([r.balance for r in routed]).mean(), torch.stack([r.load for r in routed]).detach()
 
 
 def inactive(config: MMAIFConfig) -> int:
     """Parameters that a token does not use: the experts it is not sent to."""
-    idle = max(config.experts - config.active, 0)
-    return config.depth * idle * 3 * config.width * config.expert_width
+    unused = max(config.experts - config.active, 0)
+    return config.depth * unused * 3 * config.width * config.expert_width
 
 
 def activations(config: MMAIFConfig, height: int, width: int, text_tokens: int) -> int:
-    """Values live at once in a block: tokens, condition, six modulations, q, k, v, the values before, two branches."""
+    """Peak number of values in a block: tokens, condition, six modulations, q, k, v, the previous v, two branches."""
     tokens = -(-height // config.patch) * -(-width // config.patch) + (text_tokens if config.text_width else 0)
     return 14 * tokens * config.width
 
 
 def flops(config: MMAIFConfig, height: int, width: int, text_tokens: int) -> int:
-    """2 × MAC of one call on latents of height × width: matrices, convolutions, and attention's two products.
+    """2 × MAC of one forward pass on latents of height × width: matrices, convolutions, and attention's two products.
 
-    A block: 6 d² + 18 d an image token for the NAF block, and for each token AdaLN (7 d r), q, k, v and out (4 d²),
+    MAC of a block: 6 d² + 18 d per image token for the NAF block; per token AdaLN (7 d r), q, k, v and out (4 d²),
     router and experts (d e + 3 d (active f + shared)); attention 2 l² d.
     """
     d, p, r = config.width, config.patch, config.lora

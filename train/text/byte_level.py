@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearfuse.train.models.experts import SwiGLU
-from clearfuse.train.models.layers import Attention, Place, initialise
+from clearfuse.train.models.layers import Attention, TokenLayout, initialise
 from clearfuse.train.text.base import TextEncoder
 
 
@@ -100,7 +100,7 @@ class TextBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "b m e"], mask: Bool[Tensor, "b m"]) -> Float[Tensor, "b m e"]:
         """Tokens whose mask is False are seen by none."""
-        place = Place(1, x.shape[1], None, None, mask)
+        place = TokenLayout(1, x.shape[1], None, None, mask)
         x = x + self.attention(self.norm1(x), place, None)[0]
         return x + self.mlp(self.norm2(x))
 

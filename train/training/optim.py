@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate
 
-from clearfuse.train.models.layers import decayed
+from clearfuse.train.models.layers import decayed_parameters
 
 BETAS = (0.9, 0.99)
 LEAST_SHARE = 1e-3
@@ -87,7 +87,7 @@ def build_optimizer(model: nn.Module, lr: float, decay: float, cautious: bool = 
     rest: list[nn.Parameter] = []
     for module in model.modules():
         own = [(name, p) for name, p in module.named_parameters(recurse=False) if p.requires_grad]
-        names = decayed(module) if own else ()
+        names = decayed_parameters(module) if own else ()
         for name, p in own:
             (shrunk if name in names else rest).append(p)
     groups = [{"params": shrunk, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]

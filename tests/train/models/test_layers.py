@@ -17,13 +17,13 @@ from clearfuse.train.models.layers import (
     Attention,
     Eta,
     NAFBlock,
-    Place,
     Positions,
     TimeEmbedding,
+    TokenLayout,
     ZeroConv2d,
     ZeroLinear,
     attention,
-    decayed,
+    decayed_parameters,
     initialise,
     modulate,
     rope_angles,
@@ -31,7 +31,7 @@ from clearfuse.train.models.layers import (
 )
 
 M = TypeVar("M", bound=nn.Module)
-PLAIN = Place(3, 4, None, None, None)
+PLAIN = TokenLayout(3, 4, None, None, None)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -184,11 +184,12 @@ def test_experts_on_a_gpu_are_those_of_the_cpu() -> None:
 
 def test_each_layer_says_what_decays() -> None:
     layer = made(MoE(16, 4, 2, 12, 8))
-    assert decayed(layer) == ("w_in", "w_out") and decayed(NAFBlock(8)) == () == decayed(Eta())
-    assert decayed(ZeroLinear(2, 2)) == decayed(ZeroConv2d(2, 2, 1)) == ("weight",)
-    assert decayed(nn.LayerNorm(3)) == decayed(nn.Embedding(2, 2)) == ()
+    assert decayed_parameters(layer) == ("w_in", "w_out")
+    assert decayed_parameters(NAFBlock(8)) == () == decayed_parameters(Eta())
+    assert decayed_parameters(ZeroLinear(2, 2)) == decayed_parameters(ZeroConv2d(2, 2, 1)) == ("weight",)
+    assert decayed_parameters(nn.LayerNorm(3)) == decayed_parameters(nn.Embedding(2, 2)) == ()
     with pytest.raises(TypeError, match="Bilinear has parameters, and does not say by DECAYED which of them decay"):
-        decayed(nn.Bilinear(1, 1, 1))
+        decayed_parameters(nn.Bilinear(1, 1, 1))
 
 
 def test_gradients_reach_every_expert_and_the_router() -> None:

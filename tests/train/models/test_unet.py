@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from clearfuse.train.models import UNetConfig, build_model
-from clearfuse.train.models.unet import flops, plan
+from clearfuse.train.models.unet import flops, layer_specs
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +75,7 @@ def test_flops_by_formula_are_those_counted(config: UNetConfig) -> None:
     with torch.no_grad(), counter:
         network(*given)
     # The counter is blind to two kernels of torch on a CPU, so that attention's two products may be missing.
-    grids = [(8 * 12 // 4**part.level, part.outward) for part in plan(config) if part.kind == "attention"]
+    grids = [(8 * 12 // 4**s.level, s.out_channels) for s in layer_specs(config) if s.kind == "attention"]
     products = sum(4 * grid * (grid + given[4].shape[1]) * c for grid, c in grids)
     expected = flops(config, 8, 12, 5)
     assert counter.get_total_flops() in (expected, expected - products)
