@@ -27,6 +27,7 @@ from clearfuse.train import tokenizers
 from clearfuse.train.data.batch import to_tensor
 from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Design, Parts
 from clearfuse.train.objectives import Objective
+from clearfuse.train.objectives.noise import NoiseField
 from clearfuse.train.objectives.regression import Regression
 from clearfuse.train.pipeline.tiles import OVERLAP, TILE, tiled
 from clearfuse.train.text import plain_request
@@ -136,11 +137,13 @@ class FusionPipeline:
         steps: int | None = None,
         sampler: str | None = None,
         guidance: float | None = None,
+        tile: int = TILE,
     ) -> UInt8[np.ndarray, "h w 3"]:
         """The fused image of a pair of any size, uint8 ``(h, w)`` or ``(h, w, c)``; one channel is grey.
 
         prompt: what to do; None asks for the task's fusion alone. seed: of a flow model's noise. steps, sampler and
         guidance (how strongly the prompt is followed, 1 as it was learned): of a flow model, instead of its design's.
+        tile: larger images are fused in tiles of this side, in pixels, all from one field of noise.
         Raises UserError where the sizes differ or an option is of no use.
         """
         if task not in TASKS:
@@ -156,14 +159,25 @@ class FusionPipeline:
             images.append(_coloured(self.assembly.prior(*grey, task)(full_region(a.shape))))
         given = [to_tensor([x]).to(self.device) for x in images]
 
-        def fuse(parts: Sequence[Tensor], number: int) -> Tensor:
+        f, cell = self.assembly.tokenizer.f, self._cell
+        rows, columns = -(-a.shape[0] // f), -(-a.shape[1] // f)
+
+        def fuse(parts: Sequence[Tensor], top: int, left: int) -> Tensor:
             x, y, *prior = parts
-            rng = torch.Generator().manual_seed(seed + number)
+            rng = NoiseField(torch.Generator().manual_seed(seed), rows, columns, top // f, left // f)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
                 return self.assembly.fuse(x, y, [words], rng, objective, *prior).float()
 
-        fused = tiled(fuse, given, tile=TILE, overlap=OVERLAP)
+        if tile < 2 * OVERLAP:
+            raise UserError(f"--tile {tile}: must be at least {2 * OVERLAP} pixels")
+        sides = [side // cell * cell for side in (tile, OVERLAP)]
+        fused = tiled(fuse, given, tile=sides[0], overlap=max(sides[1], cell), multiple=cell)
         return ((fused[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+    @property
+    def _cell(self) -> int:
+        """Pixels of a side of an image token: where tiles may be cut."""
+        return self.assembly.tokenizer.f * getattr(self.design.config, "patch", 1)
 
     def _objective(self, **asked: int | float | str | None) -> Objective:
         """The design's, with the sampling asked for."""

@@ -182,7 +182,7 @@ class _Run:
             parallel.recompute(assembly.network)
         if options.sharded and ranks.world > 1:
             for one in (assembly, self.shadow):
-                parallel.share_out(one, ranks, bf16)
+                parallel.share_out(one, ranks)
         if options.compiled or options.graphs:
             parallel.compile_network(assembly.network, options.graphs)
         self.engine = parallel.Engine(assembly, ranks, bf16, options.graphs)
