@@ -29,6 +29,7 @@ from clearfuse.train.data.loader import batches, cache_size
 from clearfuse.train.data.order import RankBatches
 from clearfuse.train.data.samples import Samples
 from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Parts
+from clearfuse.train.models.experts import has_grouped_products
 from clearfuse.train.objectives.noise import Draws
 from clearfuse.train.pipeline.fusion import WEIGHTS, check_parts, write_design
 from clearfuse.train.runs.folder import NONFINITE, append_line, run_folder, run_record
@@ -129,6 +130,8 @@ def fit(
     with joined(device) as ranks, ExitStack() as held:
         if run_options.graphs and ranks.device.type != "cuda":
             raise UserError(f"--cuda-graphs: needs a CUDA device, not {ranks.device.type}")
+        if run_options.graphs and getattr(design.config, "experts", 0) and not has_grouped_products(ranks.device):
+            raise UserError("--cuda-graphs: experts need a GPU of compute capability 9.0 (H100) or above for it")
         if settings.batch % ranks.world:
             raise UserError(f"--batch {settings.batch}: must be a multiple of {ranks.world}, the number of processes")
         limit_threads()
