@@ -9,7 +9,6 @@ import functools
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Literal, get_args
 
 import torch
@@ -23,7 +22,7 @@ from clearfuse.synth.types import UserError, unknown
 Kernel = Literal["auto", "sdpa", "xformers"]
 KERNELS: tuple[Kernel, ...] = get_args(Kernel)
 
-_asked: ContextVar[Kernel] = ContextVar("attention kernel", default="auto")
+_asked: Kernel = "auto"  # of the process; a ContextVar would cut a compiled graph in two
 
 
 @functools.cache
@@ -47,11 +46,12 @@ def find_kernel(name: str) -> Kernel:
 @contextmanager
 def attention_kernel(kernel: Kernel) -> Iterator[None]:
     """Use a kernel inside the block: ``auto`` picks one for each call, see ``choose_kernel``."""
-    token = _asked.set(kernel)
+    global _asked
+    before, _asked = _asked, kernel
     try:
         yield
     finally:
-        _asked.reset(token)
+        _asked = before
 
 
 def choose_kernel(asked: Kernel, device: torch.device, masked: bool) -> Literal["sdpa", "xformers"]:
@@ -75,7 +75,7 @@ def attention(
 ) -> Float[Tensor, "b n l k"]:
     """softmax(q kᵀ / √k) v; keys where the mask is False are ignored. All attention goes through this function."""
     assert q.dtype == k.dtype == v.dtype, f"attention in {q.dtype}, {k.dtype} and {v.dtype}: kernels take one"
-    if choose_kernel(_asked.get(), q.device, mask is not None) == "xformers":
+    if choose_kernel(_asked, q.device, mask is not None) == "xformers":
         return _xformers_attention(q, k, v, mask)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None, :])
 

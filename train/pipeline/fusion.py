@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from clearfuse.synth.files.jsonstream import write_json
 from clearfuse.synth.files.storage import landing
@@ -93,7 +93,7 @@ class FusionPipeline:
             said = " ".join(str(error).split())[:200]
             raise UserError(f"{folder / WEIGHTS}: weights of another design than {DESIGN}'s: {said}") from None
         if compiled:
-            assembly.network.compile()  # in place: the names of its weights stay
+            assembly.compile_for(nn.Module.compile)  # in place: the names of its weights stay
         return FusionPipeline(assembly.to(device))
 
     def save_pretrained(self, folder: str | Path, embed: bool = False) -> None:

@@ -15,6 +15,7 @@ class NoText(TextEncoder):
     """No prompt at all: zero tokens of zero width."""
 
     width = 0
+    limit = 0
     trainable = False
     nothing: Float[Tensor, " 0"]
 

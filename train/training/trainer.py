@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -187,7 +188,7 @@ class _Run:
             for one in (assembly, self.shadow):
                 parallel.share_out(one, ranks)
         if options.compiled or options.graphs:
-            parallel.compile_network(assembly.network, options.graphs)
+            assembly.compile_for(partial(parallel.compile_network, graphs=options.graphs))
         self.engine = parallel.Engine(assembly, ranks, bf16, options.graphs)
         optimizer = optim.build_optimizer(assembly, settings.lr, settings.decay, settings.cautious)
         self.state = Training(assembly.trained(), self.shadow.trained(), optimizer)
