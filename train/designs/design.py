@@ -7,7 +7,7 @@ name.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from clearfuse.synth.types import UserError, check_schema
 from clearfuse.train import text as texts
@@ -136,6 +137,12 @@ class Assembly(nn.Module):
             raise UserError(f"the design's prior is '{design.prior}', and its network's config says otherwise")
         self.text = text.encoder
         self.network = build_model(design.model, self.design.config, rng)
+        self.one_length = False
+
+    def compile_for(self, network_compiler: Callable[[nn.Module], None]) -> None:
+        """Compile the network. All prompts then have one length and a mask: a graph belongs to a shape."""
+        self.one_length = True
+        network_compiler(self.network)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """What learns, by name."""
@@ -159,8 +166,12 @@ class Assembly(nn.Module):
         embeddings: of the prompts, with their mask, where they are at hand.
         """
         text, mask = self.text(prompts) if embeddings is None else (embeddings[0].float(), embeddings[1])
-        # Where no prompt is padded, as for one image, attention needs no mask, and is faster without.
-        real = None if bool(mask.all()) else mask
+        if self.one_length:
+            more = self.text.limit - text.shape[1]
+            text, real = F.pad(text, (0, 0, 0, more)), F.pad(mask, (0, more))
+        else:
+            # Where no prompt is padded, as for one image, attention needs no mask, and is faster without.
+            real = None if bool(mask.all()) else mask
 
         def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
             return self.network(z_a, z_b, z_t, t, text, real, z_prior)

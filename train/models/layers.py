@@ -6,8 +6,6 @@ prompt's embedding; h, w the grid of image tokens.
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import math
 from dataclasses import dataclass
 
@@ -17,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clearfuse.train.models.attention import attention
 from clearfuse.train.models.experts import MoE
 
 
@@ -107,37 +106,6 @@ def decayed_parameters(module: nn.Module) -> tuple[str, ...]:
 # Attention.
 
 
-@functools.cache
-def _has_xformers() -> bool:
-    return importlib.util.find_spec("xformers") is not None
-
-
-def attention(
-    q: Float[Tensor, "b n l k"],
-    k: Float[Tensor, "b n m k"],
-    v: Float[Tensor, "b n m k"],
-    mask: Bool[Tensor, "b m"] | None,
-) -> Float[Tensor, "b n l k"]:
-    """softmax(q kᵀ / √k) v; keys where the mask is False are ignored. All attention goes through this function."""
-    if q.is_cuda and _has_xformers():
-        return _xformers_attention(q, k, v, mask)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None, :])
-
-
-def _xformers_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    from xformers.ops import memory_efficient_attention  # pyright: ignore[reportMissingImports]
-
-    bias = None
-    if mask is not None:
-        # The kernels need the rows of the bias aligned to 8 elements: allocate more, then slice.
-        b, n, queries, keys = q.shape[0], q.shape[1], q.shape[2], k.shape[2]
-        row = torch.zeros((b, 1, 1, -(-keys // 8) * 8), dtype=q.dtype, device=q.device)
-        row[..., :keys].masked_fill_(~mask[:, None, None, :], float("-inf"))
-        bias = row.expand(b, n, queries, -1)[..., :keys]
-    q, k, v = (rearrange(x, "b n l k -> b l n k") for x in (q, k, v))
-    return rearrange(memory_efficient_attention(q, k, v, attn_bias=bias), "b l n k -> b n l k")
-
-
 def rope_angles(
     height: int, width: int, head_width: int, base: float, device: torch.device | None = None
 ) -> Float[Tensor, "l half"]:
@@ -196,7 +164,8 @@ class Attention(nn.Module):
         q, k, v = rearrange(self.qkv(x), "b l (three n k) -> three b n l k", three=3, n=self.heads).unbind()
         q, k = self.q_norm(q), self.k_norm(k)
         if self.eta is not None and previous_v is not None:
-            v = (1 - self.eta.value) * v + self.eta.value * previous_v
+            eta = self.eta.value.to(v.dtype)  # else v would leave autocast's precision, and q's and k's
+            v = (1 - eta) * v + eta * previous_v
         if layout.angles is not None:
             q, k = rotate(q, layout.angles), rotate(k, layout.angles)
         attended = attention(q, k, v, layout.mask)

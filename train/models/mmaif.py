@@ -65,6 +65,8 @@ class MMAIFConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.width % (4 * self.heads):
             raise ValueError(f"width {self.width} must be a multiple of 4 × heads ({4 * self.heads}), for 2-D RoPE")
+        if self.experts and self.expert_width % 8:
+            raise ValueError(f"expert_width {self.expert_width} must be a multiple of 8, for grouped products in bf16")
         if self.experts and not 1 <= self.active <= self.experts:
             raise ValueError(f"active {self.active} must be 1 to {self.experts}, the number of experts")
         if self.head not in ("plain", "blend"):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from clearfuse.synth.files.jsonstream import write_json
 from clearfuse.synth.files.storage import landing
@@ -28,6 +28,7 @@ from clearfuse.train import tokenizers
 from clearfuse.train.data.batch import to_tensor
 from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Design, Parts
 from clearfuse.train.objectives import Objective
+from clearfuse.train.objectives.noise import NoiseField
 from clearfuse.train.pipeline.tiles import OVERLAP, TILE, fuse_tiled
 from clearfuse.train.text import plain_request
 from clearfuse.train.weights import hub
@@ -94,7 +95,7 @@ class FusionPipeline:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{folder / WEIGHTS}: weights of another design than {DESIGN}'s: {reason}") from None
         if compiled:
-            assembly.network.compile()  # in place, which keeps the names of its weights
+            assembly.compile_for(nn.Module.compile)  # in place: the names of its weights stay
         return FusionPipeline(assembly.to(device))
 
     def save_pretrained(self, folder: str | Path, embed: bool = False) -> None:
@@ -138,11 +139,13 @@ class FusionPipeline:
         steps: int | None = None,
         sampler: str | None = None,
         guidance: float | None = None,
+        tile: int = TILE,
     ) -> UInt8[np.ndarray, "h w 3"]:
         """Fuse a pair of any size, uint8 ``(h, w)`` or ``(h, w, c)``, grey if c is 1.
 
         prompt: the instruction; None: only the task's fusion. seed: of a flow model's noise. steps, sampler, guidance
-        (classifier-free guidance scale, 1: none): override the design's, for flow models only. Raises UserError if the
+        (classifier-free guidance scale, 1: none): override the design's, for flow models only. tile: larger
+        images are fused in tiles of this side in pixels, which share one field of noise. Raises UserError if the
         sizes differ or an option does not apply.
         """
         if task not in TASKS:
@@ -158,14 +161,25 @@ class FusionPipeline:
             images.append(_to_colour(self.assembly.prior(*grey, task)(full_region(a.shape))))
         tensors = [to_tensor([x]).to(self.device) for x in images]
 
-        def fuse(parts: Sequence[Tensor], number: int) -> Tensor:
+        f, cell = self.assembly.tokenizer.f, self._cell
+        rows, columns = -(-a.shape[0] // f), -(-a.shape[1] // f)
+
+        def fuse(parts: Sequence[Tensor], top: int, left: int) -> Tensor:
             x, y, *prior = parts
-            rng = torch.Generator().manual_seed(seed + number)
+            rng = NoiseField(torch.Generator().manual_seed(seed), rows, columns, top // f, left // f)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
                 return self.assembly.fuse(x, y, [prompt], rng, objective, *prior).float()
 
-        fused = fuse_tiled(fuse, tensors, tile=TILE, overlap=OVERLAP)
+        if tile < 2 * OVERLAP:
+            raise UserError(f"--tile {tile}: must be at least {2 * OVERLAP} pixels")
+        sides = [side // cell * cell for side in (tile, OVERLAP)]
+        fused = fuse_tiled(fuse, tensors, tile=sides[0], overlap=max(sides[1], cell), multiple=cell)
         return ((fused[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+    @property
+    def _cell(self) -> int:
+        """Pixels of a side of an image token: where tiles may be cut."""
+        return self.assembly.tokenizer.f * getattr(self.design.config, "patch", 1)
 
     def _objective(self, **sampling: int | float | str | None) -> Objective:
         """The design's objective, with the given sampling options."""

@@ -2,51 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-TILE, OVERLAP = 1024, 128
+TILE, OVERLAP = 2048, 128
 """Side and overlap of tiles in pixels, for images larger than a tile; overlaps are blended linearly."""
 
 
-def starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Start positions of evenly spaced tiles along a side, overlapping by at least ``overlap``, up to its end."""
+def starts(length: int, tile: int, overlap: int, multiple: int = 1) -> list[int]:
+    """Start positions of evenly spaced tiles along a side, overlapping by at least ``overlap``, up to its end.
+
+    multiple: pixels of an image token's side, at whose multiples tiles start. ``tile`` and ``overlap`` are multiples of
+    it too; the last tile ends with the side, up to a token shorter than the others.
+    """
     if length <= tile:
         return [0]
-    count = -(-(length - overlap) // (tile - overlap))
-    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+    last = -(-(length - tile) // multiple) * multiple
+    count = -(-last // (tile - overlap)) + 1
+    return [i * last // (count - 1) // multiple * multiple for i in range(count)]
 
 
 def fuse_tiled(
-    fuse: Callable[[Sequence[Tensor], int], Tensor],
+    fuse: Callable[[Sequence[Tensor], int, int], Tensor],
     images: Sequence[Float[Tensor, "1 3 H W"]],
     *,
     tile: int,
     overlap: int,
+    multiple: int = 1,
 ) -> Float[Tensor, "1 3 H W"]:
     """Apply ``fuse`` to the whole images if they fit in a tile, else to overlapping tiles, blended by linear ramps.
 
-    fuse(images, number): the fused tile of the same size; number: of the tile, in raster order.
+    fuse(images, top, left): the fused tile of the same size; top, left: its place in the whole, pixels.
     """
     first = images[0]
     height, width = first.shape[2:]
     if max(height, width) <= tile:
-        return fuse(images, 0)
+        return fuse(images, 0, 0)
     total, weight = torch.zeros_like(first), torch.zeros_like(first[:, :1])
-    for number, (y, x) in enumerate(_tile_corners(height, width, tile, overlap)):
-        region = (slice(None), slice(None), slice(y, y + tile), slice(x, x + tile))
-        part = fuse([image[region] for image in images], number)
-        ramp = _ramp(part.shape[2], overlap, first)[:, None] * _ramp(part.shape[3], overlap, first)[None]
-        total[region] += part * ramp
-        weight[region] += ramp
+    for top in starts(height, tile, overlap, multiple):
+        for left in starts(width, tile, overlap, multiple):
+            region = (slice(None), slice(None), slice(top, top + tile), slice(left, left + tile))
+            part = fuse([image[region] for image in images], top, left)
+            ramp = _ramp(part.shape[2], overlap, first)[:, None] * _ramp(part.shape[3], overlap, first)[None]
+            total[region] += part * ramp
+            weight[region] += ramp
     return total / weight
-
-
-def _tile_corners(height: int, width: int, tile: int, overlap: int) -> Iterator[tuple[int, int]]:
-    return ((y, x) for y in starts(height, tile, overlap) for x in starts(width, tile, overlap))
 
 
 def _ramp(length: int, overlap: int, like: Tensor) -> Float[Tensor, " length"]:

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 class TextEncoder(nn.Module):
     """Base class: maps prompts to (embedding, mask).
 
-    width: of the embedding; trainable: whether its parameters are trained with the model.
+    width: of the embedding; limit: tokens of the longest prompt; trainable: whether its parameters are trained with the
+    model.
     """
 
     width: int
+    limit: int
     trainable: bool
 
     def forward(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:

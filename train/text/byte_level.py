@@ -57,6 +57,7 @@ class BytesEncoder(TextEncoder):
     TOKENS = 64
     GRAMS = (4, 6)
     SLOTS = 1 << 14
+    limit = TOKENS
     trainable = True
 
     def __init__(self, width: int = 128, heads: int = 4, depth: int = 2) -> None:

@@ -15,6 +15,7 @@ class NoText(TextEncoder):
     """Encodes each prompt as zero tokens of zero width."""
 
     width = 0
+    limit = 0
     trainable = False
     nothing: Float[Tensor, " 0"]
 

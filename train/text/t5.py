@@ -61,6 +61,7 @@ class T5Encoder(Frozen, TextEncoder):
     """
 
     trainable = False
+    limit = LIMIT
 
     def __init__(self, network: nn.Module, vocabulary: Any, identity: str, store: Path | None = None) -> None:
         super().__init__(network)

@@ -100,12 +100,14 @@ def compile_network(network: nn.Module, graphs: bool = False) -> None:
             parameter.grad = torch.zeros_like(parameter)
 
 
-def shard_model(assembly: Assembly, ranks: Ranks, bf16: bool) -> None:
+def shard_model(assembly: Assembly, ranks: Ranks) -> None:
     """Shard the weights over the ranks (FSDP2); full weights exist only while their block computes."""
     # The attention values that a block returns for the next one are a view, which is never written to.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(ranks.device.type, (ranks.world,))
-    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
+    # Weights are gathered in fp32, and autocast takes the products to bf16 as it does under DDP. FSDP2's own casts
+    # would put the times, the residual stream, the router and the residual scales in bf16 too.
+    policy = MixedPrecisionPolicy(cast_forward_inputs=False)
     roots: list[nn.Module] = [assembly.network]
     if any(parameter.requires_grad for parameter in assembly.text.parameters()):
         roots.append(assembly.text)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ from clearfuse.train.data.loader import batches, cache_size
 from clearfuse.train.data.order import RankBatches
 from clearfuse.train.data.samples import Samples
 from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Parts
+from clearfuse.train.models.experts import has_grouped_products
 from clearfuse.train.objectives.noise import Draws
 from clearfuse.train.pipeline.fusion import WEIGHTS, check_parts, with_recorded_commits, write_design
 from clearfuse.train.runs.folder import NONFINITE, append_line, run_folder, run_record
@@ -131,6 +133,8 @@ def fit(
     with join_ranks(device) as ranks, ExitStack() as stack:
         if run_options.graphs and ranks.device.type != "cuda":
             raise UserError(f"--cuda-graphs: needs a CUDA device, not {ranks.device.type}")
+        if run_options.graphs and getattr(design.config, "experts", 0) and not has_grouped_products(ranks.device):
+            raise UserError("--cuda-graphs: experts need a GPU of compute capability 9.0 (H100) or above for it")
         if settings.batch % ranks.world:
             raise UserError(f"--batch {settings.batch}: must be a multiple of {ranks.world}, the number of processes")
         limit_threads()
@@ -184,9 +188,9 @@ class _Run:
             parallel.recompute(assembly.network)
         if options.sharded and ranks.world > 1:
             for model in (assembly, self.shadow):
-                parallel.shard_model(model, ranks, bf16)
+                parallel.shard_model(model, ranks)
         if options.compiled or options.graphs:
-            parallel.compile_network(assembly.network, options.graphs)
+            assembly.compile_for(partial(parallel.compile_network, graphs=options.graphs))
         self.engine = parallel.Engine(assembly, ranks, bf16, options.graphs)
         optimizer = optim.build_optimizer(assembly, settings.lr, settings.decay, settings.cautious)
         self.state = Training(assembly.trained(), self.shadow.trained(), optimizer)

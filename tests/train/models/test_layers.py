@@ -115,7 +115,7 @@ def test_xformers_and_sdpa_agree_on_padded_prompts(keys: int, monkeypatch: pytes
     q, k, v = (randn(2, 12, keys, 48, seed=i).cuda().bfloat16() for i in range(3))
     mask = (torch.arange(keys) < torch.tensor([[keys], [keys - 9]])).cuda()
     found = attention(q, k, v, mask)
-    monkeypatch.setattr("clearfuse.train.models.layers._has_xformers", lambda: False)
+    monkeypatch.setattr("clearfuse.train.models.attention.has_xformers", lambda: False)
     torch.testing.assert_close(found.float(), attention(q, k, v, mask).float(), atol=2e-2, rtol=2e-2)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -20,7 +19,6 @@ from clearfuse.synth.types import UserError
 from clearfuse.train.designs.design import Assembly, Design
 from clearfuse.train.pipeline import fusion as module
 from clearfuse.train.pipeline.fusion import FusionPipeline
-from clearfuse.train.pipeline.tiles import fuse_tiled, starts
 from clearfuse.train.weights.tensors import read_tensors, write_tensors
 from conftest import Ran, save, textured
 
@@ -174,30 +172,12 @@ def test_a_design_survives_json() -> None:
         assert Design.from_json(json.loads(json.dumps(design.to_json())), "here") == design
 
 
-@pytest.mark.parametrize(
-    ("length", "tile", "overlap"), [(10, 16, 4), (16, 16, 4), (17, 16, 4), (100, 16, 4), (1030, 1024, 128)]
-)
-def test_tiles_cover_a_side(length: int, tile: int, overlap: int) -> None:
-    places = starts(length, tile, overlap)
-    assert places[0] == 0 and places[-1] == max(length - tile, 0)
-    assert all(0 < b - a <= tile - overlap for a, b in itertools.pairwise(places))
-
-
-def test_tiles_leave_no_seams() -> None:
-    a = torch.rand(1, 3, 70, 90, generator=torch.Generator().manual_seed(0))
-    whole = fuse_tiled(lambda parts, number: parts[0] + 2 * parts[1], [a, a], tile=32, overlap=8)
-    torch.testing.assert_close(whole, 3 * a)
-    steps = fuse_tiled(lambda parts, number: torch.full_like(parts[0], number % 2), [a, a], tile=32, overlap=8)
-    assert steps.diff(dim=3).abs().max() < 0.15, "tiles that differ by one fade over the overlap"
-
-
 def test_a_large_image_goes_in_tiles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = FusionPipeline.from_pretrained(folder)
     a, b = textured(1), textured(2)
     whole = pipeline(a, b, task="vif")
-    monkeypatch.setattr(module, "TILE", 96)
     monkeypatch.setattr(module, "OVERLAP", 32)
-    parts = pipeline(a, b, task="vif")
+    parts = pipeline(a, b, task="vif", tile=96)
     assert parts.shape == whole.shape and abs(parts.astype(int) - whole).mean() < 3
 
 

@@ -35,9 +35,9 @@ def left():
     leave()
 dist.destroy_process_group = left
 if __name__ == "__main__":
-    out, preset, steps, sharded, recompute = sys.argv[1:]
+    out, preset, steps, sharded, recompute, precision = sys.argv[1:]
     settings = Settings.of(preset, batch=4, steps=20, warmup=0, lr=2e-4)
-    settings = replace(settings, recompute=recompute == "True")
+    settings = replace(settings, recompute=recompute == "True", precision=precision)
     run_options = RunOptions(validate_every=10, checkpoint_every=5, sharded=sharded == "True")
     if steps == "10":
         import clearfuse.train.training.trainer as trainer
@@ -59,7 +59,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def launch(
     shards: Path, out: Path, world: int, preset: str = "small-fm", *, stops: bool = False, sharded: bool = False,
-    recompute: bool = False,
+    recompute: bool = False, precision: str = "auto",
 ) -> None:  # fmt: skip
     here = Path(__file__).resolve().parent
     script = out.parent / "script.py"
@@ -69,7 +69,7 @@ def launch(
     if world > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
         command = [sys.executable, *launcher, str(script)]
-    arguments = [str(out), preset, "10" if stops else "20", str(sharded), str(recompute)]
+    arguments = [str(out), preset, "10" if stops else "20", str(sharded), str(recompute), precision]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stderr
@@ -116,6 +116,16 @@ def test_weights_shared_out_are_the_same_run_and_go_on_in_one_process(shards: Pa
     launch(shards, tmp_path / "two", 1)
     # Gradients are summed in another order, AdamW divides them by small numbers, and a token may change its expert.
     assert differences(one, tmp_path / "two", 1e-3, LOSSES) == []
+
+
+@pytest.mark.slow
+def test_weights_shared_out_compute_in_bf16_what_copies_do(shards: Path, tmp_path: Path) -> None:
+    """Times, residual stream, router and residual scales stay in fp32, under FSDP2 as under DDP."""
+    for name, sharded in (("copied", False), ("shared", True)):
+        launch(shards, tmp_path / name, 2, sharded=sharded, precision="bf16")
+    assert differences(tmp_path / "copied", tmp_path / "shared", 1e-3, LOSSES) == []
+    first = [lines(tmp_path / name)[0] for name in ("copied", "shared")]
+    assert first[0]["loss"] == pytest.approx(first[1]["loss"], rel=1e-6)
 
 
 def test_recomputing_gives_the_same_gradients() -> None:
