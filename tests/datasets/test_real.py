@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_find import find_pairs
 
 from clearfuse.synth.builder.run import build
-from clearfuse.synth.datasets.find import find_all, find_pairs
+from clearfuse.synth.datasets.find import find_all
 from clearfuse.synth.datasets.manifest import load_manifest
 from clearfuse.synth.datasets.read import read_image, read_pair
 from clearfuse.synth.onthefly import OnTheFly
