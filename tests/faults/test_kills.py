@@ -15,6 +15,7 @@ import pytest
 from kills import PLAN, SHARDS, command, finish, kill_at, landed, session, start, uninterrupted, wait_for
 
 from clearfuse.synth.builder.run import build
+from clearfuse.synth.files.folders import LOCK
 from clearfuse.synth.seeds import generator
 from clearfuse.synth.types import UserError
 from conftest import folder_bytes, save, textured
@@ -55,7 +56,8 @@ def killed_to_the_end(data: Path, out: Path, executor: str, kills: int, expected
         if kill_at(args, out, min(before + ahead, SHARDS), delay, whole=done % 2 == 0):
             done += 1
             partial = folder_bytes(out) if out.exists() else {}
-            wrong = [n for n, content in partial.items() if not n.startswith(".tmp-") and expected[n] != content]
+            landed_files = {n: content for n, content in partial.items() if not n.startswith((".tmp-", LOCK))}
+            wrong = [n for n, content in landed_files.items() if expected[n] != content]
             assert not wrong, f"after kill {done}: {wrong}"
         else:
             assert folder_bytes(out) == expected
