@@ -1,4 +1,4 @@
-"""The table of objectives: what a network's prediction stands for, and the loss on it."""
+"""The table of training objectives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
 
 
 def find_objective(name: str) -> type[Objective]:
-    """The objective of a name."""
+    """The objective with this name. Raises UserError for an unknown one."""
     if name not in OBJECTIVES:
         raise unknown("objective", name, OBJECTIVES)
     return OBJECTIVES[name]

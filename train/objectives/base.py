@@ -1,8 +1,8 @@
-"""Objectives: what a network's prediction stands for, the loss on it, and how a latent is made from it.
+"""Objectives: the meaning of a network's prediction, the loss on it, and sampling from it.
 
-A network comes here as ``predict(z_t, t) -> Prediction``, with the degraded latents and the prompt already bound to
-it. The generator is an argument; its place in the run is the trainer's to choose. Shapes: b z h w. Times run from a
-source at 0 to the clean latent at 1.
+A network is passed as ``predict(z_t, t) -> Prediction``, with the degraded latents and the prompt already bound to it.
+The random generator is an argument, seeded by the trainer. Shapes: b z h w. Times run from a source at 0 to the clean
+latent at 1.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Predict = Callable[[Tensor | None, Tensor | None], Prediction]
 Pair = tuple[Tensor, Tensor]
 """The degraded latents (Z_a, Z_b), each b z h w."""
 PixelLoss = Callable[[Tensor], Tensor]
-"""The auxiliary loss of a clean latent: decodes it, and compares the picture with the sources."""
+"""The auxiliary loss of a clean latent: decodes it, and compares the image with the sources."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """total: what to minimise; terms: its parts before weighting, and how the experts are loaded, for the log.
+    """A loss. total: to be minimised; terms: its unweighted parts and the load of the experts, for the log.
 
-    each: the error of each sample, which ``terms`` has the mean of; load: see ``Prediction``.
+    each: the error of each sample; load: see ``Prediction``.
     """
 
     total: Float[Tensor, ""]
@@ -43,8 +43,8 @@ class Objective(ABC):
     """What is predicted: turns predictions into losses, and into samples. Its classes are frozen dataclasses.
 
     balance: weight of the experts' load-balancing loss. pixel: weight of the auxiliary pixel loss, for which the
-    trainer then supplies ``pixels``. drop: share of training prompts that the trainer leaves empty. guidance: strength
-    of the prompt in sampling, 1 is its own.
+    trainer then supplies ``pixels``. drop: share of training prompts that the trainer leaves empty. guidance: scale of
+    classifier-free guidance in sampling, 1: none.
     """
 
     balance: float
@@ -55,7 +55,7 @@ class Objective(ABC):
     @property
     @abstractmethod
     def calls(self) -> int:
-        """Calls of the network an image."""
+        """Network calls per image."""
 
     @abstractmethod
     def loss(
@@ -81,7 +81,7 @@ class Objective(ABC):
 
 
 class PathObjective(Objective):
-    """An objective whose samples are drawn along a path, in ``steps`` of a ``sampler``. times: how t is drawn."""
+    """An objective that samples along a path, in ``steps`` of a ``sampler``. times: the distribution of t."""
 
     times: str
     sampler: str
@@ -93,11 +93,11 @@ SOURCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "b": lambda z_a, z_b: z_b,
     "mean": lambda z_a, z_b: (z_a + z_b) / 2,
 }
-"""Where a path may start but from noise."""
+"""The degraded latents that a path may start from, besides noise."""
 
 
 def guide(predict: Predict, unconditional: Predict, scale: float) -> Predict:
-    """A network that answers with u + s (c − u), c under its prompt and u under none; two calls in one."""
+    """A network that predicts u + s (c − u), with c under the prompt and u under the empty one, in two calls."""
 
     def both(z_t: Tensor | None, t: Tensor | None) -> Prediction:
         given, none = predict(z_t, t), unconditional(z_t, t)
@@ -106,29 +106,31 @@ def guide(predict: Predict, unconditional: Predict, scale: float) -> Predict:
     return both
 
 
-def total_loss(objective: Objective, each: Tensor, made: Prediction, clean: Tensor, pixels: PixelLoss | None) -> Loss:
+def total_loss(
+    objective: Objective, each: Tensor, prediction: Prediction, clean: Tensor, pixels: PixelLoss | None
+) -> Loss:
     """Mean error + balance × load-balancing loss + pixel × auxiliary loss (MMAIF eq. 10)."""
     error = each.mean()
-    terms = {"error": error, "balance": made.balance}
-    total = error + objective.balance * made.balance
+    terms = {"error": error, "balance": prediction.balance}
+    total = error + objective.balance * prediction.balance
     if objective.pixel:
         if pixels is None:
             raise ValueError(f"the pixel loss has weight {objective.pixel}, but no function computes it")
         terms["pixel"] = pixels(clean)
         total = total + objective.pixel * terms["pixel"]
-    if made.load.shape[1]:
-        terms["least_load"], terms["most_load"] = made.load.min(), made.load.max()
-    return Loss(total, each.detach(), made.load.detach(), {name: term.detach() for name, term in terms.items()})
+    if prediction.load.shape[1]:
+        terms["least_load"], terms["most_load"] = prediction.load.min(), prediction.load.max()
+    return Loss(total, each.detach(), prediction.load.detach(), {name: term.detach() for name, term in terms.items()})
 
 
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
-    """Raise ValueError, which names what is allowed, for any other value."""
+    """Raise ValueError, naming the allowed values, for any other value."""
     if value not in allowed:
         raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}")
 
 
 def check_sampling(objective: PathObjective) -> None:
-    """Raise ValueError for settings that no path can be sampled with."""
+    """Raise ValueError for invalid sampling settings."""
     check_choice("times", objective.times, ("uniform", "logit-normal"))
     if objective.steps < 1:
         raise ValueError(f"steps must be at least 1, not {objective.steps}")
@@ -141,6 +143,6 @@ def check_sampling(objective: PathObjective) -> None:
 
 
 def sampler_calls(objective: PathObjective, path: str) -> int:
-    """Calls of the network an image: those of the sampler, twice with guidance."""
+    """Network calls per image: those of the sampler, doubled by guidance."""
     calls = find_sampler(objective.sampler, path).evaluations(objective.steps)
     return calls if objective.guidance == 1 else 2 * calls

@@ -21,23 +21,25 @@ def to_latex(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> 
     """A file to ``\\input``: a table for each kind of group; needs booktabs and graphicx."""
     parts = ["% \\usepackage{booktabs, graphicx}", *(f"% {line}" for line in notes(evaluation))]
     for by in group_kinds(evaluation):
-        one = table(evaluation, by, interval=False)
-        lead = one.text - 2
-        header = [one.header[k].translate(TEX) for k in (*range(lead), *range(one.text - 1, len(one.header)))]
+        table_ = table(evaluation, by, interval=False)
+        lead = table_.text - 2
+        header = [table_.header[k].translate(TEX) for k in (*range(lead), *range(table_.text - 1, len(table_.header)))]
         lines: list[str] = []
-        for row in one.rows:
+        for row in table_.rows:
             if lead and row[0].text and lines:
                 lines.append(r"\midrule")
-            cells = [*row[:lead], *row[one.text - 1 :]]
+            cells = [*row[:lead], *row[table_.text - 1 :]]
             lines.append(" & ".join(map(_tex, cells)) + r" \\")
-        parts.append(_float(one.title, "l" * (lead + 1) + "r" * (len(header) - lead - 1), [header], lines))
-    for one in papers:
-        lines = [" & ".join(text.translate(TEX) for text in (_label(row), *row.texts)) + r" \\" for row in one.rows]
-        first = next((k for k, line in enumerate(one.rows) if not line.published), None)
+        parts.append(_float(table_.title, "l" * (lead + 1) + "r" * (len(header) - lead - 1), [header], lines))
+    for comparison in papers:
+        lines = [
+            " & ".join(text.translate(TEX) for text in (_label(row), *row.texts)) + r" \\" for row in comparison.rows
+        ]
+        first = next((k for k, line in enumerate(comparison.rows) if not line.published), None)
         if first:
             lines.insert(first, r"\midrule")
-        caption = f"{one.table.source}: {one.table.about}. Rows marked (p) as published"
-        parts.append(_float(caption, "l" + "r" * len(one.columns), _header_lines(one), lines))
+        caption = f"{comparison.table.source}: {comparison.table.about}. Rows marked (p) as published"
+        parts.append(_float(caption, "l" + "r" * len(comparison.columns), _header_lines(comparison), lines))
     return "\n\n".join(parts) + "\n"
 
 

@@ -15,18 +15,19 @@ def to_markdown(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) 
     """The report as a Markdown page."""
     parts = ["# Fused images, scored", "\n".join(f"- {_md(line)}" for line in notes(evaluation))]
     for by in group_kinds(evaluation):
-        one = table(evaluation, by)
-        lines = [_line(one.header), "|" + "---|" * len(one.header)]
-        lines += [_line(_format_cell(cell) for cell in row) for row in one.rows]
-        parts += [f"## {one.title}", "\n".join(lines), *_omitted(one)]
-    for one in papers:
-        lines = [_line(("method", *_headings(one))), "|" + "---|" * (len(one.columns) + 1)]
+        table_ = table(evaluation, by)
+        lines = [_line(table_.header), "|" + "---|" * len(table_.header)]
+        lines += [_line(_format_cell(cell) for cell in row) for row in table_.rows]
+        parts += [f"## {table_.title}", "\n".join(lines), *_omitted(table_)]
+    for comparison in papers:
+        lines = [_line(("method", *_headings(comparison))), "|" + "---|" * (len(comparison.columns) + 1)]
         lines += [
-            _line((f"*{_md(line.name)}*" if line.published else _md(line.name), *line.texts)) for line in one.rows
+            _line((f"*{_md(line.name)}*" if line.published else _md(line.name), *line.texts))
+            for line in comparison.rows
         ]
-        about = f"{one.table.about}. {one.table.paper}. Italic: as published; the rest: measured here."
-        parts += [f"## {PAPERS_TITLE}: {one.table.source}", _md(about), "\n".join(lines)]
-        parts.append("\n".join(f"- {_md(line)}" for line in one.notes))
+        about = f"{comparison.table.about}. {comparison.table.paper}. Italic: as published; the rest: measured here."
+        parts += [f"## {PAPERS_TITLE}: {comparison.table.source}", _md(about), "\n".join(lines)]
+        parts.append("\n".join(f"- {_md(line)}" for line in comparison.notes))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -55,10 +56,10 @@ def to_text(evaluation: Evaluation) -> str:
     """Aligned columns for a terminal, the best marked with a star: overall, and by task if there are several."""
     blocks: list[str] = []
     for by in ("overall", "task") if len(evaluation.groups["task"]) > 1 else ("overall",):
-        one = table(evaluation, by, interval=False, arrows=False)
-        lines = [one.header, *(tuple(c.text + ("*" if c.rank == 1 else " ") for c in row) for row in one.rows)]
-        widths = [max(len(line[k].rstrip(" ")) for line in lines) + 1 for k in range(len(one.header))]
-        blocks.append("\n".join(_align(line, widths, one.text) for line in lines))
+        table_ = table(evaluation, by, interval=False, arrows=False)
+        lines = [table_.header, *(tuple(c.text + ("*" if c.rank == 1 else " ") for c in row) for row in table_.rows)]
+        widths = [max(len(line[k].rstrip(" ")) for line in lines) + 1 for k in range(len(table_.header))]
+        blocks.append("\n".join(_align(line, widths, table_.text) for line in lines))
     return "\n\n".join(blocks)
 
 

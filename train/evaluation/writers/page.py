@@ -120,19 +120,19 @@ def to_html(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> s
         parts += ["<h2>Pictures</h2>", f"<p class=small>{HOW}</p>"]
         parts += [_viewer(evaluation, scored) for scored in evaluation.examples]
     parts += [_table(table(evaluation, by)) for by in kinds if by not in first]
-    parts += [_comparison(one) for one in papers]
+    parts += [_comparison(comparison) for comparison in papers]
     if evaluation.examples:
         parts.append(f"<script>{SCRIPT}</script>")
     return "\n".join([*parts, "</html>"]) + "\n"
 
 
-def _table(one: Table) -> str:
-    lines = [f"<h2>{html.escape(one.title)}</h2><div class=scroll><table><tr>"]
-    lines += [_tag("th", k < one.text, html.escape(text)) for k, text in enumerate(one.header)]
-    for row in one.rows:
+def _table(table_: Table) -> str:
+    lines = [f"<h2>{html.escape(table_.title)}</h2><div class=scroll><table><tr>"]
+    lines += [_tag("th", k < table_.text, html.escape(text)) for k, text in enumerate(table_.header)]
+    for row in table_.rows:
         lines.append("<tr class=first>" if row[0].text else "<tr>")
-        lines += [_tag("td", k < one.text, _format_cell(cell)) for k, cell in enumerate(row)]
-    cut = f"<p class=small>{one.omitted} more are in report.json and summary.csv.</p>" if one.omitted else ""
+        lines += [_tag("td", k < table_.text, _format_cell(cell)) for k, cell in enumerate(row)]
+    cut = f"<p class=small>{table_.omitted} more are in report.json and summary.csv.</p>" if table_.omitted else ""
     return "".join(lines) + "</table></div>" + cut
 
 
