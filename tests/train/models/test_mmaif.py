@@ -250,7 +250,7 @@ def test_a_prior_is_where_the_blend_starts() -> None:
     z = torch.randn(3, 1, 4, 5, 6, generator=torch.Generator().manual_seed(1))
     text = (z.new_zeros(1, 0, 0), z.new_zeros(1, 0, dtype=torch.bool))
     torch.testing.assert_close(network(z[0], z[1], None, None, *text, z[2]).latent, z[2])
-    with pytest.raises(ValueError, match="a prior is given where, and only where"):
+    with pytest.raises(ValueError, match="a prior must be given if and only if the config has one"):
         network(z[0], z[1], None, None, *text)
 
 

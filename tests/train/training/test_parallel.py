@@ -43,10 +43,10 @@ if __name__ == "__main__":
         import clearfuse.train.training.trainer as trainer
         class Enough(trainer.Stop):
             steps = 0
-            def _asked(self):
+            def _requested(self):
                 Enough.steps += 1
                 return 15 if Enough.steps == 10 else 0
-            asked = property(_asked, lambda self, value: None)
+            requested = property(_requested, lambda self, value: None)
         trainer.Stop = Enough
     fit({paths!r}, out, settings, run_options=run_options)
 """
