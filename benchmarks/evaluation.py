@@ -80,7 +80,7 @@ print(PEAK(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 
 SUMMED = """
 from pathlib import Path
-from clearfuse.train.evaluation.aggregate import aggregated
+from clearfuse.train.evaluation.aggregate import aggregate
 from clearfuse.train.evaluation.samples import Portion
 from clearfuse.train.evaluation.scoring import Method, Record
 from clearfuse.train.evaluation.summary import Evaluation
@@ -96,7 +96,7 @@ def parts():
                 part = []
 methods = tuple(Method(name, str) for name in ("a", "b", "c", "d"))
 done = Evaluation(methods, tuple(METRICS[name] for name in names), (Portion(Path("x.tar"), 1, 1),))
-aggregated(done, parts)
+aggregate(done, parts)
 assert done.samples == {count}
 print(PEAK(), 0)
 """
