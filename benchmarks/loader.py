@@ -103,7 +103,7 @@ def main() -> None:
     torch.set_num_threads(1)
     limit_threads()
     settings = Settings.of(asked.preset, sets=asked.sets)
-    assembly = Assembly(settings.design(), torch.Generator().manual_seed(0), suit=settings.suits).train()
+    assembly = Assembly(settings.design(), torch.Generator().manual_seed(0), adapt=settings.adapts).train()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = asked.shards or shards(folder, asked.pairs, asked.codec)
