@@ -11,15 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from clearfuse.synth.builder.run import build
 from clearfuse.train.runs.logs import LOG
+from clearfuse.train.runs.options import RunOptions
 from clearfuse.train.runs.settings import Settings
-from clearfuse.train.training.trainer import RunOptions, fit
+from clearfuse.train.training.trainer import fit
 
 OVER = 50
 
@@ -51,7 +51,7 @@ def main() -> None:
             build("vif", out=shards, n="1-3", variants=2)
         settings = Settings.of(args.preset, steps=args.steps, batch=args.batch)
         found = {
-            name: curve(shards, Path(folder) / name, replace(settings, cautious=name == "cautious"))
+            name: curve(shards, Path(folder) / name, settings.model_copy(update={"cautious": name == "cautious"}))
             for name in ("adamw", "cautious")
         }
     for name, (losses, validation) in found.items():

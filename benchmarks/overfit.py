@@ -30,9 +30,10 @@ from clearfuse.train.data.corpus import index
 from clearfuse.train.data.loader import batches
 from clearfuse.train.data.samples import Samples
 from clearfuse.train.pipeline.fusion import FusionPipeline
+from clearfuse.train.runs.options import RunOptions
 from clearfuse.train.runs.settings import Settings
 from clearfuse.train.tokenizers.frozen import FrozenTokenizer
-from clearfuse.train.training.trainer import RunOptions, fit
+from clearfuse.train.training.trainer import fit
 
 BARS = {"tiny-reg": 35.0, "tiny-fm": 28.0}
 SAMPLES, SIDE = 8, 128

@@ -29,8 +29,9 @@ from clearfuse.train.data.samples import Samples
 from clearfuse.train.objectives.regression import Regression
 from clearfuse.train.objectives.samplers import SAMPLERS
 from clearfuse.train.pipeline.fusion import FusionPipeline
+from clearfuse.train.runs.options import RunOptions
 from clearfuse.train.runs.settings import Settings
-from clearfuse.train.training.trainer import RunOptions, fit
+from clearfuse.train.training.trainer import fit
 
 STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 33, 50)
 TASKS = ("vif", "mef", "mff")

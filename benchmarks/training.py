@@ -152,8 +152,9 @@ def waiting(shards: str, preset: str, batch: int, steps: int) -> float:
     import json
 
     from clearfuse.train.runs.logs import SPEED
+    from clearfuse.train.runs.options import RunOptions
     from clearfuse.train.runs.settings import Settings
-    from clearfuse.train.training.trainer import RunOptions, fit
+    from clearfuse.train.training.trainer import fit
 
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.of(preset, steps=steps, batch=batch, accumulate=1)

@@ -22,20 +22,25 @@ Command = TypeVar("Command", bound=Callable[..., None])
 def takes(model: type[BaseModel], *names: str) -> Callable[[Command], Command]:
     """A decorator of a command that has ``**options``: these become an option for each field of the model.
 
-    names: the fields that the command takes, in their order; without them, all. A parameter of the command with the
-    name of a field stands in the field's place, the others stand behind them. The values arrive as they were given:
-    ``files.schema.check_options`` makes the model of them.
+    names: the fields that the command takes, in their order; without them, all, a model's own before its bases'. A
+    parameter of the command with the name of a field stands in the field's place, the others stand behind them. The
+    values arrive as they were given: ``files.schema.check_options`` makes the model of them.
     """
 
     def decorate(command: Command) -> Command:
         own = dict(inspect.signature(command, eval_str=True).parameters)
-        taken = {name: own.pop(name, None) or _parameter(model, name) for name in names or model.model_fields}
+        taken = {name: own.pop(name, None) or _parameter(model, name) for name in names or _own_first(model)}
         rest = [one for one in own.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
         keywords = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*taken.values(), *rest)]
         command.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
         return command
 
     return decorate
+
+
+def _own_first(model: type[BaseModel]) -> list[str]:
+    declared = (name for cls in model.__mro__ for name in inspect.get_annotations(cls))
+    return [name for name in dict.fromkeys(declared) if name in model.model_fields]
 
 
 def option(model: type[BaseModel], name: str) -> ParameterInfo:

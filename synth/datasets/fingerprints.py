@@ -27,9 +27,8 @@ from clearfuse.synth.files.cache import cache_folder
 from clearfuse.synth.files.pictures import check_header
 from clearfuse.synth.files.remote import Remote, StoreError
 from clearfuse.synth.files.resources import read_toml, resource_dir
-from clearfuse.synth.files.schema import MustBe, StrictModel, validate
+from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, validate
 from clearfuse.synth.files.storage import Location
-from clearfuse.synth.types import SCHEMA
 
 SIDE = 32
 GRID = 16
@@ -165,8 +164,7 @@ class Fingerprints(StrictModel):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, dict[str, list[Print]]] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    schema_: Annotated[int, Field(alias="schema", ge=1, le=SCHEMA)]
-    """The version of this file's form."""
+    schema_: Schema
 
 
 class Known(NamedTuple):

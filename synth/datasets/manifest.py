@@ -10,8 +10,8 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
 from clearfuse.synth.files.resources import read_toml, resource_dir, resource_names
-from clearfuse.synth.files.schema import MustBe, StrictModel, validate
-from clearfuse.synth.types import DEGRADED, SCHEMA, Target, UserError, unknown
+from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, validate
+from clearfuse.synth.types import DEGRADED, Target, UserError, unknown
 
 SPLITS = {"train": 157_500, "val": 31_500, "test": 6_300}
 """Shares of a set that has no split of its own: the paper's counts (MMAIF, section 4.1)."""
@@ -47,8 +47,7 @@ class Manifest(StrictModel):
     ``degraded_a``, ``degraded_b`` or both beside the clean a and b; where one is absent, that image is the clean one.
     """
 
-    schema_: Annotated[int, Field(alias="schema", ge=1, le=SCHEMA)]
-    """The version of this file's form."""
+    schema_: Schema
     kind: Literal["clean", "real"] = "clean"
     """What a and b are: a clean pair, or a degraded one that has no clean side, nor ground truth."""
     title: str = ""

@@ -14,30 +14,48 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
-from pydantic_core.core_schema import custom_error_schema
+from pydantic_core.core_schema import custom_error_schema, literal_schema
 
-from clearfuse.synth.types import UserError, unknown
+from clearfuse.synth.types import SCHEMA, UserError, unknown
 
 LONGEST_TEXT = 1_000_000
 """Characters of the longest text that any file may hold."""
 
 
+STRICT = ConfigDict(
+    extra="forbid",
+    strict=True,
+    allow_inf_nan=False,
+    str_max_length=LONGEST_TEXT,
+    use_attribute_docstrings=True,
+)
+"""Unknown fields are refused, and nothing is converted: the config of pydantic's dataclasses too."""
+
+
 class StrictModel(BaseModel):
-    """The base of all that is read: unknown fields are refused, nothing is converted, and values are frozen."""
+    """The base of all that is read; values are frozen."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        allow_inf_nan=False,
-        str_max_length=LONGEST_TEXT,
-        use_attribute_docstrings=True,
-    )
+    model_config = ConfigDict(**STRICT, frozen=True)
 
 
-Model = TypeVar("Model", bound=BaseModel)
+@dataclass(frozen=True)
+class OneOf:
+    """An annotation of a text that is one of a table's names: ``Annotated[str, OneOf(SAMPLERS)]``."""
+
+    names: Iterable[str]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return literal_schema(list(self.names))
+
+
+Schema = Annotated[int, Field(alias="schema", ge=1, le=SCHEMA, description="The version of this file's form.")]
+"""A file's schema, as a field ``schema_``: ``schema`` is a method of pydantic's."""
+
+Model = TypeVar("Model")
+Options = TypeVar("Options", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -76,12 +94,12 @@ def finite(value: Any) -> Any:
 def validate(model: type[Model], data: Any, where: str) -> Model:
     """The model of an object as ``json.loads`` or ``tomllib.load`` gives it, or of JSON text as bytes.
 
-    Raises UserError, one line that begins with ``where``, for the first fault.
+    model: one of pydantic's models or dataclasses. Raises UserError, one line that begins with ``where``, for the first
+    fault.
     """
+    validator: Any = getattr(model, "__pydantic_validator__")  # noqa: B009 - as no type checker knows it
     try:
-        if isinstance(data, bytes):
-            return model.model_validate_json(data)
-        return model.model_validate_json(json.dumps(data, default=str))
+        return validator.validate_json(data if isinstance(data, bytes) else json.dumps(data, default=str))
     except ValidationError as error:
         kind = NewerSchema if _newer(error) else UserError
         raise kind(f"{where}: {explain(error, model, data)}") from None
@@ -89,7 +107,7 @@ def validate(model: type[Model], data: Any, where: str) -> Model:
         raise UserError(f"{where}: is nested too deeply") from None
 
 
-def check_options(model: type[Model], given: Mapping[str, Any]) -> Model:
+def check_options(model: type[Options], given: Mapping[str, Any]) -> Options:
     """The model of a command's options, from the command line or from a caller's keywords.
 
     Raises UserError, one line that names the option: ``--seed -1: must be at least 0``.
@@ -127,7 +145,7 @@ def parse_setting(item: str, example: str) -> tuple[list[str], Any]:
         return path, text.strip()
 
 
-def validate_python(model: type[Model], data: Any, where: str) -> Model:
+def validate_python(model: type[Options], data: Any, where: str) -> Options:
     """As ``validate``, of an object without lists: what need not be written as JSON first."""
     try:
         return model.model_validate(data)
@@ -135,7 +153,7 @@ def validate_python(model: type[Model], data: Any, where: str) -> Model:
         raise UserError(f"{where}: {explain(error, model)}") from None
 
 
-def explain(error: ValidationError, model: type[BaseModel], data: Any = None) -> str:
+def explain(error: ValidationError, model: type, data: Any = None) -> str:
     """The first fault of a model in one line, without the file's name. Where several forms are allowed, the deepest.
 
     data: what was validated, whose entries with an id are called by it.
@@ -149,23 +167,28 @@ def explain(error: ValidationError, model: type[BaseModel], data: Any = None) ->
         beside = (one for one in faults if one["type"] == "extra_forbidden" and one["loc"][:-1] == fault["loc"][:-1])
         fault = next(beside, fault)
     kind, given, context = fault["type"], fault.get("input"), fault.get("ctx", {})
-    path = [str(part) for part in fault["loc"] if not _is_tag(part)]
+    path, _ = _walk(model, fault["loc"])
+    _, holder = _walk(model, fault["loc"][:-1])
     of_key = path[-1:] == ["[key]"]
     if of_key:  # a fault of a table's key is told as one of the table's value there
         path = path[:-1]
     name, above = _place(path, data), _place(path[:-1], data)
     if kind == "missing":
         return f"{name} is missing"
-    if kind == "extra_forbidden":
-        found = _model_at(model, fault["loc"][:-1])
-        return _told(above, unknown("key", path[-1], _names(found) if found else ()))
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        return _told(above, unknown("key", path[-1], _fields(holder)))
+    if kind == "union_tag_not_found":
+        return f"{_place([*path, context['discriminator'].strip(QUOTE)], data)} is missing"
+    if kind == "union_tag_invalid":
+        choices = [part.strip(QUOTE) for part in context["expected_tags"].split(", ")]
+        return _told(name, unknown(context["discriminator"].strip(QUOTE), context["tag"], choices))
     if kind == "literal_error":
-        choices = [part.strip("'") for part in context["expected"].replace(" or ", ", ").split(", ")]
+        choices = [part.strip(QUOTE) for part in context["expected"].replace(" or ", ", ").split(", ")]
         if not isinstance(given, str):
             return f"{name} = {_short(given)}: allowed: {', '.join(choices)}"
         if of_key:
             return _told(above, unknown("key", given, choices))
-        if path and _model_at(model, fault["loc"][:-1]) is not None:
+        if path and _fields(holder):
             return _told(above, unknown(path[-1], given, choices))
         return _told(name, unknown("value", given, choices))
     said = _expected(fault, model) or fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
@@ -186,9 +209,11 @@ def _told(place: str, said: object) -> str:
 
 def _newer(error: ValidationError) -> Mapping[str, Any] | None:
     """The fault of a schema that is too high: what else is wrong may be what is new."""
-    faults = (fault for fault in error.errors(include_url=False) if fault["loc"] == ("schema",))
+    faults = (fault for fault in error.errors(include_url=False) if fault["loc"][-1:] == ("schema",))
     return next((dict(fault) for fault in faults if fault["type"] == "less_than_equal"), None)
 
+
+QUOTE = "'"
 
 _EXPECTED: dict[str, str] = {
     "int_type": "a whole number",
@@ -236,14 +261,14 @@ def _place(path: Iterable[str], data: Any) -> str:
     return place
 
 
-def _expected(fault: Any, model: type[BaseModel]) -> str | None:
+def _expected(fault: Any, model: type) -> str | None:
     """What a value must be; None where the fault is not one of its type or its bounds."""
     said = _EXPECTED.get(fault["type"])
     if said is None:
         return None
     bounds = {key: _number(bound) for key, bound in fault.get("ctx", {}).items()}
-    parent = _model_at(model, fault["loc"][:-1]) if bounds and fault["loc"] else None
-    field = parent.model_fields.get(str(fault["loc"][-1])) if parent else None
+    place = fault["loc"]
+    field = _fields(_walk(model, place[:-1])[1]).get(str(place[-1])) if bounds and place else None
     if field is not None and (span := _span(field.metadata)):
         return f"must be {field.title or ''} in {span}".replace("  ", " ")
     return f"must be {said.format(**bounds)}"
@@ -275,21 +300,46 @@ def _is_tag(part: int | str) -> bool:
     )
 
 
-def _names(model: type[BaseModel]) -> Iterable[str]:
-    return (field.alias or name for name, field in model.model_fields.items())
+def _fields(model: Any) -> dict[str, FieldInfo]:
+    """The fields of a model or a dataclass by their names in the file; none of anything else."""
+    fields: dict[str, FieldInfo] = getattr(model, "__pydantic_fields__", {})
+    return {field.alias or name: field for name, field in fields.items()}
 
 
-def _model_at(model: type[BaseModel], place: Iterable[int | str]) -> type[BaseModel] | None:
-    """The model that a place of the file is checked against; None where that is not one model."""
-    at: Any = model
+def _walk(model: type, place: Iterable[int | str]) -> tuple[list[str], Any]:
+    """The keys of the file that lead to a place, and the type declared there; None where that is not known.
+
+    pydantic's places also name the members of unions, which the file does not.
+    """
+    path: list[str] = []
+    root = _fields(model).get("root")
+    at, tag = (model, None) if root is None else _declared(root)
     for part in place:
-        if isinstance(at, type) and issubclass(at, BaseModel):
-            found = (field.annotation for name, field in at.model_fields.items() if part == (field.alias or name))
-            at = next(found, None)
-        elif get_origin(at) in (dict, Mapping):
-            at = get_args(at)[1]
-        else:
-            at = next(iter(get_args(at)), None)
-        while get_origin(at) is Annotated or type(None) in get_args(at):
-            at = next(arg for arg in get_args(at) if arg is not type(None))
-    return at if isinstance(at, type) and issubclass(at, BaseModel) else None
+        if tag is not None:
+            members = (one for one in get_args(at) if part in get_args(_fields(one)[tag].annotation))
+            at, tag = next(members, None), None
+        elif not _is_tag(part):
+            path.append(str(part))
+            if str(part) in _fields(at):
+                at, tag = _declared(_fields(at)[str(part)])
+            else:
+                at, tag = _entries(at), None
+    return path, at
+
+
+def _declared(field: FieldInfo) -> tuple[Any, str | None]:
+    """The type of a field, and the key that tells the members of a union apart."""
+    return _given(field.annotation), field.discriminator if isinstance(field.discriminator, str) else None
+
+
+def _entries(at: Any) -> Any:
+    """The type of the values of a table, or of a list's first entry."""
+    args = get_args(at)
+    return _given(args[1] if get_origin(at) in (dict, Mapping) else args[0]) if args else None
+
+
+def _given(at: Any) -> Any:
+    """A type without its annotations and the None that is allowed beside it."""
+    while get_origin(at) is Annotated or type(None) in get_args(at):
+        at = next(arg for arg in get_args(at) if arg is not type(None))
+    return at

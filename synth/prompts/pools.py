@@ -18,9 +18,9 @@ from typing import Annotated, Literal, TypeVar, get_args
 from pydantic import AfterValidator, Field
 
 from clearfuse.synth.files.resources import read_toml, resource_dir
-from clearfuse.synth.files.schema import MustBe, StrictModel, validate
+from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, validate
 from clearfuse.synth.operators.albumentations import PREFIX, is_bridged, words_of
-from clearfuse.synth.types import SCHEMA, Target, Task, UserError, unknown
+from clearfuse.synth.types import Target, Task, UserError, unknown
 
 Kind = Literal["imperative", "question", "terse"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -96,7 +96,6 @@ def _own_ids(entries: tuple[T, ...]) -> tuple[T, ...]:
 Text = Annotated[str, Field(pattern=r"\S"), MustBe("a text")]
 Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
 Words = Annotated[Texts, AfterValidator(_plain)]
-Schema = Annotated[int, Field(alias="schema", ge=1, le=SCHEMA)]
 
 
 class Phrase(StrictModel):
@@ -118,7 +117,6 @@ class Pool(StrictModel):
     """The phrases for one operator. In text and clause, {image} and {strength} are filled in."""
 
     schema_: Schema
-    """The version of this file's form."""
     names: Words
     """Words for the fault: no other pool's phrase may have one."""
     strengths: Words
@@ -144,7 +142,6 @@ class BridgedPool(StrictModel):
     """The phrases for every transform of albumentations: {name} is its name in words."""
 
     schema_: Schema
-    """The version of this file's form."""
     names: Annotated[Texts, _with_holes("name", required=("name",))]
     """Words for the fault, with {name}."""
     phrases: Annotated[
@@ -217,7 +214,6 @@ class Tasks(StrictModel):
     """``prompts/tasks.toml``: what prompts call the images of each task, and how they join clauses."""
 
     schema_: Schema
-    """The version of this file's form."""
     join: Join
     """Joining words."""
     frames: Annotated[

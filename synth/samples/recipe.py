@@ -10,13 +10,13 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from clearfuse.synth.files.resources import read_toml, resource_dir, resource_names
-from clearfuse.synth.files.schema import MustBe, StrictModel, parse_setting, validate
+from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, parse_setting, validate
 from clearfuse.synth.files.storage import local
 from clearfuse.synth.operators import OPERATORS, operator_class
 from clearfuse.synth.operators import albumentations as bridge
 from clearfuse.synth.operators.base import Range, Stage
 from clearfuse.synth.prompts.pools import load_pool, load_tasks
-from clearfuse.synth.types import MODALITIES, SCHEMA, ImageName, Target, Task, UserError, unknown
+from clearfuse.synth.types import MODALITIES, ImageName, Target, Task, UserError, unknown
 
 MOST_WEIGHT = 1e9
 
@@ -100,8 +100,7 @@ def _params_schema(ranges: Mapping[str, Range]) -> dict[str, Any]:
 class RecipeFile(StrictModel):
     """A recipe as TOML has it: which degradations a task draws, how often, how strong, and which never meet."""
 
-    schema_: Annotated[int, Field(alias="schema", ge=1, le=SCHEMA)]
-    """The version of this file's form."""
+    schema_: Schema
     task: Task
     """vif, mef or mff."""
     n: Counts = 1

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from clearfuse.synth.files.schema import StrictModel, finite
-from clearfuse.synth.types import SCHEMA, Step, Task
+from clearfuse.synth.files.schema import Schema, StrictModel, finite
+from clearfuse.synth.types import Step, Task
 
 IMAGES = ("a", "b", "clean_a", "clean_b", "gt")
 LEAN_IMAGES = ("clean_a", "clean_b", "gt")
@@ -67,8 +67,7 @@ class Record(StrictModel):
 class Versioned(Record):
     """A file, or a sample's ``json``, that says its schema."""
 
-    schema_: Annotated[int, Field(alias="schema", ge=1, le=SCHEMA)]
-    """Readers refuse a higher one."""
+    schema_: Schema
 
 
 class Origin(Record):

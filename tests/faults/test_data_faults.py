@@ -13,9 +13,10 @@ import pytest
 from clearfuse.synth.builder.run import build
 from clearfuse.synth.shards.tar import read_shard, write_shard
 from clearfuse.synth.types import WorkIncomplete
+from clearfuse.train.runs.options import RunOptions
 from clearfuse.train.runs.settings import Settings
 from clearfuse.train.training import checkpoint
-from clearfuse.train.training.trainer import RunOptions, fit
+from clearfuse.train.training.trainer import fit
 from conftest import Ran, save, textured
 
 pytestmark = pytest.mark.slow

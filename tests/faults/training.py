@@ -26,9 +26,10 @@ from tiny import SMALL
 
 from clearfuse.synth.types import WorkIncomplete
 from clearfuse.train.designs.presets import PRESETS
+from clearfuse.train.runs.options import RunOptions
 from clearfuse.train.runs.settings import Settings
 from clearfuse.train.training import checkpoint, trainer
-from clearfuse.train.training.trainer import RunOptions, fit
+from clearfuse.train.training.trainer import fit
 from clearfuse.train.weights import tensors
 
 STEPS, EVERY = 12, 2

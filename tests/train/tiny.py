@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from clearfuse.train.designs.design import Design
-from clearfuse.train.designs.presets import Preset, Schedule
+from clearfuse.train.designs.presets import Preset
+from clearfuse.train.designs.schedule import Schedule
 from clearfuse.train.models import MMAIFConfig
 from clearfuse.train.objectives.flow import FlowMatching
 from clearfuse.train.objectives.regression import Regression

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from clearfuse.synth import console
-from clearfuse.train.cli.options import JsonOption
+from clearfuse.synth.cli.options import JsonOption
 
 
 def compare_command(

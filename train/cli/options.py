@@ -1,66 +1,234 @@
-"""Options that several commands of ``train`` share, and what they come to."""
+"""The options of the commands of ``train``, as models: those of a schedule and a run are declared there."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import json
+from copy import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import Field
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-ModelOption = Annotated[
-    str | None,
-    typer.Option("--model", metavar="DIR|HUB_ID", help="A run's folder or a model on the hub; the only one in runs/."),
-]
-SamplerOption = Annotated[str | None, typer.Option("--sampler", help="A flow model's sampler, instead of its own.")]
-SamplerStepsOption = Annotated[int | None, typer.Option("--steps", help="Steps of a flow model's sampler.")]
-GuidanceOption = Annotated[
-    float | None, typer.Option("--guidance", help="How strongly a flow model follows the prompt; 1: as it learned to.")
-]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda; CUDA where there is one.")]
+from clearfuse.synth import console
+from clearfuse.synth.builder.options import Share, Texts
+from clearfuse.synth.files.schema import StrictModel
+from clearfuse.synth.types import UserError
+from clearfuse.train.designs.schedule import Schedule
+from clearfuse.train.runs.options import RunOptions
 
-TokenizerOption = Annotated[
-    str | None,
-    typer.Option(
-        "--tokenizer", metavar="NAME|ID|DIR", help="Images to latents and back; the preset's, the model's own."
-    ),
-]
-TextOption = Annotated[
-    str | None,
-    typer.Option("--text", metavar="NAME|ID|DIR", help="What reads the prompts; the preset's, the model's own."),
-]
-TextCacheOption = Annotated[
-    str | None, typer.Option("--text-cache", metavar="DIR", help="Keep the prompts' embeddings in this folder.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="A.B=C",
-        help="Change one value of the preset, such as objective.pixel=0.1 or schedule.ema=0.999; repeatable.",
-    ),
-]
-RecipeOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--recipe", metavar="NAME|FILE", help="What degrades lean shards; repeatable by task; the task's own."
-    ),
-]
-CropOption = Annotated[
-    int | None, typer.Option("--crop", help="Side of the training crops, or of a square as large, pixels.")
-]
-RatiosOption = Annotated[
-    str | None, typer.Option("--ratios", metavar="W:H,...", help="Shapes of the crops, such as 16:9,4:3,1:1.")
-]
-PartialOption = Annotated[
-    float, typer.Option("--partial", help="Lean shards: share of prompts that ask for a part of the steps only.")
-]
-CompileOption = Annotated[bool, typer.Option("--compile", help="Compile the network; its first call takes longer.")]
-
-
-def parts_of(tokenizer: str | None, text: str | None, text_cache: str | None = None) -> dict[str, Any]:
-    """The options that say where a model's parts are, as functions take them."""
-    from pathlib import Path
-
+if TYPE_CHECKING:
     from clearfuse.train.designs.design import Parts
 
-    return {"parts": Parts(tokenizer, text, Path(text_cache) if text_cache else None)}
+Count = Annotated[int | None, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**53)]
+Shards = Annotated[Texts, typer.Argument(metavar="SHARDS..."), Field(min_length=1, description=console.SHARDS)]
+Repeated = Annotated[Texts, typer.Option(metavar="NAME=DIR")]
+
+USUAL = "PSNR,SSIM,VIF,Qabf"
+"""What ``train eval`` measures where no metric and no other profile is named."""
+
+
+def preset_s(name: str) -> Any:
+    """A field of ``Schedule`` that is the preset's where nothing is said."""
+    field = copy(Schedule.model_fields[name])
+    field.default = None
+    return field
+
+
+def parse_mix(text: str) -> list[float]:
+    """``2,1,1`` as numbers. Raises UserError where it is not like that."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--mix {text}: must be a weight for each argument, such as 2,1,1") from None
+
+
+class DeviceOptions(StrictModel):
+    """Where it is done."""
+
+    device: str | None = None
+    """cpu or cuda; CUDA where there is one."""
+
+
+class PartOptions(StrictModel):
+    """Other parts than a model's or a preset's own."""
+
+    tokenizer: Annotated[str | None, typer.Option(metavar="NAME|ID|DIR")] = None
+    """Images to latents and back; the preset's, the model's own."""
+    text: Annotated[str | None, typer.Option(metavar="NAME|ID|DIR")] = None
+    """What reads the prompts; the preset's, the model's own."""
+
+    @property
+    def changes(self) -> list[str]:
+        """References in place of a preset's, as changes of its design."""
+        chosen = {"tokenizer": self.tokenizer, "text": self.text}
+        return [f"{name}={json.dumps(value)}" for name, value in chosen.items() if value is not None]
+
+
+class DesignOptions(PartOptions):
+    """A preset with changes."""
+
+    sets: Annotated[Texts, typer.Option("--set", metavar="A.B=C")] = ()
+    """Change one value of the preset, such as objective.pixel=0.1 or schedule.ema=0.999; repeatable."""
+
+
+class ModelOptions(DeviceOptions, PartOptions):
+    """How a model is used."""
+
+    steps: Count = None
+    """Steps of a flow model's sampler."""
+    sampler: str | None = None
+    """A flow model's sampler, instead of its own."""
+    guidance: Annotated[float | None, Field(ge=0)] = None
+    """How strongly a flow model follows the prompt; 1: as it learned to."""
+
+    @property
+    def parts(self) -> Parts:
+        """Where the model's parts are."""
+        from clearfuse.train.designs.design import Parts
+
+        return Parts(self.tokenizer, self.text)
+
+
+class FuseOptions(ModelOptions):
+    """``train fuse``."""
+
+    a: Annotated[str, typer.Argument(metavar="A")]
+    """Visible, under-exposed or near-focused: image or folder."""
+    b: Annotated[str, typer.Argument(metavar="B")]
+    """Infrared, over-exposed or far-focused: image or folder."""
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE|DIR")]
+    """The fused image, or a folder of them."""
+    task: Annotated[str, typer.Option(metavar="vif|mef|mff")]
+    """What the pair is."""
+    prompt: str | None = None
+    """What to do; without it, to fuse the pair."""
+    model: Annotated[str | None, typer.Option(metavar="DIR|HUB_ID")] = None
+    """A run's folder or a model on the hub; the only one in runs/."""
+    seed: Seed = 0
+    """Seed of a flow model's noise."""
+    compiled: Annotated[bool, typer.Option("--compile")] = False
+    """Compile the network; its first call takes longer."""
+
+
+class EvalOptions(ModelOptions):
+    """``train eval``."""
+
+    shards: Shards
+    out: str = "report"
+    """Folder of the report."""
+    metrics: Annotated[str | None, typer.Option(metavar="NAME,...|all")] = Field(
+        None, description=f"What to measure; {USUAL}, or the profile's."
+    )
+    profile: Annotated[str, typer.Option(metavar="NAME")] = "strict"
+    """What the names mean: strict, or a toolbox as it is: see docs."""
+    model: Annotated[Texts, typer.Option(metavar="DIR|HUB_ID|none")] = ()
+    """A model to score, repeatable; the only run in runs/. none: the fusers alone."""
+    results: Repeated = ()
+    """Anybody's fused images, by key or pair name; repeatable."""
+    restorer: Annotated[Texts, typer.Option(metavar="OP,...=FILE")] = ()
+    """A restoration network of these degradations, which spandrel loads; repeatable."""
+    fuser: Annotated[Texts, typer.Option(metavar="swinfusion|defuse|none")] = ()
+    """Learned fusers beside pyramid; all with weights here."""
+    papers: bool = False
+    """Set the papers' tables beside ours; measures what they need."""
+    limit: Count = None
+    """Use this many samples at most, of all shards."""
+    examples: Annotated[int, Field(ge=0)] = 6
+    """Samples to show as pictures."""
+    workers: Count = None
+    """Processes; all cores."""
+
+
+class InfoOptions(DesignOptions):
+    """``train info``."""
+
+    preset: Annotated[str, typer.Argument(metavar="PRESET")]
+    """The preset's name."""
+    size: Annotated[str, typer.Option(metavar="WxH")] = "1024x1024"
+    """Image size of the costs."""
+
+
+class TokenizerOptions(DeviceOptions):
+    """``train tokenizers``."""
+
+    names: Annotated[Texts, typer.Argument(metavar="[NAME|ID|DIR...]")] = ()
+    """Tokenizers, NAME=DIR too; dct."""
+    data: Repeated = ()
+    """A data set, repeatable; all its splits."""
+    shards: Annotated[Texts, typer.Option(metavar="SHARDS")] = Field(
+        (), description=f"The clean pairs of these, repeatable. {console.SHARDS}"
+    )
+    limit: Count = None
+    """Use this many pairs at most, of all."""
+    crop: Annotated[int | None, Field(ge=16)] = None
+    """Take the middle of this side, pixels."""
+
+
+class DataOptions(DeviceOptions, DesignOptions):
+    """What a run and a cache of latents have in common."""
+
+    shards: Shards
+    crop: int | None = preset_s("crop")
+    ratios: str | None = preset_s("ratios")
+    recipe: Annotated[Texts, typer.Option(metavar="NAME|FILE")] = ()
+    """What degrades lean shards; repeatable by task; the task's own."""
+    partial: Share = 0.0
+    """Lean shards: share of prompts that ask for a part of the steps only."""
+    text_cache: Annotated[str | None, typer.Option(metavar="DIR")] = None
+    """Keep the prompts' embeddings in this folder."""
+
+    @property
+    def parts(self) -> Parts:
+        """Where this machine has the parts."""
+        from clearfuse.train.designs.design import Parts
+
+        return Parts(text_cache=None if self.text_cache is None else Path(self.text_cache))
+
+
+class CacheOptions(DataOptions):
+    """``train cache``."""
+
+    out: Annotated[str, typer.Option(metavar="DIR|URL")]
+    """The folder of the shards of latents."""
+    preset: str | None = None
+    """What they are for; tiny-reg without CUDA, else mmaif-reg."""
+    epochs: Annotated[int, Field(ge=1)] = 1
+    """Drawn crops of each sample, which a run takes in turn."""
+    seed: Seed = 0
+    """Seed of crops and words: the run's."""
+    executor: Annotated[str | None, typer.Option(metavar="processes|ray|serial")] = None
+    """Who does it; serial on CUDA, else processes."""
+    workers: Count = None
+    """Workers; all cores."""
+    overwrite: bool = False
+    """Start anew where shards of latents are."""
+
+
+class FitOptions(DataOptions, RunOptions):
+    """``train fit``."""
+
+    out: Annotated[str | None, typer.Option(metavar="DIR")] = None
+    """The run's folder; runs/PRESET."""
+    preset: str | None = None
+    """What to fit; tiny-reg without CUDA, else mmaif-reg."""
+    steps: int | None = preset_s("steps")
+    batch: int | None = preset_s("batch")
+    accumulate: int | None = preset_s("accumulate")
+    lr: float | None = preset_s("lr")
+    precision: str | None = preset_s("precision")
+    mix: Annotated[str | None, typer.Option(metavar="W,W...")] = None
+    """Weights of the arguments, in their order; their samples."""
+    seed: Seed = 0
+    """Seed of weights, order, crops and noise."""
+    workers: Annotated[int | None, Field(ge=0)] = None
+    """Processes that decode; all cores but one, at most 8."""
+    overwrite: bool = False
+    """Start anew where a run is."""
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """What is not the preset's of its schedule, and the weights of the sources."""
+        named = {name: getattr(self, name) for name in Schedule.model_fields if hasattr(self, name)}
+        return {**named, "mix": None if self.mix is None else parse_mix(self.mix)}

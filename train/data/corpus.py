@@ -110,10 +110,10 @@ class Corpus:
     lean: tuple[Task, ...] = ()
     cached: Mapping[str, Any] | None = None
 
-    def fingerprint(self) -> list[list[Any]]:
+    def fingerprint(self) -> list[tuple[int, str, int]]:
         """The shards by source, name and size, in order, as a run's record holds them."""
         rows = zip(self.belongs, self.shards, self.sizes, strict=True)
-        return [[source, path.name, size] for source, path, size in rows]
+        return [(source, path.name, size) for source, path, size in rows]
 
     def weights(self, mix: Sequence[float] | None = None) -> list[Fraction]:
         """How often each source is drawn from: ``mix``, in their order, else by their samples.

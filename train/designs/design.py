@@ -7,28 +7,28 @@ name.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Union
 
 import torch
 from jaxtyping import Bool, Float
+from pydantic import Field, RootModel, create_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clearfuse.synth.types import UserError, check_schema
+from clearfuse.synth.files.schema import OneOf, Schema, StrictModel, validate
+from clearfuse.synth.types import SCHEMA, UserError
 from clearfuse.train import text as texts
 from clearfuse.train import tokenizers
-from clearfuse.train.data.priors import find_prior
-from clearfuse.train.models import build_model, find_model
+from clearfuse.train.data.priors import PRIORS
+from clearfuse.train.models import MODELS, build_model
 from clearfuse.train.models.base import Prediction
-from clearfuse.train.objectives import OBJECTIVES, Objective, find_objective
+from clearfuse.train.objectives import OBJECTIVES, Objective
 from clearfuse.train.objectives.base import Predict, guide
 from clearfuse.train.objectives.noise import Rng
 from clearfuse.train.weights.source import named
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,6 @@ class Design:
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``pipeline.json`` holds."""
-        kind = next(name for name, cls in OBJECTIVES.items() if type(self.objective) is cls)
         return {
             "schema": SCHEMA,
             "model": self.model,
@@ -52,42 +51,61 @@ class Design:
             "tokenizer": self.tokenizer,
             "text": self.text,
             "prior": self.prior,
-            "objective": {"kind": kind, **dataclasses.asdict(self.objective)},
+            "objective": dataclasses.asdict(self.objective),
         }
 
     @staticmethod
     def from_json(data: Any, where: str) -> Design:
-        """The design that ``to_json`` wrote. Raises UserError, naming ``where`` and what is wrong."""
-        if not isinstance(data, Mapping):
-            raise UserError(f"{where}: must hold an object")
-        check_schema(data.get("schema"), where)
-        try:
-            objective = dict(data["objective"])
-            return Design(
-                data["model"],
-                from_fields(find_model(data["model"]).config, data["config"]),
-                data["tokenizer"],
-                data["text"],
-                from_fields(find_objective(objective.pop("kind")), objective),
-                data.get("prior", "none"),
-            )
-        except KeyError as error:
-            raise UserError(f"{where}: {error} is missing") from None
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{where}: {error}") from None
+        """The design that ``to_json`` wrote, or that JSON text has as bytes. Raises UserError, naming ``where``."""
+        return read_design(data, where).design()
 
 
-def from_fields(cls: type, data: Mapping[str, Any]) -> Any:
-    """A dataclass from its fields; one that is not there keeps its default. Raises ValueError for an unknown one."""
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    for name, value in data.items():
-        if name not in fields:
-            raise ValueError(f"{cls.__name__} has no '{name}'; allowed: {', '.join(fields)}")
-        default = fields[name].default
-        number = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
-        if type(value) is not type(default) and not number:
-            raise ValueError(f"{cls.__name__}.{name} must be of type {type(default).__name__}, not {value!r}")
-    return cls(**data)
+Reference = Annotated[str, Field(min_length=1, max_length=4096)]
+"""Of a tokenizer or a prompt encoder: a name, a folder or a hub id, see ``weights.source``."""
+
+
+class DesignFields(StrictModel):
+    """What ``pipeline.json`` holds: a design, with the config of the family that ``model`` names."""
+
+    schema_: Schema
+    model: str
+    config: Any
+    tokenizer: Reference
+    """Images to latents and back."""
+    text: Reference
+    """What reads the prompts."""
+    prior: Annotated[str, OneOf(PRIORS)] = "none"
+    """The first guess that the network is given."""
+    objective: Any
+    digests: dict[str, str] = Field(default_factory=dict)
+    """Of the parts that only their content names."""
+
+    def design(self) -> Design:
+        """The values, without the file's."""
+        return Design(self.model, self.config, self.tokenizer, self.text, self.objective, self.prior)
+
+
+_OBJECTIVE: Any = Annotated[Union[tuple(OBJECTIVES.values())], Field(discriminator="kind")]  # noqa: UP007
+_FAMILIES = tuple(
+    create_model(
+        f"{name}_design",
+        __base__=DesignFields,
+        model=(Literal[name], Field(description="The network's family.")),
+        config=(family.config, Field(description="Its sizes and switches.")),
+        objective=(_OBJECTIVE, Field(description="What its prediction stands for.")),
+    )
+    for name, family in MODELS.items()
+)
+
+
+class DesignFile(RootModel[Annotated[Union[_FAMILIES], Field(discriminator="model")]]):  # noqa: UP007
+    """``pipeline.json``: the fields of the family that it names."""
+
+
+def read_design(data: Any, where: str) -> DesignFields:
+    """What ``pipeline.json`` holds, an object or JSON text as bytes. Raises UserError, naming ``where``."""
+    file: Any = validate(DesignFile, data, where)
+    return file.root
 
 
 @dataclass(frozen=True)
@@ -132,7 +150,7 @@ class Assembly(nn.Module):
         )
         self.objective: Objective = design.objective
         self.tokenizer = tokenizer.tokenizer
-        self.prior = find_prior(design.prior)
+        self.prior = PRIORS[design.prior]
         if getattr(design.config, "prior", False) != (self.prior is not None):
             raise UserError(f"the design's prior is '{design.prior}', and its network's config says otherwise")
         self.text = text.encoder

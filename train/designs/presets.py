@@ -12,33 +12,12 @@ from clearfuse.train import text as texts
 from clearfuse.train import tokenizers
 from clearfuse.train.designs.ablations import ablations
 from clearfuse.train.designs.design import Design, adapted_config
+from clearfuse.train.designs.schedule import Schedule
 from clearfuse.train.models import find_model
 from clearfuse.train.models.mmaif import MMAIFConfig
 from clearfuse.train.objectives.flow import FlowMatching
 from clearfuse.train.objectives.regression import Regression
 from clearfuse.train.objectives.schrodinger import SchrodingerBridge
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How a preset is fitted, unless the command line says otherwise; the defaults are the paper's, section 4.2."""
-
-    crop: int = 512  # side of the training crops, pixels, or of a square as large
-    ratios: str = "16:9,4:3,1:1"  # of their sides, and as portraits: each sample goes to its nearest
-    batch: int = 8
-    accumulate: int = 3  # batches a step
-    repeats: int = 1  # crops of each sample side by side in a batch, for one decoding
-    steps: int = 200_000
-    warmup: int = 1000
-    lr: float = 2e-4
-    decay: float = 0.01  # of the weights, AdamW's
-    ema: float = 0.9999  # decay of the weights' moving average
-    cautious: bool = True  # AdamW moves only where its momentum and gradient agree
-    precision: str = "auto"  # of the network's products: bf16, fp32, or bf16 on CUDA alone
-    recompute: bool = True  # gradient checkpointing: blocks run again backward, in place of keeping all they made
-    clip: float = 1.0  # largest norm of the gradients
-    plain: float = 0.1  # share of prompts that the task's plain request stands in for
-    rephrase: float = 0.0  # share of the others that are put in other words, from the sample's recorded steps
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,6 @@ def evaluate_shards(
     until the report is written. left_out: methods that could not run, and why. Raises UserError before work begins,
     WorkIncomplete if a sample can't be read or scored.
     """
-    processes(workers)  # checks the value before anything is read
-    if examples < 0:
-        raise UserError(f"--examples {examples}: must be at least 0")
     folder = _folder(out)
     portions = plan_portions(paths, limit)
     chosen, absent = _metrics(metrics, profile, papers)

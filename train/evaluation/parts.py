@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from clearfuse.synth.execute.run import run_tasks
 from clearfuse.synth.execute.tasks import Watch, limit_threads, one_thread
 from clearfuse.synth.execute.tasks import report as say
 from clearfuse.synth.files.storage import landing
+from clearfuse.synth.shards.receipts import read_receipt
 from clearfuse.synth.types import UserError, WorkIncomplete
 from clearfuse.synth.version import __version__
 from clearfuse.train.evaluation.samples import PART, Part, Portion, cut
@@ -90,10 +92,8 @@ def stamp(shard: Path) -> str:
     """What changes with a shard's content."""
     receipt = shard.with_suffix(".json")
     if receipt.is_file():
-        try:
-            return str(json.loads(receipt.read_bytes())["sha256"])
-        except (ValueError, KeyError, TypeError):
-            pass  # a file of another kind beside it
+        with suppress(UserError):  # a file of another kind beside it
+            return read_receipt(receipt).sha256
     facts = shard.stat()
     return f"{facts.st_size} {facts.st_mtime_ns}"
 
@@ -163,8 +163,6 @@ ON_GPU = 4
 
 
 def processes(workers: int | None, gpu: bool = False) -> int:
-    """How many processes: as many as said, else all cores, but ``ON_GPU`` where a GPU is shared. UserError below 1."""
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers {workers}: must be at least 1")
+    """How many processes: as many as said, else all cores, but ``ON_GPU`` where a GPU is shared."""
     cores = os.cpu_count() or 1
     return workers or (min(cores, ON_GPU) if gpu else cores)

@@ -77,9 +77,6 @@ def reconstruct(
     limit: number of pairs, spread evenly over all; crop: side of a centre crop in pixels. Raises UserError before work
     begins.
     """
-    for option, value in (("limit", limit), ("crop", crop)):
-        if value is not None and value < (1 if option == "limit" else 16):
-            raise UserError(f"--{option} {value}: must be at least {1 if option == 'limit' else 16}")
     limit_threads()
     where = find_device(device)
     keep_freed_memory(where)

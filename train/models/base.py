@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
+
+Size = Annotated[int, Field(ge=1, le=65536)]
+"""Of a network's config: a number of channels, layers, heads or experts, or a width."""
+Optional = Annotated[int, Field(ge=0, le=65536)]
+"""The same of a part that a network may lack: 0 where it does."""
 
 
 @dataclass(frozen=True)

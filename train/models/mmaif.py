@@ -8,15 +8,18 @@ latents to a latent and is independent of tokenizer, text encoder and objective.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clearfuse.train.models.base import Prediction
+from clearfuse.synth.files.schema import STRICT
+from clearfuse.train.models.base import Optional, Prediction, Size
 from clearfuse.train.models.experts import MoE, Routing, SwiGLU
 from clearfuse.train.models.layers import (
     AdaLN,
@@ -33,44 +36,53 @@ from clearfuse.train.models.layers import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class MMAIFConfig:
     """Hyperparameters; the defaults are the paper's, for a regression on latents of 16 channels."""
 
-    flow: bool = False  # main stream: a noisy latent and its time; else both degraded latents, without a time
-    prior: bool = False  # an initial estimate of the latent is given: an input of the main stream and of a blend head
-    compress: bool = False  # embed asinh(z) rather than z: for latents with heavy tails
-    head: str = "plain"  # or "blend": g (w Z_a + (1 − w) Z_b) + r, for latents with more numbers than a token
-    context: bool = False  # add a global context to each condition; with a blend head, a global scale and shift too
-    latent_channels: int = 16
-    text_width: int = 2048  # width of the prompt's embedding; 0: a model without prompts
-    depth: int = 16
-    width: int = 576
-    heads: int = 12
-    patch: int = 2
-    experts: int = 4  # routed experts of a layer; 0: one dense SwiGLU in their place
-    active: int = 2  # experts per token
-    expert_width: int = 1752  # hidden width of an expert, or of the dense SwiGLU
-    shared_width: int = 640  # hidden width of the shared expert; 0: none
-    lora: int = 128  # rank of AdaLN; 0: full matrices
+    flow: bool = False
+    """Main stream: a noisy latent and its time; else both degraded latents, without a time."""
+    prior: bool = False
+    """An initial estimate of the latent is given: an input of the main stream and of a blend head."""
+    compress: bool = False
+    """Embed asinh(z) rather than z: for latents with heavy tails."""
+    head: Literal["plain", "blend"] = "plain"
+    """blend: g (w Z_a + (1 − w) Z_b) + r, for latents with more numbers than a token."""
+    context: bool = False
+    """Add a global context to each condition; with a blend head, a global scale and shift too."""
+    latent_channels: Size = 16
+    text_width: Optional = 2048
+    """Width of the prompt's embedding; 0: a model without prompts."""
+    depth: Size = 16
+    width: Size = 576
+    """A multiple of 4 × heads, for 2-D RoPE."""
+    heads: Size = 12
+    patch: Size = 2
+    experts: Optional = 4
+    """Routed experts of a layer; 0: one dense SwiGLU in their place."""
+    active: Size = 2
+    """Experts per token, at most all."""
+    expert_width: Size = 1752
+    """Hidden width of an expert, or of the dense SwiGLU."""
+    shared_width: Optional = 640
+    """Hidden width of the shared expert; 0: none."""
+    lora: Optional = 128
+    """Rank of AdaLN; 0: full matrices."""
     rope: bool = True
-    rope_base: float = 2000.0
-    pe: bool = True  # add learned absolute positions before each block
+    rope_base: Annotated[float, Field(gt=1)] = 2000.0
+    pe: bool = True
+    """Add learned absolute positions before each block."""
     value_residual: bool = True
-    naf: bool = True  # NAFNet block before attention
+    naf: bool = True
+    """NAFNet block before attention."""
 
     def __post_init__(self) -> None:
-        for name in ("latent_channels", "depth", "width", "heads", "patch", "expert_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.width % (4 * self.heads):
             raise ValueError(f"width {self.width} must be a multiple of 4 × heads ({4 * self.heads}), for 2-D RoPE")
         if self.experts and self.expert_width % 8:
             raise ValueError(f"expert_width {self.expert_width} must be a multiple of 8, for grouped products in bf16")
-        if self.experts and not 1 <= self.active <= self.experts:
+        if self.experts and self.active > self.experts:
             raise ValueError(f"active {self.active} must be 1 to {self.experts}, the number of experts")
-        if self.head not in ("plain", "blend"):
-            raise ValueError(f"head must be 'plain' or 'blend', not {self.head!r}")
 
 
 class Block(nn.Module):

@@ -10,39 +10,45 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
+import pydantic
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clearfuse.train.models.base import Prediction
+from clearfuse.synth.files.schema import STRICT
+from clearfuse.train.models.base import Optional, Prediction, Size
 from clearfuse.train.models.layers import TimeEmbedding, ZeroConv2d, ZeroLinear, attention, initialise
 
 GROUPS = 32
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class UNetConfig:
     """Hyperparameters; with the defaults it has as many parameters as the dense transformer, within 2 %."""
 
-    flow: bool = False  # a noisy latent and its time join both degraded latents; else without a time
-    latent_channels: int = 16
-    text_width: int = 2048  # width of the prompt's embedding; 0: a model without prompts
-    width: int = 224  # channels of the first level; each level below has twice as many
-    levels: int = 3
-    blocks: int = 3  # residual blocks of a level, in the encoder and again in the decoder
-    attend: int = 2  # number of the coarsest levels with self-attention after each block
-    heads: int = 8
+    flow: bool = False
+    """A noisy latent and its time join both degraded latents; else without a time."""
+    latent_channels: Size = 16
+    text_width: Optional = 2048
+    """Width of the prompt's embedding; 0: a model without prompts."""
+    width: Annotated[Size, Field(multiple_of=GROUPS)] = 224
+    """Channels of the first level, a multiple of heads; each level below has twice as many."""
+    levels: Annotated[int, Field(ge=1, le=8)] = 3
+    blocks: Size = 3
+    """Residual blocks of a level, in the encoder and again in the decoder."""
+    attend: Optional = 2
+    """Number of the coarsest levels with self-attention after each block."""
+    heads: Size = 8
 
     def __post_init__(self) -> None:
-        for name in ("latent_channels", "width", "levels", "blocks", "heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.width % GROUPS or self.width % self.heads:
-            raise ValueError(f"width {self.width} must be a multiple of {GROUPS} and of heads ({self.heads})")
-        if not 0 <= self.attend <= self.levels:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads ({self.heads})")
+        if self.attend > self.levels:
             raise ValueError(f"attend {self.attend} must be 0 to {self.levels}, the number of levels")
 
 

@@ -7,17 +7,18 @@ latent at 1.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
 
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from clearfuse.train.models.base import Prediction
 from clearfuse.train.objectives.noise import Rng
-from clearfuse.train.objectives.samplers import find_sampler, guided
+from clearfuse.train.objectives.samplers import SAMPLERS, guided
 
 Predict = Callable[[Tensor | None, Tensor | None], Prediction]
 Pair = tuple[Tensor, Tensor]
@@ -40,13 +41,14 @@ class Loss:
 
 
 class Objective(ABC):
-    """What is predicted: turns predictions into losses, and into samples. Its classes are frozen dataclasses.
+    """What is predicted: turns predictions into losses, and into samples. Its classes are frozen pydantic dataclasses.
 
-    balance: weight of the experts' load-balancing loss. pixel: weight of the auxiliary pixel loss, for which the
-    trainer then supplies ``pixels``. drop: share of training prompts that the trainer leaves empty. guidance: scale of
-    classifier-free guidance in sampling, 1: none.
+    kind: the class's name in a design. balance: weight of the experts' load-balancing loss. pixel: weight of the
+    auxiliary pixel loss, for which the trainer then supplies ``pixels``. drop: share of training prompts that the
+    trainer leaves empty. guidance: scale of classifier-free guidance in sampling, 1: none.
     """
 
+    kind: Any  # a Literal in each class
     balance: float
     pixel: float
     drop: float = 0.0
@@ -80,10 +82,20 @@ class Objective(ABC):
         """Clean latents of the shape and device of the pair's."""
 
 
+Weight = Annotated[float, Field(ge=0)]
+"""Of a term of a loss."""
+Times = Literal["uniform", "logit-normal"]
+"""How the time of a training sample is drawn."""
+Steps = Annotated[int, Field(ge=1, le=100_000)]
+"""Of a sampler."""
+Drop = Annotated[float, Field(ge=0, lt=1)]
+"""Share of training prompts left empty, for guidance."""
+
+
 class PathObjective(Objective):
     """An objective that samples along a path, in ``steps`` of a ``sampler``. times: the distribution of t."""
 
-    times: str
+    times: Times
     sampler: str
     steps: int
 
@@ -123,26 +135,13 @@ def total_loss(
     return Loss(total, each.detach(), prediction.load.detach(), {name: term.detach() for name, term in terms.items()})
 
 
-def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
-    """Raise ValueError, naming the allowed values, for any other value."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}")
-
-
-def check_sampling(objective: PathObjective) -> None:
-    """Raise ValueError for invalid sampling settings."""
-    check_choice("times", objective.times, ("uniform", "logit-normal"))
-    if objective.steps < 1:
-        raise ValueError(f"steps must be at least 1, not {objective.steps}")
-    if not 0 <= objective.drop < 1:
-        raise ValueError(f"drop must be at least 0 and below 1, not {objective.drop}")
-    if not 0 <= objective.guidance < math.inf:
-        raise ValueError(f"guidance must be at least 0, not {objective.guidance}")
+def check_guidance(objective: PathObjective) -> None:
+    """Raise ValueError for guidance of a model that was always given a prompt."""
     if objective.guidance != 1 and not objective.drop:
         raise ValueError(f"guidance must be 1, not {objective.guidance}: the model always had a prompt in training")
 
 
-def sampler_calls(objective: PathObjective, path: str) -> int:
+def sampler_calls(objective: PathObjective) -> int:
     """Network calls per image: those of the sampler, doubled by guidance."""
-    calls = find_sampler(objective.sampler, path).evaluations(objective.steps)
+    calls = SAMPLERS[objective.sampler].evaluations(objective.steps)
     return calls if objective.guidance == 1 else 2 * calls

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from jaxtyping import Float
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from clearfuse.synth.files.schema import STRICT, OneOf
 from clearfuse.train.objectives.base import (
     SOURCES,
+    Drop,
     Loss,
     Pair,
     PathObjective,
     PixelLoss,
     Predict,
-    check_choice,
-    check_sampling,
+    Steps,
+    Times,
+    Weight,
+    check_guidance,
     sampler_calls,
     total_loss,
 )
 from clearfuse.train.objectives.losses import NEAREST, clean_to_velocity, draw_times, errors, path, per_sample
 from clearfuse.train.objectives.noise import Rng, normal
-from clearfuse.train.objectives.samplers import find_sampler
+from clearfuse.train.objectives.samplers import SAMPLERS, samplers_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class FlowMatching(PathObjective):
     """MSE(v(Z_t, t, Z_a, Z_b, P), Z_GT − Z_0), Z_t = (1 − t) Z_0 + t Z_GT, Z_0 ~ p0 (MMAIF eq. 2, 11).
 
@@ -36,31 +41,29 @@ class FlowMatching(PathObjective):
     table 6, j to l). times: distribution of t.
     """
 
-    predicts: str = "velocity"  # or "clean"
-    error: str = "velocity"  # or "clean"
-    source: str = "gaussian"  # or "a", "b", "mean"
-    times: str = "uniform"  # or "logit-normal"
-    sampler: str = "ab2"
-    steps: int = 5
-    drop: float = 0.0  # share of training prompts left empty, for guidance
-    guidance: float = 1.0
-    balance: float = 0.01
-    pixel: float = 0.0
+    kind: Literal["flow"] = "flow"
+    predicts: Literal["velocity", "clean"] = "velocity"
+    error: Literal["velocity", "clean"] = "velocity"
+    source: Annotated[str, OneOf(("gaussian", *SOURCES))] = "gaussian"
+    times: Times = "uniform"
+    sampler: Annotated[str, OneOf(samplers_of("flow"))] = "ab2"
+    steps: Steps = 5
+    drop: Drop = 0.0
+    guidance: Weight = 1.0
+    balance: Weight = 0.01
+    pixel: Weight = 0.0
 
     def __post_init__(self) -> None:
-        check_choice("predicts", self.predicts, ("velocity", "clean"))
-        check_choice("error", self.error, ("velocity", "clean"))
-        check_choice("source", self.source, ("gaussian", *SOURCES))
-        if find_sampler(self.sampler).stochastic and self.source != "gaussian":
+        if SAMPLERS[self.sampler].stochastic and self.source != "gaussian":
             raise ValueError(
                 f"sampler {self.sampler!r} needs a Gaussian source, not {self.source!r}: its score is the noise's"
             )
-        check_sampling(self)
+        check_guidance(self)
 
     @property
     def calls(self) -> int:
         """Network calls per image."""
-        return sampler_calls(self, "flow")
+        return sampler_calls(self)
 
     def loss(
         self,
@@ -113,4 +116,4 @@ class FlowMatching(PathObjective):
         def velocity(z_t: Tensor, t: Tensor) -> Tensor:
             return self.velocity(predict(z_t, t).latent, z_t, t)
 
-        return find_sampler(self.sampler)(velocity, start, self.steps, rng)
+        return SAMPLERS[self.sampler](velocity, start, self.steps, rng)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
 from jaxtyping import Float
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from clearfuse.train.objectives.base import Loss, Objective, Pair, PixelLoss, Predict, check_choice, total_loss
+from clearfuse.synth.files.schema import STRICT
+from clearfuse.train.objectives.base import Loss, Objective, Pair, PixelLoss, Predict, Weight, total_loss
 from clearfuse.train.objectives.losses import FLOOR, errors
 from clearfuse.train.objectives.noise import Rng
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Regression(Objective):
     """MSE(f(Z_a, Z_b, P), Z_GT) (MMAIF eq. 8); with ``measure="log"`` the mean over samples of log(MSE + 0.001).
 
@@ -21,12 +23,12 @@ class Regression(Objective):
     prompts are dropped, and there is no guidance.
     """
 
-    measure: str = "mse"  # or "log"
-    balance: float = 0.01  # weight of the experts' load-balancing loss
-    pixel: float = 0.0  # weight λ of the auxiliary pixel loss, eq. 9 and 10
-
-    def __post_init__(self) -> None:
-        check_choice("measure", self.measure, ("mse", "log"))
+    kind: Literal["regression"] = "regression"
+    measure: Literal["mse", "log"] = "mse"
+    balance: Weight = 0.01
+    """Weight of the experts' load-balancing loss."""
+    pixel: Weight = 0.0
+    """Weight λ of the auxiliary pixel loss, eq. 9 and 10."""
 
     @property
     def calls(self) -> int:

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clearfuse.synth.types import unknown
 from clearfuse.train.objectives.bridge import posterior, times
 from clearfuse.train.objectives.noise import Rng, normal
 
@@ -182,9 +181,6 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
-def find_sampler(name: str, path: str = "flow") -> Sampler:
-    """The sampler with this name for this kind of path. Raises UserError for an unknown one."""
-    fitting = {key: sampler for key, sampler in SAMPLERS.items() if sampler.path == path}
-    if name not in fitting:
-        raise unknown("sampler", name, fitting)
-    return fitting[name]
+def samplers_of(path: str) -> dict[str, Sampler]:
+    """The samplers for this kind of path."""
+    return {name: sampler for name, sampler in SAMPLERS.items() if sampler.path == path}

@@ -2,59 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from jaxtyping import Float
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from clearfuse.synth.files.schema import STRICT, OneOf
 from clearfuse.train.objectives.base import (
     SOURCES,
+    Drop,
     Loss,
     Pair,
     PathObjective,
     PixelLoss,
     Predict,
-    check_choice,
-    check_sampling,
+    Steps,
+    Times,
+    Weight,
+    check_guidance,
     sampler_calls,
     total_loss,
 )
 from clearfuse.train.objectives.bridge import between, deviation
 from clearfuse.train.objectives.losses import draw_times, errors, per_sample
 from clearfuse.train.objectives.noise import Rng, normal
-from clearfuse.train.objectives.samplers import find_sampler
+from clearfuse.train.objectives.samplers import SAMPLERS, samplers_of
 
 LAST = 1e-3
 """The smallest 1 − t at which a bridge is trained: at 0 the target would be divided by σ = 0."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class SchrodingerBridge(PathObjective):
     """I²SB: MSE(ε(Z_t, t), (Z_t − Z_GT) / σ_t), Z_t between the degraded source and Z_GT (arXiv 2302.05872, eq. 12).
 
     predicts: that target (``noise``), or the clean latent. source: the degraded end; the mean in MMAIF's table 6.
     """
 
-    predicts: str = "noise"  # or "clean"
-    source: str = "mean"  # or "a", "b"
-    times: str = "uniform"  # or "logit-normal"
-    sampler: str = "i2sb"
-    steps: int = 100
-    drop: float = 0.0
-    guidance: float = 1.0
-    balance: float = 0.01
-    pixel: float = 0.0
+    kind: Literal["i2sb"] = "i2sb"
+    predicts: Literal["noise", "clean"] = "noise"
+    source: Annotated[str, OneOf(SOURCES)] = "mean"
+    times: Times = "uniform"
+    sampler: Annotated[str, OneOf(samplers_of("bridge"))] = "i2sb"
+    steps: Steps = 100
+    drop: Drop = 0.0
+    guidance: Weight = 1.0
+    balance: Weight = 0.01
+    pixel: Weight = 0.0
 
     def __post_init__(self) -> None:
-        check_choice("predicts", self.predicts, ("noise", "clean"))
-        check_choice("source", self.source, SOURCES)
-        find_sampler(self.sampler, "bridge")
-        check_sampling(self)
+        check_guidance(self)
 
     @property
     def calls(self) -> int:
         """Network calls per image."""
-        return sampler_calls(self, "bridge")
+        return sampler_calls(self)
 
     def loss(
         self,
@@ -86,4 +89,4 @@ class SchrodingerBridge(PathObjective):
         def clean(z_t: Tensor, t: Tensor) -> Tensor:
             return self.clean(predict(z_t, t).latent, z_t, t)
 
-        return find_sampler(self.sampler, "bridge")(clean, SOURCES[self.source](*pair), self.steps, rng)
+        return SAMPLERS[self.sampler](clean, SOURCES[self.source](*pair), self.steps, rng)

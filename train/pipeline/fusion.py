@@ -7,7 +7,6 @@ A pipeline's folder holds ``pipeline.json`` (the design) and ``model.safetensors
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,13 +19,14 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from clearfuse.synth.files.jsonstream import write_json
+from clearfuse.synth.files.schema import validate
 from clearfuse.synth.files.storage import landing
 from clearfuse.synth.fusers.pyramid.region import full_region
 from clearfuse.synth.types import TASKS, UserError, unknown
 from clearfuse.train import text as texts
 from clearfuse.train import tokenizers
 from clearfuse.train.data.batch import to_tensor
-from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Design, Parts
+from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Design, DesignFields, Parts, read_design
 from clearfuse.train.objectives import Objective
 from clearfuse.train.objectives.noise import NoiseField
 from clearfuse.train.pipeline.tiles import OVERLAP, TILE, fuse_tiled
@@ -82,7 +82,7 @@ class FusionPipeline:
             raise UserError(f"{name}: no model here: {DESIGN} is missing")
         if not (folder / WEIGHTS).is_file():
             raise UserError(f"{name}: no weights yet: {WEIGHTS} is missing; train fit writes it with each checkpoint")
-        design = Design.from_json(_read(folder), str(folder / DESIGN))
+        design = _read(folder).design()
         try:
             assembly = Assembly(design, torch.Generator(), _with_embedded(parts, design, folder))
         except UserError as error:
@@ -188,12 +188,9 @@ class FusionPipeline:
         if not given:
             return objective
         if missing := given.keys() - {field.name for field in dataclasses.fields(objective)}:
-            name, kind = min(missing), self.design.to_json()["objective"]["kind"]
-            raise UserError(f"--{name}: the model is a {kind}, which has no {name}")
-        try:
-            return dataclasses.replace(objective, **given)
-        except ValueError as error:
-            raise UserError(str(error)) from None
+            name = min(missing)
+            raise UserError(f"--{name}: the model is a {objective.kind}, which has no {name}")
+        return validate(type(objective), dataclasses.asdict(objective) | given, "sampling")
 
 
 def save(assembly: Assembly, folder: Path, weights: dict[str, Any], embed: bool = False) -> None:
@@ -241,11 +238,11 @@ def with_recorded_commits(folder: Path, design: Design) -> Design:
     if not (folder / DESIGN).is_file():
         return design
     recorded = _read(folder)
-    references: dict[str, Any] = {kind: recorded.get(kind) for kind in ("tokenizer", "text")}
+    references = {"tokenizer": recorded.tokenizer, "text": recorded.text}
     pinned = {
         kind: reference
         for kind, reference in references.items()
-        if isinstance(reference, str) and reference.partition("@")[0] == getattr(design, kind).partition("@")[0]
+        if reference.partition("@")[0] == getattr(design, kind).partition("@")[0]
     }
     return dataclasses.replace(design, **pinned)
 
@@ -254,9 +251,9 @@ def check_parts(folder: Path, assembly: Assembly) -> None:
     """Raise UserError if a part differs from the one that the pipeline in the folder was trained with."""
     if not (folder / DESIGN).is_file():
         return
-    recorded = _read(folder).get("digests", {})
+    recorded = _read(folder).digests
     for kind, part in assembly.found.items():
-        digest = recorded.get(kind) if isinstance(recorded, dict) else None
+        digest = recorded.get(kind)
         if part.digest is not None and digest is not None and digest != part.digest:
             raise UserError(
                 f"{folder}: its {kind} is another than '{part.reference}': it was trained with the files of digest "
@@ -264,14 +261,8 @@ def check_parts(folder: Path, assembly: Assembly) -> None:
             )
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    try:
-        data = json.loads((folder / DESIGN).read_bytes())
-    except ValueError as error:
-        raise UserError(f"{folder / DESIGN}: {error}") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{folder / DESIGN}: must hold an object")
-    return data
+def _read(folder: Path) -> DesignFields:
+    return read_design((folder / DESIGN).read_bytes(), str(folder / DESIGN))
 
 
 def _with_embedded(parts: Parts, design: Design, folder: Path) -> Parts:

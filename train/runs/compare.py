@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median
@@ -14,9 +14,9 @@ from typing import Any
 
 from clearfuse.synth.console import counted, sized
 from clearfuse.synth.types import UserError
-from clearfuse.train.runs.logs import LOG, SPEED
+from clearfuse.train.runs.logs import LOG, SPEED, read_lines
+from clearfuse.train.runs.record import RUN, read_record
 
-RUN = "run.json"
 LAST = 50
 """Steps whose mean is the last loss."""
 
@@ -92,35 +92,14 @@ def read_runs(paths: Sequence[str]) -> list[Run]:
 
 def read_run(folder: Path, name: str) -> Run:
     """One run. Raises UserError where its record or its log is damaged."""
-    try:
-        record = json.loads((folder / RUN).read_bytes())
-        settings = {**record["settings"], "degrade": record.get("degrade"), "shards": record["shards"]}
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{folder / RUN}: is no run's record") from None
+    record = read_record(folder)
+    settings = {**record.given(), "degrade": record.degrade, "shards": record.to_json()["shards"]}
     curves: dict[str, Curve] = {}
-    for file, given in ((LOG, None), (SPEED, "speed")):
-        for step, kind, values in _read(folder / file, given):
-            for key, value in values.items():
-                curves.setdefault(f"{kind}/{key}", Curve()).add(step, value)
+    for file in (LOG, SPEED):
+        for line in read_lines(folder / file):
+            for key, value in line.values.items():
+                curves.setdefault(f"{line.kind}/{key}", Curve()).add(line.step, value)
     return Run(name, folder, settings, curves)
-
-
-def _read(path: Path, given: str | None) -> Iterator[tuple[int, str, dict[str, float]]]:
-    """Step, kind and numbers of each whole line; the last may be cut short, as the run may be going on."""
-    if not path.exists():
-        return
-    with path.open() as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith("\n"):
-                return
-            try:
-                row = json.loads(line)
-                step, kind = row.pop("step"), given or row.pop("kind")
-                if not isinstance(step, int):
-                    raise TypeError
-                yield step, kind, {key: float(value) for key, value in row.items()}
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise UserError(f"{path}: line {number} is no line of a run's log") from None
 
 
 def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:

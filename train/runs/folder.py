@@ -6,7 +6,6 @@ the lowest validation loss so far.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -17,34 +16,30 @@ from typing import Any
 
 from clearfuse.synth.files.folders import LOCK, difference, folder_lock, remove_temporary
 from clearfuse.synth.files.jsonstream import write_json
+from clearfuse.synth.files.schema import validate
 from clearfuse.synth.files.storage import TEMPORARY
-from clearfuse.synth.types import UserError, WorkIncomplete
+from clearfuse.synth.types import SCHEMA, UserError, WorkIncomplete
 from clearfuse.train.data.corpus import BEFORE, Corpus, shards_changed
 from clearfuse.train.data.degrade import Degraders, degraders_record
 from clearfuse.train.runs.logs import LOG, PICTURES, SPEED
+from clearfuse.train.runs.record import RUN, RunRecord, read_record
 from clearfuse.train.runs.settings import Settings
 from clearfuse.train.runs.trackers import BOARD, IDENTITY
 
-RUN = "run.json"
 NONFINITE = "nonfinite.jsonl"
 """The samples of each step that was not finite, a line a step."""
-SCHEMA = 1
 FREE = ("recompute",)
 """Settings that may change when a run goes on: they decide none of its numbers."""
 
 
-def run_record(settings: Settings, corpus: Corpus, degraders: Degraders | None = None) -> dict[str, Any]:
-    """What ``run.json`` holds; ``degrade`` is what lean shards are degraded by, null where there are none."""
-    return {
-        "schema": SCHEMA,
-        "settings": dataclasses.asdict(settings),
-        "degrade": degraders_record(degraders or {}),
-        "shards": corpus.fingerprint(),
-    }
+def run_record(settings: Settings, corpus: Corpus, degraders: Degraders | None = None) -> RunRecord:
+    """What ``run.json`` is to hold."""
+    facts = {"degrade": degraders_record(degraders or {}), "shards": corpus.fingerprint()}
+    return validate(RunRecord, {"schema": SCHEMA, "settings": settings.model_dump(), **facts}, RUN)
 
 
 @contextmanager
-def run_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Iterator[None]:
+def run_folder(folder: Path, record: RunRecord, overwrite: bool) -> Iterator[None]:
     """Make a run's folder, or find that it is this very run's; nobody else trains in it meanwhile.
 
     What a killed run left half written is removed. Raises UserError where the folder is something else's, the run's
@@ -60,34 +55,33 @@ def run_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Iter
         if overwrite:
             _clear(folder)
         elif (folder / RUN).exists():
-            _same(folder / RUN, record)
+            _same(folder, record)
         remove_temporary(folder)
         if not (folder / RUN).exists():
-            write_json(folder / RUN, record)
+            write_json(folder / RUN, record.to_json())
         yield
 
 
-def _same(path: Path, record: Mapping[str, Any]) -> None:
+def _same(folder: Path, record: RunRecord) -> None:
     try:
-        held = json.loads(path.read_bytes())
-        settings, shards, degrade = {**BEFORE, **held["settings"]}, held["shards"], held.get("degrade")
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: is no run's record; --overwrite starts anew") from None
-    for name in {**settings, **record["settings"]}:
-        before, now = settings.get(name), record["settings"].get(name)
+        held = read_record(folder)
+    except UserError as error:
+        raise UserError(f"{error}; --overwrite starts anew") from None
+    settings, wanted = {**BEFORE, **held.given()}, record.settings.model_dump()
+    for name in {**settings, **wanted}:
+        before, now = settings.get(name), wanted.get(name)
         if before != now and name not in FREE:
             raise UserError(
-                f"{path.parent}: a run with {name} {before}, not {now}; go on with {before}, choose another --out, "
+                f"{folder}: a run with {name} {before}, not {now}; go on with {before}, choose another --out, "
                 "or start anew with --overwrite"
             )
-    if (change := shards_changed(shards, record["shards"])) is not None:
+    if (change := shards_changed(held.shards, record.shards)) is not None:
         raise UserError(
-            f"{path.parent}: a run on other shards: {change}; choose another --out, or start anew with --overwrite"
+            f"{folder}: a run on other shards: {change}; choose another --out, or start anew with --overwrite"
         )
-    for change in difference(degrade, record["degrade"]):
+    for change in difference(held.degrade, record.degrade):
         raise UserError(
-            f"{path.parent}: a run with other degradations: {change}; choose another --out, or start anew with "
-            "--overwrite"
+            f"{folder}: a run with other degradations: {change}; choose another --out, or start anew with --overwrite"
         )
 
 

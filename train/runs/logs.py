@@ -11,7 +11,9 @@ from typing import Any, TextIO
 
 import numpy as np
 from jaxtyping import UInt8
+from pydantic import BaseModel, ConfigDict, Field
 
+from clearfuse.synth.files.schema import validate
 from clearfuse.synth.files.storage import landing
 from clearfuse.synth.types import WorkIncomplete
 from clearfuse.train.runs.trackers import start_trackers
@@ -92,19 +94,39 @@ class Log(NoLog):
                 tracker.finish()
 
 
+class LogLine(BaseModel):
+    """A line of ``log.jsonl`` or ``speed.jsonl``: a step, and what was measured then, infinite or no number too."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, float]  # type: ignore[assignment]
+
+    step: int = Field(ge=0)
+    kind: str = "speed"
+
+    @property
+    def values(self) -> dict[str, float]:
+        """What was measured, by name."""
+        return self.__pydantic_extra__
+
+
+def read_lines(path: Path) -> Iterator[LogLine]:
+    """The whole lines of a log; the last may be cut short, by a kill or as the run goes on. Raises UserError."""
+    for number, line in enumerate(_lines(path), 1):
+        yield validate(LogLine, line, f"{path}: line {number}")
+
+
 def _cut(path: Path, step: int) -> TextIO:
     """A log without the lines after a step, open at its end."""
-    kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
+    kept = [line for line, read in zip(_lines(path), read_lines(path), strict=True) if read.step <= step]
     with landing(path) as file:
-        file.write("".join(kept).encode())
+        file.writelines(kept)
     return path.open("a")
 
 
-def _lines(path: Path) -> list[str]:
-    """The whole lines of a log; one that a kill cut short is left out."""
-    if not path.exists():
-        return []
-    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+def _lines(path: Path) -> Iterator[bytes]:
+    if path.exists():
+        with path.open("rb") as file:
+            yield from (line for line in file if line.endswith(b"\n"))
 
 
 @contextmanager

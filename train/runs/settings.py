@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from clearfuse.synth.files.schema import check_options, parse_setting, validate
 from clearfuse.synth.types import UserError, unknown
-from clearfuse.train.data.buckets import parse_ratios
-from clearfuse.train.designs.design import Design, from_fields
-from clearfuse.train.designs.presets import Schedule, find_preset
-
-PRECISIONS = ("auto", "bf16", "fp32")
+from clearfuse.train.designs.design import Design
+from clearfuse.train.designs.presets import find_preset
+from clearfuse.train.runs.record import RunSettings
 
 
-@dataclass(frozen=True)
-class Settings(Schedule):
-    """All that decides what a run computes, with its data."""
-
-    preset: str = "tiny-reg"
-    seed: int = 0
-    set: list[str] | None = None  # what is changed in the preset's design, as ``objective.pixel=0.1``
-    mix: list[float] | None = None  # weights of the sources of data, in their order; None: by their samples
-
-    def __post_init__(self) -> None:
-        parse_ratios(self.ratios)
-        for name in ("crop", "batch", "accumulate", "steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: must be at least 1")
-        if self.repeats < 1 or self.batch % self.repeats:
-            raise UserError(f"--set schedule.repeats={self.repeats}: must divide the batch, {self.batch}")
-        if self.precision not in PRECISIONS:
-            raise UserError(f"--precision {self.precision}: must be {', '.join(PRECISIONS)}")
-        if not 0 < self.lr < float("inf"):
-            raise UserError(f"--lr {self.lr}: must be above 0")
+class Settings(RunSettings):
+    """A run's settings, and what they come to."""
 
     @staticmethod
     def of(preset: str, seed: int = 0, sets: Sequence[str] = (), **changed: Any) -> Settings:
@@ -45,18 +23,23 @@ class Settings(Schedule):
 
         sets: ``a.b=c`` with TOML values, laid over the design and, where a is ``schedule``, over the schedule.
         """
-        schedule = dataclasses.asdict(find_preset(preset).schedule)
-        items = [(item, *_split(item)) for item in sets]
-        try:
-            own = {path[1]: value for _, path, value in items if path[0] == "schedule"}
-            schedule |= dataclasses.asdict(from_fields(Schedule, {**schedule, **own}))
-        except (ValueError, IndexError) as error:
-            raise UserError(f"--set: {error}") from None
-        schedule |= {name: value for name, value in changed.items() if value is not None}
-        if "warmup" not in changed and "warmup" not in own:
-            schedule["warmup"] = min(schedule["warmup"], max(schedule["steps"] // 10, 1))
-        kept = [item for item, path, _ in items if path[0] != "schedule"]
-        settings = Settings(**schedule, preset=preset, seed=seed, set=kept or None)
+        schedule = find_preset(preset).schedule.model_dump()
+        own: dict[str, Any] = {}
+        kept: list[str] = []
+        for item in sets:
+            path, value = _split(item)
+            if path[0] != "schedule":
+                kept.append(item)
+            elif len(path) == 2 and path[1] in schedule:
+                own[path[1]] = value
+            else:
+                raise unknown("setting", ".".join(path), [f"schedule.{name}" for name in schedule])
+        given = {name: value for name, value in changed.items() if value is not None}
+        values = {**schedule, **given, "preset": preset, "seed": seed, "set": kept or None}
+        check_options(Settings, values)  # a wrong option is told by its own name
+        settings = validate(Settings, {**values, **own, **given}, "--set schedule")
+        if "warmup" not in {**own, **given}:
+            settings = settings.model_copy(update={"warmup": min(settings.warmup, max(settings.steps // 10, 1))})
         settings.design()
         return settings
 
@@ -87,12 +70,4 @@ class Settings(Schedule):
 
 
 def _split(item: str) -> tuple[list[str], Any]:
-    """The path and the value of ``a.b=c``; c is a TOML value, or a bare word."""
-    key, equals, text = item.partition("=")
-    path = key.strip().split(".")
-    if not equals or not all(path):
-        raise UserError(f"--set {item}: must be key=value, such as objective.pixel=0.1")
-    try:
-        return path, tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        return path, text.strip()
+    return parse_setting(item, "objective.pixel=0.1")

@@ -102,8 +102,6 @@ def cache(
     epochs: drawn crops of each sample, which a run takes in turn. executor: by default this process on CUDA, else
     processes. Raises UserError before work begins, WorkIncomplete where shards could not be cached, naming them.
     """
-    if epochs < 1:
-        raise UserError(f"--epochs {epochs}: must be at least 1")
     where = find_device(device)
     executor = find_executor(executor or ("serial" if where.type == "cuda" else "processes"))
     corpus = index(paths)

@@ -8,7 +8,6 @@ for bit on a CPU, and with another number of ranks it still sees the same sample
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +34,7 @@ from clearfuse.train.objectives.noise import Draws
 from clearfuse.train.pipeline.fusion import WEIGHTS, check_parts, with_recorded_commits, write_design
 from clearfuse.train.runs.folder import NONFINITE, append_line, run_folder, run_record
 from clearfuse.train.runs.logs import Log, NoLog
+from clearfuse.train.runs.options import RunOptions
 from clearfuse.train.runs.settings import Settings
 from clearfuse.train.runs.trackers import choose_trackers
 from clearfuse.train.training import checkpoint, optim, parallel
@@ -47,7 +47,6 @@ from clearfuse.train.training.validation import Validator, batch_or_raise, draws
 from clearfuse.train.weights.tensors import write_tensors
 
 Note = Callable[[str], None]
-ON_NAN = ("stop", "skip")
 MAX_SKIPPED = 10
 """Maximum number of consecutive non-finite steps that are skipped: more are not due to single samples."""
 
@@ -71,39 +70,6 @@ class Fitted:
         scores = "" if self.validation is None else f", lowest validation loss {self.validation:.4f}"
         scores += "" if self.psnr is None else f", PSNR {self.psnr:.2f} dB on held-out crops"
         return f"{self.out}: step {self.step} of {self.steps}{scores}"
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Options of a run that do not affect its results.
-
-    workers: data-loader workers per rank; 0: load in the training process. keep: number of latest checkpoints to keep,
-    besides the best. on_nan: whether a non-finite step ends the run (``stop``) or is skipped (``skip``). sharded: shard
-    the weights over the ranks (FSDP2) rather than replicate them. compiled: use torch.compile; graphs: with CUDA
-    graphs. trackers: experiment trackers to log to, see ``runs.trackers``.
-    """
-
-    workers: int = 0
-    validate_every: int = 250
-    checkpoint_every: int = 250
-    keep: int = 2
-    on_nan: str = "stop"
-    sharded: bool = False
-    compiled: bool = False
-    graphs: bool = False
-    trackers: tuple[str, ...] = ("tensorboard",)
-
-    def __post_init__(self) -> None:
-        for name in ("validate_every", "checkpoint_every", "keep"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
-        if self.workers < 0:
-            raise UserError(f"--workers {self.workers}: must be at least 0")
-        if self.on_nan not in ON_NAN:
-            raise UserError(f"--on-nan {self.on_nan}: must be {' or '.join(ON_NAN)}")
-        if self.graphs and self.sharded:
-            raise UserError("--cuda-graphs: not with --sharded, whose weights come and go")
-        choose_trackers(self.trackers)
 
 
 DEFAULT_RUN = RunOptions()
@@ -228,7 +194,7 @@ class _Run:
         if not self.ranks.main:
             return NoLog()
         trackers = choose_trackers(self.options.trackers)
-        return Log(self.folder, self.state.step, trackers, dataclasses.asdict(self.settings))
+        return Log(self.folder, self.state.step, trackers, self.settings.model_dump())
 
     def _samples(self, training: bool, cache: int) -> Samples:
         return samples_of(self.settings, self.assembly, self.corpus, self.degraders, training=training, cache=cache)
@@ -236,10 +202,10 @@ class _Run:
     def _batches(self, step: int) -> Iterator[Batch | UnreadableSample]:
         """This rank's parts of the training batches from a step on."""
         s, ranks = self.settings, self.ranks
-        cache = cache_size() // max(self.options.workers, 1)
+        cache = cache_size() // (self.options.workers or 1)
         samples = self._samples(training=True, cache=cache)
         parts = RankBatches(step * s.accumulate, s.steps * s.accumulate, s.batch, ranks.rank, ranks.world)
-        return batches(samples, parts, self.options.workers, pin=ranks.device.type == "cuda")
+        return batches(samples, parts, self.options.workers or 0, pin=ranks.device.type == "cuda")
 
     def _step(self, source: Iterator[Batch | UnreadableSample], log: NoLog, note: Note) -> Report:
         """One optimizer step: accumulate and clip gradients, update the weights and their moving average."""

@@ -8,13 +8,16 @@ nor the user says a revision, the newest commit is taken and said, and the refer
 from __future__ import annotations
 
 import hashlib
-import json
-import re
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from clearfuse.synth import console
+from clearfuse.synth.files.schema import MustBe, validate
 from clearfuse.synth.types import UserError, unknown
 
 Needed = Callable[[Sequence[str]], Sequence[str]]
@@ -23,7 +26,18 @@ Needed = Callable[[Sequence[str]], Sequence[str]]
 INDEX = "*.safetensors.index.json"
 """Which file has which tensor, where weights are published in several."""
 
-SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
+FileName = Annotated[
+    str, Field(pattern=r"^[\w-][\w.-]*\.safetensors$"), MustBe("the name of a safetensors file of this folder")
+]
+
+
+class WeightIndex(BaseModel):
+    """What ``*.safetensors.index.json`` says, of which only this is read."""
+
+    model_config = ConfigDict(strict=True)
+
+    weight_map: dict[str, FileName]
+    """Which file has which tensor."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +89,13 @@ def find_source(
     where, when there is no such network or no way to it.
     """
     mistake = what or option
-    if Path(reference).is_dir():
+    if os.path.isdir(reference):  # unlike Path.is_dir, false of a name that is too long
         return Source(str(Path(reference).resolve()), None, Path(reference), True)
     name, given, folder = reference.partition("=")
     if given:
         if name not in table and name not in extra:
             raise unknown(mistake, name, (*extra, *table))
-        if not Path(folder).is_dir():
+        if not os.path.isdir(folder):
             raise UserError(f"--{option} {reference}: no such folder: {folder}")
         return Source(f"{name}={Path(folder).resolve()}", name, Path(folder), True)
     base, _, revision = reference.partition("@")
@@ -102,7 +116,7 @@ def find_source(
 def named(reference: str, names: Collection[str]) -> str | None:
     """The name that a reference begins with; None of a folder or a stranger's repository."""
     base = reference.partition("=")[0] if "=" in reference else reference.partition("@")[0]
-    return base if base in names and not Path(reference).is_dir() else None
+    return base if base in names and not os.path.isdir(reference) else None
 
 
 def _fetched(option: str, name: str, one: Published, revision: str | None, needed: Needed | None) -> tuple[Path, str]:
@@ -161,15 +175,10 @@ def shards_of(folder: Path, needed: Needed) -> dict[str, str]:
     index = next(folder.glob(INDEX), None)
     if index is None or index.with_suffix("").with_suffix("").is_file():  # model.safetensors itself
         return {}
-    try:
-        places = json.loads(index.read_bytes())["weight_map"]
-        found = {name: str(places[name]) for name in needed(list(places))}
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        found = {}
+    places = validate(WeightIndex, index.read_bytes(), str(index)).weight_map
+    found = {name: places[name] for name in needed(list(places))}
     if not found:
-        raise UserError(f"{index}: is no index of files of weights")
-    if strange := next((file for file in found.values() if not SHARD.fullmatch(file)), None):
-        raise UserError(f"{index}: names a file of weights that is none of its folder's: {strange!r}")
+        raise UserError(f"{index}: names none of the weights that are needed")
     return found
 
 

@@ -19,7 +19,7 @@ from made import made_shards
 
 from clearfuse.synth.files import cache
 from clearfuse.synth.types import UserError
-from clearfuse.train.cli.defaults import parse_mix
+from clearfuse.train.cli.options import parse_mix
 from clearfuse.train.data.corpus import index, shards_changed
 from clearfuse.train.data.samples import Samples
 from fakehub import TOKEN, Repository, fake_hub

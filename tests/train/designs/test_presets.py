@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -100,7 +99,7 @@ def build_meta(config: MMAIFConfig) -> torch.nn.Module:
 def flat(name: str) -> dict[str, Any]:
     """A preset's design and schedule as a flat dict with dotted names."""
     preset = PRESETS[name]
-    nested = {**preset.design.to_json(), "schedule": dataclasses.asdict(preset.schedule)}
+    nested = {**preset.design.to_json(), "schedule": preset.schedule.model_dump()}
     return {
         f"{part}.{key}": value
         for part, values in nested.items()

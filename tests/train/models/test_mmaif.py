@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from clearfuse.synth.files.schema import validate
 from clearfuse.synth.types import UserError
 from clearfuse.train.designs.presets import PRESETS
 from clearfuse.train.models import MODELS, build_model, find_model
@@ -194,14 +195,20 @@ def test_a_token_skips_the_experts_it_is_not_sent_to() -> None:
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"width": 30}, r"width 30 must be a multiple of 4 × heads \(8\)"),
     ({"active": 5}, "active 5 must be 1 to 4, the number of experts"),
-    ({"depth": 0}, "depth must be at least 1, not 0"),
-    ({"head": "blnd"}, "head must be 'plain' or 'blend', not 'blnd'"),
+    ({"active": 0}, r"active = 0: must be in \[1, 65536\]"),
+    ({"experts": -1}, r"experts = -1: must be in \[0, 65536\]"),
+    ({"depth": 0}, r"depth = 0: must be in \[1, 65536\]"),
+    ({"width": 10**9}, r"width = 1000000000: must be in \[1, 65536\]"),
+    ({"rope_base": float("inf")}, "rope_base = inf: must be a finite number"),
+    ({"head": "blnd"}, "unknown head 'blnd': did you mean 'blend'? allowed: blend, plain"),
 ]
 
 
 @pytest.mark.parametrize(("change", "message"), MISTAKES, ids=[str(change) for change, _ in MISTAKES])
 def test_a_config_that_can_not_be_built_says_why(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message.replace("? ", r"\? ")):
+        validate(MMAIFConfig, asdict(SMALL) | change, "x")
+    with pytest.raises(ValueError):
         replace(SMALL, **change)
 
 

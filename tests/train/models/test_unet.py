@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from clearfuse.synth.files.schema import validate
+from clearfuse.synth.types import UserError
 from clearfuse.train.models import UNetConfig, build_model
 from clearfuse.train.models.unet import flops, layer_specs
 
@@ -93,11 +95,14 @@ def test_a_regression_has_no_time() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"width": 30}, r"width 30 must be a multiple of 32 and of heads \(2\)"),
-        ({"levels": 0}, "levels must be at least 1, not 0"),
+        ({"width": 30}, "width = 30: must be a multiple of 32"),
+        ({"heads": 3}, r"width 32 must be a multiple of heads \(3\)"),
+        ({"levels": 0}, r"levels = 0: must be in \[1, 8\]"),
         ({"attend": 4}, "attend 4 must be 0 to 3, the number of levels"),
     ],
 )
 def test_a_config_that_can_not_be_built_says_why(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
+        validate(UNetConfig, asdict(SMALL) | change, "x")
+    with pytest.raises(ValueError):
         replace(SMALL, **change)

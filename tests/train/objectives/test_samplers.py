@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from clearfuse.synth.types import UserError
 from clearfuse.train.objectives.bridge import between, place, posterior, times, variance
-from clearfuse.train.objectives.samplers import SAMPLERS, Sampler, find_sampler, guided, score
+from clearfuse.train.objectives.samplers import SAMPLERS, Sampler, guided, score
 
 FLOWS = {name: row for name, row in SAMPLERS.items() if row.path == "flow" and not row.stochastic}
 MEAN, SIGMA = 0.7, 0.4
@@ -194,12 +193,3 @@ def test_guidance_is_its_formula() -> None:
     c, u = torch.randn(2, 5, generator=seeded(3))
     for scale in (0.0, 1.0, 2.5):
         torch.testing.assert_close(guided(c, u, scale), u + scale * (c - u))
-
-
-def test_an_unknown_sampler_names_the_nearest_of_its_path() -> None:
-    with pytest.raises(UserError, match="unknown sampler 'eular': did you mean 'euler'"):
-        find_sampler("eular")
-    with pytest.raises(UserError, match="unknown sampler 'i2sb': allowed: ab2, euler, heun, midpoint"):
-        find_sampler("i2sb")
-    with pytest.raises(UserError, match="unknown sampler 'euler': allowed: i2sb, i2sb-heun"):
-        find_sampler("euler", "bridge")

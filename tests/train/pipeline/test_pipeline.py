@@ -70,7 +70,7 @@ def test_a_flow_model_has_seeds_steps_and_samplers(tmp_path: Path) -> None:
     assert all((runs[0] != other).any() for other in runs[1:])
     with pytest.raises(UserError, match="unknown sampler 'eluer': did you mean 'euler'"):
         flow(a, b, task="mff", sampler="eluer")
-    with pytest.raises(UserError, match="steps must be at least 1"):
+    with pytest.raises(UserError, match=r"sampling: steps = 0: must be in \[1, 100000\]"):
         flow(a, b, task="mff", steps=0)
     with pytest.raises(UserError, match="--steps: the model is a regression"):
         made()(a, b, task="mff", steps=3)
@@ -98,7 +98,7 @@ def test_a_flow_is_sampled_as_asked(train: Train, tmp_path: Path) -> None:
     for option, said in (
         (("--sampler", "heum"), "unknown sampler 'heum': did you mean 'heun'?"),
         (("--sampler", "i2sb"), "unknown sampler 'i2sb': allowed: ab2, euler"),
-        (("--steps", "0"), "steps must be at least 1, not 0"),
+        (("--steps", "0"), "--steps 0: must be at least 1"),
         (("--guidance", "2"), "guidance must be 1, not 2.0: the model always had a prompt in training"),
     ):
         ran = train("fuse", *given, "-o", tmp_path / "o.png", "--task", "vif", "--model", tmp_path, *option)
@@ -128,16 +128,31 @@ def test_a_folder_that_is_no_model_is_named(folder: Path, tmp_path: Path) -> Non
     assert "pipeline.json is missing" in said(lambda p: (p / "pipeline.json").unlink())
     assert "model.safetensors is missing" in said(lambda p: (p / "model.safetensors").unlink())
     assert "is no whole safetensors file" in said(lambda p: (p / "model.safetensors").write_bytes(b"nothing"))
-    assert "pipeline.json: Expecting" in said(lambda p: (p / "pipeline.json").write_text("{"))
+    assert "pipeline.json: not valid JSON: EOF while parsing" in said(lambda p: (p / "pipeline.json").write_text("{"))
     assert "schema 9 is newer" in said(lambda p: edit(p, schema=9))
     assert "unknown model 'mmaiff': did you mean 'mmaif'" in said(lambda p: edit(p, model="mmaiff"))
+    assert "pipeline.json: not valid JSON: recursion limit" in said(
+        lambda p: (p / "pipeline.json").write_text("[" * 200_000)
+    )
+    for part, value, words in (
+        ("tokenizer", 5, "tokenizer = 5: must be a text"),
+        ("tokenizer", "/aaaa" * 2000, "must be a text of 4096 characters at most"),
+        ("tokenizer", "a" * 4000, "unknown tokenizer 'aaa"),
+        ("text", [], "text = []: must be a text"),
+        ("prior", [1], "prior = [1]: allowed: none, pyramid"),
+        ("config", None, "config = None: must be a table"),
+        ("objective", {}, "objective.kind is missing"),
+        ("digests", {"text": 1}, "digests.text = 1: must be a text"),
+        ("zz", 1, "unknown key 'zz': allowed: config, "),
+    ):
+        assert words in said(lambda p, part=part, value=value: edit(p, **{part: value}))
     assert "unknown tokenizer 'jpeg'" in said(lambda p: edit(p, tokenizer="jpeg"))
-    assert "MMAIFConfig has no 'depht'" in said(lambda p: edit(p, config={"depht": 3}))
-    assert "MMAIFConfig.depth must be of type int, not '3'" in said(lambda p: edit(p, config={"depth": "3"}))
-    assert "unknown objective 'guess'" in said(lambda p: edit(p, objective={"kind": "guess"}))
+    assert "config: unknown key 'depht': did you mean 'depth'" in said(lambda p: edit(p, config={"depht": 3}))
+    assert "config.depth = '3': must be a whole number" in said(lambda p: edit(p, config={"depth": "3"}))
+    assert "objective: unknown kind 'guess': did you mean" in said(lambda p: edit(p, objective={"kind": "guess"}))
     assert "unknown prior 'pyrmaid': did you mean 'pyramid'" in said(lambda p: edit(p, prior="pyrmaid"))
     assert "config says otherwise" in said(lambda p: edit(p, prior="pyramid"))
-    assert "'objective' is missing" in said(lambda p: (p / "pipeline.json").write_text('{"schema": 1}'))
+    assert "pipeline.json: model is missing" in said(lambda p: (p / "pipeline.json").write_text('{"schema": 1}'))
 
     def other(path: Path) -> None:
         tensors, _ = read_tensors(path / "model.safetensors")

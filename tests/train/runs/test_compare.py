@@ -166,11 +166,11 @@ def test_from_the_command_line(train: Train, tmp_path: Path, monkeypatch: pytest
     for arguments, said in (
         (["nowhere"], "nowhere: no such folder"),
         (["empty"], "empty: neither a run's folder, which has a run.json, nor a folder of such"),
-        (["bad"], "bad/log.jsonl: line 2 is no line of a run's log"),
+        (["bad"], "bad/log.jsonl: line 2: must be a table, not []"),
         (["runs", "--out", "page.pdf"], "--out page.pdf: must end in .html"),
     ):
         ran = train("compare", *arguments)
         assert (ran.code, ran.out) == (2, "") and ran.error == f"train: error: {said}", ran.err
-    (tmp_path / "bad/run.json").write_text("{}")
-    with pytest.raises(UserError, match=r"bad/run\.json: is no run's record"):
+    (tmp_path / "bad/run.json").write_text('{"schema": 1}')
+    with pytest.raises(UserError, match=r"bad/run\.json: settings is missing"):
         read_runs(["bad"])

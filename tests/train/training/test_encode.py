@@ -149,12 +149,12 @@ def test_a_run_that_it_does_not_fit_is_told_which_setting(made: Path, tmp_path: 
         with pytest.raises(UserError) as error:
             samples_of(other, assembly, corpus, {}, training=True)
         assert str(error.value).startswith(f"{out}: {said}")
-    other = replace(chosen, set=[f'tokenizer="{tmp_path / "other"}"', f'text="{made / "t5"}"'])
+    other = chosen.model_copy(update={"set": [f'tokenizer="{tmp_path / "other"}"', f'text="{made / "t5"}"']})
     with pytest.raises(UserError, match=r"was cached with tokenizer .*vae, this run has .*other: --tokenizer"):
         samples_of(other, Assembly(other.design(), torch.Generator(), adapt=True), corpus, {}, training=True)
     before = replace(corpus, cached={name: value for name, value in (corpus.cached or {}).items() if name != "repeats"})
     samples_of(chosen, Assembly(chosen.design(), torch.Generator(), adapt=True), before, {}, training=True)
-    learned = replace(chosen, set=[f'tokenizer="{made / "vae"}"'])  # a learned encoder takes the prompts
+    learned = chosen.model_copy(update={"set": [f'tokenizer="{made / "vae"}"']})  # a learned encoder takes the prompts
     samples_of(learned, Assembly(learned.design(), torch.Generator(), adapt=True), corpus, {}, training=True)
 
 

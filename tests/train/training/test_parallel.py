@@ -26,7 +26,8 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from clearfuse.train.designs.presets import PRESETS
 from clearfuse.train.runs.folder import Settings
-from clearfuse.train.training.trainer import RunOptions, fit
+from clearfuse.train.runs.options import RunOptions
+from clearfuse.train.training.trainer import fit
 PRESETS.update(SMALL)
 leave = dist.destroy_process_group
 def left():
@@ -37,7 +38,7 @@ dist.destroy_process_group = left
 if __name__ == "__main__":
     out, preset, steps, sharded, recompute, precision = sys.argv[1:]
     settings = Settings.of(preset, batch=4, steps=20, warmup=0, lr=2e-4)
-    settings = replace(settings, recompute=recompute == "True", precision=precision)
+    settings = settings.model_copy(update=dict(recompute=recompute == "True", precision=precision))
     run_options = RunOptions(validate_every=10, checkpoint_every=5, sharded=sharded == "True")
     if steps == "10":
         import clearfuse.train.training.trainer as trainer

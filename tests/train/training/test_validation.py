@@ -21,11 +21,12 @@ from clearfuse.train.data.samples import Samples
 from clearfuse.train.designs.design import AS_DESIGNED, Assembly
 from clearfuse.train.designs.presets import PRESETS
 from clearfuse.train.objectives.noise import Draws
+from clearfuse.train.runs.options import RunOptions
 from clearfuse.train.runs.settings import Settings
 from clearfuse.train.training.loss import batch_loss
 from clearfuse.train.training.progress import Report
 from clearfuse.train.training.ranks import Ranks
-from clearfuse.train.training.trainer import RunOptions, fit
+from clearfuse.train.training.trainer import fit
 from clearfuse.train.training.validation import Scores, Validator, balance_of, draws_pictures
 
 CPU = torch.device("cpu")

@@ -1,0 +1,48 @@
+"""``run.json``: what a run was asked, as data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from clearfuse.synth.files.schema import Schema, StrictModel, validate
+from clearfuse.train.designs.schedule import Schedule
+
+RUN = "run.json"
+
+
+class RunSettings(Schedule):
+    """All that decides what a run computes, with its data."""
+
+    preset: str = "tiny-reg"
+    """What is fitted."""
+    seed: int = 0
+    """Seed of weights, order, crops and noise."""
+    set: list[str] | None = None
+    """What is changed in the preset's design, as ``objective.pixel=0.1``."""
+    mix: list[float] | None = None
+    """Weights of the sources of data, in their order; null: by their samples."""
+
+
+class RunRecord(StrictModel):
+    """What ``run.json`` holds."""
+
+    schema_: Schema
+    settings: RunSettings
+    degrade: dict[str, Any] | None = None
+    """What lean shards are degraded by; null where there are none."""
+    shards: list[tuple[int, str, int]]
+    """Source, name and size in bytes of each shard, in order."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that is written."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def given(self) -> dict[str, Any]:
+        """The settings that the file has: an earlier version's lacks some."""
+        return self.settings.model_dump(exclude_unset=True)
+
+
+def read_record(folder: Path) -> RunRecord:
+    """The record of a run's folder. Raises UserError where it is damaged."""
+    return validate(RunRecord, (folder / RUN).read_bytes(), str(folder / RUN))
