@@ -16,14 +16,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, RootModel
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from clearfuse.synth.files.jsonstream import write_json
-from clearfuse.synth.types import UserError, WorkIncomplete
+from clearfuse.synth.files.schema import Schema, StrictModel, validate
+from clearfuse.synth.types import SCHEMA, UserError, WorkIncomplete
 from clearfuse.train.training.optim import CautiousAdamW
 from clearfuse.train.training.parallel import local_shard
 from clearfuse.train.training.ranks import Ranks
@@ -31,9 +33,33 @@ from clearfuse.train.weights.tensors import write_tensors
 
 NAME = re.compile(r"step-(\d{7})\Z")
 STATE = "state.json"
-SCHEMA = 1
 MOMENTS = ("exp_avg", "exp_avg_sq")
 NUMBERS = ("step", "best", "best_step", "skipped")
+
+
+Number = Annotated[int, Field(ge=0)]
+
+
+class State(StrictModel):
+    """What ``state.json`` holds."""
+
+    schema_: Schema
+    step: Number
+    best: float | None
+    """The lowest validation loss so far."""
+    best_step: Number | None
+    skipped: Number
+    """Steps in a row that were not finite, and were passed over."""
+    updates: Number
+    """Steps that the optimizer took."""
+    files: Annotated[int, Field(ge=1, le=1000)]
+    """Files of tensors."""
+    tensors: dict[str, list[Number]]
+    """The shape of each tensor."""
+
+
+class Starts(RootModel[dict[str, Number]]):
+    """The row at which each tensor's part in a file begins."""
 
 
 @dataclass
@@ -146,15 +172,11 @@ def found(folder: Path) -> list[Path]:
 def load_checkpoint(path: Path, state: Training) -> None:
     """Set the training to a checkpoint's. Raises UserError where it is of another model, or not whole."""
     try:
-        held: dict[str, Any] = json.loads((path / STATE).read_bytes())
-        shapes: dict[str, list[int]] = held["tensors"]
-        files = [path / f"rank-{number:03d}.safetensors" for number in range(held["files"])]
-        numbers = {name: held[name] for name in (*NUMBERS, "updates")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path / STATE}: is no checkpoint's record: {error}") from None
-    if held["schema"] > SCHEMA:
-        raise UserError(f"{path}: schema {held['schema']}, this version reads up to {SCHEMA}")
-    if {name: list(tensor.shape) for name, tensor in state.tensors()} != shapes:
+        held = validate(State, (path / STATE).read_bytes(), str(path / STATE))
+    except OSError as error:
+        raise UserError(f"{path / STATE}: can't be read: {error.strerror}") from None
+    files = [path / f"rank-{number:03d}.safetensors" for number in range(held.files)]
+    if {name: list(tensor.shape) for name, tensor in state.tensors()} != held.tensors:
         raise UserError(f"{path}: holds the weights of another model than this run's")
     with ExitStack() as stack, torch.no_grad():
         parts = [_Part(file, stack) for file in files]
@@ -163,8 +185,8 @@ def load_checkpoint(path: Path, state: Training) -> None:
             for part in parts:
                 part.copy(name, mine, start)
     for name in NUMBERS:
-        setattr(state, name, numbers[name])
-    state.optimizer.set_updates(numbers["updates"])
+        setattr(state, name, getattr(held, name))
+    state.optimizer.set_updates(held.updates)
 
 
 class _Part:
@@ -173,9 +195,10 @@ class _Part:
     def __init__(self, path: Path, stack: ExitStack) -> None:
         try:
             self.file: Any = stack.enter_context(safe_open(path, "pt"))
-            self.starts: dict[str, int] = json.loads(self.file.metadata()["starts"])
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        except (OSError, SafetensorError) as error:
             raise UserError(f"{path}: is no whole safetensors file: {error}") from None
+        metadata = self.file.metadata() or {}
+        self.starts = validate(Starts, metadata.get("starts", "").encode(), f"{path}: starts").root
 
     def copy(self, name: str, mine: Tensor, start: int) -> None:
         """Those rows of a tensor that are in this file and in ``mine``, which starts at a row of the whole."""
