@@ -25,6 +25,9 @@ from clearfuse.synth.prompts.pools import BridgedPool, Pool, Tasks
 from clearfuse.synth.samples.recipe import RecipeFile
 from clearfuse.synth.shards.records import DatasetIndex, LatentMeta, Receipt, SampleMeta, WidsIndex
 from clearfuse.train.cli.app import app as train_app
+from clearfuse.train.designs.design import DesignFile
+from clearfuse.train.evaluation.writers.papers import PublishedFields
+from clearfuse.train.runs.record import RunRecord
 
 DOCS = Path(__file__).resolve().parent
 
@@ -114,6 +117,9 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "receipt": Receipt,
     "dataset": DatasetIndex,
     "index": WidsIndex,
+    "published": PublishedFields,
+    "pipeline": DesignFile,
+    "run": RunRecord,
 }
 """The files that come from outside: ``docs/schemas/NAME.schema.json`` is what each must be."""
 

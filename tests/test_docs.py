@@ -35,6 +35,7 @@ PAGES = [
     *sorted((ROOT / "prompts").glob("*.toml")),
     *sorted((ROOT / "manifests/recipes").glob("*.toml")),
     *sorted((ROOT / "manifests/datasets").glob("*.toml")),
+    *sorted((ROOT / "manifests/published").glob("*.toml")),
     ROOT / "manifests/fingerprints.toml",
 ]
 
@@ -53,6 +54,21 @@ def test_every_page_is_what_its_schema_says(page: Path) -> None:
     data = tomllib.loads(page.read_text())
     assert [error.message for error in schema.iter_errors(data)] == []
     assert not schema.is_valid(data | {"wieght": 1}) or page.stem == "fingerprints"
+
+
+def test_what_a_run_writes_is_what_its_schemas_say() -> None:
+    from clearfuse.train.designs.presets import PRESETS
+    from clearfuse.train.runs.record import RunRecord
+    from clearfuse.train.runs.settings import Settings
+
+    pipeline, run = (
+        json.loads((ROOT / f"docs/schemas/{name}.schema.json").read_text()) for name in ("pipeline", "run")
+    )
+    for name, preset in PRESETS.items():
+        Draft202012Validator(pipeline).validate(preset.design.to_json())
+        record = RunRecord(schema=1, settings=Settings.of(name), shards=[(0, "vif-train-000000.tar", 10)])
+        Draft202012Validator(run).validate(record.to_json())
+        assert not Draft202012Validator(pipeline).is_valid(preset.design.to_json() | {"model": "unte"})
 
 
 @pytest.mark.parametrize(

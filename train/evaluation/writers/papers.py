@@ -3,19 +3,74 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import Any
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
 
 from clearfuse.synth.files.resources import read_toml, resource_dir
+from clearfuse.synth.files.schema import Schema, StrictModel, validate
 from clearfuse.train.evaluation.summary import Evaluation
 from clearfuse.train.evaluation.writers.tables import ARROWS
 from clearfuse.train.metrics import METRICS
 
 ABSENT = "–"
 """The text of an empty cell."""
+
+
+class GroupFields(StrictModel):
+    """A heading of a table, over columns."""
+
+    name: str
+    metrics: Annotated[list[str], Field(min_length=1)]
+    by: str | None = None
+    """The kind of group that ours is measured on; without it, evaluation has no such number."""
+    of: str = ""
+    """The group: task, data set and what else there is."""
+
+
+class RowFields(StrictModel):
+    """A method's figures as printed."""
+
+    name: str
+    values: list[float | Literal[""]]
+    """By column, "" where the paper has none."""
+    why: str | None = None
+    """Why it was not run here; the table's."""
+
+
+class PublishedFields(StrictModel):
+    """A table of a paper, ``manifests/published/*.toml``."""
+
+    schema_: Schema
+    paper: str
+    """Its short name, a colon and its title."""
+    year: Annotated[int, Field(ge=1900, le=2100)]
+    table: str
+    """The table's number."""
+    about: str
+    """What its caption says."""
+    why: str
+    """Why its methods were not run here."""
+    digits: list[Annotated[int, Field(ge=0, le=17)]]
+    """Decimals of each column, in turn; none where the table mixes them."""
+    note: str = ""
+    """What to know of ours in it."""
+    groups: Annotated[list[GroupFields], Field(min_length=1)]
+    """Its columns."""
+    rows: list[RowFields]
+    """Its lines."""
+
+    @model_validator(mode="after")
+    def _full(self) -> PublishedFields:
+        columns = sum(len(group.metrics) for group in self.groups)
+        for row in self.rows:
+            if len(row.values) != columns:
+                raise ValueError(f"row '{row.name}' has {len(row.values)} values for {columns} columns")
+        return self
 
 
 @dataclass(frozen=True)
@@ -66,26 +121,23 @@ class Published:
 def published_tables() -> tuple[Published, ...]:
     """All tables, sorted by year and name."""
     found = sorted(resource_dir("manifests/published").glob("*.toml"))
-    tables = (_read(path.stem, read_toml(path)) for path in found)
+    tables = (_table(path.stem, validate(PublishedFields, read_toml(path), str(path))) for path in found)
     return tuple(sorted(tables, key=lambda table: (table.year, table.name)))
 
 
-def _read(name: str, data: Mapping[str, Any]) -> Published:
-    digits = data["digits"] or [None]
-    columns = [
-        Column(group["name"], metric, group.get("by"), group.get("of", ""), digits[k % len(digits)])
-        for group in data["groups"]
-        for k, metric in enumerate(group["metrics"])
-    ]
-    rows: list[PaperRow] = []
-    for row in data["rows"]:
-        values = tuple(None if value == "" else float(value) for value in row["values"])
-        if len(values) != len(columns):
-            raise ValueError(f"{name}: row '{row['name']}' has {len(values)} values for {len(columns)} columns")
-        rows.append(PaperRow(row["name"], values, row.get("why", data["why"])))
-    source = f"{data['paper'].partition(':')[0]}, {data['table']}"
-    head = (name, data["paper"], data["year"], source, data["about"])
-    return Published(*head, tuple(columns), tuple(rows), data.get("note", ""))
+def _table(name: str, data: PublishedFields) -> Published:
+    digits = data.digits or [None]
+    columns = tuple(
+        Column(group.name, metric, group.by, group.of, digits[k % len(digits)])
+        for group in data.groups
+        for k, metric in enumerate(group.metrics)
+    )
+    rows = tuple(
+        PaperRow(row.name, tuple(None if value == "" else value for value in row.values), row.why or data.why)
+        for row in data.rows
+    )
+    source = f"{data.paper.partition(':')[0]}, {data.table}"
+    return Published(name, data.paper, data.year, source, data.about, columns, rows, data.note)
 
 
 def papers_metrics() -> list[str]:
