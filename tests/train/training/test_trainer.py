@@ -13,6 +13,7 @@ import torch
 from made import made_shards
 from tiny import SMALL
 
+from clearfuse.synth.files.folders import LOCK
 from clearfuse.synth.files.schema import check_options
 from clearfuse.synth.fusers import PyramidFuser
 from clearfuse.synth.types import UserError, WorkIncomplete
@@ -192,7 +193,7 @@ def test_a_folder_is_one_run_s_at_a_time_and_what_a_kill_left_is_removed(tmp_pat
             pass
         (folder / ".tmp-1-00000000-model.safetensors").touch()
     with run_folder(folder, record, overwrite=False):
-        assert [path.name for path in folder.iterdir()] == ["run.json"]
+        assert {path.name for path in folder.iterdir()} == {LOCK, "run.json"}
 
 
 @pytest.mark.slow
