@@ -158,7 +158,7 @@ def eval_command(
             *(shards, out),
             metrics=USUAL if metrics is None and profile == "strict" else metrics,
             profile=profile, limit=limit, examples=examples, methods=methods, left_out=left_out, papers=papers,
-            workers=workers, progress=progress,
+            workers=workers, progress=progress, note=console.note,
         )  # fmt: skip
     console.note(f"wrote {', '.join(FILES)} in {out}")
     told = to_json(done, compare_with_papers(done) if papers else ()) | {"out": out}

@@ -91,6 +91,15 @@ def _same(path: Path, record: Mapping[str, Any]) -> None:
         )
 
 
+def shards_of_run(folder: Path) -> list[list[Any]]:
+    """The rows of ``Corpus.fingerprint`` that a run's record holds; none where there is no record."""
+    try:
+        rows = json.loads((folder / RUN).read_bytes())["shards"]
+        return [row for row in rows if len(row) >= 3]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
 def append_line(path: Path, data: Mapping[str, Any]) -> None:
     """One more line of JSON, on the disk. Raises WorkIncomplete where it can't be written."""
     try:
