@@ -61,7 +61,8 @@ def run_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Iter
             _clear(folder)
         elif (folder / RUN).exists():
             _same(folder / RUN, record)
-        remove_temporary(folder)
+        for one in (folder, folder / PICTURES):
+            remove_temporary(one)
         if not (folder / RUN).exists():
             write_json(folder / RUN, record)
         yield
