@@ -77,7 +77,8 @@ def test_no_steps_is_a_request_to_fuse() -> None:
 
 def test_prompt_json_holds_templates_strength_and_asked() -> None:
     prompt = compose("vif", [haze(1.0)], np.random.default_rng(1))
-    assert set(prompt.to_json()) == {"templates", "strength", "asked"}
+    record = PromptRecord(templates=prompt.templates, strength=prompt.strength, asked=prompt.asked)
+    assert set(record.model_dump()) == {"templates", "strength", "asked"}
 
 
 def test_pool_mentions_whole_words_only() -> None:

@@ -56,7 +56,8 @@ def run_folder(folder: Path, record: RunRecord, overwrite: bool) -> Iterator[Non
             _clear(folder)
         elif (folder / RUN).exists():
             _same(folder, record)
-        remove_temporary(folder)
+        for one in (folder, folder / PICTURES):
+            remove_temporary(one)
         if not (folder / RUN).exists():
             write_json(folder / RUN, record.to_json())
         yield
@@ -83,6 +84,14 @@ def _same(folder: Path, record: RunRecord) -> None:
         raise UserError(
             f"{folder}: a run with other degradations: {change}; choose another --out, or start anew with --overwrite"
         )
+
+
+def shards_of_run(folder: Path) -> list[tuple[Any, ...]]:
+    """The rows of ``Corpus.fingerprint`` that a run's record holds; none where there is no record that can be read."""
+    try:
+        return list(read_record(folder).shards)
+    except (OSError, UserError):
+        return []
 
 
 def append_line(path: Path, data: Mapping[str, Any]) -> None:

@@ -31,8 +31,8 @@ class RunRecord(StrictModel):
     settings: RunSettings
     degrade: dict[str, Any] | None = None
     """What lean shards are degraded by; null where there are none."""
-    shards: list[tuple[int, str, int]]
-    """Source, name and size in bytes of each shard, in order."""
+    shards: list[tuple[int, str, int] | tuple[int, str, int, str, str | None]]
+    """Source, name and size in bytes of each shard, in order; a hash of its blocks, and its receipt's sha256."""
 
     def to_json(self) -> dict[str, Any]:
         """The object that is written."""

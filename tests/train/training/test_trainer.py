@@ -88,6 +88,22 @@ def test_a_run_leaves_its_record_its_log_and_its_model(shards: Path, tmp_path: P
 
 
 @pytest.mark.slow
+def test_what_a_kill_left_goes_when_the_run_begins_again(shards: Path, tmp_path: Path) -> None:
+    """A kill between a checkpoint's rename and its tidying, after the last step too; halves of all files."""
+    out, folder = tmp_path / "run", tmp_path / "run/checkpoints"
+    run(shards, out, keep=1)
+    kept = {path.name for path in folder.iterdir()}
+    for name in ("step-0000001", ".tmp-step-0000004", ".tmp-0badcafe-step-0000001"):
+        shutil.copytree(folder / "step-0000006", folder / name)
+    (out / "samples").mkdir(exist_ok=True)
+    for name in (".tmp-9-deadbeef-model.safetensors", "samples/.tmp-9-deadbeef-step-0000001.png"):
+        (out / name).touch()
+    run(shards, out, keep=1)
+    assert {path.name for path in folder.iterdir()} == kept
+    assert not list(out.rglob(".tmp-*"))
+
+
+@pytest.mark.slow
 def test_the_weights_before_training_are_the_mean_of_both_images(shards: Path, tmp_path: Path) -> None:
     run(shards, tmp_path / "run", steps=1, lr=1e-12)
     a, b = textured(1), textured(2)

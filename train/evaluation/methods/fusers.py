@@ -10,12 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from clearfuse.synth.console import counted
 from clearfuse.synth.files.checkpoints import digest
 from clearfuse.synth.fusers import DeFuseFuser, PyramidFuser, SwinFusionFuser
 from clearfuse.synth.fusers.weights import WEIGHTS, find_weights, how_to_get
+from clearfuse.synth.shards.receipts import split_of
 from clearfuse.synth.shards.sample import Sample
 from clearfuse.synth.types import UserError, unknown
+from clearfuse.train.data.find import content_differs, shard_content
 from clearfuse.train.evaluation.methods.classical import ClassicalThenFused
+from clearfuse.train.evaluation.samples import Portion
 from clearfuse.train.evaluation.scoring import Method
 
 
@@ -151,6 +155,24 @@ def model_methods(
             Method(short_name(name), fuse, identity=f"{weights_of(name)} {fuse.sampling} {dict(fuse.loading)}")
         )
     return tuple(methods)
+
+
+def trained_on(methods: Sequence[Method], portions: Sequence[Portion]) -> dict[str, str]:
+    """The models that were trained on some of these shards, by the record in their folders: how many, in words."""
+    from clearfuse.train.runs.folder import shards_of_run
+
+    said: dict[str, str] = {}
+    for method in methods:
+        rows = shards_of_run(Path(method.fuse.model)) if isinstance(method.fuse, ModelMethod) else []
+        named = {(name, size): content for _, name, size, *content in rows if split_of(name) != "val"}
+        count = 0
+        for path in (portion.path for portion in portions):
+            content = named.get((path.name, path.stat().st_size))
+            count += content is not None and not content_differs(content, shard_content(path))
+        if count:
+            these = f"{count} of {'this' if len(portions) == 1 else 'these'} {counted(len(portions), 'shard')}"
+            said[method.name] = f"was trained on {these}: its scores there are not of new images"
+    return said
 
 
 def weights_of(name: str) -> str:
