@@ -15,7 +15,7 @@ import numpy as np
 from clearfuse.synth.datasets.find import FoundPairs, find_all, own_task
 from clearfuse.synth.datasets.fingerprints import FLAT, SAME, distances, fingerprint, thumbnails, to_hex
 from clearfuse.synth.datasets.manifest import Manifest, load_manifest
-from clearfuse.synth.datasets.read import read_image
+from clearfuse.synth.datasets.read import modality_of, read_image
 from clearfuse.synth.datasets.registration import displacement
 from clearfuse.synth.files.remote import StoreError
 from clearfuse.synth.types import MODALITIES, BadPair, PairRef, Task, UserError
@@ -114,7 +114,7 @@ def _check_pair(ref: PairRef, manifest: Manifest) -> _PairResult:
     problems: list[Problem] = []
     for name, path in ref.sources.items():
         try:
-            images[name], hashes[name] = read_image(path)
+            images[name], hashes[name] = read_image(path, modality_of(ref, name))
         except StoreError:
             raise
         except (BadPair, OSError) as error:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,17 +59,34 @@ def decode(path: str, modality: Modality = "visible") -> Decoded:
 
     Raises BadPair with the reason where the file is no usable picture, OSError where it can't be read at all.
     """
-    from PIL import Image, UnidentifiedImageError
-
     name = Path(path).name
     raw = _read(path, name)
+    with _opened(io.BytesIO(raw), name) as file:
+        file.load()
+        image, sensor = _pixels(file, raw, name, modality)
+    return Decoded(color.as_hwc(image), hashlib.sha256(raw).hexdigest(), sensor)
+
+
+def upright_size(path: str) -> tuple[int, int]:
+    """(width, height) of a local picture as ``decode`` gives it, by its header. Raises as ``decode`` does."""
+    name = Path(path).name
+    _check_file(path, name)
+    with _opened(path, name) as file:
+        width, height = file.size
+        return (height, width) if file.getexif().get(_ORIENTATION, 1) in range(5, 9) else (width, height)
+
+
+@contextmanager
+def _opened(source: str | io.BytesIO, name: str) -> Iterator[Image]:
+    """A picture open in Pillow, its header checked; what is wrong with it, inside the block too, is a BadPair."""
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")
-            with Image.open(io.BytesIO(raw)) as file:
+            with Image.open(source) as file:
                 check_header(file, name)
-                file.load()
-                image, sensor = _pixels(file, raw, name, modality)
+                yield file
     except (BadPair, MemoryError):  # the machine's fault, not the picture's
         raise
     except UnidentifiedImageError:
@@ -77,17 +97,25 @@ def decode(path: str, modality: Modality = "visible") -> Decoded:
         detail = error.strerror if isinstance(error, OSError) and error.strerror else error
         reason = " ".join(str(detail).split()) or type(error).__name__
         raise BadPair(f"{name}: cannot be read: {reason[:200]}") from None
-    return Decoded(color.as_hwc(image), hashlib.sha256(raw).hexdigest(), sensor)
 
 
 def _read(path: str, name: str) -> bytes:
     """The file's bytes. An OSError is the machine's fault, not the picture's: no reject, but for a lack of rights."""
-    if not is_url(path) and os.path.getsize(path) > MOST_BYTES:
-        raise BadPair(f"{name}: is {os.path.getsize(path)} bytes: at most {MOST_BYTES} are read")
+    if not is_url(path):
+        _check_file(path, name)
     try:
         return read_bytes(path)
     except PermissionError:
         raise BadPair(f"{name}: cannot be read: permission denied") from None
+
+
+def _check_file(path: str, name: str) -> None:
+    """Refuse a local path that must not be opened: a pipe waits for ever, a device may never end. Raises BadPair."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise BadPair(f"{name}: is no regular file")
+    if found.st_size > MOST_BYTES:
+        raise BadPair(f"{name}: is {found.st_size} bytes: at most {MOST_BYTES} are read")
 
 
 def check_header(file: Image, name: str) -> None:
