@@ -87,7 +87,7 @@ def check_sets(
         }
         report.problems += _unpaired(name, found, location)
         refs += [(ref, manifest) for ref in found.pairs]
-        thumbs |= thumbnails([path for ref in found.pairs for path in ref.sources.values()], location)
+        thumbs |= _thumbnails(found, location)
     results: list[_PairResult] = []
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for result in pool.map(lambda item: _check_pair(*item), refs):
@@ -98,9 +98,14 @@ def check_sets(
     return report
 
 
+def _thumbnails(found: FoundPairs, location: str) -> dict[str, np.ndarray]:
+    kinds = {path: modality_of(ref, image) for ref in found.pairs for image, path in ref.sources.items()}
+    return thumbnails(list(kinds), location, {path for path, kind in kinds.items() if kind == "infrared"})
+
+
 def _unpaired(name: str, found: FoundPairs, location: str) -> list[Problem]:
     """Problems for images without a partner; those that can't be decoded are reported as unreadable."""
-    decoded = thumbnails(found.unpaired, location)
+    decoded = thumbnails(found.unpaired, location, found.unpaired)  # whatever they show: stretched, any range will do
     return [
         Problem(name, Path(path).stem, *(("partner", path) if path in decoded else ("unreadable", path)))
         for path in found.unpaired
@@ -226,7 +231,7 @@ def fingerprint_lines(name: str, location: str) -> list[str]:
     """A data set's table for ``manifests/fingerprints.toml``: a line per pair with its images' fingerprints."""
     manifest = load_manifest(name)
     found = find_all(manifest, location, own_task(manifest))
-    small = thumbnails([path for ref in found.pairs for path in ref.sources.values()], location)
+    small = _thumbnails(found, location)
     lines = [f"[{name}]"]
     for ref in found.pairs:
         names = [image for image, modality in MODALITIES[ref.task].items() if modality == "visible"]

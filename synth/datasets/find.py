@@ -111,7 +111,8 @@ def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extrem
     check_single(sides, found, {image: root for image, (root, _) in roots.items()})
     compared = [image for image in sides if image not in DEGRADED] if manifest.like else ["frames"]
     paths = [path for image in compared if image in sides for path in sides[image].files.paths()]
-    thumbs = thumbnails(paths, location)
+    infrared = sides["b"].files.paths() if MODALITIES[task]["b"] == "infrared" and "b" in sides else ()
+    thumbs = thumbnails(paths, location, set(infrared).intersection(paths))
     columns, unpaired = pair_up(manifest, sides, found, thumbs, pairs)
     if not len(columns.keys):
         there = "; ".join(f"{root} has {_some_names(root)}" for root in dict.fromkeys(at for at, _ in roots.values()))
