@@ -53,7 +53,7 @@ def build_settings(
         **drawn,
         "data": {name: _data_record(mine) for name, mine in pairs.by_dataset.items()},
         "fuser": {name: {"name": one, "weights": fuser_weights(one, recipe.task)} for name, one in fusers.items()},
-        "depth": {name: {"name": depth.name, "weights": depth.weights} for name, depth in depths.items()},
+        "depth": {name: depth.recorded() for name, depth in depths.items()},
         "versions": versions(options.codec, recipe.operators, network=uses_network(fusers, depths)),
     }
 

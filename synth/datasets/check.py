@@ -15,7 +15,7 @@ import numpy as np
 from clearfuse.synth.datasets.find import FoundPairs, find_all, own_task
 from clearfuse.synth.datasets.fingerprints import FLAT, SAME, distances, fingerprint, thumbnails, to_hex
 from clearfuse.synth.datasets.manifest import Manifest, load_manifest
-from clearfuse.synth.datasets.read import read_image
+from clearfuse.synth.datasets.read import modality_of, read_image
 from clearfuse.synth.datasets.registration import displacement
 from clearfuse.synth.files.remote import StoreError
 from clearfuse.synth.types import MODALITIES, BadPair, PairRef, Task, UserError
@@ -87,7 +87,7 @@ def check_sets(
         }
         report.problems += _unpaired(name, found, location)
         refs += [(ref, manifest) for ref in found.pairs]
-        thumbs |= thumbnails([path for ref in found.pairs for path in ref.sources.values()], location)
+        thumbs |= _thumbnails(found, location)
     results: list[_PairResult] = []
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for result in pool.map(lambda item: _check_pair(*item), refs):
@@ -98,9 +98,14 @@ def check_sets(
     return report
 
 
+def _thumbnails(found: FoundPairs, location: str) -> dict[str, np.ndarray]:
+    kinds = {path: modality_of(ref, image) for ref in found.pairs for image, path in ref.sources.items()}
+    return thumbnails(list(kinds), location, {path for path, kind in kinds.items() if kind == "infrared"})
+
+
 def _unpaired(name: str, found: FoundPairs, location: str) -> list[Problem]:
     """Problems for images without a partner; those that can't be decoded are reported as unreadable."""
-    decoded = thumbnails(found.unpaired, location)
+    decoded = thumbnails(found.unpaired, location, found.unpaired)  # whatever they show: stretched, any range will do
     return [
         Problem(name, Path(path).stem, *(("partner", path) if path in decoded else ("unreadable", path)))
         for path in found.unpaired
@@ -114,7 +119,7 @@ def _check_pair(ref: PairRef, manifest: Manifest) -> _PairResult:
     problems: list[Problem] = []
     for name, path in ref.sources.items():
         try:
-            images[name], hashes[name] = read_image(path)
+            images[name], hashes[name] = read_image(path, modality_of(ref, name))
         except StoreError:
             raise
         except (BadPair, OSError) as error:
@@ -226,7 +231,7 @@ def fingerprint_lines(name: str, location: str) -> list[str]:
     """A data set's table for ``manifests/fingerprints.toml``: a line per pair with its images' fingerprints."""
     manifest = load_manifest(name)
     found = find_all(manifest, location, own_task(manifest))
-    small = thumbnails([path for ref in found.pairs for path in ref.sources.values()], location)
+    small = _thumbnails(found, location)
     lines = [f"[{name}]"]
     for ref in found.pairs:
         names = [image for image, modality in MODALITIES[ref.task].items() if modality == "visible"]

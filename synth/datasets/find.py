@@ -13,6 +13,7 @@ from clearfuse.synth.datasets.manifest import SPLITS, Manifest, natural
 from clearfuse.synth.datasets.manifest import load_manifest as load_manifest
 from clearfuse.synth.datasets.manifest import template_regex as template_regex
 from clearfuse.synth.datasets.match import (
+    EXTENSIONS,
     PAIRINGS,
     Grouped,
     ImagePatterns,
@@ -110,15 +111,30 @@ def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extrem
     check_single(sides, found, {image: root for image, (root, _) in roots.items()})
     compared = [image for image in sides if image not in DEGRADED] if manifest.like else ["frames"]
     paths = [path for image in compared if image in sides for path in sides[image].files.paths()]
-    thumbs = thumbnails(paths, location)
+    infrared = sides["b"].files.paths() if MODALITIES[task]["b"] == "infrared" and "b" in sides else ()
+    thumbs = thumbnails(paths, location, set(infrared).intersection(paths))
     columns, unpaired = pair_up(manifest, sides, found, thumbs, pairs)
     if not len(columns.keys):
-        raise UserError(f"--data {manifest.name}={location}: no pair found: expected {manifest.expected} below it")
+        there = "; ".join(f"{root} has {_some_names(root)}" for root in dict.fromkeys(at for at, _ in roots.values()))
+        raise UserError(
+            f"--data {manifest.name}={location}: no pair found: expected {manifest.expected} below it; "
+            f"{there}; images end in {', '.join(sorted(EXTENSIONS))}"
+        )
     scenes = len(np.unique(columns.place))
     table = _table(manifest, task, sides, found, columns, thumbs)
     splits = manifest.splits if manifest.own_splits else SPLITS
     counts = {split: int((table.splits == list(SPLITS).index(split)).sum()) for split in splits}
     return FoundPairs(Pairs((table,)), ignored, unpaired, counts, scenes)
+
+
+def _some_names(root: Location, most: int = 3) -> str:
+    """The first names below a folder, for a message."""
+    for listed in storage.scan(root):
+        if listed.names:
+            names = sorted(f"{listed.folder}{name}" for name in listed.names)
+            shown = [name if name.isprintable() else ascii(name) for name in names[:most]]
+            return ", ".join(shown) + (", ..." if len(names) > most else "")
+    return "no file"
 
 
 def _roots(manifest: Manifest, location: str) -> dict[str, tuple[Location, list[str]]]:

@@ -12,7 +12,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
@@ -24,11 +24,12 @@ from pydantic import ConfigDict, Field
 from clearfuse.synth.datasets.manifest import load_manifest
 from clearfuse.synth.files import storage
 from clearfuse.synth.files.cache import cache_folder
-from clearfuse.synth.files.pictures import check_header
+from clearfuse.synth.files.pictures import check_header, decode, is_wide
 from clearfuse.synth.files.remote import Remote, StoreError
 from clearfuse.synth.files.resources import read_toml, resource_dir
 from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, validate
 from clearfuse.synth.files.storage import Location
+from clearfuse.synth.types import Modality
 
 SIDE = 32
 GRID = 16
@@ -40,8 +41,11 @@ FLAT = 2.0
 """Standard deviation in code values below which a thumbnail is not compared: black frames are all alike."""
 
 
-def thumbnail(path: str) -> np.ndarray:
+def thumbnail(path: str, modality: Modality = "visible") -> np.ndarray:
     """The thumbnail of an image, by its path or URL: (32, 32) uint8 grey code values.
+
+    A visible image of more than 8 bits is decoded as for a build, so that the brightness of exposures can be compared;
+    an infrared one is stretched to its range.
 
     Raises BadPair, or an error of the decoder, where it can't be decoded.
     """
@@ -51,6 +55,8 @@ def thumbnail(path: str) -> np.ndarray:
         warnings.simplefilter("ignore", UserWarning)
         with Image.open(io.BytesIO(storage.read_bytes(path)) if storage.is_url(path) else path) as file:
             check_header(file, path)
+            if modality == "visible" and is_wide(file, _header(path)):
+                return _reduced(decode(path).image)
             file.draft("L", (4 * SIDE, 4 * SIDE))  # JPEG: decoded at an eighth where that suffices
             high_depth = file.mode.startswith(("I", "F"))
             small = file.convert("F" if high_depth else "L").resize((SIDE, SIDE), Image.Resampling.BOX)
@@ -61,13 +67,31 @@ def thumbnail(path: str) -> np.ndarray:
     return np.floor(pixels + 0.5).clip(0, 255).astype(np.uint8)
 
 
-def thumbnails(paths: Sequence[str], folder: str) -> dict[str, np.ndarray]:
+def _header(path: str) -> bytes:
+    if storage.is_url(path):
+        return storage.read_bytes(path)
+    with open(path, "rb") as file:
+        return file.read(32)
+
+
+def _reduced(image: np.ndarray) -> np.ndarray:
+    """The thumbnail of a decoded image, uint8 (h, w, c)."""
+    from PIL import Image
+
+    small = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).convert("L")
+    return np.asarray(small.convert("F").resize((SIDE, SIDE), Image.Resampling.BOX)).round().astype(np.uint8)
+
+
+def thumbnails(paths: Sequence[str], folder: str, infrared: Collection[str] = ()) -> dict[str, np.ndarray]:
     """Thumbnails by path, without images that can't be decoded; cached by path, size and modification time.
 
-    folder: the data set's, for which the user's cache folder has one file of thumbnails.
+    folder: the data set's, for which the user's cache folder has one file of thumbnails. infrared: those of the paths
+    that are not visible images.
     """
     facts = storage.facts(dict.fromkeys(paths))
-    stamps = {path: f"{_absolute(path)}|{facts[path].size}|{facts[path].stamp}" for path in facts}
+    others = frozenset(infrared)
+    kinds: dict[str, Modality] = {path: "infrared" if path in others else "visible" for path in facts}
+    stamps = {path: f"{_absolute(path)}|{facts[path].size}|{facts[path].stamp}|{kinds[path]}" for path in facts}
     store = _cache_file(_absolute(folder))
     cached = _load(store)
     found = {path: cached[stamp] for path, stamp in stamps.items() if stamp in cached}
@@ -76,7 +100,9 @@ def thumbnails(paths: Sequence[str], folder: str) -> dict[str, np.ndarray]:
     with ThreadPoolExecutor(threads) as pool:
         computed = {
             path: thumb
-            for path, thumb in zip(missing, pool.map(_try_thumbnail, missing), strict=True)
+            for path, thumb in zip(
+                missing, pool.map(_try_thumbnail, missing, [kinds[path] for path in missing]), strict=True
+            )
             if thumb is not None
         }
     if computed:
@@ -84,9 +110,9 @@ def thumbnails(paths: Sequence[str], folder: str) -> dict[str, np.ndarray]:
     return found | computed
 
 
-def _try_thumbnail(path: str) -> np.ndarray | None:
+def _try_thumbnail(path: str, modality: Modality) -> np.ndarray | None:
     try:
-        return thumbnail(path)
+        return thumbnail(path, modality)
     except StoreError:
         raise
     except Exception:  # decoders raise various errors; the caller sees that it is missing

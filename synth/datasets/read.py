@@ -13,7 +13,7 @@ from clearfuse.synth import color
 from clearfuse.synth.datasets.manifest import load_manifest as load_manifest
 from clearfuse.synth.datasets.manifest import template_regex as template_regex
 from clearfuse.synth.files.pictures import decode
-from clearfuse.synth.types import DEGRADED, MODALITIES, BadPair, PairRef
+from clearfuse.synth.types import DEGRADED, MODALITIES, BadPair, Modality, PairRef
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class CleanPair:
     degraded: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
 
 
-def read_image(path: str) -> tuple[np.ndarray, str]:
-    """A visible image, (h, w, c) uint8 with c = 1 or 3, upright, and the sha256 of the file; see ``decode``."""
-    decoded = decode(path)
+def read_image(path: str, modality: Modality = "visible") -> tuple[np.ndarray, str]:
+    """An image, (h, w, c) uint8 with c = 1 or 3, upright, and the sha256 of the file; see ``decode``."""
+    decoded = decode(path, modality)
     return decoded.image, decoded.sha256
 
 
@@ -49,6 +49,12 @@ def as_grey(image: np.ndarray) -> np.ndarray:
     return color.to_uint8(color.luma(color.code_to_float(image)))[..., None]
 
 
+def modality_of(ref: PairRef, image: str) -> Modality:
+    """What an image of a pair shows, by its key in ``sources``; ground truth is visible."""
+    side = image.removeprefix("degraded_")
+    return "visible" if side == "gt" else MODALITIES[ref.task][side]  # type: ignore[index]
+
+
 def read_pair(ref: PairRef) -> CleanPair:
     """Decode a pair, or render it where it is a built-in scene. Raises BadPair with the reason."""
     if not ref.sources:
@@ -57,8 +63,7 @@ def read_pair(ref: PairRef) -> CleanPair:
     hashes: dict[str, str] = {}
     sensor: dict[str, Mapping[str, Any]] = {}
     for image, path in ref.sources.items():
-        side = image.removeprefix("degraded_")
-        modality = "visible" if side == "gt" else MODALITIES[ref.task][side]  # type: ignore[index]
+        modality = modality_of(ref, image)
         decoded = decode(path, modality)
         images[image] = as_grey(decoded.image) if modality == "infrared" else decoded.image
         hashes[image] = decoded.sha256

@@ -61,6 +61,10 @@ class DepthSource(ABC):
         """The source with this folder, empty for none. Raises UserError where it is missing or holds nothing of use."""
         return cls(folder)
 
+    def recorded(self) -> dict[str, str | None]:
+        """What a build's settings say of it."""
+        return {"name": self.name, "weights": self.weights}
+
     @classmethod
     def automatic(cls, has_true: bool) -> DepthSource | None:
         """The source that ``auto`` takes unless one before it in the table can; None where this one can't."""

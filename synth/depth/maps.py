@@ -16,30 +16,43 @@ from clearfuse.synth.depth.metres import Metres, decode_any, dequantise
 from clearfuse.synth.files import storage
 from clearfuse.synth.types import BadPair, UserError
 
+UNITS = {"m": 1, "cm": 100, "mm": 1000, "m/64": 64, "m/256": 256}
+"""Units of metric maps, by how many of them are a metre."""
+
 
 @dataclass(frozen=True)
 class Maps(DepthSource):
-    """Metric maps, one for a pair, named by its key."""
+    """Metric maps, one for a pair, named by its key.
+
+    unit: of ``UNITS``; empty where none was given: 1/64 m of a PNG's codes, metres of an array's.
+    """
 
     name: ClassVar[str] = "maps"
     help: ClassVar[str] = (
-        "maps=DIR: your metric maps, DIR/KEY.png (16 bit, 1/64 m, 65535 sky, 0 unknown) or DIR/KEY.npy (metres)"
+        "maps=DIR[,unit=mm|cm|m|m/64|m/256]: your metric maps, DIR/KEY.png (16 bit, 1/64 m, 65535 sky, 0 unknown) or "
+        "DIR/KEY.npy (metres); both in the unit where it is given"
     )
     takes: ClassVar[Literal["a folder"]] = "a folder"
     cached: ClassVar[bool] = False
     relative: ClassVar[bool] = False
     """Whether the maps are of inverse depth."""
 
+    unit: str = ""
+
     @classmethod
-    def open(cls, folder: str) -> DepthSource:
-        """The maps below a folder."""
+    def open(cls, folder: str, unit: str = "") -> DepthSource:
+        """The maps below a folder, in a unit."""
         given = f"--depth {cls.name}={folder}"
         if not storage.locate(folder).is_dir():
             raise UserError(f"{given}: no folder {folder}")
-        maps = cls(folder)
+        maps = cls(folder, unit=unit)
         if not maps.files():
             raise UserError(f"{given}: no .png or .npy map in {folder}")
-        return cls(folder, maps.digest())
+        return cls(folder, maps.digest(), unit)
+
+    def recorded(self) -> dict[str, str | None]:
+        """As of any source, and the unit where it is given."""
+        return super().recorded() | ({"unit": self.unit} if self.unit else {})
 
     def estimate(self, pair: DepthInput) -> Metres:
         """The pair's map at the picture's size."""
@@ -55,11 +68,11 @@ class Maps(DepthSource):
         raise BadPair(f"no depth map {key}.png")
 
     def digest(self) -> str:
-        """Which maps these are: blake2b of their sorted names and contents, 16 hex digits.
+        """Which maps these are: blake2b of their sorted names and contents and a given unit, 16 hex digits.
 
         Contents, since a .npy of other depths has the same size.
         """
-        whole = hashlib.blake2b(digest_size=8)
+        whole = hashlib.blake2b(self.unit.encode(), digest_size=8)
         for name in sorted(self.files(), key=lambda name: name.split("/")):
             whole.update(name.encode() + b"\0")
             whole.update(hashlib.blake2b(self._read(name)).digest())
@@ -81,20 +94,30 @@ class Maps(DepthSource):
                 raise BadPair(f"depth map {name} is not a plain .npy array: {error}") from None
             if found.ndim != 2 or found.dtype.kind not in "fiu":
                 raise BadPair(f"depth map {name} is {found.dtype} {found.shape}; must be real numbers, (h, w)")
-            metres = found.astype(np.float32)
-            return metres if self.relative else np.where(metres > 0, metres, np.float32(np.nan))
-        codes = decode_any(data)
-        if codes is None or codes.dtype not in (np.uint8, np.uint16):
-            raise BadPair(f"depth map {name} is not an 8- or 16-bit PNG")
-        if codes.ndim == 3:
-            codes = codes[..., 0]
+            if self.relative:
+                return found.astype(np.float32)
+            if found.dtype == np.uint16 and self.unit:
+                return dequantise(found, UNITS[self.unit])
+            metres = found.astype(np.float32) / np.float32(UNITS[self.unit or "m"])
+            return np.where(metres > 0, metres, np.float32(np.nan))
+        codes = _grey_codes(data, name)
         if self.relative:
             return codes.astype(np.float32)
         if codes.dtype != np.uint16:
-            raise BadPair(
-                f"depth map {name} is 8 bit; a metric map is 16 bit, 1/64 m (inverse=DIR takes relative ones)"
-            )
-        return dequantise(codes)
+            raise BadPair(f"depth map {name} is 8 bit; a metric map is 16 bit (inverse=DIR takes relative ones)")
+        return dequantise(codes, UNITS[self.unit or "m/64"])
+
+
+def _grey_codes(data: bytes, name: str) -> np.ndarray:
+    """The codes of a map stored as PNG, uint8 or uint16 ``(h, w)``. Raises BadPair where it is something else."""
+    codes = decode_any(data)
+    if codes is None or codes.dtype not in (np.uint8, np.uint16):
+        raise BadPair(f"depth map {name} is not an 8- or 16-bit PNG")
+    if codes.ndim == 2:
+        return codes
+    if (codes[..., 1:3] != codes[..., :1]).any():
+        raise BadPair(f"depth map {name} is in colour: must be grey, as a colour map cannot be undone")
+    return codes[..., 0]
 
 
 class InverseMaps(Maps):

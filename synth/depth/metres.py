@@ -41,9 +41,9 @@ def quantise(depth: Metres) -> UInt16[np.ndarray, "h w"]:
     return codes.astype(np.uint16)
 
 
-def dequantise(codes: UInt16[np.ndarray, "h w"]) -> Metres:
-    """Stored codes to metres: infinity for 65535, nan for 0."""
-    metres = codes.astype(np.float32) / np.float32(PER_METRE)
+def dequantise(codes: UInt16[np.ndarray, "h w"], per_metre: int = PER_METRE) -> Metres:
+    """Stored codes, so many of which are a metre, to metres: infinity for 65535, nan for 0."""
+    metres = codes.astype(np.float32) / np.float32(per_metre)
     metres[codes == SKY] = np.inf
     metres[codes == INVALID] = np.nan
     return metres

@@ -1,7 +1,8 @@
 """Picture files as arrays: upright, without alpha, 8 bit; what a sensor's counts were scaled by is kept.
 
 Thermal cameras store 14 or 16 bit counts, centikelvins or degrees, of which a scene fills a small part: an infrared
-image is scaled by its robust range. A visible image's counts are code values of as many bits as hold its largest.
+image is scaled by its robust range. A visible image's counts are code values, whose full scale is the container's,
+16 bit, unless metadata say less: exposures of one scene keep their order, since no file's own largest count decides.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +30,8 @@ if TYPE_CHECKING:
 ROBUST = (0.1, 99.9)
 """Percentiles of an infrared image that become 0 and 255: hot and dead pixels do not set the scale."""
 
-BITS = (8, 10, 12, 14, 16)
-"""Depths that cameras have: the smallest that holds the largest count of a visible image is its own."""
-
+FULL_SCALE = 65535
+"""Of integers beyond 8 bits, those that a file holds in 32 bits too: larger ones are refused."""
 
 MOST_PIXELS = 1 << 26
 """Of a picture, as its header says them: 8192 x 8192. More is refused before anything is decoded."""
@@ -56,17 +59,34 @@ def decode(path: str, modality: Modality = "visible") -> Decoded:
 
     Raises BadPair with the reason where the file is no usable picture, OSError where it can't be read at all.
     """
-    from PIL import Image, UnidentifiedImageError
-
     name = Path(path).name
     raw = _read(path, name)
+    with _opened(io.BytesIO(raw), name) as file:
+        file.load()
+        image, sensor = _pixels(file, raw, name, modality)
+    return Decoded(color.as_hwc(image), hashlib.sha256(raw).hexdigest(), sensor)
+
+
+def upright_size(path: str) -> tuple[int, int]:
+    """(width, height) of a local picture as ``decode`` gives it, by its header. Raises as ``decode`` does."""
+    name = Path(path).name
+    _check_file(path, name)
+    with _opened(path, name) as file:
+        width, height = file.size
+        return (height, width) if file.getexif().get(_ORIENTATION, 1) in range(5, 9) else (width, height)
+
+
+@contextmanager
+def _opened(source: str | io.BytesIO, name: str) -> Iterator[Image]:
+    """A picture open in Pillow, its header checked; what is wrong with it, inside the block too, is a BadPair."""
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")
-            with Image.open(io.BytesIO(raw)) as file:
+            with Image.open(source) as file:
                 check_header(file, name)
-                file.load()
-                image, sensor = _pixels(file, raw, name, modality)
+                yield file
     except (BadPair, MemoryError):  # the machine's fault, not the picture's
         raise
     except UnidentifiedImageError:
@@ -77,17 +97,25 @@ def decode(path: str, modality: Modality = "visible") -> Decoded:
         detail = error.strerror if isinstance(error, OSError) and error.strerror else error
         reason = " ".join(str(detail).split()) or type(error).__name__
         raise BadPair(f"{name}: cannot be read: {reason[:200]}") from None
-    return Decoded(color.as_hwc(image), hashlib.sha256(raw).hexdigest(), sensor)
 
 
 def _read(path: str, name: str) -> bytes:
     """The file's bytes. An OSError is the machine's fault, not the picture's: no reject, but for a lack of rights."""
-    if not is_url(path) and os.path.getsize(path) > MOST_BYTES:
-        raise BadPair(f"{name}: is {os.path.getsize(path)} bytes: at most {MOST_BYTES} are read")
+    if not is_url(path):
+        _check_file(path, name)
     try:
         return read_bytes(path)
     except PermissionError:
         raise BadPair(f"{name}: cannot be read: permission denied") from None
+
+
+def _check_file(path: str, name: str) -> None:
+    """Refuse a local path that must not be opened: a pipe waits for ever, a device may never end. Raises BadPair."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise BadPair(f"{name}: is no regular file")
+    if found.st_size > MOST_BYTES:
+        raise BadPair(f"{name}: is {found.st_size} bytes: at most {MOST_BYTES} are read")
 
 
 def check_header(file: Image, name: str) -> None:
@@ -114,14 +142,20 @@ def _pixels(file: Image, raw: bytes, name: str, modality: Modality) -> tuple[np.
     elif _wide_colour(file, raw):
         counts = _colour_counts(raw, turn)
     if counts is not None:
-        image, low, high = scaled(counts, name, file.mode, modality)
+        full = 1.0 if file.mode.startswith("F") else _full_scale(file, raw, counts)
+        image, low, high = scaled(counts, name, file.mode, modality, full)
         return image, {"mode": file.mode if counts.ndim == 2 else "RGB;16", "low": low, "high": high, **sensor}
     upright = ImageOps.exif_transpose(file)
     grey = upright.mode in ("L", "LA", "1")
     return np.asarray(upright.convert("L" if grey else "RGB")), sensor
 
 
-_ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 258
+def is_wide(file: Image, header: bytes) -> bool:
+    """Whether an open file has more than 8 bits a channel. header: its first bytes, 25 at least."""
+    return file.mode.startswith(("I", "F")) or _wide_colour(file, header)
+
+
+_ORIENTATION, _BITS_PER_SAMPLE, _MAX_SAMPLE, _WHITE_LEVEL = 0x0112, 258, 281, 50717
 _TURNS = {3: (2, False), 6: (3, False), 8: (1, False), 2: (0, True), 4: (2, True), 5: (3, True), 7: (1, True)}
 """EXIF orientation -> quarter turns counter-clockwise, then a flip left to right (TIFF 6.0, tag 274)."""
 
@@ -149,11 +183,13 @@ def _colour_counts(raw: bytes, turn: int) -> np.ndarray | None:
     return counts[:, ::-1] if flip else counts
 
 
-def scaled(counts: np.ndarray, name: str, mode: str, modality: Modality) -> tuple[np.ndarray, float, float]:
+def scaled(
+    counts: np.ndarray, name: str, mode: str, modality: Modality, full: float
+) -> tuple[np.ndarray, float, float]:
     """(uint8 image, low, high): counts low to high become 0 to 255, clipped.
 
-    Infrared: the percentiles ``ROBUST``. Visible: 0 to the full scale of its bits; 0 to 1 where it is floating point.
-    Raises BadPair where nothing says a scale: one value throughout, none finite, or a visible float beyond 1.
+    Infrared: the percentiles ``ROBUST``. Visible: 0 to full. Raises BadPair where nothing says a scale: one value
+    throughout, none finite, or a visible image below 0 or beyond its container's full scale.
     """
     finite = counts[np.isfinite(counts)]
     if finite.size == 0 or finite.min() == finite.max():
@@ -163,15 +199,48 @@ def scaled(counts: np.ndarray, name: str, mode: str, modality: Modality) -> tupl
         if low == high:
             low, high = float(finite.min()), float(finite.max())
     else:
-        low, high = 0.0, _full_scale(float(finite.max()), mode.startswith("F"))
-        if high == 0 or finite.min() < 0:
+        low, high = 0.0, full
+        if finite.min() < 0 or finite.max() > (full if mode.startswith("F") else FULL_SCALE):
             span = f"{finite.min():g} to {finite.max():g}"
             raise BadPair(f"{name}: {mode} is not 8 bit, and its values, {span}, have no full scale")
     share = np.clip(np.nan_to_num((counts - low) / (high - low), nan=0.0), 0, 1)
     return color.to_uint8(share.astype(np.float32)), low, high
 
 
-def _full_scale(largest: float, floating: bool) -> float:
-    if floating:
-        return 1.0 if largest <= 1 else 0.0
-    return float(next((2**bits - 1 for bits in BITS if largest < 2**bits), 0))
+def _full_scale(file: Image, raw: bytes, counts: np.ndarray) -> float:
+    """The count of white in a file of integers: the container's, or less where its metadata say so.
+
+    A TIFF's own bits or a camera's white level (DNG) fix it. Significant bits (sBIT of a PNG, bits or a largest sample
+    of 2^n - 1 in Exif) do where the counts are those bits; PNG's standard has them scaled up to 16, lower bits filled.
+    """
+    exif = file.getexif()
+    own, largest, white = (_first(exif.get(tag)) for tag in (_BITS_PER_SAMPLE, _MAX_SAMPLE, _WHITE_LEVEL))
+    if 0 < white < FULL_SCALE:
+        return white
+    if file.format == "TIFF" and 8 < own < 16:
+        return 2**own - 1
+    bits = _png_bits(raw) or own
+    if largest & (largest + 1) == 0 and 255 < largest < FULL_SCALE:
+        bits = largest.bit_length()
+    if not 8 <= bits < 16 or counts.max() >= 2**bits:
+        return FULL_SCALE
+    codes = counts.astype(np.int64)
+    lower = codes & ((1 << 16 - bits) - 1)
+    return FULL_SCALE if not (lower & (lower ^ (codes >> bits))).any() else 2**bits - 1
+
+
+def _first(value: object) -> int:
+    """A tag's value, the first of several; 0 for none and for what is no number."""
+    value = value[0] if isinstance(value, tuple) and value else value
+    return int(value) if isinstance(value, int) else 0
+
+
+def _png_bits(raw: bytes) -> int:
+    """The significant bits of a PNG's colours (sBIT), 0 where it does not say."""
+    at = 8 if raw.startswith(b"\x89PNG") else len(raw)
+    while at + 12 <= len(raw) and (kind := raw[at + 4 : at + 8]) != b"IDAT":
+        length = int.from_bytes(raw[at : at + 4], "big")
+        if kind == b"sBIT":
+            return max(raw[at + 8 : at + 8 + (3 if length > 2 else 1)])
+        at += 12 + length
+    return 0

@@ -194,15 +194,20 @@ def _scan_store(root: Remote) -> Iterator[Listed]:
 
 
 def walk_files(root: Location) -> list[str]:
-    """Every file below a folder as a relative path with forward slashes, sorted: see ``scan``."""
-    return sorted(listed.folder + name for listed in scan(root) for name in listed.names)
+    """Every regular file below a folder as a relative path with forward slashes, sorted: see ``scan``."""
+    return sorted(
+        listed.folder + name
+        for listed in scan(root)
+        for name, size in zip(listed.names, listed.sizes, strict=True)
+        if size >= 0
+    )
 
 
 def same(one: Location, other: Location) -> bool:
-    """Whether two names are of one file."""
+    """Whether two names are of one file or folder: links, hard ones too, and letters' case where it does not count."""
     if isinstance(one, Remote) or isinstance(other, Remote):
         return one == other
-    return one.resolve() == other.resolve()
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
 
 
 def ensure_folder(folder: Location) -> None:

@@ -176,7 +176,7 @@ def degrade_files(
     refused: list[str] = []
     for path in paths:
         try:
-            image, _ = read_image(str(path))
+            image, _ = read_image(str(path), modality)
             metres = None
             if any(operator_class(name).takes_depth() for name in names):
                 metres = source.estimate(DepthInput(path.stem, image, None, FAR))

@@ -109,7 +109,20 @@ def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         find_pairs(load_manifest("msrs"), str(tmp_path), "vif", "train")
     expected = "no pair found: expected {split}/vi/{key}.png and {split}/ir/{key}.png below it"
-    assert str(error.value) == f"--data msrs={tmp_path}: {expected}"
+    assert str(error.value).startswith(
+        f"--data msrs={tmp_path}: {expected}; {tmp_path} has no file; images end in .bmp,"
+    )
+
+
+def test_folders_without_a_pair_name_what_they_hold(tmp_path: Path) -> None:
+    """Names that differ by a suffix, and endings that are not read, are both seen in the line."""
+    for name in ("vi/1.png", "ir/1x4.png", "p/1.ppm", "q/1.ppm"):
+        save(tmp_path / name, textured(0))
+    for a, b, names in (("vi", "ir", ("1.png", "1x4.png")), ("p", "q", ("1.ppm", "1.ppm"))):
+        location = f"{tmp_path / a},{tmp_path / b}"
+        with pytest.raises(UserError) as error:
+            find_pairs(load_manifest("folder"), location, "vif", "train")
+        assert f"{tmp_path / a} has {names[0]}; {tmp_path / b} has {names[1]}; images" in str(error.value)
 
 
 def test_unknown_data_set_names_the_nearest() -> None:

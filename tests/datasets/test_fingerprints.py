@@ -55,8 +55,10 @@ def test_hex_holds_a_fingerprint_whole(tmp_path: Path) -> None:
 def test_sixteen_bit_pictures_have_thumbnails(tmp_path: Path) -> None:
     wide = textured(4, channels=1)[..., 0].astype(np.uint16) * 20 + 7000
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    small = thumbnail(str(tmp_path / "wide.png"))
+    small = thumbnail(str(tmp_path / "wide.png"), "infrared")
     assert (int(small.min()), int(small.max())) == (0, 255)
+    visible = thumbnail(str(tmp_path / "wide.png"))
+    assert abs(float(visible.mean()) - wide.mean() / 257) < 1 and int(visible.max()) < 50
 
 
 def test_thumbnails_are_kept_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

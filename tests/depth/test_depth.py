@@ -138,6 +138,41 @@ def test_maps_that_are_none_are_bad_pairs(tmp_path: Path) -> None:
             source.estimate(DepthInput(key, np.zeros((4, 4, 3), np.uint8), None, 100.0))
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("name", ["maps", "inverse"])
+def test_a_map_in_colour_is_a_bad_pair(tmp_path: Path, name: str, kind: type) -> None:
+    """A network's script paints its maps: no channel of such a picture is depth. Equal channels are grey."""
+    ramp = np.repeat(np.linspace(0, 255, 40).astype(np.uint8)[:, None], 30, axis=1)
+    coloured = cv2.applyColorMap(ramp, cv2.COLORMAP_INFERNO).astype(kind)
+    grey = np.repeat(ramp[..., None], 3, axis=2).astype(kind)
+    cv2.imwrite(str(tmp_path / "coloured.png"), coloured)
+    cv2.imwrite(str(tmp_path / "alpha.png"), np.dstack([coloured, ramp.astype(kind)]))
+    cv2.imwrite(str(tmp_path / "grey.png"), grey)
+    source = parse_depth(f"{name}={tmp_path}", has_true=False)
+    image = np.zeros((40, 30, 3), np.uint8)
+    for key in ("coloured", "alpha"):
+        with pytest.raises(BadPair, match=f"depth map {key}.png is in colour: must be grey"):
+            source.estimate(DepthInput(key, image, None, 100.0))
+    if name == "inverse" or kind is np.uint16:
+        assert source.estimate(DepthInput("grey", image, None, 100.0)).shape == (40, 30)
+
+
+@pytest.mark.parametrize(("unit", "per_metre"), [("mm", 1000), ("cm", 100), ("m", 1), ("m/64", 64), ("m/256", 256)])
+def test_metric_maps_in_a_unit(tmp_path: Path, unit: str, per_metre: int) -> None:
+    codes = np.array([[0, 1, 12800, 65535]], np.uint16)
+    cv2.imwrite(str(tmp_path / "one.png"), codes)
+    np.save(tmp_path / "two.npy", codes)
+    np.save(tmp_path / "three.npy", np.array([[np.nan, 1, 12800, np.inf]]))
+    source = parse_depth(f"maps={tmp_path},unit={unit}", has_true=False)
+    for key in ("one", "two", "three"):
+        metres = source.estimate(DepthInput(key, np.zeros((1, 4, 3), np.uint8), None, 100.0))
+        np.testing.assert_allclose(metres, [[np.nan, 1 / per_metre, 12800 / per_metre, np.inf]], rtol=1e-6)
+    plain = parse_depth(f"maps={tmp_path}", has_true=False)
+    assert plain.recorded() == {"name": "maps", "weights": Maps(str(tmp_path)).digest()}
+    assert source.recorded() == {"name": "maps", "weights": source.weights, "unit": unit}
+    assert source.weights != plain.weights
+
+
 def test_digest_follows_names_and_sizes(tmp_path: Path) -> None:
     write_maps(tmp_path)
     before = Maps(str(tmp_path)).digest()
@@ -170,6 +205,10 @@ def test_parse_depth_resolves_auto_and_refuses_the_rest(tmp_path: Path) -> None:
         ("maps", "needs a folder"),
         ("inverse=", "needs a folder"),
         (f"maps={tmp_path}/none", "no folder"),
+        (f"maps={tmp_path},unit=MM", "unknown unit 'MM': did you mean 'mm'\\? allowed: cm, m, m/256, m/64, mm"),
+        (f"maps={tmp_path},unit=", "unknown unit ''"),
+        ("maps=,unit=mm", "needs a folder"),
+        (f"inverse={tmp_path},unit=mm", "inverse takes no unit"),
         (f"maps={tmp_path}", "no .png or .npy map"),
     ):
         with pytest.raises(UserError, match=message):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zlib
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 
 from clearfuse.synth.builder.run import build
+from clearfuse.synth.datasets.fingerprints import brightness, thumbnail
 from clearfuse.synth.datasets.read import read_pair
 from clearfuse.synth.files.pictures import decode
 from clearfuse.synth.shards.sample import read_samples
@@ -43,12 +46,58 @@ def test_centikelvins_as_floats(tmp_path: Path) -> None:
         decode(str(tmp_path / "ir.tiff"))
 
 
+def with_significant_bits(path: Path, bits: int, channels: int) -> None:
+    """Put an sBIT chunk behind a PNG's header."""
+    data, chunk = path.read_bytes(), b"sBIT" + bytes([bits] * channels)
+    path.write_bytes(data[:33] + channels.to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big") + data[33:])
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "grey.png", "grey.tiff", "pgm", "float.tiff"])
+def test_exposures_of_one_scene_keep_their_order(tmp_path: Path, suffix: str) -> None:
+    """One full scale for all: none is brightened to its own largest count, in pictures and thumbnails."""
+    scene = textured(3)[..., 0] / 255.0
+    means: list[tuple[float, float]] = []
+    for ev in (0, -1, -2, -3, -4, -5):
+        counts = (scene**2.2 * 2.0**ev * 65535).astype(np.uint16)
+        stored = counts if suffix in ("grey.png", "grey.tiff", "pgm") else np.dstack([counts] * 3)
+        if suffix == "float.tiff":
+            stored = (counts / np.float32(65535)).astype(np.float32)
+        path = str(tmp_path / f"{-ev}.{suffix}")
+        assert cv2.imwrite(path, stored)
+        decoded = decode(path)
+        assert decoded.sensor["high"] == (1 if suffix == "float.tiff" else 65535)
+        assert abs(decoded.image.mean() - counts.mean() / 257) < 0.5
+        means.append((decoded.image.mean(), brightness(thumbnail(path))))
+    assert all(now > then for one, other in pairwise(means) for now, then in zip(one, other, strict=True))
+
+
+def test_significant_bits_set_the_full_scale(tmp_path: Path) -> None:
+    """As counts of so many bits; not where they are scaled up to 16 already, as the standard asks."""
+    picture = textured(3)
+    few = np.floor(picture / 255.0 * 4095 + 0.5).astype(np.uint16)
+    for name, stored, high in (
+        ("few", few, 4095), ("dark", few // 9, 4095),
+        ("up", few << 4 | few >> 8, 65535), ("zeros", few // 9 << 4, 65535),
+    ):  # fmt: skip
+        path = tmp_path / f"{name}.png"
+        for image, channels in ((stored, 3), (stored[..., 0], 1)):
+            assert cv2.imwrite(str(path), image)
+            assert decode(str(path)).sensor["high"] == 65535, "no metadata"
+            with_significant_bits(path, 12, channels)
+            assert decode(str(path)).sensor["high"] == high, name
+    for tag, value, high in ((281, 4095, 4095), (281, 3000, 65535), (50717, 3900, 3900)):
+        Image.fromarray(few[..., 0]).save(tmp_path / "x.tiff", tiffinfo={tag: value})
+        assert decode(str(tmp_path / "x.tiff")).sensor["high"] == high
+
+
 @pytest.mark.parametrize(("bits", "suffix"), [(16, "png"), (16, "tiff"), (12, "png")])
 def test_visible_colour_of_more_bits(tmp_path: Path, bits: int, suffix: str) -> None:
     picture = textured(3)
     picture[0, 0] = 255
     wide = np.floor(picture / 255.0 * (2**bits - 1) + 0.5).astype(np.uint16)
     assert cv2.imwrite(str(tmp_path / f"x.{suffix}"), wide[..., ::-1])
+    if bits < 16:
+        with_significant_bits(tmp_path / f"x.{suffix}", bits, 3)
     decoded = decode(str(tmp_path / f"x.{suffix}"))
     assert np.array_equal(decoded.image, picture)
     assert decoded.sensor == {"mode": "RGB;16", "low": 0.0, "high": 2.0**bits - 1}
@@ -98,7 +147,6 @@ def test_the_scale_is_in_the_samples_metadata(tmp_path: Path) -> None:
 
 
 def test_a_thumbnail_and_a_depth_map_are_judged_by_their_headers(tmp_path: Path) -> None:
-    from clearfuse.synth.datasets.fingerprints import thumbnail
     from clearfuse.synth.depth.metres import decode_any, encode_png
 
     codes = encode_png(np.arange(64, dtype=np.uint16).reshape(8, 8))

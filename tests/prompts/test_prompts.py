@@ -13,6 +13,7 @@ import pytest
 from clearfuse.synth.files.resources import resource_dir
 from clearfuse.synth.prompts.compose import compose
 from clearfuse.synth.prompts.pools import Pool, load_pool, load_tasks, pool_names, pools_digest
+from clearfuse.synth.shards.records import PromptRecord
 from clearfuse.synth.types import Step, UserError
 
 HAZE = """schema = 1

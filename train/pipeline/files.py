@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from clearfuse.synth.datasets.read import read_image
+from clearfuse.synth import console
+from clearfuse.synth.datasets.read import as_grey, read_image
 from clearfuse.synth.execute.tasks import limit_threads
-from clearfuse.synth.files.storage import landing
-from clearfuse.synth.types import TASKS, BadPair, UserError, WorkIncomplete, unknown
+from clearfuse.synth.files.pictures import upright_size
+from clearfuse.synth.files.storage import landing, same
+from clearfuse.synth.types import MODALITIES, TASKS, BadPair, Task, UserError, WorkIncomplete, unknown
 from clearfuse.train.designs.design import AS_DESIGNED, Parts
 from clearfuse.train.device import find_device, keep_freed_memory
 from clearfuse.train.pipeline.fusion import FusionPipeline
@@ -61,64 +64,145 @@ def fuse_files(
 ) -> list[str]:
     """Fuse two images or two folders of images; return the paths written.
 
-    Raises UserError before work begins, and WorkIncomplete at the end, naming the pairs that could not be fused.
+    Raises UserError before work begins, also where no pair can be read, before the model is loaded; WorkIncomplete at
+    the end, naming the pairs that could not be fused.
     """
     if task not in TASKS:
         raise unknown("task", task, TASKS)
     pairs = find_images(Path(a), Path(b), Path(out))
+    failed = _unreadable(pairs, task)
+    if len(failed) == len(pairs):
+        reasons = "; ".join([*failed.values()][:5])
+        raise UserError(
+            reasons if len(pairs) == 1 else f"{a} and {b}: none of {len(pairs)} pairs can be read: {reasons}"
+        )
     pipeline = load_pipeline(model, device, parts, compiled)
     written: list[str] = []
-    failed: list[str] = []
     for number, (first, second, target) in enumerate(pairs):
         try:
-            image = pipeline(
-                *(read_image(str(path))[0] for path in (first, second)),
-                task=task, prompt=prompt, seed=seed, steps=steps, sampler=sampler, guidance=guidance,
-            )  # fmt: skip
-            write_image(target, image)
-            written.append(str(target))
+            if number not in failed:
+                image = pipeline(
+                    *_read_both(first, second, task),
+                    task=task, prompt=prompt, seed=seed, steps=steps, sampler=sampler, guidance=guidance,
+                )  # fmt: skip
+                write_image(target, image)
+                written.append(str(target))
         except (BadPair, UserError) as error:
             if len(pairs) == 1:
                 raise UserError(f"{first.name}, {second.name}: {error}") from None
-            failed.append(f"{first.name}: {error}")
+            failed[number] = f"{first.name}: {error}"
         progress(number + 1, len(pairs))
     if failed:
-        raise WorkIncomplete(f"{len(failed)} of {len(pairs)} pairs could not be fused: {'; '.join(failed[:5])}")
+        reasons = [failed[number] for number in sorted(failed)]
+        raise WorkIncomplete(f"{len(failed)} of {len(pairs)} pairs could not be fused: {'; '.join(reasons[:5])}")
     return written
 
 
+def _unreadable(pairs: list[tuple[Path, Path, Path]], task: Task) -> dict[int, str]:
+    """What is wrong with pairs, by number: a single pair is read, of more the headers are."""
+    failed: dict[int, str] = {}
+    for number, (first, second, _) in enumerate(pairs):
+        try:
+            sizes = [upright_size(str(path)) for path in (first, second)]
+            if sizes[0] != sizes[1]:
+                raise BadPair("the two images differ in size: {} and {}".format(*(f"{w}x{h}" for w, h in sizes)))
+            if len(pairs) == 1:
+                _read_both(first, second, task)
+        except (BadPair, OSError) as error:
+            names = f"{first.name}, {second.name}" if len(pairs) == 1 else first.name
+            failed[number] = f"{names}: {error}"
+    return failed
+
+
+def _read_both(a: Path, b: Path, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """The images of a pair as builds read them: an infrared one has one channel."""
+    kinds = MODALITIES[task]
+    first, second = read_image(str(a), kinds["a"])[0], read_image(str(b), kinds["b"])[0]
+    return first, as_grey(second) if kinds["b"] == "infrared" else second
+
+
 def find_images(a: Path, b: Path, out: Path) -> list[tuple[Path, Path, Path]]:
-    """(a, b, output) for two files, or for the files of two folders with the same name up to the extension."""
+    """(a, b, output) for two files, or for the files of two folders with the same name up to the extension.
+
+    Raises UserError where there are none, an output would take an input's place, or can't be written. Other entries of
+    the folders are counted in a note.
+    """
     for path in (a, b):
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")
+        if not path.is_dir() and not path.is_file():
+            raise UserError(f"{path}: is a pipe, socket or device, must be an image or a folder of images")
     if a.is_dir() != b.is_dir():
         raise UserError(f"{a} and {b}: one is a file, the other a folder")
     if not a.is_dir():
         if out.suffix.lower() not in FORMATS:
             raise UserError(f"-o {out}: must end in {', '.join(FORMATS)}")
-        return [(a, b, out)]
-    if out.exists() and not out.is_dir():
-        raise UserError(f"-o {out}: is a file, must be a folder")
-    firsts, seconds = _by_stem(a), _by_stem(b)
-    unpaired = sorted(firsts.keys() ^ seconds.keys())
-    if unpaired:
-        raise UserError(
-            f"{a} and {b}: {len(unpaired)} images have no partner of the same name: {', '.join(unpaired[:5])}"
-        )
+        pairs = [(a, b, out)]
+    else:
+        if out.exists() and not out.is_dir():
+            raise UserError(f"-o {out}: is a file, must be a folder")
+        if same(out, a) or same(out, b):
+            raise UserError(f"-o {out}: is a folder of the images to fuse; choose another")
+        pairs = _paired(a, b, out)
+    _check_outputs(out, pairs)
+    return pairs
+
+
+def _paired(a: Path, b: Path, out: Path) -> list[tuple[Path, Path, Path]]:
+    (firsts, others), (seconds, more) = _by_stem(a), _by_stem(b)
+    alone = [
+        [path.name for stem, path in x.items() if stem not in y] for x, y in ((firsts, seconds), (seconds, firsts))
+    ]
+    if alone[0] or alone[1]:
+        names = f"{a} has {_some(alone[0] or others)}; {b} has {_some(alone[1] or more)}"
+        raise UserError(f"{len(alone[0] + alone[1])} images have no partner of the same name: {names}")
     if not firsts:
-        raise UserError(f"{a}: no images in this folder")
-    return [(firsts[stem], seconds[stem], out / f"{stem}.png") for stem in sorted(firsts)]
+        names = f"it has {_some(others)}; {b} has {_some(more)}"
+        raise UserError(f"{a}: no images in this folder, which end in {', '.join(FORMATS)}: {names}")
+    for folder, ignored in ((a, others), (b, more)):
+        if ignored:
+            console.note(f"{folder}: {len(ignored)} ignored, as no images: {_some(ignored)}")
+    return [(firsts[stem], seconds[stem], out / f"{stem}.png") for stem in firsts]
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
+def _by_stem(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """A folder's images by name without extension, and its other entries. What is hidden is none (``._x`` of macOS)."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in FORMATS and path.is_file():
-            if path.stem in found:
-                raise UserError(f"{folder}: {found[path.stem].name} and {path.name} share a name")
+    ignored: list[str] = []
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read: {error.strerror}") from None
+    for path in entries:
+        if path.name.startswith(".") or path.suffix.lower() not in FORMATS or not path.is_file():
+            ignored.append(path.name)
+        elif path.stem in found:
+            raise UserError(f"{folder}: {found[path.stem].name} and {path.name} share a name")
+        else:
             found[path.stem] = path
-    return found
+    return found, ignored
+
+
+def _some(names: Iterable[str], most: int = 5) -> str:
+    """The first of some names, on one line."""
+    shown = [name if name.isprintable() else ascii(name) for name in names]
+    return ", ".join(shown[:most]) + (", ..." if len(shown) > most else "") or "no file"
+
+
+def _check_outputs(out: Path, pairs: list[tuple[Path, Path, Path]]) -> None:
+    """Raise UserError where an output is one of the inputs, under whatever name, or can't be written."""
+    inputs = {(found.st_dev, found.st_ino) for *images, _ in pairs for found in (path.stat() for path in images)}
+    for *_, target in pairs:
+        if not target.exists():
+            continue
+        if not target.is_file():
+            raise UserError(f"-o {out}: {target} is there and is no file")
+        if (found := target.stat()) and (found.st_dev, found.st_ino) in inputs:
+            raise UserError(f"-o {out}: {target} is one of the images to fuse and would be written over")
+    folder = pairs[0][2].parent
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"-o {out}: {there} is no folder that can be written to")
 
 
 def write_image(path: Path, image: np.ndarray) -> None:

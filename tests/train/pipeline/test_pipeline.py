@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,9 @@ from made import made_shards
 from PIL import Image
 from tiny import small
 
-from clearfuse.synth.types import UserError
+from clearfuse.synth.datasets.read import read_pair
+from clearfuse.synth.files.pictures import decode
+from clearfuse.synth.types import BadPair, PairRef, UserError
 from clearfuse.train.designs.design import Assembly, Design
 from clearfuse.train.pipeline import fusion as module
 from clearfuse.train.pipeline.fusion import FusionPipeline
@@ -238,7 +241,10 @@ def test_fuse_mistakes(
         (["a.png", "none.png", "-o", "o.png"], "none.png: no such file or folder"),
         (["a.png", near, "-o", "o.png"], "one is a file, the other a folder"),
         (["a.png", "a.png", "-o", "o.gif"], "-o o.gif: must end in .png"),
-        ([near, "alone", "-o", "o"], "images have no partner of the same name: 0, 1, 2, 3, x"),
+        (
+            [near, "alone", "-o", "o"],
+            f"5 images have no partner of the same name: {near} has 0.png, 1.png, 2.png, 3.png; alone",
+        ),
         (["empty", "empty", "-o", "o"], "empty: no images in this folder"),
         ([near, near, "-o", "a.png"], "-o a.png: is a file, must be a folder"),
         (["a.png", "a.png", "-o", "o.png", "--steps", "3"], "--steps: the model is a regression"),
@@ -251,6 +257,64 @@ def test_fuse_mistakes(
     ran = train("fuse", "a.png", "a.png", "-o", "o.png", "--task", "viff", "--model", folder)
     assert ran.code == 2 and "unknown task 'viff': did you mean 'vif'" in ran.error
     assert not (tmp_path / "o.png").exists()
+
+
+def test_fuse_never_writes_over_its_inputs(train: Train, folder: Path, tmp_path: Path) -> None:
+    """Neither by the same path nor by a link of either kind, as a file or as a folder."""
+    a, b = save(tmp_path / "vi/0.png", textured(1)), save(tmp_path / "ir/0.png", textured(2, channels=1))
+    for out in ("linked", "hard", "inputs"):
+        (tmp_path / out).mkdir()
+    (tmp_path / "linked/0.png").symlink_to(a)
+    (tmp_path / "hard/0.png").hardlink_to(b)
+    (tmp_path / "alias").symlink_to(tmp_path / "ir")
+    (tmp_path / "inputs/0.png").symlink_to(a)
+    before = [path.read_bytes() for path in (a, b)]
+    mistakes = [
+        *(
+            (a, b, out)
+            for out in (a, b, tmp_path / "ir/../vi/0.png", tmp_path / "linked/0.png", tmp_path / "hard/0.png")
+        ),
+        *((a.parent, b.parent, tmp_path / out) for out in ("vi", "ir", "vi/../ir", "alias", "linked", "hard")),
+        (tmp_path / "inputs", b.parent, a.parent),
+    ]
+    for first, second, out in mistakes:
+        ran = train("fuse", first, second, "-o", out, "--task", "vif", "--model", tmp_path / "no model")
+        assert (ran.code, f"-o {out}: " in ran.error) == (2, True), ran.err
+    assert [path.read_bytes() for path in (a, b)] == before and (tmp_path / "linked/0.png").is_symlink()
+
+
+@pytest.mark.parametrize("values", ["counts", "degrees", "colour"])
+def test_fuse_reads_infrared_as_builds_do(train: Train, folder: Path, tmp_path: Path, values: str) -> None:
+    scene, a = textured(2, channels=1)[..., 0], textured(1)
+    stored = {"counts": (51241 + 3 * scene.astype(np.uint16)), "degrees": (scene / 8 - 5).astype(np.float32)}
+    suffix = "tif" if values == "degrees" else "png"
+    (tmp_path / "ir").mkdir()
+    path = tmp_path / f"ir/0.{suffix}"
+    Image.fromarray(textured(5) if values == "colour" else stored[values]).save(path)
+    save(tmp_path / "vi/0.png", a)
+    pair = read_pair(PairRef("vif", "folder", "0", "0", "train", {"a": f"{tmp_path}/vi/0.png", "b": str(path)}))
+    ran = train("fuse", tmp_path / "vi", tmp_path / "ir", "-o", tmp_path / "o", "--task", "vif", "--model", folder)
+    assert ran.code == 0, ran.err
+    expected = FusionPipeline.from_pretrained(folder)(pair.a, pair.b, task="vif")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "o/0.png")), expected)
+
+
+def test_fuse_passes_over_what_is_no_picture(train: Train, folder: Path, tmp_path: Path) -> None:
+    for name in ("vi", "ir"):
+        save(tmp_path / name / "0.png", textured(1))
+        (tmp_path / name / "._0.png").write_bytes(b"\0\5\26\7junk")
+        os.mkfifo(tmp_path / name / "pipe.png")
+        (tmp_path / name / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "vi/folder.png").mkdir()
+    ran = train("fuse", tmp_path / "vi", tmp_path / "ir", "-o", tmp_path / "o", "--task", "vif", "--model", folder)
+    assert ran.code == 0 and [path.name for path in (tmp_path / "o").iterdir()] == ["0.png"], ran.err
+    assert "vi: 4 ignored, as no images: ._0.png, folder.png, pipe.png, zero.png" in ran.err
+    for name in ("pipe.png", "zero.png"):
+        for given in ((f"vi/{name}", "ir/0.png"), ("vi/0.png", f"ir/{name}")):
+            ran = train("fuse", *(tmp_path / x for x in given), "-o", tmp_path / "f.png", "--task", "vif")
+            assert (ran.code, "is a pipe, socket or device" in ran.error) == (2, True), ran.err
+        with pytest.raises(BadPair, match="is no regular file"):
+            decode(str(tmp_path / "vi" / name))
 
 
 def test_eval_scores_a_model_beside_the_fusers(
