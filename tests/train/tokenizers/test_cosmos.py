@@ -120,6 +120,12 @@ def test_it_is_the_traced_one(tmp_path: Path, name: str, f: int) -> None:
         assert tokenizer.decode(latents, size).shape == (1, 3, *size)
 
 
+def test_it_is_nobodys_parameter(tmp_path: Path) -> None:
+    cosmos(tmp_path)
+    tokenizer = build_tokenizer(f"cosmos={tmp_path}")
+    assert not list(tokenizer.parameters()) and not tokenizer.state_dict()
+
+
 @torch.no_grad()
 def test_of_bf16_files_it_computes_in_float32(tmp_path: Path) -> None:
     encoder, _ = cosmos(tmp_path)
