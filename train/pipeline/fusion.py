@@ -18,6 +18,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
+from clearfuse.synth import console
 from clearfuse.synth.files.checkpoints import fill
 from clearfuse.synth.files.jsonstream import write_json
 from clearfuse.synth.files.schema import validate
@@ -47,6 +48,7 @@ class FusionPipeline:
 
     def __init__(self, assembly: Assembly) -> None:
         self.assembly = assembly.eval()
+        self._cut: set[str] = set()  # prompts longer than the encoder's limit, each said once
 
     @property
     def design(self) -> Design:
@@ -152,6 +154,9 @@ class FusionPipeline:
             raise UserError("the two images differ in size: {} and {}".format(*sizes))
         objective = self._objective(steps=steps, sampler=sampler, guidance=guidance)
         prompt = plain_request(task) if prompt is None else prompt
+        if self.assembly.text.is_cut(prompt) and prompt not in self._cut:
+            self._cut.add(prompt)
+            console.note(f"the prompt is cut: '{self.design.text}' reads {self.assembly.text.limit} tokens of it")
         images = [_to_colour(a), _to_colour(b)]
         if self.assembly.prior is not None:
             grey = [x if x.ndim == 3 else x[..., None] for x in (a, b)]

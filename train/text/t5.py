@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from clearfuse.synth.files.checkpoints import check_weights
 from clearfuse.synth.types import UserError
-from clearfuse.train.text.base import TextEncoder
+from clearfuse.train.text.base import TextEncoder, normalise
 from clearfuse.train.weights.frozen import Frozen
 from clearfuse.train.weights.source import Published, shards_of
 from clearfuse.train.weights.tensors import read_tensors, write_tensors
@@ -72,7 +72,11 @@ class T5Encoder(Frozen, TextEncoder):
         self._store = store
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
 
-    def forward(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
+    def is_cut(self, prompt: str) -> bool:
+        """Whether the vocabulary drops tokens of the prompt."""
+        return bool(self._vocabulary.encode(normalise(prompt)).overflowing)
+
+    def encode(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
         """Embeddings, float32, padded with 0 to the longest prompt; the mask is False where a token is padding."""
         rows = self._rows(list(dict.fromkeys(prompts)))
         chosen = [rows[prompt].to(self.here.device, torch.float32) for prompt in prompts]

@@ -175,6 +175,16 @@ def test_a_folder_that_is_no_model_is_named(folder: Path, tmp_path: Path) -> Non
         FusionPipeline.from_pretrained("nowhere")
 
 
+def test_a_prompt_that_is_cut_is_said_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline, a, b = FusionPipeline.from_pretrained(folder), textured(1), textured(2)
+    for _ in range(2):
+        pipeline(a, b, task="vif", prompt="remove the haze " * 40)
+    assert capsys.readouterr().err == "the prompt is cut: 'bytes' reads 64 tokens of it\n"
+    one = pipeline(a, b, task="vif", prompt="remove the haze")
+    np.testing.assert_array_equal(one, pipeline(a, b, task="vif", prompt=" Remove the haze.\n"))
+    assert not capsys.readouterr().err
+
+
 def test_a_result_that_is_not_finite_is_no_picture(folder: Path, tmp_path: Path, train: Train) -> None:
     images = textured(1), textured(2, channels=1)
     pipeline = FusionPipeline.from_pretrained(folder)

@@ -120,6 +120,14 @@ def test_a_long_prompt_is_cut_and_still_ends(folder: Path) -> None:
     text, mask = encoder(folder)(["snow " * 300])
     assert text.shape[1] == module.LIMIT and mask.all()
     assert torch.equal(text, encoder(folder)(["snow " * 400])[0])
+    assert encoder(folder).is_cut("snow " * 300) and not encoder(folder).is_cut("snow " * 20)
+
+
+def test_space_capitals_and_the_end_make_no_difference(folder: Path, tmp_path: Path) -> None:
+    one = encoder(folder, tmp_path / "store")
+    first = one(["remove the haze"])[0]
+    assert torch.equal(first, one([" Remove\u00a0the\nhaze. "])[0])
+    assert len([*(tmp_path / "store").rglob("*.safetensors")]) == 1
 
 
 def test_a_whole_t5_s_decoder_is_left_out(tmp_path: Path) -> None:
