@@ -23,7 +23,8 @@ from clearfuse.synth import color
 from clearfuse.synth.depth.base import DepthInput, DepthNetwork, DepthSource
 from clearfuse.synth.depth.inverse import metric
 from clearfuse.synth.depth.metres import Metres, Picture
-from clearfuse.synth.types import UserError
+from clearfuse.synth.files.checkpoints import check_weights, read_state
+from clearfuse.synth.types import BadPair, UserError
 
 if TYPE_CHECKING:
     import torch
@@ -68,8 +69,10 @@ class DepthAnything(DepthNetwork):
         return inverse_depths(pictures, self.folder)
 
     def estimate(self, pair: DepthInput) -> Metres:
-        """The network's map in metres, laid along the picture's edges."""
+        """The network's map in metres, laid along the picture's edges. Raises BadPair where it is not finite."""
         predicted = self.predict([pair.image])[0] if pair.predicted is None else pair.predicted
+        if not np.isfinite(predicted).all():
+            raise BadPair(f"the depth of {self.folder} has values that are not finite")
         return metric(predicted, pair.image, pair.far)
 
 
@@ -147,8 +150,9 @@ def load_depth_network(folder: str) -> torch.nn.Module:
     progress_bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        model: Any = DepthAnythingForDepthEstimation.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=dtype
+        network: Any = DepthAnythingForDepthEstimation
+        model, report = network.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -156,6 +160,12 @@ def load_depth_network(folder: str) -> torch.nn.Module:
     finally:
         if progress_bar:
             logging.enable_progress_bar()
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise UserError(f"--depth depth-anything={folder}: {len(missing)} weights missing, such as {missing[0]}")
+    dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    for path in sorted(Path(folder).glob(WEIGHTS)):
+        check_weights(read_state(path), path, dtypes)  # as stored: transformers takes any kind of number
     return model.to(target).eval().requires_grad_(False)
 
 

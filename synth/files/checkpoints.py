@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from clearfuse.synth.types import UserError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 
@@ -36,7 +39,10 @@ def blob_id(path: Path) -> str:
 
 
 def load_into(module: nn.Module, path: Path) -> None:
-    """Load a checkpoint into its network, every entry by name and shape. Raises UserError, one line, else."""
+    """Load a checkpoint into its network, every entry by name, shape and kind of number, and finite.
+
+    Raises UserError, one line, where one does not fit.
+    """
     fill(module, read_state(path), path, type(module).__name__)
 
 
@@ -55,7 +61,33 @@ def fill(module: nn.Module, state: dict[str, Tensor], path: Path, what: str, ass
     ]
     if faults:
         raise UserError(f"{path}: not a checkpoint of {what}: {'; '.join(faults)}")
+    check_weights(state, path, {name: tensor.dtype for name, tensor in wanted.items()})
     module.load_state_dict(state, strict=True, assign=assign)
+
+
+def check_weights(
+    state: Mapping[str, Tensor], path: Path, dtypes: Mapping[str, torch.dtype] = MappingProxyType({})
+) -> None:
+    """Raise UserError, naming the file and the entry, for the first tensor that can't be a network's weights.
+
+    dtypes: what the entries are loaded as, floating point where an entry is not named. One kind of number is not taken
+    for another, and every number must be finite once loaded.
+    """
+    import torch
+
+    for name, tensor in state.items():
+        dtype = dtypes.get(name, torch.float32)
+        is_real = tensor.dtype.is_floating_point and tensor.dtype.itemsize > 1  # of one byte they come with scales
+        if tensor.dtype is not dtype and not (is_real and dtype.is_floating_point):
+            wanted = "float16, bfloat16, float32 or float64" if dtype.is_floating_point else _short(dtype)
+            raise UserError(f"{path}: {name} is of type {_short(tensor.dtype)}; must be {wanted}")
+        if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_nested:
+            raise UserError(f"{path}: {name} is no dense tensor with its numbers")
+        if dtype.is_floating_point and tensor.numel():
+            ends = torch.stack(tensor.aminmax()).to(dtype)  # NaN where there is one
+            if not ends.isfinite().all():
+                at = "NaN" if ends.isnan().any() else f"infinite as {_short(dtype)}"
+                raise UserError(f"{path}: {name} holds a number that is {at}: weights must be finite")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -69,6 +101,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(stored, dict) or not stored or not all(isinstance(x, torch.Tensor) for x in stored.values()):
         raise UserError(f"{path}: not a checkpoint: it must hold a state dict, names and tensors")
     return stored
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _read(path: Path) -> Any:

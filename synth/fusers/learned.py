@@ -14,7 +14,7 @@ from jaxtyping import Float32, UInt8
 from clearfuse.synth import color
 from clearfuse.synth.files.checkpoints import load_into
 from clearfuse.synth.fusers.weights import need_weights, network
-from clearfuse.synth.types import Task
+from clearfuse.synth.types import BadPair, Task
 
 if TYPE_CHECKING:
     import torch
@@ -146,6 +146,8 @@ def _run(model: Any, images: list[Picture], tiling: Tiling, run: Callable[[Tenso
             tiles, batch = Tiles.of(height, width, tiling.tile, tiling.overlap), tiling.batch_size(device)
             with shared_means(model, tiles, batch, a, b):
                 fused = run_tiled(run, a, b, tiles, batch)
+        if not fused.isfinite().all():
+            raise BadPair(f"{type(model).__name__}'s result has values that are not finite")
         return np.ascontiguousarray(fused[0].permute(1, 2, 0).cpu().numpy())
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from clearfuse.synth.depth import anything as depth_anything
 from clearfuse.synth.depth.anything import inverse_depths, locate, network_size
@@ -124,6 +125,18 @@ def test_what_is_no_network_is_one_line(network: Path, tmp_path: Path, monkeypat
     bad = shutil.copytree(network, tmp_path / "bad")
     (bad / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="not a Depth Anything network"):
+        inverse_depths([picture()], str(bad))
+    state = load_file(network / "model.safetensors")
+    name = next(name for name in state if name.startswith("neck"))
+    for changed, what in (
+        ({name: state[name] * float("nan")}, f"{bad}/model.safetensors: {name} holds a number that is NaN"),
+        ({name: state[name].int()}, f"{bad}/model.safetensors: {name} is of type int32"),
+    ):
+        save_file(state | changed, bad / "model.safetensors", {"format": "pt"})
+        with pytest.raises(UserError, match=what):
+            inverse_depths([picture()], str(bad))
+    save_file({n: x for n, x in state.items() if n != name}, bad / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=f"1 weights missing, such as {name}"):
         inverse_depths([picture()], str(bad))
     settings = json.loads((network / "config.json").read_text())
     other = shutil.copytree(network, tmp_path / "t5")

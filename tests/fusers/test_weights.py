@@ -170,6 +170,8 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(
     less = dict(list(state.items())[1:])
     shape = {**state, "conv_last3.bias": torch.zeros(2)}
     more = {**state, "head.weight": torch.zeros(1)}
+    nan = {**state, "conv_last3.bias": state["conv_last3.bias"] * float("nan")}
+    whole = {**state, "conv_last3.bias": state["conv_last3.bias"].int()}
     for path, message in (
         (raw, "holds more than tensors, and what is not a tensor is never run"),
         (saved("evil.pth", {"params": Evil()}), "holds more than tensors"),
@@ -180,6 +182,8 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(
         (saved("less.pth", less), "not a checkpoint of SwinFusion: 1 entries missing, such as conv_first1_A.weight"),
         (saved("more.pth", more), "1 entries too many, such as head.weight"),
         (saved("shape.pth", shape), "1 entries of another shape, such as conv_last3.bias"),
+        (saved("nan.pth", nan), "conv_last3.bias holds a number that is NaN: weights must be finite"),
+        (saved("whole.pth", whole), "conv_last3.bias is of type int32; must be float16, bfloat16, float32 or float64"),
     ):
         with pytest.raises(UserError) as error:
             weights.add_weights("swinfusion-vif", path)

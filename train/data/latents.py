@@ -95,7 +95,7 @@ def check_fits(made: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -
 
 
 def _suits(name: str, before: Any, now: Any) -> bool:
-    if name in ("clean", "text") and not now:
+    if name in ("clean", "text", "prompts") and not now:
         return True
     if name in ("tokenizer", "text") and isinstance(before, dict) and before["digest"] and now["digest"]:
         return before["digest"] == now["digest"]

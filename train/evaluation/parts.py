@@ -22,7 +22,7 @@ from clearfuse.synth.execute.run import run_tasks
 from clearfuse.synth.execute.tasks import Watch, limit_threads, one_thread
 from clearfuse.synth.execute.tasks import report as say
 from clearfuse.synth.files.storage import landing
-from clearfuse.synth.types import WorkIncomplete
+from clearfuse.synth.types import BadPair, WorkIncomplete
 from clearfuse.synth.version import __version__
 from clearfuse.train.data.find import shard_content
 from clearfuse.train.evaluation.samples import PART, Part, Portion, cut
@@ -98,7 +98,7 @@ def score_part(work: Work, part: Part) -> int:
             say(f"{name}, sample {sample.key}")
             scored = score_sample(sample, name, work.methods, metrics, work.profile)
             lines.append(Record.of(scored, work.methods).line())
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, BadPair, WorkIncomplete) as error:
         said = f"a sample's json has no {error}" if isinstance(error, KeyError) else str(error)
         raise WorkIncomplete(f"{name}: {said.removeprefix(f'{name}: ')}; no report was written") from None
     with landing(work.path(part)) as file:

@@ -87,9 +87,10 @@ def fuse_files(
                 )  # fmt: skip
                 write_image(target, image)
                 written.append(str(target))
-        except (BadPair, UserError) as error:
+        except (BadPair, UserError, WorkIncomplete) as error:
             if len(pairs) == 1:
-                raise UserError(f"{first.name}, {second.name}: {error}") from None
+                kind = WorkIncomplete if isinstance(error, WorkIncomplete) else UserError
+                raise kind(f"{first.name}, {second.name}: {error}") from None
             failed[number] = f"{first.name}: {error}"
         progress(number + 1, len(pairs))
     if failed:

@@ -18,11 +18,13 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
+from clearfuse.synth import console
+from clearfuse.synth.files.checkpoints import fill
 from clearfuse.synth.files.jsonstream import write_json
 from clearfuse.synth.files.schema import validate
 from clearfuse.synth.files.storage import landing
 from clearfuse.synth.fusers.pyramid.region import full_region
-from clearfuse.synth.types import TASKS, UserError, unknown
+from clearfuse.synth.types import TASKS, UserError, WorkIncomplete, unknown
 from clearfuse.train import text as texts
 from clearfuse.train import tokenizers
 from clearfuse.train.data.batch import to_tensor
@@ -46,6 +48,7 @@ class FusionPipeline:
 
     def __init__(self, assembly: Assembly) -> None:
         self.assembly = assembly.eval()
+        self._cut: set[str] = set()  # prompts longer than the encoder's limit, each said once
 
     @property
     def design(self) -> Design:
@@ -89,11 +92,7 @@ class FusionPipeline:
             raise UserError(f"{name}: {error}") from None
         check_parts(folder, assembly)
         tensors, _ = read_tensors(folder / WEIGHTS)
-        try:
-            assembly.load_state_dict(tensors)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{folder / WEIGHTS}: weights of another design than {DESIGN}'s: {reason}") from None
+        fill(assembly, tensors, folder / WEIGHTS, f"the design in {DESIGN}")
         if compiled:
             assembly.compile_for(nn.Module.compile)  # in place: the names of its weights stay
         return FusionPipeline(assembly.to(device))
@@ -146,7 +145,7 @@ class FusionPipeline:
         prompt: the instruction; None: only the task's fusion. seed: of a flow model's noise. steps, sampler, guidance
         (classifier-free guidance scale, 1: none): override the design's, for flow models only. tile: larger
         images are fused in tiles of this side in pixels, which share one field of noise. Raises UserError if the
-        sizes differ or an option does not apply.
+        sizes differ or an option does not apply, and WorkIncomplete if the network's result is not finite.
         """
         if task not in TASKS:
             raise unknown("task", task, TASKS)
@@ -155,6 +154,9 @@ class FusionPipeline:
             raise UserError("the two images differ in size: {} and {}".format(*sizes))
         objective = self._objective(steps=steps, sampler=sampler, guidance=guidance)
         prompt = plain_request(task) if prompt is None else prompt
+        if self.assembly.text.is_cut(prompt) and prompt not in self._cut:
+            self._cut.add(prompt)
+            console.note(f"the prompt is cut: '{self.design.text}' reads {self.assembly.text.limit} tokens of it")
         images = [_to_colour(a), _to_colour(b)]
         if self.assembly.prior is not None:
             grey = [x if x.ndim == 3 else x[..., None] for x in (a, b)]
@@ -174,6 +176,8 @@ class FusionPipeline:
             raise UserError(f"--tile {tile}: must be at least {2 * OVERLAP} pixels")
         sides = [side // cell * cell for side in (tile, OVERLAP)]
         fused = fuse_tiled(fuse, tensors, tile=sides[0], overlap=max(sides[1], cell), multiple=cell)
+        if not fused.isfinite().all():
+            raise WorkIncomplete(f"the fused image of {a.shape[1]}x{a.shape[0]} has values that are not finite")
         return ((fused[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
     @property

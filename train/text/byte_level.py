@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from clearfuse.train.models.experts import SwiGLU
 from clearfuse.train.models.layers import Attention, TokenLayout, initialise
-from clearfuse.train.text.base import TextEncoder
+from clearfuse.train.text.base import TextEncoder, normalise
 
 
 def to_bytes(prompts: Sequence[str], limit: int, multiple: int) -> Int64[Tensor, "b s"]:
@@ -47,7 +47,7 @@ HASH_MIX = 0x5851F42D4C957F2D  # Knuth's multiplier, below 2^63; products wrap
 class BytesEncoder(TextEncoder):
     """A small trainable encoder of bytes: no vocabulary, no download, any language.
 
-    Each byte of the lower-case prompt is embedded together with the hashed 4-gram and 6-gram that end there, which give
+    Each byte of the prompt is embedded together with the hashed 4-gram and 6-gram that end there, which give
     each word an embedding from the first step on (Pagnoni et al., arXiv 2412.09871, section 3.2.1). Eight bytes are
     averaged to a token; with learned positions the tokens pass two transformer blocks. Prompts are truncated to 512
     bytes, 64 tokens.
@@ -73,10 +73,13 @@ class BytesEncoder(TextEncoder):
         """Set all parameters from the generator."""
         initialise(self, rng)
 
-    def forward(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
+    def is_cut(self, prompt: str) -> bool:
+        """Whether the bytes after the start token are more than ``limit`` tokens have."""
+        return 1 + len(normalise(prompt).encode()) > self.POOL * self.TOKENS
+
+    def encode(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
         """Embeddings and mask; the embedding of a prompt does not depend on the others in the batch."""
-        lower = [prompt.lower() for prompt in prompts]
-        codes = to_bytes(lower, self.POOL * self.TOKENS, self.POOL).to(self.embed.weight.device)
+        codes = to_bytes(prompts, self.POOL * self.TOKENS, self.POOL).to(self.embed.weight.device)
         x = self.embed(codes) * (codes > 0)[..., None]
         for n, table in zip(self.GRAMS, self.grams, strict=True):
             slot = hashed_grams(codes, n, self.SLOTS)

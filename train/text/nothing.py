@@ -23,7 +23,11 @@ class NoText(TextEncoder):
         super().__init__()
         self.register_buffer("nothing", torch.zeros(0), persistent=False)
 
-    def forward(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
+    def is_cut(self, prompt: str) -> bool:
+        """False: no prompt is read at all."""
+        return False
+
+    def encode(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
         """Empty embeddings and mask, one row per prompt."""
         text = self.nothing.new_zeros(len(prompts), 0, 0)
         return text, text.new_zeros(len(prompts), 0, dtype=torch.bool)

@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from clearfuse.synth.files.checkpoints import check_weights
 from clearfuse.synth.types import UserError
-from clearfuse.train.text.base import TextEncoder
+from clearfuse.train.text.base import TextEncoder, normalise
 from clearfuse.train.weights.frozen import Frozen
 from clearfuse.train.weights.source import Published, shards_of
 from clearfuse.train.weights.tensors import read_tensors, write_tensors
@@ -71,7 +72,11 @@ class T5Encoder(Frozen, TextEncoder):
         self._store = store
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
 
-    def forward(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
+    def is_cut(self, prompt: str) -> bool:
+        """Whether the vocabulary drops tokens of the prompt."""
+        return bool(self._vocabulary.encode(normalise(prompt)).overflowing)
+
+    def encode(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
         """Embeddings, float32, padded with 0 to the longest prompt; the mask is False where a token is padding."""
         rows = self._rows(list(dict.fromkeys(prompts)))
         chosen = [rows[prompt].to(self.here.device, torch.float32) for prompt in prompts]
@@ -125,8 +130,9 @@ class T5Encoder(Frozen, TextEncoder):
             return None
         tensors, header = read_tensors(path)
         row = tensors.get("embedding")
-        fits = row is not None and row.ndim == 2 and row.shape[1] == self.width and header.get("prompt") == prompt
-        return row if fits else None
+        if row is None or row.ndim != 2 or row.shape[1] != self.width or header.get("prompt") != prompt:
+            return None
+        return row if row.is_floating_point() and bool(row.isfinite().all()) else None
 
 
 def load_t5(folder: Path, where: str, identity: str, store: Path | None = None) -> T5Encoder:
@@ -222,5 +228,7 @@ def _encoder_state(folder: Path) -> dict[str, Tensor]:
     for file in names_by_file or {"model.safetensors": []}:
         with safe_open(folder / file, "pt") as tensors:
             for name in names_by_file.get(file) or encoder_names(tensors.keys()):
-                state[EMBEDDING[0] if name in EMBEDDING else name] = tensors.get_tensor(name).to(torch.bfloat16)
+                tensor = tensors.get_tensor(name)
+                check_weights({name: tensor}, folder / file, {name: torch.bfloat16})
+                state[EMBEDDING[0] if name in EMBEDDING else name] = tensor.to(torch.bfloat16)
     return state

@@ -13,15 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clearfuse.synth.files.checkpoints import check_weights, read_state
 from clearfuse.synth.types import UserError
 from clearfuse.train.tokenizers.base import Grid
 from clearfuse.train.tokenizers.frozen import FrozenTokenizer
 
 CONFIG = "config.json"
-FILES = (CONFIG, "diffusion_pytorch_model*.safetensors*")
+WEIGHTS = "diffusion_pytorch_model"
+FILES = (CONFIG, f"{WEIGHTS}*.safetensors*")
 """The files of an autoencoder; the last matches an index too, where the weights are sharded."""
 
-BIN = "diffusion_pytorch_model.bin"
+BIN = f"{WEIGHTS}.bin"
 """Weights as published before safetensors: a pickle, from which torch reads only tensors."""
 
 Config = Mapping[str, Any]
@@ -158,6 +160,10 @@ def _weights(cls: Any, folder: Path, where: str, legacy: bool) -> Any:
     from diffusers.utils import logging
     from safetensors import SafetensorError
 
+    for path in [folder / BIN] if legacy else sorted(folder.glob(f"{WEIGHTS}*.safetensors")):
+        state = read_state(path)
+        counters = {name: torch.int64 for name in state if name.endswith(".num_batches_tracked")}
+        check_weights(state, path, counters)
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # the error below has it in one line
     try:

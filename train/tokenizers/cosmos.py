@@ -34,7 +34,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clearfuse.synth.files.checkpoints import fill, read_state
+from clearfuse.synth.files.checkpoints import check_weights, fill, read_state
 from clearfuse.synth.types import UserError
 from clearfuse.train.tokenizers.frozen import FrozenTokenizer
 from clearfuse.train.weights.torchscript import read_archive
@@ -242,6 +242,7 @@ def _weights(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     for name, tensor in state.items():
         owner, _, last = name.rpartition(".")
         if not owner.endswith("patcher"):
+            check_weights({name: tensor}, path)
             weights[name] = tensor.float().contiguous()
         elif last not in filters or not torch.allclose(tensor.float(), torch.tensor(filters[last]), atol=5e-3):
             raise UserError(f"{path}: {name} is not that of the Haar transform")

@@ -41,7 +41,7 @@ class FrozenTokenizer(Frozen, Tokenizer):
             network.to(memory_format=layout)  # type: ignore[call-overload]
         self._layout = layout
         self.f, self.z = f, len(scale)
-        self._encoder, self._decoder = encoder, decoder
+        self._code = encoder, decoder  # a tuple: they may be networks, and torch registers none in it
         self.register_buffer("shift", torch.tensor(shift)[:, None, None], persistent=False)
         self.register_buffer("scale", torch.tensor(scale)[:, None, None], persistent=False)
         self.register_buffer("weight", torch.ones(self.z, 1, 1), persistent=False)
@@ -49,13 +49,13 @@ class FrozenTokenizer(Frozen, Tokenizer):
     def encode(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b z h w"]:
         """Latents of the images in [−1, 1]."""
         with torch.autocast(images.device.type, enabled=False):
-            raw = self._encoder(pad_to(images, self.f).to(self.dtype, memory_format=self._layout))
+            raw = self._code[0](pad_to(images, self.f).to(self.dtype, memory_format=self._layout))
         return (raw.float() - self.shift) / self.scale
 
     def decode(self, latents: Float[Tensor, "b z h w"], size: tuple[int, int]) -> Float[Tensor, "b 3 H W"]:
         """Images of (height, width); differentiable with respect to the latents."""
         with torch.autocast(latents.device.type, enabled=False):
-            images = self._decoder(
+            images = self._code[1](
                 (latents.float() * self.scale + self.shift).to(self.dtype, memory_format=self._layout)
             )
         return images.float()[..., : size[0], : size[1]]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clearfuse.synth.files.checkpoints import read_state
+from clearfuse.synth.files.checkpoints import check_weights, read_state
 from clearfuse.synth.types import UserError
 from clearfuse.train.tokenizers import autoencoder
 from clearfuse.train.tokenizers.frozen import FrozenTokenizer
@@ -90,11 +90,14 @@ def _states(folder: Path, name: str, where: str) -> dict[str, dict[str, Tensor]]
             f"{autoencoder.CONFIG} and *.safetensors, or {name}_encoder and {name}_decoder ({', '.join(SUFFIXES)})"
         )
         raise UserError(f"{where}: no {layouts} in {folder}")
-    if len(paths) == 2:
-        return dict(zip(("encoder", "decoder"), map(read_state, paths), strict=True))
+    states = [read_state(path) for path in paths]
+    for path, state in zip(paths, states, strict=True):
+        check_weights(state, path)
+    if len(states) == 2:
+        return dict(zip(("encoder", "decoder"), states, strict=True))
     # A single file has diffusers' names, where the decoder's first module, the clamp, is not numbered.
     parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "decoder": {}}
-    for key, tensor in read_state(paths[0]).items():
+    for key, tensor in states[0].items():
         match = LAYER.match(key)
         if match is None:
             raise UserError(f"{where}: {paths[0]}: holds no tiny autoencoder: {key}")

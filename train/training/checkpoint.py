@@ -23,6 +23,7 @@ from pydantic import Field, RootModel
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from clearfuse.synth.files.checkpoints import check_weights
 from clearfuse.synth.files.jsonstream import write_json
 from clearfuse.synth.files.schema import Schema, StrictModel, validate
 from clearfuse.synth.types import SCHEMA, UserError, WorkIncomplete
@@ -193,6 +194,7 @@ class _Part:
     """One process's file of a checkpoint."""
 
     def __init__(self, path: Path, stack: ExitStack) -> None:
+        self.path = path
         try:
             self.file: Any = stack.enter_context(safe_open(path, "pt"))
         except (OSError, SafetensorError) as error:
@@ -201,12 +203,22 @@ class _Part:
         self.starts = validate(Starts, metadata.get("starts", "").encode(), f"{path}: starts").root
 
     def copy(self, name: str, mine: Tensor, start: int) -> None:
-        """Those rows of a tensor that are in this file and in ``mine``, which starts at a row of the whole."""
-        held = self.file.get_slice(name)
+        """Those rows of a tensor that are in this file and in ``mine``, which starts at a row of the whole.
+
+        Raises UserError where they can't be weights: see ``check_weights``.
+        """
+        try:
+            held, first = self.file.get_slice(name), self.starts[name]
+        except (SafetensorError, KeyError, TypeError):
+            raise UserError(f"{self.path}: {name} is missing") from None
+        if [*held.get_shape()[1:]] != [*mine.shape[1:]] or len(held.get_shape()) != mine.ndim:
+            raise UserError(f"{self.path}: {name} is {held.get_shape()}, not rows of {list(mine.shape)}")
         if not mine.ndim:
-            mine.copy_(self.file.get_tensor(name))
-            return
-        first = self.starts[name]
-        low, high = max(first, start), min(first + held.get_shape()[0], start + len(mine))
-        if low < high:
-            mine[low - start : high - start].copy_(held[low - first : high - first])
+            rows, into = self.file.get_tensor(name), mine
+        else:
+            low, high = max(first, start), min(first + held.get_shape()[0], start + len(mine))
+            if low >= high:
+                return
+            rows, into = held[low - first : high - first], mine[low - start : high - start]
+        check_weights({name: rows}, self.path, {name: mine.dtype})
+        into.copy_(rows)

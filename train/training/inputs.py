@@ -68,6 +68,7 @@ def latent_settings(
     return {
         "tokenizer": {"reference": tokenizer.reference, "digest": tokenizer.digest},
         "text": None if text.encoder.trainable else {"reference": text.reference, "digest": text.digest},
+        "prompts": None if text.encoder.trainable else "normalised",
         "prior": design.prior,
         "clean": design.objective.pixel > 0,
         **{name: getattr(settings, name) for name in ("crop", "ratios", "repeats", "seed", "plain", "rephrase")},

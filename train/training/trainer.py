@@ -150,6 +150,7 @@ class _Run:
         self.settings, self.corpus, self.degraders, self.assembly, self.folder, self.options, self.ranks = (
             settings, corpus, degraders, assembly.train(), folder, options, ranks,
         )  # fmt: skip
+        self.cut: set[str] = set()  # prompts that the encoder reads in part
         bf16 = settings.bf16(ranks.device)
         self.shadow = copy.deepcopy(assembly).eval()
         if settings.recompute:
@@ -189,6 +190,9 @@ class _Run:
                     note(f"stopped after step {state.step}, which is saved; the same command goes on")
                     stop.raise_if_interrupted()
                     break
+        if self.cut:
+            limit = self.assembly.text.limit
+            note(f"{len(self.cut)} prompts were cut to the {limit} tokens that the text encoder reads")
         return Fitted(str(self.folder), state.step, settings.steps, report.loss, state.best, psnr, self.ranks.rank)
 
     def _log(self) -> NoLog:
@@ -223,6 +227,7 @@ class _Run:
             batch = batch_or_raise(next(source))
             waited += time.monotonic() - requested
             names += batch.names
+            self.cut.update(prompt for prompt in batch.prompts if self.assembly.text.is_cut(prompt))
             rng = Draws.of("noise", settings.seed, batch.positions)
             with self.engine.accumulating(part < settings.accumulate - 1):
                 loss = self.engine.loss(batch, rng)

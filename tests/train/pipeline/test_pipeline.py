@@ -15,10 +15,11 @@ import torch
 from made import made_shards
 from PIL import Image
 from tiny import small
+from torch import Tensor
 
 from clearfuse.synth.datasets.read import read_pair
 from clearfuse.synth.files.pictures import decode
-from clearfuse.synth.types import BadPair, PairRef, UserError
+from clearfuse.synth.types import BadPair, PairRef, UserError, WorkIncomplete
 from clearfuse.train.designs.design import Assembly, Design
 from clearfuse.train.pipeline import fusion as module
 from clearfuse.train.pipeline.fusion import FusionPipeline
@@ -161,9 +162,48 @@ def test_a_folder_that_is_no_model_is_named(folder: Path, tmp_path: Path) -> Non
         tensors, _ = read_tensors(path / "model.safetensors")
         write_tensors(path / "model.safetensors", {f"x.{name}": tensor for name, tensor in tensors.items()}, {})
 
-    assert "weights of another design" in said(other)
+    assert "model.safetensors: not a checkpoint of the design in pipeline.json: 121 entries missing" in said(other)
+
+    def with_eta(value: Tensor) -> Callable[[Path], None]:
+        def change(path: Path) -> None:
+            tensors, _ = read_tensors(path / "model.safetensors")
+            name = next(name for name in tensors if name.endswith("eta.value"))
+            write_tensors(path / "model.safetensors", {**tensors, name: value}, {})
+
+        return change
+
+    assert "eta.value holds a number that is NaN" in said(with_eta(torch.full((1,), float("nan"))))
+    assert "eta.value is of type bool; must be float16, " in said(with_eta(torch.ones(1, dtype=torch.bool)))
     with pytest.raises(UserError, match="nowhere: no such folder"):
         FusionPipeline.from_pretrained("nowhere")
+
+
+def test_a_prompt_that_is_cut_is_said_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline, a, b = FusionPipeline.from_pretrained(folder), textured(1), textured(2)
+    for _ in range(2):
+        pipeline(a, b, task="vif", prompt="remove the haze " * 40)
+    assert capsys.readouterr().err == "the prompt is cut: 'bytes' reads 64 tokens of it\n"
+    one = pipeline(a, b, task="vif", prompt="remove the haze")
+    np.testing.assert_array_equal(one, pipeline(a, b, task="vif", prompt=" Remove the haze.\n"))
+    assert not capsys.readouterr().err
+
+
+def test_a_result_that_is_not_finite_is_no_picture(folder: Path, tmp_path: Path, train: Train) -> None:
+    images = textured(1), textured(2, channels=1)
+    pipeline = FusionPipeline.from_pretrained(folder)
+    for parameter in pipeline.assembly.network.parameters():
+        parameter.data.mul_(1e30)  # finite, and what they make is not
+    pipeline.save_pretrained(tmp_path / "model")
+    with pytest.raises(WorkIncomplete, match="has values that are not finite"):
+        pipeline(*images, task="vif")
+    for name, image in zip("ab", images, strict=True):
+        (tmp_path / name).mkdir()
+        for number in "12":
+            save(tmp_path / name / f"{number}.png", image)
+    pairs = (tmp_path / "a", tmp_path / "b", "-o", tmp_path / "f")
+    ran = train("fuse", *pairs, "--task", "vif", "--model", tmp_path / "model")
+    assert (ran.code, "2 of 2 pairs could not be fused: 1.png: the fused image" in ran.error) == (1, True), ran.err
+    assert not list((tmp_path / "f").glob("*"))
 
 
 def test_from_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

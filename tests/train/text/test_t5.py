@@ -120,6 +120,14 @@ def test_a_long_prompt_is_cut_and_still_ends(folder: Path) -> None:
     text, mask = encoder(folder)(["snow " * 300])
     assert text.shape[1] == module.LIMIT and mask.all()
     assert torch.equal(text, encoder(folder)(["snow " * 400])[0])
+    assert encoder(folder).is_cut("snow " * 300) and not encoder(folder).is_cut("snow " * 20)
+
+
+def test_space_capitals_and_the_end_make_no_difference(folder: Path, tmp_path: Path) -> None:
+    one = encoder(folder, tmp_path / "store")
+    first = one(["remove the haze"])[0]
+    assert torch.equal(first, one([" Remove\u00a0the\nhaze. "])[0])
+    assert len([*(tmp_path / "store").rglob("*.safetensors")]) == 1
 
 
 def test_a_whole_t5_s_decoder_is_left_out(tmp_path: Path) -> None:
@@ -164,6 +172,17 @@ def test_what_is_wrong_with_a_folder_is_one_line(tmp_path: Path) -> None:
     assert "d_model must be a number above 0, not 'wide'" in widths(tmp_path)
     assert "2 weights are missing, too many or of another shape" in said(lose)
     assert "can't be loaded from" in said(lambda p: (p / "model.safetensors").write_bytes(b"nothing"))
+    path = t5(tmp_path / "numbers") / "model.safetensors"
+    state = load_file(path)
+    name = next(name for name in state if "SelfAttention.q" in name)
+    for bad, what in (
+        (state[name] * float("inf"), "holds a number that is"), (state[name].long(), "is of type int64"),
+        (state[name].double() + 1e300, "holds a number that is infinite as bfloat16"),
+    ):  # fmt: skip
+        save_file(state | {name: bad}, path)
+        with pytest.raises(UserError) as error:
+            build_text(str(path.parent), seeded())
+        assert str(error.value).startswith(f"{path}: {name} {what}")
     assert "can't be loaded from" in said(lambda p: (p / "model.safetensors").rename(p / "pytorch_model.bin"))
 
 

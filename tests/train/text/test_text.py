@@ -7,6 +7,7 @@ import torch
 
 from clearfuse.synth.types import UserError
 from clearfuse.train.text import BytesEncoder, build_text, hashed_grams, to_bytes
+from clearfuse.train.text.base import normalise
 
 PROMPTS = ["fix the noise", "", "Edit out the snow from this scene, and fix the noise in this photo.", "去除雾"]
 
@@ -67,10 +68,45 @@ def test_slots_are_spread() -> None:
     assert counts.max() < 25 and (counts == 0).float().mean() < 0.05
 
 
+SAME = {
+    "remove the haze": (
+        "Remove the haze. ",
+        "  remove\tthe\n haze", "REMOVE\u00a0THE\u3000HAZE!?", "\ufeffremove the\u2003haze\u200b ...",
+    ),
+    "去除雾": ("去除雾。", " 去除雾！\u3000"),
+    "enlève l'été à 5.5 mm": ("Enle\u0300ve l'e\u0301te\u0301 à 5.5 mm…",),
+    "": (" \n", "?!"),
+}  # fmt: skip
+
+
 @torch.no_grad()
-def test_capitals_make_no_difference() -> None:
+@pytest.mark.parametrize("prompt", SAME)
+def test_space_capitals_and_the_end_make_no_difference(prompt: str) -> None:
     encoder = build_text("bytes", seeded())
-    assert torch.equal(encoder(["Remove the JPEG blocks"])[0], encoder(["remove the jpeg blocks"])[0])
+    for other in SAME[prompt]:
+        assert normalise(other) == prompt == normalise(normalise(other))
+        assert torch.equal(encoder([other])[0], encoder([prompt])[0])
+
+
+def test_what_differs_stays_different() -> None:
+    prompts = [
+        "remove the haze",
+        "remove the rain",
+        "re-move the haze",
+        "remove, the haze",
+        "去除雾",
+        "去除雨",
+        "straße",
+        "strasse",
+    ]
+    assert [normalise(prompt) for prompt in prompts] == prompts
+
+
+def test_a_prompt_beyond_the_limit_is_said_to_be_cut() -> None:
+    encoder = build_text("bytes", seeded())
+    assert not encoder.is_cut("a" * 511 + ". ") and encoder.is_cut("a" * 512)
+    assert encoder.is_cut("雾" * 171) and not encoder.is_cut("雾" * 170)
+    assert not build_text("none", seeded()).is_cut("a" * 5000)
 
 
 def test_bytes_learn_and_are_drawn_from_the_seed() -> None:

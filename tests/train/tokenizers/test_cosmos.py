@@ -120,6 +120,12 @@ def test_it_is_the_traced_one(tmp_path: Path, name: str, f: int) -> None:
         assert tokenizer.decode(latents, size).shape == (1, 3, *size)
 
 
+def test_it_is_nobodys_parameter(tmp_path: Path) -> None:
+    cosmos(tmp_path)
+    tokenizer = build_tokenizer(f"cosmos={tmp_path}")
+    assert not list(tokenizer.parameters()) and not tokenizer.state_dict()
+
+
 @torch.no_grad()
 def test_of_bf16_files_it_computes_in_float32(tmp_path: Path) -> None:
     encoder, _ = cosmos(tmp_path)
@@ -144,9 +150,10 @@ def test_what_is_wrong_with_a_folder_is_one_line(tmp_path: Path) -> None:
     cosmos(tmp_path)
     shutil.copy(tmp_path / "encoder.jit", tmp_path / "decoder.jit")
     assert "decoder.jit: not a checkpoint of Cosmos' decoder of f = 8: " in said()
-    state = read_archive(tmp_path / "encoder.jit")
-    state["encoder.patcher.wavelets"] = torch.ones(2)
-    save_file(state, tmp_path / "encoder.safetensors")
+    name, state = "encoder.conv_in.weight", read_archive(tmp_path / "encoder.jit")
+    save_file(state | {name: torch.full_like(state[name], float("nan"))}, tmp_path / "encoder.safetensors")
+    assert f"encoder.safetensors: {name} holds a number that is NaN" in said()
+    save_file(state | {"encoder.patcher.wavelets": torch.ones(2)}, tmp_path / "encoder.safetensors")
     assert "encoder.safetensors: encoder.patcher.wavelets is not that of the Haar transform" in said()
     (tmp_path / "encoder.safetensors").unlink()
     (tmp_path / "decoder.jit").write_bytes(b"nothing")

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from clearfuse.synth.color import as_hwc
-from clearfuse.synth.files.checkpoints import digest, read_state
+from clearfuse.synth.files.checkpoints import check_weights, digest, read_state
 from clearfuse.synth.fusers import PyramidFuser
 from clearfuse.synth.operators import operator_class
 from clearfuse.synth.shards.sample import Sample
@@ -71,6 +71,8 @@ class Network:
         planes = torch.from_numpy(np.ascontiguousarray(source.transpose(2, 0, 1)))[None]
         with torch.inference_mode():
             out = model(planes)[0].float().cpu().numpy().transpose(1, 2, 0)
+        if not np.isfinite(out).all():
+            raise ValueError(f"{self.file}: the network's result has values that are not finite")
         if out.shape[:2] != (h, w):
             out = as_hwc(cv2.resize(out, (w, h), interpolation=cv2.INTER_AREA))
         if out.shape[2] != c:
@@ -89,6 +91,7 @@ def load_network(file: Path) -> Any:
     import spandrel  # type: ignore[import-not-found]
 
     state = read_state(file)
+    check_weights({name: tensor for name, tensor in state.items() if tensor.is_floating_point()}, file)
     try:
         descriptor = spandrel.ModelLoader(device="cpu").load_from_state_dict(dict(state))
     except spandrel.UnsupportedModelError:
