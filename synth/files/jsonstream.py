@@ -48,7 +48,7 @@ def pieces(data: Any, depth: int = 0) -> Iterator[str]:
 def read_items(file: io.BufferedIOBase, name: str) -> Iterator[Any]:
     """The items of the list ``name`` of a JSON object, one at a time. Raises ValueError where it is no JSON."""
     with _one_line():
-        yield from ijson.items(file, f"{name}.item", use_float=True)
+        yield from ijson.items(_events(file), f"{name}.item")
 
 
 def read_but(file: io.BufferedIOBase, name: str) -> Any:
@@ -56,10 +56,28 @@ def read_but(file: io.BufferedIOBase, name: str) -> Any:
     built = ijson.ObjectBuilder()
     item, below = f"{name}.item", f"{name}.item."
     with _one_line():
-        for place, event, value in ijson.parse(file, use_float=True):
+        for place, event, value in _events(file):
             if place != item and not place.startswith(below):
                 built.event(event, value)
     return built.value
+
+
+DEEPEST = 100
+"""Levels of JSON that are read: each event carries its whole place, whose length grows with them."""
+
+
+def _events(file: io.BufferedIOBase) -> Iterator[tuple[str, str, Any]]:
+    """ijson's events with their places. Raises ValueError where lists and objects are nested deeper than ``DEEPEST``."""
+
+    def bounded() -> Iterator[tuple[str, Any]]:
+        depth = 0
+        for event, value in ijson.basic_parse(file, use_float=True):
+            depth += event.startswith("start_") - event.startswith("end_")
+            if depth > DEEPEST:
+                raise ValueError(f"nested deeper than {DEEPEST} levels")
+            yield event, value
+
+    return ijson.parse(bounded())
 
 
 @contextmanager
