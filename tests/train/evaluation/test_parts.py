@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from made import made_shards
@@ -180,6 +181,16 @@ def test_where_a_result_is_looked_for() -> None:
         *("vif/000000007", "d/x/1-v2", "d/x_1-v2", "vif/x/1-v2", "vif/x_1-v2", "000000007", "x/1-v2", "x_1-v2")
     ]
     assert "000000007" not in "".join(Results(Path(), frozenset(), flat=False).names(sample))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_results_of_sixteen_bits_are_as_bright_as_of_eight(tmp_path: Path, channels: int) -> None:
+    """A dark one is not brightened, and none is darkened: white is 65535."""
+    sample = Sample("000000007", {"a": textured(1)}, None, "", sample_meta())
+    for picture in (textured(2, channels=channels), textured(3, channels=channels) // 16):
+        assert cv2.imwrite(str(tmp_path / "000000007.png"), picture[..., ::-1].astype(np.uint16) * 257)
+        read = Results(tmp_path, frozenset(), flat=True)(sample)
+        assert read is not None and np.array_equal(read, picture)
 
 
 @pytest.mark.parametrize(
