@@ -67,7 +67,7 @@ DEEPEST = 100
 
 
 def _events(file: io.BufferedIOBase) -> Iterator[tuple[str, str, Any]]:
-    """ijson's events with their places. Raises ValueError where lists and objects are nested deeper than ``DEEPEST``."""
+    """ijson's events with their places. Raises ValueError where values are nested deeper than ``DEEPEST``."""
 
     def bounded() -> Iterator[tuple[str, Any]]:
         depth = 0
