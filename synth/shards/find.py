@@ -97,18 +97,35 @@ def _held(path: Location) -> tuple[Location, np.ndarray]:
             raise UserError(f"{path}: no shards in this folder")
         return path, names
     if path.is_file():
+        if path.name.startswith(".tmp-"):
+            raise UserError(f"{path}: is what a killed build left, no shard; remove it")
         return path.parent, texts([path.name])
+    if isinstance(path, Path):
+        _check_kind(path)
     raise UserError(f"{path}: no such file or folder{_nearest(path)}")
 
 
 def _tars(folder: Location) -> np.ndarray:
     """The names of the tars in a folder, sorted; one that begins with a dot has not landed."""
+    if isinstance(folder, Path):
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(".tar") and not entry.name.startswith(".") and not entry.is_file():
+                    _check_kind(Path(entry))
     named = (name for name, _ in storage.files(folder) if name.endswith(".tar") and not name.startswith("."))
     runs = [texts(())]
     while len(some := texts(itertools.islice(named, RUN))):
         runs.append(some)
     names = np.concatenate(runs)
     return names[np.argsort(names, kind="stable")]
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse what is there and is neither file nor folder, without opening it: a pipe would be waited for."""
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"{path}: is a link to {os.readlink(path)}, which is not there")
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: is a pipe or a device, no shard")
 
 
 def _nearest(path: Location) -> str:

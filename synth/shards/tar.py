@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO
 
+from clearfuse.synth.files.pictures import MOST_PIXELS
 from clearfuse.synth.files.remote import StoreError
 from clearfuse.synth.files.storage import Location, landing
 
@@ -40,6 +41,15 @@ class _Hashing:
 BLOCK = 512
 """Bytes: members of a tar begin at multiples of it."""
 END_MARK = 2 * BLOCK
+
+MOST_BYTES = 4 * MOST_PIXELS
+"""Of a member: more than the largest picture takes as PNM."""
+MOST_SAMPLE_BYTES = 8 * MOST_BYTES
+"""Of a sample, from its first header to its last byte."""
+MOST_MEMBERS = 64
+"""Of a sample, and different names of members in a shard."""
+MOST_HEADER_BYTES = 1 << 20
+"""Of the headers before a file, with the extended ones of pax and GNU tar."""
 
 
 @dataclass
@@ -91,13 +101,15 @@ class Span:
 def read_spans(path: Location) -> list[Span]:
     """All samples of a tar, from its headers alone. Raises ValueError where it is no tar or lacks its end mark."""
     found: list[Span] = []
+    start, members = 0, dict[str, tuple[int, int]]()
     with _naming("not a whole shard"), path.open("rb") as file:
         for info in _files(file):
             key, _, name = info.name.partition(".")
             if not found or found[-1].key != key:
-                found.append(Span(key, info.offset, 0, {}))
-            members = {**found[-1].members, name: (info.offset_data, info.size)}
-            found[-1] = Span(key, found[-1].start, info.offset_data + in_blocks(info.size), members)
+                start, members = info.offset, dict[str, tuple[int, int]]()
+                found.append(Span(key, start, 0, members))
+            members[name] = (info.offset_data, info.size)
+            found[-1] = Span(key, start, info.offset_data + in_blocks(info.size), members)
         if file.seek(0, os.SEEK_END) < (found[-1].stop if found else 0) + END_MARK:
             raise tarfile.ReadError(f"it is cut short after {len(found)} samples")
     return found
@@ -128,31 +140,68 @@ def in_blocks(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def _files(file: io.BufferedIOBase, start: int = 0) -> Iterator[tarfile.TarInfo]:
-    """The files of a tar whose headers say what can be: a size that is in the tar, and no holes."""
-    length = file.seek(0, os.SEEK_END)
+class _Headers:
+    """A tar as ``tarfile`` reads it: headers alone, of which it may read ``MOST_HEADER_BYTES`` before each file.
+
+    Else a header that says a size of its extension of -1 or 20 GB is read whole, or over and over.
+    """
+
+    def __init__(self, file: io.BufferedIOBase) -> None:
+        self.file, self.left = file, MOST_HEADER_BYTES
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        self.left -= size
+        if size < 0 or self.left < 0:
+            raise tarfile.ReadError(f"a header at byte {self.tell()} has no end")
+        return self.file.read(size)
+
+
+def _infos(file: io.BufferedIOBase, start: int) -> Iterator[tarfile.TarInfo]:
+    """All entries of a tar, of which none is held."""
     file.seek(start)
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        for info in tar:
-            if not info.isfile():
-                continue
-            if info.issparse():
-                raise tarfile.ReadError(f"{info.name} has holes")
+    headers = _Headers(file)
+    with tarfile.open(fileobj=headers, mode="r:") as tar:  # type: ignore[call-overload]
+        while (info := tar.next()) is not None:
+            tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
+            headers.left = MOST_HEADER_BYTES
             if info.size < 0:
                 raise tarfile.ReadError(f"{info.name} has {info.size} bytes by its header")
-            if info.offset_data + info.size > length:
-                raise tarfile.ReadError(f"it is cut short in {info.name}")
             yield info
+
+
+def _files(file: io.BufferedIOBase, start: int = 0) -> Iterator[tarfile.TarInfo]:
+    """The files of a tar whose headers say what can be: a size that is in the tar, no holes, samples of a few files."""
+    length = file.seek(0, os.SEEK_END)
+    key, count, first = "", 0, start
+    for info in _infos(file, start):
+        if not info.isfile():
+            continue
+        if info.issparse():
+            raise tarfile.ReadError(f"{info.name} has holes")
+        stop = info.offset_data + info.size
+        if stop > length:
+            raise tarfile.ReadError(f"it is cut short in {info.name}")
+        if info.size > MOST_BYTES:
+            raise tarfile.ReadError(f"{info.name} has {info.size} bytes: at most {MOST_BYTES} are read")
+        if (found := info.name.partition(".")[0]) != key:
+            key, count, first = found, 0, info.offset
+        count += 1
+        if count > MOST_MEMBERS:
+            raise tarfile.ReadError(f"sample {key} has more than {MOST_MEMBERS} members, {info.name} among them")
+        if stop - first > MOST_SAMPLE_BYTES:
+            raise tarfile.ReadError(f"sample {key} has more than {MOST_SAMPLE_BYTES} bytes up to {info.name}")
+        yield info
 
 
 @contextmanager
 def _naming(what: str) -> Iterator[None]:
-    """What tarfile raises as a ValueError."""
+    """What tarfile raises as a ValueError: on damaged headers it raises what it likes."""
     try:
         yield
     except StoreError:
         raise
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"{what}: {error}") from None
 
 

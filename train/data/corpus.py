@@ -20,7 +20,7 @@ from clearfuse.synth.shards.codecs import CODECS
 from clearfuse.synth.shards.receipts import read_receipt
 from clearfuse.synth.shards.records import LatentMeta, SampleMeta
 from clearfuse.synth.shards.sample import holds_latents, read_latent_meta, read_meta
-from clearfuse.synth.shards.tar import SHARD, Span, read_spans, receipt_path
+from clearfuse.synth.shards.tar import MOST_MEMBERS, SHARD, Span, read_spans, receipt_path
 from clearfuse.synth.types import TASKS, Task, UserError
 from clearfuse.train.data.find import LocalSource, find_local_sources
 
@@ -212,6 +212,8 @@ def _shard(number: int, source: int, path: Path, by_split: bool) -> _Shard:
     """Read a shard's headers. by_split: whether names say what is held out; of a cache, its samples do."""
     entries = list(_read(path))
     names = tuple(dict.fromkeys(name for span, _ in entries for name in span.members))
+    if len(names) > MOST_MEMBERS:  # a column each
+        raise UserError(f"{path}: has {len(names)} kinds of members, {names[-1]} among them: at most {MOST_MEMBERS}")
     columns = {name: column for column, name in enumerate(names)}
     spans = np.zeros((len(entries), len(names), 2), np.uint32)
     for row, (span, _) in enumerate(entries):
