@@ -72,7 +72,7 @@ def verify(
     """
     if not 0 <= replay <= 1:
         raise UserError(f"--replay {replay:g}: must be a share of the samples in [0, 1]")
-    found, folders = find_shards(paths)
+    found, folders = find_shards(paths, whole=False)
     report = VerifyReport()
     for folder in folders:
         report.problems += check_folder(folder)

@@ -23,6 +23,7 @@ from clearfuse.synth.datasets.pairs import RUN, texts
 from clearfuse.synth.files import storage
 from clearfuse.synth.files.remote import Remote, open_store, reaching
 from clearfuse.synth.files.storage import Location
+from clearfuse.synth.shards.receipts import missing_shards
 from clearfuse.synth.types import UserError
 
 _MAGIC = re.compile(r"[*?\[]")
@@ -61,10 +62,11 @@ class ShardSource:
     folders: tuple[Location, ...]
 
 
-def find_sources(paths: Sequence[str]) -> list[ShardSource]:
+def find_sources(paths: Sequence[str], *, whole: bool = True) -> list[ShardSource]:
     """What a command line names, a source an argument. A shard that several arguments name belongs to the first.
 
-    Raises UserError where an argument names no shard and no finished build.
+    Raises UserError where an argument names no shard and no finished build, and, if ``whole``, where a shard is gone
+    from a folder that is named as a whole.
     """
     seen: dict[Location, list[np.ndarray]] = {}
     found: list[ShardSource] = []
@@ -75,6 +77,8 @@ def find_sources(paths: Sequence[str]) -> list[ShardSource]:
             folder, names = _held(path)
             if folder is path:
                 folders.append(path)
+                if whole:
+                    _check_whole(path, names)
             before = seen.setdefault(folder if isinstance(folder, Remote) else folder.resolve(), [])
             new = names[~np.isin(names, np.concatenate(before))] if before else names
             before.append(new)
@@ -83,9 +87,9 @@ def find_sources(paths: Sequence[str]) -> list[ShardSource]:
     return found
 
 
-def find_shards(paths: Sequence[str]) -> tuple[Shards, list[Location]]:
+def find_shards(paths: Sequence[str], *, whole: bool = True) -> tuple[Shards, list[Location]]:
     """(shards, folders) of a whole command line: see ``find_sources``."""
-    sources = find_sources(paths)
+    sources = find_sources(paths, whole=whole)
     return Shards([part for one in sources for part in one.shards.parts]), [f for one in sources for f in one.folders]
 
 
@@ -118,6 +122,17 @@ def _tars(folder: Location) -> np.ndarray:
         runs.append(some)
     names = np.concatenate(runs)
     return names[np.argsort(names, kind="stable")]
+
+
+def _check_whole(folder: Location, names: np.ndarray) -> None:
+    """Raise UserError where shards are gone from a folder: a copy that stopped is not a smaller set."""
+    missing = missing_shards(folder, map(str, names))
+    if (first := next(missing, None)) is not None:
+        more = f", and {others} more" if (others := sum(1 for _ in missing)) else ""
+        raise UserError(
+            f"{folder / first}: is gone{more}; copy or build it again, or name the shards that are there: "
+            f"'{folder / '*.tar'}'"
+        )
 
 
 def _check_kind(path: Path) -> None:

@@ -122,6 +122,23 @@ def listed_shards(path: Location) -> Iterator[ListedShard]:
         raise _unreadable(path, error, _FINISH) from None
 
 
+def missing_shards(folder: Location, there: Iterable[str]) -> Iterator[str]:
+    """The tars that the ``dataset.json`` of a folder lists, or else its receipts, and that are not ``there``.
+
+    Raises UserError where ``dataset.json`` is damaged.
+    """
+    held, odd = ShardNames(), set[str]()
+    for name in there:
+        if not held.add(name):
+            odd.add(name)
+    index = folder / "dataset.json"
+    if index.is_file():
+        listed = (shard.shard for shard in listed_shards(index))
+    else:
+        listed = (f"{name.removesuffix('.json')}.tar" for name in receipts_of(folder))
+    return (name for name in listed if name not in held and name not in odd)
+
+
 def _unreadable(path: Location, error: Exception, mend: str) -> UserError:
     if isinstance(error, NewerSchema):
         return error

@@ -135,6 +135,28 @@ def test_what_is_not_there_is_one_line_with_the_nearest_name(
     assert ran.error == f"{program}: error: {at}{said}"
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("index", [True, False])
+def test_a_shard_that_is_gone_is_one_line_that_names_it(
+    name: str, index: bool, shards: Path, tmp_path: Path, synth: Runner, train: Runner
+) -> None:
+    part = shutil.copytree(shards / "vif", tmp_path / "part")
+    (part / ALL[1]).unlink()
+    (part / ALL[0]).unlink()
+    if not index:  # the build is not finished: its receipts say what was there
+        (part / "dataset.json").unlink()
+    ran = call(name, str(part), tmp_path, synth, train)
+    if name == "verify":
+        assert ran.code == 1
+        assert (f"{part / ALL[1]}: missing, though dataset.json lists it" in ran.out + ran.err) == index
+        return
+    said = f"{part / ALL[0]}: is gone, and 1 more; copy or build it again, or name the shards that are there: "
+    program, _ = command(name, tmp_path)
+    assert (ran.code, ran.error) == (2, f"{program}: error: {said}'{part / '*.tar'}'")
+    ran = call(name, str(part / "*.tar"), tmp_path, synth, train)
+    assert "is gone" not in ran.err
+
+
 def test_a_shard_that_two_arguments_name_is_one(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(shards / "vif")
     named = [

@@ -89,7 +89,7 @@ def eval_command(json_: JsonOption = False, **options: Any) -> None:
             *(chosen.shards, chosen.out),
             metrics=USUAL if metrics is None and chosen.profile == "strict" else metrics,
             profile=chosen.profile, limit=chosen.limit, examples=chosen.examples, methods=methods, left_out=left_out,
-            papers=papers, workers=chosen.workers, progress=progress,
+            papers=papers, workers=chosen.workers, progress=progress, note=console.note,
         )  # fmt: skip
     console.note(f"wrote {', '.join(FILES)} in {chosen.out}")
     told = to_json(done, compare_with_papers(done) if papers else ()) | {"out": chosen.out}

@@ -6,6 +6,7 @@ Columns, not objects: a million samples are about 100 MB, and each loader proces
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,7 +23,7 @@ from clearfuse.synth.shards.records import LatentMeta, SampleMeta
 from clearfuse.synth.shards.sample import holds_latents, read_latent_meta, read_meta
 from clearfuse.synth.shards.tar import MOST_MEMBERS, SHARD, Span, read_spans, receipt_path
 from clearfuse.synth.types import TASKS, Task, UserError
-from clearfuse.train.data.find import LocalSource, find_local_sources
+from clearfuse.train.data.find import LocalSource, ShardRow, content_differs, find_local_sources, shard_content
 
 HELD_OUT = 0.05
 """Share of the pairs, by hash, that is never trained on where there are no validation shards."""
@@ -97,7 +98,8 @@ COLUMNS = ("source", "shard", "key", "lean", "size", "channels", "start", "spans
 class Corpus:
     """The samples of a run: those to train on, those to validate on.
 
-    sources: the arguments that name shards; belongs: the source of each shard; sizes: their bytes. lean: the tasks that
+    sources: the arguments that name shards; belongs: the source of each shard; sizes: their bytes;
+    contents: see ``shard_content``. lean: the tasks that
     lean samples are of. cached: what the latents that they hold were made with, None where they hold pictures.
     """
 
@@ -105,15 +107,16 @@ class Corpus:
     shards: tuple[Path, ...]
     belongs: tuple[int, ...]
     sizes: tuple[int, ...]
+    contents: tuple[tuple[str, str | None], ...]
     train: SampleIndex
     held_out: SampleIndex
     lean: tuple[Task, ...] = ()
     cached: Mapping[str, Any] | None = None
 
-    def fingerprint(self) -> list[tuple[int, str, int]]:
-        """The shards by source, name and size, in order, as a run's record holds them."""
-        rows = zip(self.belongs, self.shards, self.sizes, strict=True)
-        return [(source, path.name, size) for source, path, size in rows]
+    def fingerprint(self) -> list[ShardRow]:
+        """The shards by source, name, size and content, in order, as a run's record holds them."""
+        rows = zip(self.belongs, self.shards, self.sizes, self.contents, strict=True)
+        return [(source, path.name, size, *content) for source, path, size, content in rows]
 
     def weights(self, mix: Sequence[float] | None = None) -> list[Fraction]:
         """How often each source is drawn from: ``mix``, in their order, else by their samples.
@@ -139,17 +142,20 @@ class Corpus:
 
 def shards_changed(before: Sequence[Sequence[Any]], now: Sequence[Sequence[Any]]) -> str | None:
     """How a run's shards differ from those it began with, in words; None where they do not."""
-    old, new = ({(row[0], row[1]): row[2] for row in rows} for rows in (before, now))
-    names = {
-        "is missing": [name for _, name in old.keys() - new.keys()],
-        "is new": [name for _, name in new.keys() - old.keys()],
-        "has changed": [name for (at, name), size in old.items() if new.get((at, name), size) != size],
+    old, new = ([(row[0], row[1]) for row in rows] for rows in (before, now))
+    found = {
+        "is missing": [name for _, name in Counter(old) - Counter(new)],
+        "is new": [name for _, name in Counter(new) - Counter(old)],
+        "has changed": [],
     }
-    for what, found in names.items():
-        if found:
-            more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-            return f"{min(found)} {what}{more}"
-    return None if list(map(list, before)) == list(map(list, now)) else "their order is another"
+    if old == new:
+        rows = zip(before, now, strict=True)
+        found["has changed"] = [was[1] for was, row in rows if content_differs(was[2:], row[2:])]
+    for what, names in found.items():
+        if names:
+            more = f", and {len(names) - 1} more" if len(names) > 1 else ""
+            return f"{min(names)} {what}{more}"
+    return None if old == new else "their order is another"
 
 
 def index(paths: Sequence[str]) -> Corpus:
@@ -177,6 +183,7 @@ def index(paths: Sequence[str]) -> Corpus:
         tuple(shards),
         tuple(source for source, _ in rows),
         tuple(path.stat().st_size for path in shards),
+        tuple(map(shard_content, shards)),
         places.where(~held),
         places.where(held),
         tuple(task for task in TASKS if task in lean),

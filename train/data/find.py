@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clearfuse.synth.files import cache, storage
 from clearfuse.synth.files.remote import Remote
 from clearfuse.synth.files.storage import Location
 from clearfuse.synth.seeds import content_key
 from clearfuse.synth.shards.find import find_sources
+from clearfuse.synth.shards.receipts import read_receipt
+from clearfuse.synth.shards.tar import receipt_path
 from clearfuse.synth.types import UserError, WorkIncomplete
 
 
@@ -60,6 +65,42 @@ def downloaded(shard: Location) -> Path:
             if not target.is_file():
                 _download(shard, target, size)
     return target
+
+
+BLOCKS, BLOCK = 64, 4096
+"""How many blocks of a shard are hashed, and their bytes."""
+
+
+ShardRow = tuple[int, str, int, str, str | None]
+"""A shard in a run's record: source, name, size in bytes and ``shard_content``."""
+
+
+def shard_content(shard: Path) -> tuple[str, str | None]:
+    """What tells a shard from another of its name and size: a hash of blocks spread evenly over it, and the sha256 that
+    its receipt says, None without one of a tar of this size. It costs 64 short reads, whatever the shard's size.
+    """
+    size = shard.stat().st_size
+    hashed = hashlib.blake2b(str(size).encode(), digest_size=16)
+    with shard.open("rb") as file:
+        for block in range(BLOCKS):
+            file.seek(max(size - BLOCK, 0) * block // (BLOCKS - 1))
+            hashed.update(file.read(BLOCK))
+    return hashed.hexdigest(), _receipt_sha256(shard, size)
+
+
+def _receipt_sha256(shard: Path, size: int) -> str | None:
+    path = receipt_path(shard)
+    if path.is_file():
+        with suppress(UserError):  # no receipt, whatever else it is
+            receipt = read_receipt(path)
+            if (receipt.shard, receipt.bytes) == (shard.name, size):
+                return receipt.sha256
+    return None
+
+
+def content_differs(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether two contents differ, by what is known of both: records of earlier versions hold less."""
+    return any(a != b for a, b in zip(one, other, strict=False) if a is not None and b is not None)
 
 
 def _download(shard: Remote, target: Path, size: int) -> None:

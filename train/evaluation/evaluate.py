@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
 from clearfuse.synth.execute.tasks import one_thread
+from clearfuse.synth.files.folders import folder_lock, make_folder, remove_temporary
 from clearfuse.synth.files.storage import landing
 from clearfuse.synth.types import UserError
 from clearfuse.train.evaluation.aggregate import aggregate, of_records
-from clearfuse.train.evaluation.methods.fusers import CLASSICAL, METHODS, on_gpu
+from clearfuse.train.evaluation.methods.fusers import CLASSICAL, METHODS, on_gpu, trained_on
 from clearfuse.train.evaluation.parts import (
     Progress,
     Work,
@@ -58,6 +59,7 @@ def evaluate_shards(
     papers: bool = False,
     workers: int | None = 1,
     progress: Progress = lambda done, total: None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Evaluation:
     """Score methods on shards and write the report to ``out``: all of its files, or none.
 
@@ -72,14 +74,20 @@ def evaluate_shards(
     chosen, absent = _metrics(metrics, profile, papers)
     candidates = methods(portions) if callable(methods) else methods
     compared, chosen = select_applicable(portions, check_names(candidates), chosen, profile)
+    seen = trained_on(compared, portions)
+    for name, what in seen.items():
+        note(f"{name} {what}")
     work = planned(folder, portions, compared, chosen, profile)
-    score_parts(work, portions, processes(workers, on_gpu(compared)), progress)
-    done = Evaluation(compared, chosen, portions, profile=profile, absent=absent, left_out=left_out or {})
-    aggregate(done, lambda: records(work, portions))
-    with one_thread():
-        done.examples = score_examples(work, portions, chosen, examples)
-    _write(folder, work, done, papers)
-    forget(work)
+    done = Evaluation(
+        compared, chosen, portions, profile=profile, absent=absent, left_out=left_out or {}, trained_on=seen
+    )
+    with _locked(folder):
+        score_parts(work, portions, processes(workers, on_gpu(compared)), progress)
+        aggregate(done, lambda: records(work, portions))
+        with one_thread():
+            done.examples = score_examples(work, portions, chosen, examples)
+        _write(folder, work, done, papers)
+        forget(work)
     return done
 
 
@@ -101,6 +109,21 @@ def _folder(out: str) -> Path:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {out}: is a file, must be a folder")
     return folder
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The folder, made, swept and one evaluation's; gone again where it was made for nothing."""
+    made = make_folder(folder)
+    try:
+        with folder_lock(folder, "evaluation"):
+            remove_temporary(folder)
+            yield
+    except BaseException:
+        with suppress(OSError):  # parts that are done stay
+            for one in made:
+                one.rmdir()
+        raise
 
 
 def _metrics(text: str | None, profile: str, papers: bool) -> tuple[tuple[Metric, ...], dict[str, str]]:

@@ -22,9 +22,9 @@ from clearfuse.synth.execute.run import run_tasks
 from clearfuse.synth.execute.tasks import Watch, limit_threads, one_thread
 from clearfuse.synth.execute.tasks import report as say
 from clearfuse.synth.files.storage import landing
-from clearfuse.synth.shards.receipts import read_receipt
-from clearfuse.synth.types import UserError, WorkIncomplete
+from clearfuse.synth.types import WorkIncomplete
 from clearfuse.synth.version import __version__
+from clearfuse.train.data.find import shard_content
 from clearfuse.train.evaluation.samples import PART, Part, Portion, cut
 from clearfuse.train.evaluation.scoring import Method, Record, score_sample
 from clearfuse.train.metrics import Metric, find_metric
@@ -76,26 +76,16 @@ def planned(
 ) -> Work:
     """The work of an evaluation, whose parts lie in a folder of ``folder`` that the digest names.
 
-    The digest covers methods with what decides their pixels, metrics, profile, shards with their content (the
-    receipt's hash, else size and time) and how many samples of each, and the versions of what computes.
+    The digest covers methods with what decides their pixels, metrics, profile, shards with their content and how many
+    samples of each, and the versions of what computes.
     """
-    shards = [[one.path.name, one.take, stamp(one.path)] for one in portions]
+    shards = [[one.path.name, one.take, *shard_content(one.path)] for one in portions]
     named = [[method.name, method.identity, method.upper_bound] for method in methods]
     versions = [__version__, np.__version__, cv2.__version__]
     decides = [SCHEMA, PART, versions, profile, [metric.name for metric in metrics], named, shards]
     digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
     names = tuple(metric.name for metric in metrics)
     return Work(tuple(methods), names, profile, folder / f"parts-{digest}", digest)
-
-
-def stamp(shard: Path) -> str:
-    """What changes with a shard's content."""
-    receipt = shard.with_suffix(".json")
-    if receipt.is_file():
-        with suppress(UserError):  # a file of another kind beside it
-            return read_receipt(receipt).sha256
-    facts = shard.stat()
-    return f"{facts.st_size} {facts.st_mtime_ns}"
 
 
 def score_part(work: Work, part: Part) -> int:
@@ -124,7 +114,6 @@ def score_parts(
 
     Raises WorkIncomplete where a sample can't be read or scored; the parts that are done stay.
     """
-    made = [folder for folder in (work.folder.parent, work.folder) if not folder.exists()]
     work.folder.mkdir(parents=True, exist_ok=True)
     total, done = sum(portion.take for portion in portions), 0
     done = sum(part.samples for part in cut(portions) if work.done(part))
@@ -139,9 +128,8 @@ def score_parts(
                 done += samples
                 progress(done, total)
     except BaseException:
-        for folder in reversed(made):  # made for nothing
-            if not any(folder.iterdir()):
-                folder.rmdir()
+        with suppress(OSError):  # parts that are done stay
+            work.folder.rmdir()
         raise
 
 

@@ -67,7 +67,8 @@ def _mean(ranks: Iterable[int | None]) -> float | None:
 class Evaluation:
     """The result of an evaluation. groups: kind of group -> name -> statistics; examples: samples to show; partial:
     number of samples whose prompt asks to remove only some degradations; absent, left_out: metrics and methods that
-    could not run, and why; without_image: for methods without an image for some samples, the first of these.
+    could not run, and why; trained_on: models that were trained on some of the shards, and on how many; without_image:
+    for methods without an image for some samples, the first of these.
     """
 
     methods: tuple[Method, ...]
@@ -79,6 +80,7 @@ class Evaluation:
     profile: str = "strict"
     absent: Mapping[str, str] = field(default_factory=dict[str, str])
     left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+    trained_on: Mapping[str, str] = field(default_factory=dict[str, str])
     without_image: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
     @property

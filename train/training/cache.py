@@ -153,7 +153,8 @@ def _alone(corpus: Corpus, number: int) -> Corpus:
         mine = places.where(places.shard == number)
         zero = np.zeros(len(mine), np.int32)
         kinds[kind] = dataclasses.replace(mine, shard=zero, source=zero)
-    return Corpus(("",), (corpus.shards[number],), (0,), (corpus.sizes[number],), lean=corpus.lean, **kinds)
+    facts = (corpus.sizes[number],), (corpus.contents[number],)
+    return Corpus(("",), (corpus.shards[number],), (0,), *facts, lean=corpus.lean, **kinds)
 
 
 def _record(corpus: Corpus, degraders: Degraders, made: Mapping[str, Any], epochs: int, device: str) -> dict[str, Any]:

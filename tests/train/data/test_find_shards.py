@@ -77,9 +77,30 @@ def test_what_became_of_a_runs_shards_is_said(shards: Path) -> None:
     assert shards_changed(before, before) is None
     assert shards_changed(before, before[1:]) == "vif-train-000000.tar is missing"
     assert shards_changed(before[1:], before) == "vif-train-000000.tar is new"
-    other = [[*before[0][:2], 5], before[1]]
-    assert shards_changed(before, other) == "vif-train-000000.tar has changed"
+    for column in (2, 3, 4):
+        other = [[*before[0][:column], "5", *before[0][column + 1 :]], before[1]]
+        assert shards_changed(before, other) == "vif-train-000000.tar has changed"
     assert shards_changed(before, before[::-1]) == "their order is another"
+    earlier = [row[:3] for row in before]
+    assert shards_changed(earlier, before) is None, "the record of an earlier version goes on"
+    assert shards_changed(before, [[*row[:4], None] for row in before]) is None, "without receipts it is the same data"
+
+
+@pytest.mark.parametrize("receipt", ["kept", "renewed", "gone"])
+def test_shards_of_the_same_size_and_another_content_are_told_apart(shards: Path, tmp_path: Path, receipt: str) -> None:
+    here = shutil.copytree(shards / "vif", tmp_path / "vif")
+    tar, said = here / "vif-train-000000.tar", here / "vif-train-000000.json"
+    before = index([str(here)]).fingerprint()
+    data = bytearray(tar.read_bytes())
+    at = data.index(b"gt.webp") + 512
+    data[at + 60] ^= 1
+    if receipt == "renewed":
+        said.write_text(json.dumps(json.loads(said.read_text()) | {"sha256": "0" * 64}))
+    elif receipt == "gone":
+        said.unlink()
+    if receipt != "renewed":
+        tar.write_bytes(data)
+    assert shards_changed(before, index([str(here / "*.tar")]).fingerprint()) == "vif-train-000000.tar has changed"
 
 
 class Counting(SimpleHTTPRequestHandler):

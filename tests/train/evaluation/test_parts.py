@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,16 +16,19 @@ import numpy as np
 import pytest
 from made import made_shards
 
+from clearfuse.synth.files.folders import LOCK, folder_lock
 from clearfuse.synth.shards.sample import Sample, read_samples
 from clearfuse.synth.types import Step, UserError, WorkIncomplete
+from clearfuse.train.data.corpus import index
 from clearfuse.train.evaluation.evaluate import FILES, STANDARD, evaluate_shards
 from clearfuse.train.evaluation.methods.classical import CLASSICAL, Fault, restore
-from clearfuse.train.evaluation.methods.fusers import METHODS, fuser_methods
+from clearfuse.train.evaluation.methods.fusers import METHODS, ModelMethod, fuser_methods, trained_on
 from clearfuse.train.evaluation.methods.networks import Network, network_methods
 from clearfuse.train.evaluation.methods.results import Results, result_methods
 from clearfuse.train.evaluation.parts import planned, score_parts
 from clearfuse.train.evaluation.samples import cut, plan_portions
 from clearfuse.train.evaluation.scoring import Method, choose_metrics
+from clearfuse.train.runs.record import RUN
 from conftest import Ran, changed, folder_bytes, sample_meta, save, textured
 
 pytestmark = pytest.mark.slow
@@ -92,10 +96,36 @@ def test_a_killed_evaluation_goes_on_where_it_was(shards: Path, tmp_path: Path) 
         code = KILLED.format(paths=paths, shards=str(shards), out=str(out), calls=str(calls), deadly=deadly)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr
-        assert [path.name[:6] for path in out.iterdir()] == ["parts-"], "no report, the parts alone"
+        left = [path.name[:6] for path in out.iterdir() if path.name != LOCK]
+        assert left == ["parts-"], "no report, the parts alone"
     assert run(shards, out, counting(calls)) == whole
     scored = [path.name.rpartition("-")[0] for path in calls.iterdir()]
     assert len(scored) == 8 + 2 + 1, "each sample once, the two that killed again, one example fused again"
+
+
+def test_one_evaluation_a_folder(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with folder_lock(out, "evaluation"), pytest.raises(UserError) as refused:
+        run(shards, out, tuple(METHODS.values()))
+    assert str(refused.value) == f"another evaluation is writing to {out}: wait for it, or use another --out"
+    (out / ".tmp-9-deadbeef-report.csv").touch()
+    assert sorted(run(shards, out, tuple(METHODS.values()))) == sorted(FILES)
+
+
+def test_a_model_trained_on_these_shards_is_named(shards: Path, tmp_path: Path) -> None:
+    corpus = index(both(shards))
+    rows = corpus.fingerprint()
+    other = [[*row[:3], "0" * 32, "0" * 64] for row in rows]
+    portions = plan_portions(both(shards))
+    for recorded, count in ((rows, 3), (rows[:1], 1), ([row[:3] for row in rows], 3), (other, 0), ([], 0)):
+        folder = tmp_path / f"run-{count}"
+        folder.mkdir(exist_ok=True)
+        (folder / RUN).write_text(json.dumps({"schema": 1, "settings": {}, "shards": recorded}))
+        method = Method("m", ModelMethod(str(folder), None, (), ()))
+        said = f"was trained on {count} of these {len(portions)} shards: its scores there are not of new images"
+        assert trained_on((method, *METHODS.values()), portions) == ({"m": said} if count else {})
+    assert trained_on((Method("m", ModelMethod("a/hub-id", None, (), ())),), portions) == {}
 
 
 def test_parts_of_other_settings_are_not_taken_for_these(shards: Path, tmp_path: Path) -> None:

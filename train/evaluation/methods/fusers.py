@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,12 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from clearfuse.synth.console import counted
 from clearfuse.synth.files.checkpoints import digest
 from clearfuse.synth.fusers import DeFuseFuser, PyramidFuser, SwinFusionFuser
 from clearfuse.synth.fusers.weights import WEIGHTS, find_weights, how_to_get
+from clearfuse.synth.shards.receipts import split_of
 from clearfuse.synth.shards.sample import Sample
 from clearfuse.synth.types import UserError, unknown
+from clearfuse.train.data.find import content_differs, shard_content
 from clearfuse.train.evaluation.methods.classical import ClassicalThenFused
+from clearfuse.train.evaluation.samples import Portion
 from clearfuse.train.evaluation.scoring import Method
 
 
@@ -151,6 +156,31 @@ def model_methods(
             Method(short_name(name), fuse, identity=f"{weights_of(name)} {fuse.sampling} {dict(fuse.loading)}")
         )
     return tuple(methods)
+
+
+def trained_on(methods: Sequence[Method], portions: Sequence[Portion]) -> dict[str, str]:
+    """The models that were trained on some of these shards, by the record in their folders: how many, in words."""
+    said: dict[str, str] = {}
+    for method in methods:
+        rows = _shards_of(method.fuse.model) if isinstance(method.fuse, ModelMethod) else []
+        named = {(name, size): content for _, name, size, *content in rows if split_of(name) != "val"}
+        count = 0
+        for path in (portion.path for portion in portions):
+            content = named.get((path.name, path.stat().st_size))
+            count += content is not None and not content_differs(content, shard_content(path))
+        if count:
+            these = f"{count} of {'this' if len(portions) == 1 else 'these'} {counted(len(portions), 'shard')}"
+            said[method.name] = f"was trained on {these}: its scores there are not of new images"
+    return said
+
+
+def _shards_of(model: str) -> Sequence[Sequence[Any]]:
+    """The shards of a model's run, none where its folder has no record of it."""
+    from clearfuse.train.runs.record import read_record
+
+    with suppress(OSError, UserError):
+        return read_record(Path(model)).shards
+    return ()
 
 
 def weights_of(name: str) -> str:

@@ -110,6 +110,7 @@ def notes(evaluation: Evaluation) -> list[str]:
         lines.append(f"{', '.join(kinds['fusion'])}: the clean pair as the two sources.")
     if kinds["no-reference"]:
         lines.append(f"{', '.join(kinds['no-reference'])}: of the fused image alone.")
+    lines += [f"{name} {what}." for name, what in evaluation.trained_on.items()]
     lines += [f"Not run: {name} {reason}." for name, reason in {**evaluation.absent, **evaluation.left_out}.items()]
     lines.append(
         f"Profile {evaluation.profile}: {find_profile(evaluation.profile).doc}. Brackets: {INTERVAL:.0%} bootstrap "
