@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import typer
@@ -21,6 +22,7 @@ INTERRUPTED = 130
 
 def run_app(app: typer.Typer, name: str) -> NoReturn:
     """Run a command line and exit: 0 done, 1 incomplete, 2 refused before work starts. --debug shows tracebacks."""
+    _open_standard_files()
     os.environ["PYTHONSAFEPATH"] = "1"  # worker processes must not import modules from the current directory
     argv = [arg for arg in sys.argv[1:] if arg != "--debug"]
     debug = len(argv) < len(sys.argv) - 1
@@ -49,15 +51,28 @@ def _explain(error: Exception, name: str) -> int:
         return 2
     message = getattr(error, "format_message", None)
     if message is not None:  # the parser's own: unknown option, missing argument
-        return _fail(name, message().replace("\n", " "), 2)
+        return _fail(name, message(), 2)
     if type(error).__name__ == "Abort":
         return INTERRUPTED
     return _fail(name, f"{type(error).__name__}: {error} (add --debug for the traceback)", 1)
 
 
 def _fail(name: str, message: str, code: int) -> int:
-    print(f"{name}: error: {message}", file=sys.stderr)
+    note(f"{name}: error: {message}")
     return code
+
+
+def _open_standard_files() -> None:
+    """Put the null device in place of standard files that the caller closed: the next file opened would get their
+    numbers, and what libraries print would be written into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115  # for good
 
 
 def counted(number: int, noun: str) -> str:
@@ -84,9 +99,20 @@ def lasting(seconds: float) -> str:
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} days"
 
 
+_BREAKS = re.compile(r"\s*[\x00-\x1f\x7f-\x9f\u2028\u2029]+\s*")
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks and control characters, which names of files and messages of libraries may have."""
+    return _BREAKS.sub(" ", text).strip()
+
+
 def note(line: str) -> None:
-    """Print a line to standard error, so that standard output holds the result only."""
-    print(line, file=sys.stderr)
+    """Print a line to standard error, so that standard output holds the result only. Where it can't be written, work
+    goes on.
+    """
+    with suppress(OSError):
+        print(one_line(line), file=sys.stderr)
 
 
 @contextmanager

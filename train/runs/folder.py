@@ -56,7 +56,8 @@ def run_folder(folder: Path, record: RunRecord, overwrite: bool) -> Iterator[Non
             _clear(folder)
         elif (folder / RUN).exists():
             _same(folder, record)
-        remove_temporary(folder)
+        for one in (folder, folder / PICTURES):
+            remove_temporary(one)
         if not (folder / RUN).exists():
             write_json(folder / RUN, record.to_json())
         yield

@@ -118,7 +118,7 @@ def save(folder: Path, state: Training, ranks: Ranks, keep: int = 2) -> Path:
         if ranks.main:
             shutil.rmtree(making, ignore_errors=True)
     if ranks.main:
-        _tidy(folder, state, keep)
+        tidy(folder, state, keep)
     ranks.wait()
     return path
 
@@ -146,7 +146,7 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _tidy(folder: Path, state: Training, keep: int) -> None:
+def tidy(folder: Path, state: Training, keep: int) -> None:
     """Remove what is neither of the latest nor the best, and what kills left half made."""
     stay = {path.name for path in found(folder)[-keep:]}
     stay |= {f"step-{state.best_step:07d}"} if state.best_step is not None else set()

@@ -123,6 +123,8 @@ def fit(
         if checkpoints:
             checkpoint.load_checkpoint(checkpoints[-1], run.state)
             note(f"going on after step {run.state.step} of {settings.steps}")
+        if ranks.main:
+            checkpoint.tidy(folder / "checkpoints", run.state, run_options.keep)
         note(
             f"{settings.preset} on {ranks}: {len(corpus.train)} samples to train on, {len(corpus.held_out)} held out; "
             f"{settings.steps} steps of {settings.batch * settings.accumulate}"
