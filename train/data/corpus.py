@@ -23,7 +23,7 @@ from clearfuse.synth.shards.records import LatentMeta, SampleMeta
 from clearfuse.synth.shards.sample import holds_latents, read_latent_meta, read_meta
 from clearfuse.synth.shards.tar import MOST_MEMBERS, SHARD, Span, read_spans, receipt_path
 from clearfuse.synth.types import TASKS, Task, UserError
-from clearfuse.train.data.find import LocalSource, content_differs, find_local_sources, shard_content
+from clearfuse.train.data.find import LocalSource, ShardRow, content_differs, find_local_sources, shard_content
 
 HELD_OUT = 0.05
 """Share of the pairs, by hash, that is never trained on where there are no validation shards."""
@@ -113,7 +113,7 @@ class Corpus:
     lean: tuple[Task, ...] = ()
     cached: Mapping[str, Any] | None = None
 
-    def fingerprint(self) -> list[tuple[Any, ...]]:
+    def fingerprint(self) -> list[ShardRow]:
         """The shards by source, name, size and content, in order, as a run's record holds them."""
         rows = zip(self.belongs, self.shards, self.sizes, self.contents, strict=True)
         return [(source, path.name, size, *content) for source, path, size, content in rows]

@@ -71,6 +71,10 @@ BLOCKS, BLOCK = 64, 4096
 """How many blocks of a shard are hashed, and their bytes."""
 
 
+ShardRow = tuple[int, str, int, str, str | None]
+"""A shard in a run's record: source, name, size in bytes and ``shard_content``."""
+
+
 def shard_content(shard: Path) -> tuple[str, str | None]:
     """What tells a shard from another of its name and size: a hash of blocks spread evenly over it, and the sha256 that
     its receipt says, None without one of a tar of this size. It costs 64 short reads, whatever the shard's size.

@@ -86,14 +86,6 @@ def _same(folder: Path, record: RunRecord) -> None:
         )
 
 
-def shards_of_run(folder: Path) -> list[tuple[Any, ...]]:
-    """The rows of ``Corpus.fingerprint`` that a run's record holds; none where there is no record that can be read."""
-    try:
-        return list(read_record(folder).shards)
-    except (OSError, UserError):
-        return []
-
-
 def append_line(path: Path, data: Mapping[str, Any]) -> None:
     """One more line of JSON, on the disk. Raises WorkIncomplete where it can't be written."""
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clearfuse.synth.files.schema import Schema, StrictModel, validate
+from clearfuse.train.data.find import ShardRow
 from clearfuse.train.designs.schedule import Schedule
 
 RUN = "run.json"
@@ -31,8 +32,10 @@ class RunRecord(StrictModel):
     settings: RunSettings
     degrade: dict[str, Any] | None = None
     """What lean shards are degraded by; null where there are none."""
-    shards: list[tuple[int, str, int] | tuple[int, str, int, str, str | None]]
-    """Source, name and size in bytes of each shard, in order; a hash of its blocks, and its receipt's sha256."""
+    shards: list[ShardRow | tuple[int, str, int]]
+    """Source, name, size in bytes, a hash of parts and the receipt's sha256 of each shard, in order; earlier records
+    have no hashes.
+    """
 
     def to_json(self) -> dict[str, Any]:
         """The object that is written."""

@@ -29,7 +29,7 @@ from clearfuse.train.evaluation.methods.results import Results, result_methods
 from clearfuse.train.evaluation.parts import planned, score_parts
 from clearfuse.train.evaluation.samples import cut, plan_portions
 from clearfuse.train.evaluation.scoring import Method, choose_metrics
-from clearfuse.train.runs.folder import RUN
+from clearfuse.train.runs.record import RUN
 from conftest import Ran, changed, folder_bytes, sample_meta, save, textured
 
 pytestmark = pytest.mark.slow
@@ -122,7 +122,7 @@ def test_a_model_trained_on_these_shards_is_named(shards: Path, tmp_path: Path) 
     for recorded, count in ((rows, 3), (rows[:1], 1), ([row[:3] for row in rows], 3), (other, 0), ([], 0)):
         folder = tmp_path / f"run-{count}"
         folder.mkdir(exist_ok=True)
-        (folder / RUN).write_text(json.dumps({"shards": recorded}))
+        (folder / RUN).write_text(json.dumps({"schema": 1, "settings": {}, "shards": recorded}))
         method = Method("m", ModelMethod(str(folder), None, (), ()))
         said = f"was trained on {count} of these {len(portions)} shards: its scores there are not of new images"
         assert trained_on((method, *METHODS.values()), portions) == ({"m": said} if count else {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -159,11 +160,9 @@ def model_methods(
 
 def trained_on(methods: Sequence[Method], portions: Sequence[Portion]) -> dict[str, str]:
     """The models that were trained on some of these shards, by the record in their folders: how many, in words."""
-    from clearfuse.train.runs.folder import shards_of_run
-
     said: dict[str, str] = {}
     for method in methods:
-        rows = shards_of_run(Path(method.fuse.model)) if isinstance(method.fuse, ModelMethod) else []
+        rows = _shards_of(method.fuse.model) if isinstance(method.fuse, ModelMethod) else []
         named = {(name, size): content for _, name, size, *content in rows if split_of(name) != "val"}
         count = 0
         for path in (portion.path for portion in portions):
@@ -173,6 +172,15 @@ def trained_on(methods: Sequence[Method], portions: Sequence[Portion]) -> dict[s
             these = f"{count} of {'this' if len(portions) == 1 else 'these'} {counted(len(portions), 'shard')}"
             said[method.name] = f"was trained on {these}: its scores there are not of new images"
     return said
+
+
+def _shards_of(model: str) -> Sequence[Sequence[Any]]:
+    """The shards of a model's run, none where its folder has no record of it."""
+    from clearfuse.train.runs.record import read_record
+
+    with suppress(OSError, UserError):
+        return read_record(Path(model)).shards
+    return ()
 
 
 def weights_of(name: str) -> str:
