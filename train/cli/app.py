@@ -57,7 +57,7 @@ def fuse_command(json_: JsonOption = False, **options: Any) -> None:
             *(chosen.a, chosen.b, chosen.out, chosen.task),
             prompt=chosen.prompt, model=chosen.model, steps=chosen.steps, sampler=chosen.sampler,
             guidance=chosen.guidance, seed=chosen.seed, device=chosen.device, parts=chosen.parts,
-            compiled=chosen.compiled, progress=progress,
+            compiled=chosen.compiled, tile=chosen.tile, attention=chosen.attention, progress=progress,
         )  # fmt: skip
     typer.echo(
         json.dumps({"fused": done}) if json_ else f"fused {console.counted(len(done), 'pair')} into {chosen.out}"

@@ -108,6 +108,10 @@ class FuseOptions(ModelOptions):
     """A run's folder or a model on the hub; the only one in runs/."""
     seed: Seed = 0
     """Seed of a flow model's noise."""
+    tile: Annotated[int, Field(ge=256)] = 2048
+    """Side of the tiles of larger images, pixels; less takes less memory."""
+    attention: Annotated[str, typer.Option(metavar="auto|xformers|sdpa")] = "auto"
+    """Kernel of attention on CUDA; auto: torch's, or xformers' for masks."""
     compiled: Annotated[bool, typer.Option("--compile")] = False
     """Compile the network; its first call takes longer."""
 

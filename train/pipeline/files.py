@@ -17,7 +17,9 @@ from clearfuse.synth.files.storage import landing, same
 from clearfuse.synth.types import MODALITIES, TASKS, BadPair, Task, UserError, WorkIncomplete, unknown
 from clearfuse.train.designs.design import AS_DESIGNED, Parts
 from clearfuse.train.device import find_device, keep_freed_memory
+from clearfuse.train.models.attention import attention_kernel, find_kernel
 from clearfuse.train.pipeline.fusion import FusionPipeline
+from clearfuse.train.pipeline.tiles import TILE
 from clearfuse.train.runs.folder import the_only_run
 
 Progress = Callable[[int, int], None]
@@ -60,6 +62,8 @@ def fuse_files(
     device: str | None = None,
     parts: Parts = AS_DESIGNED,
     compiled: bool = False,
+    tile: int = TILE,
+    attention: str = "auto",
     progress: Progress = lambda done, total: None,
 ) -> list[str]:
     """Fuse two images or two folders of images; return the paths written.
@@ -69,6 +73,7 @@ def fuse_files(
     """
     if task not in TASKS:
         raise unknown("task", task, TASKS)
+    kernel = find_kernel(attention)
     pairs = find_images(Path(a), Path(b), Path(out))
     failed = _unreadable(pairs, task)
     if len(failed) == len(pairs):
@@ -81,10 +86,12 @@ def fuse_files(
     for number, (first, second, target) in enumerate(pairs):
         try:
             if number not in failed:
-                image = pipeline(
-                    *_read_both(first, second, task),
-                    task=task, prompt=prompt, seed=seed, steps=steps, sampler=sampler, guidance=guidance,
-                )  # fmt: skip
+                images = _read_both(first, second, task)
+                with attention_kernel(kernel):
+                    image = pipeline(
+                        *images, task=task, prompt=prompt, seed=seed, steps=steps, sampler=sampler,
+                        guidance=guidance, tile=tile,
+                    )  # fmt: skip
                 write_image(target, image)
                 written.append(str(target))
         except (BadPair, UserError, WorkIncomplete) as error:

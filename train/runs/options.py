@@ -33,6 +33,8 @@ class RunOptions(StrictModel):
     """Compile the network; its first call takes longer."""
     graphs: Annotated[bool, typer.Option("--cuda-graphs")] = False
     """Compile, and replay as CUDA graphs: for small networks."""
+    attention: Annotated[str, typer.Option(metavar="auto|xformers|sdpa")] = "auto"
+    """Kernel of attention on CUDA; auto: torch's, or xformers' for masks."""
     trackers: Annotated[
         Texts, typer.Option("--tracker", metavar="tensorboard|wandb|trackio|none", show_default=False)
     ] = ("tensorboard",)

@@ -29,6 +29,7 @@ from clearfuse.train.data.loader import batches, cache_size
 from clearfuse.train.data.order import RankBatches
 from clearfuse.train.data.samples import Samples
 from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Parts
+from clearfuse.train.models.attention import attention_kernel, find_kernel
 from clearfuse.train.models.experts import has_grouped_products
 from clearfuse.train.objectives.noise import Draws
 from clearfuse.train.pipeline.fusion import WEIGHTS, check_parts, with_recorded_commits, write_design
@@ -97,6 +98,7 @@ def fit(
     """
     design = settings.design() if overwrite else with_recorded_commits(Path(out), settings.design())
     with join_ranks(device) as ranks, ExitStack() as stack:
+        stack.enter_context(attention_kernel(find_kernel(run_options.attention)))
         if run_options.graphs and ranks.device.type != "cuda":
             raise UserError(f"--cuda-graphs: needs a CUDA device, not {ranks.device.type}")
         if run_options.graphs and getattr(design.config, "experts", 0) and not has_grouped_products(ranks.device):

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from clearfuse.train.models.experts import MoE, SwiGLU, swiglu_grouped
+from clearfuse.synth.types import UserError
+from clearfuse.train.models.attention import attention, choose_kernel, find_kernel
+from clearfuse.train.models.experts import MoE, SwiGLU, swiglu_grouped, swiglu_padded
 from clearfuse.train.models.layers import (
     AdaLN,
     Attention,
@@ -22,7 +24,6 @@ from clearfuse.train.models.layers import (
     TokenLayout,
     ZeroConv2d,
     ZeroLinear,
-    attention,
     decayed_parameters,
     initialise,
     modulate,
@@ -297,3 +298,27 @@ def test_initialise_sets_every_parameter_from_the_generator() -> None:
         initialise(module, seeded(seed))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert not torch.equal(first[0].w_in, third[0].w_in)  # type: ignore[index]
+
+
+def test_the_kernel_is_chosen_by_device_mask_and_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for installed, masked, kernel in ((True, False, "sdpa"), (True, True, "xformers"), (False, True, "sdpa")):
+        monkeypatch.setattr("clearfuse.train.models.attention.has_xformers", lambda there=installed: there)
+        assert choose_kernel("auto", gpu, masked) == kernel and choose_kernel("auto", cpu, masked) == "sdpa"
+    assert choose_kernel("xformers", gpu, False) == "xformers" and choose_kernel("sdpa", gpu, True) == "sdpa"
+    with pytest.raises(UserError, match="xformers is not installed"):
+        find_kernel("xformers")
+    with pytest.raises(UserError, match="unknown attention kernel 'sdp': did you mean 'sdpa'"):
+        find_kernel("sdp")
+    q, k, v = (randn(1, 2, 3, 8, seed=i) for i in range(3))
+    with pytest.raises(AssertionError, match="kernels take one"):
+        attention(q.bfloat16(), k.bfloat16(), v, None)
+
+
+@pytest.mark.parametrize("counts", [(3, 0, 5, 1), (0, 0, 9, 0), (2, 3, 2, 2)])
+def test_padded_experts_are_the_experts_one_by_one(counts: tuple[int, ...]) -> None:
+    tokens, w_in, w_out = randn(9, 8, seed=1), randn(4, 8, 12, seed=2), randn(4, 6, 8, seed=3)
+    parts = tokens.split(counts)
+    halves = [(part @ w_in[i]).chunk(2, -1) for i, part in enumerate(parts)]
+    expected = torch.cat([(F.silu(gate) * up) @ w_out[i] for i, (gate, up) in enumerate(halves)])
+    torch.testing.assert_close(swiglu_padded(tokens, w_in, w_out, torch.tensor(counts)), expected)
