@@ -268,7 +268,8 @@ def _expected(fault: Any, model: type) -> str | None:
         return None
     bounds = {key: _number(bound) for key, bound in fault.get("ctx", {}).items()}
     place = fault["loc"]
-    field = _fields(_walk(model, place[:-1])[1]).get(str(place[-1])) if bounds and place else None
+    in_range = bool(set(bounds) & {"ge", "gt", "le", "lt"})
+    field = _fields(_walk(model, place[:-1])[1]).get(str(place[-1])) if in_range and place else None
     if field is not None and (span := _span(field.metadata)):
         return f"must be {field.title or ''} in {span}".replace("  ", " ")
     return f"must be {said.format(**bounds)}"
