@@ -5,6 +5,7 @@ Columns, not objects: a million samples are about 100 MB, and each loader proces
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -140,8 +141,13 @@ class Corpus:
         return [Fraction(str(weight)) for weight in mix]
 
 
-def shards_changed(before: Sequence[Sequence[Any]], now: Sequence[Sequence[Any]]) -> str | None:
-    """How a run's shards differ from those it began with, in words; None where they do not."""
+def shards_changed(
+    before: Sequence[Sequence[Any]], now: Sequence[Sequence[Any]], paths: Sequence[Path] = ()
+) -> str | None:
+    """How a run's shards differ from those it began with, in words; None where they do not.
+
+    paths: of the shards now. One that is what its receipt says, then and now, has been mended, not changed.
+    """
     old, new = ([(row[0], row[1]) for row in rows] for rows in (before, now))
     found = {
         "is missing": [name for _, name in Counter(old) - Counter(new)],
@@ -149,13 +155,25 @@ def shards_changed(before: Sequence[Sequence[Any]], now: Sequence[Sequence[Any]]
         "has changed": [],
     }
     if old == new:
-        rows = zip(before, now, strict=True)
-        found["has changed"] = [was[1] for was, row in rows if content_differs(was[2:], row[2:])]
+        places = dict(zip(map(tuple, now), paths, strict=bool(paths)))
+        found["has changed"] = [
+            was[1]
+            for was, row in zip(before, now, strict=True)
+            if content_differs(was[2:], row[2:]) and not _is_mended(was, row, places.get(tuple(row)))
+        ]
     for what, names in found.items():
         if names:
             more = f", and {len(names) - 1} more" if len(names) > 1 else ""
             return f"{min(names)} {what}{more}"
     return None if old == new else "their order is another"
+
+
+def _is_mended(was: Sequence[Any], row: Sequence[Any], path: Path | None) -> bool:
+    """Whether a shard has the sha256 that its receipt says, then and now: read whole, where its blocks differ."""
+    if path is None or len(was) < 5 or was[4] is None or was[4] != row[4]:
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == row[4]
 
 
 def index(paths: Sequence[str]) -> Corpus:

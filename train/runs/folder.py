@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def run_record(settings: Settings, corpus: Corpus, degraders: Degraders | None =
 
 
 @contextmanager
-def run_folder(folder: Path, record: RunRecord, overwrite: bool) -> Iterator[None]:
+def run_folder(folder: Path, record: RunRecord, overwrite: bool, shards: Sequence[Path] = ()) -> Iterator[None]:
     """Make a run's folder, or find that it is this very run's; nobody else trains in it meanwhile.
 
     What a killed run left half written is removed. Raises UserError where the folder is something else's, the run's
@@ -55,7 +55,7 @@ def run_folder(folder: Path, record: RunRecord, overwrite: bool) -> Iterator[Non
         if overwrite:
             _clear(folder)
         elif (folder / RUN).exists():
-            _same(folder, record)
+            _same(folder, record, shards)
         for one in (folder, folder / PICTURES):
             remove_temporary(one)
         if not (folder / RUN).exists():
@@ -63,7 +63,7 @@ def run_folder(folder: Path, record: RunRecord, overwrite: bool) -> Iterator[Non
         yield
 
 
-def _same(folder: Path, record: RunRecord) -> None:
+def _same(folder: Path, record: RunRecord, shards: Sequence[Path]) -> None:
     try:
         held = read_record(folder)
     except UserError as error:
@@ -76,7 +76,7 @@ def _same(folder: Path, record: RunRecord) -> None:
                 f"{folder}: a run with {name} {before}, not {now}; go on with {before}, choose another --out, "
                 "or start anew with --overwrite"
             )
-    if (change := shards_changed(held.shards, record.shards)) is not None:
+    if (change := shards_changed(held.shards, record.shards, shards)) is not None:
         raise UserError(
             f"{folder}: a run on other shards: {change}; choose another --out, or start anew with --overwrite"
         )

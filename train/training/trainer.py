@@ -115,7 +115,7 @@ def fit(
         degraders = choose_degraders(corpus.lean, recipes, partial)
         folder = Path(out)
         if ranks.main:
-            stack.enter_context(run_folder(folder, run_record(settings, corpus, degraders), overwrite))
+            stack.enter_context(run_folder(folder, run_record(settings, corpus, degraders), overwrite, corpus.shards))
             check_parts(folder, assembly)
             write_design(folder, assembly)
         ranks.wait()

@@ -92,8 +92,8 @@ def test_a_damaged_sample_is_exit_1(train: Train, shards: Path, tmp_path: Path) 
     ran = train("eval", "--model", "none", tmp_path / "x.tar", "--out", tmp_path / "r")
     assert ran.code == 1 and ran.out == "" and not (tmp_path / "r").exists()
     assert ran.error == (
-        "train: error: x.tar: sample 000000000: json: schema 9 is newer than this version reads (1); upgrade clearfuse; "
-        "no report was written"
+        "train: error: x.tar: sample 000000000: json: schema 9 is newer than this version reads (1); upgrade "
+        "clearfuse; no report was written"
     )
 
 
