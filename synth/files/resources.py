@@ -29,9 +29,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             data = tomllib.load(file)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise UserError(f"{path}: not valid TOML: nested too deeply") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
+    except ValueError as error:  # of the parser, or of Python for a number of thousands of digits
+        raise UserError(f"{path}: not valid TOML: {error}") from None
     check_schema(data.get("schema"), str(path))
     return data

@@ -141,7 +141,9 @@ def parse_setting(item: str, example: str) -> tuple[list[str], Any]:
         raise UserError(f"--set {item}: must be key=value, such as {example}")
     try:
         return path, tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+    except RecursionError:
+        raise UserError(f"--set {key.strip()}: the value is nested too deeply") from None
+    except ValueError:  # no TOML value, or a number of thousands of digits
         return path, text.strip()
 
 

@@ -78,6 +78,8 @@ REFUSED = [
     ('task = "vif"\nexclusive = [["haze", "rian"]]\n[operators.haze]', "{file}: exclusive: unknown operator 'rian': "),
     ('task = "vif"\n[operators]', "{file}: operators: at least one must have a weight above 0"),
     ('task = "vif"\nn = [1', "{file}: not valid TOML: "),
+    ("a = " + "[" * 20_000, "{file}: not valid TOML: nested too deeply"),
+    ("n = " + "9" * 6_000, "{file}: not valid TOML: "),
 ]
 
 
