@@ -114,7 +114,7 @@ class Prepared:
         metres = source.estimate(known)
         codes = depth_maps.quantise(metres)
         if spec.keep and path is not None:
-            cache.keep(path, depth_maps.encode_png(codes, level=1))
+            cache.keep(path, depth_maps.encode_png(codes))
         return codes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from clearfuse.synth.builder.options import Options
 from clearfuse.synth.builder.run import build, plan_build
 from clearfuse.synth.datasets.read import read_pair
 from clearfuse.synth.files import cache
-from clearfuse.synth.fusers.quality import truth_quality
+from clearfuse.synth.fusers.quality import MOST, correlation, qabf, spread_tiles, truth_quality
 from clearfuse.synth.samples.prepare import Prepared, depth_entry, prepare, prepare_batch, truth_entry
 from clearfuse.synth.shards.sample import read_samples
 from clearfuse.synth.types import UserError
@@ -155,6 +156,23 @@ def test_quality_of_known_pictures() -> None:
     assert negative["CC"] == -1.0
     flat = np.full_like(a, 7)
     assert truth_quality(flat, a, a)["CC"] is None
+
+
+def test_quality_of_large_pictures_is_that_of_tiles() -> None:
+    """Of a picture that is alike everywhere, to a hundredth; the tiles are apart, inside, and a megapixel at most."""
+    for size in ((1300, 1700), (3000, 4000), (40, 90_000), (90_000, 40), (1024, 1024)):
+        tiles = spread_tiles(*size)
+        covered = np.zeros(size, np.uint8)
+        for at in tiles:
+            covered[at] += 1
+        assert covered.max() == 1 and 0.5 * min(MOST, covered.size) < covered.sum() <= MOST
+    rng = np.random.default_rng(0)
+    a, b = (cv2.GaussianBlur(rng.integers(0, 256, (1300, 1700, 1), np.uint8), (0, 0), s)[..., None] for s in (1.0, 1.5))
+    gt = np.maximum(a, b)
+    values = truth_quality(gt, a, b)
+    planes = [x[..., 0].astype(np.float32) for x in (gt, a, b)]
+    assert values["Qabf"] == pytest.approx(qabf(*planes), abs=0.01)
+    assert values["CC"] == pytest.approx(sum(correlation(planes[0], x) for x in planes[1:]) / 2, abs=0.01)
 
 
 @pytest.mark.parametrize("task", ["mef", "mff"])
