@@ -30,18 +30,19 @@ class OnTheFly:
 
     recipe: a recipe of the samples' task; its aspect ratios are not used, since the crop is already made. partial:
     share of samples, in [0, 1], whose prompt asks to remove only some of the steps. prompts: a folder of prompt pools;
-    None: the built-in ones. The pools are read at construction, so that a fault in one is a UserError before work
-    starts.
+    None: the built-in ones. language: of the prompts: en, zh or mix. The pools are read at
+    construction, so that a fault in one is a UserError before work starts.
     """
 
     recipe: Recipe
     partial: float = 0.0
     prompts: Path | None = None
+    language: str = "en"
 
     def __post_init__(self) -> None:
         if not 0 <= self.partial <= 1:
             raise UserError(f"--partial {self.partial:g}: must be a share in [0, 1]")
-        read_pools(self.recipe, self.prompts)
+        read_pools(self.recipe, self.prompts, self.language)
 
     def __call__(self, sample: Sample, seed: int | None = None, variant: int | None = None) -> Sample:
         """The sample that ``synth build`` makes with that seed and variant; None: those recorded in the sample.
@@ -67,7 +68,10 @@ class OnTheFly:
 
         clean = {name: sample.images[name] for name in LEAN_IMAGES}
         degraded = degrade_clean(
-            *(self.recipe, seeds, clean, stored_depth, meta.fuser.name), partial=self.partial, prompts=self.prompts
+            *(self.recipe, seeds, clean, stored_depth, meta.fuser.name),
+            partial=self.partial,
+            prompts=self.prompts,
+            language=self.language,
         )
         changes: dict[str, Any] = {
             "variant": variant,

@@ -46,6 +46,8 @@ class Options(StrictModel):
     """A recipe's name or TOML file. [default: the task's]"""
     prompts: Text = None
     """A folder of your own prompt pools. [default: those that ship]"""
+    language: str = "en"
+    """Language of the prompts: en, zh (Chinese) or mix (half of each)."""
     sets: Annotated[Texts, typer.Option("--set", metavar="A.B=C")] = ()
     """Change one value of the recipe; repeatable."""
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
@@ -92,7 +94,9 @@ class Options(StrictModel):
         """Names of tables that are there without the data."""
         from clearfuse.synth.datasets.select import check_pairing, split_names
         from clearfuse.synth.fusers import FUSER_HELP
+        from clearfuse.synth.prompts.pools import languages_of
 
+        languages_of(self.language)
         split_names(self.split)
         check_pairing(self.pairs)
         if self.fuser not in FUSER_HELP:
@@ -132,6 +136,7 @@ class Options(StrictModel):
     def _check_lean(self) -> None:
         """Refuse what would decide nothing: a lean build degrades nothing, and has no prompt."""
         idle = {"--n": self.n, "--partial": self.partial or None, "--prompts": self.prompts}
+        idle |= {"--language": None if self.language == "en" else self.language}
         idle |= {"--set": self.beyond_ratios}
         for name, value in idle.items():
             if value is not None:

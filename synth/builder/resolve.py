@@ -16,7 +16,7 @@ from clearfuse.synth.depth.choice import parse_depth
 from clearfuse.synth.execute.run import find_executor
 from clearfuse.synth.files import storage
 from clearfuse.synth.fusers.choice import better_fuser, choose_fuser
-from clearfuse.synth.prompts.pools import load_pool, load_tasks
+from clearfuse.synth.prompts.pools import languages_of, load_pool, load_tasks
 from clearfuse.synth.samples.prepare import Spec, uses_network
 from clearfuse.synth.samples.recipe import Recipe, load_recipe, read_pools
 from clearfuse.synth.shards.codecs import find_codec
@@ -51,7 +51,7 @@ def resolve(options: Options) -> Resolved:
     keep = not real and (options.variants > 1 or uses_network(fusers, depths))
     spec = Spec(
         task, options.seed, recipe, fusers, depths, options.partial, codec.largest, prompts, options.lean, keep,
-        options.min_gt,
+        options.min_gt, options.language,
     )  # fmt: skip
     notes += _partial_truth(options, pairs)
     notes += [] if real else [f"ground truth: {_spread(fusers)}"]
@@ -76,7 +76,7 @@ def _prompts(options: Options, recipe: Recipe) -> Path | None:
         raise UserError(f"--prompts {options.prompts}: folder does not exist")
     for cached in (load_tasks, load_pool):  # the files as they are now, as the digest has them
         cached.cache_clear()
-    read_pools(recipe, folder)
+    read_pools(recipe, folder, options.language)
     return folder
 
 
@@ -89,11 +89,17 @@ def _given(options: Options, pairs: Pairs, prompts: Path | None) -> list[str]:
         for name, value in {"--n": options.n, "--partial": options.partial or None}.items():
             if value is not None:
                 raise UserError(f"{name} {value}: decides nothing: the pairs of {', '.join(counts)} come degraded")
-    for op in {op for known in pairs.degradations() for op, _ in known}:
-        load_pool(op, prompts)
+    _read_pools_of(pairs, prompts, options.language)
     return [
         f"given: {count} pairs of {name} come degraded and are packed as they are" for name, count in counts.items()
     ]
+
+
+def _read_pools_of(pairs: Pairs, prompts: Path | None, language: str) -> None:
+    """Read the pools of what is known of degraded pairs."""
+    for spoken in languages_of(language):
+        for op in {op for known in pairs.degradations() for op, _ in known}:
+            load_pool(op, prompts, spoken)
 
 
 def _real(options: Options, pairs: Pairs, prompts: Path | None) -> list[str]:
@@ -107,8 +113,7 @@ def _real(options: Options, pairs: Pairs, prompts: Path | None) -> list[str]:
         if value is not None:
             said = f"{name} {value}".rstrip()
             raise UserError(f"{said}: decides nothing: the pairs of {', '.join(names)} are real: packed as they are")
-    for op in {op for known in pairs.degradations() for op, _ in known}:
-        load_pool(op, prompts)
+    _read_pools_of(pairs, prompts, options.language)
     return [
         f"real: {len(mine)} pairs of {name} have no clean side: for train eval"
         for name, mine in pairs.by_dataset.items()

@@ -34,13 +34,14 @@ def build_settings(
     drawn: dict[str, Any] = {
         "partial": options.partial,
         "recipe": {"name": recipe.name, **recipe.source},
-        "prompts": pools_digest(None if options.prompts is None else Path(options.prompts)),
+        "prompts": pools_digest(None if options.prompts is None else Path(options.prompts), options.language),
+        **({} if options.language == "en" else {"language": options.language}),
     }
     crops = {"recipe": {"name": recipe.name, "ratios": dict(recipe.ratios)}}
     if options.lean:
         drawn = {"lean": True, **crops}
     elif without_clean_side(pairs):
-        drawn = {**crops, "prompts": drawn["prompts"]}
+        drawn = crops | {name: drawn[name] for name in ("prompts", "language") if name in drawn}
     return {
         "task": options.task,
         "split": ",".join(split_names(options.split)),

@@ -94,7 +94,22 @@ def _result(data: dict[str, Any], as_json: bool, text: str) -> None:
 
 
 @app.command("preview")
-@takes(Options, "task", "data", "out", "n", "recipe", "prompts", "sets", "seed", "split", "pairs", "fuser", "depth")
+@takes(
+    Options,
+    "task",
+    "data",
+    "out",
+    "n",
+    "recipe",
+    "prompts",
+    "language",
+    "sets",
+    "seed",
+    "split",
+    "pairs",
+    "fuser",
+    "depth",
+)
 def preview_command(
     shards: Annotated[
         list[str] | None, typer.Argument(metavar="[SHARDS...]", help=f"Draw samples of these instead. {console.SHARDS}")
@@ -114,7 +129,7 @@ def preview_command(
     from clearfuse.synth.review.preview import preview, preview_shards
 
     if shards:
-        picture, page = preview_shards(shards, out or "preview.png", samples, options["recipe"])
+        picture, page = preview_shards(shards, out or "preview.png", samples, options["recipe"], options["language"])
         _result({"png": str(picture), "html": str(page)}, json_, f"wrote {picture} and {page}")
         return
     if task is None:

@@ -82,6 +82,8 @@ class Manifest(StrictModel):
     """Sets whose pictures it shares in part: a scene known from one of them bears that one's name."""
     same_as: str = ""
     """The set whose pictures it is in another form."""
+    near_first: bool = False
+    """Of a multi-focus set: whether a is known to be the nearer one of every pair, so that prompts may say so."""
     grey: bool = False
     """Whether visible images may be grey."""
     use: Use = "research"

@@ -13,7 +13,7 @@ from clearfuse.synth import color
 from clearfuse.synth.datasets.manifest import load_manifest as load_manifest
 from clearfuse.synth.datasets.manifest import template_regex as template_regex
 from clearfuse.synth.files.pictures import decode
-from clearfuse.synth.types import DEGRADED, MODALITIES, BadPair, Modality, PairRef
+from clearfuse.synth.types import DEGRADED, MODALITIES, BadPair, Modality, PairRef, Target
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class CleanPair:
 
     sensor: by image, the conversions of files that are not 8 bit, upright and without alpha: see ``pictures.Decoded``.
     degraded: a, b or both where the data set provides degraded images; an absent one equals the clean image. Of a real
-    pair, a and b are the degraded images.
+    pair, a and b are the degraded images. degradation, instruction: what the pair's own file says was done to it, as
+    (operator, target), and its prompt; empty where it has no such file.
     """
 
     a: np.ndarray
@@ -32,6 +33,8 @@ class CleanPair:
     sha256: Mapping[str, str]
     sensor: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, "Mapping[str, Any]"])
     degraded: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    degradation: tuple[tuple[str, Target], ...] = ()
+    instruction: str = ""
 
 
 def read_image(path: str, modality: Modality = "visible") -> tuple[np.ndarray, str]:

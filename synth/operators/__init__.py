@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from clearfuse.synth.operators import albumentations as bridge
+from clearfuse.synth.operators.authors import AUTHORS, PREFIX
 from clearfuse.synth.operators.base import STAGES, Operator, Range, Scene
 from clearfuse.synth.operators.codec import Downsample, Jpeg
 from clearfuse.synth.operators.defocus import DefocusBlur
@@ -46,8 +47,10 @@ def operator_class(name: str) -> type[Operator]:
     """The operator class of that name; for ``albumentations:NAME`` it is generated. UserError for an unknown name."""
     if bridge.is_bridged(name):
         return bridge.bridged(name)
+    if name in AUTHORS:
+        return AUTHORS[name]
     if name not in OPERATORS:
-        raise unknown("operator", name, OPERATORS)
+        raise unknown("operator", name, AUTHORS if name.startswith(PREFIX) else OPERATORS)
     return OPERATORS[name]
 
 
@@ -65,4 +68,4 @@ def reaches(step: Step, image: ImageName) -> bool:
     return step.target in (image, "both") or operator_class(step.op).event
 
 
-__all__ = ["OPERATORS", "Operator", "Range", "Scene", "operator_class", "physical_order", "reaches"]
+__all__ = ["AUTHORS", "OPERATORS", "Operator", "Range", "Scene", "operator_class", "physical_order", "reaches"]

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from clearfuse.synth.datasets.manifest import load_manifest
+from clearfuse.synth.files.resources import resource_names
 from clearfuse.synth.prompts.pools import (
     KINDS,
+    LANGUAGES,
+    MIX,
     TARGETS,
     Frame,
     Join,
     Kind,
+    Language,
     Phrase,
     Pool,
+    Tasks,
     fill,
+    languages_of,
     load_pool,
     load_tasks,
     optional_parts,
     pick,
     pool_names,
     pools_digest,
-    sentence,
+    shipped_templates,
 )
 from clearfuse.synth.types import Prompt, Step, Target, Task
 
@@ -32,8 +41,8 @@ __all__ = ["KINDS", "Kind", "Phrase", "Pool", "compose", "load_pool", "load_task
 USES_STRENGTH = 0.5
 """Share of prompts that name the strength, among those whose phrase has a placeholder for it."""
 NAMES_IMAGE = 0.75
-"""Share of prompts that keep the optional part in brackets, which names the image."""
-ASKS_FUSION = 0.25
+"""Share of prompts that keep the optional part in brackets, which names the image, where it need not be named."""
+ASKS_FUSION = 1 / 3
 """Share of prompts with steps that also ask to fuse the images."""
 PLAIN = 0.5
 """Share of composed prompts that are a plain request, without "could you …"."""
@@ -51,45 +60,85 @@ def compose(
     rng: np.random.Generator,
     asked: Sequence[int] | None = None,
     *,
+    dataset: str = "",
     folder: Path | None = None,
+    language: str = "en",
+    vague: float = 0.0,
 ) -> Prompt:
     """The prompt that asks to remove the steps ``asked`` (indices; None: all; empty: only to fuse).
 
-    For one step it is a phrase of its pool; for several their clauses, joined in random order, grouped by image. The
-    number of draws does not depend on ``asked``. folder: the prompt pools, None for the built-in ones. Raises
-    ValueError for bad indices.
+    For one step it is a phrase of its pool; for several their clauses, joined in random order, grouped by image. Where
+    the two images have different degradations, each is named beside its own. The number of draws does not depend on
+    ``asked``. dataset: the pair's, which decides what its pictures are known to show, and whether it is known which of
+    two focused images is the near one. folder: the prompt pools, None for the built-in ones. language: en, zh, or mix,
+    half of each. vague: probability, by step, that a request which does not say what is wrong takes the prompt's place.
+    Raises ValueError for bad indices.
     """
     chosen = tuple(range(len(steps)) if asked is None else sorted(asked))
     if len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(len(steps))):
         raise ValueError(f"asked = {list(asked or ())}: must be different indices of {len(steps)} steps")
     phrase_draws, order = rng.random((2, len(steps))).tolist()
     draws = dict(zip(_CHOICES, rng.random(len(_CHOICES)).tolist(), strict=True))
-    tasks = load_tasks(folder)
+    languages = languages_of(language)
+    spoken = pick(languages, float(rng.random())) if language == MIX else languages[0]
+    tasks = load_tasks(folder, spoken)
+    if vague and (said := _vague(tasks, chosen, rng.random((2, len(steps))), vague)) is not None:
+        return said
     words = tasks.words[task]
-    named: dict[str, str] = {name: pick(getattr(words.image, name), draws[name]) for name in (*TARGETS, "pair")}
-    fuse = pick(words.fuse, draws["fuse_phrase"])
+    known = sides_known(task, dataset)
+    named = {name: pick(words.image.of(name, known=known), draws[name]) for name in (*TARGETS, "pair")}
+    fuse = pick(fitting(words.fuse, dataset), draws["fuse_phrase"])
     if not chosen:
-        return Prompt(sentence(fill(fuse.text, named), fuse.kind), (fuse.id,), None, ())
-    pools = {i: load_pool(steps[i].op, folder) for i in chosen}
-    phrases = {i: pick(pools[i].phrases, phrase_draws[i]) for i in chosen}
-    # Text encoders read 64 tokens: leave out the fusion where a, b and both are named, and the frame around three
-    # clauses and a fusion.
-    fuses = draws["fuse"] < ASKS_FUSION and len({steps[i].target for i in chosen}) < 3
+        return Prompt(tasks.sentence(fill(fuse.text, named), fuse.kind), (fuse.id,), None, ())
+    pools = {i: load_pool(steps[i].op, folder, spoken) for i in chosen}
+    phrases = {i: pick(fitting(pools[i].phrases, dataset), phrase_draws[i]) for i in chosen}
+    told_apart = len({step.target for step in steps}) > 1
+    fuses = draws["fuse"] < ASKS_FUSION
     if len(chosen) == 1 and not fuses:
         (i,) = chosen
-        _, strength = _strength(steps, pools, {i: phrases[i].text}, draws)
+        naming = [one for one in fitting(pools[i].phrases, dataset) if "{image}" in one.text] if told_apart else []
+        phrase = pick(naming, phrase_draws[i]) if naming else phrases[i]
+        _, strength = _strength(steps, pools, {i: phrase.text}, draws)
         holes = {"image": named[steps[i].target], "strength": strength or ""}
-        text = fill(phrases[i].text, holes, keep=draws["locate"] < NAMES_IMAGE)
-        return Prompt(sentence(text, phrases[i].kind), (phrases[i].id,), strength, chosen)
+        text = fill(phrase.text, holes, keep=told_apart or draws["locate"] < NAMES_IMAGE)
+        return Prompt(tasks.sentence(text, phrase.kind), (phrase.id,), strength, chosen)
 
     strong_step, strength = _strength(steps, pools, {i: phrases[i].clause for i in chosen}, draws)
     sequence = _by_target(sorted(chosen, key=lambda i: order[i]), steps)
     clauses = [_Clause(phrases[i].clause, steps[i].target, strength if i == strong_step else None) for i in sequence]
+    # Text encoders read 64 tokens: three clauses and a fusion have no frame around them.
     plain = draws["plain"] < PLAIN or (fuses and len(chosen) > 2)
     frame = tasks.frames[0] if plain else pick(tasks.frames, draws["frame"])
     ids = (*(phrases[i].id for i in sequence), frame.id, *([fuse.id] if fuses else []))
-    text = _request(clauses, frame, fuse if fuses else None, tasks.join, named, draws)
-    return Prompt(sentence(text, frame.kind), ids, strength, chosen)
+    text = _request(clauses, frame, fuse if fuses else None, tasks.join, named, draws, told_apart=told_apart)
+    return Prompt(tasks.sentence(text, frame.kind), ids, strength, chosen)
+
+
+def _vague(tasks: Tasks, chosen: Sequence[int], draws: np.ndarray, chance: float) -> Prompt | None:
+    """The request of the first step asked about that draws one; None where none does. draws: (2, steps)."""
+    for i in chosen:
+        if tasks.vague and draws[0, i] < chance:
+            said = pick(tasks.vague, float(draws[1, i]))
+            return Prompt(tasks.sentence(said.text, said.kind), (said.id,), None, tuple(chosen))
+    return None
+
+
+def fitting(phrases: Sequence[Phrase], dataset: str) -> list[Phrase]:
+    """The phrases that speak of nothing which a picture of that data set may not show."""
+    return [phrase for phrase in phrases if not phrase.sets or dataset in phrase.sets]
+
+
+@functools.cache
+def sides_known(task: Task, dataset: str) -> bool:
+    """Whether it is known what a and b are: always but of two focus distances, where the data set must say so."""
+    if task != "mff":
+        return True
+    return dataset in resource_names("manifests/datasets") and load_manifest(dataset).near_first
+
+
+def language_of(templates: Sequence[str]) -> Language | None:
+    """The language whose shipped phrases a prompt was composed of; None where it has others, or says nothing."""
+    return next((one for one in LANGUAGES if templates and set(templates) <= shipped_templates(one)), None)
 
 
 @dataclass(frozen=True)
@@ -106,15 +155,18 @@ def _request(
     join: Join,
     named: Mapping[str, str],
     draws: Mapping[str, float],
+    *,
+    told_apart: bool,
 ) -> str:
     """The joined clauses in their frame, with the request to fuse before or after them."""
     template = pick(join.fuse, draws["fuse_join"]) if fuse else "{request}"
     before = fuse is not None and template.index("{fuse}") < template.index("{request}")
-    texts, named_last = _clauses(clauses, named, draws["locate"] < NAMES_IMAGE, "both" if before else None)
+    locate = "always" if told_apart else "once" if draws["locate"] < NAMES_IMAGE else "never"
+    texts, named_last = _clauses(clauses, named, join, locate, "both" if before else None)
     request = frame.text.replace("{request}", _join_clauses(texts, join, draws["join"]))
     if fuse is None:
         return request
-    pair = "them" if named_last == "both" and not before else named["pair"]
+    pair = join.many if named_last == "both" and not before else named["pair"]
     return fill(template, {"request": request, "fuse": fill(fuse.clause, {"pair": pair})})
 
 
@@ -138,12 +190,17 @@ def _by_target(order: Sequence[int], steps: Sequence[Step]) -> list[int]:
 
 
 def _clauses(
-    clauses: Sequence[_Clause], named: Mapping[str, str], locate: bool, last: Target | None
+    clauses: Sequence[_Clause],
+    named: Mapping[str, str],
+    join: Join,
+    locate: Literal["always", "once", "never"],
+    last: Target | None,
 ) -> tuple[list[list[str]], Target | None]:
     """The filled clauses in a list per image, and the image named last.
 
     The last clause about an image names it: "clear the haze and suppress the noise in the visible image". The image
-    that was named last is "it" or "them". Where no image is named, all clauses are in one list.
+    that was named last is "it" or "them", which only ``always`` adds to a clause that can do without. Where no image is
+    named, all clauses are in one list.
     """
     groups: list[list[str]] = []
     names_any = False
@@ -151,8 +208,8 @@ def _clauses(
         target = clause.target
         starts = index == 0 or clauses[index - 1].target != target
         ends = index + 1 == len(clauses) or clauses[index + 1].target != target
-        keep = locate and ends and last != target
-        image = named[target] if last != target else ("them" if target == "both" else "it")
+        keep = ends and (locate == "always" or (locate == "once" and last != target))
+        image = named[target] if last != target else (join.many if target == "both" else join.one)
         has_image = "{image}" in optional_parts(clause.template, keep)
         names_any = names_any or has_image
         if starts:
@@ -165,10 +222,11 @@ def _clauses(
 def _join_clauses(groups: Sequence[Sequence[str]], join: Join, u: float) -> str:
     """The clauses as one request: "A, B and C", or by image: "A and B in the first, and C in the second"."""
     if len(groups) > 1 and max(map(len, groups)) > 1:
-        return _join_texts([_join_texts(group, " and ") for group in groups], pick(join.images, u))
+        within = [_join_texts(group, join.comma, join.two[0]) for group in groups]
+        return _join_texts(within, join.comma, pick(join.images, u))
     texts = [text for group in groups for text in group]
-    return _join_texts(texts, pick(join.two if len(texts) == 2 else join.last, u))
+    return _join_texts(texts, join.comma, pick(join.two if len(texts) == 2 else join.last, u))
 
 
-def _join_texts(texts: Sequence[str], last: str) -> str:
-    return texts[0] if len(texts) == 1 else ", ".join(texts[:-1]) + last + texts[-1]
+def _join_texts(texts: Sequence[str], comma: str, last: str) -> str:
+    return texts[0] if len(texts) == 1 else comma.join(texts[:-1]) + last + texts[-1]

@@ -4,6 +4,7 @@ A pool (``prompts/haze.toml``) holds phrases. A phrase's ``text`` is a prompt by
 "clear the haze from the visible image, and suppress the noise in both images". In both, ``{strength}`` is an adjective
 by severity and may be dropped, ``{image}`` is a wording by task and target, and a part in ``[brackets]`` may be left
 out. ``prompts/tasks.toml`` holds the wordings of the images, the requests to fuse, and the joining words.
+``prompts/haze.zh.toml`` and so on are the same in Chinese.
 """
 
 from __future__ import annotations
@@ -20,11 +21,16 @@ from pydantic import AfterValidator, Field
 from clearfuse.synth.files.resources import read_toml, resource_dir
 from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, validate
 from clearfuse.synth.operators.albumentations import PREFIX, is_bridged, words_of
+from clearfuse.synth.operators.authors import our_name
 from clearfuse.synth.types import Target, Task, UserError, unknown
 
 Kind = Literal["imperative", "question", "terse"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_STOPS: dict[Kind, str] = {"imperative": ".", "question": "?", "terse": ""}
+Language = Literal["en", "zh"]
+LANGUAGES: tuple[Language, ...] = get_args(Language)
+MIX = "mix"
+"""Half of the prompts in one language, half in the other."""
+_SUFFIX: dict[Language, str] = {"en": ".toml", "zh": ".zh.toml"}
 TARGETS: tuple[Target, ...] = ("a", "b", "both")
 GENERIC = PREFIX.removesuffix(":")
 """The one pool for every transform of the bridge: ``prompts/albumentations.toml``."""
@@ -93,6 +99,12 @@ def _own_ids(entries: tuple[T, ...]) -> tuple[T, ...]:
     return entries
 
 
+def _for_any_picture(phrases: tuple[T, ...]) -> tuple[T, ...]:
+    if all(getattr(phrase, "sets", ()) for phrase in phrases):
+        raise ValueError("every one has sets: at least one must do for any picture")
+    return phrases
+
+
 Text = Annotated[str, Field(pattern=r"\S"), MustBe("a text")]
 Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
 Words = Annotated[Texts, AfterValidator(_plain)]
@@ -111,6 +123,9 @@ class Phrase(StrictModel):
     """An imperative that joins others. A part in [brackets] is left out at times."""
     source: str = ""
     """What made it, where a model did: its name and the seed. Such a phrase's id says machine."""
+    sets: tuple[str, ...] = ()
+    """The data sets whose pictures all show what it speaks of, such as a street; empty where it speaks of nothing that
+    a picture may not show."""
 
 
 class Pool(StrictModel):
@@ -125,13 +140,13 @@ class Pool(StrictModel):
         tuple[Annotated[Phrase, _holding("text", "clause", allowed=("image", "strength"))], ...],
         Field(alias="phrase", min_length=1),
         AfterValidator(_own_ids),
+        AfterValidator(_for_any_picture),
     ]
     """The wordings."""
 
     def mentions(self, text: str) -> bool:
         """Whether the text names the fault, as whole words, in any case."""
-        names = "|".join(re.escape(name) for name in self.names)
-        return re.search(rf"(?<!\w)(?:{names})(?!\w)", text, re.IGNORECASE) is not None
+        return re.search("|".join(map(whole_word, self.names)), text, re.IGNORECASE) is not None
 
     def strength(self, severity: float) -> str:
         """The adjective for a severity in [0, 1]: thirds, where there are three."""
@@ -154,8 +169,10 @@ class BridgedPool(StrictModel):
     def of(self, op: str) -> Pool:
         """The pool of one transform. It has no severity, so no strength is ever named."""
         word = words_of(op)
-        phrases = (phrase.model_dump() for phrase in self.phrases)
-        filled = (Phrase(**{key: text.replace("{name}", word) for key, text in one.items()}) for one in phrases)
+        filled = (
+            one.model_copy(update={key: getattr(one, key).replace("{name}", word) for key in ("text", "clause")})
+            for one in self.phrases
+        )
         names = tuple(text.replace("{name}", word) for text in self.names)
         return Pool.model_construct(names=names, strengths=(), phrases=tuple(filled))
 
@@ -171,6 +188,15 @@ class ImageWords(StrictModel):
     """Of both, where both are degraded."""
     pair: Words
     """Of the pair that is fused."""
+    neutral_a: Annotated[tuple[Text, ...], AfterValidator(_plain)] = ()
+    """Of a where it is not known which image is which, as near and far of many data sets; empty where it always is."""
+    neutral_b: Annotated[tuple[Text, ...], AfterValidator(_plain)] = ()
+    """Of b there."""
+
+    def of(self, name: Target | Literal["pair"], *, known: bool) -> tuple[str, ...]:
+        """The wordings of an image, of both or of the pair. known: whether a and b are known to be what they are."""
+        neutral = {"a": self.neutral_a, "b": self.neutral_b}.get(name, ())
+        return getattr(self, name) if known or not neutral else neutral
 
 
 class TaskWords(StrictModel):
@@ -182,6 +208,7 @@ class TaskWords(StrictModel):
         tuple[Annotated[Phrase, _holding("text", "clause", allowed=("pair",))], ...],
         Field(min_length=1),
         AfterValidator(_own_ids),
+        AfterValidator(_for_any_picture),
     ]
     """Requests to fuse, with {pair}."""
 
@@ -208,6 +235,31 @@ class Join(StrictModel):
     """Between the clauses about one image and those about the other."""
     fuse: Annotated[Texts, _with_holes("request", "fuse", required=("request", "fuse"))]
     """Around the clauses, {request}, and a request to fuse, {fuse}."""
+    comma: str = ", "
+    """Between the clauses before the last."""
+    one: Text = "it"
+    """What an image is called that was just named."""
+    many: Text = "them"
+    """What both images are called that were just named."""
+
+
+class Stops(StrictModel):
+    """End marks by kind."""
+
+    imperative: str = "."
+    question: str = "?"
+    terse: str = ""
+
+
+class Vague(StrictModel):
+    """A request that does not say what is wrong: "make this picture better"."""
+
+    id: Text
+    """Its name, which samples record."""
+    kind: Kind
+    """imperative, question or terse: which end mark the prompt gets."""
+    text: Text
+    """The whole prompt, without its end mark."""
 
 
 class Tasks(StrictModel):
@@ -228,6 +280,14 @@ class Tasks(StrictModel):
     """Two exposures."""
     mff: TaskWords
     """Two focus distances."""
+    vague: Annotated[tuple[Vague, ...], AfterValidator(_own_ids)] = ()
+    """Requests that do not say what is wrong; a reproduction of the MMAIF authors' pipeline has them at times."""
+    stops: Stops = Stops()
+    """End marks."""
+
+    def sentence(self, text: str, kind: Kind) -> str:
+        """The first letter capital, the end mark by kind where the text brings none; terse ones have none."""
+        return sentence(text, kind, getattr(self.stops, kind))
 
     @property
     def words(self) -> Mapping[Task, TaskWords]:
@@ -239,36 +299,55 @@ class Tasks(StrictModel):
 
 
 @functools.cache
-def load_pool(op: str, folder: Path | None = None) -> Pool:
-    """The pool of an operator, from ``folder`` or from those that ship with the package."""
-    base = folder or resource_dir("prompts")
+def load_pool(op: str, folder: Path | None = None, language: Language = "en") -> Pool:
+    """The pool of an operator, from ``folder`` or from those that ship; an operator of the authors has that of ours."""
+    base, op = folder or resource_dir("prompts"), our_name(op)
     if is_bridged(op):
-        path = base / f"{GENERIC}.toml"
+        path = base / f"{GENERIC}{_SUFFIX[language]}"
         return validate(BridgedPool, read_toml(path), str(path)).of(op)
-    path = base / f"{op}.toml"
+    path = base / f"{op}{_SUFFIX[language]}"
     if op in (GENERIC, "tasks") or not path.is_file():
-        raise UserError(f"{base}: {unknown('prompt pool', op, pool_names(folder))}")
+        what = "prompt pool" if language == "en" else f"prompt pool in '{language}'"
+        raise UserError(f"{base}: {unknown(what, op, pool_names(folder, language))}")
     return validate(Pool, read_toml(path), str(path))
 
 
 @functools.cache
-def load_tasks(folder: Path | None = None) -> Tasks:
+def load_tasks(folder: Path | None = None, language: Language = "en") -> Tasks:
     """The wordings by task, from ``folder`` or from those that ship with the package."""
-    path = (folder or resource_dir("prompts")) / "tasks.toml"
+    path = (folder or resource_dir("prompts")) / f"tasks{_SUFFIX[language]}"
     return validate(Tasks, read_toml(path), str(path))
 
 
-def pool_names(folder: Path | None = None) -> list[str]:
+def pool_names(folder: Path | None = None, language: Language = "en") -> list[str]:
     """The operators that have a pool, sorted."""
-    base = folder or resource_dir("prompts")
-    return sorted(path.stem for path in base.glob("*.toml") if path.stem not in (GENERIC, "tasks"))
+    found = (path.name for path in page_paths(language, folder))
+    return sorted({name.removesuffix(_SUFFIX[language]) for name in found} - {GENERIC, "tasks"})
+
+
+def page_paths(language: str, folder: Path | None = None) -> list[Path]:
+    """The prompt files of a language, or of all with ``mix``, in name order."""
+    languages = languages_of(language)
+    paths = sorted((folder or resource_dir("prompts")).glob("*.toml"), key=lambda path: path.name)
+    return [path for path in paths if ("zh" if path.name.endswith(_SUFFIX["zh"]) else "en") in languages]
+
+
+def languages_of(language: str) -> tuple[Language, ...]:
+    """The languages in which prompts are written: en, zh, or both with mix. UserError for another name."""
+    found = tuple(one for one in LANGUAGES if language in (one, MIX))
+    if not found:
+        raise unknown("language", language, (*LANGUAGES, MIX))
+    return found
 
 
 @functools.cache
-def shipped_templates() -> frozenset[str]:
-    """The ids of all phrases and frames that ship: what a sample's ``prompt.templates`` may name."""
-    tasks = load_tasks()
-    phrases = [phrase for op in pool_names() for phrase in load_pool(op).phrases]
+def shipped_templates(language: Language) -> frozenset[str]:
+    """The ids of all phrases and frames that ship: what a sample's ``prompt.templates`` may name.
+
+    A vague request is not among them: other words of it would say what is wrong.
+    """
+    tasks = load_tasks(None, language)
+    phrases = [phrase for op in pool_names(None, language) for phrase in load_pool(op, None, language).phrases]
     fuse = [phrase for words in tasks.words.values() for phrase in words.fuse]
     return frozenset(one.id for one in (*phrases, *fuse, *tasks.frames))
 
@@ -278,10 +357,10 @@ def page_bytes(path: Path) -> bytes:
     return re.sub(rb"\A#:schema [^\n]*\n", b"", path.read_bytes())
 
 
-def pools_digest(folder: Path | None = None) -> str:
-    """blake2b over the names and bytes of all prompt files in name order: a part of the build digest."""
+def pools_digest(folder: Path | None = None, language: str = "en") -> str:
+    """blake2b over the names and bytes of all prompt files of a language in name order: a part of the build digest."""
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted((folder or resource_dir("prompts")).glob("*.toml"), key=lambda path: path.name):
+    for path in page_paths(language, folder):
         content = page_bytes(path)
         digest.update(f"{path.name} {len(content)}\n".encode())
         digest.update(content)
@@ -301,9 +380,15 @@ def fill(template: str, words: Mapping[str, str], *, keep: bool = True) -> str:
     return re.sub(r"\s+", " ", text).strip()
 
 
-def sentence(text: str, kind: Kind) -> str:
-    """The first letter capital, the end mark by kind where the text brings none; terse ones have none."""
-    return text[0].upper() + text[1:] + ("" if text[-1] in ".?!" else _STOPS[kind])
+def sentence(text: str, kind: Kind, stop: str | None = None) -> str:
+    """The first letter capital, the end mark by kind where the text brings none: the English one, or ``stop``."""
+    mark = getattr(Stops(), kind) if stop is None else stop
+    return text[0].upper() + text[1:] + ("" if text[-1] in ".?!。？！" else mark)
+
+
+def whole_word(name: str) -> str:
+    """A pattern that finds a name as whole words; Chinese has no spaces, so there it finds it anywhere."""
+    return rf"(?<!(?a:\w)){re.escape(name)}(?!(?a:\w))" if name.isascii() else re.escape(name)
 
 
 def pick(items: Sequence[T], u: float) -> T:

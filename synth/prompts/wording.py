@@ -12,7 +12,18 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
-from clearfuse.synth.prompts.pools import KINDS, Kind, Phrase, Pool, Tasks, check_holes, fill, optional_parts, sentence
+from clearfuse.synth.prompts.pools import (
+    KINDS,
+    Kind,
+    Phrase,
+    Pool,
+    Tasks,
+    check_holes,
+    fill,
+    optional_parts,
+    sentence,
+    whole_word,
+)
 
 TEXT_WORDS, CLAUSE_WORDS = 24, 12
 """Words of a filled text and clause. Three clauses in a frame are then 45 words at most: a text encoder's 64 tokens."""
@@ -72,7 +83,7 @@ class Rules:
     def names_another(self, text: str) -> bool:
         """Whether it has a word that another page owns, beside its own page's words."""
         for name in sorted(self.own.names, key=len, reverse=True):
-            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "", text, flags=re.IGNORECASE)
+            text = re.sub(whole_word(name), "", text, flags=re.IGNORECASE)
         return any(other.mentions(text) for other in self.others)
 
     def _names_image(self, text: str) -> bool:
@@ -81,7 +92,8 @@ class Rules:
 
     def _wordings(self, *, lower: bool = False) -> Iterator[str]:
         for words in self.tasks.words.values():
-            for wording in (*words.image.a, *words.image.b, *words.image.both):
+            image = words.image
+            for wording in (*image.a, *image.b, *image.both, *image.neutral_a, *image.neutral_b):
                 yield wording.lower() if lower else wording
 
     def _sentence_fault(self, phrase: Phrase) -> str | None:

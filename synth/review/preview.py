@@ -65,11 +65,11 @@ def preview(options: Options, out: str, samples: int, op: str | None) -> tuple[L
 
 
 def preview_shards(
-    paths: Sequence[str], out: str, samples: int, recipe: str | None = None
+    paths: Sequence[str], out: str, samples: int, recipe: str | None = None, language: str = "en"
 ) -> tuple[Location, Location]:
     """Draw ``samples`` samples of finished shards, as many of each shard; (PNG, HTML) paths.
 
-    Lean ones are degraded here, by ``recipe`` or their task's own, with their own seeds.
+    Lean ones are degraded here, by ``recipe`` or their task's own, with their own seeds and prompts in ``language``.
     """
     _check_sheet(out, samples)
     shards, _ = find_shards(paths)
@@ -80,7 +80,7 @@ def preview_shards(
             share = samples * (i + 1) // min(len(shards), samples) - len(rows)
             for sample in islice(read_samples(shard), share):
                 lean = lean or sample.meta.lean
-                rows.append(gallery.sample_row(_degraded(sample, recipe)))
+                rows.append(gallery.sample_row(_degraded(sample, recipe, language)))
     except ValueError as error:
         raise UserError(f"{error}; see synth verify") from None
     if not rows:
@@ -89,9 +89,11 @@ def preview_shards(
     return _write_sheet(out, f"{len(rows)} samples of {', '.join(paths)}{here}", rows)
 
 
-def _degraded(sample: Sample, recipe: str | None) -> Sample:
+def _degraded(sample: Sample, recipe: str | None, language: str) -> Sample:
     if sample.meta.lean:
-        return OnTheFly(load_recipe(recipe or sample.meta.task, task=sample.meta.task))(sample)
+        return OnTheFly(load_recipe(recipe or sample.meta.task, task=sample.meta.task), language=language)(sample)
+    if language != "en":
+        raise UserError(f"--language {language}: these shards hold their prompts; it is for lean ones")
     if recipe is not None:
         raise UserError(f"--recipe {recipe}: these shards hold their degradations; it is for lean ones")
     return sample

@@ -38,7 +38,7 @@ def apply_steps(
 
 
 def run_chain(image: np.ndarray, calls: Sequence[tuple[Operator, np.random.Generator]], scene: Scene) -> np.ndarray:
-    """Apply operators, in physical order, to a uint8 or float32 ``(h, w, c)`` image; returns float32 code values."""
+    """Apply operators, in this order, to a uint8 or float32 ``(h, w, c)`` image; returns float32 code values."""
     converts = scene.modality == "visible"
     needs_linear = [converts and op.stage in LINEAR_STAGES for op, _ in calls]
     x, linear = _to_working_space(image, bool(needs_linear and needs_linear[0]))

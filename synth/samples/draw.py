@@ -63,10 +63,14 @@ def draw_crop(recipe: Recipe, width: int, height: int, rng: np.random.Generator)
 
 
 def draw_operators(recipe: Recipe, rng: np.random.Generator) -> list[str]:
-    """Draw n, then n operators by weight without replacement, such that n can always be reached; in physical order."""
+    """Draw n, then n operators by weight without replacement, such that n can always be reached.
+
+    In physical order; those of a reproduction in the order of the draw.
+    """
     n = draw_weighted(rng, recipe.n)
-    chosen: frozenset[str] = frozenset()
-    while len(chosen) < n:
+    drawn: list[str] = []
+    while len(drawn) < n:
+        chosen = frozenset(drawn)
         candidates = {
             name: rule.weight
             for name, rule in recipe.operators.items()
@@ -75,8 +79,8 @@ def draw_operators(recipe: Recipe, rng: np.random.Generator) -> list[str]:
             and recipe.allows(chosen | {name})
             and recipe.reaches(chosen | {name}, n)
         }
-        chosen |= {draw_weighted(rng, candidates)}
-    return physical_order(chosen)
+        drawn.append(draw_weighted(rng, candidates))
+    return drawn if recipe.reproduction else physical_order(drawn)
 
 
 def draw_step(recipe: Recipe, name: str, seed: int, variant: int = 0) -> Step:
@@ -97,5 +101,8 @@ def draw_step(recipe: Recipe, name: str, seed: int, variant: int = 0) -> Step:
 def draw_steps(
     recipe: Recipe, rng: np.random.Generator, step_seed: Callable[[int], int], variant: int = 0
 ) -> list[Step]:
-    """The steps of a sample in physical order. step_seed: gives the seed of step i. variant: see ``draw_step``."""
+    """The steps of a sample in the order in which they act.
+
+    step_seed: gives the seed of step i. variant: see ``draw_step``.
+    """
     return [draw_step(recipe, name, step_seed(i), variant) for i, name in enumerate(draw_operators(recipe, rng))]

@@ -45,7 +45,7 @@ class Spec:
 
     fusers, depths: by data set. partial: share of samples whose prompt asks to remove only some steps. largest: longest
     side that the codec stores, in pixels. lean: clean crops only, without degraded images, steps and prompt. keep:
-    store results in the cache; affects no pixel. min_gt: least Qabf of a ground truth.
+    store results in the cache; affects no pixel. min_gt: least Qabf of a ground truth. language: of the prompts.
     """
 
     task: Task
@@ -59,6 +59,7 @@ class Spec:
     lean: bool = False
     keep: bool = False
     min_gt: float = 0.0
+    language: str = "en"
 
     def takes_depth(self) -> bool:
         """Whether samples may need depth: an operator of the recipe uses it, or the build is lean."""

@@ -12,10 +12,11 @@ from pydantic import AfterValidator, Field
 from clearfuse.synth.files.resources import read_toml, resource_dir, resource_names
 from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, parse_setting, validate
 from clearfuse.synth.files.storage import local
-from clearfuse.synth.operators import OPERATORS, operator_class
+from clearfuse.synth.operators import AUTHORS, OPERATORS, operator_class
 from clearfuse.synth.operators import albumentations as bridge
-from clearfuse.synth.operators.base import Range, Stage
-from clearfuse.synth.prompts.pools import load_pool, load_tasks
+from clearfuse.synth.operators.authors import our_name
+from clearfuse.synth.operators.base import LINEAR_STAGES, Range, Stage
+from clearfuse.synth.prompts.pools import languages_of, load_pool, load_tasks
 from clearfuse.synth.types import MODALITIES, ImageName, Target, Task, UserError, unknown
 
 MOST_WEIGHT = 1e9
@@ -88,7 +89,7 @@ def _complete_operators(schema: dict[str, Any]) -> None:
             "description": (cls.__doc__ or "").strip().splitlines()[0],
             "allOf": [rule, {"properties": {"params": _params_schema(cls.ranges())}}],
         }
-        for name, cls in OPERATORS.items()
+        for name, cls in {**OPERATORS, **AUTHORS}.items()
     }
 
 
@@ -109,6 +110,9 @@ class RecipeFile(StrictModel):
     """How strong: 0 mild to 1 strong; a number, [low, high], or { schedule = [...] } by variant."""
     ratios: Annotated[dict[Ratio, Weight], AfterValidator(_some)] = {"4:3": 1.0}  # noqa: RUF012
     """Shapes of the crop, width:height, by weight."""
+    reproduction: bool = False
+    """Whether it follows the MMAIF authors' published pipeline: their operators, in the order in which they are drawn,
+    and prompts that at times do not say what is wrong. See docs/authors-recipe.md."""
     exclusive: list[list[str]] = []  # noqa: RUF012
     """Groups of operators of which one sample has one at most."""
     at_most: list[LimitEntry] = []  # noqa: RUF012
@@ -139,6 +143,8 @@ class Recipe:
     limits: tuple[tuple[frozenset[str], int], ...]
     operators: Mapping[str, Rule]
     source: Mapping[str, Any]
+    reproduction: bool = False
+    """Whether operators act in the order of the draw, and a vague request at times takes a prompt's place."""
     _reached: dict[tuple[frozenset[str], int], bool] = field(
         default_factory=dict[tuple[frozenset[str], int], bool], compare=False, repr=False
     )
@@ -251,6 +257,7 @@ def parse_recipe(data: Mapping[str, Any], name: str, where: str) -> Recipe:
         limits=tuple(limits),
         operators=operators,
         source=dict(data),
+        reproduction=read.reproduction,
     )
     if max(recipe.n) > recipe.max_n():
         raise UserError(f"{where}: n asks for {max(recipe.n)}, but it can combine at most {recipe.max_n()}")
@@ -280,11 +287,16 @@ def _step_name(name: str, stage: Stage | None, where: str) -> str:
 def _rule(name: str, entry: RuleEntry, recipe: RecipeFile, where: str) -> Rule:
     """An entry with what it leaves open filled in. Raises UserError where the operator cannot do it."""
     cls = operator_class(name)
+    if name in AUTHORS and not recipe.reproduction:
+        raise UserError(f"{where}: {name} is for recipes with reproduction = true; ours is {our_name(name)}")
     for target, weight in entry.target.items():
         images: tuple[ImageName, ...] = ("a", "b") if target == "both" else (target,)
         wrong = [one for image in images if (one := MODALITIES[recipe.task][image]) not in cls.modalities]
         if wrong and weight > 0:
             raise UserError(f"{where}.target: {name} does not act on the {wrong[0]} image")
+        seen = any(MODALITIES[recipe.task][image] == "visible" for image in images) and weight > 0
+        if recipe.reproduction and seen and cls.stage in LINEAR_STAGES:
+            raise UserError(f"{where}: {name} acts in linear light, before what a reproduction may draw ahead of it")
     try:
         ranges = cls.narrowed(entry.params)
     except UserError as error:
@@ -301,9 +313,14 @@ def _turns(severity: Severity) -> tuple[tuple[float, float], ...]:
     return tuple(turn if isinstance(turn, tuple) else (turn, turn) for turn in turns)
 
 
-def read_pools(recipe: Recipe, folder: Path | None = None) -> None:
+def read_pools(recipe: Recipe, folder: Path | None = None, language: str = "en") -> None:
     """Read every pool that the recipe can draw from. Raises UserError where one is missing or wrong."""
-    load_tasks(folder)
-    for name, rule in recipe.operators.items():
-        if rule.weight > 0:
-            load_pool(name, folder)
+    for spoken in languages_of(language):
+        tasks = load_tasks(folder, spoken)
+        if recipe.reproduction and not tasks.vague:
+            raise UserError(
+                f"recipe '{recipe.name}': a reproduction needs vague requests in the tasks page, '{spoken}'"
+            )
+        for name, rule in recipe.operators.items():
+            if rule.weight > 0:
+                load_pool(name, folder, spoken)

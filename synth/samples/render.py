@@ -24,6 +24,9 @@ from clearfuse.synth.shards.records import Origin, PromptRecord, SampleMeta
 from clearfuse.synth.shards.sample import Sample
 from clearfuse.synth.types import NO_TRUTH, SCHEMA, BadPair, Prompt, Step, Target, Task
 
+VAGUE = 0.1
+"""Probability, by step, that a reproduction's prompt does not say what is wrong: that of the authors' pipeline."""
+
 FALLBACK = "pyramid"
 """The fuser under --partial where the ground truth is a data set's own, which has none with the remaining steps."""
 
@@ -58,12 +61,17 @@ def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
         return Sample(key, clean, stored_depth(), "", meta)
     if ref.predegraded:
         provided = {name: crop.of(image) for name, image in prepared.pair.degraded.items()}
-        degraded = use_provided(spec.task, seed, clean, provided, ref.degradation, fuser, spec.prompts)
+        known = prepared.pair.degradation or ref.degradation
+        degraded = use_provided(
+            *(spec.task, seed, clean, provided, known, fuser, spec.prompts, spec.language),
+            instruction=prepared.pair.instruction,
+        )
         extra |= {"given": True}
     else:
         degraded = degrade_clean(
-            spec.recipe, seed, clean, stored_depth, fuser, partial=spec.partial, prompts=spec.prompts
-        )
+            spec.recipe, seed, clean, stored_depth, fuser, partial=spec.partial, prompts=spec.prompts,
+            language=spec.language,
+        )  # fmt: skip
     depth = None if degraded.depth is None else source
     meta = _meta(spec, prepared, variant, crop, degraded.record(), degraded.fuser, depth, degraded.images, **extra)
     return Sample(key, degraded.images, degraded.depth, degraded.prompt.text, meta)
@@ -72,7 +80,9 @@ def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
 def _render_real(spec: Spec, prepared: Prepared, variant: int, key: str, crop: Crop, seed: Seeds) -> Sample:
     """The sample of a pair without clean images: its two images, their known degradation, and the prompt."""
     provided = {"a": crop.of(prepared.pair.a), "b": crop.of(prepared.pair.b)}
-    degraded = use_provided(spec.task, seed, {}, provided, prepared.ref.degradation, NO_TRUTH, spec.prompts)
+    degraded = use_provided(
+        spec.task, seed, {}, provided, prepared.ref.degradation, NO_TRUTH, spec.prompts, spec.language
+    )
     meta = _meta(spec, prepared, variant, crop, degraded.record(), degraded.fuser, None, degraded.images, real=True)
     return Sample(key, degraded.images, None, degraded.prompt.text, meta)
 
@@ -123,17 +133,27 @@ def degrade_clean(
     *,
     partial: float = 0.0,
     prompts: Path | None = None,
+    language: str = "en",
 ) -> Degraded:
     """Draw the steps for a clean crop and apply them, in a build as well as on the fly.
 
     clean: ``clean_a``, ``clean_b``, ``gt``, uint8 ``(h, w, c)``. depth: returns the crop's depth, uint16 as stored;
-    called only where a step needs it. fuser: the one that made ``gt``. partial, prompts: as for a build.
+    called only where a step needs it. fuser: the one that made ``gt``. partial, prompts, language: as for a build.
     """
     steps = draw_steps(recipe, generator(seed("plan")), lambda i: seed("step", i), seed.variant)
     stored = depth() if any(operator_class(step.op).takes_depth() for step in steps) else None
     metres = None if stored is None else depth_maps.dequantise(stored)
     asked = draw_asked(len(steps), partial, generator(seed_of(seed("prompt"), "partial")))
-    prompt = compose(recipe.task, steps, generator(seed("prompt")), asked=asked, folder=prompts)
+    prompt = compose(
+        recipe.task,
+        steps,
+        generator(seed("prompt")),
+        asked,
+        dataset=seed.dataset,
+        folder=prompts,
+        language=language,
+        vague=VAGUE if recipe.reproduction else 0.0,
+    )
     pair, gt = (clean["clean_a"], clean["clean_b"]), clean["gt"]
     a, b = degrade_pair(recipe.task, *pair, steps, metres)
     if len(asked) < len(steps):
@@ -151,16 +171,22 @@ def use_provided(
     known: Sequence[tuple[str, Target]],
     fuser: str,
     prompts: Path | None = None,
+    language: str = "en",
+    instruction: str = "",
 ) -> Degraded:
     """The crop of a pair whose degraded images the data set provides: no operator is drawn.
 
     clean: as for ``degrade_clean``; empty for a real pair, for which ``degraded`` has a and b. degraded: a, b or both,
     uint8 ``(h, w, c)``; where one is absent, the clean image is used.
     known: (operator, target) of the known degradation, recorded as steps without parameters and seed. The prompt asks
-    to remove all of it, or only for the fusion where nothing is known.
+    to remove all of it, or only for the fusion where nothing is known. instruction: the prompt that came with the pair.
     """
     steps = tuple(Step(op, target, {}, None) for op, target in known)
-    prompt = compose(task, steps, generator(seed("prompt")), folder=prompts)
+    asked = tuple(range(len(steps)))
+    prompt = Prompt(instruction, (), None, asked)
+    if not instruction:
+        rng = generator(seed("prompt"))
+        prompt = compose(task, steps, rng, dataset=seed.dataset, folder=prompts, language=language)
     pair = {name: degraded[name] if name in degraded else clean[f"clean_{name}"] for name in ("a", "b")}
     return Degraded({**pair, **clean}, None, steps, prompt, fuser)
 

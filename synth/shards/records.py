@@ -111,7 +111,7 @@ class SampleMeta(Versioned):
     n: Annotated[int, Field(ge=0, lt=1 << 16)]
     """How many steps there are."""
     steps: tuple[Annotated[Step, AfterValidator(_finite_step)], ...]
-    """The degradations, in physical order."""
+    """The degradations, in the order in which they act: the physical one, but in a reproduction."""
     prompt: PromptRecord
     fuser: Origin
     """What made the ground truth."""

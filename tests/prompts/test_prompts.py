@@ -111,7 +111,7 @@ PHRASE = HAZE[HAZE.index("[[phrase]]") :]
     [
         (
             lambda t: t.replace("clause =", "claus ="),
-            "phrase haze-01: unknown key 'claus': did you mean 'clause'? allowed: clause, id, kind, source, text",
+            "phrase haze-01: unknown key 'claus': did you mean 'clause'? allowed: clause, id, kind, sets, source, text",
         ),
         (lambda t: t.replace('clause = "clear the haze"\n', ""), "phrase haze-01: clause is missing"),
         (lambda t: t.replace('id = "haze-01"\n', ""), "phrase.0.id is missing"),
@@ -203,7 +203,7 @@ def test_a_pool_that_is_not_there(folder: Path, op: str) -> None:
         (
             "\n[join]",
             "\n[jion]",
-            "unknown key 'jion': did you mean 'join'? allowed: frame, join, mef, mff, schema, vif",
+            "unknown key 'jion': did you mean 'join'? allowed: frame, join, mef, mff, schema, stops, vague, vif",
         ),
     ],
 )

@@ -33,6 +33,7 @@ def cache_command(json_: JsonOption = False, **options: Any) -> None:
             epochs=chosen.epochs,
             recipes=chosen.recipe,
             partial=chosen.partial,
+            language=chosen.language,
             parts=chosen.parts,
             executor=chosen.executor,
             workers=chosen.workers,

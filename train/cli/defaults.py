@@ -27,6 +27,7 @@ def run_fit(chosen: FitOptions, progress: Progress, note: Note) -> Fitted:
         Settings.of(name, chosen.seed, [*chosen.sets, *chosen.changes], **chosen.changed),
         recipes=chosen.recipe,
         partial=chosen.partial,
+        language=chosen.language,
         run_options=chosen if chosen.workers is not None else chosen.model_copy(update={"workers": workers}),
         device=chosen.device,
         overwrite=chosen.overwrite,

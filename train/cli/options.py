@@ -180,6 +180,8 @@ class DataOptions(DeviceOptions, DesignOptions):
     """What degrades lean shards; repeatable by task; the task's own."""
     partial: Share = 0.0
     """Lean shards: share of prompts that ask for a part of the steps only."""
+    language: str = "en"
+    """Lean shards: language of the prompts: en, zh (Chinese) or mix."""
     text_cache: Annotated[str | None, typer.Option(metavar="DIR")] = None
     """Keep the prompts' embeddings in this folder."""
 

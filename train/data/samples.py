@@ -18,8 +18,7 @@ from torch.utils.data import Dataset
 
 from clearfuse.synth.color import as_hwc
 from clearfuse.synth.fusers.pyramid.region import Region, Windows, full_region
-from clearfuse.synth.prompts.compose import compose
-from clearfuse.synth.prompts.pools import shipped_templates
+from clearfuse.synth.prompts.compose import compose, language_of
 from clearfuse.synth.seeds import generator, seed_of
 from clearfuse.synth.shards.records import LEAN_IMAGES, SampleMeta
 from clearfuse.synth.shards.sample import Sample, decode_sample, read_meta
@@ -285,14 +284,15 @@ def _shapes(sizes: np.ndarray, ratios: str, side: int, multiple: int) -> tuple[l
 
 
 def rephrase_prompt(sample: Sample, rng: np.random.Generator) -> str:
-    """Compose a new prompt that asks for the same as the sample's, from its recorded degradations.
+    """Compose a new prompt that asks for the same as the sample's, in its language, from its recorded degradations.
 
     A prompt from templates that are not shipped (the user's own, or a language model's) stays as it is.
     """
-    prompt = sample.meta.prompt
-    if not set(prompt.templates) <= shipped_templates():
+    meta, prompt = sample.meta, sample.meta.prompt
+    language = language_of(prompt.templates)
+    if language is None:
         return sample.prompt
-    return compose(sample.meta.task, sample.meta.steps, rng, prompt.asked).text
+    return compose(meta.task, meta.steps, rng, prompt.asked, dataset=meta.dataset, language=language).text
 
 
 def window(size: Sequence[int], shape: Shape, at: tuple[float, float]) -> Region:

@@ -90,6 +90,7 @@ def cache(
     epochs: int = 1,
     recipes: Sequence[str] = (),
     partial: float = 0.0,
+    language: str = "en",
     parts: Parts = AS_DESIGNED,
     executor: str | None = None,
     workers: int | None = None,
@@ -106,7 +107,7 @@ def cache(
     executor = find_executor(executor or ("serial" if where.type == "cuda" else "processes"))
     corpus = index(paths)
     tasks = _tasks(corpus)
-    degraders = choose_degraders(corpus.lean, recipes, partial)
+    degraders = choose_degraders(corpus.lean, recipes, partial, language)
     design = settings.design()
     tokenizer, text = find_parts(design, parts)
     # What the workers load is what was found here, at its commit.

@@ -83,6 +83,7 @@ def fit(
     *,
     recipes: Sequence[str] = (),
     partial: float = 0.0,
+    language: str = "en",
     run_options: RunOptions = DEFAULT_RUN,
     device: str | None = None,
     overwrite: bool = False,
@@ -93,8 +94,8 @@ def fit(
     """Fit ``settings.preset`` on shards, or resume the run in ``out``.
 
     Runs in a single process, or as a rank of ``torchrun`` or ``accelerate launch``, where each batch is split equally
-    over the ranks; their number may change when a run is resumed. recipes, partial: see ``choose_degraders``. Raises
-    UserError before work begins, WorkIncomplete if a sample can't be read or a loss is not finite.
+    over the ranks; their number may change when a run is resumed. recipes, partial, language: see ``choose_degraders``.
+    Raises UserError before work begins, WorkIncomplete if a sample can't be read or a loss is not finite.
     """
     design = settings.design() if overwrite else with_recorded_commits(Path(out), settings.design())
     with join_ranks(device) as ranks, ExitStack() as stack:
@@ -112,7 +113,7 @@ def fit(
         assembly = Assembly(design, rng, parts, adapt=settings.adapts)
         corpus = index(paths)
         check_data(settings, assembly, corpus)
-        degraders = choose_degraders(corpus.lean, recipes, partial)
+        degraders = choose_degraders(corpus.lean, recipes, partial, language)
         folder = Path(out)
         if ranks.main:
             stack.enter_context(run_folder(folder, run_record(settings, corpus, degraders), overwrite, corpus.shards))
