@@ -160,6 +160,7 @@ def degrade_command(
 app.command("inspect")(builds.inspect_command)
 app.command("verify", cls=builds.ShareCommand)(builds.verify_command)
 app.command("push")(builds.push_command)
+app.command("export")(builds.export_command)
 prompts_app = typer.Typer(help="Prompt pools.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(datasets.app, name="datasets")

@@ -1,4 +1,4 @@
-"""``synth inspect``, ``verify`` and ``push``: what is done with a build that is there."""
+"""``synth inspect``, ``verify``, ``push`` and ``export``: what is done with a build that is there."""
 
 from __future__ import annotations
 
@@ -148,4 +148,20 @@ def push_command(
         done = push(out, repo, private=private, revision=revision, overwrite=overwrite, progress=progress)
     removed = f", {done.removed} of an earlier build removed" if done.removed else ""
     text = f"pushed {console.counted(done.sent, 'file')} ({done.held} were there{removed}) to {done.url}"
+    typer.echo(json.dumps(asdict(done)) if json_ else text)
+
+
+def export_command(
+    paths: PathsArgument,
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="A new folder.")],
+    layout: Annotated[str, typer.Option("--format", help="mmaif: the tars of the MMAIF authors' training code.")],
+    quality: Annotated[int, typer.Option("--quality", help="Of the JPEGs; theirs is 75.")] = 75,
+    json_: JsonOption = False,
+) -> None:
+    """Write shards in the layout of others; synth build --data mmaif=DIR reads them."""
+    from clearfuse.synth.review.export import export
+
+    with console.progress("export", "shards") as progress:
+        done = export(paths, out, layout, quality=quality, progress=progress)
+    text = f"exported {console.counted(done.samples, 'sample')} in {console.counted(done.shards, 'tar')} to {out}"
     typer.echo(json.dumps(asdict(done)) if json_ else text)

@@ -21,7 +21,7 @@ USES: tuple[Use, ...] = get_args(Use)
 """What a build is for, narrow to wide: whoever grants one grants those before it."""
 
 _TOKEN = re.compile(r"(\{[^{}]*\}|\.\*\Z|\*)")
-_SCENE = re.compile(r"\{key(?:\[:(\d+)\]|:(d))?\}")
+_SCENE = re.compile(r"\{key(?:\[:(-?\d+)\]|:(d))?\}")
 
 
 def _listed(value: object) -> object:
@@ -77,7 +77,11 @@ class Manifest(StrictModel):
     parts: dict[str, str] = {}  # noqa: RUF012
     """Folders by part: a piece of the set whose keys start anew; it leads the key, as part1-12."""
     scene: str = "{key}"
-    """The scene of a key: {key}, {key[:2]} (its first characters) or {key:d} (its number)."""
+    """The scene of a key: {key}, {key[:2]} (its first characters), {key[:-2]} (without its last) or {key:d} (its
+    number)."""
+    archives: bool = False
+    """Whether the files are in tars: a template then begins with the tar, as *.tar/, and a key ends in a dash and ten
+    digits, those of the tar and of the sample in it."""
     like: tuple[str, ...] = ()
     """Sets whose pictures it shares in part: a scene known from one of them bears that one's name."""
     same_as: str = ""

@@ -19,7 +19,7 @@ import numpy as np
 from clearfuse.synth.datasets.fingerprints import brightness
 from clearfuse.synth.datasets.manifest import Manifest, natural
 from clearfuse.synth.datasets.pairs import Files, texts
-from clearfuse.synth.files import storage
+from clearfuse.synth.files import archives, storage
 from clearfuse.synth.files.remote import Remote
 from clearfuse.synth.files.storage import Listed, Location
 from clearfuse.synth.types import UserError
@@ -96,7 +96,7 @@ def match(manifest: Manifest, root: Location, images: Sequence[ImagePatterns]) -
     columns = {image.image: _Columns() for image in images}
     folders: list[str] = []
     ignored = 0
-    for listed in storage.scan(root):
+    for listed in archives.scan(root) if manifest.archives else storage.scan(root):
         rows = _usable(listed)
         matched: set[int] = set()
         for image in images:

@@ -12,6 +12,8 @@ import numpy as np
 from clearfuse.synth import color
 from clearfuse.synth.datasets.manifest import load_manifest as load_manifest
 from clearfuse.synth.datasets.manifest import template_regex as template_regex
+from clearfuse.synth.datasets.mmaif import read_info
+from clearfuse.synth.files.archives import is_member
 from clearfuse.synth.files.pictures import decode
 from clearfuse.synth.types import DEGRADED, MODALITIES, BadPair, Modality, PairRef, Target
 
@@ -77,7 +79,8 @@ def read_pair(ref: PairRef) -> CleanPair:
         raise BadPair("sizes differ: " + ", ".join(f"{image} {size}" for image, size in sizes.items()))
     _same_channels(images)
     degraded = {image.removeprefix("degraded_"): images[image] for image in DEGRADED if image in images}
-    return CleanPair(images["a"], images["b"], images.get("gt"), None, hashes, sensor, degraded)
+    known, instruction = read_info(ref.sources["a"], ref.task) if is_member(ref.sources["a"]) else ((), "")
+    return CleanPair(images["a"], images["b"], images.get("gt"), None, hashes, sensor, degraded, known, instruction)
 
 
 def _same_channels(images: dict[str, np.ndarray]) -> None:

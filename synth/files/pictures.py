@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clearfuse.synth import color
+from clearfuse.synth.files.archives import is_member, read_member
 from clearfuse.synth.files.storage import is_url, read_bytes
 from clearfuse.synth.types import BadPair, Modality
 
@@ -101,6 +102,11 @@ def _opened(source: str | io.BytesIO, name: str) -> Iterator[Image]:
 
 def _read(path: str, name: str) -> bytes:
     """The file's bytes. An OSError is the machine's fault, not the picture's: no reject, but for a lack of rights."""
+    if is_member(path):
+        data = read_member(path)
+        if data is None:
+            raise BadPair(f"{name}: is not in its tar")
+        return data
     if not is_url(path):
         _check_file(path, name)
     try:

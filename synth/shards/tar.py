@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO
 
+from clearfuse.synth.files.archives import tar_entries
 from clearfuse.synth.files.pictures import MOST_PIXELS
 from clearfuse.synth.files.remote import StoreError
 from clearfuse.synth.files.storage import Location, landing
@@ -48,8 +49,6 @@ MOST_SAMPLE_BYTES = 8 * MOST_BYTES
 """Of a sample, from its first header to its last byte."""
 MOST_MEMBERS = 64
 """Of a sample, and different names of members in a shard."""
-MOST_HEADER_BYTES = 1 << 20
-"""Of the headers before a file, with the extended ones of pax and GNU tar."""
 
 
 @dataclass
@@ -140,41 +139,11 @@ def in_blocks(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-class _Headers:
-    """A tar as ``tarfile`` reads it: headers alone, of which it may read ``MOST_HEADER_BYTES`` before each file.
-
-    Else a header that says a size of its extension of -1 or 20 GB is read whole, or over and over.
-    """
-
-    def __init__(self, file: io.BufferedIOBase) -> None:
-        self.file, self.left = file, MOST_HEADER_BYTES
-        self.seek, self.tell = file.seek, file.tell
-
-    def read(self, size: int) -> bytes:
-        self.left -= size
-        if size < 0 or self.left < 0:
-            raise tarfile.ReadError(f"a header at byte {self.tell()} has no end")
-        return self.file.read(size)
-
-
-def _infos(file: io.BufferedIOBase, start: int) -> Iterator[tarfile.TarInfo]:
-    """All entries of a tar, of which none is held."""
-    file.seek(start)
-    headers = _Headers(file)
-    with tarfile.open(fileobj=headers, mode="r:") as tar:  # type: ignore[call-overload]
-        while (info := tar.next()) is not None:
-            tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
-            headers.left = MOST_HEADER_BYTES
-            if info.size < 0:
-                raise tarfile.ReadError(f"{info.name} has {info.size} bytes by its header")
-            yield info
-
-
 def _files(file: io.BufferedIOBase, start: int = 0) -> Iterator[tarfile.TarInfo]:
     """The files of a tar whose headers say what can be: a size that is in the tar, no holes, samples of a few files."""
     length = file.seek(0, os.SEEK_END)
     key, count, first = "", 0, start
-    for info in _infos(file, start):
+    for info in tar_entries(file, start):
         if not info.isfile():
             continue
         if info.issparse():
