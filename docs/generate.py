@@ -19,8 +19,9 @@ from clearfuse.synth.cli.app import app as synth_app
 from clearfuse.synth.datasets.fingerprints import Fingerprints
 from clearfuse.synth.datasets.manifest import Manifest
 from clearfuse.synth.files.schema import LONGEST_TEXT
-from clearfuse.synth.operators import OPERATORS
-from clearfuse.synth.operators.base import Range
+from clearfuse.synth.operators import AUTHORS, OPERATORS
+from clearfuse.synth.operators.authors import our_name
+from clearfuse.synth.operators.base import Operator, Range
 from clearfuse.synth.prompts.pools import BridgedPool, Pool, Tasks
 from clearfuse.synth.samples.recipe import RecipeFile
 from clearfuse.synth.shards.records import DatasetIndex, LatentMeta, Receipt, SampleMeta, WidsIndex
@@ -62,15 +63,26 @@ def operators_page() -> str:
         "on a built-in scene, all other draws alike; weather on the whole frame, the rest on its middle.\n",
     ]
     for name, cls in OPERATORS.items():
-        facts = [f"stage {cls.stage}", " and ".join(sorted(cls.modalities, reverse=True))]
-        facts += ["one event for the pair"] if cls.event else []
-        facts += ["needs depth"] if cls.needs_depth else ["uses depth where it is known"] if cls.uses_depth else []
-        parts.append(f"## `{name}`\n*{'; '.join(facts)}*\n\n{inspect.cleandoc(cls.__doc__ or '')}\n")
-        parts.append(f"![{name} at severities 0, 0.25, 0.5, 0.75 and 1](pictures/{name}.jpg)\n")
-        parts.append("| parameter | kind | mild, strong | unit | identity | what |\n|---|---|---|---|---|---|")
-        parts += [_row(param, declared) for param, declared in cls.ranges().items()]
-        parts.append(f"\nSource: {cls.source}\n")
+        picture = f"![{name} at severities 0, 0.25, 0.5, 0.75 and 1](pictures/{name}.jpg)\n"
+        parts += _operator_section(name, cls, picture)
+    parts.append("# The authors' operators\n")
+    parts.append("For recipes with `reproduction = true`, beside ours in [authors-recipe.md](authors-recipe.md).\n")
+    for name, cls in AUTHORS.items():
+        parts += _operator_section(name, cls)
     return "\n".join(parts)
+
+
+def _operator_section(name: str, cls: type[Operator], *pictures: str) -> list[str]:
+    facts = [f"stage {cls.stage}", " and ".join(sorted(cls.modalities, reverse=True))]
+    facts += ["one event for the pair"] if cls.event else []
+    facts += ["needs depth"] if cls.needs_depth else ["uses depth where it is known"] if cls.uses_depth else []
+    return [
+        f"## `{name}`\n*{'; '.join(facts)}*\n\n{inspect.cleandoc(cls.__doc__ or '')}\n",
+        *pictures,
+        "| parameter | kind | mild, strong | unit | identity | what |\n|---|---|---|---|---|---|",
+        *(_row(param, declared) for param, declared in cls.ranges().items()),
+        f"\nSource: {cls.source}\n",
+    ]
 
 
 def _row(name: str, declared: Range) -> str:
@@ -178,8 +190,35 @@ def strips() -> None:
     print("wrote docs/pictures")
 
 
+def authors() -> None:
+    """Two pictures of the authors' operators at severities 0, 0.5 and 1, each beside ours of the same fault."""
+    import numpy as np
+    from PIL import Image
+
+    from clearfuse.synth.samples.chain import degrade
+    from clearfuse.synth.scenes import scene_pair
+
+    pair = scene_pair("vif", STRIP_SCENE, (640, 480))
+    (DOCS / "pictures").mkdir(exist_ok=True)
+    rows: list[np.ndarray] = []
+    for name in AUTHORS:
+        made = [
+            degrade(pair.a, op, severity=severity, seed=3, depth=pair.depth)
+            for op in (name, our_name(name))
+            for severity in (0.0, 0.5, 1.0)
+        ]
+        cells = [np.asarray(Image.fromarray(image).resize(PAGE_CELL, Image.Resampling.LANCZOS)) for image in made]
+        rows.append(np.concatenate(cells, 1))
+    for number in (0, 1):
+        half = rows[number * len(rows) // 2 : (number + 1) * len(rows) // 2]
+        sheet = Image.fromarray(np.concatenate(half))
+        sheet.save(DOCS / "pictures" / f"authors-{number + 1}.jpg", quality=75, optimize=True)
+    print("wrote docs/pictures/authors-1.jpg and authors-2.jpg")
+
+
 STRIP_SCENE = 2
 STRIP_CELL = (288, 216)
+PAGE_CELL = (192, 144)
 PICTURE_SEED = 11
 PICTURE_ROWS = 4
 
@@ -197,6 +236,7 @@ def main() -> None:
         print(f"wrote docs/{name}")
     picture()
     strips()
+    authors()
 
 
 if __name__ == "__main__":

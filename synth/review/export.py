@@ -70,11 +70,11 @@ def export(
     try:
         temporary.mkdir(parents=True)
         packed = _Peekable(_packed(shards, quality, progress))
-        samples = count = 0
+        count = 0
         while packed.head is not None:
-            samples += len(write_shard(temporary / f"{count:04d}.tar", _of_one_tar(packed, most_bytes)).offsets)
+            write_shard(temporary / f"{count:04d}.tar", _of_one_tar(packed, most_bytes))
             count += 1
-        if not samples:
+        if not count:
             raise UserError(f"{', '.join(paths)}: no samples to export")
         os.replace(temporary, folder)
     except ValueError as error:
@@ -83,21 +83,23 @@ def export(
         raise UserError(f"--out {out}: cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Exported(samples, count)
+    return Exported(packed.taken, count)
 
 
 class _Peekable:
-    """Samples with a look at the next one, None at the end."""
+    """Samples with a look at the next one, None at the end, and a count of those taken."""
 
     def __init__(self, items: Iterator[Packed]) -> None:
         self._items = items
         self.head = next(items, None)
+        self.taken = 0
 
     def take(self) -> Packed:
         """The next one."""
         head = self.head
         assert head is not None
         self.head = next(self._items, None)
+        self.taken += 1
         return head
 
 

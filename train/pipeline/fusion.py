@@ -157,6 +157,9 @@ class FusionPipeline:
         if self.assembly.text.is_cut(prompt) and prompt not in self._cut:
             self._cut.add(prompt)
             console.note(f"the prompt is cut: '{self.design.text}' reads {self.assembly.text.limit} tokens of it")
+        if self.assembly.text.has_unknown(prompt) and prompt not in self._cut:
+            self._cut.add(prompt)
+            console.note(f"the prompt has characters that '{self.design.text}' does not know")
         images = [_to_colour(a), _to_colour(b)]
         if self.assembly.prior is not None:
             grey = [x if x.ndim == 3 else x[..., None] for x in (a, b)]

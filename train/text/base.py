@@ -47,3 +47,7 @@ class TextEncoder(nn.Module):
     def is_cut(self, prompt: str) -> bool:
         """Whether a prompt, once normalised, has more than ``limit`` tokens, of which the rest is not read."""
         raise TypeError(f"{type(self).__name__} defines no is_cut")
+
+    def has_unknown(self, prompt: str) -> bool:
+        """Whether a prompt has characters that the encoder has no token for, as Chinese for T5: they all look alike."""
+        return False

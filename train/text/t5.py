@@ -76,6 +76,11 @@ class T5Encoder(Frozen, TextEncoder):
         """Whether the vocabulary drops tokens of the prompt."""
         return bool(self._vocabulary.encode(normalise(prompt)).overflowing)
 
+    def has_unknown(self, prompt: str) -> bool:
+        """Whether the vocabulary has no piece for a part of the prompt; its own are of European languages."""
+        unknown = self._vocabulary.token_to_id("<unk>")
+        return not prompt.isascii() and unknown in self._vocabulary.encode(normalise(prompt)).ids
+
     def encode(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
         """Embeddings, float32, padded with 0 to the longest prompt; the mask is False where a token is padding."""
         rows = self._rows(list(dict.fromkeys(prompts)))

@@ -154,6 +154,7 @@ class _Run:
             settings, corpus, degraders, assembly.train(), folder, options, ranks,
         )  # fmt: skip
         self.cut: set[str] = set()  # prompts that the encoder reads in part
+        self.unknown: set[str] = set()  # prompts with characters that it has no token for
         bf16 = settings.bf16(ranks.device)
         self.shadow = copy.deepcopy(assembly).eval()
         if settings.recompute:
@@ -196,6 +197,11 @@ class _Run:
         if self.cut:
             limit = self.assembly.text.limit
             note(f"{len(self.cut)} prompts were cut to the {limit} tokens that the text encoder reads")
+        if self.unknown:
+            note(
+                f"{len(self.unknown)} prompts have characters that the text encoder does not know, as Chinese for T5: "
+                "'bytes' reads every language"
+            )
         return Fitted(str(self.folder), state.step, settings.steps, report.loss, state.best, psnr, self.ranks.rank)
 
     def _log(self) -> NoLog:
@@ -231,6 +237,7 @@ class _Run:
             waited += time.monotonic() - requested
             names += batch.names
             self.cut.update(prompt for prompt in batch.prompts if self.assembly.text.is_cut(prompt))
+            self.unknown.update(prompt for prompt in batch.prompts if self.assembly.text.has_unknown(prompt))
             rng = Draws.of("noise", settings.seed, batch.positions)
             with self.engine.accumulating(part < settings.accumulate - 1):
                 loss = self.engine.loss(batch, rng)

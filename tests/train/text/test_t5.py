@@ -123,6 +123,10 @@ def test_a_long_prompt_is_cut_and_still_ends(folder: Path) -> None:
     assert encoder(folder).is_cut("snow " * 300) and not encoder(folder).is_cut("snow " * 20)
 
 
+def test_a_script_that_the_vocabulary_lacks_is_said(folder: Path) -> None:
+    assert encoder(folder).has_unknown("去除雾") and not encoder(folder).has_unknown("remove the haze")
+
+
 def test_space_capitals_and_the_end_make_no_difference(folder: Path, tmp_path: Path) -> None:
     one = encoder(folder, tmp_path / "store")
     first = one(["remove the haze"])[0]

@@ -106,6 +106,7 @@ def test_a_prompt_beyond_the_limit_is_said_to_be_cut() -> None:
     encoder = build_text("bytes", seeded())
     assert not encoder.is_cut("a" * 511 + ". ") and encoder.is_cut("a" * 512)
     assert encoder.is_cut("雾" * 171) and not encoder.is_cut("雾" * 170)
+    assert not encoder.has_unknown("雾")
     assert not build_text("none", seeded()).is_cut("a" * 5000)
 
 
