@@ -12,7 +12,7 @@ from clearfuse.synth.builder.options import Options
 from clearfuse.synth.cli import builds, cache, datasets, weights
 from clearfuse.synth.cli.options import JsonOption, option, takes
 from clearfuse.synth.files.schema import check_options
-from clearfuse.synth.types import UserError, WorkIncomplete
+from clearfuse.synth.types import UserError, WorkIncomplete, unknown
 
 if TYPE_CHECKING:
     from clearfuse.synth.builder.build import Build
@@ -189,6 +189,7 @@ def expand_command(
         str | None, typer.Option("--prompts", help="A folder of the pools to grow. [default: those that ship]")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of what the model writes.")] = 0,
+    language: Annotated[str, typer.Option("--language", help="Of the pools to grow: en or zh.")] = "en",
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the endpoint.")] = 120.0,
     json_: JsonOption = False,
 ) -> None:
@@ -196,6 +197,11 @@ def expand_command(
     from pathlib import Path
 
     from clearfuse.synth.prompts.expand import expand, find_writer, summary
+    from clearfuse.synth.prompts.pools import LANGUAGES
+
+    spoken = next((one for one in LANGUAGES if one == language), None)
+    if spoken is None:
+        raise unknown("language", language, LANGUAGES)
 
     names = [name.strip() for part in op for name in part.split(",")]
     with console.progress("expand", "calls") as progress:
@@ -203,6 +209,7 @@ def expand_command(
             *(lambda: find_writer(model, endpoint, timeout), names, count, out),
             seed=seed,
             folder=None if prompts is None else Path(prompts),
+            language=spoken,
             progress=progress,
         )
     text, missing = summary(grown, out)

@@ -21,20 +21,32 @@ from typing import Any
 from clearfuse.synth.console import counted
 from clearfuse.synth.files.resources import resource_dir
 from clearfuse.synth.files.storage import local
-from clearfuse.synth.prompts.pools import Phrase, Pool, load_pool, load_tasks, page_bytes, pool_names
-from clearfuse.synth.prompts.wording import CLAUSE_WORDS, TEXT_WORDS, Rules, as_phrase, repeats
+from clearfuse.synth.prompts.pools import (
+    SUFFIXES,
+    Language,
+    Phrase,
+    Pool,
+    load_pool,
+    load_tasks,
+    page_bytes,
+    pool_names,
+)
+from clearfuse.synth.prompts.wording import CHARACTERS, CLAUSE_WORDS, TEXT_WORDS, Rules, as_phrase, repeats
 from clearfuse.synth.prompts.writers import EndpointWriter, LocalWriter, Messages, Writer
 from clearfuse.synth.seeds import generator, seed_of
 from clearfuse.synth.types import UserError, WorkIncomplete, unknown
 
 MAX_COUNT = 200
 """Largest number of phrases requested for a pool: beyond some hundred a model repeats itself."""
+SPOKEN: dict[Language, str] = {"en": "English", "zh": "Chinese"}
 PER_CALL = 10
 """Phrases requested per call."""
 SHOWN_PHRASES = 8
 """Phrases of the pool shown per call, drawn at random."""
 
-_ROLE = "You write short requests that people type into a tool which restores degraded images. You write plain English."
+_ROLE = (
+    "You write short requests that people type into a tool which restores degraded images. You write plain {language}."
+)
 _TASK = """The fault: {fault}.
 Every request asks to remove this fault, and nothing else, from an image.
 Write each request as one JSON object on a line of its own, with three keys:
@@ -87,22 +99,23 @@ def expand(
     *,
     seed: int = 0,
     folder: Path | None = None,
+    language: Language = "en",
     progress: Progress = lambda done, total: None,
 ) -> dict[str, PoolGrowth]:
     """Request ``count`` phrases for each of ``ops`` (empty: every pool) and write all pools to the folder ``out``.
 
     ``out`` is created whole or not at all, and only where a phrase was kept. folder: the pools to expand, None for the
-    built-in ones. make_writer: loads the model, after everything else is checked. Raises UserError before the first
-    request, WorkIncomplete where the writer fails; phrases kept until then are written.
+    built-in ones. language: of the pools. make_writer: loads the model, after everything else is checked. Raises
+    UserError before the first request, WorkIncomplete where the writer fails; phrases kept until then are written.
     """
-    names = list(dict.fromkeys(ops)) or pool_names(folder)
-    check(names, count, out, seed, folder)
+    names = list(dict.fromkeys(ops)) or pool_names(folder, language)
+    check(names, count, out, seed, folder, language)
     writer = make_writer()
     grown = {op: PoolGrowth(count) for op in names}
     starts = range(0, count, PER_CALL)
     try:
         for done, (op, start) in enumerate(itertools.product(names, starts), 1):
-            grow(grown[op], writer, op, start, seed, folder)
+            grow(grown[op], writer, op, start, seed, folder, language)
             progress(done, len(names) * len(starts))
     except WorkIncomplete as stopped:
         kept = sum(len(growth.kept) for growth in grown.values())
@@ -110,11 +123,13 @@ def expand(
         raise WorkIncomplete(f"{stopped}; {until if kept else 'nothing is written'}") from None
     finally:  # a failed call must not lose the earlier ones
         if any(growth.kept for growth in grown.values()):
-            write_pools(Path(out), {op: growth.kept for op, growth in grown.items()}, folder)
+            write_pools(Path(out), {op: growth.kept for op, growth in grown.items()}, folder, language)
     return grown
 
 
-def check(names: Sequence[str], count: int, out: str, seed: int, folder: Path | None) -> None:
+def check(
+    names: Sequence[str], count: int, out: str, seed: int, folder: Path | None, language: Language = "en"
+) -> None:
     """Raise UserError for bad arguments, before a model is loaded."""
     if not 1 <= count <= MAX_COUNT:
         raise UserError(f"--count {count}: must be in [1, {MAX_COUNT}]")
@@ -122,13 +137,13 @@ def check(names: Sequence[str], count: int, out: str, seed: int, folder: Path | 
         raise UserError(f"--seed {seed}: must be in [0, 2^53)")
     if folder is not None and not folder.is_dir():
         raise UserError(f"--prompts {folder}: folder does not exist")
-    load_tasks(folder)
-    pools = pool_names(folder)
+    load_tasks(folder, language)
+    pools = pool_names(folder, language)
     for op in names:
         if op not in pools:
             raise unknown("prompt pool", op, pools)
     for op in pools:
-        load_pool(op, folder)
+        load_pool(op, folder, language)
     path = local(out, "--out")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"--out {out}: is there and not empty; name a new folder")
@@ -138,21 +153,31 @@ def check(names: Sequence[str], count: int, out: str, seed: int, folder: Path | 
         raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
 
 
-def grow(grown: PoolGrowth, writer: Writer, op: str, start: int, seed: int, folder: Path | None) -> None:
+def grow(
+    grown: PoolGrowth,
+    writer: Writer,
+    op: str,
+    start: int,
+    seed: int,
+    folder: Path | None,
+    language: Language = "en",
+) -> None:
     """One call: request up to ten phrases for a pool, from the ``start``-th on, and add the valid ones to ``grown``."""
-    pool = load_pool(op, folder)
-    others = [load_pool(other, folder) for other in pool_names(folder) if other != op]
-    rules = Rules(pool, others, load_tasks(folder))
-    made_before = (phrase.id.removeprefix(f"{op}-machine-") for phrase in pool.phrases)
+    pool = load_pool(op, folder, language)
+    others = [load_pool(other, folder, language) for other in pool_names(folder, language) if other != op]
+    rules = Rules(pool, others, load_tasks(folder, language), language)
+    stem = f"{op}-machine-" if language == "en" else f"{op}-{language}-machine-"
+    made_before = (phrase.id.removeprefix(stem) for phrase in pool.phrases)
     first = 1 + max((int(number) for number in made_before if number.isdecimal()), default=0)
     wanted = min(PER_CALL, grown.asked - start)
     call_seed = seed_of(seed, "expand", op, start)
-    entries, broken = read_answer(writer(messages_for(pool, grown.kept, wanted, call_seed), call_seed % 2**31, wanted))
+    messages = messages_for(pool, grown.kept, wanted, call_seed, language)
+    entries, broken = read_answer(writer(messages, call_seed % 2**31, wanted))
     entries = entries[:wanted]
     broken = min(broken, wanted - len(entries))
     grown.rejected.update({"unreadable": broken, "missing": wanted - len(entries) - broken})
     for entry in entries:
-        phrase = as_phrase(entry, f"{op}-machine-{first + len(grown.kept):02d}", f"{writer.name}, seed {seed}")
+        phrase = as_phrase(entry, f"{stem}{first + len(grown.kept):02d}", f"{writer.name}, seed {seed}")
         if phrase is None:
             grown.rejected["without a kind, text and clause"] += 1
         elif reason := rules.fault(phrase) or repeats(phrase, (*pool.phrases, *grown.kept)):
@@ -162,21 +187,28 @@ def grow(grown: PoolGrowth, writer: Writer, op: str, start: int, seed: int, fold
     grown.rejected = +grown.rejected
 
 
-def messages_for(pool: Pool, kept: Sequence[Phrase], count: int, seed: int) -> Messages:
+def messages_for(pool: Pool, kept: Sequence[Phrase], count: int, seed: int, language: Language = "en") -> Messages:
     """The chat of a request: the degradation, the rules, some existing phrases, and the number of new ones."""
     phrases = (*pool.phrases, *kept)
     chosen = generator(seed_of(seed, "shown")).permutation(len(phrases))[:SHOWN_PHRASES]
     shown = [{key: getattr(phrases[i], key) for key in ("kind", "text", "clause")} for i in sorted(chosen.tolist())]
-    content = _TASK.format(
+    # Filled, {image} is three words, or five characters.
+    most = {"text": TEXT_WORDS - 4, "clause": CLAUSE_WORDS - 2}
+    most = most if language == "en" else {name: length - 8 for name, length in CHARACTERS.items()}
+    task = _TASK if language == "en" else _TASK.replace(" words at most", " characters at most")
+    content = task.format(
         fault=pool.names[0],
         names=", ".join(pool.names),
         strengths=", ".join(pool.strengths),
-        text=TEXT_WORDS - 4,  # filled, {image} is three words
-        clause=CLAUSE_WORDS - 2,
+        text=most["text"],
+        clause=most["clause"],
         shown="\n".join(json.dumps(phrase, ensure_ascii=False) for phrase in shown),
         count=count,
     )
-    return [{"role": "system", "content": _ROLE}, {"role": "user", "content": content}]
+    return [
+        {"role": "system", "content": _ROLE.format(language=SPOKEN[language])},
+        {"role": "user", "content": content},
+    ]
 
 
 def read_answer(answer: str) -> tuple[list[dict[str, Any]], int]:
@@ -196,7 +228,7 @@ def read_answer(answer: str) -> tuple[list[dict[str, Any]], int]:
     return found, broken
 
 
-def write_pools(out: Path, kept: dict[str, list[Phrase]], folder: Path | None) -> None:
+def write_pools(out: Path, kept: dict[str, list[Phrase]], folder: Path | None, language: Language = "en") -> None:
     """Write all files of ``folder`` to ``out`` with the new phrases in their pools; atomic, by rename."""
     source = folder or resource_dir("prompts")
     out = out.resolve()
@@ -204,12 +236,14 @@ def write_pools(out: Path, kept: dict[str, list[Phrase]], folder: Path | None) -
     try:
         temporary.mkdir()
         for path in sorted(source.glob("*.toml")):
-            added = kept.get(path.stem, [])
-            pool = load_pool(path.stem, folder) if added else None
+            op = path.name.removesuffix(SUFFIXES[language])
+            added = kept.get(op, [])
+            pool = load_pool(op, folder, language) if added else None
             text = None if pool is None else pool_toml(pool.model_copy(update={"phrases": (*pool.phrases, *added)}))
             (temporary / path.name).write_bytes(page_bytes(path) if text is None else text.encode())
         for op in kept:
-            assert load_pool(op, temporary).phrases[len(load_pool(op, folder).phrases) :] == tuple(kept[op])
+            before = load_pool(op, folder, language).phrases
+            assert load_pool(op, temporary, language).phrases == (*before, *kept[op])
         os.replace(temporary, out)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
@@ -224,12 +258,14 @@ def pool_toml(pool: Pool) -> str:
 
 def _toml_lines(pool: Pool) -> Iterator[str]:
     yield "# text: a whole prompt. clause: how it joins others. {strength} and a part in [brackets] may be left out.\n"
-    yield "# source: the model that wrote a phrase, and the seed.\n"
+    yield "# source: the model that wrote a phrase, and the seed. sets: data sets whose pictures show what it says.\n"
     yield f"schema = 1\nnames = [{', '.join(map(_quote, pool.names))}]\n"
     yield f"strengths = [{', '.join(map(_quote, pool.strengths))}]\n"
     for phrase in pool.phrases:
         keys = ("id", "kind", "text", "clause", *(["source"] if phrase.source else []))
         yield "\n[[phrase]]\n" + "".join(f"{key} = {_quote(getattr(phrase, key))}\n" for key in keys)
+        if phrase.sets:
+            yield f"sets = [{', '.join(map(_quote, phrase.sets))}]\n"
 
 
 def _quote(text: str) -> str:

@@ -30,7 +30,8 @@ Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 MIX = "mix"
 """Half of the prompts in one language, half in the other."""
-_SUFFIX: dict[Language, str] = {"en": ".toml", "zh": ".zh.toml"}
+SUFFIXES: dict[Language, str] = {"en": ".toml", "zh": ".zh.toml"}
+"""How the files of a language end."""
 TARGETS: tuple[Target, ...] = ("a", "b", "both")
 GENERIC = PREFIX.removesuffix(":")
 """The one pool for every transform of the bridge: ``prompts/albumentations.toml``."""
@@ -303,9 +304,9 @@ def load_pool(op: str, folder: Path | None = None, language: Language = "en") ->
     """The pool of an operator, from ``folder`` or from those that ship; an operator of the authors has that of ours."""
     base, op = folder or resource_dir("prompts"), our_name(op)
     if is_bridged(op):
-        path = base / f"{GENERIC}{_SUFFIX[language]}"
+        path = base / f"{GENERIC}{SUFFIXES[language]}"
         return validate(BridgedPool, read_toml(path), str(path)).of(op)
-    path = base / f"{op}{_SUFFIX[language]}"
+    path = base / f"{op}{SUFFIXES[language]}"
     if op in (GENERIC, "tasks") or not path.is_file():
         what = "prompt pool" if language == "en" else f"prompt pool in '{language}'"
         raise UserError(f"{base}: {unknown(what, op, pool_names(folder, language))}")
@@ -315,21 +316,21 @@ def load_pool(op: str, folder: Path | None = None, language: Language = "en") ->
 @functools.cache
 def load_tasks(folder: Path | None = None, language: Language = "en") -> Tasks:
     """The wordings by task, from ``folder`` or from those that ship with the package."""
-    path = (folder or resource_dir("prompts")) / f"tasks{_SUFFIX[language]}"
+    path = (folder or resource_dir("prompts")) / f"tasks{SUFFIXES[language]}"
     return validate(Tasks, read_toml(path), str(path))
 
 
 def pool_names(folder: Path | None = None, language: Language = "en") -> list[str]:
     """The operators that have a pool, sorted."""
     found = (path.name for path in page_paths(language, folder))
-    return sorted({name.removesuffix(_SUFFIX[language]) for name in found} - {GENERIC, "tasks"})
+    return sorted({name.removesuffix(SUFFIXES[language]) for name in found} - {GENERIC, "tasks"})
 
 
 def page_paths(language: str, folder: Path | None = None) -> list[Path]:
     """The prompt files of a language, or of all with ``mix``, in name order."""
     languages = languages_of(language)
     paths = sorted((folder or resource_dir("prompts")).glob("*.toml"), key=lambda path: path.name)
-    return [path for path in paths if ("zh" if path.name.endswith(_SUFFIX["zh"]) else "en") in languages]
+    return [path for path in paths if ("zh" if path.name.endswith(SUFFIXES["zh"]) else "en") in languages]
 
 
 def languages_of(language: str) -> tuple[Language, ...]:

@@ -15,6 +15,7 @@ from typing import Any
 from clearfuse.synth.prompts.pools import (
     KINDS,
     Kind,
+    Language,
     Phrase,
     Pool,
     Tasks,
@@ -27,6 +28,8 @@ from clearfuse.synth.prompts.pools import (
 
 TEXT_WORDS, CLAUSE_WORDS = 24, 12
 """Words of a filled text and clause. Three clauses in a frame are then 45 words at most: a text encoder's 64 tokens."""
+CHARACTERS = {"text": 50, "clause": 24}
+"""Chinese characters of a filled text and clause: about two to an English word."""
 LONGEST_WORD = 20
 TERSE_WORDS = 10
 NEAR = 0.85
@@ -41,6 +44,14 @@ _NO_VERB = re.compile(
 )
 _AGAINST = re.compile(r"(?:add|simulate|introduce|create|generate|synthesi[sz]e)\b|.*\b(?:don't|do not|never)\b", re.I)
 _FUSES = re.compile(r"\b(?:fus(?:e|es|ed|ing|ion)|merg(?:e|es|ed|ing)|combine|blend)\b", re.I)
+_PLAIN: dict[Language, re.Pattern[str]] = {
+    "en": re.compile(r"(?!.*[.?!;:\"<>|\\/])[ -~]+"),
+    "zh": re.compile(r"[\u4e00-\u9fff0-9A-Za-z×，{}\[\]]+"),
+}
+"""What a phrase is written in."""
+_CHINESE_ASKS = re.compile("吗$|吗，|能否|能不能|可否|是否|什么|怎么|如何")
+_CHINESE_AGAINST = re.compile("(?:添加|加上|加入|模拟|生成|制造|不要去|不去)")
+_CHINESE_FUSES = re.compile("融合|合并|合成|结合|叠加")
 _MISPLACED = (
     # One wording of the images is singular, another plural: no verb after it may have to agree.
     re.compile(r"\{image\}\]?,? (?:which |that )?(?:is|are|was|were|has|have|does|looks|seems|needs|shows)\b"),
@@ -58,11 +69,12 @@ class Rules:
     own: Pool
     others: Sequence[Pool]
     tasks: Tasks
+    language: Language = "en"
 
     def fault(self, phrase: Phrase) -> str | None:
         """Why the phrase cannot join, in a few words that are counted; None where it can."""
         for text in (phrase.text, phrase.clause):
-            if not re.fullmatch(r"[ -~]+", text) or re.search(r"[.?!;:\"<>|\\/]", text):
+            if not _PLAIN[self.language].fullmatch(text):
                 return "not plain text"
             try:
                 check_holes(text, ("image", "strength"))
@@ -74,11 +86,26 @@ class Rules:
                 return "without the fault's name"
             if self.names_another(text):
                 return "naming another fault"
-            if _AGAINST.match(text) or _FUSES.search(text) or self._names_image(text):
+            if self._asks_otherwise(text) or self._names_image(text):
                 return "asking for something else"
-        if not _of_its_kind(phrase):
+        if not (_of_its_kind(phrase) if self.language == "en" else _of_its_chinese_kind(phrase)):
             return "not of their kind"
-        return self._sentence_fault(phrase)
+        return self._sentence_fault(phrase) if self.language == "en" else self._chinese_fault(phrase)
+
+    def _asks_otherwise(self, text: str) -> bool:
+        against, fuses = (_AGAINST, _FUSES) if self.language == "en" else (_CHINESE_AGAINST, _CHINESE_FUSES)
+        return against.match(text) is not None or fuses.search(text) is not None
+
+    def _chinese_fault(self, phrase: Phrase) -> str | None:
+        for name, most in CHARACTERS.items():
+            for text in self._filled(getattr(phrase, name)):
+                if len(text) > most:
+                    return "too long"
+                if len(text) < 3:
+                    return "too short"
+                if next(chinese_faults(text), None) is not None:
+                    return "not grammatical"
+        return None
 
     def names_another(self, text: str) -> bool:
         """Whether it has a word that another page owns, beside its own page's words."""
@@ -124,7 +151,7 @@ def as_phrase(entry: Any, name: str, source: str) -> Phrase | None:
         return None
     kind, text, clause = (entry[key].strip() for key in ("kind", "text", "clause"))
     known: Kind | None = next((one for one in KINDS if one == kind.lower()), None)
-    if known is None or not text or not clause or (text.endswith("?") and known != "question"):
+    if known is None or not text or not clause or (text.endswith(("?", "？")) and known != "question"):
         return None
     return Phrase(id=name, kind=known, text=_bare(text), clause=_bare(clause), source=source)
 
@@ -151,14 +178,24 @@ def english_faults(text: str) -> Iterator[str]:
         yield "a dangling word"
 
 
+def chinese_faults(text: str) -> Iterator[str]:
+    """What is wrong with a Chinese prompt, as far as rules can tell."""
+    if re.search(r"[{}\[\]\s]|[,.?!;:]", text):
+        yield "a Latin mark, a space or a placeholder"
+    if re.search("，，|，$|^，|，[。？]|的的|中中|的，|的$|把，|对，", text):
+        yield "a part is missing"
+    if re.search("(?:去除|去掉|校正|修复|消除|清理|减轻|抑制|处理|恢复|提高|补偿|弥补)(?:的|中的)", text):
+        yield "a verb without its object"
+
+
 def likeness(first: str, second: str) -> float:
     """2 M / T: M the words in common, in order, T the words of both; placeholders, brackets and marks do not count."""
     return SequenceMatcher(None, plain_words(first), plain_words(second), autojunk=False).ratio()
 
 
 def plain_words(template: str) -> tuple[str, ...]:
-    """The words of a template alone: small letters, without placeholders, brackets and marks."""
-    return tuple(re.findall(r"[a-z0-9'-]+", re.sub(r"\{\w*\}", "", template).lower()))
+    """The words of a template alone, or its Chinese characters: small letters, without placeholders and marks."""
+    return tuple(re.findall(r"[a-z0-9'-]+|[\u4e00-\u9fff]", re.sub(r"\{\w*\}", "", template).lower()))
 
 
 def repeats(phrase: Phrase, pool: Iterable[Phrase]) -> str | None:
@@ -173,7 +210,7 @@ def repeats(phrase: Phrase, pool: Iterable[Phrase]) -> str | None:
 
 
 def _bare(text: str) -> str:
-    text = text.rstrip(" .?!")
+    text = text.rstrip(" .?!。？！")
     acronym = re.match(r"I\b|[A-Z]{2}", text) is not None
     return text if acronym else text[:1].lower() + text[1:]
 
@@ -188,3 +225,12 @@ def _of_its_kind(phrase: Phrase) -> bool:
     if phrase.kind == "terse":
         return not asks and len(plain_words(phrase.text)) <= TERSE_WORDS
     return not asks and (_NO_VERB.match(phrase.text) is None or re.match(r"(?:I|my|we)\b", phrase.text) is not None)
+
+
+def _of_its_chinese_kind(phrase: Phrase) -> bool:
+    """A question asks, nothing else does; a clause is one request, and its strength can be left out."""
+    if re.search("[，、]|并且|以及|吗", phrase.clause) or any(
+        "{strength}的" in t for t in (phrase.text, phrase.clause)
+    ):
+        return False
+    return (phrase.kind == "question") == (_CHINESE_ASKS.search(phrase.text) is not None)

@@ -13,7 +13,7 @@ from clearfuse.synth.files.resources import resource_names
 from clearfuse.synth.operators import OPERATORS
 from clearfuse.synth.prompts.compose import compose, language_of
 from clearfuse.synth.prompts.pools import KINDS, Kind, Language, load_pool, load_tasks, pool_names
-from clearfuse.synth.prompts.wording import Rules, english_faults, misplaced
+from clearfuse.synth.prompts.wording import Rules, chinese_faults, english_faults, misplaced
 from clearfuse.synth.types import TASKS, Prompt, Step, Target, Task
 
 OPS = sorted(OPERATORS)
@@ -294,18 +294,6 @@ CHINESE_CONTENT = re.compile(
 )
 
 
-def chinese_faults(text: str) -> Iterator[str]:
-    """Errors in a Chinese prompt, as far as rules can tell."""
-    if re.search(r"[{}\[\]\s]|[,.?!;:]", text):
-        yield "a Latin mark, a space or a placeholder"
-    if re.search("，，|，$|^，|，[。？]|的的|中中|的，|的$|把，|对，", text):
-        yield "a part is missing"
-    if re.search("(?:去除|去掉|校正|修复|消除|清理|减轻|抑制|处理|恢复|提高|补偿|弥补)(?:的|中的)", text):
-        yield "a verb without its object"
-    if not 4 <= len(text) <= 90:
-        yield f"{len(text)} characters"
-
-
 @pytest.mark.parametrize("op", OPS)
 def test_a_chinese_pool_has_a_phrase_for_each_english_one(op: str) -> None:
     pool, english = load_pool(op, None, "zh"), load_pool(op)
@@ -342,6 +330,7 @@ def test_chinese_prompts(task: Task) -> None:
         steps = [step(op, TARGETS[rng.integers(3)], SEVERITIES[rng.integers(6)]) for op in ops]
         prompt = compose(task, steps, rng, dataset="lytro", language="zh")
         assert not list(chinese_faults(prompt.text)), (prompt.text, list(chinese_faults(prompt.text)))
+        assert 4 <= len(prompt.text) <= 90
         assert all(load_pool(op, None, "zh").mentions(prompt.text) for op in ops), prompt.text
         assert language_of(prompt.templates) == "zh" and len(prompt.text.encode()) < 400
         assert prompt.strength is None or prompt.strength in prompt.text

@@ -478,3 +478,34 @@ def test_a_server_that_fails_leaves_what_was_kept(
 def test_what_is_no_endpoint(url: str) -> None:
     with pytest.raises(UserError, match="must be a URL such as http://localhost:8000/v1"):
         EndpointWriter(url)
+
+
+CHINESE = [
+    {"kind": "imperative", "text": "把{image}里的{strength}雾统统散开。", "clause": "散开[{image}里的]{strength}雾"},
+    {"kind": "question", "text": "可否让{image}中的雾全部退去？", "clause": "让[{image}中的]雾全部退去"},
+    {"kind": "terse", "text": "remove the haze", "clause": "remove the haze"},
+    {"kind": "terse", "text": "{strength}的雾去干净", "clause": "去干净{strength}的雾"},
+    {"kind": "imperative", "text": "去除{image}里的雨", "clause": "去除{image}里的雨"},
+    {"kind": "imperative", "text": "去除{image}中的{strength}雾", "clause": "去除[{image}中的]{strength}雾"},
+]
+
+
+def test_chinese_pools_grow_by_rules_of_their_own(
+    serve: Callable[..., Server], synth: Callable[..., Ran], tmp_path: Path
+) -> None:
+    server = serve(lambda handler, body: answered(handler, chat("\n".join(map(json.dumps, CHINESE)))))
+    out = tmp_path / "out"
+    ran = synth(
+        *("prompts", "expand", "--endpoint", server.url, "--op", "haze", "--count", "6", "--language", "zh"),
+        *("--out", out, "--json"),
+    )
+    assert ran.code == 0
+    fell = {"not plain text": 1, "not of their kind": 1, "without the fault's name": 1, "duplicate": 1}
+    assert json.loads(ran.out)["pools"] == {"haze": {"asked": 6, "kept": 2, "fell": fell}}
+    assert "plain Chinese" in server.seen[0][2]["messages"][0]["content"]
+    grown, before = load_pool("haze", out, "zh").phrases, load_pool("haze", None, "zh").phrases
+    assert grown[:-2] == before and any(phrase.sets for phrase in before)
+    assert [phrase.id for phrase in grown[-2:]] == ["haze-zh-machine-01", "haze-zh-machine-02"]
+    assert load_pool("haze", out) == load_pool("haze")
+    ran = synth("prompts", "expand", "--endpoint", server.url, "--language", "mix", "--out", tmp_path / "no")
+    assert (ran.code, ran.error) == (2, "synth: error: unknown language 'mix': allowed: en, zh")
