@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -52,7 +54,18 @@ def _make(root: Path, name: str, form: int) -> int:
                     save(root / path, textured(10 * scenes + i, 80, 64) // (frame + 1))
     if "{split}" not in next(iter(manifest.templates.values()))[form]:
         scenes //= len(splits)
+    if manifest.archives:
+        _pack(root)
     return scenes
+
+
+def _pack(root: Path) -> None:
+    """A tar in place of each folder, its files in natural order, so that a sample's lie together."""
+    for folder in sorted(root.iterdir()):
+        with tarfile.open(root / f"packed-{folder.name.replace('*', '0')}", "w") as tar:
+            for file in sorted(folder.iterdir(), key=lambda file: natural(file.name)):
+                tar.add(file, file.name)
+        shutil.rmtree(folder)
 
 
 FORMS = [(name, form) for name in ON_DISK for form in range(len(next(iter(load_manifest(name).templates.values()))))]

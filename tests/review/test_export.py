@@ -87,7 +87,7 @@ def test_a_round_trip(tmp_path: Path) -> None:
         assert pair.degradation == (("haze", "a"), ("gaussian_noise", "both")) and pair.instruction == PROMPT
         for image, seed, channels in ((pair.a, number, 3), (pair.degraded["b"], number + 50, 1)):
             difference = image.astype(float) - textured(seed, 96, 64, channels)
-            assert image.shape == (64, 96, channels) and np.sqrt((difference**2).mean()) < 6
+            assert image.shape == (64, 96, channels) and np.sqrt((difference**2).mean()) < 12
     assert all(not ref.predegraded for ref in found(out, "mmaif-clean"))
 
 
