@@ -335,7 +335,7 @@ def page_paths(language: str, folder: Path | None = None) -> list[Path]:
 
 def languages_of(language: str) -> tuple[Language, ...]:
     """The languages in which prompts are written: en, zh, or both with mix. UserError for another name."""
-    found = tuple(one for one in LANGUAGES if language in (one, MIX))
+    found = LANGUAGES if language == MIX else tuple(one for one in LANGUAGES if one == language)
     if not found:
         raise unknown("language", language, (*LANGUAGES, MIX))
     return found
