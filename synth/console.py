@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -64,7 +65,7 @@ def _fail(name: str, message: str, code: int) -> int:
 
 def _open_standard_files() -> None:
     """Put the null device in place of standard files that the caller closed: the next file opened would get their
-    numbers, and what libraries print would be written into it.
+    numbers, and what libraries print would be written into it. Names of files that are no text are printed in escapes.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -73,6 +74,8 @@ def _open_standard_files() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115  # for good
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def counted(number: int, noun: str) -> str:

@@ -51,8 +51,19 @@ class BadPair(Exception):
     """A pair that can't be used; the message is the reason recorded in the shard's receipt."""
 
 
+def reason_of(error: BaseException, most: int = 200) -> str:
+    """What a library's error says, on one line of at most ``most`` characters; its class where it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+def shorten(text: str, most: int = 60) -> str:
+    """A text for a message: what is longer than ``most`` characters ends in dots."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
     """The error for an unknown name: it suggests the closest allowed name, then lists all of them."""
+    name = shorten(name)
     allowed = sorted(choices)
     cased = {choice.lower(): choice for choice in allowed}
     near = difflib.get_close_matches(name.lower(), cased, n=1, cutoff=0.5)
@@ -63,9 +74,11 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
 def check_schema(found: Any, where: str) -> None:
     """Raise UserError where a file's schema is not a whole number or is newer than ``SCHEMA``."""
     if not isinstance(found, int) or isinstance(found, bool):
-        raise UserError(f"{where}: schema must be a whole number, not {found!r}")
+        raise UserError(f"{where}: schema must be a whole number, not {shorten(repr(found))}")
     if found > SCHEMA:
-        raise UserError(f"{where}: schema {found} is newer than this version reads ({SCHEMA}); upgrade clearfuse")
+        raise UserError(
+            f"{where}: schema {shorten(str(found))} is newer than this version reads ({SCHEMA}); upgrade clearfuse"
+        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import ctypes
 
 import torch
 
-from clearfuse.synth.types import UserError
+from clearfuse.synth.types import UserError, reason_of
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """mallopt's parameters: malloc.h of glibc."""
@@ -28,8 +28,7 @@ def find_device(name: str | None = None) -> torch.device:
     # torch raises the first for a wrong name or a missing or full GPU, the second if it was built without CUDA, and the
     # third for a kind of device that it knows but was built without.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"--device {name}: {reason}") from None
+        raise UserError(f"--device {name}: {reason_of(error)}") from None
     return device
 
 

@@ -24,7 +24,7 @@ from clearfuse.synth.depth.base import DepthInput, DepthNetwork, DepthSource
 from clearfuse.synth.depth.inverse import metric
 from clearfuse.synth.depth.metres import Metres, Picture
 from clearfuse.synth.files.checkpoints import check_weights, read_state
-from clearfuse.synth.types import BadPair, UserError
+from clearfuse.synth.types import BadPair, UserError, reason_of
 
 if TYPE_CHECKING:
     import torch
@@ -110,10 +110,9 @@ def _download(hub_id: str, revision: str | None) -> Path:
     except HFValidationError:
         raise UserError(f"--depth depth-anything={hub_id}: neither a folder nor a hub id") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"--depth depth-anything: {hub_id} cannot be fetched ({reason}); download {CONFIG} and model.safetensors "
-            "and give their folder: --depth depth-anything=DIR"
+            f"--depth depth-anything: {hub_id} cannot be fetched ({reason_of(error)}); download {CONFIG} and "
+            "model.safetensors and give their folder: --depth depth-anything=DIR"
         ) from None
 
 
@@ -155,8 +154,7 @@ def load_depth_network(folder: str) -> torch.nn.Module:
             folder, local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"--depth depth-anything={folder}: not a Depth Anything network: {reason}") from None
+        raise UserError(f"--depth depth-anything={folder}: not a Depth Anything network: {reason_of(error)}") from None
     finally:
         if progress_bar:
             logging.enable_progress_bar()

@@ -23,7 +23,7 @@ import numpy as np
 from clearfuse.synth import color
 from clearfuse.synth.files.archives import is_member, read_member
 from clearfuse.synth.files.storage import is_url, read_bytes
-from clearfuse.synth.types import BadPair, Modality
+from clearfuse.synth.types import BadPair, Modality, reason_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -95,9 +95,8 @@ def _opened(source: str | io.BytesIO, name: str) -> Iterator[Image]:
     except Image.DecompressionBombError:
         raise BadPair(f"{name}: has too many pixels: at most {MOST_PIXELS} are read") from None
     except Exception as error:  # on damaged bytes Pillow, cv2 and zlib raise what they like
-        detail = error.strerror if isinstance(error, OSError) and error.strerror else error
-        reason = " ".join(str(detail).split()) or type(error).__name__
-        raise BadPair(f"{name}: cannot be read: {reason[:200]}") from None
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else reason_of(error)
+        raise BadPair(f"{name}: cannot be read: {reason}") from None
 
 
 def _read(path: str, name: str) -> bytes:

@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
 
-from clearfuse.synth.types import UserError, WorkIncomplete, unknown
+from clearfuse.synth.types import UserError, WorkIncomplete, reason_of, unknown
 
 PIP = {
     **dict.fromkeys(("s3", "s3a"), "pip install 'clearfuse[s3]'"),
@@ -58,7 +58,7 @@ def reaching(url: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url) from error
     except Exception as error:  # each library has errors of its own
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason_of(error, 1000)
         if isinstance(error, PermissionError) or _unsigned(error) or _denied(error):
             raise Refused(errno.EACCES, f"access denied: {reason}", url) from error
         raise Unreachable(errno.EIO, reason, url) from error

@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import custom_error_schema, literal_schema
 
-from clearfuse.synth.types import SCHEMA, UserError, unknown
+from clearfuse.synth.types import SCHEMA, UserError, shorten, unknown
 
 LONGEST_TEXT = 1_000_000
 """Characters of the longest text that any file may hold."""
@@ -259,7 +259,7 @@ def _place(path: Iterable[str], data: Any) -> str:
             if isinstance(data, dict) and isinstance(data.get("id"), str):
                 place += f" {data['id']}:"
                 continue
-        place += f"{' ' if place.endswith(':') else '.' if place else ''}{part}"
+        place += f"{' ' if place.endswith(':') else '.' if place else ''}{shorten(part)}"
     return place
 
 
@@ -292,8 +292,7 @@ def _number(bound: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shorten(repr(value))
 
 
 def _is_tag(part: int | str) -> bool:

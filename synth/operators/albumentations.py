@@ -24,7 +24,7 @@ import numpy as np
 from clearfuse.synth import color
 from clearfuse.synth.operators.base import LINEAR_STAGES, STAGES, Image, Operator, Range, Scene, Stage
 from clearfuse.synth.seeds import generator
-from clearfuse.synth.types import BadPair, Modality, UserError, unknown
+from clearfuse.synth.types import BadPair, Modality, UserError, reason_of, unknown
 
 PREFIX = "albumentations:"
 STAGE: Stage = "processing"
@@ -239,7 +239,7 @@ def _apply(transform: Any, codes: np.ndarray, seed: int, name: str) -> np.ndarra
         with _quiet():
             out = transform(image=codes.copy())["image"]
     except Exception as error:  # transforms raise errors of cv2, numpy and their own
-        raise BadPair(f"{name}: {_first_line(error)}") from None
+        raise BadPair(f"{name}: {reason_of(error)}") from None
     if not isinstance(out, np.ndarray) or out.dtype != np.uint8 or out.size != codes.size:
         kind = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
         raise BadPair(f"{name}: gives {kind} for uint8 {codes.shape}: a step must keep both")
@@ -258,12 +258,8 @@ def _reason(error: Exception) -> str:
     """``.argument = value: reason`` where a pydantic error is the cause, else ``: reason``."""
     errors: Any = getattr(error.__cause__, "errors", None)
     if errors is None:
-        return f": {_first_line(error)}"
+        return f": {reason_of(error)}"
     first: Mapping[str, Any] = errors()[0]
     where = ".".join(str(part) for part in first["loc"][:1])
     why = str(first["msg"]).removeprefix("Value error, ").splitlines()[0]
     return f".{where} = {first['input']!r}: {why}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

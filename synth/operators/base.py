@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from clearfuse.synth.operators import kernels
-from clearfuse.synth.types import Modality, UserError, unknown
+from clearfuse.synth.types import Modality, UserError, shorten, unknown
 
 Stage = Literal["scene", "optics", "exposure", "sensor", "processing", "resolution", "codec"]
 STAGES: tuple[Stage, ...] = ("scene", "optics", "exposure", "sensor", "processing", "resolution", "codec")
@@ -96,10 +96,10 @@ class Range:
         """Raise ValueError, with ``where`` in front, for a value of the wrong type or out of bounds."""
         if self.kind == "choice":
             if value not in self.options:
-                raise ValueError(f"{where} = {value!r}: allowed: {', '.join(map(str, self.options))}")
+                raise ValueError(f"{where} = {shorten(repr(value))}: allowed: {', '.join(map(str, self.options))}")
             return
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ValueError(f"{where} = {value!r}: must be a number")
+            raise ValueError(f"{where} = {shorten(repr(value))}: must be a number")
         if not math.isfinite(value):
             raise ValueError(f"{where} = {value}: must be a finite number")
         if self.integer and value != int(value):
@@ -118,7 +118,7 @@ class Range:
         if self.kind == "choice":
             return dataclasses.replace(self, options=tuple(ends))
         if len(ends) not in (1, 2):
-            raise ValueError(f"{where} = {value!r}: must be a number or [low, high]")
+            raise ValueError(f"{where} = {shorten(repr(value))}: must be a number or [low, high]")
         low, high = min(ends), max(ends)
         mild, strong = (low, high) if self.mild <= self.strong else (high, low)
         return dataclasses.replace(self, mild=mild, strong=strong)

@@ -22,7 +22,7 @@ from clearfuse.synth.files.resources import read_toml, resource_dir
 from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, validate
 from clearfuse.synth.operators.albumentations import PREFIX, is_bridged, words_of
 from clearfuse.synth.operators.authors import our_name
-from clearfuse.synth.types import Target, Task, UserError, unknown
+from clearfuse.synth.types import Target, Task, UserError, shorten, unknown
 
 Kind = Literal["imperative", "question", "terse"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -50,14 +50,14 @@ def check_holes(text: str, allowed: Sequence[str], required: Sequence[str] = ())
         if name not in allowed:
             raise ValueError(str(unknown("placeholder", name, allowed)))
     if re.search(r"[{}]", _HOLE.sub("", text)):
-        raise ValueError(f"a brace without its partner in {text!r}")
+        raise ValueError(f"a brace without its partner in {shorten(repr(text))}")
     if re.search(r"[\[\]]", _OPTIONAL.sub("", text)):
-        raise ValueError(f"a bracket without its partner in {text!r}")
+        raise ValueError(f"a bracket without its partner in {shorten(repr(text))}")
     if any("{strength}" in part for part in _OPTIONAL.findall(text)):
-        raise ValueError(f"{{strength}} in brackets in {text!r}: it may be left out anyway")
+        raise ValueError(f"{{strength}} in brackets in {shorten(repr(text))}: it may be left out anyway")
     for name in required:
         if f"{{{name}}}" not in text:
-            raise ValueError(f"{{{name}}} is missing in {text!r}")
+            raise ValueError(f"{{{name}}} is missing in {shorten(repr(text))}")
 
 
 def _with_holes(*allowed: str, required: Sequence[str] = ()) -> AfterValidator:
@@ -88,7 +88,7 @@ def _holding(*fields: str, allowed: Sequence[str], required: Sequence[str] = ())
 def _plain(texts: tuple[str, ...]) -> tuple[str, ...]:
     for text in texts:
         if re.search(r"[{}\[\]]", text):
-            raise ValueError(f"no braces or brackets are allowed in {text!r}")
+            raise ValueError(f"no braces or brackets are allowed in {shorten(repr(text))}")
     return texts
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from clearfuse.synth.types import UserError, WorkIncomplete
+from clearfuse.synth.types import UserError, WorkIncomplete, reason_of
 
 KEY_VARIABLE = "CLEARFUSE_API_KEY"
 """The environment variable with the endpoint's key; without it no key is sent."""
@@ -63,8 +63,7 @@ class LocalWriter:
                 source, use_safetensors=True, trust_remote_code=False, dtype="auto" if cuda else torch.float32
             )
         except Exception as error:  # the hub, tokenizers and safetensors raise various errors
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"--model {source}: cannot be loaded with safetensors: {reason[:300]}") from None
+            raise UserError(f"--model {source}: cannot be loaded with safetensors: {reason_of(error)}") from None
         self._model.to("cuda" if cuda else "cpu").eval()
 
     def __call__(self, messages: Messages, seed: int, lines: int) -> str:

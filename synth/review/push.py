@@ -18,7 +18,7 @@ from clearfuse.synth.review.verify import check_folder
 from clearfuse.synth.shards.receipts import listed_shards
 from clearfuse.synth.shards.records import ListedShard
 from clearfuse.synth.shards.tar import SHARD, receipt_path
-from clearfuse.synth.types import UserError, WorkIncomplete
+from clearfuse.synth.types import UserError, WorkIncomplete, reason_of
 
 Progress = Callable[[int, int], None]
 
@@ -138,7 +138,7 @@ class _Hub:
         try:
             validate_repo_id(repo)
         except HFValidationError as error:
-            raise UserError(f"repository '{repo}': {' '.join(str(error).split())}") from None
+            raise UserError(f"repository '{repo}': {reason_of(error)}") from None
         if repo.count("/") != 1:
             raise UserError(f"repository '{repo}': must be NAME/BUILD, with the name of a user or an organisation")
         if huggingface_hub.get_token() is None:

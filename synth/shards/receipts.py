@@ -19,7 +19,7 @@ from clearfuse.synth.files.schema import NewerSchema, validate, validate_python
 from clearfuse.synth.files.storage import Location
 from clearfuse.synth.shards.records import DatasetIndex, ListedShard, Receipt, Reject
 from clearfuse.synth.shards.tar import SHARD, ShardFacts, read_spans, receipt_path, write_shard
-from clearfuse.synth.types import SCHEMA, UserError, WorkIncomplete
+from clearfuse.synth.types import SCHEMA, UserError, WorkIncomplete, reason_of
 
 LISTED = tuple(ListedShard.model_fields)
 """What ``dataset.json`` says of a shard."""
@@ -142,7 +142,7 @@ def missing_shards(folder: Location, there: Iterable[str]) -> Iterator[str]:
 def _unreadable(path: Location, error: Exception, mend: str) -> UserError:
     if isinstance(error, NewerSchema):
         return error
-    said = str(error) if isinstance(error, UserError) else f"{path}: cannot be read: {' '.join(str(error).split())}"
+    said = str(error) if isinstance(error, UserError) else f"{path}: cannot be read: {reason_of(error)}"
     return UserError(f"{said}; {mend}")
 
 

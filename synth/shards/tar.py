@@ -146,6 +146,8 @@ def _files(file: io.BufferedIOBase, start: int = 0) -> Iterator[tarfile.TarInfo]
     for info in tar_entries(file, start):
         if not info.isfile():
             continue
+        if not info.name.isprintable():  # bytes that are no UTF-8 too
+            raise tarfile.ReadError(f"{info.name!a} is no name of a member")
         if info.issparse():
             raise tarfile.ReadError(f"{info.name} has holes")
         stop = info.offset_data + info.size

@@ -89,7 +89,8 @@ class FusionPipeline:
         try:
             assembly = Assembly(design, torch.Generator(), _with_embedded(parts, design, folder))
         except UserError as error:
-            raise UserError(f"{name}: {error}") from None
+            where = f"{name}: {DESIGN}" if parts == AS_DESIGNED else name
+            raise UserError(f"{where}: {error}") from None
         check_parts(folder, assembly)
         tensors, _ = read_tensors(folder / WEIGHTS)
         fill(assembly, tensors, folder / WEIGHTS, f"the design in {DESIGN}")

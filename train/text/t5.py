@@ -10,17 +10,18 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from clearfuse.synth.files.checkpoints import check_weights
-from clearfuse.synth.types import UserError
+from clearfuse.synth.types import UserError, reason_of
 from clearfuse.train.text.base import TextEncoder, normalise
 from clearfuse.train.weights.frozen import Frozen
-from clearfuse.train.weights.source import Published, shards_of
+from clearfuse.train.weights.source import Published, read_config, shards_of
 from clearfuse.train.weights.tensors import read_tensors, write_tensors
 
 FILES = ("config.json", "tokenizer.json", "model.safetensors*")
@@ -50,6 +51,24 @@ LIMIT = 128
 
 CACHE_SIZE = 8192
 """Number of prompts whose embeddings stay in memory: 1.5 GB for XL, at about 0.2 MB each."""
+
+
+Size = Annotated[int, Field(ge=1, le=1 << 20)]
+
+
+class EncoderConfig(BaseModel):
+    """What ``config.json`` says of a T5; the defaults are those of its class. Its other fields go by their class."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    model_type: Literal["t5"]
+    d_model: Size = 512
+    """The width of the embeddings."""
+    d_kv: Size = 64
+    d_ff: Size = 2048
+    num_heads: Annotated[int, Field(ge=1, le=1024)] = 8
+    num_layers: Annotated[int, Field(ge=1, le=1024)] = 6
+    vocab_size: Size = 32128
 
 
 class T5Encoder(Frozen, TextEncoder):
@@ -163,7 +182,7 @@ def _tokenizer(folder: Path, where: str) -> Any:
     try:
         vocabulary = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises no class of its own
-        raise UserError(f"{where}: {path}: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{where}: {path}: {reason_of(error)}") from None
     vocabulary.no_padding()
     vocabulary.enable_truncation(LIMIT)
     return vocabulary
@@ -171,23 +190,7 @@ def _tokenizer(folder: Path, where: str) -> Any:
 
 def width_of(folder: Path, where: str) -> int:
     """The width of the embeddings, from a folder's config.json."""
-    width = _config(folder, where).get("d_model", 512)  # the class's default
-    if not isinstance(width, int) or width < 1:
-        raise UserError(f"{where}: {folder / 'config.json'}: d_model must be a number above 0, not {width!r}")
-    return width
-
-
-def _config(folder: Path, where: str) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / "config.json").read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{where}: config.json is missing in {folder}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{where}: {folder / 'config.json'}: {error}") from None
-    if not isinstance(config, dict) or config.get("model_type") != "t5":
-        kind = config.get("model_type") if isinstance(config, dict) else config
-        raise UserError(f"{where}: {folder / 'config.json'} is of the type '{kind}'; allowed: t5")
-    return config
+    return read_config(EncoderConfig, folder, where).d_model
 
 
 def encoder_names(names: Iterable[str]) -> list[str]:
@@ -202,15 +205,14 @@ def _weights(folder: Path, where: str) -> Any:
     from transformers.models.t5.modeling_t5 import T5EncoderModel
 
     try:
-        config = T5Config.from_dict(_config(folder, where))
+        config = T5Config.from_dict(read_config(EncoderConfig, folder, where).model_dump())
         with torch.device("meta"):  # the weights are assigned below
             network: Any = T5EncoderModel(config)
         state = _encoder_state(folder)
     except UserError:
         raise
     except Exception as error:  # transformers and safetensors raise exceptions of various types
-        message = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{where}: can't be loaded from {folder}: {message}") from None
+        raise UserError(f"{where}: can't be loaded from {folder}: {reason_of(error)}") from None
     expected = {name: tensor.shape for name, tensor in network.state_dict().items() if name not in EMBEDDING[1:]}
     faults = [name for name, shape in expected.items() if name not in state or state[name].shape != shape]
     faults += [name for name in state if name not in expected]

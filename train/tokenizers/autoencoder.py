@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import inspect
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from clearfuse.synth.files.checkpoints import check_weights, read_state
-from clearfuse.synth.types import UserError
+from clearfuse.synth.types import UserError, reason_of
 from clearfuse.train.tokenizers.base import Grid
 from clearfuse.train.tokenizers.frozen import FrozenTokenizer
+from clearfuse.train.weights.source import CONFIG, read_config
 
-CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model"
 FILES = (CONFIG, f"{WEIGHTS}*.safetensors*")
 """The files of an autoencoder; the last matches an index too, where the weights are sharded."""
@@ -38,6 +38,30 @@ class Kind:
     cls: Any
     f: Callable[[Config], int]
     frames: bool = False
+
+
+Channels = Annotated[int, Field(ge=1, le=1 << 16)]
+Stages = Annotated[list[Channels], Field(min_length=1, max_length=16)]
+Numbers = Annotated[list[float], Field(min_length=1, max_length=1 << 16)]
+
+
+class AutoencoderConfig(BaseModel):
+    """What ``config.json`` says of an autoencoder; what is missing, and its other fields, go by its class."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+    kind: Annotated[str, Field(alias="_class_name")]
+    in_channels: Channels = 3
+    latent_channels: Channels = 4
+    block_out_channels: Stages = [64]
+    """Of these stages, and those below, all but one halve the size."""
+    down_block_out_channels: Stages = [64]
+    encoder_block_out_channels: Stages = [64]
+    spatial_compression_ratio: Channels = 8
+    scaling_factor: Annotated[float, Field(gt=0)] | None = None
+    shift_factor: float | None = None
+    latents_mean: Numbers | None = None
+    latents_std: Numbers | None = None
 
 
 def kinds() -> dict[str, Kind]:
@@ -67,8 +91,7 @@ def grid(folder: Path, where: str) -> Grid:
     """The grid of an autoencoder from its folder's config.json, and from its class's defaults for what is missing
     there.
     """
-    config = _config(folder, where)
-    kind = _kind(config, where)
+    kind, config = _read_config(folder, where)
     defaults = {name: parameter.default for name, parameter in inspect.signature(kind.cls.__init__).parameters.items()}
     settings = defaults | config
     try:
@@ -82,7 +105,7 @@ def load_autoencoder(folder: Path, where: str, legacy: bool = False) -> FrozenTo
 
     legacy: the weights are in ``BIN``. Weights must match the network exactly, none missing and none left over.
     """
-    kind = _kind(_config(folder, where), where)
+    kind, _ = _read_config(folder, where)
     network = _weights(kind.cls, folder, where, legacy)
     if network.config.in_channels != 3:
         raise UserError(f"{where}: takes {network.config.in_channels} channels, not the 3 of a picture")
@@ -134,24 +157,12 @@ def sizes(network: Any, config: Config) -> tuple[list[float], list[float]]:
     return [float(shift)] * z, [1 / float(factor)] * z
 
 
-def _kind(config: Config, where: str) -> Kind:
+def _read_config(folder: Path, where: str) -> tuple[Kind, Config]:
     table = kinds()
-    name = str(config.get("_class_name"))
-    if name not in table:
-        raise UserError(f"{where}: {CONFIG} is of the class '{name}'; allowed: {', '.join(sorted(table))}")
-    return table[name]
-
-
-def _config(folder: Path, where: str) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / CONFIG).read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{where}: {CONFIG} is missing in {folder}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{where}: {folder / CONFIG}: {error}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{where}: {folder / CONFIG}: must hold an object")
-    return config
+    config = read_config(AutoencoderConfig, folder, where)
+    if config.kind not in table:
+        raise UserError(f"{where}: {CONFIG} is of the class '{config.kind}'; allowed: {', '.join(sorted(table))}")
+    return table[config.kind], config.model_dump(by_alias=True, exclude_unset=True)
 
 
 def _weights(cls: Any, folder: Path, where: str, legacy: bool) -> Any:
@@ -176,8 +187,7 @@ def _weights(cls: Any, folder: Path, where: str, legacy: bool) -> Any:
     except (
         OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, SafetensorError, UnpicklingError
     ) as error:  # fmt: skip
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{where}: {cls.__name__} can't be loaded from {folder}: {reason}") from None
+        raise UserError(f"{where}: {cls.__name__} can't be loaded from {folder}: {reason_of(error)}") from None
     finally:
         logging.set_verbosity(level)
     _check_complete(report, where, folder)

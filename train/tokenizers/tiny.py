@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from clearfuse.synth.files.checkpoints import check_weights, read_state
-from clearfuse.synth.types import UserError
+from clearfuse.synth.types import UserError, reason_of
 from clearfuse.train.tokenizers import autoencoder
 from clearfuse.train.tokenizers.frozen import FrozenTokenizer
 from clearfuse.train.tokenizers.taef2 import CHANNELS, Taef2
@@ -118,4 +118,4 @@ def _fill(network: nn.Module, states: dict[str, dict[str, Tensor]], diffusers: b
     try:
         network.load_state_dict(renamed, strict=True)
     except RuntimeError as error:
-        raise UserError(f"{where}: weights of another network: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{where}: weights of another network: {reason_of(error)}") from None

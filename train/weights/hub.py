@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from clearfuse.synth.types import UserError
+from clearfuse.synth.types import UserError, reason_of
 
 
 def pull(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
@@ -18,8 +18,9 @@ def pull(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except Exception as error:  # the library, its transport and xet have errors of their own
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{name}: no such folder, and the Hugging Face hub has none either: {said}") from None
+        raise UserError(
+            f"{name}: no such folder, and the Hugging Face hub has none either: {reason_of(error)}"
+        ) from None
 
 
 def push(repo: str, write: Callable[[Path], None], *, private: bool, revision: str | None, endpoint: str | None) -> str:
@@ -41,6 +42,5 @@ def push(repo: str, write: Callable[[Path], None], *, private: bool, revision: s
         except LocalTokenNotFoundError:
             raise UserError(f"{repo}: the hub wants a token: run hf auth login, or set HF_TOKEN") from None
         except Exception as error:  # the library, its transport and xet have errors of their own
-            said = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UserError(f"{repo}: can't be pushed: {said}") from None
+            raise UserError(f"{repo}: can't be pushed: {reason_of(error)}") from None
     return str(url)

@@ -17,12 +17,13 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from clearfuse.synth import console
-from clearfuse.synth.files.schema import MustBe, validate
-from clearfuse.synth.types import UserError, unknown
+from clearfuse.synth.files.schema import Model, MustBe, validate
+from clearfuse.synth.types import UserError, reason_of, unknown
 
 Needed = Callable[[Sequence[str]], Sequence[str]]
 """Of the names of a network's tensors, those that are read."""
 
+CONFIG = "config.json"
 INDEX = "*.safetensors.index.json"
 """Which file has which tensor, where weights are published in several."""
 
@@ -154,17 +155,29 @@ def _fetched(option: str, name: str, one: Published, revision: str | None, neede
     except HFValidationError:
         raise UserError(f"--{option} {name}: neither a folder nor a hub id") from None
     except Exception as error:  # the library, its transport and xet have errors of their own
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
         also = " and the files that its index names" if needed is not None else ""
         raise UserError(
-            f"--{option} {name}: {one.repo} cannot be fetched ({said}); download {', '.join(patterns)}{also} from "
-            f"https://huggingface.co/{one.repo} and give their folder: --{option} {_as_folder(name)}"
+            f"--{option} {name}: {one.repo} cannot be fetched ({reason_of(error)}); download "
+            f"{', '.join(patterns)}{also} from https://huggingface.co/{one.repo} and give their folder: "
+            f"--{option} {_as_folder(name)}"
         ) from None
     if not whole(root):
         raise UserError(f"--{option} {name}: {one.repo} has no {' and '.join(patterns)}")
     if revision is None:
         console.note(f"--{option} {name}: the newest commit of {one.repo} is taken: --{option} {name}@{root.name}")
     return root / one.subfolder, root.name
+
+
+def read_config(model: type[Model], folder: Path, where: str) -> Model:
+    """What a network's ``config.json`` says. Raises UserError, ``where`` first, if it is missing or wrong."""
+    path = folder / CONFIG
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{where}: {CONFIG} is missing in {folder}") from None
+    except OSError as error:
+        raise UserError(f"{where}: {path}: {reason_of(error)}") from None
+    return validate(model, data, f"{where}: {path}")
 
 
 def shards_of(folder: Path, needed: Needed) -> dict[str, str]:

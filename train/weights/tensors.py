@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clearfuse.synth.types import UserError, WorkIncomplete
+from clearfuse.synth.types import UserError, WorkIncomplete, reason_of
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -35,7 +35,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        raise WorkIncomplete(f"{path}: can't be written: {error}; what was there before is whole") from None
+        raise WorkIncomplete(f"{path}: can't be written: {reason_of(error)}; what was there before is whole") from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -61,4 +61,4 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: is no whole safetensors file: {error}") from None
+        raise UserError(f"{path}: is no whole safetensors file: {reason_of(error)}") from None

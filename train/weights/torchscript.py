@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearfuse.synth.types import UserError
+from clearfuse.synth.types import UserError, reason_of
 
 LARGEST = 2 << 30
 """Bytes of all entries together, unpacked."""
@@ -209,8 +209,7 @@ def read_archive(path: Path) -> dict[str, Tensor]:
         zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError, EOFError, struct.error,
         LookupError, TypeError,
     ) as error:  # fmt: skip
-        said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path}: is no TorchScript archive whose tensors can be read: {said}") from None
+        raise UserError(f"{path}: is no TorchScript archive whose tensors can be read: {reason_of(error)}") from None
 
 
 def _tensors(archive: zipfile.ZipFile) -> dict[str, Tensor]:
