@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import typer
@@ -100,6 +102,24 @@ def lasting(seconds: float) -> str:
         return f"{seconds / 60:.0f} min"
     hours = seconds / 3600
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} days"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a loss is said in: ``factor`` times the number that is minimised and logged, with the unit's name."""
+
+    name: str = ""
+    factor: float = 1.0
+
+    def say(self, value: float) -> str:
+        """``0.0312``, or ``-24.31 dB``."""
+        return f"{value * self.factor:.4g}{self.name and f' {self.name}'}"
+
+
+PLAIN = Unit()
+DECIBEL = Unit("dB", 10 / math.log(10))
+"""Of a natural logarithm of a squared error: 10 log10 of it."""
+UNITS = {unit.name: unit for unit in (PLAIN, DECIBEL)}
 
 
 _BREAKS = re.compile(r"\s*[\x00-\x1f\x7f-\x9f\u2028\u2029]+\s*")

@@ -31,6 +31,7 @@ def cache_command(json_: JsonOption = False, **options: Any) -> None:
             chosen.out,
             settings,
             epochs=chosen.epochs,
+            hold_out=chosen.hold_out,
             recipes=chosen.recipe,
             partial=chosen.partial,
             language=chosen.language,

@@ -16,6 +16,7 @@ from clearfuse.synth.files.schema import StrictModel
 from clearfuse.synth.types import UserError
 from clearfuse.train.designs.schedule import Schedule
 from clearfuse.train.runs.options import RunOptions
+from clearfuse.train.runs.record import HoldOut
 
 if TYPE_CHECKING:
     from clearfuse.train.designs.design import Parts
@@ -178,6 +179,8 @@ class DataOptions(DeviceOptions, DesignOptions):
     ratios: str | None = preset_s("ratios")
     recipe: Annotated[Texts, typer.Option(metavar="NAME|FILE")] = ()
     """What degrades lean shards; repeatable by task; the task's own."""
+    hold_out: Annotated[HoldOut, typer.Option(metavar="SHARE|PAIRS")] = None
+    """Keep these pairs for validation: 0.1, or 32 of them; 0.05."""
     partial: Share = 0.0
     """Lean shards: share of prompts that ask for a part of the steps only."""
     language: str = "en"
@@ -237,4 +240,4 @@ class FitOptions(DataOptions, RunOptions):
     def changed(self) -> dict[str, Any]:
         """What is not the preset's of its schedule, and the weights of the sources."""
         named = {name: getattr(self, name) for name in Schedule.model_fields if hasattr(self, name)}
-        return {**named, "mix": None if self.mix is None else parse_mix(self.mix)}
+        return {**named, "hold_out": self.hold_out, "mix": None if self.mix is None else parse_mix(self.mix)}

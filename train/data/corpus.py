@@ -28,6 +28,8 @@ from clearfuse.train.data.find import LocalSource, ShardRow, content_differs, fi
 
 HELD_OUT = 0.05
 """Share of the pairs, by hash, that is never trained on where there are no validation shards."""
+FEW = 16
+"""Held-out samples below which their mean says little: see ``Corpus.said_of_held_out``."""
 
 KIND = "train cache"
 """What the settings of such a shard's receipt say that it is."""
@@ -114,6 +116,14 @@ class Corpus:
     lean: tuple[Task, ...] = ()
     cached: Mapping[str, Any] | None = None
 
+    def said_of_held_out(self) -> str:
+        """How many samples are held out, and what it means where they are few."""
+        said = f"{len(self.held_out)} held out"
+        if not 0 < len(self.held_out) < FEW:
+            return said
+        remedy = "" if self.cached else "; --hold-out holds out more"
+        return f"{said}, of which the best weights are chosen: fewer than {FEW} choose partly by chance{remedy}"
+
     def fingerprint(self) -> list[ShardRow]:
         """The shards by source, name, size and content, in order, as a run's record holds them."""
         rows = zip(self.belongs, self.shards, self.sizes, self.contents, strict=True)
@@ -176,12 +186,13 @@ def _is_mended(was: Sequence[Any], row: Sequence[Any], path: Path | None) -> boo
         return hashlib.file_digest(file, "sha256").hexdigest() == row[4]
 
 
-def index(paths: Sequence[str]) -> Corpus:
+def index(paths: Sequence[str], hold_out: float | None = None) -> Corpus:
     """Find all samples of the training and validation shards that ``paths`` name, a source an argument.
 
-    ``*-val-*`` is validated on where there is any, else 5 % of the pairs by hash. ``*-test-*`` is left alone. A shard
-    of another name is trained on. Raises UserError where there is nothing to train on, a shard is cut short or lacks a
-    member, or its pairs are real, without ground truth.
+    ``*-val-*`` is validated on where there is any, else 5 % of the pairs by hash, or what ``hold_out`` says: below 1 a
+    share of the pairs, else their number. ``*-test-*`` is left alone. A shard of another name is trained on. Raises
+    UserError where there is nothing to train on, a shard is cut short or lacks a member, its pairs are real, without
+    ground truth, or ``hold_out`` decides nothing.
     """
     found = find_local_sources(paths)
     rows = [(number, path) for number, source in enumerate(found) for path in source.shards if _split(path) != "test"]
@@ -191,10 +202,14 @@ def index(paths: Sequence[str]) -> Corpus:
     by_split = any(_split(path) == "val" for path in shards)
     read = [_shard(number, source, path, by_split) for number, (source, path) in enumerate(rows)]
     _check_kinds(read, shards)
+    if hold_out is not None and (by_split or read[0].cached):
+        decided = "by train cache" if read[0].cached else "by the validation shards, *-val-*"
+        raise UserError(f"--hold-out {hold_out:g}: what is held out is decided {decided}")
     places = SampleIndex.joined([one.places for one in read])
-    held = np.concatenate([one.held_out for one in read])
+    ranks = np.concatenate([one.ranks for one in read])
+    held = ranks < _threshold(ranks, HELD_OUT if hold_out is None else hold_out)
     if held.all():
-        raise UserError(f"{', '.join(paths)}: no samples to train on")
+        raise UserError(f"{', '.join(paths)}: no samples to train on: {len(held)} are held out")
     lean = set[Task]().union(*(one.lean for one in read))
     return Corpus(
         tuple(one.text for one in found),
@@ -207,6 +222,14 @@ def index(paths: Sequence[str]) -> Corpus:
         tuple(task for task in TASKS if task in lean),
         made_with(shards) if read[0].cached else None,
     )
+
+
+def _threshold(ranks: np.ndarray, hold_out: float) -> float:
+    """The rank below which pairs are held out: a share is one itself, a number of pairs are the first of them."""
+    if hold_out < 1:
+        return hold_out
+    pairs = np.unique(ranks)
+    return float(pairs[int(hold_out)]) if hold_out < len(pairs) else np.inf
 
 
 def _explain(found: Iterable[LocalSource], paths: Sequence[str]) -> None:
@@ -224,10 +247,13 @@ def _split(path: Path) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Shard:
-    """What one shard holds. cached: whether there is a sample with latents; plain: one without."""
+    """What one shard holds. ranks: of its samples, in [0, 1], lower ones are held out first; equal for a pair's.
+
+    cached: whether there is a sample with latents; plain: one without.
+    """
 
     places: SampleIndex
-    held_out: np.ndarray
+    ranks: np.ndarray
     lean: set[Task]
     cached: bool
     plain: bool
@@ -257,9 +283,9 @@ def _shard(number: int, source: int, path: Path, by_split: bool) -> _Shard:
         spans,
     )
     cached = [isinstance(meta, LatentMeta) for _, meta in entries]
-    held = [_held_out(meta, _split(path) == "val" if by_split else None) for _, meta in entries]
+    ranks = [_rank(meta, _split(path) == "val" if by_split else None) for _, meta in entries]
     tasks: set[Task] = {meta.task for (_, meta), is_lean in zip(entries, lean, strict=True) if is_lean}
-    return _Shard(places, np.array(held, np.bool_), tasks, any(cached), not all(cached))
+    return _Shard(places, np.array(ranks, np.float64), tasks, any(cached), not all(cached))
 
 
 def _channels(meta: SampleMeta | LatentMeta) -> list[int]:
@@ -268,10 +294,11 @@ def _channels(meta: SampleMeta | LatentMeta) -> list[int]:
     return [meta.channels.get(name, 3) for name in ("a", "b", "gt")]
 
 
-def _held_out(meta: SampleMeta | LatentMeta, named: bool | None) -> bool:
+def _rank(meta: SampleMeta | LatentMeta, named: bool | None) -> float:
+    """By hash of the pair; 0 or 1 where it is decided already whether the sample is held out."""
     if isinstance(meta, LatentMeta):
-        return meta.cached.held_out
-    return unit_hash("held out", meta.dataset, meta.pair) < HELD_OUT if named is None else named
+        named = meta.cached.held_out
+    return unit_hash("held out", meta.dataset, meta.pair) if named is None else float(not named)
 
 
 def _check_kinds(read: Sequence[_Shard], shards: Sequence[Path]) -> None:

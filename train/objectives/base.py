@@ -16,6 +16,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from clearfuse.synth.console import PLAIN, Unit
 from clearfuse.train.models.base import Prediction
 from clearfuse.train.objectives.noise import Rng
 from clearfuse.train.objectives.samplers import SAMPLERS, guided
@@ -53,6 +54,11 @@ class Objective(ABC):
     pixel: float
     drop: float = 0.0
     guidance: float = 1.0
+
+    @property
+    def unit(self) -> Unit:
+        """What its losses are said in."""
+        return PLAIN
 
     @property
     @abstractmethod

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from clearfuse.synth.console import DECIBEL, PLAIN, Unit
 from clearfuse.synth.files.schema import STRICT
 from clearfuse.train.objectives.base import Loss, Objective, Pair, PixelLoss, Predict, Weight, total_loss
 from clearfuse.train.objectives.losses import FLOOR, errors
@@ -29,6 +30,11 @@ class Regression(Objective):
     """Weight of the experts' load-balancing loss."""
     pixel: Weight = 0.0
     """Weight λ of the auxiliary pixel loss, eq. 9 and 10."""
+
+    @property
+    def unit(self) -> Unit:
+        """dB under ``measure="log"``: 10 log10(MSE + 0.001), the mean of it over samples."""
+        return DECIBEL if self.measure == "log" else PLAIN
 
     @property
     def calls(self) -> int:

@@ -12,11 +12,13 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from clearfuse.synth.console import counted, sized
+from clearfuse.synth.console import PLAIN, UNITS, Unit, counted, sized
 from clearfuse.synth.types import UserError
 from clearfuse.train.runs.logs import LOG, SPEED, read_lines
 from clearfuse.train.runs.record import RUN, read_record
 
+LOSSES = ("loss", "error")
+"""Values of the log, of samples of a kind too (``error/haze``), that are in the unit of the objective's losses."""
 LAST = 50
 """Steps whose mean is the last loss."""
 
@@ -38,13 +40,14 @@ class Curve:
 class Run:
     """A run's folder read. curves: by ``train/loss``, ``validation/PSNR``, ``speed/data_wait`` and the like.
 
-    steps: what it was asked; step: how far it has come.
+    steps: what it was asked; step: how far it has come. unit: of its losses, in which the curves of losses are.
     """
 
     name: str
     folder: Path
     settings: Mapping[str, Any]
     curves: Mapping[str, Curve]
+    unit: Unit = PLAIN
 
     @property
     def steps(self) -> int | None:
@@ -67,6 +70,11 @@ class Run:
         curve = self.curves.get("validation/loss")
         pairs = [] if curve is None else list(zip(curve.steps, curve.values, strict=True))
         return min((pair for pair in pairs if not math.isnan(pair[1])), key=lambda pair: pair[1], default=None)
+
+    def at(self, step: int, name: str) -> float | None:
+        """A curve's value at a step."""
+        curve = self.curves.get(name)
+        return dict(zip(curve.steps, curve.values, strict=True)).get(step) if curve else None
 
     def speed(self) -> float | None:
         """Samples a second, the median over the steps."""
@@ -94,12 +102,14 @@ def read_run(folder: Path, name: str) -> Run:
     """One run. Raises UserError where its record or its log is damaged."""
     record = read_record(folder)
     settings = {**record.given(), "degrade": record.degrade, "shards": record.to_json()["shards"]}
+    unit = UNITS[record.loss_unit]
     curves: dict[str, Curve] = {}
     for file in (LOG, SPEED):
         for line in read_lines(folder / file):
             for key, value in line.values.items():
-                curves.setdefault(f"{line.kind}/{key}", Curve()).add(line.step, value)
-    return Run(name, folder, settings, curves)
+                shown = value * unit.factor if key.partition("/")[0] in LOSSES else value
+                curves.setdefault(f"{line.kind}/{key}", Curve()).add(line.step, shown)
+    return Run(name, folder, settings, curves, unit)
 
 
 def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
@@ -135,8 +145,9 @@ def _row(run: Run) -> dict[str, Any]:
         "loss": _finite(run.last("train/loss", LAST)),
         "validation": None if best is None else _finite(best[1]),
         "validation_step": None if best is None else best[0],
-        "PSNR": _finite(run.last("validation/PSNR")),
-        "SSIM": _finite(run.last("validation/SSIM")),
+        "unit": run.unit.name,
+        "PSNR": None if best is None else _finite(run.at(best[0], "validation/PSNR")),
+        "SSIM": None if best is None else _finite(run.at(best[0], "validation/SSIM")),
         "samples_per_second": _finite(run.speed()),
     }
 
@@ -151,12 +162,12 @@ HEADS = ("run", "steps", "last loss", "best validation", "PSNR", "SSIM", "sample
 def cells(run: Run) -> tuple[str, ...]:
     """A run's row of the table, a cell a head."""
     row = _row(run)
-    best = row["validation"]
+    best, unit = row["validation"], f" {row['unit']}".rstrip()
     return (
         run.name,
         f"{run.step} of {run.steps}" if run.steps else str(run.step),
-        _said(row["loss"], ".4g"),
-        "-" if best is None else f"{best:.4g} at {row['validation_step']}",
+        "-" if row["loss"] is None else f"{row['loss']:.4g}{unit}",
+        "-" if best is None else f"{best:.4g}{unit} at {row['validation_step']}",
         _said(row["PSNR"], ".2f"),
         _said(row["SSIM"], ".3f"),
         _said(row["samples_per_second"], ".3g"),

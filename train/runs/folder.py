@@ -34,7 +34,8 @@ FREE = ("recompute",)
 
 def run_record(settings: Settings, corpus: Corpus, degraders: Degraders | None = None) -> RunRecord:
     """What ``run.json`` is to hold."""
-    facts = {"degrade": degraders_record(degraders or {}), "shards": corpus.fingerprint()}
+    facts: dict[str, Any] = {"loss_unit": settings.design().objective.unit.name}
+    facts |= {"degrade": degraders_record(degraders or {}), "shards": corpus.fingerprint()}
     return validate(RunRecord, {"schema": SCHEMA, "settings": settings.model_dump(), **facts}, RUN)
 
 

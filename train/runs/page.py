@@ -14,7 +14,7 @@ from typing import Any
 from clearfuse.synth.console import counted
 from clearfuse.synth.files.storage import landing
 from clearfuse.synth.types import TASKS, UserError
-from clearfuse.train.runs.compare import HEADS, Curve, Run, cells, differing, shown
+from clearfuse.train.runs.compare import HEADS, LOSSES, Curve, Run, cells, differing, shown
 
 POINTS = 400
 """Of a curve on the page, at most: where there are more steps, each is the mean of several, with least and most."""
@@ -201,7 +201,16 @@ def _others(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 def _chart(key: str, title: str, runs: Sequence[Run]) -> dict[str, Any]:
     curves = [_evenness(run) if key == "entropy" else run.curves.get(key) for run in runs]
+    if key != "entropy" and key.split("/")[1] in LOSSES and (units := _units(runs)):
+        title += f" ({units})"
     return {"id": key, "title": title, "curves": [list(points(curve)) if curve else [] for curve in curves]}
+
+
+def _units(runs: Sequence[Run]) -> str:
+    """The unit of the runs' losses, or which runs have one; "" where none has."""
+    named = [run.name for run in runs if run.unit.name]
+    units = ", ".join(dict.fromkeys(run.unit.name for run in runs if run.unit.name))
+    return units if len(named) == len(runs) else f"{units} of {', '.join(named)}" if named else ""
 
 
 def _entropies(run: Run) -> list[Curve]:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from clearfuse.synth.files.schema import Schema, StrictModel, validate
+from pydantic import AfterValidator, Field
+
+from clearfuse.synth.console import UNITS
+from clearfuse.synth.files.schema import OneOf, Schema, StrictModel, validate
 from clearfuse.train.data.find import ShardRow
 from clearfuse.train.designs.schedule import Schedule
 
 RUN = "run.json"
+
+
+def _share_or_number(value: float | None) -> float | None:
+    if value is not None and value >= 1 and value != int(value):
+        raise ValueError("must be a share of the pairs below 1, or a whole number of them")
+    return value
+
+
+HoldOut = Annotated[float | None, Field(ge=0, lt=1e9), AfterValidator(_share_or_number)]
 
 
 class RunSettings(Schedule):
@@ -21,6 +33,8 @@ class RunSettings(Schedule):
     """Seed of weights, order, crops and noise."""
     set: list[str] | None = None
     """What is changed in the preset's design, as ``objective.pixel=0.1``."""
+    hold_out: HoldOut = None
+    """Pairs held out, as a share or a number; null: 5 %, or the validation shards."""
     mix: list[float] | None = None
     """Weights of the sources of data, in their order; null: by their samples."""
 
@@ -30,6 +44,8 @@ class RunRecord(StrictModel):
 
     schema_: Schema
     settings: RunSettings
+    loss_unit: Annotated[str, OneOf(UNITS)] = ""
+    """What the losses of the log are said in: dB for natural logarithms, times 4.343."""
     degrade: dict[str, Any] | None = None
     """What lean shards are degraded by; null where there are none."""
     shards: list[ShardRow | tuple[int, str, int]]

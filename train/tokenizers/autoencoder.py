@@ -93,7 +93,7 @@ def grid(folder: Path, where: str) -> Grid:
     """
     kind, config = _read_config(folder, where)
     defaults = {name: parameter.default for name, parameter in inspect.signature(kind.cls.__init__).parameters.items()}
-    settings = defaults | config
+    settings = {**defaults, **config}
     try:
         return Grid(int(kind.f(settings)), int(settings["latent_channels"]))
     except (TypeError, ValueError, KeyError) as error:

@@ -88,6 +88,7 @@ def cache(
     settings: Settings,
     *,
     epochs: int = 1,
+    hold_out: float | None = None,
     recipes: Sequence[str] = (),
     partial: float = 0.0,
     language: str = "en",
@@ -100,12 +101,12 @@ def cache(
 ) -> CacheReport:
     """Write what ``settings`` make of shards to the folder ``out``, or go on where that was stopped.
 
-    epochs: drawn crops of each sample, which a run takes in turn. executor: by default this process on CUDA, else
-    processes. Raises UserError before work begins, WorkIncomplete where shards could not be cached, naming them.
+    epochs: drawn crops of each sample, which a run takes in turn. hold_out: see ``corpus.index``. executor: by default
+    this process on CUDA, else processes. Raises UserError before work begins, WorkIncomplete where shards could not be cached, naming them.
     """
     where = find_device(device)
     executor = find_executor(executor or ("serial" if where.type == "cuda" else "processes"))
-    corpus = index(paths)
+    corpus = index(paths, hold_out)
     tasks = _tasks(corpus)
     degraders = choose_degraders(corpus.lean, recipes, partial, language)
     design = settings.design()
@@ -113,6 +114,7 @@ def cache(
     # What the workers load is what was found here, at its commit.
     design = dataclasses.replace(design, tokenizer=tokenizer.reference, text=text.reference)
     record = _record(corpus, degraders, latent_settings(settings, tokenizer, text), epochs, where.type)
+    record |= {} if hold_out is None else {"hold_out": hold_out}
     folder = storage.locate(out)
     digest = hashlib.sha256(dumps(record)).hexdigest()
     maker = Maker(folder, settings, design, parts, degraders, epochs, where.type, record, digest)

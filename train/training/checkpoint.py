@@ -35,7 +35,7 @@ from clearfuse.train.weights.tensors import write_tensors
 NAME = re.compile(r"step-(\d{7})\Z")
 STATE = "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
-NUMBERS = ("step", "best", "best_step", "skipped")
+NUMBERS = ("step", "best", "best_step", "best_psnr", "skipped")
 
 
 Number = Annotated[int, Field(ge=0)]
@@ -49,6 +49,8 @@ class State(StrictModel):
     best: float | None
     """The lowest validation loss so far."""
     best_step: Number | None
+    best_psnr: float | None = None
+    """Of the fused crops then, dB."""
     skipped: Number
     """Steps in a row that were not finite, and were passed over."""
     updates: Number
@@ -67,8 +69,8 @@ class Starts(RootModel[dict[str, Number]]):
 class Training:
     """What changes while a run goes on.
 
-    best: the lowest validation loss so far, after ``best_step``. skipped: steps in a row that were not finite, and
-    were passed over.
+    best: the lowest validation loss so far, after ``best_step``; best_psnr: the PSNR then, dB. skipped: steps in a row
+    that were not finite, and were passed over.
     """
 
     weights: dict[str, nn.Parameter]
@@ -77,6 +79,7 @@ class Training:
     step: int = 0
     best: float | None = None
     best_step: int | None = None
+    best_psnr: float | None = None
     skipped: int = 0
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:

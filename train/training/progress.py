@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from clearfuse.synth import console
+from clearfuse.synth.console import PLAIN, Unit
 
 RECENT = 50
 """Steps over which loss and speed are averaged."""
@@ -31,6 +32,7 @@ class Report:
     samples: int = 0
     seconds: float = 0.0
     waited: float = 0.0
+    unit: Unit = PLAIN
 
 
 Progress = Callable[[Report], None]
@@ -66,7 +68,7 @@ class Pace:
         losses = [report.loss for report in self._recent if report.loss is not None]
         rate = sum(report.samples for report in self._recent) / spent
         waited = 100 * sum(report.waited for report in self._recent) / spent
-        parts = [f"loss {sum(losses) / len(losses):.4g}", f"lr {self._recent[-1].lr or 0:.1e}"]
+        parts = [f"loss {self._recent[-1].unit.say(sum(losses) / len(losses))}", f"lr {self._recent[-1].lr or 0:.1e}"]
         return ", ".join([*parts, f"{rate:.3g} samples/s", f"{waited:.1f} % waiting for data"])
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from clearfuse.synth.console import PLAIN, Unit
 from clearfuse.synth.execute.tasks import limit_threads
 from clearfuse.synth.seeds import seed_of
 from clearfuse.synth.types import UserError, WorkIncomplete
@@ -54,8 +55,8 @@ MAX_SKIPPED = 10
 
 @dataclass(frozen=True)
 class Fitted:
-    """The state of a run. loss: of its last step; validation: the lowest validation loss so far; psnr: dB,
-    the latest.
+    """The state of a run. loss: of its last step; validation: the lowest validation loss so far; psnr: of that
+    validation, dB, whose weights are the run's model. unit: what both losses become times ``factor``.
     """
 
     out: str
@@ -64,12 +65,13 @@ class Fitted:
     loss: float | None
     validation: float | None
     psnr: float | None
+    unit: Unit = PLAIN
     rank: int = 0  # of the reporting process
 
     def line(self) -> str:
         """What the command line prints."""
-        scores = "" if self.validation is None else f", lowest validation loss {self.validation:.4f}"
-        scores += "" if self.psnr is None else f", PSNR {self.psnr:.2f} dB on held-out crops"
+        scores = "" if self.validation is None else f", lowest validation loss {self.unit.say(self.validation)}"
+        scores += "" if self.psnr is None else f", PSNR of that validation {self.psnr:.2f} dB on held-out crops"
         return f"{self.out}: step {self.step} of {self.steps}{scores}"
 
 
@@ -111,7 +113,7 @@ def fit(
             progress, note = (lambda report: None), (lambda line: None)
         rng = torch.Generator().manual_seed(seed_of("weights", settings.seed))
         assembly = Assembly(design, rng, parts, adapt=settings.adapts)
-        corpus = index(paths)
+        corpus = index(paths, settings.hold_out)
         check_data(settings, assembly, corpus)
         degraders = choose_degraders(corpus.lean, recipes, partial, language)
         folder = Path(out)
@@ -129,8 +131,8 @@ def fit(
         if ranks.main:
             checkpoint.tidy(folder / "checkpoints", run.state, run_options.keep)
         note(
-            f"{settings.preset} on {ranks}: {len(corpus.train)} samples to train on, {len(corpus.held_out)} held out; "
-            f"{settings.steps} steps of {settings.batch * settings.accumulate}"
+            f"{settings.preset} on {ranks}: {len(corpus.train)} samples to train on; "
+            f"{settings.steps} steps of {settings.batch * settings.accumulate}; {corpus.said_of_held_out()}"
         )
         for task, degrader in degraders.items():
             note(f"lean shards of {task} are degraded as they are read: recipe '{degrader.recipe.name}'")
@@ -174,7 +176,6 @@ class _Run:
         """Take all remaining steps."""
         state, settings, options = self.state, self.settings, self.options
         report = Report(state.step, settings.steps)
-        psnr: float | None = None
         with ExitStack() as stack:
             log = stack.enter_context(self._log())
             stop = stack.enter_context(Stop())
@@ -186,11 +187,13 @@ class _Run:
                 last = state.step == settings.steps
                 best = state.best_step
                 if state.step % options.validate_every == 0 or last:
-                    psnr = self._validate(log, note, last)
+                    self._validate(log, note, last)
                 if state.step % options.checkpoint_every == 0 or last or stopping or state.best_step != best:
                     self._save(log)
                 progress(report)
                 if stopping and not last:
+                    if state.best_step is None:  # no validation yet: a run that is stopped leaves a model all the same
+                        self._publish()
                     note(f"stopped after step {state.step}, which is saved; the same command goes on")
                     stop.raise_if_interrupted()
                     break
@@ -202,7 +205,8 @@ class _Run:
                 f"{len(self.unknown)} prompts have characters that the text encoder does not know, as Chinese for T5: "
                 "'bytes' reads every language"
             )
-        return Fitted(str(self.folder), state.step, settings.steps, report.loss, state.best, psnr, self.ranks.rank)
+        scores = (report.loss, state.best, state.best_psnr, self.assembly.objective.unit)
+        return Fitted(str(self.folder), state.step, settings.steps, *scores, self.ranks.rank)
 
     def _log(self) -> NoLog:
         """The log of rank 0; other ranks log nothing."""
@@ -257,7 +261,8 @@ class _Run:
         spent, samples = time.monotonic() - start, len(names) * ranks.world
         speed = {"samples_per_second": samples / spent, "data_wait": waited / spent}
         log.write(state.step, "train", {name: v for name, v in values.items() if math.isfinite(v)}, speed)
-        return Report(state.step, settings.steps, values["loss"], lr, samples, spent, waited)
+        unit = self.assembly.objective.unit
+        return Report(state.step, settings.steps, values["loss"], lr, samples, spent, waited, unit)
 
     def _finite(self, values: Mapping[str, float], names: list[str], note: Note) -> bool:
         """Whether the step is finite. If not, its samples are recorded, and the run ends unless it may skip
@@ -281,7 +286,7 @@ class _Run:
         repeated = f", the {MAX_SKIPPED}th in a row" if self.options.on_nan == "skip" else ""
         raise WorkIncomplete(f"step {self.state.step}: {what}{repeated}; its samples are in {path}; {saved}")
 
-    def _validate(self, log: NoLog, note: Note, last: bool) -> float | None:
+    def _validate(self, log: NoLog, note: Note, last: bool) -> None:
         """Score the EMA weights on held-out samples; if they are the best so far, they become the run's model."""
         state = self.state
         draw = last or draws_pictures(state.step // self.options.validate_every)
@@ -289,15 +294,15 @@ class _Run:
         if scores is None:
             self._publish()
             note(f"step {state.step}: nothing is held out to validate on")
-            return None
+            return
         log.write(state.step, "validation", scores.values, {})
         if scores.picture is not None:
             log.picture(state.step, scores.picture)
         if math.isfinite(scores.loss) and (state.best is None or scores.loss < state.best):
-            state.best, state.best_step = scores.loss, state.step
+            state.best, state.best_step, state.best_psnr = scores.loss, state.step, scores.psnr
             self._publish()
-        note(f"step {state.step}: validation loss {scores.loss:.4f}, PSNR {scores.psnr:.2f} dB")
-        return scores.psnr
+        said = self.assembly.objective.unit.say(scores.loss)
+        note(f"step {state.step}: validation loss {said}, PSNR {scores.psnr:.2f} dB")
 
     def _save(self, log: NoLog) -> None:
         log.flush()

@@ -162,7 +162,12 @@ def manifest(folder: Path) -> Target:
     long.write_bytes((data / "train/vi/00000D.png").read_bytes())
 
     def make(rng: Rng) -> tuple[str, bytes]:
-        page = pick(rng, seeds)
+        if rng.random() < 0.5:
+            page = pick(rng, seeds)
+        else:  # one that fits the folder
+            name = pick(rng, ("vi", "{vi|ir|vis}", "v*"))
+            page = {"schema": 1, "task": "vif", "a": f"{{split}}/{name}/{{key}}.png", "b": "{split}/ir/{key}.*"}
+            page |= {"splits": {"train": "train", "test": "test"}, "scene": "{key[:3]}", "exclude": ["00001D"]}
         if rng.random() < 0.3:
             pieces = ("{key}", "{split}", "*", "{part}", "/", "_", ".png", ".*", "{a|b}", "{|_x}", "train", "vi", "{")
             template = ["".join(pick(rng, pieces) for _ in range(int(rng.integers(2, 12)))) for _ in range(2)]
