@@ -17,6 +17,9 @@ Modality = Literal["visible", "infrared"]
 Target = Literal["a", "b", "both"]
 ImageName = Literal["a", "b"]
 
+Scale = Annotated[int, Interval(ge=256, le=65535)]
+"""The count of white in visible pictures of 16 bits, where it is less than their container's."""
+
 TASKS: tuple[Task, ...] = ("vif", "mef", "mff")
 DEGRADED = ("degraded_a", "degraded_b")
 """Keys, in manifests and in a sample's sources, of the degraded images that a data set itself provides."""
@@ -112,6 +115,7 @@ class PairRef:
 
     A data set with degraded images of its own also has ``degraded_a``, ``degraded_b`` or both. degradation: what is
     known of them, (operator, target) in physical order. real: a and b are themselves degraded, without a clean version.
+    scale: see ``Scale``; None: as ``pictures.decode`` finds it.
     """
 
     task: Task
@@ -122,6 +126,7 @@ class PairRef:
     sources: Mapping[str, str] = field(default_factory=dict[str, str])
     degradation: tuple[tuple[str, Target], ...] = ()
     real: bool = False
+    scale: int | None = None
 
     @property
     def predegraded(self) -> bool:

@@ -9,7 +9,7 @@ import typer
 from pydantic import BeforeValidator, Field, model_validator
 
 from clearfuse.synth.files.schema import StrictModel
-from clearfuse.synth.types import Task, UserError, unknown
+from clearfuse.synth.types import Scale, Task, UserError, unknown
 
 TIMEOUT = 1800.0
 
@@ -58,6 +58,8 @@ class Options(StrictModel):
     """train, val or test; or several: train,val,test."""
     pairs: str = "extreme"
     """Exposures of a sequence that make a pair: extreme, adjacent or all."""
+    scale: Scale | None = None
+    """Count of white in visible pictures of 16 bits, such as 4095. [default: the set's, the metadata's, or 65535]"""
     licence: Text = None
     """Refuse sets whose terms do not grant this use: research, non-commercial, commercial."""
     limit: Annotated[int | None, Field(ge=1)] = None
@@ -111,6 +113,8 @@ class Options(StrictModel):
                 f"--timeout {self.timeout:g}: decides nothing with --executor serial, where nobody watches: "
                 "take processes with --workers 1"
             )
+        if self.scale is not None and not self.data:
+            raise UserError(f"--scale {self.scale}: decides nothing without --data: the built-in scenes have 8 bits")
         if self.out is not None and not self.out.strip():
             raise UserError("--out is empty: name a folder")
         self._check_one_process()

@@ -41,7 +41,8 @@ def resolve(options: Options) -> Resolved:
     recipe = load_recipe(options.recipe or task, task=task, n=options.n, sets=options.sets)
     prompts = _prompts(options, recipe)
     sets = _sets(options)
-    pairs, found, notes = select(task, sets, split=options.split, pairs=options.pairs, limit=options.limit)
+    chosen = {"split": options.split, "pairs": options.pairs, "limit": options.limit, "scale": options.scale}
+    pairs, found, notes = select(task, sets, **chosen)
     names = list(pairs.by_dataset)
     real = without_clean_side(pairs)
     notes += _real(options, pairs, prompts) if real else _given(options, pairs, prompts)

@@ -65,7 +65,8 @@ def _data_record(pairs: Pairs) -> dict[str, Any]:
     for start in range(0, len(pairs), RUN):
         hashed.update((b", " if start else b"") + dumps(list(pairs[start : start + RUN].records()))[1:-1])
     hashed.update(b"]")
-    record = {"pairs": len(pairs), "digest": hashed.hexdigest()[:32]}
+    record: dict[str, Any] = {"pairs": len(pairs), "digest": hashed.hexdigest()[:32]}
+    record |= {} if pairs.scale is None else {"scale": pairs.scale}
     kind = "real" if pairs.real else "given"
     return record | ({kind: True} if pairs.predegraded.any() else {})
 

@@ -107,6 +107,7 @@ def _result(data: dict[str, Any], as_json: bool, text: str) -> None:
     "seed",
     "split",
     "pairs",
+    "scale",
     "fuser",
     "depth",
 )
@@ -148,12 +149,15 @@ def degrade_command(
     seed: SeedOption = 0,
     depth: Annotated[str, option(Options, "depth")] = "auto",
     modality: Annotated[str, typer.Option("--modality", help="visible or infrared.")] = "visible",
+    scale: Annotated[int | None, option(Options, "scale")] = None,
     json_: JsonOption = False,
 ) -> None:
     """Degrade single images."""
     from clearfuse.synth.review.preview import degrade_files
 
-    written = degrade_files(images, op, out, severity=severity, seed=seed, depth=depth, modality=modality)
+    written = degrade_files(
+        *(images, op, out), severity=severity, seed=seed, depth=depth, modality=modality, scale=scale
+    )
     _result({"written": written}, json_, "\n".join(f"wrote {path}" for path in written))
 
 

@@ -100,7 +100,8 @@ def check_sets(
 
 def _thumbnails(found: FoundPairs, location: str) -> dict[str, np.ndarray]:
     kinds = {path: modality_of(ref, image) for ref in found.pairs for image, path in ref.sources.items()}
-    return thumbnails(list(kinds), location, {path for path, kind in kinds.items() if kind == "infrared"})
+    infrared = {path for path, kind in kinds.items() if kind == "infrared"}
+    return thumbnails(list(kinds), location, infrared, found.pairs.scale)
 
 
 def _unpaired(name: str, found: FoundPairs, location: str) -> list[Problem]:
@@ -119,7 +120,7 @@ def _check_pair(ref: PairRef, manifest: Manifest) -> _PairResult:
     problems: list[Problem] = []
     for name, path in ref.sources.items():
         try:
-            images[name], hashes[name] = read_image(path, modality_of(ref, name))
+            images[name], hashes[name] = read_image(path, modality_of(ref, name), ref.scale)
         except StoreError:
             raise
         except (BadPair, OSError) as error:

@@ -112,7 +112,7 @@ def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extrem
     compared = [image for image in sides if image not in DEGRADED] if manifest.like else ["frames"]
     paths = [path for image in compared if image in sides for path in sides[image].files.paths()]
     infrared = sides["b"].files.paths() if MODALITIES[task]["b"] == "infrared" and "b" in sides else ()
-    thumbs = thumbnails(paths, location, set(infrared).intersection(paths))
+    thumbs = thumbnails(paths, location, set(infrared).intersection(paths), manifest.scale)
     columns, unpaired = pair_up(manifest, sides, found, thumbs, pairs)
     if not len(columns.keys):
         there = "; ".join(f"{root} has {_some_names(root)}" for root in dict.fromkeys(at for at, _ in roots.values()))
@@ -183,7 +183,9 @@ def _table(
     by_part = [manifest.degradation_of(places.folders(mark)[1]) for mark in places.marks]
     degradations = list(dict.fromkeys(by_part))
     degraded = np.array([degradations.index(one) for one in by_part], np.int16)[group]
-    return Table(task, manifest.name, keys, scenes, splits, files, degraded, degradations, manifest.real)
+    return Table(
+        task, manifest.name, keys, scenes, splits, files, degraded, degradations, manifest.real, manifest.scale
+    )
 
 
 def _group_bounds(manifest: Manifest, found: Grouped) -> tuple[PairPlaces, np.ndarray]:

@@ -41,11 +41,11 @@ FLAT = 2.0
 """Standard deviation in code values below which a thumbnail is not compared: black frames are all alike."""
 
 
-def thumbnail(path: str, modality: Modality = "visible") -> np.ndarray:
+def thumbnail(path: str, modality: Modality = "visible", scale: int | None = None) -> np.ndarray:
     """The thumbnail of an image, by its path or URL: (32, 32) uint8 grey code values.
 
     A visible image of more than 8 bits is decoded as for a build, so that the brightness of exposures can be compared;
-    an infrared one is stretched to its range.
+    an infrared one is stretched to its range. scale: see ``decode``.
 
     Raises BadPair, or an error of the decoder, where it can't be decoded.
     """
@@ -56,7 +56,7 @@ def thumbnail(path: str, modality: Modality = "visible") -> np.ndarray:
         with Image.open(io.BytesIO(storage.read_bytes(path)) if storage.is_url(path) else path) as file:
             check_header(file, path)
             if modality == "visible" and is_wide(file, _header(path)):
-                return _reduced(decode(path).image)
+                return _reduced(decode(path, scale=scale).image)
             file.draft("L", (4 * SIDE, 4 * SIDE))  # JPEG: decoded at an eighth where that suffices
             high_depth = file.mode.startswith(("I", "F"))
             small = file.convert("F" if high_depth else "L").resize((SIDE, SIDE), Image.Resampling.BOX)
@@ -82,16 +82,19 @@ def _reduced(image: np.ndarray) -> np.ndarray:
     return np.asarray(small.convert("F").resize((SIDE, SIDE), Image.Resampling.BOX)).round().astype(np.uint8)
 
 
-def thumbnails(paths: Sequence[str], folder: str, infrared: Collection[str] = ()) -> dict[str, np.ndarray]:
+def thumbnails(
+    paths: Sequence[str], folder: str, infrared: Collection[str] = (), scale: int | None = None
+) -> dict[str, np.ndarray]:
     """Thumbnails by path, without images that can't be decoded; cached by path, size and modification time.
 
     folder: the data set's, for which the user's cache folder has one file of thumbnails. infrared: those of the paths
-    that are not visible images.
+    that are not visible images. scale: see ``decode``.
     """
     facts = storage.facts(dict.fromkeys(paths))
     others = frozenset(infrared)
     kinds: dict[str, Modality] = {path: "infrared" if path in others else "visible" for path in facts}
-    stamps = {path: f"{_absolute(path)}|{facts[path].size}|{facts[path].stamp}|{kinds[path]}" for path in facts}
+    end = f"|{scale}" if scale else ""
+    stamps = {path: f"{_absolute(path)}|{facts[path].size}|{facts[path].stamp}|{kinds[path]}{end}" for path in facts}
     store = _cache_file(_absolute(folder))
     cached = _load(store)
     found = {path: cached[stamp] for path, stamp in stamps.items() if stamp in cached}
@@ -101,7 +104,7 @@ def thumbnails(paths: Sequence[str], folder: str, infrared: Collection[str] = ()
         computed = {
             path: thumb
             for path, thumb in zip(
-                missing, pool.map(_try_thumbnail, missing, [kinds[path] for path in missing]), strict=True
+                missing, pool.map(lambda path: _try_thumbnail(path, kinds[path], scale), missing), strict=True
             )
             if thumb is not None
         }
@@ -110,9 +113,9 @@ def thumbnails(paths: Sequence[str], folder: str, infrared: Collection[str] = ()
     return found | computed
 
 
-def _try_thumbnail(path: str, modality: Modality) -> np.ndarray | None:
+def _try_thumbnail(path: str, modality: Modality, scale: int | None) -> np.ndarray | None:
     try:
-        return thumbnail(path, modality)
+        return thumbnail(path, modality, scale)
     except StoreError:
         raise
     except Exception:  # decoders raise various errors; the caller sees that it is missing

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_
 
 from clearfuse.synth.files.resources import read_toml, resource_dir, resource_names
 from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, validate
-from clearfuse.synth.types import DEGRADED, Target, UserError, unknown
+from clearfuse.synth.types import DEGRADED, Scale, Target, UserError, unknown
 
 SPLITS = {"train": 157_500, "val": 31_500, "test": 6_300}
 """Shares of a set that has no split of its own: the paper's counts (MMAIF, section 4.1)."""
@@ -88,6 +88,8 @@ class Manifest(StrictModel):
     """The set whose pictures it is in another form."""
     near_first: bool = False
     """Of a multi-focus set: whether a is known to be the nearer one of every pair, so that prompts may say so."""
+    scale: Scale | None = None
+    """The count of white in its visible pictures of 16 bits, such as 4095; without it the metadata's, or 65535."""
     grey: bool = False
     """Whether visible images may be grey."""
     use: Use = "research"

@@ -258,9 +258,8 @@ def check_single(sides: Mapping[str, Side], found: Grouped, roots: Mapping[str, 
             name = side.frames[row].casefold() if image == "frames" else ""
             path = side.files.path(row)
             if name in seen:
-                raise UserError(
-                    f"{roots[image]}: two files for one image: {Path(seen[name]).name} and {Path(path).name}"
-                )
+                names = " and ".join(one.removeprefix(side.files.root) for one in (seen[name], path))
+                raise UserError(f"{roots[image]}: two files for one image: {names}")
             seen[name] = path
 
 

@@ -80,6 +80,7 @@ class Table:
     known: np.ndarray
     degradations: Sequence[tuple[tuple[str, Target], ...]] = ((),)
     real: bool = False
+    scale: int | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -101,8 +102,9 @@ class Table:
         for key, scene, split, known, *row_paths in zip(*(c[rows].tolist() for c in columns), *paths, strict=True):
             sources = {image: path for image, path in zip(self.sources, row_paths, strict=True) if path is not None}
             yield PairRef(
-                self.task, self.dataset, key, scene, names[split], sources, self.degradations[known], self.real
-            )
+                self.task, self.dataset, key, scene, names[split], sources, self.degradations[known], self.real,
+                self.scale,
+            )  # fmt: skip
 
     def records(self, rows: np.ndarray) -> Iterator[list[Any]]:
         """The pairs' part of a build's digest: key, file sizes by image, and known degradation where provided."""
@@ -195,6 +197,11 @@ class Pairs(Sequence[PairRef]):
         for number in np.unique(self.sets):
             numbers.setdefault(self.tables[number].dataset, []).append(int(number))
         return {name: self.take(np.isin(self.sets, numbers[name])) for name in sorted(numbers)}
+
+    @property
+    def scale(self) -> int | None:
+        """The largest scale of the tables, see ``types.Scale``; None where none has any."""
+        return max((scale for i in np.unique(self.sets) if (scale := self.tables[i].scale)), default=None)
 
     @property
     def real(self) -> bool:

@@ -39,9 +39,9 @@ class CleanPair:
     instruction: str = ""
 
 
-def read_image(path: str, modality: Modality = "visible") -> tuple[np.ndarray, str]:
+def read_image(path: str, modality: Modality = "visible", scale: int | None = None) -> tuple[np.ndarray, str]:
     """An image, (h, w, c) uint8 with c = 1 or 3, upright, and the sha256 of the file; see ``decode``."""
-    decoded = decode(path, modality)
+    decoded = decode(path, modality, scale)
     return decoded.image, decoded.sha256
 
 
@@ -69,7 +69,7 @@ def read_pair(ref: PairRef) -> CleanPair:
     sensor: dict[str, Mapping[str, Any]] = {}
     for image, path in ref.sources.items():
         modality = modality_of(ref, image)
-        decoded = decode(path, modality)
+        decoded = decode(path, modality, ref.scale)
         images[image] = as_grey(decoded.image) if modality == "infrared" else decoded.image
         hashes[image] = decoded.sha256
         if decoded.sensor:

@@ -81,12 +81,12 @@ def quotas(total: int, sizes: Mapping[str, float]) -> dict[str, int]:
 
 
 def select(
-    task: Task, sets: Mapping[str, str], *, split: str, pairs: str, limit: int | None
+    task: Task, sets: Mapping[str, str], *, split: str, pairs: str, limit: int | None, scale: int | None = None
 ) -> tuple[Pairs, dict[str, FoundPairs], list[str]]:
     """The pairs of a build, all pairs found by data set, and notes for the user. Raises UserError.
 
     sets: the folder of each data set; empty: built-in scenes. split: names of splits, separated by commas. pairs: which
-    exposures of a sequence form pairs. limit: number of pairs, None: all.
+    exposures of a sequence form pairs. limit: number of pairs, None: all. scale: in place of each data set's own.
     """
     splits = split_names(split)
     if not sets:
@@ -94,7 +94,7 @@ def select(
         scenes = Pairs.joined(builtin_pairs(task, name, shares[name]) for name in splits)
         where = "" if len(splits) == 1 else f" ({_format_counts(shares)})"
         return scenes, {}, [f"pairs: {len(scenes)} built-in scenes{where} (name your own with --data NAME=DIR)"]
-    found = {name: _find(name, at, task, splits, pairs) for name, at in sets.items()}
+    found = {name: _find(name, at, task, splits, pairs, scale) for name, at in sets.items()}
     everywhere = Pairs.joined(found_pairs.pairs for found_pairs in found.values())
     separate, dropped = keep_apart(everywhere)
     chosen = separate.take(np.isin(separate.splits, [list(SPLITS).index(name) for name in splits]))
@@ -114,9 +114,11 @@ def select(
     return _apply_limit(chosen, limit, splits), found, notes
 
 
-def _find(name: str, at: str, task: Task, splits: tuple[str, ...], pairs: str) -> FoundPairs:
+def _find(name: str, at: str, task: Task, splits: tuple[str, ...], pairs: str, scale: int | None) -> FoundPairs:
     """All pairs of a data set. Where a single split is requested, it must exist."""
     manifest = load_manifest(name)
+    if scale is not None:
+        manifest = manifest.model_copy(update={"scale": scale})
     if len(splits) == 1:
         check_split(manifest, task, splits[0])
     found = find_all(manifest, at, task, pairs)

@@ -2,7 +2,8 @@
 
 Thermal cameras store 14 or 16 bit counts, centikelvins or degrees, of which a scene fills a small part: an infrared
 image is scaled by its robust range. A visible image's counts are code values, whose full scale is the container's,
-16 bit, unless metadata say less: exposures of one scene keep their order, since no file's own largest count decides.
+16 bit, unless metadata or the user say less: exposures of one scene keep their order, since no file's own largest
+count decides.
 """
 
 from __future__ import annotations
@@ -55,16 +56,17 @@ class Decoded:
     sensor: dict[str, Any]
 
 
-def decode(path: str, modality: Modality = "visible") -> Decoded:
+def decode(path: str, modality: Modality = "visible", scale: int | None = None) -> Decoded:
     """Decode a picture of 8 to 32 bits a channel, or floating point, at a path or URL.
 
+    scale: the count of white in a visible picture of more than 8 bits; None: what its metadata say, or its container.
     Raises BadPair with the reason where the file is no usable picture, OSError where it can't be read at all.
     """
     name = Path(path).name
     raw = _read(path, name)
     with _opened(io.BytesIO(raw), name) as file:
         file.load()
-        image, sensor = _pixels(file, raw, name, modality)
+        image, sensor = _pixels(file, raw, name, modality, scale)
     return Decoded(color.as_hwc(image), hashlib.sha256(raw).hexdigest(), sensor)
 
 
@@ -132,7 +134,9 @@ def check_header(file: Image, name: str) -> None:
         raise BadPair(f"{name}: is animated: {getattr(file, 'n_frames', 'several')} frames, where one is wanted")
 
 
-def _pixels(file: Image, raw: bytes, name: str, modality: Modality) -> tuple[np.ndarray, dict[str, Any]]:
+def _pixels(
+    file: Image, raw: bytes, name: str, modality: Modality, scale: int | None
+) -> tuple[np.ndarray, dict[str, Any]]:
     from PIL import ImageOps
 
     sensor: dict[str, Any] = {}
@@ -147,7 +151,9 @@ def _pixels(file: Image, raw: bytes, name: str, modality: Modality) -> tuple[np.
     elif _wide_colour(file, raw):
         counts = _colour_counts(raw, turn)
     if counts is not None:
-        full = 1.0 if file.mode.startswith("F") else _full_scale(file, raw, counts)
+        full = 1.0 if file.mode.startswith("F") else scale or _full_scale(file, raw, counts)
+        if scale and modality == "visible" and full == scale and counts.max() > scale:
+            raise BadPair(f"{name}: its counts reach {counts.max():g}, above the scale of {scale}")
         image, low, high = scaled(counts, name, file.mode, modality, full)
         return image, {"mode": file.mode if counts.ndim == 2 else "RGB;16", "low": low, "high": high, **sensor}
     upright = ImageOps.exif_transpose(file)

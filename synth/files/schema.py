@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from pydantic_core.core_schema import custom_error_schema, literal_schema
 
 from clearfuse.synth.types import SCHEMA, UserError, shorten, unknown
 
+LARGEST = int(sys.float_info.max)
+"""Of whole numbers: what a float holds."""
 LONGEST_TEXT = 1_000_000
 """Characters of the longest text that any file may hold."""
 
@@ -74,17 +77,19 @@ class NewerSchema(UserError):
 
 
 def finite(value: Any) -> Any:
-    """JSON as it is. Raises ValueError where a number in it is infinite or not a number."""
-    if isinstance(value, float):
+    """JSON as it is. Raises ValueError where a number in it is infinite, not a number, or too large for a float."""
+    if isinstance(value, int):
+        if abs(value) > LARGEST:
+            raise ValueError("must be a number that a float holds")
+    elif isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"must be a finite number, not {value}")
     elif isinstance(value, Mapping):
         for name, one in value.items():
-            if not isinstance(one, (int, str)):
-                try:
-                    finite(one)
-                except ValueError as error:
-                    raise ValueError(f"{name}: {error}") from None
+            try:
+                finite(one)
+            except ValueError as error:
+                raise ValueError(f"{shorten(str(name))}: {error}") from None
     elif isinstance(value, (list, tuple)):
         for one in value:
             finite(one)
@@ -120,6 +125,8 @@ def check_options(model: type[Options], given: Mapping[str, Any]) -> Options:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         said = _expected(fault, model)
+        if said is None and fault["loc"] and fault["type"] in ("value_error", "must_be"):
+            said = fault["msg"].removeprefix("Value error, ")
         if said is None:
             raise UserError(explain(error, model)) from None
         value = fault.get("input")

@@ -15,6 +15,7 @@ from clearfuse.synth.depth import metres as depth_maps
 from clearfuse.synth.depth.base import DepthInput
 from clearfuse.synth.depth.choice import parse_depth
 from clearfuse.synth.files import storage
+from clearfuse.synth.files.pictures import FULL_SCALE
 from clearfuse.synth.files.remote import StoreError
 from clearfuse.synth.files.storage import Location, landing
 from clearfuse.synth.onthefly import OnTheFly
@@ -141,7 +142,15 @@ def operator_rows(spec: Spec, prepared: Prepared, name: str, seed: int) -> list[
 
 
 def degrade_files(
-    images: Sequence[str], op: str, out: str, *, severity: float | None, seed: int, depth: str, modality: str
+    images: Sequence[str],
+    op: str,
+    out: str,
+    *,
+    severity: float | None,
+    seed: int,
+    depth: str,
+    modality: str,
+    scale: int | None = None,
 ) -> list[str]:
     """Degrade image files into ``out`` as PNG, one seed a file name. The paths written.
 
@@ -152,6 +161,8 @@ def degrade_files(
         raise unknown("modality", modality, ("visible", "infrared"))
     if not 0 <= seed < 2**53:
         raise UserError(f"--seed {seed}: must be in [0, 2^53)")
+    if scale is not None and not 256 <= scale <= FULL_SCALE:
+        raise UserError(f"--scale {scale}: must be in [256, {FULL_SCALE}]")
     if severity is not None and not 0 <= severity <= 1:
         raise UserError(f"--severity {severity:g}: must be in [0, 1]")
     paths = [storage.locate(image) for image in images]
@@ -178,7 +189,7 @@ def degrade_files(
     refused: list[str] = []
     for path in paths:
         try:
-            image, _ = read_image(str(path), modality)
+            image, _ = read_image(str(path), modality, scale)
             metres = None
             if any(operator_class(name).takes_depth() for name in names):
                 metres = source.estimate(DepthInput(path.stem, image, None, FAR))

@@ -90,7 +90,7 @@ class Prepared:
     def quality(self, spec: Spec) -> dict[str, float | None]:
         """Fusion metrics of the ground truth against the clean pair."""
         fuser = _fuser_key(spec.fusers[self.ref.dataset], spec.task)
-        path = cache.entry("quality", _versions(), spec.task, fuser, dict(self.pair.sha256))
+        path = cache.entry("quality", _versions(), spec.task, fuser, _sources(self.ref, self.pair))
         if (data := cache.load_cached(path)) is not None:
             return json.loads(data)
         values = truth_quality(self.truth, self.pair.a, self.pair.b)
@@ -144,7 +144,7 @@ def add_ground_truth(spec: Spec, ref: PairRef, pair: CleanPair) -> Prepared:
 def truth_entry(spec: Spec, ref: PairRef, pair: CleanPair) -> Location:
     """The cache entry of the pair's fused ground truth."""
     fuser = _fuser_key(spec.fusers[ref.dataset], spec.task)
-    return cache.entry("truth", _versions(), spec.task, fuser, _sources(pair))
+    return cache.entry("truth", _versions(), spec.task, fuser, _sources(ref, pair, ("a", "b")))
 
 
 def depth_entry(spec: Spec, prepared: Prepared) -> Location | None:
@@ -155,8 +155,8 @@ def depth_entry(spec: Spec, prepared: Prepared) -> Location | None:
     fuser = None if spec.task == "vif" else _fuser_key(spec.fusers[prepared.ref.dataset], spec.task)
     torch_version = None if source.weights is None else version("torch")
     # All source files, since depth of MEF and MFF may be estimated from the data set's own ground truth.
-    key = (spec.task, source.name, source.weights, torch_version, prepared.far(spec), fuser, dict(prepared.pair.sha256))
-    return cache.entry("depth", _versions(), *key)
+    key = (spec.task, source.name, source.weights, torch_version, prepared.far(spec), fuser)
+    return cache.entry("depth", _versions(), *key, _sources(prepared.ref, prepared.pair))
 
 
 def predictions(spec: Spec, source: DepthNetwork, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -255,8 +255,10 @@ def _fuser_key(fuser: str, task: Task) -> list[str]:
     return [fuser] if weights is None else [fuser, weights, version("torch")]
 
 
-def _sources(pair: CleanPair) -> dict[str, Any]:
-    return {name: pair.sha256[name] for name in ("a", "b")}
+def _sources(ref: PairRef, pair: CleanPair, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """What decides a pair's pixels, for cache keys. names: of the images; all."""
+    hashes = {name: pair.sha256[name] for name in names or pair.sha256}
+    return hashes if ref.scale is None else {**hashes, "scale": ref.scale}
 
 
 def _digest(picture: np.ndarray) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,12 +15,14 @@ import pytest
 from PIL import Image
 
 from clearfuse.synth.builder.run import build
+from clearfuse.synth.datasets.find import find_all
 from clearfuse.synth.datasets.fingerprints import brightness, thumbnail
+from clearfuse.synth.datasets.manifest import load_manifest
 from clearfuse.synth.datasets.read import read_pair
 from clearfuse.synth.files.pictures import decode
 from clearfuse.synth.shards.sample import read_samples
 from clearfuse.synth.types import BadPair, PairRef
-from conftest import save, textured
+from conftest import Ran, save, textured
 
 
 def test_thermal_counts_are_scaled_by_their_robust_range(tmp_path: Path) -> None:
@@ -88,6 +92,79 @@ def test_significant_bits_set_the_full_scale(tmp_path: Path) -> None:
     for tag, value, high in ((281, 4095, 4095), (281, 3000, 65535), (50717, 3900, 3900)):
         Image.fromarray(few[..., 0]).save(tmp_path / "x.tiff", tiffinfo={tag: value})
         assert decode(str(tmp_path / "x.tiff")).sensor["high"] == high
+
+
+def twelve_bits(path: Path, image: np.ndarray) -> Path:
+    """A PNG of 16 bits that holds counts to 4095, and says so nowhere."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    counts = np.floor(image / 255.0 * 4095 + 0.5).astype(np.uint16)
+    assert cv2.imwrite(str(path), counts[..., ::-1])
+    return path
+
+
+def test_a_scale_that_is_given_is_the_count_of_white(tmp_path: Path) -> None:
+    """Of visible pictures of more than 8 bits; a dark one is not brightened by it, and nothing above it is clipped."""
+    bright, dark = textured(3), textured(3) // 9
+    for name, picture in (("bright", bright), ("dark", dark)):
+        path = str(twelve_bits(tmp_path / f"{name}.png", picture))
+        decoded = decode(path, scale=4095)
+        assert decoded.sensor["high"] == 4095
+        np.testing.assert_array_equal(decoded.image, picture)
+        assert abs(int(brightness(thumbnail(path, scale=4095))) - picture.mean()) < 3
+        infrared = (decode(path, "infrared", scale).sensor["high"] for scale in (None, 4095))
+        assert next(infrared) == next(infrared)
+    with pytest.raises(BadPair, match=r"bright\.png: its counts reach 4\d+, above the scale of 1023"):
+        decode(str(tmp_path / "bright.png"), scale=1023)
+    np.testing.assert_array_equal(decode(str(save(tmp_path / "8.png", dark)), scale=4095).image, dark)
+
+
+def test_one_scale_for_a_set(synth: Callable[..., Ran], tmp_path: Path) -> None:
+    """By ``--scale``, or by the manifest: exposures in the same relation as in 8 bits, in the digest and the json."""
+    for number in range(2):
+        for folder, picture in (("under", textured(number) // 4), ("over", textured(number))):
+            twelve_bits(tmp_path / folder / f"{number}.png", picture)
+    data = f"folder={tmp_path / 'under'},{tmp_path / 'over'}"
+    options = ["--task", "mef", "--data", data, "--n", "1", "--split", "train", "--limit", "1", "--executor", "serial"]
+    settings: list[Any] = []
+    for name, more in {"plain": [], "scaled": ["--scale", "4095"]}.items():
+        ran = synth("build", *options, *more, "--out", tmp_path / name)
+        assert ran.code == 0, ran.err
+        (sample,) = read_samples(tmp_path / name / "mef-train-000000.tar")
+        settings.append(
+            json.loads((tmp_path / name / "mef-train-000000.json").read_text())["settings"]["data"]["folder"]
+        )
+        assert sample.meta.sensor["a"]["high"] == sample.meta.sensor["b"]["high"] == (4095 if more else 65535)
+        x, y, width, height = sample.meta.crop
+        number = int(sample.meta.pair)
+        expected = textured(number)[y : y + height, x : x + width]
+        if more:
+            np.testing.assert_array_equal(sample.images["clean_b"], expected)
+            np.testing.assert_array_equal(
+                sample.images["clean_a"], (textured(number) // 4)[y : y + height, x : x + width]
+            )
+        else:
+            assert sample.images["clean_b"].max() <= 16
+    assert settings[1] == settings[0] | {"scale": 4095}
+    manifest = tmp_path / "mine.toml"
+    manifest.write_text(
+        'schema = 1\ntask = "mef"\na = "under/{key}.png"\nb = "over/{key}.png"\nscale = 4095\nlicence = "x"\n'
+    )
+    pairs = find_all(load_manifest("mine", manifest), str(tmp_path), "mef").pairs
+    assert [ref.scale for ref in pairs] == [4095, 4095]
+    np.testing.assert_array_equal(read_pair(pairs[0]).b, textured(int(pairs[0].key)))
+    ran = synth("build", "--task", "mef", "--scale", "4095", "--out", tmp_path / "x")
+    assert ran.code == 2 and "--scale 4095: decides nothing without --data" in ran.error
+    ran = synth("build", *options, "--scale", "100", "--out", tmp_path / "x")
+    assert ran.code == 2 and ran.error.endswith("--scale 100: must be in [256, 65535]")
+
+
+def test_degrade_takes_a_scale(synth: Callable[..., Ran], tmp_path: Path) -> None:
+    path = twelve_bits(tmp_path / "x.png", textured(1))
+    options = ["--op", "gaussian_blur", "--severity", "0", "--scale"]
+    assert synth("degrade", path, *options, "4095", "--out", tmp_path / "out").code == 0
+    assert abs(decode(str(tmp_path / "out/x.png")).image.mean() - textured(1).mean()) < 2
+    ran = synth("degrade", path, *options, "100", "--out", tmp_path / "out")
+    assert ran.code == 2 and ran.error.endswith("--scale 100: must be in [256, 65535]")
 
 
 @pytest.mark.parametrize(("bits", "suffix"), [(16, "png"), (16, "tiff"), (12, "png")])

@@ -57,7 +57,8 @@ def fuse_command(json_: JsonOption = False, **options: Any) -> None:
             *(chosen.a, chosen.b, chosen.out, chosen.task),
             prompt=chosen.prompt, model=chosen.model, steps=chosen.steps, sampler=chosen.sampler,
             guidance=chosen.guidance, seed=chosen.seed, device=chosen.device, parts=chosen.parts,
-            compiled=chosen.compiled, tile=chosen.tile, attention=chosen.attention, progress=progress,
+            compiled=chosen.compiled, tile=chosen.tile, attention=chosen.attention, scale=chosen.scale,
+            progress=progress,
         )  # fmt: skip
     typer.echo(
         json.dumps({"fused": done}) if json_ else f"fused {console.counted(len(done), 'pair')} into {chosen.out}"
@@ -80,8 +81,9 @@ def eval_command(json_: JsonOption = False, **options: Any) -> None:
     chosen = check_options(EvalOptions, options)
     loading = {"parts": chosen.parts} if chosen.tokenizer or chosen.text else None
     methods, left_out = methods_of(
-        chosen.model or None, results=chosen.results, restorers=chosen.restorer, fusers=chosen.fuser or None,
-        device=chosen.device, loading=loading, steps=chosen.steps, sampler=chosen.sampler, guidance=chosen.guidance,
+        chosen.model or None, results=chosen.results, scale=chosen.scale, restorers=chosen.restorer,
+        fusers=chosen.fuser or None, device=chosen.device, loading=loading, steps=chosen.steps,
+        sampler=chosen.sampler, guidance=chosen.guidance,
     )  # fmt: skip
     metrics, papers = chosen.metrics, chosen.papers
     with console.progress("eval", "samples") as progress:

@@ -13,7 +13,7 @@ from pydantic import Field
 from clearfuse.synth import console
 from clearfuse.synth.builder.options import Share, Texts
 from clearfuse.synth.files.schema import StrictModel
-from clearfuse.synth.types import UserError
+from clearfuse.synth.types import Scale, UserError
 from clearfuse.train.designs.schedule import Schedule
 from clearfuse.train.runs.options import RunOptions
 from clearfuse.train.runs.record import HoldOut
@@ -107,6 +107,8 @@ class FuseOptions(ModelOptions):
     """What to do; without it, to fuse the pair."""
     model: Annotated[str | None, typer.Option(metavar="DIR|HUB_ID")] = None
     """A run's folder or a model on the hub; the only one in runs/."""
+    scale: Scale | None = None
+    """Count of white in visible pictures of 16 bits; the metadata's, or 65535."""
     seed: Seed = 0
     """Seed of a flow model's noise."""
     tile: Annotated[int, Field(ge=256)] = 2048
@@ -132,6 +134,8 @@ class EvalOptions(ModelOptions):
     """A model to score, repeatable; the only run in runs/. none: the fusers alone."""
     results: Repeated = ()
     """Anybody's fused images, by key or pair name; repeatable."""
+    scale: Scale | None = None
+    """Count of white in results of 16 bits; the metadata's, or 65535."""
     restorer: Annotated[Texts, typer.Option(metavar="OP,...=FILE")] = ()
     """A restoration network of these degradations, which spandrel loads; repeatable."""
     fuser: Annotated[Texts, typer.Option(metavar="swinfusion|defuse|none")] = ()

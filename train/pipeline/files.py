@@ -64,6 +64,7 @@ def fuse_files(
     compiled: bool = False,
     tile: int = TILE,
     attention: str = "auto",
+    scale: int | None = None,
     progress: Progress = lambda done, total: None,
 ) -> list[str]:
     """Fuse two images or two folders of images; return the paths written.
@@ -75,7 +76,7 @@ def fuse_files(
         raise unknown("task", task, TASKS)
     kernel = find_kernel(attention)
     pairs = find_images(Path(a), Path(b), Path(out))
-    failed = _unreadable(pairs, task)
+    failed = _unreadable(pairs, task, scale)
     if len(failed) == len(pairs):
         reasons = "; ".join([*failed.values()][:5])
         raise UserError(
@@ -86,7 +87,7 @@ def fuse_files(
     for number, (first, second, target) in enumerate(pairs):
         try:
             if number not in failed:
-                images = _read_both(first, second, task)
+                images = _read_both(first, second, task, scale)
                 with attention_kernel(kernel):
                     image = pipeline(
                         *images, task=task, prompt=prompt, seed=seed, steps=steps, sampler=sampler,
@@ -106,7 +107,7 @@ def fuse_files(
     return written
 
 
-def _unreadable(pairs: list[tuple[Path, Path, Path]], task: Task) -> dict[int, str]:
+def _unreadable(pairs: list[tuple[Path, Path, Path]], task: Task, scale: int | None) -> dict[int, str]:
     """What is wrong with pairs, by number: a single pair is read, of more the headers are."""
     failed: dict[int, str] = {}
     for number, (first, second, _) in enumerate(pairs):
@@ -115,17 +116,17 @@ def _unreadable(pairs: list[tuple[Path, Path, Path]], task: Task) -> dict[int, s
             if sizes[0] != sizes[1]:
                 raise BadPair("the two images differ in size: {} and {}".format(*(f"{w}x{h}" for w, h in sizes)))
             if len(pairs) == 1:
-                _read_both(first, second, task)
+                _read_both(first, second, task, scale)
         except (BadPair, OSError) as error:
             names = f"{first.name}, {second.name}" if len(pairs) == 1 else first.name
             failed[number] = f"{names}: {error}"
     return failed
 
 
-def _read_both(a: Path, b: Path, task: Task) -> tuple[np.ndarray, np.ndarray]:
+def _read_both(a: Path, b: Path, task: Task, scale: int | None) -> tuple[np.ndarray, np.ndarray]:
     """The images of a pair as builds read them: an infrared one has one channel."""
     kinds = MODALITIES[task]
-    first, second = read_image(str(a), kinds["a"])[0], read_image(str(b), kinds["b"])[0]
+    first, second = (read_image(str(path), kinds[name], scale)[0] for name, path in (("a", a), ("b", b)))
     return first, as_grey(second) if kinds["b"] == "infrared" else second
 
 

@@ -102,7 +102,8 @@ def cache(
     """Write what ``settings`` make of shards to the folder ``out``, or go on where that was stopped.
 
     epochs: drawn crops of each sample, which a run takes in turn. hold_out: see ``corpus.index``. executor: by default
-    this process on CUDA, else processes. Raises UserError before work begins, WorkIncomplete where shards could not be cached, naming them.
+    this process on CUDA, else processes. Raises UserError before work begins, WorkIncomplete where
+    shards could not be cached, naming them.
     """
     where = find_device(device)
     executor = find_executor(executor or ("serial" if where.type == "cuda" else "processes"))

@@ -179,7 +179,7 @@ def manifest(folder: Path) -> Target:
         try:
             find_all(read, str(data), "vif" if read.task == "any" else read.task)
         except UserError as error:
-            check_line(str(error), "mine")
+            check_line(str(error), str(data))
             raise UserError(f"{path}: {error}") from None
 
     return Target(make, use)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,33 @@ def test_held_out_pairs_go_by_hash(shards: Path, monkeypatch: pytest.MonkeyPatch
     assert first.held_out and first.train
     both = index([str(shards / "vif"), str(shards / "mef")]).held_out
     assert [both[row].key for row in range(len(first.held_out))] == first.held_out.key.tolist()
+
+
+@pytest.mark.parametrize(("hold_out", "pairs"), [(2, 2), (1, 1), (0, 0), (0.999, 5), (1e6, 5)])
+def test_pairs_are_held_out_as_asked(shards: Path, tmp_path: Path, hold_out: float, pairs: int) -> None:
+    """All variants of a pair together, the same ones of more data, more of them where more are asked for."""
+    paths = [str(shards / "vif"), str(shards / "vif" / "vif-train-000000.tar")]
+    if pairs == 5:
+        with pytest.raises(UserError, match="no samples to train on: 5 are held out"):
+            index(paths, hold_out)
+        return
+    held = index(paths, hold_out).held_out
+    assert len(held) == pairs
+    assert set(held.key.tolist()) <= set(index(paths, 3).held_out.key.tolist())
+    data = Samples(index(paths, 2), side=32, training=False)
+    assert len({data[i].identity for i in range(2)}) == 2  # type: ignore[union-attr]
+
+
+def test_few_held_out_samples_are_said_and_what_is_decided_stays(shards: Path, tmp_path: Path) -> None:
+    corpus = index([str(shards / "vif")], 2)
+    said = "2 held out, of which the best weights are chosen: fewer than 16 choose partly by chance; --hold-out holds"
+    assert corpus.said_of_held_out().startswith(said)
+    assert index([str(shards / "vif")], 0).said_of_held_out() == "0 held out"
+    assert replace(corpus, held_out=corpus.train.where(np.zeros(16, np.int64))).said_of_held_out() == "16 held out"
+    for split, number in (("train", 0), ("val", 1)):
+        shutil.copy(shards / f"vif/vif-train-{number:06d}.tar", tmp_path / f"vif-{split}-000000.tar")
+    with pytest.raises(UserError, match=r"^--hold-out 0\.1: what is held out is decided by the validation shards"):
+        index([str(tmp_path)], 0.1)
 
 
 def test_nothing_to_train_on_is_one_line(shards: Path, tmp_path: Path) -> None:

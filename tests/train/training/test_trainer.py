@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,12 +26,16 @@ from clearfuse.synth.fusers import PyramidFuser
 from clearfuse.synth.types import UserError, WorkIncomplete
 from clearfuse.train.designs.presets import PRESETS
 from clearfuse.train.pipeline.fusion import FusionPipeline
+from clearfuse.train.runs.compare import read_runs, to_json, to_text
 from clearfuse.train.runs.folder import run_folder, the_only_run
 from clearfuse.train.runs.options import RunOptions
+from clearfuse.train.runs.page import page
 from clearfuse.train.runs.record import RunRecord, RunSettings
 from clearfuse.train.runs.settings import Settings
 from clearfuse.train.training import checkpoint, optim, parallel
+from clearfuse.train.training.progress import Pace, Report
 from clearfuse.train.training.trainer import Fitted, fit
+from clearfuse.train.training.validation import Scores, Validator
 from clearfuse.train.weights.tensors import read_tensors
 from conftest import Ran, textured
 
@@ -46,9 +57,9 @@ WAYS = ("on_nan", "keep", "workers", "validate_every", "checkpoint_every")
 def run(shards: Path, out: Path, preset: str = "small", **changed: object) -> Fitted:
     given = {name: changed.pop(name) for name in WAYS if name in changed}
     run_options = RunOptions(**{"validate_every": 3, "checkpoint_every": 2, **given})  # type: ignore[arg-type]
-    overwrite = bool(changed.pop("overwrite", False))
+    more = {name: changed.pop(name) for name in ("overwrite", "progress", "note") if name in changed}
     paths = [str(shards / "vif"), str(shards / "mef")]
-    return fit(paths, str(out), Settings.of(preset, **changed), run_options=run_options, overwrite=overwrite)  # type: ignore[arg-type]
+    return fit(paths, str(out), Settings.of(preset, **changed), run_options=run_options, **more)  # type: ignore[arg-type]
 
 
 def tensors(out: Path) -> dict[str, torch.Tensor]:
@@ -290,8 +301,76 @@ def test_nothing_held_out_still_leaves_a_model(shards: Path, tmp_path: Path, mon
     assert done.validation is None and (tmp_path / "run/model.safetensors").is_file()
 
 
+@pytest.mark.slow
+def test_the_end_says_the_psnr_of_the_best_validation(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the last one is worse, and when nothing is left to do."""
+
+    def worse(self: Validator, *given: Any, **more: Any) -> Scores:
+        scores = score(self, *given, **more)
+        assert scores is not None
+        losses.append(scores.loss + len(losses))
+        told = {"loss": losses[-1], "PSNR": 30.0 - len(losses)}
+        return replace(scores, loss=losses[-1], psnr=told["PSNR"], values={**scores.values, **told})
+
+    score, losses = Validator.score, list[float]()
+    monkeypatch.setattr(Validator, "score", worse)
+    out = tmp_path / "run"
+    done = run(shards, out, steps=6, hold_out=2)
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    seen = [line for line in lines if line["kind"] == "validation"]
+    best = min(seen, key=lambda line: line["loss"])
+    assert (best["step"], best["PSNR"], seen[-1]["PSNR"]) == (3, 29.0, 28.0)
+    for end in (done, run(shards, out, steps=6, hold_out=2)):
+        assert (end.validation, end.psnr) == (best["loss"], best["PSNR"])
+        assert f"PSNR of that validation {best['PSNR']:.2f} dB" in end.line()
+    (row,) = to_json(read_runs([str(out)]))["runs"]
+    assert (row["validation_step"], row["PSNR"], row["SSIM"]) == (best["step"], best["PSNR"], best["SSIM"])
+    assert json.loads((out / "run.json").read_text())["settings"]["hold_out"] == 2
+    with pytest.raises(UserError, match=r"a run with hold_out 2\.?0?, not None"):
+        run(shards, out, steps=6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_before_the_first_validation_leaves_a_model(shards: Path, tmp_path: Path, number: int) -> None:
+    out = tmp_path / "run"
+
+    def stop(report: Report) -> None:
+        if report.step == 1:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt) if number == signal.SIGINT else nullcontext():
+        run(shards, out, steps=6, validate_every=6, checkpoint_every=6, hold_out=2, progress=stop)
+    assert read_tensors(out / "model.safetensors")[1]["step"] == "2"
+    assert FusionPipeline.from_pretrained(out)(textured(1), textured(2), task="vif").shape == (128, 160, 3)
+    assert run(shards, out, steps=6, validate_every=6, checkpoint_every=6, hold_out=2).step == 6
+    assert read_tensors(out / "model.safetensors")[1]["step"] == "6"
+
+
+@pytest.mark.slow
+def test_losses_that_are_logarithms_are_said_in_decibels(shards: Path, tmp_path: Path) -> None:
+    """-24 dB where the logged natural logarithm is -5.5: the mean over samples of 10 log10(MSE + 0.001)."""
+    out, notes, reports = tmp_path / "run", list[str](), list[Report]()
+    sets = ["objective.measure='log'"]
+    done = run(shards, out, steps=2, sets=sets, hold_out=2, note=notes.append, progress=reports.append)
+    assert done.validation is not None and done.validation < 0
+    said = f"{10 / math.log(10) * done.validation:.4g} dB"
+    assert f"lowest validation loss {said}, PSNR" in done.line()
+    assert any(f"validation loss {said}, PSNR" in line for line in notes)
+    pace = Pace()
+    pace.add(reports[-1])
+    assert re.match(r"loss -\d+\.\d+ dB, lr ", pace.line())
+    (one,) = read_runs([str(out)])
+    assert to_json([one])["runs"][0]["validation"] == pytest.approx(10 / math.log(10) * done.validation)
+    assert f"{said} at " in to_text([one]) and "Validation loss (dB)" in page([one])
+
+
 def test_settings_are_checked() -> None:
     for changed, said in (
+        ({"hold_out": 1.5}, "--hold-out 1.5: must be a share of the pairs below 1, or a whole number of them"),
+        ({"hold_out": -1}, "--hold-out -1: must be in [0, 1e+09)"),
         ({"steps": 0}, "--steps 0: must be in [1, 1000000000]"),
         ({"steps": 2.5}, "--steps 2.5: must be a whole number"),
         ({"lr": -1.0}, "--lr -1: must be above 0"),

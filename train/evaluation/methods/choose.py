@@ -16,6 +16,7 @@ def methods_of(
     models: Sequence[str] | None,
     *,
     results: Sequence[str] = (),
+    scale: int | None = None,
     restorers: Sequence[str] = (),
     fusers: Sequence[str] | None = None,
     device: str | None = None,
@@ -25,13 +26,14 @@ def methods_of(
     """The models, folders of results, restoration networks, learned fusers, and the standard methods; and the fusers
     without weights, with the reasons.
 
-    models: None: that of the only run; ``none``: no model. loading: options of ``load_pipeline``. sampling: steps,
-    sampler, guidance; None: the model's. Raises UserError if a method can't be loaded.
+    models: None: that of the only run; ``none``: no model. scale: of the results' pictures of 16 bits. loading: options
+    of ``load_pipeline``. sampling: steps, sampler, guidance; None: the model's. Raises UserError if a method
+    can't be loaded.
     """
     fitted_models = model_methods(models, device, loading, sampling)
     others = (*network_methods(restorers), *fuser_methods(fusers))
 
     def choose(portions: Sequence[Portion]) -> tuple[Method, ...]:
-        return (*fitted_models, *result_methods(results, portions), *others, CLASSICAL, *METHODS.values())
+        return (*fitted_models, *result_methods(results, portions, scale), *others, CLASSICAL, *METHODS.values())
 
     return choose, absent_fusers() if fusers is None else {}

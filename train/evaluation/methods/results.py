@@ -28,12 +28,13 @@ class Results:
     followed by ``-vVARIANT``.
 
     keyed: the tasks in which a key is unique, since their shards are of one build. flat: whether it is unique over all
-    tasks.
+    tasks. scale: the count of white in pictures of 16 bits, see ``pictures.decode``.
     """
 
     folder: Path
     keyed: frozenset[str]
     flat: bool
+    scale: int | None = None
 
     def names(self, sample: Sample) -> list[str]:
         """Candidate paths of a sample's image without extension, the most specific first."""
@@ -61,7 +62,7 @@ class Results:
         if path is None:
             return None
         try:
-            image = read_image(str(path))[0]
+            image = read_image(str(path), scale=self.scale)[0]
         except BadPair as error:
             raise ValueError(f"{path.name}: {error}") from None
         height, width = sample.images["a"].shape[:2]
@@ -71,7 +72,7 @@ class Results:
         return image
 
 
-def result_methods(options: Sequence[str], portions: Sequence[Portion]) -> tuple[Method, ...]:
+def result_methods(options: Sequence[str], portions: Sequence[Portion], scale: int | None = None) -> tuple[Method, ...]:
     """Methods for options ``NAME=DIR``. Raises UserError if a folder does not exist or has no images."""
     builds = {(_task(portion), portion.path.resolve().parent) for portion in portions}
     tasks = [task for task, _ in builds]
@@ -89,7 +90,8 @@ def result_methods(options: Sequence[str], portions: Sequence[Portion]) -> tuple
             count, content = count + 1, (content + seed_of(*facts)) % 2**64
         if not count:
             raise UserError(f"--results {text}: no images in {folder}: allowed are {', '.join(ENDINGS)}")
-        methods.append(Method(name, Results(folder, keyed, len(builds) == 1), identity=f"{count} {content:x}"))
+        identity = f"{count} {content:x}{f' {scale}' if scale else ''}"
+        methods.append(Method(name, Results(folder, keyed, len(builds) == 1, scale), identity=identity))
     return tuple(methods)
 
 
