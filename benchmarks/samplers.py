@@ -26,7 +26,7 @@ from clearfuse.train.data.batch import Batch
 from clearfuse.train.data.corpus import index
 from clearfuse.train.data.loader import batches
 from clearfuse.train.data.samples import Samples
-from clearfuse.train.objectives.regression import Regression
+from clearfuse.train.objectives.base import PathObjective
 from clearfuse.train.objectives.samplers import SAMPLERS
 from clearfuse.train.pipeline.fusion import FusionPipeline
 from clearfuse.train.runs.options import RunOptions
@@ -84,7 +84,8 @@ def main() -> None:
         batch = held_out(folder, asked.pairs, asked.side, assembly.design.prior)
 
     objective = assembly.design.objective
-    assert not isinstance(objective, Regression), "a regression has no sampler"
+    if not isinstance(objective, PathObjective):
+        raise SystemExit(f"{model}: a {objective.kind} has no sampler")
     path = SAMPLERS[objective.sampler].path
     finest, usual = ("midpoint", "euler") if path == "flow" else ("i2sb-heun", "i2sb")
 

@@ -80,12 +80,12 @@ def _open_standard_files() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def counted(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
     """``1 shard``, ``2 shards``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def sized(size: float) -> str:
+def format_bytes(size: float) -> str:
     """``512 bytes``, ``1.5 GB``: decimal units."""
     for unit in ("bytes", "kB", "MB", "GB", "TB"):
         if size < 999.5 or unit == "TB":
@@ -94,7 +94,7 @@ def sized(size: float) -> str:
     return f"{size:.0f} {unit}" if unit == "bytes" or size >= 99.5 else f"{size:.2g} {unit}"
 
 
-def lasting(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """``20 s``, ``5 min``, ``3.5 h``, ``12 days``."""
     if seconds < 90:
         return f"{max(seconds, 1):.0f} s"

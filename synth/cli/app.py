@@ -75,17 +75,17 @@ def _dry_run(build: Build, options: Options, counts: dict[str, Any], json_: bool
     if isinstance(found, str):
         data, line = None, f"no estimate: no pair that was tried makes a sample: {found}"
     else:
-        data, workers = found.to_json(), console.counted(found.workers, "worker")
+        data, workers = found.to_json(), console.plural(found.workers, "worker")
         line = (
-            f"estimate from {console.counted(found.measured, 'sample')} made here: {console.sized(found.bytes)}, "
-            f"{console.lasting(found.seconds)} with {workers}"
+            f"estimate from {console.plural(found.measured, 'sample')} made here: {console.format_bytes(found.bytes)}, "
+            f"{console.format_duration(found.seconds)} with {workers}"
         )
     data = {**counts, "estimate": data, "settings": dict(build.settings)}
     _result(data, json_, f"would build {_counted(counts)}; nothing written\n{line}")
 
 
 def _counted(counts: dict[str, Any]) -> str:
-    samples, shards = console.counted(counts["samples"], "sample"), console.counted(counts["shards"], "shard")
+    samples, shards = console.plural(counts["samples"], "sample"), console.plural(counts["shards"], "shard")
     return f"{samples} in {shards} in {counts['out']}"
 
 

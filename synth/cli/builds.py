@@ -119,13 +119,13 @@ def _write_report(out: str, data: dict[str, Any]) -> None:
 
 
 def _verdict(report: VerifyReport) -> str:
-    verdict = "ok" if report.ok else console.counted(len(report.problems), "problem")
+    verdict = "ok" if report.ok else console.plural(len(report.problems), "problem")
     lines = [f"problem: {line}" for line in report.problems]
     lean = f", {report.lean} lean: no degraded images to replay" if report.lean else ""
     given = f", {report.given} given as they are: nothing to replay" if report.given else ""
     given += f", {report.real} real, without a clean side: nothing to replay" if report.real else ""
     given += f", {report.cached} of latents: nothing to replay" if report.cached else ""
-    lines.append(f"{verdict}: {console.counted(report.samples, 'sample')}, {report.replayed} replayed{lean}{given}")
+    lines.append(f"{verdict}: {console.plural(report.samples, 'sample')}, {report.replayed} replayed{lean}{given}")
     return "\n".join(lines)
 
 
@@ -147,7 +147,7 @@ def push_command(
     with console.progress("push", "files") as progress:
         done = push(out, repo, private=private, revision=revision, overwrite=overwrite, progress=progress)
     removed = f", {done.removed} of an earlier build removed" if done.removed else ""
-    text = f"pushed {console.counted(done.sent, 'file')} ({done.held} were there{removed}) to {done.url}"
+    text = f"pushed {console.plural(done.sent, 'file')} ({done.held} were there{removed}) to {done.url}"
     typer.echo(json.dumps(asdict(done)) if json_ else text)
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clearfuse.synth.console import counted
+from clearfuse.synth.console import plural
 from clearfuse.synth.files.resources import resource_dir
 from clearfuse.synth.files.storage import local
 from clearfuse.synth.prompts.pools import (
@@ -119,7 +119,7 @@ def expand(
             progress(done, len(names) * len(starts))
     except WorkIncomplete as stopped:
         kept = sum(len(growth.kept) for growth in grown.values())
-        until = f"{counted(kept, 'phrasing')} kept until then in {out}; go on with --prompts {out} and a new --out"
+        until = f"{plural(kept, 'phrasing')} kept until then in {out}; go on with --prompts {out} and a new --out"
         raise WorkIncomplete(f"{stopped}; {until if kept else 'nothing is written'}") from None
     finally:  # a failed call must not lose the earlier ones
         if any(growth.kept for growth in grown.values()):
@@ -280,7 +280,7 @@ def summary(grown: dict[str, PoolGrowth], out: str) -> tuple[str, str | None]:
     if kept == 0:
         reasons = sum((growth.rejected for growth in grown.values()), Counter[str]())
         why = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
-        return "\n".join(lines), f"nothing kept of {counted(asked, 'phrasing')} ({why}): nothing is written"
+        return "\n".join(lines), f"nothing kept of {plural(asked, 'phrasing')} ({why}): nothing is written"
     lines.append(f"wrote {out}: {kept} of {asked} kept; use them with synth build --prompts {out}")
     empty = [op for op, growth in grown.items() if not growth.kept]
     return "\n".join(lines), f"nothing kept for {', '.join(empty)}" if empty else None

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from clearfuse.synth.console import counted
+from clearfuse.synth.console import plural
 from clearfuse.synth.files import storage
 from clearfuse.synth.files.storage import Location
 from clearfuse.synth.review.tally import Tally, kind_of, ordered
@@ -63,8 +63,8 @@ def _rejects(shard: Location) -> list[str]:
 
 def describe(report: dict[str, Any]) -> str:
     """The report as text: a line a count, operators with a bar and their severities from mild to strong."""
-    held = counted(report["samples"], "sample"), counted(report["shards"], "shard")
-    lines = [f"{held[0]} in {held[1]}, {counted(report['prompts'], 'different prompt')}"]
+    held = plural(report["samples"], "sample"), plural(report["shards"], "shard")
+    lines = [f"{held[0]} in {held[1]}, {plural(report['prompts'], 'different prompt')}"]
     if report["lean"]:
         lines.append(f"lean: {report['lean']}, clean images, ground truth and depth alone: degraded as they are read")
     if report["given"]:

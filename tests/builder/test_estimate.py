@@ -101,11 +101,11 @@ def test_shards_are_found_by_name_and_counted_without_their_plan(msrs: Path) -> 
     ("size", "said"), [(12, "12 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (42e6, "42 MB"), (123.4e12, "123 TB")]
 )
 def test_sizes(size: float, said: str) -> None:
-    assert console.sized(size) == said
+    assert console.format_bytes(size) == said
 
 
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0.2, "1 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h"), (10**6, "12 days")]
 )
 def test_times(seconds: float, said: str) -> None:
-    assert console.lasting(seconds) == said
+    assert console.format_duration(seconds) == said

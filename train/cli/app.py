@@ -60,9 +60,7 @@ def fuse_command(json_: JsonOption = False, **options: Any) -> None:
             compiled=chosen.compiled, tile=chosen.tile, attention=chosen.attention, scale=chosen.scale,
             progress=progress,
         )  # fmt: skip
-    typer.echo(
-        json.dumps({"fused": done}) if json_ else f"fused {console.counted(len(done), 'pair')} into {chosen.out}"
-    )
+    typer.echo(json.dumps({"fused": done}) if json_ else f"fused {console.plural(len(done), 'pair')} into {chosen.out}")
 
 
 @app.command("eval")

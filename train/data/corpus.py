@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from clearfuse.synth.console import counted
+from clearfuse.synth.console import plural
 from clearfuse.synth.seeds import unit_hash
 from clearfuse.synth.shards.codecs import CODECS
 from clearfuse.synth.shards.receipts import read_receipt
@@ -140,9 +140,7 @@ class Corpus:
         said = ",".join(f"{weight:g}" for weight in mix)
         if len(mix) != len(counts):
             these = ", ".join(self.sources)
-            raise UserError(
-                f"--mix {said}: {counted(len(mix), 'weight')} for {counted(len(counts), 'source')}: {these}"
-            )
+            raise UserError(f"--mix {said}: {plural(len(mix), 'weight')} for {plural(len(counts), 'source')}: {these}")
         if not all(0 <= weight < float("inf") for weight in mix) or not any(mix):
             raise UserError(f"--mix {said}: weights must be at least 0, and one of them above it")
         for weight, count, source in zip(mix, counts, self.sources, strict=True):

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from clearfuse.synth.console import PLAIN, UNITS, Unit, counted, sized
+from clearfuse.synth.console import PLAIN, UNITS, Unit, format_bytes, plural
 from clearfuse.synth.types import UserError
 from clearfuse.train.runs.logs import LOG, SPEED, read_lines
 from clearfuse.train.runs.record import RUN, read_record
@@ -127,7 +127,7 @@ def _shards(rows: Any) -> str:
     """What shards are, in a few words, others for others."""
     total = sum(row[2] for row in rows)
     digest = hashlib.blake2b(json.dumps(rows).encode(), digest_size=3).hexdigest()
-    return f"{digest}: {counted(len(rows), 'shard')}, {sized(total)}"
+    return f"{digest}: {plural(len(rows), 'shard')}, {format_bytes(total)}"
 
 
 def to_json(runs: Sequence[Run]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from clearfuse.synth.console import counted
+from clearfuse.synth.console import plural
 from clearfuse.synth.files.storage import landing
 from clearfuse.synth.types import TASKS, UserError
 from clearfuse.train.runs.compare import HEADS, LOSSES, Curve, Run, cells, differing, shown
@@ -58,7 +58,7 @@ def page(runs: Sequence[Run]) -> str:
             "<!doctype html><html lang=en><meta charset=utf-8>",
             '<meta name=viewport content="width=device-width,initial-scale=1">',
             f"<title>{escape(names)}</title><style>{_text('page.css')}</style>",
-            f"<header><h1>{counted(len(runs), 'run')}</h1>{_controls(runs)}</header>",
+            f"<header><h1>{plural(len(runs), 'run')}</h1>{_controls(runs)}</header>",
             "<noscript><p>The curves need JavaScript; the tables do not.</p></noscript>",
             f"<section>{_table(runs)}</section>{_differ(runs)}",
             *(text for text, _ in sections),

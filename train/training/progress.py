@@ -95,7 +95,7 @@ def _bar() -> Iterator[Progress]:
     def update(report: Report) -> None:
         pace.add(report)
         left = pace.left()
-        ends = "" if left is None else f", {console.lasting(left)} left"
+        ends = "" if left is None else f", {console.format_duration(left)} left"
         bar.start()  # at the first report, so that ranks that report nothing show nothing
         bar.update(task, completed=report.step, total=report.steps, status=pace.line() + ends)
 
@@ -117,7 +117,7 @@ def _lines(clock: Callable[[], float] = time.monotonic) -> Progress:
             return
         last[0] = now
         left = pace.left()
-        ends = "" if left is None or report.step == report.steps else f", {console.lasting(left)} left"
+        ends = "" if left is None or report.step == report.steps else f", {console.format_duration(left)} left"
         console.note(f"step {report.step} of {report.steps}: {pace.line()}{ends}")
 
     return update

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from clearfuse.synth.console import counted
+from clearfuse.synth.console import plural
 from clearfuse.synth.files.checkpoints import digest
 from clearfuse.synth.fusers import DeFuseFuser, PyramidFuser, SwinFusionFuser
 from clearfuse.synth.fusers.weights import WEIGHTS, find_weights, how_to_get
@@ -169,7 +169,7 @@ def trained_on(methods: Sequence[Method], portions: Sequence[Portion]) -> dict[s
             content = named.get((path.name, path.stat().st_size))
             count += content is not None and not content_differs(content, shard_content(path))
         if count:
-            these = f"{count} of {'this' if len(portions) == 1 else 'these'} {counted(len(portions), 'shard')}"
+            these = f"{count} of {'this' if len(portions) == 1 else 'these'} {plural(len(portions), 'shard')}"
             said[method.name] = f"was trained on {these}: its scores there are not of new images"
     return said
 
