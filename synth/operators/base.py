@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -100,8 +101,8 @@ class Range:
             return
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError(f"{where} = {shorten(repr(value))}: must be a number")
-        if not math.isfinite(value):
-            raise ValueError(f"{where} = {value}: must be a finite number")
+        if not abs(value) <= sys.float_info.max:  # NaN, infinite, or a whole number that no float holds
+            raise ValueError(f"{where} = {shorten(repr(value))}: must be a finite number")
         if self.integer and value != int(value):
             raise ValueError(f"{where} = {value:g}: must be a whole number")
         if not self.low <= value <= self.high:
