@@ -6,9 +6,9 @@ Arrays are ``(h, w, c)`` with c = 1 or 3, RGB. Stored images are uint8; operator
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from annotated_types import Interval
 
@@ -42,6 +42,9 @@ ROLES: dict[Task, dict[ImageName, str]] = {
 }
 
 
+Entry = TypeVar("Entry")
+
+
 class UserError(Exception):
     """A user's mistake, found before work starts: a one-line message, exit code 2."""
 
@@ -72,6 +75,18 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name.lower(), cased, n=1, cutoff=0.5)
     hint = f" did you mean '{cased[near[0]]}'?" if near else ""
     return UserError(f"unknown {what} '{name}':{hint} allowed: {', '.join(allowed)}")
+
+
+def check_name(what: str, name: str, choices: Collection[str]) -> None:
+    """Raise the error for an unknown name where it is none of the choices."""
+    if name not in choices:
+        raise unknown(what, name, choices)
+
+
+def look_up(what: str, name: str, table: Mapping[str, Entry]) -> Entry:
+    """The entry of a table by its name. Raises UserError for an unknown one."""
+    check_name(what, name, table)
+    return table[name]
 
 
 def check_schema(found: Any, where: str) -> None:

@@ -9,7 +9,7 @@ import typer
 from pydantic import BeforeValidator, Field, model_validator
 
 from clearfuse.synth.files.schema import StrictModel
-from clearfuse.synth.types import Scale, Task, UserError, unknown
+from clearfuse.synth.types import Scale, Task, UserError, check_name
 
 TIMEOUT = 1800.0
 
@@ -101,8 +101,7 @@ class Options(StrictModel):
         languages_of(self.language)
         split_names(self.split)
         check_pairing(self.pairs)
-        if self.fuser not in FUSER_HELP:
-            raise unknown("fuser", self.fuser, FUSER_HELP)
+        check_name("fuser", self.fuser, FUSER_HELP)
         return self
 
     @model_validator(mode="after")

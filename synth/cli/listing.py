@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from clearfuse.synth.types import unknown
+from clearfuse.synth.types import check_name
 
 
 def _operators() -> dict[str, str]:
@@ -81,6 +81,5 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
 
 def listing(kind: str) -> dict[str, str]:
     """Name -> one line, for one of ``KINDS``."""
-    if kind not in KINDS:
-        raise unknown("kind", kind, KINDS)
+    check_name("kind", kind, KINDS)
     return KINDS[kind]()

@@ -30,7 +30,7 @@ from clearfuse.synth.files import storage
 from clearfuse.synth.files.remote import Remote
 from clearfuse.synth.files.storage import Location
 from clearfuse.synth.seeds import unit_hash
-from clearfuse.synth.types import DEGRADED, MODALITIES, Task, UserError, unknown
+from clearfuse.synth.types import DEGRADED, MODALITIES, Task, UserError, check_name
 
 _EDGES = (np.cumsum(list(SPLITS.values())) / sum(SPLITS.values())).tolist()
 """Upper ends of the splits in [0, 1]."""
@@ -67,8 +67,7 @@ def own_task(manifest: Manifest, other: Task = "vif") -> Task:
 
 def check_split(manifest: Manifest, task: Task, split: str) -> None:
     """Raise UserError for an unknown split, or one that a data set with splits of its own lacks."""
-    if split not in SPLITS:
-        raise unknown("split", split, SPLITS)
+    check_name("split", split, SPLITS)
     if manifest.own_splits and split not in manifest.splits and manifest.task in (task, "any"):
         raise UserError(f"data set '{manifest.name}' has no split '{split}': it has {', '.join(manifest.splits)}")
 
@@ -92,8 +91,7 @@ def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extrem
     """
     if manifest.task not in (task, "any"):
         raise UserError(f"data set '{manifest.name}' is for {manifest.task}, not for {task}")
-    if pairs not in PAIRINGS:
-        raise unknown("pairing", pairs, PAIRINGS)
+    check_name("pairing", pairs, PAIRINGS)
     roots = _roots(manifest, location)
     sides: dict[str, Side] = {}
     ignored = 0
@@ -251,8 +249,7 @@ def _known(
 
 def builtin_pairs(task: Task, split: str, count: int = 32) -> Pairs:
     """The first ``count`` built-in scenes of a split. The key, with the split, is the seed: splits share no scene."""
-    if split not in SPLITS:
-        raise unknown("split", split, SPLITS)
+    check_name("split", split, SPLITS)
     runs = [
         np.array([f"{split}-{i:06d}" for i in range(at, min(at + RUN, count))], TEXT) for at in range(0, count, RUN)
     ]

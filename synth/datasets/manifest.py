@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_
 
 from clearfuse.synth.files.resources import read_toml, resource_dir, resource_names
 from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, validate
-from clearfuse.synth.types import DEGRADED, Scale, Target, UserError, unknown
+from clearfuse.synth.types import DEGRADED, Scale, Target, UserError, check_name, unknown
 
 SPLITS = {"train": 157_500, "val": 31_500, "test": 6_300}
 """Shares of a set that has no split of its own: the paper's counts (MMAIF, section 4.1)."""
@@ -204,8 +204,7 @@ def load_manifest(name: str, path: Path | None = None) -> Manifest:
     """The manifest of a data set by name, checked; or the TOML file at ``path``. Raises UserError, one line."""
     names = resource_names("manifests/datasets")
     if path is None:
-        if name not in names:
-            raise unknown("data set", name, names)
+        check_name("data set", name, names)
         path = resource_dir("manifests/datasets") / f"{name}.toml"
     manifest = validate(Manifest, read_toml(path), str(path))
     manifest._name = name

@@ -11,7 +11,7 @@ from clearfuse.synth.datasets.manifest import SPLITS, USES, load_manifest
 from clearfuse.synth.datasets.match import PAIRINGS
 from clearfuse.synth.datasets.pairs import Pairs
 from clearfuse.synth.seeds import seed_of
-from clearfuse.synth.types import Task, UserError, unknown
+from clearfuse.synth.types import Task, UserError, check_name
 
 BUILTIN_SCENES = 32
 
@@ -20,8 +20,7 @@ def split_names(text: str) -> tuple[str, ...]:
     """The splits in a text such as ``train,val``, in the order of ``SPLITS``. UserError for bad names."""
     names = [name.strip() for name in text.split(",")]
     for name in names:
-        if name not in SPLITS:
-            raise unknown("split", name, SPLITS)
+        check_name("split", name, SPLITS)
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"--split {text}: {twice} is named twice")
@@ -43,8 +42,7 @@ def folders(items: Iterable[str], option: str = "") -> dict[str, str]:
 
 def check_pairing(pairs: str) -> None:
     """Raise UserError for an unknown value of ``--pairs``."""
-    if pairs not in PAIRINGS:
-        raise unknown("pairing", pairs, PAIRINGS)
+    check_name("pairing", pairs, PAIRINGS)
 
 
 def check_forms(sets: Mapping[str, str]) -> None:
@@ -59,8 +57,7 @@ def check_licence(sets: Mapping[str, str], use: str | None) -> None:
     """Raise UserError for data sets whose licence does not permit ``use``, one of ``USES``; None: no check."""
     if use is None:
         return
-    if use not in USES:
-        raise unknown("use", use, USES)
+    check_name("use", use, USES)
     for name in sets:
         manifest = load_manifest(name)
         if USES.index(manifest.use) < USES.index(use):

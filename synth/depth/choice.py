@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clearfuse.synth.depth import DEPTHS, DepthSource
 from clearfuse.synth.depth.maps import UNITS, Maps
-from clearfuse.synth.types import UserError, unknown
+from clearfuse.synth.types import UserError, check_name, unknown
 
 
 def parse_depth(text: str, has_true: bool) -> DepthSource:
@@ -30,8 +30,7 @@ def parse_depth(text: str, has_true: bool) -> DepthSource:
     if unit is not None:
         if name != Maps.name:
             raise UserError(f"--depth {text}: {name} takes no unit, which metric maps have: maps=DIR,unit=mm")
-        if unit not in UNITS:
-            raise unknown("unit", unit, UNITS)
+        check_name("unit", unit, UNITS)
         return Maps.open(folder, unit)
     return DEPTHS[name].open(folder)
 

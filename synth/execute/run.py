@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from clearfuse.synth.execute.tasks import Needs, Watch, Work, limit_threads
-from clearfuse.synth.types import unknown
+from clearfuse.synth.types import check_name
 
 EXECUTORS = {
     "processes": "worker processes on this machine",
@@ -24,8 +24,7 @@ EXECUTORS = {
 
 def find_executor(name: str) -> str:
     """The executor's name, checked. Raises UserError for an unknown name and where Ray is not installed."""
-    if name not in EXECUTORS:
-        raise unknown("executor", name, EXECUTORS)
+    check_name("executor", name, EXECUTORS)
     if name == "ray":
         from clearfuse.synth.execute.ray import ray_module
 

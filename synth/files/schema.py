@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import custom_error_schema, literal_schema
 
-from clearfuse.synth.types import SCHEMA, UserError, shorten, unknown
+from clearfuse.synth.types import SCHEMA, UserError, check_name, shorten, unknown
 
 LARGEST = int(sys.float_info.max)
 """Of whole numbers: what a float holds."""
@@ -118,8 +118,7 @@ def check_options(model: type[Options], given: Mapping[str, Any]) -> Options:
     Raises UserError, one line that names the option: ``--seed -1: must be at least 0``.
     """
     for name in given:
-        if name not in model.model_fields:
-            raise unknown("option", name, model.model_fields)
+        check_name("option", name, model.model_fields)
     try:
         return model.model_validate(dict(given))
     except ValidationError as error:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from clearfuse.synth.files.checkpoints import CHUNK, SUFFIXES, blob_id, load_into
 from clearfuse.synth.files.storage import is_url
-from clearfuse.synth.types import UserError, unknown
+from clearfuse.synth.types import UserError, look_up, unknown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -159,9 +159,7 @@ def network(name: str) -> nn.Module:
 
 
 def _lookup(name: str) -> Weights:
-    if name not in WEIGHTS:
-        raise unknown("weights", name, WEIGHTS)
-    return WEIGHTS[name]
+    return look_up("weights", name, WEIGHTS)
 
 
 def _download(url: str, part: Path, progress: Progress) -> None:

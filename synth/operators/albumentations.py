@@ -24,7 +24,7 @@ import numpy as np
 from clearfuse.synth import color
 from clearfuse.synth.operators.base import LINEAR_STAGES, STAGES, Image, Operator, Range, Scene, Stage
 from clearfuse.synth.seeds import generator
-from clearfuse.synth.types import BadPair, Modality, UserError, reason_of, unknown
+from clearfuse.synth.types import BadPair, Modality, UserError, check_name, reason_of, unknown
 
 PREFIX = "albumentations:"
 STAGE: Stage = "processing"
@@ -178,8 +178,7 @@ def _transform(name: str) -> Callable[..., Any]:
         raise UserError(
             f"{PREFIX}{name} cannot be a step: only pixel transforms (ImageOnlyTransform) leave pairs aligned"
         )
-    if name not in pixel:
-        raise unknown("albumentations transform", name, pixel)
+    check_name("albumentations transform", name, pixel)
     return known[name]
 
 

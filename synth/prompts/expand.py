@@ -34,7 +34,7 @@ from clearfuse.synth.prompts.pools import (
 from clearfuse.synth.prompts.wording import CHARACTERS, CLAUSE_WORDS, TEXT_WORDS, Rules, as_phrase, repeats
 from clearfuse.synth.prompts.writers import EndpointWriter, LocalWriter, Messages, Writer
 from clearfuse.synth.seeds import generator, seed_of
-from clearfuse.synth.types import UserError, WorkIncomplete, unknown
+from clearfuse.synth.types import UserError, WorkIncomplete, check_name
 
 MAX_COUNT = 200
 """Largest number of phrases requested for a pool: beyond some hundred a model repeats itself."""
@@ -140,8 +140,7 @@ def check(
     load_tasks(folder, language)
     pools = pool_names(folder, language)
     for op in names:
-        if op not in pools:
-            raise unknown("prompt pool", op, pools)
+        check_name("prompt pool", op, pools)
     for op in pools:
         load_pool(op, folder, language)
     path = local(out, "--out")

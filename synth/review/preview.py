@@ -29,7 +29,7 @@ from clearfuse.synth.seeds import seed_of
 from clearfuse.synth.shards.codecs import CODECS
 from clearfuse.synth.shards.find import find_shards
 from clearfuse.synth.shards.sample import Sample, read_samples
-from clearfuse.synth.types import MODALITIES, BadPair, UserError, WorkIncomplete, unknown
+from clearfuse.synth.types import MODALITIES, BadPair, UserError, WorkIncomplete, check_name
 
 SEVERITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 FAR = 200.0
@@ -157,8 +157,7 @@ def degrade_files(
     Raises UserError before anything is written, WorkIncomplete where some files could not be used.
     """
     names = _operator_names(op)
-    if modality not in ("visible", "infrared"):
-        raise unknown("modality", modality, ("visible", "infrared"))
+    check_name("modality", modality, ("visible", "infrared"))
     if not 0 <= seed < 2**53:
         raise UserError(f"--seed {seed}: must be in [0, 2^53)")
     if scale is not None and not 256 <= scale <= FULL_SCALE:

@@ -17,7 +17,7 @@ from clearfuse.synth.operators import albumentations as bridge
 from clearfuse.synth.operators.authors import our_name
 from clearfuse.synth.operators.base import LINEAR_STAGES, Range, Stage
 from clearfuse.synth.prompts.pools import languages_of, load_pool, load_tasks
-from clearfuse.synth.types import MODALITIES, ImageName, Target, Task, UserError, unknown
+from clearfuse.synth.types import ImageName, MODALITIES, Target, Task, UserError, check_name, unknown
 
 MOST_WEIGHT = 1e9
 
@@ -219,8 +219,7 @@ def _find(name: str) -> Path:
             raise UserError(f"recipe file {name} does not exist")
         return path
     shipped = resource_names("manifests/recipes")
-    if name not in shipped:
-        raise unknown("recipe", name, shipped)
+    check_name("recipe", name, shipped)
     return resource_dir("manifests/recipes") / f"{name}.toml"
 
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from clearfuse.synth.files.pictures import MOST_PIXELS
-from clearfuse.synth.types import UserError, unknown
+from clearfuse.synth.types import UserError, check_name
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,7 @@ CODECS: dict[str, Codec] = {
 
 def find_codec(name: str) -> Codec:
     """A codec by name, ready to use: an extra that is missing is an error here, before work begins."""
-    if name not in CODECS:
-        raise unknown("codec", name, CODECS)
+    check_name("codec", name, CODECS)
     if name == "jxl":
         _jxl()
     return CODECS[name]

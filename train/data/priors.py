@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 
 from clearfuse.synth.fusers import PyramidFuser
 from clearfuse.synth.fusers.pyramid.region import Windows
-from clearfuse.synth.types import Task, unknown
+from clearfuse.synth.types import Task, look_up
 
 Prior = Callable[[np.ndarray, np.ndarray, Task], Windows]
 
@@ -28,6 +28,4 @@ PRIORS: dict[str, Prior | None] = {"none": None, "pyramid": pyramid}
 
 def find_prior(name: str) -> Prior | None:
     """The prior with this name, None for "none". Raises UserError for an unknown one."""
-    if name not in PRIORS:
-        raise unknown("prior", name, PRIORS)
-    return PRIORS[name]
+    return look_up("prior", name, PRIORS)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from clearfuse.synth.types import UserError, unknown
+from clearfuse.synth.types import UserError, look_up
 from clearfuse.train import text as texts
 from clearfuse.train import tokenizers
 from clearfuse.train.designs.ablations import ablations
@@ -98,9 +98,7 @@ TRAINING_BYTES = 20
 
 def find_preset(name: str) -> Preset:
     """The preset of a name."""
-    if name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
-    return PRESETS[name]
+    return look_up("preset", name, PRESETS)
 
 
 def parse_size(text: str) -> tuple[int, int]:

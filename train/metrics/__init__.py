@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from clearfuse.synth.fusers.quality import qabf
-from clearfuse.synth.types import UserError, unknown
+from clearfuse.synth.types import UserError, look_up, unknown
 from clearfuse.train.metrics import fidelity, fusion, information, niqe, noreference, perception, statistics
 from clearfuse.train.metrics.base import Direction, Metric, codes, luma
 from clearfuse.train.metrics.planes import Planes
@@ -112,9 +112,7 @@ PROFILES: dict[str, Profile] = {
 
 def find_profile(name: str) -> Profile:
     """The profile with this name. Raises UserError for an unknown one."""
-    if name not in PROFILES:
-        raise unknown("profile", name, PROFILES)
-    return PROFILES[name]
+    return look_up("profile", name, PROFILES)
 
 
 def find_metric(name: str, profile: str = "strict") -> Metric:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from clearfuse.synth.types import unknown
+from clearfuse.synth.types import look_up
 from clearfuse.train.models import mmaif, unet
 from clearfuse.train.models.base import Family, Prediction
 from clearfuse.train.models.mmaif import MMAIFConfig
@@ -21,9 +21,7 @@ MODELS: dict[str, Family] = {
 
 def find_model(name: str) -> Family:
     """The model family with this name. Raises UserError for an unknown one."""
-    if name not in MODELS:
-        raise unknown("model", name, MODELS)
-    return MODELS[name]
+    return look_up("model", name, MODELS)
 
 
 def build_model(name: str, config: Any, rng: torch.Generator) -> nn.Module:

@@ -14,7 +14,7 @@ from clearfuse.synth.datasets.read import as_grey, read_image
 from clearfuse.synth.execute.tasks import limit_threads
 from clearfuse.synth.files.pictures import upright_size
 from clearfuse.synth.files.storage import landing, same
-from clearfuse.synth.types import MODALITIES, TASKS, BadPair, Task, UserError, WorkIncomplete, unknown
+from clearfuse.synth.types import MODALITIES, TASKS, BadPair, Task, UserError, WorkIncomplete, check_name
 from clearfuse.train.designs.design import AS_DESIGNED, Parts
 from clearfuse.train.device import find_device, keep_freed_memory
 from clearfuse.train.models.attention import attention_kernel, find_kernel
@@ -72,8 +72,7 @@ def fuse_files(
     Raises UserError before work begins, also where no pair can be read, before the model is loaded; WorkIncomplete at
     the end, naming the pairs that could not be fused.
     """
-    if task not in TASKS:
-        raise unknown("task", task, TASKS)
+    check_name("task", task, TASKS)
     kernel = find_kernel(attention)
     pairs = find_images(Path(a), Path(b), Path(out))
     failed = _unreadable(pairs, task, scale)

@@ -24,7 +24,7 @@ from clearfuse.synth.files.jsonstream import write_json
 from clearfuse.synth.files.schema import validate
 from clearfuse.synth.files.storage import landing
 from clearfuse.synth.fusers.pyramid.region import full_region
-from clearfuse.synth.types import TASKS, UserError, WorkIncomplete, unknown
+from clearfuse.synth.types import TASKS, UserError, WorkIncomplete, check_name
 from clearfuse.train import text as texts
 from clearfuse.train import tokenizers
 from clearfuse.train.data.batch import to_tensor
@@ -148,8 +148,7 @@ class FusionPipeline:
         images are fused in tiles of this side in pixels, which share one field of noise. Raises UserError if the
         sizes differ or an option does not apply, and WorkIncomplete if the network's result is not finite.
         """
-        if task not in TASKS:
-            raise unknown("task", task, TASKS)
+        check_name("task", task, TASKS)
         if a.shape[:2] != b.shape[:2]:
             sizes = (f"{x.shape[1]}x{x.shape[0]}" for x in (a, b))
             raise UserError("the two images differ in size: {} and {}".format(*sizes))

@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 
 from clearfuse.synth import console
 from clearfuse.synth.files.jsonstream import write_json
-from clearfuse.synth.types import UserError, unknown
+from clearfuse.synth.types import UserError, check_name
 
 PROJECT = "clearfuse"
 """What runs are listed under; ``WANDB_PROJECT`` says it otherwise."""
@@ -164,8 +164,7 @@ def choose_trackers(names: Sequence[str]) -> tuple[str, ...]:
     """
     chosen = tuple(dict.fromkeys(names))
     for name in chosen:
-        if name not in (*TRACKERS, NONE):
-            raise unknown("tracker", name, (*TRACKERS, NONE))
+        check_name("tracker", name, (*TRACKERS, NONE))
         if name not in (NONE, "tensorboard") and importlib.util.find_spec(name) is None:
             raise UserError(f"--tracker {name}: not installed; pip install {name}")
     if NONE in chosen and len(chosen) > 1:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from clearfuse.synth.types import unknown
+from clearfuse.synth.types import look_up
 from clearfuse.train.text import byte_level, t5
 from clearfuse.train.text.base import TextEncoder
 from clearfuse.train.text.byte_level import BytesEncoder, hashed_grams, to_bytes
@@ -27,9 +27,7 @@ PLAIN = {
 
 def plain_request(task: str) -> str:
     """The default prompt of a task, which also replaces a share of the training prompts. Raises UserError."""
-    if task not in PLAIN:
-        raise unknown("task", task, PLAIN)
-    return PLAIN[task]
+    return look_up("task", task, PLAIN)
 
 
 OWN = ("bytes", "none")
