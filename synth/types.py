@@ -69,7 +69,7 @@ def shorten(text: str, most: int = 60) -> str:
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> UserError:
     """The error for an unknown name: it suggests the closest allowed name, then lists all of them."""
-    name = shorten(name)
+    name = shorten(name, 200)
     allowed = sorted(choices)
     cased = {choice.lower(): choice for choice in allowed}
     near = difflib.get_close_matches(name.lower(), cased, n=1, cutoff=0.5)

@@ -14,9 +14,8 @@ from clearfuse.synth import console
 from clearfuse.synth.builder.options import Share, Texts
 from clearfuse.synth.files.schema import StrictModel
 from clearfuse.synth.types import Scale, UserError
-from clearfuse.train.designs.schedule import Schedule
+from clearfuse.train.designs.schedule import HoldOut, Schedule
 from clearfuse.train.runs.options import RunOptions
-from clearfuse.train.runs.record import HoldOut
 
 if TYPE_CHECKING:
     from clearfuse.train.designs.design import Parts

@@ -5,13 +5,23 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import typer
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from clearfuse.synth.files.schema import StrictModel
 from clearfuse.train.data.buckets import parse_ratios
 
 Count = Annotated[int, Field(ge=1, le=65536)]
 Share = Annotated[float, Field(ge=0, le=1, title="a share")]
+
+
+def _share_or_number(value: float | None) -> float | None:
+    if value is not None and value >= 1 and value != int(value):
+        raise ValueError("must be a share of the pairs below 1, or a whole number of them")
+    return value
+
+
+HoldOut = Annotated[float | None, Field(ge=0, lt=1e9), AfterValidator(_share_or_number)]
+"""Pairs held out for validation."""
 
 
 class Schedule(StrictModel):

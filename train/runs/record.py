@@ -5,23 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
-
 from clearfuse.synth.console import UNITS
 from clearfuse.synth.files.schema import OneOf, Schema, StrictModel, validate
 from clearfuse.train.data.find import ShardRow
-from clearfuse.train.designs.schedule import Schedule
+from clearfuse.train.designs.schedule import HoldOut, Schedule
 
 RUN = "run.json"
-
-
-def _share_or_number(value: float | None) -> float | None:
-    if value is not None and value >= 1 and value != int(value):
-        raise ValueError("must be a share of the pairs below 1, or a whole number of them")
-    return value
-
-
-HoldOut = Annotated[float | None, Field(ge=0, lt=1e9), AfterValidator(_share_or_number)]
 
 
 class RunSettings(Schedule):

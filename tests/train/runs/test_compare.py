@@ -79,6 +79,16 @@ def test_other_shards_differ_and_names_that_clash_are_paths(tmp_path: Path) -> N
     assert said[0] != said[1] and said[0].endswith(": 1 shard, 10 bytes")
 
 
+def test_the_size_of_shards_is_their_bytes(tmp_path: Path) -> None:
+    """Not the hash behind it, of runs that record one."""
+    folder = made(tmp_path / "run")
+    record = json.loads((folder / "run.json").read_text())
+    record["shards"] = [[0, "vif-train-000000.tar", 2000, "0" * 64, None]]
+    (folder / "run.json").write_text(json.dumps(record))
+    runs = read_runs([str(folder), str(made(tmp_path / "other"))])
+    assert [said.partition(": ")[2] for said in differing(runs)["shards"]] == ["1 shard, 2 kB", "1 shard, 10 bytes"]
+
+
 def test_a_run_without_speed_or_validation_has_dashes(tmp_path: Path) -> None:
     run = made(tmp_path / "one", done=10)
     (run / "speed.jsonl").unlink()

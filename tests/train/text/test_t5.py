@@ -155,8 +155,8 @@ def test_what_is_wrong_with_a_folder_is_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(error.value) and str(error.value).startswith(f"--text {path}: ")
         return str(error.value)
 
-    def widths(folder: Path) -> str:
-        (folder / "config.json").write_text('{"model_type": "t5", "d_model": "wide"}')
+    def widths(folder: Path, text: str) -> str:
+        (folder / "config.json").write_text(text)
         with pytest.raises(UserError) as error:
             width_of(str(folder))
         return str(error.value)
@@ -168,12 +168,17 @@ def test_what_is_wrong_with_a_folder_is_one_line(tmp_path: Path) -> None:
         )
 
     assert "config.json is missing" in said(lambda p: (p / "config.json").unlink())
-    assert "is of the type 'bert'; allowed: t5" in said(
+    assert "config.json: unknown model_type 'bert': allowed: t5" in said(
         lambda p: (p / "config.json").write_text('{"model_type": "bert"}')
     )
     assert "tokenizer.json is missing" in said(lambda p: (p / "tokenizer.json").unlink())
     assert "tokenizer.json: " in said(lambda p: (p / "tokenizer.json").write_text("{"))
-    assert "d_model must be a number above 0, not 'wide'" in widths(tmp_path)
+    for field, fault in (
+        ('"d_model": "wide"', "d_model = 'wide': must be a whole number"),
+        ('"num_layers": 1000000000', "num_layers = 1000000000: must be in [1, 1024]"),
+    ):
+        assert f"config.json: {fault}" in widths(tmp_path, f'{{"model_type": "t5", {field}}}')
+    assert "config.json: not valid JSON" in widths(tmp_path, "[" * 100_000)
     assert "2 weights are missing, too many or of another shape" in said(lose)
     assert "can't be loaded from" in said(lambda p: (p / "model.safetensors").write_bytes(b"nothing"))
     path = t5(tmp_path / "numbers") / "model.safetensors"
