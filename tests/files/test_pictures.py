@@ -20,9 +20,12 @@ from clearfuse.synth.datasets.fingerprints import brightness, thumbnail
 from clearfuse.synth.datasets.manifest import load_manifest
 from clearfuse.synth.datasets.read import read_pair
 from clearfuse.synth.files.pictures import decode
-from clearfuse.synth.shards.sample import read_samples
+from clearfuse.synth.shards.sample import Sample, read_samples
 from clearfuse.synth.types import BadPair, PairRef
-from conftest import Ran, save, textured
+from clearfuse.train.cli.options import EvalOptions, FuseOptions
+from clearfuse.train.evaluation.methods.results import Results
+from clearfuse.train.pipeline.files import _read_both
+from conftest import Ran, sample_meta, save, textured
 
 
 def test_thermal_counts_are_scaled_by_their_robust_range(tmp_path: Path) -> None:
@@ -165,6 +168,18 @@ def test_degrade_takes_a_scale(synth: Callable[..., Ran], tmp_path: Path) -> Non
     assert abs(decode(str(tmp_path / "out/x.png")).image.mean() - textured(1).mean()) < 2
     ran = synth("degrade", path, *options, "100", "--out", tmp_path / "out")
     assert ran.code == 2 and ran.error.endswith("--scale 100: must be in [256, 65535]")
+
+
+def test_fuse_and_results_take_a_scale(tmp_path: Path) -> None:
+    paths = [twelve_bits(tmp_path / "results" / f"{name}.png", textured(name)) for name in range(2)]
+    for scale, brightest in ((4095, 240), (None, 16)):
+        images = _read_both(*paths, "mef", scale)
+        assert all((image.max() > 200) == (scale is not None) and image.max() <= brightest + 15 for image in images)
+        sample = Sample("0", {"a": textured(0)}, None, "", sample_meta(pair="0"))
+        found = Results(tmp_path / "results", frozenset(), True, scale)(sample)
+        assert found is not None and np.array_equal(found, images[0])
+    options = FuseOptions(a="a", b="b", out="o", task="mef", scale=4095), EvalOptions(shards=("s",), scale=4095)
+    assert [each.scale for each in options] == [4095, 4095]
 
 
 @pytest.mark.parametrize(("bits", "suffix"), [(16, "png"), (16, "tiff"), (12, "png")])

@@ -190,7 +190,7 @@ def test_what_is_wrong_with_a_folder_is_one_line(tmp_path: Path) -> None:
     for changed, fault in (
         ({"latent_channels": "4"}, "latent_channels = '4': must be a whole number"),
         ({"encoder_block_out_channels": [10**9]}, "encoder_block_out_channels.0 = 1000000000: must be at most 65536"),
-        ({"scaling_factor": 0}, "scaling_factor = 0.0: must be above 0"),
+        ({"scaling_factor": 0}, "scaling_factor = 0: must be above 0"),
     ):
         (folder / "config.json").write_text(json.dumps(config | changed))
         assert f"config.json: {fault}" in said(str(folder))
