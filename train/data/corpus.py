@@ -121,8 +121,9 @@ class Corpus:
         said = f"{len(self.held_out)} held out"
         if not 0 < len(self.held_out) < FEW:
             return said
-        remedy = "" if self.cached else "; --hold-out holds out more"
-        return f"{said}, of which the best weights are chosen: fewer than {FEW} choose partly by chance{remedy}"
+        decided = self.cached or any(_split(path) == "val" for path in self.shards)
+        remedy = "" if decided else "; --hold-out takes more"
+        return f"{said}: fewer than {FEW} choose the best weights partly by chance{remedy}"
 
     def fingerprint(self) -> list[ShardRow]:
         """The shards by source, name, size and content, in order, as a run's record holds them."""
