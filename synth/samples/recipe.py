@@ -17,7 +17,7 @@ from clearfuse.synth.operators import albumentations as bridge
 from clearfuse.synth.operators.authors import our_name
 from clearfuse.synth.operators.base import LINEAR_STAGES, Range, Stage
 from clearfuse.synth.prompts.pools import languages_of, load_pool, load_tasks
-from clearfuse.synth.types import ImageName, MODALITIES, Target, Task, UserError, check_name, unknown
+from clearfuse.synth.types import ImageName, MODALITIES, Target, Task, UserError, check_name, shorten, unknown
 
 MOST_WEIGHT = 1e9
 
@@ -239,7 +239,7 @@ def parse_recipe(data: Mapping[str, Any], name: str, where: str) -> Recipe:
     operators: dict[str, Rule] = {}
     names: dict[str, str] = {}  # as the recipe writes them -> as steps do
     for op, entry in read.operators.items():
-        at = f"{where}: operators.{op}"
+        at = f"{where}: operators.{shorten(op)}"
         names[op] = _step_name(op, entry.stage, at)
         if names[op] in operators:
             raise UserError(f"{at}: {names[op]} is there twice")

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 Size = Annotated[int, Field(ge=1, le=65536)]
 """Of a network's config: a number of channels, layers, heads or experts, or a width."""
+Layers = Annotated[int, Field(ge=1, le=1024)]
+"""How many there are one behind the other: each costs time to build, whatever its size."""
 Optional = Annotated[int, Field(ge=0, le=65536)]
 """The same of a part that a network may lack: 0 where it does."""
 

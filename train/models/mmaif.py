@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearfuse.synth.files.schema import STRICT
-from clearfuse.train.models.base import Optional, Prediction, Size
+from clearfuse.train.models.base import Layers, Optional, Prediction, Size
 from clearfuse.train.models.experts import MoE, Routing, SwiGLU
 from clearfuse.train.models.layers import (
     AdaLN,
@@ -53,7 +53,7 @@ class MMAIFConfig:
     latent_channels: Size = 16
     text_width: Optional = 2048
     """Width of the prompt's embedding; 0: a model without prompts."""
-    depth: Size = 16
+    depth: Layers = 16
     width: Size = 576
     """A multiple of 4 × heads, for 2-D RoPE."""
     heads: Size = 12

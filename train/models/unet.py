@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearfuse.synth.files.schema import STRICT
-from clearfuse.train.models.base import Optional, Prediction, Size
+from clearfuse.train.models.base import Layers, Optional, Prediction, Size
 from clearfuse.train.models.layers import TimeEmbedding, ZeroConv2d, ZeroLinear, attention, initialise
 
 GROUPS = 32
@@ -39,7 +39,7 @@ class UNetConfig:
     width: Annotated[Size, Field(multiple_of=GROUPS)] = 224
     """Channels of the first level, a multiple of heads; each level below has twice as many."""
     levels: Annotated[int, Field(ge=1, le=8)] = 3
-    blocks: Size = 3
+    blocks: Layers = 3
     """Residual blocks of a level, in the encoder and again in the decoder."""
     attend: Optional = 2
     """Number of the coarsest levels with self-attention after each block."""

@@ -96,7 +96,7 @@ def mutate_value(rng: np.random.Generator, data: Any) -> Any:
                 holder[key] = copy.deepcopy(other[there])
             case 3 if isinstance(holder, dict):
                 holder[str(pick(rng, ("", "a", key + "x", key[:-1], key.upper(), "a\nb", "é" * 300)))] = holder[key]
-            case 4 if isinstance(holder[key], (int, float)):
+            case 4 if isinstance(holder[key], (int, float)) and abs(holder[key]) < 1e100:
                 holder[key] = holder[key] * pick(rng, (-1, 0, 2, 1e3, 1e6, 1e12, 0.5)) + pick(rng, (0, 1, -1))
             case 5 if isinstance(holder[key], str):
                 text = mutate_bytes(rng, holder[key].encode(errors="replace")).decode(errors="replace")

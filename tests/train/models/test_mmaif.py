@@ -197,7 +197,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"active": 5}, "active 5 must be 1 to 4, the number of experts"),
     ({"active": 0}, r"active = 0: must be in \[1, 65536\]"),
     ({"experts": -1}, r"experts = -1: must be in \[0, 65536\]"),
-    ({"depth": 0}, r"depth = 0: must be in \[1, 65536\]"),
+    ({"depth": 0}, r"depth = 0: must be in \[1, 1024\]"),
     ({"width": 10**9}, r"width = 1000000000: must be in \[1, 65536\]"),
     ({"rope_base": float("inf")}, "rope_base = inf: must be a finite number"),
     ({"head": "blnd"}, "unknown head 'blnd': did you mean 'blend'? allowed: blend, plain"),
