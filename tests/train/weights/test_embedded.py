@@ -98,7 +98,7 @@ def test_parts_that_moved_are_named_and_found_again(run: Path, tmp_path: Path) -
     shutil.move(tmp_path / "parts", tmp_path / "moved")
     with pytest.raises(UserError) as error:
         fused(run)
-    assert str(error.value) == f"{run}: --tokenizer {tmp_path}/parts/vae: no such folder"
+    assert str(error.value) == f"{run}: pipeline.json: --tokenizer {tmp_path}/parts/vae: no such folder"
     parts = Parts(tokenizer=str(tmp_path / "moved/vae"), text=str(tmp_path / "moved/t5"))
     np.testing.assert_array_equal(fused(run, parts=parts), expected)
     saved(tmp_path / "moved/vae", tiny, seed=1)
