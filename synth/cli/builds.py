@@ -163,5 +163,5 @@ def export_command(
 
     with console.progress("export", "shards") as progress:
         done = export(paths, out, layout, quality=quality, progress=progress)
-    text = f"exported {console.counted(done.samples, 'sample')} in {console.counted(done.shards, 'tar')} to {out}"
+    text = f"exported {console.plural(done.samples, 'sample')} in {console.plural(done.shards, 'tar')} to {out}"
     typer.echo(json.dumps(asdict(done)) if json_ else text)

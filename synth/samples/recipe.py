@@ -17,7 +17,7 @@ from clearfuse.synth.operators import albumentations as bridge
 from clearfuse.synth.operators.authors import our_name
 from clearfuse.synth.operators.base import LINEAR_STAGES, Range, Stage
 from clearfuse.synth.prompts.pools import languages_of, load_pool, load_tasks
-from clearfuse.synth.types import ImageName, MODALITIES, Target, Task, UserError, check_name, shorten, unknown
+from clearfuse.synth.types import MODALITIES, ImageName, Target, Task, UserError, check_name, shorten, unknown
 
 MOST_WEIGHT = 1e9
 
