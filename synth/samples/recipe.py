@@ -118,7 +118,7 @@ class RecipeFile(StrictModel):
     at_most: list[LimitEntry] = []  # noqa: RUF012
     """Groups of operators of which one sample has n at most."""
     protect: bool = True
-    """Fit draws to the picture, and draw a sample again whose structure would be lost; false: neither, as in a reproduction."""
+    """Fit draws to the picture, draw a sample again whose structure would be lost; a reproduction does neither."""
     operators: Annotated[dict[str, RuleEntry], Field(json_schema_extra=_complete_operators)] = {}  # noqa: RUF012
     """The operators that are drawn, by name; albumentations:NAME too."""
 
