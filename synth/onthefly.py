@@ -21,7 +21,7 @@ from clearfuse.synth.samples.recipe import Recipe, read_pools
 from clearfuse.synth.samples.render import Seeds, channels, degrade_clean
 from clearfuse.synth.shards.records import LEAN_IMAGES, Origin
 from clearfuse.synth.shards.sample import Sample
-from clearfuse.synth.types import UserError
+from clearfuse.synth.types import BadPair, UserError
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class OnTheFly:
         """The sample that ``synth build`` makes with that seed and variant; None: those recorded in the sample.
 
         sample: with or without degraded images; existing ones are discarded. Call it before any random crop: haze and
-        rain are fields over the whole frame. Raises ValueError where the sample is a real pair, is of another task, or
-        lacks the depth that a step needs.
+        rain are fields over the whole frame. Raises ValueError where the sample is a real pair, is of another task,
+        or lacks the depth that a step needs, and where the recipe has no plan for it.
         """
         meta = sample.meta
         if meta.real:
@@ -59,7 +59,7 @@ class OnTheFly:
         if meta.partial:
             raise ValueError(f"sample {sample.key}: its ground truth keeps steps, so it is none of another plan")
         seed, variant = meta.seed if seed is None else seed, meta.variant if variant is None else variant
-        seeds = Seeds(seed, meta.dataset, meta.pair, variant)
+        seeds = Seeds(seed, meta.task, meta.dataset, meta.pair, variant)
 
         def stored_depth() -> np.ndarray:
             if sample.depth is None:
@@ -67,12 +67,15 @@ class OnTheFly:
             return sample.depth
 
         clean = {name: sample.images[name] for name in LEAN_IMAGES}
-        degraded = degrade_clean(
-            *(self.recipe, seeds, clean, stored_depth, meta.fuser.name),
-            partial=self.partial,
-            prompts=self.prompts,
-            language=self.language,
-        )
+        try:
+            degraded = degrade_clean(
+                *(self.recipe, seeds, clean, stored_depth, meta.fuser.name),
+                partial=self.partial,
+                prompts=self.prompts,
+                language=self.language,
+            )
+        except BadPair as error:
+            raise ValueError(f"sample {sample.key}: {error}") from None
         changes: dict[str, Any] = {
             "variant": variant,
             "channels": channels(degraded.images),

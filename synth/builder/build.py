@@ -128,7 +128,7 @@ class Build:
             self._last.clear()
             mine = np.arange(len(self.pairs)) if split is None else self.pairs.rows_of(split)
             names = self.pairs.take(mine).names()
-            hashes = (seed_of(self.spec.seed, *name, variant, "order", 0) for name in names)
+            hashes = (seed_of(self.spec.seed, self.spec.task, *name, variant, "order", 0) for name in names)
             order = np.argsort(np.fromiter(hashes, np.int64, len(mine)), kind="stable")
             self._last[variant, split] = mine[order]
         return self._last[variant, split]

@@ -35,6 +35,7 @@ def write_dataset(build: Build, receipts: Receipts) -> None:
         "bytes": receipts.bytes,
         "variants": build.variants,
         "rejects": dict(sorted(receipts.rejects.items())),
+        "redrawn": receipts.redrawn,
         "shards": Stream(receipts),
         "digest": build.digest,
         "settings": dict(build.settings),
@@ -58,6 +59,7 @@ def card(build: Build, receipts: Receipts) -> str:
     real = build.pairs.real
     what, made = ("Clean", "crop") if build.spec.lean else ("Degraded", "crop" if real else "degraded\nversion")
     pairs = f"{len(build.pairs)} {'real' if real else 'clean'} pairs"
+    again = f", {receipts.redrawn} drawn again since their structure was lost" if receipts.redrawn else ""
     members = _real_members if real else _lean_members if build.spec.lean else _members
     return f"""---
 {_licence(build)}
@@ -83,7 +85,7 @@ dataset_info:
 # {what} {TITLES[task]} pairs
 
 {samples} samples of {pairs} in {len(receipts)} shards ({counts}), {build.variants} {made}\
-{"s" if build.variants > 1 else ""} a pair, {rejects} rejected.
+{"s" if build.variants > 1 else ""} a pair, {rejects} rejected{again}.
 a is the {ROLES[task]["a"]} image, b the {ROLES[task]["b"]} one.
 
 {members(build)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,7 @@ class Rendered:
     members: Mapping[str, bytes] | None = None
     reject: str | None = None
     failure: str | None = None
+    redrawn: bool = False
 
 
 def render_sample(packer: Packer, task: SampleTask) -> Rendered:
@@ -64,7 +66,8 @@ def render_sample(packer: Packer, task: SampleTask) -> Rendered:
     try:
         with one_thread(torch=uses_network(packer.spec.fusers, packer.spec.depths)):
             sample = render(packer.spec, prepare(packer.spec, task.ref), task.variant, key)
-        return Rendered(task, encode_sample(sample, codecs.CODECS[packer.codec]))
+        members = encode_sample(sample, codecs.CODECS[packer.codec])
+        return Rendered(task, members, redrawn=sample.meta.redrawn > 0)
     except BadPair as error:
         return Rendered(task, reject=str(error))
     except Exception as error:  # any other sample goes on; the shard is not written and is named at the end
@@ -80,6 +83,7 @@ def write(packer: Packer, task: ShardTask, rendered: Iterator[Rendered]) -> str 
     """Take a shard's samples from ``rendered``, in order, and land the tar, then the receipt. The failure, or None."""
     rejects: list[Reject] = []
     failures: list[str] = []
+    redrawn = Counter[bool]()
 
     def members() -> Iterator[tuple[str, Mapping[str, bytes]]]:
         for _ in task.samples:
@@ -87,6 +91,7 @@ def write(packer: Packer, task: ShardTask, rendered: Iterator[Rendered]) -> str 
             if one.failure is not None:
                 failures.append(one.failure)
             elif one.members is not None:
+                redrawn[one.redrawn] += 1
                 yield f"{one.task.index:09d}", one.members
             else:
                 rejects.append(_reject(one))
@@ -95,7 +100,7 @@ def write(packer: Packer, task: ShardTask, rendered: Iterator[Rendered]) -> str 
         _check_ours(packer, path)
 
     path = packer.out / task.name
-    return land_shard(path, members(), packer.digest, packer.settings, rejects)
+    return land_shard(path, members(), packer.digest, packer.settings, rejects, redrawn)
 
 
 def _reject(one: Rendered) -> Reject:

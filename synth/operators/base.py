@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -191,7 +192,7 @@ class Operator:
 
     @classmethod
     def draw(
-        cls, rng: np.random.Generator, severity: float | None = None, ranges: dict[str, Range] | None = None
+        cls, rng: np.random.Generator, severity: float | None = None, ranges: Mapping[str, Range] | None = None
     ) -> Operator:
         """Draw the parameters: one uniform for the severity, one for each parameter, used or not.
 
@@ -204,6 +205,15 @@ class Operator:
         if not 0 <= at <= 1:
             raise ValueError(f"severity = {at:g}: must be in [0, 1]")
         return cls(**{name: r.draw(float(rng.random()), at) for name, r in (ranges or cls.ranges()).items()})
+
+    @classmethod
+    def fit(cls, ranges: Mapping[str, Range], clean: np.ndarray, scene: Scene) -> Mapping[str, Range] | None:
+        """``ranges`` limited to what a clean picture bears, before a step's parameters are drawn from them.
+
+        clean: uint8 ``(h, w, c)``, as stored. None where the operator has nothing to act on, or would destroy the
+        picture even at its mild end: then the step is not drawn. Here: the ranges as they are.
+        """
+        return ranges
 
     @classmethod
     def narrowed(cls, overrides: dict[str, Any]) -> dict[str, Range]:

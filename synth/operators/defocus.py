@@ -12,7 +12,7 @@ from jaxtyping import Float32
 
 from clearfuse.synth.color import as_hwc
 from clearfuse.synth.operators.base import Image, Operator, Scene, Stage, choice, free, severe
-from clearfuse.synth.operators.optics import convolve
+from clearfuse.synth.operators.optics import convolve, in_frame
 from clearfuse.synth.operators.physics.fill import blend, inverse_depth, per_channel, pull_push, saturate_weight
 
 FINE = 2.0
@@ -174,7 +174,8 @@ def composite(
 class DefocusBlur(Operator):
     """Defocus: out = image * k, k the image of the aperture, a disk or a polygon with as many sides as blades.
 
-    The kernel is anti-aliased, sums to one and is centred; radius in pixels, linear light, borders mirrored.
+    The kernel is anti-aliased, sums to one and is centred; radius in pixels of a frame ``frame`` wide, and so in
+    proportion to the focal length in pixels; linear light, borders mirrored.
     Where depth is known and ``layout`` is "depth", the radius at z is that of a thin lens, A |1/z − 1/z_f|, with A such
     that the largest in the frame is ``radius``; layers are composited from far to near. Without depth, or at a constant
     depth, the blur is uniform. Infrared lenses are treated alike.
@@ -190,7 +191,7 @@ class DefocusBlur(Operator):
     )
 
     radius: float = severe(
-        1.5,
+        2.5,
         10.0,
         "largest in the frame; of the disk with the aperture's area",
         low=0.0,
@@ -204,14 +205,19 @@ class DefocusBlur(Operator):
     focus: float = free(
         -1.0, 2.0, "1/z in focus, from the frame's farthest (0) to its nearest (1); outside of it, nothing is"
     )
+    frame: float = free(
+        640.0, 640.0, "width of the frame for which the radius is given; 0: this frame's", low=0.0, high=1e5, unit="px",
+        default=0.0,
+    )  # fmt: skip
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         if self.radius == 0:
             return image.copy()
+        radius = in_frame(self.radius, self.frame, image)
         blades = self.blades or None
         inverse = inverse_depth(scene) if self.layout == "depth" else None
         if inverse is not None:
-            signed = circle_of_confusion(inverse, self.focus, self.radius)
+            signed = circle_of_confusion(inverse, self.focus, radius)
             if signed.max() - signed.min() > 0.1:
                 return composite(image, signed, blades, self.rotation)
-        return convolve(image, aperture_kernel(self.radius, blades, self.rotation))
+        return convolve(image, aperture_kernel(radius, blades, self.rotation))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
-from clearfuse.synth.color import code_to_float
-from clearfuse.synth.operators.base import Image, Operator, Scene, Stage, free, severe
+from clearfuse.synth.color import code_to_float, code_to_linear, luma
+from clearfuse.synth.operators.base import Image, Operator, Range, Scene, Stage, free, severe
 from clearfuse.synth.operators.sensor import read_variance, shot_and_read
 from clearfuse.synth.types import Modality
 
@@ -17,7 +18,38 @@ DRIFT = 0.5
 """Position of the pedestal between the image's mean (0) and the drawn level (1)."""
 
 BASE_SHOT = 1e-4
-"""k_s at the base ISO, a full well of 10,000 photo-electrons: the mild end of ``sensor_noise``."""
+"""k_s at the base ISO, a full well of 10,000 photo-electrons."""
+
+
+LEAST_MEDIAN = 0.004
+"""Linear light that the median of an under-exposed picture keeps: one code of 8 bit holds 0.0003, and read noise of a
+small sensor 0.002; below it most of the picture is a few codes."""
+
+MOST_CLIPPED = 0.4
+"""Largest share of the pixels that over-exposure clips."""
+
+SAMPLED = 1 << 16
+"""Pixels, about, from which a picture's quantiles are taken."""
+
+
+def level_at(clean: np.ndarray, share: float, *, brightest: bool = False) -> float:
+    """The linear light that a share of the pixels of a uint8 picture stay below.
+
+    Of the luminance, or with ``brightest`` of the brightest channel, which clips first.
+    """
+    step = max(1, math.isqrt(clean.shape[0] * clean.shape[1] // SAMPLED))
+    light = code_to_linear(np.ascontiguousarray(clean[::step, ::step]))
+    return float(np.quantile(light.max(2) if brightest else luma(light), share))
+
+
+def limited(ranges: Mapping[str, Range], bound: float) -> Mapping[str, Range] | None:
+    """The ranges with ``ev`` no farther from 0 than ``bound``, which has its sign; None where none of it is left."""
+    ev = ranges["ev"]
+    bound = float(f"{bound:.6g}")
+    if abs(ev.mild) > abs(bound) or ev.mild * bound < 0:
+        return None
+    strong = math.copysign(min(abs(ev.strong), abs(bound)), bound)
+    return {**ranges, "ev": replace(ev, strong=strong)}
 
 
 def expose(image: Image, ev: float) -> Image:
@@ -67,11 +99,11 @@ class LowExposure(Operator):
     unclipped: ClassVar[bool] = True
     modalities: ClassVar[frozenset[Modality]] = frozenset({"visible"})
     source: ClassVar[str] = (
-        "exposure value: ISO 12232, one EV a factor of two; range of low-light sets, −1 to −4 EV; "
+        "exposure value: ISO 12232, one EV a factor of two; what of low-light sets, −1 to −4 EV, 8 bit can bear; "
         "noise of the gain: Brooks et al., CVPR 2019, k_s proportional to the gain"
     )
 
-    ev: float = severe(-1.0, -4.0, "exposure value", low=-10.0, high=0.0, unit="EV", identity=0.0)
+    ev: float = severe(-0.5, -3.0, "exposure value", low=-10.0, high=0.0, unit="EV", identity=0.0)
     gain_noise: float = free(
         0.0,
         0.0,
@@ -81,6 +113,11 @@ class LowExposure(Operator):
         identity=0.0,
         default=0.0,
     )
+
+    @classmethod
+    def fit(cls, ranges: Mapping[str, Range], clean: np.ndarray, scene: Scene) -> Mapping[str, Range] | None:
+        """Such that the median of the picture's linear light stays above ``LEAST_MEDIAN``."""
+        return limited(ranges, math.log2(LEAST_MEDIAN / max(level_at(clean, 0.5), LEAST_MEDIAN)))
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         out = expose(image, self.ev)
@@ -98,9 +135,16 @@ class HighExposure(Operator):
     stage: ClassVar[Stage] = "exposure"
     unclipped: ClassVar[bool] = True
     modalities: ClassVar[frozenset[Modality]] = frozenset({"visible"})
-    source: ClassVar[str] = "exposure value: ISO 12232, one EV a factor of two; range of exposure brackets, 1 to 3 EV"
+    source: ClassVar[str] = (
+        "exposure value: ISO 12232, one EV a factor of two; of exposure brackets, 1 to 3 EV, what leaves detail"
+    )
 
-    ev: float = severe(1.0, 3.0, "exposure value", low=0.0, high=10.0, unit="EV", identity=0.0)
+    ev: float = severe(0.5, 2.0, "exposure value", low=0.0, high=10.0, unit="EV", identity=0.0)
+
+    @classmethod
+    def fit(cls, ranges: Mapping[str, Range], clean: np.ndarray, scene: Scene) -> Mapping[str, Range] | None:
+        """Such that at most the share ``MOST_CLIPPED`` of the pixels has a channel at the full well."""
+        return limited(ranges, -math.log2(max(level_at(clean, 1 - MOST_CLIPPED, brightest=True), 1e-6)))
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         return expose(image, self.ev)
@@ -117,7 +161,7 @@ class LowContrast(Operator):
     stage: ClassVar[Stage] = "processing"
     source: ClassVar[str] = "Hendrycks and Dietterich, ImageNet-C, ICLR 2019 (contrast), about a drifting pedestal"
 
-    contrast: float = severe(0.7, 0.25, "remaining share of the contrast", low=0.0, high=1.0, identity=1.0)
+    contrast: float = severe(0.7, 0.3, "remaining share of the contrast", low=0.0, high=1.0, identity=1.0)
     pedestal: float = free(0.2, 0.6, "level towards which the image's mean moves, half of the way", low=0.0, high=1.0)
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,8 +11,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from clearfuse.synth.color import as_hwc, luma
-from clearfuse.synth.operators.base import Image, Operator, Scene, Stage, free, severe
+from clearfuse.synth.color import as_hwc, code_to_float, code_to_linear, luma
+from clearfuse.synth.operators.base import Image, Operator, Range, Scene, Stage, free, severe
 from clearfuse.synth.operators.physics.fill import blend, inverse_depth, per_channel, pull_push
 from clearfuse.synth.types import Modality
 
@@ -38,6 +39,24 @@ WITHIN_OBJECT = 0.12
 
 OBJECT_AREA = (0.002, 0.12)
 """Area of a near object that may move, as a share of the frame: least and most."""
+
+SEGMENT_AREA = 0.002
+"""Least area of an extremal region that may move, as a share of the frame."""
+
+MOST_SEGMENTS = 8
+"""Most extremal regions among which those that move are drawn."""
+
+STABLE = 8
+"""Grey levels over which an extremal region keeps its area."""
+
+EDGE = 0.06
+"""Least difference across three quarters of the outline of what may move, in square roots of linear light."""
+
+COMPACT = 0.75
+"""Least share of its convex hull that a region fills, as a window or a car does and a patch of foliage does not."""
+
+LIMBS = 0.55
+"""The same for a near object, which may have legs."""
 
 
 def near_objects(inverse: Float32[np.ndarray, "h w"]) -> list[Bool[np.ndarray, "h w"]]:
@@ -83,44 +102,77 @@ def _whole_object(part: Bool[np.ndarray, "h w"], log: Float32[np.ndarray, "h w"]
     return labels == labels[part][0]
 
 
-def blob(
-    shape: tuple[int, int], centre: tuple[float, float], radius: float, draws: list[float]
-) -> Float32[np.ndarray, "h w"]:
-    """Distance from ``centre`` (x, y) relative to an outline, an ellipse with harmonics of order 2 and 3: 1 on it.
+def extremal_regions(guide: Float32[np.ndarray, "h w"], largest: float) -> list[Bool[np.ndarray, "h w"]]:
+    """Connected regions that are brighter or darker than all around them, over a wide range of thresholds.
 
-    draws: four uniforms.
+    Maximally stable extremal regions (Matas, Chum, Urban and Pajdla, BMVC 2002): such a region ends at edges along its
+    whole outline, as an object does that stands out. guide: square roots of luminance. largest: most pixels. Regions
+    that reach the border, which may go on behind it, are left out.
     """
-    turn, longer, second, third = draws
-    x = np.arange(shape[1], dtype=np.float32) - np.float32(centre[0])
-    y = (np.arange(shape[0], dtype=np.float32) - np.float32(centre[1]))[:, None]
-    c, s = (np.float32(f(math.pi * turn)) for f in (math.cos, math.sin))
-    along, across = c * x + s * y, (c * y - s * x) * np.float32(1 + 0.6 * longer)
-    angle = np.arctan2(across, along)
-    wave = 1 + 0.18 * np.cos(2 * angle + 2 * math.pi * second) + 0.12 * np.cos(3 * angle + 2 * math.pi * third)
-    return (np.hypot(along, across) / (radius * wave)).astype(np.float32)
+    smallest = math.ceil(SEGMENT_AREA * guide.size)
+    if largest < smallest or min(guide.shape) < 3:
+        return []
+    codes = np.clip(guide * 255 + 0.5, 0, 255).astype(np.uint8)
+    found, _ = cv2.MSER.create(STABLE, smallest, int(largest), 0.25, 0.0).detectRegions(codes)
+    masks: list[np.ndarray] = []
+    h, w = guide.shape
+    for points in map(np.asarray, found):
+        (left, top), (right, bottom) = points.min(0), points.max(0)
+        if left > 0 and top > 0 and right < w - 1 and bottom < h - 1:
+            mask = np.zeros(guide.shape, bool)
+            mask[points[:, 1], points[:, 0]] = True
+            masks.append(mask)
+    return masks
 
 
-def snap_to_edges(
-    mask: Bool[np.ndarray, "h w"], guide: Float32[np.ndarray, "h w"], radius: int
-) -> Bool[np.ndarray, "h w"]:
-    """The mask with its outline moved to edges of the guide within about ``radius`` pixels.
+def outlined(mask: Bool[np.ndarray, "h w"], guide: Float32[np.ndarray, "h w"]) -> float:
+    """How well a mask's outline follows edges: the difference of the guide across it that three quarters exceed.
 
-    Guided filter (He, Sun and Tang, TPAMI 2013): a guide + b with a = cov(guide, mask) / (var guide + ε) over windows.
+    Between means over two pixels inside and two outside of the outline. Half of an object, or an object with a piece of
+    the ground, has no edge along the rest of its outline.
     """
-    window, m = (2 * radius + 1, 2 * radius + 1), mask.astype(np.float32)
-    mean_g, mean_m = cv2.boxFilter(guide, -1, window), cv2.boxFilter(m, -1, window)
-    variance = np.maximum(cv2.boxFilter(guide * guide, -1, window) - mean_g * mean_g, 0)
-    a = (cv2.boxFilter(guide * m, -1, window) - mean_g * mean_m) / (variance + np.float32(1e-3))
-    b = mean_m - a * mean_g
-    fitted = cv2.boxFilter(a, -1, window) * guide + cv2.boxFilter(b, -1, window)
-    return cv2.medianBlur((fitted > 0.5).astype(np.uint8), 5).reshape(mask.shape) > 0
+    brush = np.ones((3, 3), np.uint8)
+    area = mask.astype(np.uint8)
+    rim = (cv2.dilate(area, brush) > area).astype(np.uint8)
+    near = cv2.blur(guide * area, (5, 5)), cv2.blur(area.astype(np.float32), (5, 5))
+    beyond = cv2.blur(guide * (1 - area), (5, 5)), cv2.blur(1 - area.astype(np.float32), (5, 5))
+    inner, outer = (total / np.maximum(count, np.float32(1e-3)) for total, count in (near, beyond))
+    at = rim > 0
+    return float(np.quantile(np.abs(inner - outer)[at], 0.25)) if at.any() else 0.0
 
 
-def local_deviation(guide: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-    """The local standard deviation, as a measure of structure."""
-    sigma = max(0.06 * max(guide.shape), 0.5)
-    mean, square = (cv2.GaussianBlur(v, (0, 0), sigma).reshape(guide.shape) for v in (guide, guide * guide))
-    return np.sqrt(np.maximum(square - mean * mean, 0))
+def is_compact(mask: Bool[np.ndarray, "h w"], share: float = COMPACT) -> bool:
+    """Whether a mask, holes filled, has at least that share of its convex hull's area."""
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    outline = max(outlines, key=cv2.contourArea)
+    return cv2.contourArea(outline) >= share * cv2.contourArea(cv2.convexHull(outline))
+
+
+def segments(
+    guide: Float32[np.ndarray, "h w"], inverse: Float32[np.ndarray, "h w"] | None, largest: float
+) -> list[Bool[np.ndarray, "h w"]]:
+    """What may move as a whole, apart from one another: near objects where there are any, else extremal regions.
+
+    guide: square roots of luminance. inverse: 1/z in 1/m, or None. largest: most pixels of an extremal region. Only
+    compact masks are taken that end at an edge along most of their outline; the clearest and largest first.
+    """
+    if inverse is not None:
+        objects = [mask for mask in near_objects(inverse) if outlined(mask, guide) >= EDGE and is_compact(mask, LIMBS)]
+        if objects:
+            return objects
+    clear = [(outlined(mask, guide), mask) for mask in extremal_regions(guide, largest) if is_compact(mask)]
+    clear.sort(key=lambda one: -one[0] * math.sqrt(one[1].sum()))
+    kept: list[np.ndarray] = []
+    for edge, mask in clear:
+        if len(kept) < MOST_SEGMENTS and edge >= EDGE and not any((mask & one).any() for one in kept):
+            kept.append(filled(mask))
+    return kept
+
+
+def filled(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """The mask without holes: what lies within a segment moves with it."""
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(np.zeros(mask.shape, np.uint8), outlines, -1, 1, cv2.FILLED) > 0
 
 
 def mirrored_indices(start: int, stop: int, size: int) -> Int[np.ndarray, " n"]:
@@ -222,10 +274,10 @@ class Ghosting(Operator):
     """Motion between the exposures: one to three regions of this image are displaced.
 
     out(p) = B(p) (1 − m(p − v)) + image(p − v) m(p − v): m is a region's soft-edged coverage, v its displacement,
-    mostly horizontal, B the image with the old places filled from nearby patches with similar surroundings. Where depth
-    is known and shows near objects, these move as a whole; else the regions are drawn where the image has structure,
-    and their outlines follow its edges. Lengths relative to the longest side; linear light, whole pixels, borders
-    mirrored.
+    mostly horizontal, B the image with the old places filled from nearby patches with similar surroundings. What moves
+    is a whole segment, with an edge along most of its outline: near objects where depth is known and shows some, else
+    connected regions brighter or darker than all around them. Where the image has neither, nothing moves, and a recipe
+    does not draw the step. Lengths relative to the longest side; linear light, whole pixels, borders mirrored.
     """
 
     name: ClassVar[str] = "ghosting"
@@ -235,16 +287,29 @@ class Ghosting(Operator):
     modalities: ClassVar[frozenset[Modality]] = frozenset({"visible"})
     source: ClassVar[str] = (
         "scene motion in exposure stacks: Srikantha and Sidibé, Ghost detection and removal for high dynamic range "
-        "images: recent advances, Signal Processing: Image Communication 2012; the displacements are drawn"
+        "images: recent advances, Signal Processing: Image Communication 2012; Matas et al., Robust wide baseline "
+        "stereo from maximally stable extremal regions, BMVC 2002 (segments); the displacements are drawn"
     )
 
     displacement: float = severe(
         0.006, 0.06, "displacement relative to the longest side", low=0.0, high=0.2, identity=0.0
     )
-    size: float = severe(
-        0.04, 0.12, "radius of a region that is not an object, relative to the longest side", low=0.01, high=0.3
+    size: float = free(
+        0.06,
+        0.12,
+        "radius of the largest region that is no near object, relative to the longest side",
+        low=0.01,
+        high=0.3,
     )
     regions: int = free(1, REGIONS, "largest number of regions that move", integer=True)
+
+    @classmethod
+    def fit(cls, ranges: Mapping[str, Range], clean: np.ndarray, scene: Scene) -> Mapping[str, Range] | None:
+        """None where there is nothing in the picture that could move as a whole."""
+        image = code_to_linear(clean) if scene.modality == "visible" else code_to_float(clean)
+        longest = max(clean.shape[:2])
+        moves = ranges["displacement"].mild * longest * 0.7 * math.cos(math.radians(30)) >= 0.5
+        return ranges if moves and _segments(image, scene, ranges["size"].mild) else None
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         draws = rng.random((REGIONS, DRAWS_PER_REGION)).tolist()[: self.regions]
@@ -266,29 +331,24 @@ class Ghosting(Operator):
     def _regions(self, image: Image, draws: list[list[float]], scene: Scene) -> list[Region]:
         """The regions that move by at least one pixel."""
         h, w = image.shape[:2]
-        longest = max(h, w)
-        guide = np.sqrt(np.maximum(luma(_downsample(image)), 0))
-        structure, inverse = local_deviation(guide), inverse_depth(scene)
-        objects = [] if inverse is None else near_objects(_downsample(inverse[..., None])[..., 0])
+        masks = _segments(image, scene, self.size)
         regions: list[Region] = []
-        for d in draws[: len(objects)] if objects else draws:
-            mask = objects.pop(int(d[0] * len(objects))) if objects else self._outline(d, structure, guide)
-            length = self.displacement * longest * (0.7 + 0.6 * d[1])
+        for d in draws[: len(masks)]:
+            mask = masks.pop(int(d[0] * len(masks)))
+            length = self.displacement * max(h, w) * (0.7 + 0.6 * d[1])
             angle = math.radians(60 * (d[2] - 0.5)) + (math.pi if d[3] < 0.5 else 0.0)
             dx, dy = round(length * math.cos(angle)), round(-length * math.sin(angle))
-            if (dx or dy) and mask.any():
+            if dx or dy:
                 regions.append(Region(_soften(mask, (h, w)), dx, dy))
         return regions
 
-    def _outline(self, draws: list[float], structure: np.ndarray, guide: np.ndarray) -> np.ndarray:
-        """The mask of a region at that of four drawn places that has the most structure."""
-        h, w = structure.shape
-        places = [((0.1 + 0.8 * draws[k]) * (w - 1), (0.15 + 0.7 * draws[k + 1]) * (h - 1)) for k in (4, 6, 8, 10)]
-        centre = max(places, key=lambda p: float(structure[round(p[1]), round(p[0])]))
-        radius = self.size * max(h, w)
-        far = blob((h, w), centre, radius, draws[12:16])
-        # Edges may be anywhere: keep the middle, and stay near the outline.
-        return (far <= 0.7) | ((far <= 1.3) & snap_to_edges(far <= 1, guide, max(1, round(0.4 * radius))))
+
+def _segments(image: Image, scene: Scene, size: float) -> list[np.ndarray]:
+    """The segments of an image in linear light, on its downsampled frame. size: radius of the largest, relative."""
+    guide = np.sqrt(np.maximum(luma(_downsample(image)), 0))
+    inverse = inverse_depth(scene)
+    small = None if inverse is None else _downsample(inverse[..., None])[..., 0]
+    return segments(guide, small, math.pi * (size * max(guide.shape)) ** 2)
 
 
 def _downsample(image: Image) -> Float32[np.ndarray, "ch cw c"]:

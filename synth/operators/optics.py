@@ -47,6 +47,15 @@ def gaussian_kernel(sigma: float, ratio: float, angle: float) -> Float32[np.ndar
     return (k / k.sum()).astype(np.float32)
 
 
+def in_frame(pixels: float, frame: float, image: Image) -> float:
+    """A length given for a frame of a width, in pixels of this image: in proportion to its focal length in pixels.
+
+    The same lens on a sensor of more pixels has a longer focal length in pixels, and blurs over more of them. frame: 0
+    where the length is in this image's own pixels.
+    """
+    return pixels * image.shape[1] / frame if frame > 0 else pixels
+
+
 def shake_path(length: float, angle: float, shake: float, rng: np.random.Generator) -> Float64[np.ndarray, "n 2"]:
     """The path (x right, y down; pixels) of a scene point on the sensor, sampled evenly in time, centroid at 0.
 
@@ -138,7 +147,7 @@ class GaussianBlur(Operator):
     )
 
     sigma: float = severe(
-        0.5, 4.0, "standard deviation along the major axis", low=0.0, high=20.0, unit="px", identity=0.0
+        1.0, 4.0, "standard deviation along the major axis", low=0.0, high=20.0, unit="px", identity=0.0
     )
     ratio: float = free(0.6, 1.0, "minor over major standard deviation", low=0.1)
     angle: float = free(0.0, 180.0, "direction of the major axis, counter-clockwise from horizontal", unit="deg")
@@ -159,7 +168,8 @@ class MotionBlur(Operator):
     """Camera motion during the exposure: out = image * k, k the share of the exposure spent at each displacement.
 
     The path is a straight line at constant speed (shake 0) up to the random trajectory of a hand-held camera (shake
-    1); its largest extent is ``length`` pixels. Points are splatted bilinearly, so the kernel sums to one and its
+    1); its largest extent is ``length`` pixels of a frame ``frame`` wide, and so in proportion to the focal length in
+    pixels, as of a camera that turns by an angle. Points are splatted bilinearly, so the kernel sums to one and its
     centroid is the centre. Linear light, borders mirrored.
     """
 
@@ -171,9 +181,14 @@ class MotionBlur(Operator):
         "(random trajectories); ImageNet-C, ICLR 2019 (lengths)"
     )
 
-    length: float = severe(5.0, 35.0, "largest extent of the path", low=0.0, high=100.0, unit="px", identity=0.0)
+    length: float = severe(5.0, 30.0, "largest extent of the path", low=0.0, high=100.0, unit="px", identity=0.0)
     angle: float = free(0.0, 180.0, "mean direction, counter-clockwise from horizontal", unit="deg")
     shake: float = free(0.0, 1.0, "0 a straight line, 1 the trajectory of a hand-held camera")
+    frame: float = free(
+        640.0, 640.0, "width of the frame for which the length is given; 0: this frame's", low=0.0, high=1e5, unit="px",
+        default=0.0,
+    )  # fmt: skip
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
-        return convolve(image, path_kernel(shake_path(self.length, self.angle, self.shake, rng)))
+        length = in_frame(self.length, self.frame, image)
+        return convolve(image, path_kernel(shake_path(length, self.angle, self.shake, rng)))

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from clearfuse.synth.operators.base import Image, Operator, Scene, Stage, free, severe
+from clearfuse.synth.operators.physics.infrared import gain_control
 from clearfuse.synth.types import Modality
 
 MAX_STRIPS = 64
@@ -159,7 +160,7 @@ class SensorNoise(Operator):
 
     out = clip(min(x + shot noise, 1) + read noise, 0, 1): the shot noise is that of the light before the full well
     clips it, so overexposed regions show read noise only. z = Φ⁻¹(``read``).
-    1/k_s is the full well in photo-electrons: 10,000 at the mild end, 83 at the strong one. Independent for the images
+    1/k_s is the full well in photo-electrons: 1,700 at the mild end, 83 at the strong one. Independent for the images
     of a pair and for colour channels; the channels of an infrared image, from one detector, have the same noise.
     """
 
@@ -172,7 +173,7 @@ class SensorNoise(Operator):
     )
 
     shot: float = severe(
-        1e-4,
+        6e-4,
         1.2e-2,
         "k_s, the signal of one photo-electron",
         low=0.0,
@@ -190,11 +191,12 @@ class SensorNoise(Operator):
 
 @dataclass(frozen=True)
 class IrStripes(Operator):
-    """An uncorrected microbolometer: out(i, j) = g_j x(i, j) + o_j + s_j + r_i, clipped.
+    """An uncorrected microbolometer: counts(i, j) = g_j x(i, j) + o_j + s_j + r_i, then automatic gain.
 
     g_j ~ N(1, gain²) and o_j ~ AR(1)(ρ) with marginal σ ``offset``: column read-out. r_i: the same for the rows, with
     σ = rows · offset. s_j ≤ 0: sparse dark strips, 1 to 8 px wide at 640 columns (scaled with the width), with hard or
-    soft edges.
+    soft edges. The pattern is in the raw counts, so that the camera's gain control, which maps their extremes to those
+    of the picture, loses contrast to it, and nothing clips. With ``gain_control`` 0 they are clipped.
     """
 
     name: ClassVar[str] = "ir_stripes"
@@ -207,18 +209,21 @@ class IrStripes(Operator):
 
     offset: float = severe(
         2 / 255,
-        20 / 255,
+        14 / 255,
         "standard deviation of the columns' offsets",
         low=0.0,
         high=1.0,
         unit="of full scale",
         identity=0.0,
     )
-    gain: float = severe(0.005, 0.05, "standard deviation of the columns' gains", low=0.0, high=1.0, identity=0.0)
-    strips: int = severe(3.0, 20.0, "number of dark strips", low=0.0, high=float(MAX_STRIPS), integer=True, identity=0)
-    strip_depth: float = severe(0.1, 0.5, "depth of the darkest strips", low=0.0, high=1.0, unit="of full scale")
+    gain: float = severe(0.005, 0.035, "standard deviation of the columns' gains", low=0.0, high=1.0, identity=0.0)
+    strips: int = severe(3.0, 15.0, "number of dark strips", low=0.0, high=float(MAX_STRIPS), integer=True, identity=0)
+    strip_depth: float = severe(0.05, 0.3, "depth of the darkest strips", low=0.0, high=1.0, unit="of full scale")
     rho: float = free(0.0, 0.8, "correlation of neighbouring columns' offsets", high=0.999)
     rows: float = free(0.0, 0.5, "standard deviation of the rows' offsets relative to the columns'", high=10.0)
+    gain_control: int = free(
+        1.0, 1.0, "1: automatic gain after the pattern; 0: clipped", low=0.0, integer=True, default=0
+    )
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         h, w, _ = image.shape
@@ -229,7 +234,7 @@ class IrStripes(Operator):
         out = image * gain.astype(np.float32)[None, :, None]
         out += columns.astype(np.float32)[None, :, None]
         out += rows.astype(np.float32)[:, None, None]
-        return np.clip(out, 0, 1, out=out)
+        return gain_control(out, image) if self.gain_control else np.clip(out, 0, 1, out=out)
 
 
 _PATHS = np.array([((0, 0), *rest) for rest in itertools.permutations([(0, 1), (1, 0), (1, 1)])])
@@ -277,7 +282,7 @@ class IrDeadPixels(Operator):
     )
 
     share: float = severe(
-        1e-4, 0.02, "defective pixels", low=0.0, high=0.1, unit="of all pixels", log=True, identity=0.0
+        6e-4, 0.02, "defective pixels", low=0.0, high=0.1, unit="of all pixels", log=True, identity=0.0
     )
     clusters: float = free(0.1, 0.4, "share of the defects that are clusters", low=0.0, high=1.0)
     stuck: float = free(0.0, 0.4, "share of the defects that are stuck at an intermediate level", low=0.0, high=1.0)

@@ -16,18 +16,16 @@ import numpy as np
 from clearfuse.synth.operators.base import Image, Operator, Scene, Stage, free, severe
 from clearfuse.synth.operators.physics import particles
 from clearfuse.synth.operators.physics.air import (
-    air_radiance,
     density_field,
     estimate_light,
     haze_extinction,
-    infrared_weather,
     koschmieder,
     rain_extinction,
-    scatter_blur,
     snow_extinction,
     through_particles,
     transmission,
 )
+from clearfuse.synth.operators.physics.infrared import air_radiance, infrared_weather
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,8 @@ class Haze(Operator):
 
     V is the visibility in metres, d the metres of air along the ray, A the airlight: estimated from the image, then
     scaled and tinted. At night the airlight is low and takes on the glow of nearby lamps. In the infrared extinction is
-    ``ir_ratio`` β, the path emits the air's thermal radiance, and small-angle scattering blurs the image.
+    ``ir_ratio`` β, the path emits the air's thermal radiance, small-angle scattering blurs what is far, and the
+    camera's gain control stretches what contrast is left.
     With ``patchiness`` the density varies over the field of view: t = exp(−β d ρ), ρ log-normal of mean 1.
     """
 
@@ -61,6 +60,13 @@ class Haze(Operator):
         low=0.0, high=2.0, default=0.0,
     )  # fmt: skip
     field: float = free(0.0, 1.0, "selects the density field, the same for both frames", default=0.0)
+    ir_gain: float = free(
+        0.5,
+        1.0,
+        "share of the contrast that the infrared camera's gain control restores; 0: none, and a uniform blur",
+        low=0.0,
+        default=0.0,
+    )
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         path = scene.path()
@@ -68,8 +74,9 @@ class Haze(Operator):
             path = path * density_field(path.shape, self.patchiness, self.field)
         extinction = haze_extinction(self.visibility)
         if scene.modality == "infrared":
-            blur = scatter_blur(extinction)
-            return infrared_weather(image, path, self.ir_ratio * extinction, air_radiance(image), blur)
+            return infrared_weather(
+                image, path, self.ir_ratio * extinction, air_radiance(image), share=self.ir_gain, visible=extinction
+            )
         light = estimate_light(image, path)
         airlight = light.air(path.shape, np.float32(self.airlight) * self._tint(image.shape[2]))
         return koschmieder(image, transmission(path, extinction), airlight)
@@ -107,6 +114,13 @@ class Rain(Operator):
     exposure: float = free(1 / 250, 1 / 60, "exposure time", unit="s", log=True)
     contrast: float = free(2.5, 5, "opacity of the streaks relative to uniform rain at the mean rate")
     ir_ratio: float = free(0.8, 1.1, "infrared extinction over visible extinction")
+    ir_gain: float = free(
+        0.5,
+        1.0,
+        "share of the contrast that the infrared camera's gain control restores; 0: none, and a uniform blur",
+        low=0.0,
+        default=0.0,
+    )
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         if self.rate == 0:
@@ -118,7 +132,9 @@ class Rain(Operator):
             # Wet surfaces cool by evaporation towards one temperature: a loss of contrast at any distance.
             wet = np.float32(0.75 + 0.25 * math.exp(-200 * extinction))
             even = air + (image - np.float32(air)) * wet
-            return infrared_weather(even, scene.path(), self.ir_ratio * extinction, air, scatter_blur(extinction))
+            return infrared_weather(
+                even, scene.path(), self.ir_ratio * extinction, air, share=self.ir_gain, visible=extinction, like=image
+            )
         light = estimate_light(image, depth)
         air = light.air(depth.shape, np.ones_like(light.airlight))
         streaks = self._streaks(rng, depth, scene.fov)
@@ -178,6 +194,13 @@ class Snow(Operator):
     wind: float = free(-35, 35, "slant of the flakes' path in the image, from vertical", unit="degrees")
     exposure: float = free(1 / 500, 1 / 125, "exposure time", unit="s", log=True)
     ir_ratio: float = free(0.8, 1.1, "infrared extinction over visible extinction")
+    ir_gain: float = free(
+        0.5,
+        1.0,
+        "share of the contrast that the infrared camera's gain control restores; 0: none, and a uniform blur",
+        low=0.0,
+        default=0.0,
+    )
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:
         if self.rate == 0:
@@ -192,7 +215,13 @@ class Snow(Operator):
             clear = cv2.resize(self._flakes(rng, half, scene.fov).clear, (w, h), interpolation=cv2.INTER_LINEAR)
             flaked = image + np.minimum(np.float32(0.6 * air) - image, 0) * (0.25 * (1 - clear[..., None]))
             return infrared_weather(
-                flaked, scene.path(), self.ir_ratio * extinction, 0.9 * air, scatter_blur(extinction)
+                flaked,
+                scene.path(),
+                self.ir_ratio * extinction,
+                0.9 * air,
+                share=self.ir_gain,
+                visible=extinction,
+                like=image,
             )
         flakes = self._flakes(rng, depth, scene.fov)
         light = estimate_light(image, depth)

@@ -9,15 +9,39 @@ from typing import TypeVar
 import numpy as np
 
 from clearfuse.synth.operators import operator_class, physical_order
+from clearfuse.synth.operators.base import Operator, Range, Scene
 from clearfuse.synth.samples.recipe import Recipe
 from clearfuse.synth.seeds import generator, seed_of
-from clearfuse.synth.types import BadPair, Step
+from clearfuse.synth.types import MODALITIES, BadPair, ImageName, Step, Target, Task
 
 CROP_MULTIPLE = 16
 """Sides of a crop are multiples of 16: patches of 2 on a latent downsampled by 8."""
 CROP_LEAST = 64
 
 Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class CleanFrames:
+    """The clean pair for which steps are drawn: uint8 ``(h, w, c)``, and its metres along the ray."""
+
+    task: Task
+    a: np.ndarray
+    b: np.ndarray
+    metres: Callable[[], np.ndarray]
+
+    def fit(self, name: str, target: Target, ranges: Mapping[str, Range]) -> Mapping[str, Range] | None:
+        """The operator's ranges limited to what every image that it targets bears; None where it cannot act on one."""
+        cls = operator_class(name)
+        if cls.fit.__func__ is Operator.fit.__func__:  # no need of depth
+            return ranges
+        depth = self.metres() if cls.takes_depth() else None
+        images: tuple[ImageName, ...] = ("a", "b") if target == "both" else (target,)
+        fitted: Mapping[str, Range] | None = ranges
+        for image in images:
+            if fitted is not None:
+                fitted = cls.fit(fitted, getattr(self, image), Scene(MODALITIES[self.task][image], depth))
+        return fitted
 
 
 @dataclass(frozen=True)
@@ -62,12 +86,13 @@ def draw_crop(recipe: Recipe, width: int, height: int, rng: np.random.Generator)
     return Crop(x, y, w, h, ratio)
 
 
-def draw_operators(recipe: Recipe, rng: np.random.Generator) -> list[str]:
-    """Draw n, then n operators by weight without replacement, such that n can always be reached.
+def draw_operators(recipe: Recipe, rng: np.random.Generator, n: int | None = None) -> list[str]:
+    """Draw n operators by weight without replacement, such that n can always be reached.
 
-    In physical order; those of a reproduction in the order of the draw.
+    In physical order; those of a reproduction in the order of the draw. n: how many; None draws it first.
     """
-    n = draw_weighted(rng, recipe.n)
+    if n is None:
+        n = draw_weighted(rng, recipe.n)
     drawn: list[str] = []
     while len(drawn) < n:
         chosen = frozenset(drawn)
@@ -83,26 +108,50 @@ def draw_operators(recipe: Recipe, rng: np.random.Generator) -> list[str]:
     return drawn if recipe.reproduction else physical_order(drawn)
 
 
-def draw_step(recipe: Recipe, name: str, seed: int, variant: int = 0) -> Step:
+def draw_step(recipe: Recipe, name: str, seed: int, variant: int = 0, pair: CleanFrames | None = None) -> Step | None:
     """Draw a step's target, severity and parameters from its seed, from which its random pixels come as well.
 
-    variant: the sample's; it selects the severity's bounds where the recipe has a schedule of them.
+    variant: the sample's; it selects the severity's bounds where the recipe has a schedule of them. pair: the clean
+    pair, to whose images the ranges are fitted first; None where the operator cannot act on them.
     """
     rule = recipe.operators[name]
     rng = generator(seed_of(seed, "draw"))
     target = draw_weighted(rng, rule.target)
+    ranges = rule.ranges if pair is None else pair.fit(name, target, rule.ranges)
+    if ranges is None:
+        return None
     low, high = rule.severity[variant % len(rule.severity)]
     severity = float(f"{low + (high - low) * rng.random():.6g}")
-    op = operator_class(name).draw(rng, severity, dict(rule.ranges))
-    graded = any(declared.kind == "severe" for declared in rule.ranges.values())
+    op = operator_class(name).draw(rng, severity, ranges)
+    graded = any(declared.kind == "severe" for declared in ranges.values())
     return Step(name, target, op.params(), seed, severity if graded else None)
 
 
 def draw_steps(
-    recipe: Recipe, rng: np.random.Generator, step_seed: Callable[[int], int], variant: int = 0
+    recipe: Recipe,
+    rng: np.random.Generator,
+    step_seed: Callable[[int], int],
+    variant: int = 0,
+    *,
+    pair: CleanFrames | None = None,
+    n: int | None = None,
 ) -> list[Step]:
-    """The steps of a sample in the order in which they act.
+    """The steps of a sample in the order in which they act, whose parameters are final.
 
-    step_seed: gives the seed of step i. variant: see ``draw_step``.
+    step_seed: gives the seed of step i. variant, pair: see ``draw_step``. n: how many; None draws it. An operator that
+    cannot act on the pair is left out and the operators are drawn again, with the same n, so that n stays as the recipe
+    has it. Raises BadPair where too few are left.
     """
-    return [draw_step(recipe, name, step_seed(i), variant) for i, name in enumerate(draw_operators(recipe, rng))]
+    if n is None:
+        n = draw_weighted(rng, recipe.n)
+    unfit = frozenset[str]()
+    while True:
+        possible = recipe.without(unfit)
+        if not possible.reaches(frozenset(), n):
+            raise BadPair(f"recipe '{recipe.name}' has no {n} degradations for it: {', '.join(sorted(unfit))} unfit")
+        names = draw_operators(possible, rng, n)
+        drawn = {name: draw_step(recipe, name, step_seed(i), variant, pair) for i, name in enumerate(names)}
+        refused = frozenset(name for name, step in drawn.items() if step is None)
+        if not refused:
+            return [step for step in drawn.values() if step is not None]
+        unfit |= refused

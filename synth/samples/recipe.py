@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -117,6 +117,8 @@ class RecipeFile(StrictModel):
     """Groups of operators of which one sample has one at most."""
     at_most: list[LimitEntry] = []  # noqa: RUF012
     """Groups of operators of which one sample has n at most."""
+    protect: bool = True
+    """Fit draws to the picture, draw a sample again whose structure would be lost; a reproduction does neither."""
     operators: Annotated[dict[str, RuleEntry], Field(json_schema_extra=_complete_operators)] = {}  # noqa: RUF012
     """The operators that are drawn, by name; albumentations:NAME too."""
 
@@ -145,6 +147,8 @@ class Recipe:
     source: Mapping[str, Any]
     reproduction: bool = False
     """Whether operators act in the order of the draw, and a vague request at times takes a prompt's place."""
+    protect: bool = True
+    """Fit the draws to the clean picture, and draw again what would lose its structure."""
     _reached: dict[tuple[frozenset[str], int], bool] = field(
         default_factory=dict[tuple[frozenset[str], int], bool], compare=False, repr=False
     )
@@ -171,6 +175,13 @@ class Recipe:
             self.allows(chosen | {name}) and self._adds(chosen | {name}, names[i + 1 :], count - 1)
             for i, name in enumerate(names[: max(len(names) - count + 1, 0)])
         )
+
+    def without(self, names: frozenset[str]) -> Recipe:
+        """The recipe without these operators."""
+        if not names:
+            return self
+        rest = {name: rule for name, rule in self.operators.items() if name not in names}
+        return replace(self, operators=rest, _reached={})
 
     def max_n(self) -> int:
         """The most degradations that one sample can hold."""
@@ -257,6 +268,7 @@ def parse_recipe(data: Mapping[str, Any], name: str, where: str) -> Recipe:
         operators=operators,
         source=dict(data),
         reproduction=read.reproduction,
+        protect=read.protect and not read.reproduction,
     )
     if max(recipe.n) > recipe.max_n():
         raise UserError(f"{where}: n asks for {max(recipe.n)}, but it can combine at most {recipe.max_n()}")

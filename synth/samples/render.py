@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from clearfuse.synth.fusers.choice import fuser_weights
 from clearfuse.synth.operators import operator_class
 from clearfuse.synth.prompts.compose import compose
 from clearfuse.synth.samples.chain import apply_steps
-from clearfuse.synth.samples.draw import Crop, draw_crop, draw_steps
+from clearfuse.synth.samples.draw import CleanFrames, Crop, draw_crop, draw_steps
 from clearfuse.synth.samples.prepare import Prepared, Spec
 from clearfuse.synth.samples.recipe import Recipe
+from clearfuse.synth.samples.structure import keeps_structure
 from clearfuse.synth.seeds import generator, seed_of
 from clearfuse.synth.shards.records import Origin, PromptRecord, SampleMeta
 from clearfuse.synth.shards.sample import Sample
@@ -29,6 +31,8 @@ VAGUE = 0.1
 
 FALLBACK = "pyramid"
 """The fuser under --partial where the ground truth is a data set's own, which has none with the remaining steps."""
+ATTEMPTS = 16
+"""Plans that are drawn for a sample before its pair is rejected."""
 
 
 def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
@@ -37,7 +41,7 @@ def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
     Raises BadPair where no crop fits, the crop exceeds the codec's limit, or the ground truth is worse than ``min_gt``.
     """
     ref = prepared.ref
-    seed = Seeds(spec.seed, ref.dataset, ref.key, variant)
+    seed = Seeds(spec.seed, spec.task, ref.dataset, ref.key, variant)
     height, width = prepared.pair.a.shape[:2]
     crop = draw_crop(spec.recipe, width, height, generator(seed("crop")))
     if max(crop.width, crop.height) > spec.largest:
@@ -92,12 +96,16 @@ class Seeds:
     """The seeds of one sample, by role and step."""
 
     seed: int
+    task: Task
     dataset: str
     pair: str
     variant: int
+    attempt: int = 0
+    """Which draw of the plan it is: 0 the first, others after plans that lost the structure."""
 
     def __call__(self, role: str, step: int = 0) -> int:
-        return seed_of(self.seed, self.dataset, self.pair, self.variant, role, step)
+        again = (self.attempt,) if self.attempt else ()
+        return seed_of(self.seed, self.task, self.dataset, self.pair, self.variant, role, step, *again)
 
 
 NO_STEPS: Mapping[str, Any] = {"n": 0, "steps": (), "prompt": PromptRecord(templates=(), strength=None, asked=())}
@@ -116,12 +124,14 @@ class Degraded:
     steps: tuple[Step, ...]
     prompt: Prompt
     fuser: str
+    redrawn: int = 0
+    """How many plans were drawn before this one, whose structure was lost."""
 
     def record(self) -> dict[str, Any]:
-        """The fields ``n``, ``steps`` and ``prompt`` of the ``json``."""
+        """The fields ``n``, ``steps``, ``prompt`` and ``redrawn`` of the ``json``."""
         said = self.prompt
         prompt = PromptRecord(templates=said.templates, strength=said.strength, asked=said.asked)
-        return {"n": len(self.steps), "steps": self.steps, "prompt": prompt}
+        return {"n": len(self.steps), "steps": self.steps, "prompt": prompt, "redrawn": self.redrawn}
 
 
 def degrade_clean(
@@ -138,11 +148,28 @@ def degrade_clean(
     """Draw the steps for a clean crop and apply them, in a build as well as on the fly.
 
     clean: ``clean_a``, ``clean_b``, ``gt``, uint8 ``(h, w, c)``. depth: returns the crop's depth, uint16 as stored;
-    called only where a step needs it. fuser: the one that made ``gt``. partial, prompts, language: as for a build.
+    called once, and only where a step needs it. fuser: the one that made ``gt``. partial, prompts, language: as for a
+    build. A plan that loses the structure of both images is drawn again from the next seed, with the same number of
+    steps. Raises BadPair where the recipe has no plan for the pair.
     """
-    steps = draw_steps(recipe, generator(seed("plan")), lambda i: seed("step", i), seed.variant)
-    stored = depth() if any(operator_class(step.op).takes_depth() for step in steps) else None
-    metres = None if stored is None else depth_maps.dequantise(stored)
+    pair, gt = (clean["clean_a"], clean["clean_b"]), clean["gt"]
+    depth = cache(depth)
+    measured = cache(lambda: depth_maps.dequantise(depth()))
+    frames = CleanFrames(recipe.task, *pair, measured) if recipe.protect else None
+    n: int | None = None
+    for attempt in range(ATTEMPTS):
+        plan = replace(seed, attempt=attempt)
+        steps = draw_steps(
+            recipe, generator(plan("plan")), lambda i, plan=plan: plan("step", i), seed.variant, pair=frames, n=n
+        )
+        stored = depth() if any(operator_class(step.op).takes_depth() for step in steps) else None
+        metres = None if stored is None else measured()
+        a, b = degrade_pair(recipe.task, *pair, steps, metres)
+        if not recipe.protect or keeps_structure(pair, (a, b)):
+            break
+        n = len(steps)
+    else:
+        raise BadPair(f"none of {ATTEMPTS} plans of recipe '{recipe.name}' keeps its structure")
     asked = draw_asked(len(steps), partial, generator(seed_of(seed("prompt"), "partial")))
     prompt = compose(
         recipe.task,
@@ -154,13 +181,11 @@ def degrade_clean(
         language=language,
         vague=VAGUE if recipe.reproduction else 0.0,
     )
-    pair, gt = (clean["clean_a"], clean["clean_b"]), clean["gt"]
-    a, b = degrade_pair(recipe.task, *pair, steps, metres)
     if len(asked) < len(steps):
         kept = [step for i, step in enumerate(steps) if i not in asked]
         fuser = FALLBACK if fuser == "dataset" else fuser
         gt = FUSERS[fuser]()(*degrade_pair(recipe.task, *pair, kept, metres), recipe.task)
-    return Degraded({"a": a, "b": b, **clean, "gt": gt}, stored, tuple(steps), prompt, fuser)
+    return Degraded({"a": a, "b": b, **clean, "gt": gt}, stored, tuple(steps), prompt, fuser, attempt)
 
 
 def use_provided(

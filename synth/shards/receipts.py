@@ -38,14 +38,16 @@ def land_shard(
     digest: str,
     settings: Mapping[str, Any],
     rejects: Sequence[Reject] = (),
+    redrawn: Mapping[bool, int] | None = None,
 ) -> str | None:
     """Write a shard of (key, members), then its receipt: what builds and caches are made of. The failure, or None.
 
-    digest: of the settings. rejects: complete when the samples are. Raises WorkIncomplete where it cannot be written.
+    digest: of the settings. rejects, and redrawn, which counts samples by whether their plan was drawn again: complete
+    when the samples are. Raises WorkIncomplete where it cannot be written.
     """
     try:
         facts = write_shard(shard, samples)
-        _write_receipt(shard, facts, digest, settings, rejects)
+        _write_receipt(shard, facts, digest, settings, rejects, (redrawn or {}).get(True, 0))
     except SampleFailed as error:
         return str(error)
     except OSError as error:
@@ -59,7 +61,12 @@ def write_error(path: Location, error: OSError) -> WorkIncomplete:
 
 
 def _write_receipt(
-    shard: Location, facts: ShardFacts, digest: str, settings: Mapping[str, Any], rejects: Sequence[Reject]
+    shard: Location,
+    facts: ShardFacts,
+    digest: str,
+    settings: Mapping[str, Any],
+    rejects: Sequence[Reject],
+    redrawn: int,
 ) -> None:
     receipt = Receipt(
         schema=SCHEMA,
@@ -69,6 +76,7 @@ def _write_receipt(
         samples=len(facts.offsets),
         offsets=facts.offsets,
         rejects=tuple(rejects),
+        redrawn=redrawn,
         digest=digest,
         settings=dict(settings),
     )
@@ -200,6 +208,7 @@ class Receipts:
         self.count = self.bytes = 0
         self.samples: Counter[str] = Counter()
         """By split."""
+        self.redrawn = 0
         self.rejects: Counter[str] = Counter()
         """By reason."""
         self.shown: list[Reject] = []
@@ -212,6 +221,7 @@ class Receipts:
         self.count += 1
         self.bytes += receipt.bytes
         self.samples[split_of(receipt.shard)] += receipt.samples
+        self.redrawn += receipt.redrawn
         self.rejects.update(reject.reason for reject in receipt.rejects)
         self.shown += receipt.rejects[: self._shown - len(self.shown)]
 

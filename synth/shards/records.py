@@ -128,6 +128,8 @@ class SampleMeta(Versioned):
     """Whether others degraded the pair, so that its steps are names without parameters and nothing replays."""
     real: bool = False
     """Whether its pair has no clean side."""
+    redrawn: Count = 0
+    """How many plans were drawn before this one, which lost the structure of both images."""
 
     def to_json(self) -> dict[str, Any]:
         """What the member ``json`` holds."""
@@ -202,6 +204,8 @@ class Receipt(ListedShard, Versioned):
     offsets: dict[str, Count]
     """Where each sample begins in the tar, by key."""
     rejects: tuple[Reject, ...]
+    redrawn: Count = 0
+    """Samples whose plan was drawn again, since the first lost the structure of both images."""
     digest: Sha256
     """Of the settings: what was asked for."""
     settings: Table

@@ -145,7 +145,7 @@ def test_an_image_without_a_degraded_file_is_the_clean_one(tmp_path: Path) -> No
 
 def test_where_nothing_is_known_the_request_is_plain() -> None:
     clean = {"clean_a": textured(1), "clean_b": textured(2, channels=1), "gt": textured(3)}
-    given = use_provided("vif", Seeds(0, "x", "1", 0), clean, {"a": textured(4)}, (), "pyramid")
+    given = use_provided("vif", Seeds(0, "vif", "x", "1", 0), clean, {"a": textured(4)}, (), "pyramid")
     assert (given.steps, given.prompt.asked, given.record()["n"]) == ((), (), 0)
     assert given.prompt.text and all("fuse" in name for name in given.prompt.templates)
     assert np.array_equal(given.images["a"], textured(4)) and np.array_equal(given.images["b"], clean["clean_b"])

@@ -323,7 +323,11 @@ def assert_falls(name: str, images: list[np.ndarray]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_stronger_is_farther_from_clean(name: str) -> None:
-    assert_falls(name, [textured(240, 320, 3, seed) for seed in range(3)])
+    images = [textured(240, 320, 3, seed) for seed in range(3)]
+    if name == "ghosting":  # texture alone holds nothing that could move
+        for image in images:
+            image[90:120, 140:170] = 250
+    assert_falls(name, images)
 
 
 @pytest.mark.slow

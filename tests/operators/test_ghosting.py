@@ -5,8 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from clearfuse.synth import color
 from clearfuse.synth.operators.base import Scene
-from clearfuse.synth.operators.ghosting import Ghosting, best_offset, blob, mirrored_indices, near_objects, paste_patch
+from clearfuse.synth.operators.ghosting import (
+    EDGE,
+    Ghosting,
+    best_offset,
+    is_compact,
+    mirrored_indices,
+    near_objects,
+    outlined,
+    paste_patch,
+    segments,
+)
 from clearfuse.synth.seeds import generator
 
 
@@ -51,20 +62,60 @@ def test_severity_moves_the_same_object_farther_in_the_same_direction() -> None:
     assert (steps > 0).all() or (steps < 0).all()
 
 
-def test_without_depth_a_region_moves_and_the_rest_is_untouched() -> None:
-    image = generator(1).random((240, 320, 3), dtype=np.float32)
-    out = Ghosting(displacement=0.04, size=0.08, regions=1)(image, generator(2), Scene())
+def boards(h: int = 240, w: int = 320) -> np.ndarray:
+    """A textured wall with four boards of different brightness, and a half of the frame that is brighter."""
+    image = 0.4 + 0.02 * generator(1).random((h, w, 3), dtype=np.float32)
+    for number, (top, left) in enumerate(((30, 40), (60, 220), (150, 60), (160, 230))):
+        image[top : top + 36, left : left + 28] = 0.05 + 0.03 * number if number % 2 else 0.9 - 0.04 * number
+    return image
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_depth_a_connected_region_moves_as_a_whole(seed: int) -> None:
+    image = boards()
+    out = Ghosting(displacement=0.04, size=0.08, regions=1)(image, generator(seed), Scene())
     changed = (out != image).any(axis=2)
-    assert 0.005 < changed.mean() < 0.2
-    assert out.max() <= image.max() + 0.2
+    assert 0.005 < changed.mean() < 0.05
+    bright, dark = ((luminance > 0.6).sum() + (luminance < 0.25).sum() for luminance in (image.mean(2), out.mean(2)))
+    assert dark == pytest.approx(bright, rel=0.02), "as much of the boards as before: none is torn"
+
+
+def test_segments_end_at_edges_all_around_and_do_not_overlap() -> None:
+    guide = np.sqrt(boards()).mean(2)
+    found = segments(guide, None, 3000)
+    assert len(found) == 4
+    assert np.add.reduce([mask.astype(int) for mask in found]).max() == 1
+    for mask in found:
+        assert mask.sum() == pytest.approx(36 * 28, rel=0.08) and is_compact(mask)
+        assert outlined(mask, guide) > EDGE
+    shifted = np.roll(found[0], 14, axis=1)
+    assert outlined(shifted, guide) < EDGE, "a piece of the wall belongs to no object"
+    assert segments(guide, None, 3) == []
+
+
+def test_a_ring_of_spokes_is_not_compact() -> None:
+    star = np.zeros((80, 80), bool)
+    star[38:42] = star[:, 38:42] = True
+    assert not is_compact(star)
+    star[20:60, 20:60] = True
+    assert is_compact(star[20:60, 20:60])
+
+
+def test_where_nothing_could_move_nothing_does_and_the_step_is_not_drawn() -> None:
+    ranges = Ghosting.ranges()
+    noise = generator(1).random((240, 320, 3), dtype=np.float32)
+    op = Ghosting(displacement=0.04, size=0.08, regions=3)
+    np.testing.assert_array_equal(op(noise, generator(2), Scene()), noise)
+    assert Ghosting.fit(ranges, color.to_uint8(noise), Scene()) is None
+    assert Ghosting.fit(ranges, color.to_uint8(color.linear_to_srgb(boards())), Scene()) is ranges
 
 
 def test_more_regions_add_to_the_first_and_consume_the_generator_alike() -> None:
-    image = generator(1).random((240, 320, 3), dtype=np.float32)
+    image = boards()
     left, changed = [], []
     for regions, displacement in ((1, 0.03), (2, 0.03), (3, 0.03), (3, 0.0)):
         rng = generator(7)
-        out = Ghosting(displacement=displacement, size=0.06, regions=regions)(image, rng, Scene())
+        out = Ghosting(displacement=displacement, size=0.08, regions=regions)(image, rng, Scene())
         left.append(rng.random())
         changed.append(float((out != image).any(axis=2).mean()))
     assert len(set(left)) == 1
@@ -103,7 +154,8 @@ def test_a_patch_has_similar_surroundings_and_avoids_the_moving_objects() -> Non
 
 def test_a_fill_meets_its_surroundings() -> None:
     under, beside = np.full((40, 40, 1), 0.36, np.float32), np.full((40, 40, 1), 0.40, np.float32)
-    cover = (blob((40, 40), (20, 20), 10, [0.0, 0.0, 0.3, 0.3]) < 1).astype(np.float32)
+    y, x = np.mgrid[-20:20, -20:20]
+    cover = (np.hypot(y, x) < 10).astype(np.float32)
     np.testing.assert_allclose(paste_patch(under, beside, cover), 0.36, atol=1e-4)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from clearfuse.synth.operators.base import Scene
+from clearfuse.synth.operators.defocus import DefocusBlur
 from clearfuse.synth.operators.optics import (
     GaussianBlur,
     MotionBlur,
@@ -154,3 +155,22 @@ def test_light_above_full_well_is_kept_and_the_mean_stays() -> None:
         out = op(image, generator(1), Scene())
         assert out.max() > 1
         np.testing.assert_allclose(out.sum(axis=(0, 1)), 50, rtol=1e-4)
+
+
+@pytest.mark.parametrize("width", [320, 640, 1280])
+def test_shake_is_an_angle_and_so_as_long_as_the_frame_is_wide(width: int) -> None:
+    image = np.zeros((3, width, 1), np.float32)
+    image[1, width // 2] = 1
+    out = MotionBlur(length=24, angle=0, shake=0, frame=640)(image, generator(0), Scene())
+    assert (out[1] > 1e-4).sum() == pytest.approx(24 * width / 640, abs=2.1)
+    own = MotionBlur(length=24, angle=0, shake=0)(image, generator(0), Scene())
+    assert (own[1] > 1e-4).sum() == pytest.approx(24, abs=2.1), "a step of before the frame was recorded"
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_defocus_scales_with_the_focal_length_too(width: int) -> None:
+    image = np.zeros((101, width, 1), np.float32)
+    image[50, width // 2] = 1
+    made = DefocusBlur(radius=8, blades=0, rotation=0, layout="uniform", focus=0.5, frame=640)
+    area = (made(image, generator(0), Scene()) > 0.5 / (np.pi * (8 * width / 640) ** 2)).sum()
+    assert area == pytest.approx(np.pi * (8 * width / 640) ** 2, rel=0.12)

@@ -178,25 +178,3 @@ def estimate_light(image: Image, depth: Float[np.ndarray, "h w"]) -> Light:
     limited = min(max(level, (1.5 + night) * mean), 4.5 * mean, 0.95)
     chroma = 1 + 0.6 * (np.clip(estimate / max(level, 1e-6), 0.5, 1.5) - 1)
     return Light((limited * chroma).astype(np.float32), mean, bright, night, small)
-
-
-def air_radiance(image: Image) -> float:
-    """Thermal radiance of the air: the image's median, since most of a scene is near the air's temperature."""
-    return float(np.median(image))
-
-
-def infrared_weather(
-    image: Image, path: Float32[np.ndarray, "h w"], extinction: float, air: float, blur: float
-) -> Image:
-    """Weather in a thermal image: I t + B (1 − t), blurred by small-angle scattering.
-
-    path in metres, extinction in 1/m; air: B; blur: the Gaussian's σ in pixels of a 640-pixel-wide frame.
-    """
-    out = koschmieder(image, transmission(path, extinction), np.full(image.shape[2], air, np.float32))
-    sigma = blur * image.shape[1] / 640
-    return color.as_hwc(cv2.GaussianBlur(out, (0, 0), sigma)) if sigma > 0.05 else out
-
-
-def scatter_blur(extinction: float) -> float:
-    """σ of the blur by scattering in the infrared, in pixels of a 640-pixel-wide frame: 1.8 (1 − exp(−β 150 m))."""
-    return 1.8 * -math.expm1(-150 * extinction)
