@@ -1,6 +1,7 @@
 """The rows of MMAIF's ablation (table 6) as designs: each is the row it comes after with one part changed.
 
-Rows (b) to (f) add the transformer's parts one by one; (f) is the full model, ``mmaif-fm``. (h) and (i) are its weights
+Rows (b) to (f) add the transformer's parts one by one; (b) and (c) have DiT's sinusoidal positions; (f) is the full
+model, ``mmaif-fm``. (h) and (i) are its weights
 sampled otherwise; (j) to (m) are other paths to the same latents, fitted anew. The dense transformer has the hidden
 width that makes its parameters those of all experts.
 """
@@ -32,7 +33,7 @@ class AblationRow:
 ROWS: dict[str, AblationRow] = {
     "ablation-moe": AblationRow("c", "+ experts", "ablation-dit", {"experts": 4, "expert_width": 1752}),
     "ablation-rope": AblationRow(
-        "d", "+ RoPE and positions before each block", "ablation-moe", {"rope": True, "pe": True}
+        "d", "+ RoPE, and positions before each block for DiT's", "ablation-moe", {"rope": True, "pe": True}
     ),
     "ablation-value": AblationRow("e", "+ value residual", "ablation-rope", {"value_residual": True}),
     "ablation-naf": AblationRow("g", "+ NAF block", "ablation-value", {"naf": True}),
@@ -47,7 +48,7 @@ ROWS: dict[str, AblationRow] = {
 
 def ablations(full: Design) -> dict[str, tuple[str, Design]]:
     """What each row is, and its design, from that of the full model."""
-    off = {"rope": False, "pe": False, "value_residual": False, "naf": False, "lora": 0}
+    off = {"rope": False, "pe": "sine", "value_residual": False, "naf": False, "lora": 0}
     config = full.config
     dense = config.experts * config.expert_width + config.shared_width
     dit = replace(full, config=replace(config, experts=0, expert_width=dense, **off))

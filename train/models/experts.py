@@ -5,6 +5,7 @@ Shapes: b batch, l tokens of a sample, t tokens of the batch, d width, e experts
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,36 +26,59 @@ class Routing:
     load: Float[Tensor, " e"]
 
 
-class SwiGLU(nn.Module):
-    """W_out (silu(W_g x) ⊙ W_u x), without biases. Source: Shazeer, arXiv 2002.05202."""
+Gate = Callable[[Tensor], Tensor]
+GATES: dict[str, Gate] = {"silu": F.silu, "gelu": F.gelu}
+"""What the gate passes through: SwiGLU and GEGLU."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+GROUPS = 2
+"""Groups of a grouped router, of which a token is sent to the experts of one."""
+
+
+class SwiGLU(nn.Module):
+    """W_out (g(W_g x) ⊙ W_u x), without biases, g of ``GATES``. Source: Shazeer, arXiv 2002.05202."""
+
+    def __init__(self, width: int, hidden: int, gate: str = "silu") -> None:
         super().__init__()
+        self.gate = GATES[gate]
         self.w_in = nn.Linear(width, 2 * hidden, bias=False)
         self.w_out = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """Apply to each token."""
         gate, up = self.w_in(x).chunk(2, -1)
-        return self.w_out(F.silu(gate) * up)
+        return self.w_out(self.gate(gate) * up)
 
 
 class MoE(nn.Module):
     """Mixture of SwiGLU experts: y = shared(x) + Σ w_i expert_i(x) over the top ``active`` experts.
 
-    w: the router's softmax, renormalised over the chosen experts. There is no capacity limit: no token is dropped, and
-    the routing of a token does not depend on others. Source: DeepSeekMoE, arXiv 2401.06066, with one group as in MMAIF.
+    w: the router's softmax, renormalised over the chosen experts unless told otherwise. There is no capacity limit: no
+    token is dropped, and the routing of a token does not depend on others. grouped: the experts stand in ``GROUPS``
+    groups, and those outside of the group with the largest probability are not chosen (DeepSeek-V2, arXiv 2405.04434,
+    "group-limited greedy"). Source: DeepSeekMoE, arXiv 2401.06066.
     """
 
     DECAYED = ("w_in", "w_out")
 
-    def __init__(self, width: int, experts: int, active: int, hidden: int, shared: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        experts: int,
+        active: int,
+        hidden: int,
+        shared: int,
+        *,
+        grouped: bool = False,
+        renormalise: bool = True,
+        gate: str = "silu",
+    ) -> None:
         super().__init__()
-        self.experts, self.active = experts, active
+        self.experts, self.active, self.grouped, self.renormalise = experts, active, grouped, renormalise
+        self.gate = GATES[gate]
         self.router = nn.Linear(width, experts, bias=False)
         self.w_in = nn.Parameter(torch.zeros(experts, width, 2 * hidden))
         self.w_out = nn.Parameter(torch.zeros(experts, hidden, width))
-        self.shared = SwiGLU(width, shared) if shared else None
+        self.shared = SwiGLU(width, shared, gate) if shared else None
 
     def forward(
         self, x: Float[Tensor, "b l d"], mask: Bool[Tensor, "b l"] | None
@@ -62,8 +86,9 @@ class MoE(nn.Module):
         """Send each token through its experts. mask: False where a token is padding; it affects the statistics only."""
         tokens = rearrange(x, "b l d -> (b l) d")
         probability = self._route(tokens)
-        weight, chosen = probability.topk(self.active, -1)
-        weight = weight / weight.sum(-1, keepdim=True)
+        weight, chosen = self._allowed(probability).topk(self.active, -1)
+        if self.renormalise:
+            weight = weight / weight.sum(-1, keepdim=True)
         order = chosen.flatten().argsort(stable=True)
         counts = (chosen.flatten()[:, None] == torch.arange(self.experts, device=x.device)).sum(0)
         outputs = self._experts(tokens.repeat_interleave(self.active, 0)[order], counts)
@@ -81,17 +106,22 @@ class MoE(nn.Module):
         assert logits.dtype == torch.float32, f"the router runs in {logits.dtype}"
         return logits.softmax(-1)
 
+    def _allowed(self, probability: Float[Tensor, "t e"]) -> Float[Tensor, "t e"]:
+        """The probabilities of the experts that a token may be sent to, −1 for the others."""
+        if not self.grouped:
+            return probability
+        groups = rearrange(probability, "t (group e) -> t group e", group=GROUPS)
+        best = groups.amax(-1)
+        kept = F.one_hot(best.argmax(-1), GROUPS).bool()[..., None]
+        return rearrange(groups.masked_fill(~kept, -1.0), "t group e -> t (group e)")
+
     def _experts(self, tokens: Float[Tensor, "t d"], counts: Int64[Tensor, " e"]) -> Float[Tensor, "t d"]:
         """Apply the experts to tokens sorted by expert: by batched products on a GPU, else expert by expert."""
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else tokens.dtype
         if tokens.is_cuda and dtype == torch.bfloat16:
             product = swiglu_grouped if has_grouped_products(tokens.device) else swiglu_padded
-            return product(tokens.to(dtype), self.w_in.to(dtype), self.w_out.to(dtype), counts)
-        outputs: list[Tensor] = []
-        for expert, part in enumerate(tokens.split(counts.tolist())):
-            gate, up = (part @ self.w_in[expert].to(part.dtype)).chunk(2, -1)
-            outputs.append((F.silu(gate) * up) @ self.w_out[expert].to(part.dtype))
-        return torch.cat(outputs)
+            return product(tokens.to(dtype), self.w_in.to(dtype), self.w_out.to(dtype), counts, self.gate)
+        return swiglu_each(tokens, self.w_in, self.w_out, counts.tolist(), self.gate)
 
     def _routing(self, probability: Tensor, chosen: Tensor, mask: Tensor | None) -> Routing:
         """Load-balancing loss e Σ f_i P_i over the tokens that are not padding; 1 at uniform load (arXiv 2101.03961).
@@ -111,11 +141,27 @@ class MoE(nn.Module):
         return Routing(self.experts * (load * mean).sum(), load)
 
 
+def swiglu_each(
+    tokens: Float[Tensor, "t d"],
+    w_in: Float[Tensor, "e d two_h"],
+    w_out: Float[Tensor, "e h d"],
+    counts: Sequence[int],
+    act: Gate = F.silu,
+) -> Float[Tensor, "t d"]:
+    """Apply each expert's SwiGLU to its tokens, one expert after the other. tokens, counts: see ``swiglu_grouped``."""
+    outputs: list[Tensor] = []
+    for expert, part in enumerate(tokens.split(list(counts))):
+        gate, up = (part @ w_in[expert].to(part.dtype)).chunk(2, -1)
+        outputs.append((act(gate) * up) @ w_out[expert].to(part.dtype))
+    return torch.cat(outputs)
+
+
 def swiglu_grouped(
     tokens: Float[Tensor, "t d"],
     w_in: Float[Tensor, "e d two_h"],
     w_out: Float[Tensor, "e h d"],
     counts: Int64[Tensor, " e"],
+    act: Gate = F.silu,
 ) -> Float[Tensor, "t d"]:
     """Apply each expert's SwiGLU to its tokens by grouped matrix products, without synchronising to read the counts.
 
@@ -123,7 +169,7 @@ def swiglu_grouped(
     """
     ends = counts.cumsum(0).to(torch.int32)
     gate, up = F.grouped_mm(tokens, w_in, offs=ends).chunk(2, -1)
-    return F.grouped_mm(F.silu(gate) * up, w_out, offs=ends)
+    return F.grouped_mm(act(gate) * up, w_out, offs=ends)
 
 
 def swiglu_padded(
@@ -131,6 +177,7 @@ def swiglu_padded(
     w_in: Float[Tensor, "e d two_h"],
     w_out: Float[Tensor, "e h d"],
     counts: Int64[Tensor, " e"],
+    act: Gate = F.silu,
 ) -> Float[Tensor, "t d"]:
     """As ``swiglu_grouped``, by batched products over the experts' tokens padded to the largest number of any expert.
 
@@ -143,7 +190,7 @@ def swiglu_padded(
     row = torch.arange(len(tokens), device=tokens.device) - starts[expert]
     padded = tokens.new_zeros(experts, longest, tokens.shape[1]).index_put((expert, row), tokens)
     gate, up = torch.bmm(padded, w_in).chunk(2, -1)
-    return torch.bmm(F.silu(gate) * up, w_out)[expert, row]
+    return torch.bmm(act(gate) * up, w_out)[expert, row]
 
 
 def has_grouped_products(device: torch.device) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -45,6 +46,16 @@ class Eta(nn.Module):
         self.value = nn.Parameter(torch.zeros(1))  # a vector, since FSDP can't shard scalars
 
 
+class FirstValue(nn.Module):
+    """The weights of a layer's own values and of the first layer's: two learned numbers, initialised to ½."""
+
+    DECAYED = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.full((2,), 0.5))
+
+
 def initialise(root: nn.Module, rng: torch.Generator) -> None:
     """Initialise every parameter of ``root`` from the generator.
 
@@ -57,6 +68,8 @@ def initialise(root: nn.Module, rng: torch.Generator) -> None:
             case ZeroLinear() | ZeroConv2d() | Eta():
                 for parameter in module.parameters():
                     nn.init.zeros_(parameter)
+            case FirstValue():
+                nn.init.constant_(module.value, 0.5)
             case nn.Linear():
                 nn.init.xavier_uniform_(module.weight, generator=rng)
                 if module.bias is not None:
@@ -145,31 +158,37 @@ class TokenLayout:
 class Attention(nn.Module):
     """Multi-head self-attention with RMS-normalised q and k, 2-D RoPE and the value residual.
 
-    V_l = (1 − η) W_V X + η V_l−1 (MMAIF eq. 6); the first layer has no V_l−1 and no η.
+    residual: "previous": V_l = (1 − η) W_V X + η V_l−1 (MMAIF eq. 6), "first": V_l = λ W_V X + λ' V_1 (Zhou et al.,
+    arXiv 2410.17897, as MMAIF's authors' later code has it); None in the first layer, or without.
     """
 
-    def __init__(self, width: int, heads: int, value_residual: bool) -> None:
+    def __init__(self, width: int, heads: int, residual: Literal["previous", "first"] | None) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.q_norm = RMSNorm(width // heads, eps=1e-6)
         self.k_norm = RMSNorm(width // heads, eps=1e-6)
-        self.eta = Eta() if value_residual else None
+        self.eta = Eta() if residual == "previous" else None
+        self.first = FirstValue() if residual == "first" else None
         self.out = nn.Linear(width, width)
 
     def forward(
         self, x: Float[Tensor, "b l d"], layout: TokenLayout, previous_v: Float[Tensor, "b n l k"] | None
     ) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "b n l k"]]:
-        """The attended tokens, and the values for the next layer."""
+        """The attended tokens, and the values for the next layer: this one's or, as they were given, the first's."""
         q, k, v = rearrange(self.qkv(x), "b l (three n k) -> three b n l k", three=3, n=self.heads).unbind()
         q, k = self.q_norm(q), self.k_norm(k)
         if self.eta is not None and previous_v is not None:
             eta = self.eta.value.to(v.dtype)  # else v would leave autocast's precision, and q's and k's
             v = (1 - eta) * v + eta * previous_v
+        passed_on = v
+        if self.first is not None and previous_v is not None:
+            own, first = self.first.value.to(v.dtype)
+            v, passed_on = own * v + first * previous_v, previous_v
         if layout.angles is not None:
             q, k = rotate(q, layout.angles), rotate(k, layout.angles)
         attended = attention(q, k, v, layout.mask)
-        return self.out(rearrange(attended, "b n l k -> b l (n k)")), v
+        return self.out(rearrange(attended, "b n l k -> b l (n k)")), passed_on
 
 
 # Restoration.
@@ -179,12 +198,12 @@ class NAFBlock(nn.Module):
     """The NAFNet block on a grid of tokens. Source: Chen et al., arXiv 2204.04676, figure 3.
 
     y = x + β ⊙ W3 SCA(SG(DW3×3(W1 LN(x)))); z = y + γ ⊙ W5 SG(W4 LN(y)); SG splits the channels in two and
-    multiplies the halves; SCA(u) = u ⊙ (W mean(u)); β and γ start at 0.
+    multiplies the halves; SCA(u) = u ⊙ (W mean(u)); β and γ start at 0. kernel: the side of W5, 1 in NAFNet.
     """
 
     DECAYED = ()
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, kernel: int = 1) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.conv1 = nn.Linear(width, 2 * width)
@@ -193,7 +212,7 @@ class NAFBlock(nn.Module):
         self.conv3 = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.conv4 = nn.Linear(width, 2 * width)
-        self.conv5 = nn.Linear(width, width)
+        self.conv5 = nn.Linear(width, width) if kernel == 1 else nn.Conv2d(width, width, kernel, padding=kernel // 2)
         self.beta = nn.Parameter(torch.zeros(width))
         self.gamma = nn.Parameter(torch.zeros(width))
 
@@ -202,7 +221,10 @@ class NAFBlock(nn.Module):
         u = self.conv2(rearrange(self.conv1(self.norm1(x)), "b h w d -> b d h w"))
         u = simple_gate(rearrange(u, "b d h w -> b h w d"))
         y = x + self.beta * self.conv3(u * self.sca(u.mean((1, 2), keepdim=True)))
-        return y + self.gamma * self.conv5(simple_gate(self.conv4(self.norm2(y))))
+        u = simple_gate(self.conv4(self.norm2(y)))
+        if isinstance(self.conv5, nn.Linear):
+            return y + self.gamma * self.conv5(u)
+        return y + self.gamma * rearrange(self.conv5(rearrange(u, "b h w d -> b d h w")), "b d h w -> b h w d")
 
 
 def simple_gate(x: Float[Tensor, "*b twice"]) -> Float[Tensor, "*b d"]:
@@ -276,6 +298,19 @@ class Positions(nn.Module):
         rows, columns = (torch.arange(n, device=weight.device, dtype=weight.dtype) / self.UNIT for n in (height, width))
         pe = self.rows(rows[:, None])[:, None] + self.columns(columns[:, None])[None]
         return rearrange(pe, "h w d -> (h w) d")
+
+
+def sine_positions(height: int, width: int, channels: int, device: torch.device | None = None) -> Float[Tensor, "hw d"]:
+    """DiT's positions of a grid in raster order: sin x ω_i, cos x ω_i, sin y ω_i, cos y ω_i, a quarter of d each.
+
+    ω_i = 10000^(−i / F), F = d / 4. Source: ``get_2d_sincos_pos_embed`` of DiT (arXiv 2212.09748).
+    """
+    count = channels // 4
+    omega = 10000 ** (-torch.arange(count, dtype=torch.float32, device=device) / count)
+    rows, columns = (torch.arange(n, device=device)[:, None] * omega for n in (height, width))
+    x = torch.cat([columns.sin(), columns.cos()], -1)[None].expand(height, -1, -1)
+    y = torch.cat([rows.sin(), rows.cos()], -1)[:, None].expand(-1, width, -1)
+    return rearrange(torch.cat([x, y], -1), "h w d -> (h w) d")
 
 
 class TimeEmbedding(nn.Module):

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from clearfuse.synth.files.schema import STRICT
 from clearfuse.train.models.base import Layers, Optional, Prediction, Size
-from clearfuse.train.models.experts import MoE, Routing, SwiGLU
+from clearfuse.train.models.experts import GROUPS, MoE, Routing, SwiGLU
 from clearfuse.train.models.layers import (
     AdaLN,
     Attention,
@@ -33,6 +33,7 @@ from clearfuse.train.models.layers import (
     initialise,
     modulate,
     rope_angles,
+    sine_positions,
 )
 
 
@@ -66,15 +67,25 @@ class MMAIFConfig:
     """Hidden width of an expert, or of the dense SwiGLU."""
     shared_width: Optional = 640
     """Hidden width of the shared expert; 0: none."""
+    router: Literal["greedy", "grouped"] = "greedy"
+    """greedy: the experts of largest score; grouped: only those of one of two groups, that of the largest score."""
+    renormalise: bool = True
+    """Weights of a token's experts sum to 1; else they are the router's scores."""
+    gate: Literal["silu", "gelu"] = "silu"
+    """Of the experts, or of the dense SwiGLU."""
     lora: Optional = 128
     """Rank of AdaLN; 0: full matrices."""
     rope: bool = True
     rope_base: Annotated[float, Field(gt=1)] = 2000.0
-    pe: bool = True
-    """Add learned absolute positions before each block."""
+    pe: bool | Literal["sine"] = True
+    """Add learned absolute positions before each block; sine: DiT's sinusoids before the first."""
     value_residual: bool = True
+    value_source: Literal["previous", "first"] = "previous"
+    """Of the value residual: (1 − η) V + η of the previous layer, or λ V + λ' of the first."""
     naf: bool = True
     """NAFNet block before attention."""
+    naf_kernel: Literal[1, 3] = 1
+    """Side of its last convolution, 1 in NAFNet."""
 
     def __post_init__(self) -> None:
         if self.width % (4 * self.heads):
@@ -83,6 +94,12 @@ class MMAIFConfig:
             raise ValueError(f"expert_width {self.expert_width} must be a multiple of 8, for grouped products in bf16")
         if self.experts and self.active > self.experts:
             raise ValueError(f"active {self.active} must be 1 to {self.experts}, the number of experts")
+        if (
+            self.experts
+            and self.router == "grouped"
+            and (self.experts % GROUPS or self.active > self.experts // GROUPS)
+        ):
+            raise ValueError(f"router 'grouped' needs {GROUPS} equal groups of at least active ({self.active}) experts")
 
 
 class Block(nn.Module):
@@ -94,15 +111,19 @@ class Block(nn.Module):
     def __init__(self, config: MMAIFConfig, first: bool) -> None:
         super().__init__()
         width = config.width
-        self.naf = NAFBlock(width) if config.naf else nn.Identity()
+        self.naf = NAFBlock(width, config.naf_kernel) if config.naf else nn.Identity()
         self.adaln = AdaLN(width, config.lora, outputs=6)
         self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.attention = Attention(width, config.heads, config.value_residual and not first)
+        residual = config.value_source if config.value_residual and not first else None
+        self.attention = Attention(width, config.heads, residual)
         self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         if config.experts:
-            self.mlp = MoE(width, config.experts, config.active, config.expert_width, config.shared_width)
+            self.mlp = MoE(
+                *(width, config.experts, config.active, config.expert_width, config.shared_width),
+                grouped=config.router == "grouped", renormalise=config.renormalise, gate=config.gate,
+            )  # fmt: skip
         else:
-            self.mlp = SwiGLU(width, config.expert_width)
+            self.mlp = SwiGLU(width, config.expert_width, config.gate)
 
     def forward(
         self,
@@ -140,7 +161,7 @@ class MMAIF(nn.Module):
         if config.text_width:
             self.text = nn.Sequential(nn.LayerNorm(config.text_width), nn.Linear(config.text_width, width))
         self.context = Context(width, config.text_width) if config.context else None
-        self.positions = Positions(width) if config.pe else None
+        self.positions = Positions(width) if config.pe is True else None
         self.blocks = nn.ModuleList(Block(config, first=i == 0) for i in range(config.depth))
         self.adaln = AdaLN(width, 0, outputs=2)
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
@@ -181,6 +202,9 @@ class MMAIF(nn.Module):
             c = c + c_text
         stream = [pair if z_t is None else self._embedded(z_t), *(() if prior is None else (self._embedded(prior),))]
         x = self.embed(torch.cat(stream, -1))
+        if self.config.pe == "sine":
+            patch = self.config.patch
+            x = x + sine_positions(-(-height // patch), -(-width // patch), x.shape[2], x.device).to(x.dtype)
         context = None
         if self.context is not None:
             context = self.context(c + x, text, text_mask)
@@ -286,8 +310,8 @@ def activations(config: MMAIFConfig, height: int, width: int, text_tokens: int) 
 def flops(config: MMAIFConfig, height: int, width: int, text_tokens: int) -> int:
     """2 × MAC of one forward pass on latents of height × width: matrices, convolutions, and attention's two products.
 
-    MAC of a block: 6 d² + 18 d per image token for the NAF block; per token AdaLN (7 d r), q, k, v and out (4 d²),
-    router and experts (d e + 3 d (active f + shared)); attention 2 l² d.
+    MAC of a block: 6 d² + 18 d per image token for the NAF block, 14 d² with a last convolution of 3 × 3; per token
+    AdaLN (7 d r), q, k, v and out (4 d²), router and experts (d e + 3 d (active f + shared)); attention 2 l² d.
     """
     d, p, r = config.width, config.patch, config.lora
     image = -(-height // p) * -(-width // p)
@@ -301,7 +325,7 @@ def flops(config: MMAIFConfig, height: int, width: int, text_tokens: int) -> int
         token += 3 * d * config.expert_width
     block = tokens * token + 2 * tokens * tokens * d
     if config.naf:
-        block += image * (6 * d * d + 18 * d) + d * d
+        block += image * ((5 + config.naf_kernel**2) * d * d + 18 * d) + d * d
 
     ends = image * (2 * patch * d + d * d)  # condition
     ends += image * streams(config) * patch * d  # patch embedding
@@ -312,6 +336,6 @@ def flops(config: MMAIFConfig, height: int, width: int, text_tokens: int) -> int
         ends += 2 * d * d + config.text_width * d + (2 * config.latent_channels * d if config.head == "blend" else 0)
     if config.flow:
         ends += 2 * TimeEmbedding.FREQUENCIES * d + d * d
-    if config.pe:
+    if config.pe is True:
         ends += (-(-height // p) + -(-width // p)) * (d + d * d)
     return 2 * (config.depth * block + ends)

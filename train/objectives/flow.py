@@ -38,7 +38,7 @@ class FlowMatching(PathObjective):
     beyond it the loss still vanishes at Ẑ1 = Z_GT. error: the quantity that the loss compares: the velocity, or the
     clean latent, which weights times by (1 − t)²: the optimum is the same, and late times, whose velocities are hardest
     to predict, do not dominate early ones. source: p0: Gaussian noise, a degraded latent, or the mean of both (MMAIF
-    table 6, j to l). times: distribution of t.
+    table 6, j to l). times: distribution of t. g: of the sampler ``sde``: how much noise it adds on its way.
     """
 
     kind: Literal["flow"] = "flow"
@@ -48,6 +48,7 @@ class FlowMatching(PathObjective):
     times: Times = "uniform"
     sampler: Annotated[str, OneOf(samplers_of("flow"))] = "ab2"
     steps: Steps = 5
+    g: Weight = 1.0
     drop: Drop = 0.0
     guidance: Weight = 1.0
     balance: Weight = 0.01
@@ -116,4 +117,4 @@ class FlowMatching(PathObjective):
         def velocity(z_t: Tensor, t: Tensor) -> Tensor:
             return self.velocity(predict(z_t, t).latent, z_t, t)
 
-        return SAMPLERS[self.sampler](velocity, start, self.steps, rng)
+        return SAMPLERS[self.sampler](velocity, start, self.steps, rng, self.g)

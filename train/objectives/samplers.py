@@ -92,7 +92,7 @@ def score(v: Float[Tensor, "b ..."], z: Float[Tensor, "b ..."], t: float) -> Flo
 
 
 def sde(v: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: Rng, g: float = 1.0) -> Float[Tensor, "b ..."]:
-    """An SDE with the marginals of the flow: a midpoint step with diffusion κ = g sin²(π t_mid).
+    """An SDE with the marginals of the flow: a midpoint step with diffusion κ = g sin²(π t_mid), g ≥ 0.
 
     Z ← Z + Δ v_mid + κ Δ score(v_mid, Z_mid, t_mid) + √(2 κ Δ) ε. Two calls per step. This is the SDE of SiT (arXiv
     2401.08740, eq. 5), which MMAIF's algorithm 1 intends: as printed there, its update does not carry Z on, and has v
@@ -146,7 +146,7 @@ class Sampler:
     stochastic.
 
     path: a "flow" from its source, or a "bridge" from the degraded pair. stochastic: takes the generator and draws
-    noise; on a flow it then requires a Gaussian source.
+    noise; on a flow it then requires a Gaussian source, and takes g, the scale of its diffusion.
     """
 
     about: str
@@ -161,9 +161,13 @@ class Sampler:
         """Network calls for a number of steps."""
         return self.calls * steps - self.spared
 
-    def __call__(self, v: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: Rng) -> Float[Tensor, "b ..."]:
-        """Integrate from z at t = 0 to the latent at t = 1."""
-        return self.function(v, z, steps, rng) if self.stochastic else self.function(v, z, steps)
+    def __call__(
+        self, v: Velocity, z: Float[Tensor, "b ..."], steps: int, rng: Rng, g: float = 1.0
+    ) -> Float[Tensor, "b ..."]:
+        """Integrate from z at t = 0 to the latent at t = 1. g: see ``sde``; others have no use for it."""
+        if not self.stochastic:
+            return self.function(v, z, steps)
+        return self.function(v, z, steps, rng, g) if self.path == "flow" else self.function(v, z, steps, rng)
 
 
 SAMPLERS: dict[str, Sampler] = {

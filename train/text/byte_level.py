@@ -99,7 +99,7 @@ class TextBlock(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.attention = Attention(width, heads, value_residual=False)
+        self.attention = Attention(width, heads, residual=None)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = SwiGLU(width, 2 * width)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -29,6 +29,7 @@ from clearfuse.train.models.layers import (
     modulate,
     rope_angles,
     rotate,
+    sine_positions,
 )
 
 M = TypeVar("M", bound=nn.Module)
@@ -121,7 +122,7 @@ def test_xformers_and_sdpa_agree_on_padded_prompts(keys: int, monkeypatch: pytes
 
 
 def test_value_residual_at_eta_0_is_plain_attention() -> None:
-    layer, plain = Attention(24, 2, True), Attention(24, 2, False)
+    layer, plain = Attention(24, 2, "previous"), Attention(24, 2, None)
     initialise(layer, seeded())
     plain.load_state_dict({name: value for name, value in layer.state_dict().items() if "eta" not in name})
     x, before = randn(2, 12, 24), randn(2, 2, 12, 12)
@@ -129,7 +130,7 @@ def test_value_residual_at_eta_0_is_plain_attention() -> None:
 
 
 def test_value_residual_mixes_the_values_before() -> None:
-    layer = made(Attention(24, 2, True))
+    layer = made(Attention(24, 2, "previous"))
     x, before = randn(2, 12, 24), randn(2, 2, 12, 12)
     eta = layer.eta.value  # type: ignore[union-attr]
     _, own = layer(x, PLAIN, None)
@@ -139,17 +140,43 @@ def test_value_residual_mixes_the_values_before() -> None:
     assert eta.grad is not None and eta.grad.abs() > 0
 
 
+def test_the_value_residual_from_the_first_layer_passes_its_values_on() -> None:
+    """V = λ W_V X + λ' V_1, both ½ at first; what the next layer gets is V_1, whatever was mixed here."""
+    layer, x, first = Attention(24, 2, "first"), randn(2, 12, 24), randn(2, 2, 12, 12)
+    initialise(layer, seeded())
+    weights = layer.first.value  # type: ignore[union-attr]
+    assert weights.tolist() == [0.5, 0.5]
+    alone, own = layer(x, PLAIN, None)
+    mixed, passed_on = layer(x, PLAIN, first)
+    assert passed_on is first and not torch.equal(alone, mixed)
+    plain = copy.deepcopy(layer)
+    plain.first = None
+    with torch.no_grad():
+        weights.copy_(torch.tensor([0.2, 3.0]))
+        layer.qkv.weight[48:] = plain.qkv.weight[48:] / 0.2
+        layer.qkv.bias[48:] = layer.qkv.bias[48:] / 0.2
+    same = layer(x, PLAIN, torch.zeros_like(first))[0]
+    torch.testing.assert_close(same, alone, atol=1e-5, rtol=1e-5)
+    assert own.shape == first.shape
+    layer(x, PLAIN, first)[0].square().sum().backward()
+    assert (weights.grad.abs() > 0).all()  # type: ignore[union-attr]
+
+
 def dense_loop(layer: MoE, x: Tensor) -> Tensor:
     """The definition: each token through its top experts, one by one."""
+    groups = [list(range(layer.experts))]
+    if layer.grouped:
+        groups = [groups[0][: layer.experts // 2], groups[0][layer.experts // 2 :]]
     out = torch.zeros_like(x)
     for index in torch.cartesian_prod(torch.arange(x.shape[0]), torch.arange(x.shape[1])).tolist():
         token = x[tuple(index)]
         probability = (layer.router.weight @ token).softmax(0)
-        best = sorted(range(layer.experts), key=lambda i: -float(probability[i]))[: layer.active]
-        total = sum(probability[i] for i in best)
+        group = max(groups, key=lambda group: max(float(probability[i]) for i in group))
+        best = sorted(group, key=lambda i: -float(probability[i]))[: layer.active]
+        total = sum(probability[i] for i in best) if layer.renormalise else 1.0
         for i in best:
             gate, up = (token @ layer.w_in[i]).chunk(2)
-            out[tuple(index)] += probability[i] / total * ((F.silu(gate) * up) @ layer.w_out[i])
+            out[tuple(index)] += probability[i] / total * ((layer.gate(gate) * up) @ layer.w_out[i])
         if layer.shared is not None:
             out[tuple(index)] += layer.shared(token)
     return out
@@ -161,6 +188,30 @@ def test_experts_equal_a_dense_loop(experts: int, active: int, shared: int) -> N
     x = randn(2, 9, 16)
     with torch.no_grad():
         torch.testing.assert_close(layer(x, None)[0], dense_loop(layer, x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [
+        {"grouped": True},
+        {"renormalise": False},
+        {"gate": "gelu"},
+        {"grouped": True, "renormalise": False, "gate": "gelu"},
+    ],
+    ids=str,
+)
+def test_the_authors_router_and_gate_are_their_definition(ways: dict[str, Any]) -> None:
+    """With four experts in two groups a token takes one pair whole, by the larger single score."""
+    layer, x = made(MoE(16, 4, 2, 12, 8, **ways)), randn(2, 9, 16)
+    with torch.no_grad():
+        y, routing = layer(x, None)
+        torch.testing.assert_close(y, dense_loop(layer, x), atol=1e-5, rtol=1e-5)
+        probability = layer._route(x.view(18, 16))
+        chosen = layer._allowed(probability).topk(2).indices.sort().values.tolist()
+    assert float(routing.load.sum()) == pytest.approx(1)
+    pairs = {(0, 1), (2, 3)}
+    assert {tuple(pair) for pair in chosen} <= pairs if layer.grouped else not {tuple(p) for p in chosen} <= pairs
+    assert layer.gate is (F.gelu if ways.get("gate") == "gelu" else F.silu) and layer.shared.gate is layer.gate  # type: ignore[union-attr]
 
 
 def test_the_grouped_product_is_the_loop_over_experts() -> None:
@@ -230,12 +281,15 @@ def test_swiglu_is_its_formula() -> None:
     torch.testing.assert_close(layer(x), (F.silu(x @ gate.T) * (x @ up.T)) @ layer.w_out.weight.T)
 
 
-def test_naf_block_is_the_published_formula() -> None:
-    """In channels-first convolutions, as in the NAFNet paper."""
-    block, x = made(NAFBlock(6)), randn(2, 5, 7, 6)
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_naf_block_is_the_published_formula(kernel: int) -> None:
+    """In channels-first convolutions, as in the NAFNet paper; kernel: of the last one, 3 in the authors' code."""
+    block, x = made(NAFBlock(6, kernel)), randn(2, 5, 7, 6)
 
-    def conv(layer: nn.Linear, u: Tensor) -> Tensor:
-        return F.conv2d(u, layer.weight[:, :, None, None], layer.bias)
+    def conv(layer: nn.Module, u: Tensor) -> Tensor:
+        weight: Any = layer.weight
+        assert weight.shape[2:] in ((), (3, 3))
+        return F.conv2d(u, weight.view(*weight.shape[:2], *weight.shape[2:] or (1, 1)), layer.bias, padding="same")  # type: ignore[arg-type]
 
     def norm(layer: nn.LayerNorm, u: Tensor) -> Tensor:
         mean, variance = u.mean(1, keepdim=True), u.var(1, keepdim=True, unbiased=False)
@@ -287,7 +341,8 @@ def test_modulation_is_its_formula() -> None:
 
 def test_initialise_sets_every_parameter_from_the_generator() -> None:
     def build() -> nn.Module:
-        parts = nn.ModuleList([MoE(8, 4, 2, 6, 6), NAFBlock(8), Attention(8, 2, True), Positions(8), ZeroLinear(3, 4)])
+        attentions = Attention(8, 2, "previous"), Attention(8, 2, "first")
+        parts = nn.ModuleList([MoE(8, 4, 2, 6, 6), NAFBlock(8), *attentions, Positions(8), ZeroLinear(3, 4)])
         parts.extend([AdaLN(8, 0, 2), nn.Embedding(5, 4), nn.Conv1d(4, 4, 3), nn.LayerNorm(4)])
         for parameter in parts.parameters():
             parameter.data.fill_(torch.nan)
@@ -322,3 +377,14 @@ def test_padded_experts_are_the_experts_one_by_one(counts: tuple[int, ...]) -> N
     halves = [(part @ w_in[i]).chunk(2, -1) for i, part in enumerate(parts)]
     expected = torch.cat([(F.silu(gate) * up) @ w_out[i] for i, (gate, up) in enumerate(halves)])
     torch.testing.assert_close(swiglu_padded(tokens, w_in, w_out, torch.tensor(counts)), expected)
+
+
+def test_sine_positions_are_dit_s() -> None:
+    """sin and cos of 10000^(−i / F) times the column, then of the row, for any grid, without parameters."""
+    found = sine_positions(3, 5, 16).view(3, 5, 16)
+    omega = 10000 ** (-torch.arange(4) / 4)
+    for row, column in ((0, 0), (2, 1), (1, 4)):
+        parts = [column * omega, row * omega]
+        wanted = torch.cat([wave(part) for part in parts for wave in (torch.sin, torch.cos)])
+        torch.testing.assert_close(found[row, column], wanted)
+    torch.testing.assert_close(sine_positions(7, 9, 16).view(7, 9, 16)[:3, :5], found)

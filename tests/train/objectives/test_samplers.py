@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from clearfuse.train.models.base import Prediction
 from clearfuse.train.objectives.bridge import between, place, posterior, times, variance
+from clearfuse.train.objectives.flow import FlowMatching
 from clearfuse.train.objectives.samplers import SAMPLERS, Sampler, guided, score
 
 FLOWS = {name: row for name, row in SAMPLERS.items() if row.path == "flow" and not row.stochastic}
@@ -86,6 +88,28 @@ def test_the_stochastic_form_keeps_mean_and_variance() -> None:
     assert abs(float(found.mean()) - MEAN) < 0.01 * SIGMA
     assert float(found.var()) == pytest.approx(SIGMA**2, rel=0.01)
     assert float(torch.corrcoef(torch.stack([found[0], z[0]]))[0, 1]) < 0.8, "it is no deterministic flow"
+
+
+def test_g_scales_the_diffusion_of_the_stochastic_form_alone() -> None:
+    """With g = 0 it is the midpoint rule; a larger g strays further from it; other samplers don't know it."""
+    z = torch.randn(1, 2000, generator=seeded(3)).double()
+
+    def at(name: str, g: float) -> Tensor:
+        return SAMPLERS[name](velocity, z, 50, seeded(1), g)
+
+    torch.testing.assert_close(at("sde", 0), at("midpoint", 1))
+    strays = [float((at("sde", g) - at("midpoint", 1)).square().mean()) for g in (0.1, 0.5, 2.0)]
+    assert strays == sorted(strays) and strays[0] > 0 and torch.equal(at("ab2", 0), at("ab2", 2))
+    pair = (torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4))
+
+    def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
+        assert z_t is not None
+        return Prediction(z_t, torch.zeros(()), torch.zeros(1, 0))
+
+    ways = [FlowMatching(sampler=name, g=g) for name, g in (("sde", 0.0), ("sde", 1.0), ("midpoint", 1.0))]
+    none, some, rule = (way.sample(predict, pair, seeded(2)) for way in ways)
+    torch.testing.assert_close(none, rule)
+    assert not torch.allclose(some, rule)
 
 
 def slope_and_spread(t: float, sigma: float) -> tuple[float, float, float]:
