@@ -35,6 +35,11 @@ METRICS: dict[str, Metric] = {
             smallest=fidelity.WINDOW,
         ),
         _fusion("VIF", fusion.vif, "higher", "information kept of both sources, a sum", fusion.VIF_SMALLEST),
+        Metric(
+            *("VIF-authors", fusion.vif_authors, "higher", "fusion", "VIF of the sources against the fused image, RGB"),
+            smallest=fusion.VIF_SMALLEST,
+            takes="colour",
+        ),
         Metric("Qabf", qabf, "higher", "fusion", "edges kept of both sources, luma", 3),
         Metric("MEF-SSIM", fusion.mef_ssim, "higher", "fusion", "the best of two exposures, luma", fusion.MEF_SMALLEST),
         Metric(
@@ -75,8 +80,11 @@ METRICS: dict[str, Metric] = {
 }
 """The metrics of the profile ``strict``, the default ones first."""
 
-PAPERS: dict[str, Metric] = {name: METRICS[name] for name in ("VIF", "Qabf", "Qcv", "BRISQUE", "MUSIQ", "CLIPIQA")}
-"""The profile ``papers``: the metrics of the MMAIF paper's tables 1 to 6, which have Qcv for MEF and MFF, not VIF."""
+PAPERS: dict[str, Metric] = {
+    name: METRICS[name] for name in ("VIF", "VIF-authors", "Qabf", "Qcv", "BRISQUE", "MUSIQ", "CLIPIQA")
+}
+"""The profile ``papers``: the metrics of the MMAIF paper's tables 1 to 6, which have Qcv for MEF and MFF, not VIF; VIF
+as usual, and as the authors' code has it."""
 
 ALIASES: dict[str, str] = {
     "Entropy": "EN",
@@ -106,7 +114,7 @@ PROFILES: dict[str, Profile] = {
     "vifb": Profile("the VIFB toolbox as it is, faults included, by colour channel", VIFB),
     "mefb": Profile("the MEFB toolbox as it is, faults included, by colour channel", MEFB),
     "tang": Profile("Tang's Evaluation-for-Image-Fusion as it is, faults included, of grey", TANG),
-    "papers": Profile("the MMAIF paper's tables, by the strict definitions: it names no code", PAPERS),
+    "papers": Profile("the MMAIF paper's tables: VIF as usual, and VIF-authors as its authors' code has it", PAPERS),
 }
 
 

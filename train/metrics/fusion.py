@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -53,6 +54,34 @@ def vif(planes: Planes) -> float:
     return float(np.sum(sums.vif_kept / sums.vif_total))
 
 
+def vif_authors(
+    fused: Float32[np.ndarray, "h w _"], a: Float32[np.ndarray, "h w _"], b: Float32[np.ndarray, "h w _"]
+) -> float:
+    """VIF-authors, VIF with its roles exchanged, as the code of MMAIF's authors calls it: VIFp(F, A) + VIFp(F, B).
+
+    The *fused* image is the reference and each source the distorted one, with VIFp as in ``vif``, on each channel of
+    RGB alone, mean over the channels; a grey source counts in each. Range [0, ∞). It rewards low contrast and hardly
+    punishes blur: F = (A + B) / 2 at half its contrast scores about 1.8 times as much as F itself. NaN where a channel
+    of F is constant. For comparison with that paper's tables alone; at least 41×41. Source: 294coder/RWKVFusion at
+    9aa135c, utils/fusion_index/metric_VIS_IR.py, which hands torchmetrics' (preds, target) = (source, fused).
+    """
+    channels = max(image.shape[2] for image in (fused, a, b))
+    images = (np.broadcast_to(image, (*image.shape[:2], channels)) for image in (fused, a, b))
+    values = [
+        sum(_vifp(reference, distorted) for distorted in sources)
+        for reference, *sources in zip(*(np.moveaxis(image, 2, 0) for image in images), strict=True)
+    ]
+    return float(np.mean(values))
+
+
+def _vifp(reference: Float32[np.ndarray, "h w"], distorted: Float32[np.ndarray, "h w"]) -> float:
+    """VIFp of a distorted image; NaN where the reference is constant."""
+    if reference.min() == reference.max():
+        return math.nan
+    sums = _fidelity(np.ascontiguousarray(distorted), [np.ascontiguousarray(reference)])
+    return float(sums.vif_kept[0] / sums.vif_total[0])
+
+
 def viff(planes: Planes) -> float:
     """VIFF, visual information fidelity for fusion: Σ p_k F_k over VIFp's four scales, p = (1, 0, 0.15, 1) / 2.15.
 
@@ -70,14 +99,17 @@ def viff(planes: Planes) -> float:
 
 def fidelity(planes: Planes) -> Fidelity:
     """The sums of VIF, and of VIFF where it is asked for: both use the same windows and moments."""
-    images: list[np.ndarray] = list(planes.images)
-    sums, with_viff = Fidelity(), "VIFF" in planes.asked
+    return _fidelity(planes.fused, planes.sources, "VIFF" in planes.asked)
+
+
+def _fidelity(fused: np.ndarray, sources: Sequence[np.ndarray], with_viff: bool = False) -> Fidelity:
+    images, sums = [fused, *sources], Fidelity()
     for scale, size in enumerate(VIF_WINDOWS):
         if scale:
             images = [_halve(image, size) for image in images]
         for rows in strips(images[0].shape[0], size):
-            strip_f, *sources = (image[rows].astype(np.float64) for image in images)
-            _add_strip(sums, scale if with_viff and VIFF_WEIGHTS[scale] else None, strip_f, sources, size)
+            strip_f, *others = (image[rows].astype(np.float64) for image in images)
+            _add_strip(sums, scale if with_viff and VIFF_WEIGHTS[scale] else None, strip_f, others, size)
     return sums
 
 

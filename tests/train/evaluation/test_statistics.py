@@ -24,7 +24,7 @@ from clearfuse.train.evaluation.writers.latex import to_latex
 from clearfuse.train.evaluation.writers.markdown import to_markdown
 from clearfuse.train.evaluation.writers.page import to_html
 from clearfuse.train.evaluation.writers.papers import ABSENT, compare_with_papers, papers_metrics, published_tables
-from clearfuse.train.metrics import METRICS
+from clearfuse.train.metrics import METRICS, Metric
 
 
 def nothing(sample: Sample) -> np.ndarray | None:
@@ -49,9 +49,9 @@ def record(i: int, rng: np.random.Generator, n: int = 1, dataset: str = "msrs", 
     )
 
 
-def evaluation(records: Sequence[Record]) -> Evaluation:
+def evaluation(records: Sequence[Record], metrics: tuple[Metric, ...] = USED) -> Evaluation:
     portion = Portion(Path("s.tar"), len(records), len(records))
-    return aggregate(Evaluation(METHODS, USED, (portion,)), of_records(records))
+    return aggregate(Evaluation(METHODS, metrics, (portion,)), of_records(records))
 
 
 def made(count: int, **more: int) -> Evaluation:
@@ -181,20 +181,26 @@ def test_published_figures_are_those_of_the_papers_text(shared: Path) -> None:
 
 def test_ours_stand_beside_them_where_the_samples_are() -> None:
     rng = generator(3)
-    done = evaluation([record(i, rng, n=1 + i % 3, dataset="msrs" if i % 2 else "scenes") for i in range(60)])
+    records = [record(i, rng, n=1 + i % 3, dataset="msrs" if i % 2 else "scenes") for i in range(60)]
+    done = evaluation(records, (METRICS["VIF-authors"], METRICS["Qcv"]))
     tables = {one.table.name: one for one in compare_with_papers(done)}
     second = tables["mmaif-2"]
     columns = [(column.group, column.metric) for column in second.columns]
-    assert columns[:15:5] == [("LLVIP", "VIF"), ("M3FD", "VIF"), ("MSRS", "VIF")] and columns[15][0] == "vif scenes"
+    vif = "VIF-authors"
+    assert columns[:15:5] == [("LLVIP, n = 1", vif), ("M3FD", vif), ("MSRS", vif)]
+    assert [name for name, _ in columns[15::5]] == ["vif scenes n=1", "vif scenes"]
+    assert second.table.columns[0].of == "vif llvip n=1" == tables["mmaif-6"].columns[0].of, "the papers' is n = 1"
     ours = {line.name: line.texts for line in second.rows if not line.published}
     assert set(ours) == {*NAMES[:3], "pyramid on clean (upper bound)"}
     msrs = done.groups["data set"]["vif msrs"].stat(0, 0).mean
     assert ours["good"][10] == f"{msrs:.4f}" and ours["good"][0] == ours["good"][11] == ABSENT and ours["good"][15]
+    one = done.groups["cell"]["vif scenes n=1"].stat(0, 0).mean
+    assert ours["good"][15] == f"{one:.4f}"
     published = {line.name: line for line in second.rows if line.published}
     assert published["Text-IF"].texts[:2] == ("0.456", "0.394") and published["Text-IF"].texts[15] == ABSENT
     said = second.notes
     assert any("ERN + EMMA" in line and "--results NAME=DIR" in line for line in said)
-    assert "Ours has no number, since there are no such samples here, in: LLVIP, M3FD." in said
+    assert "Ours has no number, since there are no such samples here, in: LLVIP, n = 1, M3FD." in said
     assert "Not measured: Qabf; BRISQUE; MUSIQ; CLIPIQA." in said
     assert [column.group for column in tables["mmaif-4"].columns[15::5]] == [
         f"vif {name} n={n}" for n in (1, 2, 3) for name in ("msrs", "scenes")

@@ -120,3 +120,20 @@ def test_what_of_a_profile_cannot_run_is_said() -> None:
     assert chosen | set(absent) == named and not chosen & set(absent)
     assert all(": pip install " in reason for reason in absent.values())
     assert absent_metrics("VIF", "papers") == {} and next(iter(PROFILES["papers"].metrics)) == "VIF"
+
+
+def test_vif_of_the_papers_is_both_the_usual_one_and_the_authors() -> None:
+    """The authors' has the fused image as the reference, which is the usual one with the images exchanged."""
+    a, b, fused = (image[..., 1] for image in (A, B, F))
+    found = evaluate(fused, a, b, metrics=["VIF", "VIF-authors"], profile="papers")
+    assert found["VIF"] == evaluate(fused, a, b, metrics=["VIF"])["VIF"] != found["VIF-authors"]
+    exchanged = sum(evaluate(source, fused, fused, metrics=["VIF"])["VIF"] / 2 for source in (a, b))
+    assert found["VIF-authors"] == pytest.approx(exchanged, rel=1e-9)
+    channels = [evaluate(F[..., k], A[..., k], b, metrics=["vif_authors"])["vif_authors"] for k in range(3)]
+    assert evaluate(F, A, b, metrics=["vif_authors"])["vif_authors"] == pytest.approx(np.mean(channels), rel=1e-9)
+
+
+def test_vif_of_the_authors_rewards_low_contrast() -> None:
+    dull = (F // 2 + 64).astype(np.uint8)
+    usual, theirs = ([evaluate(x, A, B, metrics=[name])[name] for x in (F, dull)] for name in ("VIF", "VIF-authors"))
+    assert usual[1] < usual[0] and theirs[1] > 1.2 * theirs[0]

@@ -214,14 +214,14 @@ def _further_columns(table: Published, evaluation: Evaluation) -> list[Column]:
             form = f"{task} {{}}{rest.removeprefix(rest.split(' ')[0])}"
             metrics_by_form.setdefault((column.by, form), []).append(column.metric)
     columns: list[Column] = []
-    known = {column.of for column in table.columns}
+    known = {" ".join(column.of.split()[:2]) for column in table.columns}  # task and data set
     for (by, form), metrics in metrics_by_form.items():
         task = form.partition(" ")[0]
         for name in sorted(evaluation.groups.get("data set", {})):
-            if not name.startswith(f"{task} "):
+            if not name.startswith(f"{task} ") or name in known:
                 continue
             of = form.format(name.removeprefix(f"{task} "))
-            if of not in known and of in evaluation.groups.get(by, {}):
+            if of in evaluation.groups.get(by, {}):
                 columns += [Column(of, metric, by, of) for metric in dict.fromkeys(metrics)]
     return columns
 
