@@ -14,11 +14,11 @@ from clearfuse.synth.version import __version__
 from clearfuse.train.cli.cache import cache_command
 from clearfuse.train.cli.compare import compare_command
 from clearfuse.train.cli.fit import fit_command
+from clearfuse.train.cli.info import info_command
 from clearfuse.train.cli.options import (
     USUAL,
     EvalOptions,
     FuseOptions,
-    InfoOptions,
     TokenizerOptions,
 )
 
@@ -96,17 +96,7 @@ def eval_command(json_: JsonOption = False, **options: Any) -> None:
     typer.echo(json.dumps(told, ensure_ascii=False) if json_ else to_text(done))
 
 
-@app.command("info")
-@takes(InfoOptions)
-def info_command(json_: JsonOption = False, **options: Any) -> None:
-    """Say what a preset is and costs: parameters in total and active, latents, FLOPs, memory."""
-    from clearfuse.train.designs.presets import describe, parse_size, to_text
-    from clearfuse.train.runs.settings import Settings
-
-    chosen = check_options(InfoOptions, options)
-    settings = Settings.of(chosen.preset, sets=[*chosen.sets, *chosen.changes])
-    info = describe(chosen.preset, parse_size(chosen.size), settings.design(), settings.adapts)
-    typer.echo(json.dumps(info, ensure_ascii=False) if json_ else to_text(info))
+app.command("info")(info_command)
 
 
 @app.command("tokenizers")

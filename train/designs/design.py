@@ -23,7 +23,7 @@ from clearfuse.synth.types import SCHEMA, UserError
 from clearfuse.train import text as texts
 from clearfuse.train import tokenizers
 from clearfuse.train.data.priors import PRIORS
-from clearfuse.train.models import MODELS, build_model
+from clearfuse.train.models import MODELS, build_model, find_model
 from clearfuse.train.models.base import Prediction
 from clearfuse.train.objectives import OBJECTIVES, Objective
 from clearfuse.train.objectives.base import Predict, guide
@@ -132,14 +132,25 @@ class Assembly(nn.Module):
     anywhere, and of the hub at the commit that is loaded, unless ``parts`` says where they are.
     """
 
-    def __init__(self, design: Design, rng: torch.Generator, parts: Parts = AS_DESIGNED, adapt: bool = False) -> None:
-        """adapt: give the network the tokenizer's channels and the prompts' width, whatever its config has."""
+    def __init__(
+        self,
+        design: Design,
+        rng: torch.Generator,
+        parts: Parts = AS_DESIGNED,
+        adapt: bool = False,
+        blank: bool = False,
+    ) -> None:
+        """adapt: give the network the tokenizer's channels and the prompts' width, whatever its config has. blank: make
+        the parts without weights, on torch's device ``meta``, to count what they cost."""
         super().__init__()
-        tokenizer = tokenizers.find_tokenizer(parts.tokenizer or design.tokenizer)
+        if blank:
+            tokenizer, text = _blank_parts(design)
+        else:
+            tokenizer = tokenizers.find_tokenizer(parts.tokenizer or design.tokenizer)
+            text = texts.find_text(parts.text or design.text, rng, parts.text_cache)
         if parts.tokenizer is not None:
             grid = tokenizers.Grid(tokenizer.tokenizer.f, tokenizer.tokenizer.z)
             check_latents(design.tokenizer, parts.tokenizer, grid)
-        text = texts.find_text(parts.text or design.text, rng, parts.text_cache)
         self.found: dict[str, tokenizers.LoadedTokenizer | texts.LoadedText] = {"tokenizer": tokenizer, "text": text}
         named_so = dataclasses.replace(design, tokenizer=tokenizer.reference, text=text.reference)
         self.design = dataclasses.replace(
@@ -154,7 +165,11 @@ class Assembly(nn.Module):
         if getattr(design.config, "prior", False) != (self.prior is not None):
             raise UserError(f"the design's prior is '{design.prior}', and its network's config says otherwise")
         self.text = text.encoder
-        self.network = build_model(design.model, self.design.config, rng)
+        if blank:
+            with torch.device("meta"):
+                self.network = find_model(design.model).network(self.design.config)
+        else:
+            self.network = build_model(design.model, self.design.config, rng)
         self.one_length = False
 
     def compile_for(self, network_compiler: Callable[[nn.Module], None]) -> None:
@@ -218,6 +233,12 @@ class Assembly(nn.Module):
             predict = guide(predict, self.bind(z_a, z_b, [""] * len(prompts), z_prior), way.guidance)
         latent = way.sample(predict, (z_a, z_b), rng)
         return self.tokenizer.decode(latent.float(), (a.shape[2], a.shape[3]))
+
+
+def _blank_parts(design: Design) -> tuple[tokenizers.LoadedTokenizer, texts.LoadedText]:
+    with torch.device("meta"):
+        tokenizer, text = tokenizers.blank_tokenizer(design.tokenizer), texts.blank_text(design.text)
+    return tokenizers.LoadedTokenizer(tokenizer, design.tokenizer), texts.LoadedText(text, design.text)
 
 
 def adapted_config(design: Design, z: int, width: int, adapt: bool = False) -> Any:

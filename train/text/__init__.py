@@ -80,12 +80,23 @@ def width_of(reference: str) -> int:
     return t5.width_of(source.folder, f"--text {reference}")
 
 
+def blank_text(reference: str) -> TextEncoder:
+    """The prompt encoder of a reference without weights, to count what it costs. Raises UserError as ``width_of``."""
+    if reference in OWN:
+        return BytesEncoder() if reference == "bytes" else NoText()
+    name, folder = named(reference, t5.SIZES), reference.partition("=")[2]
+    if name is not None and not (folder and (Path(folder) / "config.json").is_file()):
+        return t5.blank_t5(t5.COMMON | t5.SIZES[name], reference)
+    source = find_source("text", reference, t5.PUBLISHED, files=("config.json",), extra=OWN, what="text encoder")
+    return t5.blank_t5(t5.config_of(source.folder, f"--text {reference}"), reference)
+
+
 def build_text(reference: str, rng: torch.Generator) -> TextEncoder:
     """The prompt encoder of a reference; see ``find_text``."""
     return find_text(reference, rng).encoder
 
 
 __all__ = [
-    "NAMES", "BytesEncoder", "LoadedText", "NoText", "TextEncoder", "build_text", "find_text", "hashed_grams",
-    "plain_request", "to_bytes", "width_of",
+    "NAMES", "BytesEncoder", "LoadedText", "NoText", "TextEncoder", "blank_text", "build_text", "find_text",
+    "hashed_grams", "plain_request", "to_bytes", "width_of",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,7 +43,21 @@ PUBLISHED: dict[str, Published] = {
     }.items()
 }
 
-WIDTHS = {"t5-small": 512, "t5-base": 768, "t5-large": 1024, "t5-xl": 2048, "t5-xxl": 4096}
+SIZES: dict[str, dict[str, int]] = {
+    name: {"d_model": width, "d_ff": hidden, "num_layers": layers, "num_heads": heads}
+    for name, width, hidden, layers, heads in (
+        ("t5-small", 512, 1024, 8, 6),
+        ("t5-base", 768, 2048, 12, 12),
+        ("t5-large", 1024, 2816, 24, 16),
+        ("t5-xl", 2048, 5120, 24, 32),
+        ("t5-xxl", 4096, 10240, 24, 64),
+    )
+}
+"""Sizes of the published encoders, as their config.json has them; the others are alike: ``COMMON``."""
+
+COMMON: dict[str, Any] = {"d_kv": 64, "vocab_size": 32128, "feed_forward_proj": "gated-gelu"}
+
+WIDTHS = {name: sizes["d_model"] for name, sizes in SIZES.items()}
 """Widths of the published encoders' embeddings."""
 
 LIMIT = 128
@@ -157,6 +171,20 @@ class T5Encoder(Frozen, TextEncoder):
         if row is None or row.ndim != 2 or row.shape[1] != self.width or header.get("prompt") != prompt:
             return None
         return row if row.is_floating_point() and bool(row.isfinite().all()) else None
+
+
+def config_of(folder: Path, where: str) -> dict[str, Any]:
+    """A folder's config.json. Raises UserError, beginning with ``where``."""
+    return read_config(EncoderConfig, folder, where).model_dump()
+
+
+def blank_t5(config: Mapping[str, Any], identity: str) -> T5Encoder:
+    """The encoder of a config.json on torch's device ``meta``: without weights, to count what it costs."""
+    from transformers.models.t5.configuration_t5 import T5Config
+    from transformers.models.t5.modeling_t5 import T5EncoderModel
+
+    with torch.device("meta"):
+        return T5Encoder(T5EncoderModel(T5Config.from_dict(dict(config))), None, identity)
 
 
 def load_t5(folder: Path, where: str, identity: str, store: Path | None = None) -> T5Encoder:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clearfuse.synth.types import UserError
 from clearfuse.train.tokenizers import autoencoder, cosmos, tiny
@@ -104,6 +105,35 @@ def _tiny_in(source: Source, where: str) -> str | None:
     return found[0] if found else None
 
 
+KNOWN: dict[str, dict[str, Any]] = {
+    "flux": {"_class_name": "AutoencoderKL", "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2,
+             "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
+             "latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False},
+}  # fmt: skip
+"""Configs of named autoencoders, as published: what they cost is counted without a download."""
+
+
+def blank_tokenizer(reference: str) -> Tokenizer:
+    """The tokenizer of a reference with its weights as they are made, to count what it costs: none are read.
+
+    Raises UserError as ``grid_of``.
+    """
+    name, where = named(reference, NAMES), f"--tokenizer {reference}"
+    if name == "dct":
+        return DCT()
+    if name in TINY:
+        return tiny.blank_tiny(TINY[name])
+    if name is not None and PUBLISHED[name].files == cosmos.FILES:
+        return cosmos.blank_cosmos(GRIDS[name].f)
+    if name in KNOWN:
+        return autoencoder.blank_autoencoder(KNOWN[name])
+    source = find_source("tokenizer", reference, PUBLISHED, extra=("dct",), files=(autoencoder.CONFIG,))
+    tiny_name = _tiny_in(source, where)
+    if tiny_name is not None:
+        return tiny.blank_tiny(TINY[tiny_name])
+    return autoencoder.blank_autoencoder(autoencoder.config_of(source.folder, where))
+
+
 def grid_of(reference: str) -> Grid:
     """The grid of a reference: from the table for a name, else from the config of the folder or repository.
 
@@ -133,6 +163,7 @@ __all__ = [
     "Grid",
     "LoadedTokenizer",
     "Tokenizer",
+    "blank_tokenizer",
     "build_tokenizer",
     "dct_matrix",
     "dct_scale",

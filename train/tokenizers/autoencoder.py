@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from clearfuse.synth.files.checkpoints import check_weights, read_state
 from clearfuse.synth.types import UserError, reason_of
@@ -32,12 +32,13 @@ Config = Mapping[str, Any]
 @dataclass(frozen=True)
 class Kind:
     """An autoencoder class of diffusers. f: pixels along a side of a latent cell; frames: whether it takes videos, for
-    which an image is a video of one frame.
+    which an image is a video of one frame; blocks: see ``FrozenTokenizer.recompute``.
     """
 
     cls: Any
     f: Callable[[Config], int]
     frames: bool = False
+    blocks: tuple[type[nn.Module], ...] = ()
 
 
 Channels = Annotated[int, Field(ge=1, le=1 << 16)]
@@ -72,12 +73,13 @@ def kinds() -> dict[str, Kind]:
     from diffusers.models.autoencoders.autoencoder_kl_cosmos import AutoencoderKLCosmos
     from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+    from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 
     def stages(key: str) -> Callable[[Config], int]:
         return lambda config: 2 ** (len(config[key]) - 1)
 
     allowed = (
-        Kind(AutoencoderTiny, stages("encoder_block_out_channels")),
+        Kind(AutoencoderTiny, stages("encoder_block_out_channels"), blocks=(AutoencoderTinyBlock,)),
         Kind(AutoencoderKL, stages("block_out_channels")),
         Kind(AutoencoderKLFlux2, stages("block_out_channels")),
         Kind(AsymmetricAutoencoderKL, stages("down_block_out_channels")),
@@ -112,6 +114,19 @@ def load_autoencoder(folder: Path, where: str, legacy: bool = False) -> FrozenTo
     return wrap(network, kind)
 
 
+def config_of(folder: Path, where: str) -> Config:
+    """A folder's config.json. Raises UserError, beginning with ``where``."""
+    return _read_config(folder, where)[1]
+
+
+def blank_autoencoder(config: Config) -> FrozenTokenizer:
+    """The tokenizer of a config.json, with its weights as they are made."""
+    kind = kinds()[config["_class_name"]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return wrap(kind.cls.from_config(dict(config)), kind)
+
+
 def wrap(network: Any, kind: Kind) -> FrozenTokenizer:
     """Wrap a network of one of the ``kinds`` as a tokenizer."""
     shift, scale = sizes(network, network.config)
@@ -127,7 +142,7 @@ def wrap(network: Any, kind: Kind) -> FrozenTokenizer:
 
     layout = torch.contiguous_format if kind.frames else torch.channels_last
     return FrozenTokenizer(
-        [network], encode, decode, f=kind.f(network.config), shift=shift, scale=scale, layout=layout
+        [network], encode, decode, f=kind.f(network.config), shift=shift, scale=scale, layout=layout, blocks=kind.blocks
     )  # fmt: skip
 
 

@@ -38,6 +38,9 @@ class Tokenizer(nn.Module):
     scale: Float[Tensor, "z 1 1"]
     weight: Float[Tensor, "z 1 1"]
 
+    def recompute(self) -> None:
+        """Gradient checkpointing of ``decode``, where there is something to keep."""
+
     def encode(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b z h w"]:
         """Latents of ceil(H / f) × ceil(W / f); images are padded by reflection to multiples of f."""
         raise TypeError(f"{type(self).__name__} defines no encode")

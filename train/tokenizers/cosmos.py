@@ -204,6 +204,19 @@ def build_decoder(f: int, sizes: Widths = PUBLISHED) -> nn.Sequential:
     return _named(post_quant_conv=nn.Conv2d(sizes.z, sizes.z, 1), decoder=decoder)
 
 
+def blank_cosmos(f: int) -> FrozenTokenizer:
+    """The published tokenizer of f pixels a side of a latent cell, 8 or 16, with its weights as they are made."""
+    return _wrap([build_encoder(f), build_decoder(f)], f)
+
+
+def _wrap(networks: list[nn.Sequential], f: int) -> FrozenTokenizer:
+    z = PUBLISHED.z
+    return FrozenTokenizer(
+        networks, *networks, f=f, shift=[0.0] * z, scale=[1.0] * z, layout=torch.channels_last,
+        blocks=(Residual, Attention, Upsample),
+    )  # fmt: skip
+
+
 def load_cosmos(folder: Path, f: int, where: str) -> FrozenTokenizer:
     """Load the tokenizer of a folder with ``FILES``, or with the same tensors as ``encoder.safetensors`` and
     ``decoder.safetensors``.
@@ -212,17 +225,14 @@ def load_cosmos(folder: Path, f: int, where: str) -> FrozenTokenizer:
     that does not fit begins with its path.
     """
     with torch.device("meta"):  # the weights are assigned below
-        networks = [build_encoder(f, PUBLISHED), build_decoder(f, PUBLISHED)]
+        networks = [build_encoder(f), build_decoder(f)]
     for part, network in zip(PARTS, networks, strict=True):
         path = _path(folder, part)
         if path is None:
             raise UserError(f"{where}: {part}.jit is missing in {folder}")
         state = read_archive(path) if path.suffix == ".jit" else read_state(path)
         fill(network, _weights(state, path), path, f"Cosmos' {part} of f = {f}", assign=True)
-    z = PUBLISHED.z
-    return FrozenTokenizer(
-        networks, *networks, f=f, shift=[0.0] * z, scale=[1.0] * z, layout=torch.channels_last
-    )  # fmt: skip
+    return _wrap(networks, f)
 
 
 def files_of(folder: Path) -> list[Path]:

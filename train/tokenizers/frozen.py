@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from clearfuse.train.tokenizers.base import Tokenizer, pad_to
 from clearfuse.train.weights.frozen import Frozen
@@ -34,17 +37,32 @@ class FrozenTokenizer(Frozen, Tokenizer):
         shift: Sequence[float],
         scale: Sequence[float],
         layout: torch.memory_format = torch.contiguous_format,
+        blocks: tuple[type[nn.Module], ...] = (),
     ) -> None:
-        """layout: the memory format in which the networks are fastest: channels last for convolutions of images."""
+        """layout: the memory format in which the networks are fastest: channels last for convolutions of images.
+        blocks: the classes of their blocks, see ``recompute``."""
         super().__init__(*networks)
         for network in networks:
             network.to(memory_format=layout)  # type: ignore[call-overload]
-        self._layout = layout
+        self._layout, self._blocks = layout, blocks
         self.f, self.z = f, len(scale)
         self._code = encoder, decoder  # a tuple: they may be networks, and torch registers none in it
         self.register_buffer("shift", torch.tensor(shift)[:, None, None], persistent=False)
         self.register_buffer("scale", torch.tensor(scale)[:, None, None], persistent=False)
         self.register_buffer("weight", torch.ones(self.z, 1, 1), persistent=False)
+
+    def recompute(self) -> None:
+        """Gradient checkpointing: under a loss on images, blocks run again backward, in place of keeping all they made.
+
+        Networks of diffusers have it as an option; of others, and of diffusers' ``AutoencoderTiny``, whose option runs
+        the decoder as a whole again, each block of ``blocks`` does so.
+        """
+        for network in self.networks:
+            inner = [module for module in network.modules() if isinstance(module, self._blocks)]
+            for block in inner:
+                block.forward = partial(_checkpointed, block.forward)
+            if not inner and hasattr(network, "enable_gradient_checkpointing"):
+                network.enable_gradient_checkpointing()  # type: ignore[operator]
 
     def encode(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b z h w"]:
         """Latents of the images in [−1, 1]."""
@@ -59,3 +77,9 @@ class FrozenTokenizer(Frozen, Tokenizer):
                 (latents.float() * self.scale + self.shift).to(self.dtype, memory_format=self._layout)
             )
         return images.float()[..., : size[0], : size[1]]
+
+
+def _checkpointed(forward: Any, *args: Any) -> Any:
+    if torch.is_grad_enabled() and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args):
+        return checkpoint(forward, *args, use_reentrant=False)
+    return forward(*args)

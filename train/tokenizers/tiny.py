@@ -20,7 +20,7 @@ from clearfuse.synth.files.checkpoints import check_weights, read_state
 from clearfuse.synth.types import UserError, reason_of
 from clearfuse.train.tokenizers import autoencoder
 from clearfuse.train.tokenizers.frozen import FrozenTokenizer
-from clearfuse.train.tokenizers.taef2 import CHANNELS, Taef2
+from clearfuse.train.tokenizers.taef2 import CHANNELS, Block, Taef2
 from clearfuse.train.weights.source import Published
 
 F = 8
@@ -46,20 +46,31 @@ def load_tiny(folder: Path, name: str, tiny: Tiny, where: str) -> FrozenTokenize
     """Load the tokenizer of a folder. where: prefix of the UserError if files are missing or do not fit."""
     if _has_diffusers_layout(folder, tiny):
         return autoencoder.load_autoencoder(folder, where)
-    network: Any
-    if tiny.own:
-        network = Taef2()
-    else:
-        from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-
-        network = AutoencoderTiny(latent_channels=tiny.z)
+    network = _network(tiny)
     _fill(network, _states(folder, name, where), not tiny.own, where)
+    return _wrap(network, tiny)
+
+
+def blank_tiny(tiny: Tiny) -> FrozenTokenizer:
+    """The tokenizer with its weights as they are made."""
+    return _wrap(_network(tiny), tiny)
+
+
+def _network(tiny: Tiny) -> Any:
+    if tiny.own:
+        return Taef2()
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+
+    return AutoencoderTiny(latent_channels=tiny.z)
+
+
+def _wrap(network: Any, tiny: Tiny) -> FrozenTokenizer:
     if not tiny.own:
         return autoencoder.wrap(network, autoencoder.kinds()[type(network).__name__])
     return FrozenTokenizer(
         [network], network.encode, network.decode, f=F, shift=[0.0] * CHANNELS,
         scale=[tiny.scale] * CHANNELS,
-        layout=torch.channels_last,
+        layout=torch.channels_last, blocks=(Block,),
     )  # fmt: skip
 
 

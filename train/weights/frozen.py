@@ -18,6 +18,8 @@ class Frozen(nn.Module):
     """
 
     here: Float[Tensor, " 0"]
+    precision: torch.dtype | None = None
+    """What the networks compute in; None: as their device is."""
 
     def __init__(self, *networks: nn.Module) -> None:
         super().__init__()
@@ -30,7 +32,7 @@ class Frozen(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """What the networks compute in."""
-        return torch.bfloat16 if self.here.is_cuda else torch.float32
+        return self.precision or (torch.bfloat16 if self.here.is_cuda else torch.float32)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         before = self.here.device

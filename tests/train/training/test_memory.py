@@ -1,0 +1,124 @@
+"""The counted memory of a training step, beside what a run takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from made import made_shards
+from tiny import small
+
+from clearfuse.train.designs.design import Design
+from clearfuse.train.designs.presets import PRESETS, Preset
+from clearfuse.train.designs.schedule import Schedule
+from clearfuse.train.runs.options import RunOptions
+from clearfuse.train.runs.settings import Settings
+from clearfuse.train.text import blank_text
+from clearfuse.train.training import trainer
+from clearfuse.train.training.memory import TrainingMemory, training_memory
+
+SIDE, BATCH = 96, 32
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_shards(tmp_path_factory.mktemp("made"))
+
+
+def design(flow: bool, prior: bool, text: str) -> Design:
+    """Wide enough for its tensors to outweigh what every process has."""
+    made = small(flow, prior)
+    config = replace(made.config, width=128, expert_width=128, lora=32, text_width=128 if text == "bytes" else 0)
+    return replace(made, config=config, text=text)
+
+
+@pytest.mark.slow
+def test_a_paper_s_preset_fed_with_the_pyramid_says_so(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = Schedule(crop=32, ratios="1:1", batch=2, accumulate=1, steps=1, recompute=False)
+    lines: list[str] = []
+    for paper in (True, False):
+        monkeypatch.setitem(PRESETS, "like", Preset("for tests", small(), schedule, paper=paper))
+        trainer.fit(
+            [str(shards / "vif")], str(tmp_path / str(paper)), Settings.of("like"),
+            run_options=RunOptions(trackers=("none",)), device="cpu", note=lines.append,
+        )  # fmt: skip
+    assert [line for line in lines if "pyramid" in line] == [
+        "2 of 2 shards have ground truth by the pyramid fuser, the paper's is SwinFusion's and DeFuse's: "
+        "synth build --fuser paper"
+    ]
+
+
+def peak_of(shards: Path, out: Path, schedule: Schedule, of: Design, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The most that a run's tensors take at once, by torch's profiler, which sees each allocation."""
+    monkeypatch.setitem(PRESETS, "measured", Preset("for tests", of, schedule))
+    monkeypatch.setattr(trainer._Run, "_validate", lambda *args: None)  # it has other batches
+    with torch.profiler.profile(profile_memory=True) as profiled:
+        options = RunOptions(trackers=("none",))
+        trainer.fit([str(shards / "vif")], str(out), Settings.of("measured"), run_options=options, device="cpu")
+    live = peak = 0
+    results: Any = profiled.profiler
+    for event in results.kineto_results.events():
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            peak = max(peak, live)
+    return peak
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flow", "prior", "text", "pixel", "recompute", "accumulate"),
+    [
+        (False, False, "none", 0.0, False, 1),
+        (True, True, "bytes", 0.1, False, 2),
+        (False, False, "none", 0.0, True, 2),
+    ],
+)
+def test_a_run_takes_what_was_counted_to_a_fifth(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    flow: bool, prior: bool, text: str, pixel: float, recompute: bool, accumulate: int,
+) -> None:  # fmt: skip
+    schedule = Schedule(
+        crop=SIDE, ratios="1:1", batch=BATCH, accumulate=accumulate, steps=2, warmup=1, recompute=recompute
+    )
+    made = design(flow, prior, text)
+    made = replace(made, objective=replace(made.objective, pixel=pixel))
+    counted = training_memory(
+        made, batch=BATCH, size=(SIDE, SIDE), recompute=recompute, accumulate=accumulate, cuda=False, bf16=False
+    )
+    assert counted.peak == pytest.approx(peak_of(shards, tmp_path / "run", schedule, made, monkeypatch), rel=0.2)
+    assert text == "bytes" or counted.activations > 0.3 * counted.peak, "little but weights was compared"
+
+
+@pytest.mark.slow
+def test_recomputation_trades_activations_and_the_pixel_loss_and_frozen_parts_count() -> None:
+    made = replace(design(False, False, "none"), tokenizer="taesd3")
+    made = replace(made, config=replace(made.config, latent_channels=16))
+
+    def count(**changed: Any) -> TrainingMemory:
+        pixel = changed.pop("pixel", 0.0)
+        of = replace(made, objective=replace(made.objective, pixel=pixel))
+        return training_memory(of, batch=64, size=(256, 256), **changed)
+
+    plain, less, pixel = count(), count(recompute=True), count(pixel=0.1)
+    assert less.activations < 0.8 * plain.activations and less.weights == plain.weights == plain.gradients
+    assert pixel.activations > plain.activations + 2 * 64 * 64 * 256 * 256, "the decoder's activations, in bf16"
+    assert plain.frozen == 2 * sum(each.numel() for each in _taesd3()), "bf16"
+    assert count(pixel=0.1, recompute=True).activations < 0.8 * pixel.activations
+
+
+def _taesd3() -> list[torch.Tensor]:
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+
+    with torch.device("meta"):
+        return list(AutoencoderTiny(latent_channels=16).state_dict().values())
+
+
+def test_an_encoder_s_weights_are_counted_without_reading_them() -> None:
+    """Flan-T5's encoders have 1,223,527,424 (XL) and 4,762,310,656 (XXL) parameters."""
+    counts = [sum(each.numel() for each in blank_text(name).networks[0].parameters()) for name in ("t5-xl", "t5-xxl")]  # type: ignore[union-attr]
+    assert counts == [1_223_527_424, 4_762_310_656]

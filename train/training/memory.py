@@ -1,0 +1,209 @@
+"""What a training step takes of a GPU's memory, counted without one.
+
+The step that the trainer takes runs on tensors without values (torch's ``FakeTensorMode``), and every storage is
+counted while it lives. torch's ``MemTracker`` counts the same bytes in 3 to 27 times the time: see docs/log.md.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from clearfuse.train.data.batch import Batch
+from clearfuse.train.designs.design import Assembly, Design
+from clearfuse.train.models.experts import MoE, swiglu_each, swiglu_grouped
+from clearfuse.train.objectives.noise import Draws
+from clearfuse.train.training import optim, parallel
+from clearfuse.train.training.loss import batch_loss
+from clearfuse.train.weights.frozen import Frozen
+
+PROMPT, TOKENS = "clear the haze from the visible image and suppress the noise in both frames, then fuse them", 24
+"""A prompt of usual length, and its tokens in a vocabulary such as T5's."""
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes of a training process on its device.
+
+    weights, ema, optimizer: of what learns, in fp32; frozen: tokenizer and prompt encoder; gradients: of the weights.
+    backward: the most that lives in the forward and backward pass of a batch, activations beside all of the former;
+    update: the same in the optimizer's step. What CUDA itself takes (about half a GiB) and what its allocator keeps in
+    pieces comes on top.
+    """
+
+    weights: int
+    ema: int
+    optimizer: int
+    frozen: int
+    gradients: int
+    backward: int
+    update: int
+
+    @property
+    def peak(self) -> int:
+        """The most that lives at once."""
+        return max(self.backward, self.update)
+
+    @property
+    def activations(self) -> int:
+        """What the forward and backward pass takes above all that outlives it."""
+        return self.backward - self.weights - self.ema - self.optimizer - self.frozen - self.gradients
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all storages that are made inside, while they live. live: now; peak: the most so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._seen: set[int] = set()
+
+    def count(self, tensors: Iterable[Tensor]) -> int:
+        """Count tensors that were made before; their bytes."""
+        before = self.live
+        for tensor in tensors:
+            self.hold(tensor)
+        return self.live - before
+
+    def hold(self, tensor: Tensor) -> Tensor:
+        """Count a tensor's storage, once."""
+        storage = tensor.untyped_storage()
+        key, size = id(storage), storage.nbytes()
+        if key not in self._seen:
+            self._seen.add(key)
+            self.live += size
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._free, key, size)
+        return tensor
+
+    def _free(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.live -= size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, and count what it made."""
+        made = func(*args, **(kwargs or {}))
+        return tree_map_only(Tensor, self.hold, made)
+
+
+def training_memory(
+    design: Design,
+    *,
+    batch: int,
+    size: tuple[int, int],
+    recompute: bool = False,
+    accumulate: int = 1,
+    cuda: bool = True,
+    bf16: bool = True,
+    adapt: bool = False,
+) -> TrainingMemory:
+    """Count a step on ``batch`` crops of ``size``, (width, height); no weights are read or made.
+
+    recompute: gradient checkpointing; accumulate: batches of a step; cuda: as on a GPU, with the frozen parts in bf16
+    and grouped products of experts, else as on a CPU; bf16: the network under autocast; adapt: see ``Assembly``.
+    Experts have equal loads. Raises UserError for parts that are not there.
+    """
+    assembly = Assembly(design, torch.Generator(), adapt=adapt, blank=True).train()
+    if recompute:
+        parallel.recompute(assembly.network)
+        assembly.tokenizer.recompute()
+    counter, device = LiveBytes(), torch.device("cpu")
+    with FakeTensorMode():
+        frozen = _fill(assembly, torch.bfloat16 if cuda else torch.float32, cuda and bf16)
+        trained = list(assembly.trained().values())
+        optimizer = optim.build_optimizer(assembly, 1e-3, 0.01)
+        weights = counter.count(trained)
+        moments = counter.count(value for state in optimizer.state.values() for value in state.values())
+        samples = _batch(assembly, batch, size)
+        if accumulate > 1:
+            for weight in trained:
+                weight.grad = counter.hold(torch.empty_like(weight))
+        counter.live += frozen + weights  # the moving average, which is a copy
+        with counter:
+            counter.peak = counter.live
+            loss = batch_loss(assembly, samples, Draws.of("loss", 0, samples.positions), device, bf16)
+            loss.total.backward()
+            backward = counter.peak
+            del loss
+            counter.peak = counter.live
+            optim.clip_gradients(trained, optim.grad_norm(trained), 1.0)
+            optimizer.step()
+    return TrainingMemory(weights, weights, moments, frozen, weights, backward, counter.peak)
+
+
+def _fill(assembly: Assembly, dtype: torch.dtype, as_cuda: bool) -> int:
+    """Give an assembly's parts on ``meta`` tensors without values, the frozen ones of a dtype: the bytes of these.
+
+    as_cuda: autocast's rules of CUDA. A frozen prompt encoder's are counted alone: its embeddings are cached, so that
+    it hardly ever runs.
+    """
+    frozen = 0
+    for module in assembly.modules():
+        _fake(module)
+        if as_cuda and isinstance(module, nn.LayerNorm | nn.GroupNorm):
+            module.forward = partial(_in_fp32, module.forward)
+        if isinstance(module, MoE):
+            module._experts = partial(_evenly, module, as_cuda)  # type: ignore[method-assign]
+        if isinstance(module, Frozen):
+            module.precision = dtype
+            for part in (each for network in module.networks for each in network.modules()):
+                if module is not assembly.text:
+                    _fake(part, dtype)
+                own = (*part.parameters(recurse=False), *part.buffers(recurse=False))
+                frozen += sum(tensor.numel() * dtype.itemsize for tensor in own)
+    return frozen
+
+
+def _fake(module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+    """Put a module's own tensors on a CPU that is not there."""
+
+    def made(tensor: Tensor) -> Tensor:
+        kind = dtype if tensor.is_floating_point() else tensor.dtype
+        return torch.empty(tensor.shape, dtype=kind, device="cpu")
+
+    for name, tensor in module._parameters.items():
+        if tensor is not None:
+            module._parameters[name] = nn.Parameter(made(tensor), tensor.requires_grad)
+    for name, tensor in module._buffers.items():
+        if tensor is not None:
+            module._buffers[name] = made(tensor)
+
+
+def _in_fp32(forward: Any, x: Tensor) -> Tensor:
+    """A norm as autocast runs it on CUDA; on a CPU it would run in the dtype of what it is given."""
+    return forward(x.float())
+
+
+def _evenly(moe: MoE, grouped: bool, tokens: Tensor, counts: Tensor) -> Tensor:
+    """``MoE._experts`` without reading the counts, which tensors without values don't have."""
+    if grouped:
+        w_in, w_out = (weight.to(torch.bfloat16) for weight in (moe.w_in, moe.w_out))
+        return swiglu_grouped(tokens.to(torch.bfloat16), w_in, w_out, counts, moe.gate)
+    sizes = [len(part) for part in torch.empty(len(tokens), device="meta").tensor_split(moe.experts)]
+    return swiglu_each(tokens, moe.w_in, moe.w_out, sizes, moe.gate)
+
+
+def _batch(assembly: Assembly, count: int, size: tuple[int, int]) -> Batch:
+    """A batch of the images that the assembly's loss reads, and a prompt of usual length for each."""
+    names = ["a", "b", "gt"]
+    names += ["prior"] if assembly.prior is not None else []
+    names += ["clean_a", "clean_b"] if assembly.objective.pixel else []
+    images = {name: torch.empty((count, 3, size[1], size[0]), dtype=torch.uint8) for name in names}
+    prompts, embeddings = [PROMPT] * count, None
+    if assembly.text.trainable:
+        assembly.text.limit = assembly.text(prompts)[0].shape[1]
+    else:
+        assembly.text.limit = tokens = TOKENS if assembly.text.width else 0
+        embeddings = torch.empty(count, tokens, assembly.text.width), torch.empty(count, tokens, dtype=torch.bool)
+    assembly.one_length = True
+    numbers = list(range(count))
+    return Batch(images, prompts, [""] * count, numbers, ["vif"] * count, [()] * count, {}, embeddings)
