@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 
 from clearfuse.train.cli.options import FitOptions
+from clearfuse.train.designs.presets import Preset, find_preset
 from clearfuse.train.device import find_device
+from clearfuse.train.runs.options import RunOptions
 from clearfuse.train.runs.settings import Settings
 from clearfuse.train.training.progress import Progress
 from clearfuse.train.training.ranks import local_world_size
@@ -17,10 +19,24 @@ def default_preset() -> str:
     return "mmaif-reg" if find_device().type == "cuda" else "tiny-reg"
 
 
+MOST_WORKERS = 32
+"""Processes that decode, of each process that trains: more wait for each other's memory and the disk."""
+
+
+def usual_workers() -> int:
+    """All cores but one, shared by this machine's training processes."""
+    return min(max((os.cpu_count() or 1) // local_world_size() - 1, 1), MOST_WORKERS)
+
+
+def run_options(chosen: FitOptions, preset: Preset) -> RunOptions:
+    """How the run is carried out: the preset's intervals and the machine's cores where not told."""
+    usual = {"workers": usual_workers(), "validate_every": preset.every, "checkpoint_every": preset.every}
+    return chosen.model_copy(update={name: one for name, one in usual.items() if getattr(chosen, name) is None})
+
+
 def run_fit(chosen: FitOptions, progress: Progress, note: Note) -> Fitted:
-    """Fit, with the preset that suits the machine, a folder under ``runs/``, and a process a core where not told."""
+    """Fit, with the preset that suits the machine and a folder under ``runs/`` where not told."""
     name = chosen.preset or default_preset()
-    workers = min(max((os.cpu_count() or 1) // local_world_size() - 1, 1), 8)
     return fit(
         list(chosen.shards),
         chosen.out or f"runs/{name}",
@@ -28,7 +44,7 @@ def run_fit(chosen: FitOptions, progress: Progress, note: Note) -> Fitted:
         recipes=chosen.recipe,
         partial=chosen.partial,
         language=chosen.language,
-        run_options=chosen if chosen.workers is not None else chosen.model_copy(update={"workers": workers}),
+        run_options=run_options(chosen, find_preset(name)),
         device=chosen.device,
         overwrite=chosen.overwrite,
         parts=chosen.parts,

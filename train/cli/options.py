@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import Field
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clearfuse.train.designs.design import Parts
 
 Count = Annotated[int | None, Field(ge=1)]
+Often = Annotated[int | None, Field(ge=1), typer.Option(metavar="STEPS")]
 Seed = Annotated[int, Field(ge=0, lt=2**53)]
 Shards = Annotated[Texts, typer.Argument(metavar="SHARDS..."), Field(min_length=1, description=console.SHARDS)]
 Repeated = Annotated[Texts, typer.Option(metavar="NAME=DIR")]
@@ -155,7 +156,14 @@ class InfoOptions(DesignOptions):
     preset: Annotated[str, typer.Argument(metavar="PRESET")]
     """The preset's name."""
     size: Annotated[str, typer.Option(metavar="WxH")] = "1024x1024"
-    """Image size of the costs."""
+    """Image size of the costs of fusing."""
+    batch: int | None = preset_s("batch")
+    crop: int | None = preset_s("crop")
+    precision: str | None = preset_s("precision")
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(metavar="cpu|cuda")] = "cuda"
+    """What the memory of training is counted for."""
+    attention: Annotated[str, typer.Option(metavar="auto|xformers|sdpa")] = "auto"
+    """Kernel of attention on CUDA, as train fit takes it."""
 
 
 class TokenizerOptions(DeviceOptions):
@@ -235,7 +243,11 @@ class FitOptions(DataOptions, RunOptions):
     seed: Seed = 0
     """Seed of weights, order, crops and noise."""
     workers: Annotated[int | None, Field(ge=0)] = None
-    """Processes that decode; all cores but one, at most 8."""
+    """Processes that decode; all cores but one, at most 32."""
+    validate_every: Often = None
+    """Validate so often; the preset's."""
+    checkpoint_every: Often = None
+    """Save this often; the preset's."""
     overwrite: bool = False
     """Start anew where a run is."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -118,3 +119,15 @@ def _download(shard: Remote, target: Path, size: int) -> None:
             raise WorkIncomplete(f"{shard}: can't be downloaded to {target.parent}: {error.strerror}") from None
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def ground_truth_by(shards: Sequence[Path]) -> Counter[str]:
+    """How many of the shards have ground truth of each fuser, by their receipts; those without one are not counted."""
+    found: Counter[str] = Counter()
+    for shard in shards:
+        path = receipt_path(shard)
+        with suppress(UserError):
+            fusers = read_receipt(path).settings.get("fuser")
+            if isinstance(fusers, dict):
+                found.update({str(one.get("name")) for one in fusers.values() if isinstance(one, dict)})
+    return found

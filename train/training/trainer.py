@@ -26,10 +26,12 @@ from clearfuse.synth.types import UserError, WorkIncomplete
 from clearfuse.train.data.batch import Batch, UnreadableSample
 from clearfuse.train.data.corpus import Corpus, index
 from clearfuse.train.data.degrade import Degraders, choose_degraders
+from clearfuse.train.data.find import ground_truth_by
 from clearfuse.train.data.loader import batches, cache_size
 from clearfuse.train.data.order import RankBatches
 from clearfuse.train.data.samples import Samples
 from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Parts
+from clearfuse.train.designs.presets import find_preset
 from clearfuse.train.models.attention import attention_kernel, find_kernel
 from clearfuse.train.models.experts import has_grouped_products
 from clearfuse.train.objectives.noise import Draws
@@ -134,6 +136,11 @@ def fit(
             f"{settings.preset} on {ranks}: {len(corpus.train)} samples to train on; "
             f"{settings.steps} steps of {settings.batch * settings.accumulate}; {corpus.said_of_held_out()}"
         )
+        if find_preset(settings.preset).paper and (count := ground_truth_by(corpus.shards)["pyramid"]):
+            note(
+                f"{count} of {len(corpus.shards)} shards have ground truth by the pyramid fuser, the paper's is "
+                "SwinFusion's and DeFuse's: synth build --fuser paper"
+            )
         for task, degrader in degraders.items():
             note(f"lean shards of {task} are degraded as they are read: recipe '{degrader.recipe.name}'")
         return run.run(progress, note)
@@ -161,6 +168,7 @@ class _Run:
         self.shadow = copy.deepcopy(assembly).eval()
         if settings.recompute:
             parallel.recompute(assembly.network)
+            assembly.tokenizer.recompute()  # for the pixel loss
         if options.sharded and ranks.world > 1:
             for model in (assembly, self.shadow):
                 parallel.shard_model(model, ranks)

@@ -21,6 +21,7 @@ from clearfuse.synth.files import cache
 from clearfuse.synth.types import UserError
 from clearfuse.train.cli.options import parse_mix
 from clearfuse.train.data.corpus import index, shards_changed
+from clearfuse.train.data.find import ground_truth_by
 from clearfuse.train.data.samples import Samples
 from fakehub import TOKEN, Repository, fake_hub
 
@@ -32,6 +33,20 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def names(*paths: str) -> list[str]:
     return [path.name for path in index(list(paths)).shards]
+
+
+def test_whose_ground_truth_shards_have(shards: Path, tmp_path: Path) -> None:
+    both = index([str(shards / "vif"), str(shards / "mef")]).shards
+    assert ground_truth_by(both) == {"pyramid": len(both)} and len(both) == 3
+    for name in ("mef-train-000000.tar", "mef-train-000000.json"):
+        shutil.copy(shards / "mef" / name, tmp_path / name)
+    receipt = json.loads((tmp_path / "mef-train-000000.json").read_text())
+    for fuser in receipt["settings"]["fuser"].values():
+        fuser["name"] = "defuse"
+    (tmp_path / "mef-train-000000.json").write_text(json.dumps(receipt))
+    assert ground_truth_by([tmp_path / "mef-train-000000.tar", *both[:1]]) == {"defuse": 1, "pyramid": 1}
+    (tmp_path / "mef-train-000000.json").unlink()
+    assert not ground_truth_by([tmp_path / "mef-train-000000.tar"])
 
 
 def test_patterns_and_braces(shards: Path, tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from clearfuse.train import text, tokenizers
+from clearfuse.train.cli import info
 from clearfuse.train.designs.design import Design
 from clearfuse.train.designs.presets import PRESETS, describe, find_preset
-from clearfuse.train.models import MODELS, MMAIFConfig, Prediction, build_model
+from clearfuse.train.models import MODELS, MMAIFConfig, Prediction, attention, build_model
 from clearfuse.train.objectives.regression import Regression
 from conftest import Ran
 
@@ -42,10 +43,10 @@ def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize("name", ["mmaif-reg", "mmaif-fm"])
 def test_the_paper_s_models_have_its_counts(name: str) -> None:
-    info = describe(name)
-    assert info["parameters_total"] == pytest.approx(282e6, rel=0.02)
-    assert info["parameters_active"] == pytest.approx(185e6, rel=0.02)
-    assert info["flops"] == pytest.approx(2.10e12, rel=0.01)
+    costs = describe(name)
+    assert costs["parameters_total"] == pytest.approx(282e6, rel=0.02)
+    assert costs["parameters_active"] == pytest.approx(185e6, rel=0.02)
+    assert costs["flops"] == pytest.approx(2.10e12, rel=0.01)
     assert describe(name, (512, 512))["flops"] == pytest.approx(0.42e12, rel=0.02)
 
 
@@ -57,21 +58,22 @@ def counted_by_formula(c: MMAIFConfig) -> tuple[int, int]:
         return inward * outward + outward
 
     expert = 3 * d * c.expert_width
-    naf = 2 * 2 * d + linear(d, 2 * d) + linear(9, 2 * d) + 2 * linear(d, d) + linear(d, 2 * d) + linear(d, d) + 2 * d
+    naf = 2 * 2 * d + linear(d, 2 * d) + linear(9, 2 * d) + 2 * linear(d, d) + linear(d, 2 * d) + 2 * d
+    naf += linear(c.naf_kernel**2 * d, d)
     attention = linear(d, 3 * d) + linear(d, d) + 2 * d // c.heads
     adaln = linear(d, c.lora) + linear(c.lora, 6 * d)
     block = naf + adaln + attention + d * c.experts + c.experts * expert + 3 * d * c.shared_width
     ends = linear((1 if c.flow else 2) * patch, d) + linear(2 * patch, d) + linear(d, d)  # embedding, condition
     ends += 2 * c.text_width + linear(c.text_width, d) + 2 * (linear(1, d) + linear(d, d))  # prompt, positions
     ends += linear(d, 2 * d) + linear(d, patch) + (linear(256, d) + linear(d, d) if c.flow else 0)  # head, time
-    total = c.depth * block + residuals + ends
+    total = c.depth * block + residuals * (2 if c.value_source == "first" else 1) + ends
     return total, total - c.depth * (c.experts - c.active) * expert
 
 
-@pytest.mark.parametrize("name", ["mmaif-reg", "mmaif-fm", "mmaif-s", "mmaif-b-fm"])
+@pytest.mark.parametrize("name", ["mmaif-reg", "mmaif-fm", "mmaif-s", "mmaif-b-fm", "mmaif-authors"])
 def test_the_counts_are_the_formula_s(name: str) -> None:
-    info = describe(name)
-    found = info["parameters_total"], info["parameters_active"]
+    costs = describe(name)
+    found = costs["parameters_total"], costs["parameters_active"]
     assert found == counted_by_formula(PRESETS[name].design.config)
 
 
@@ -113,6 +115,11 @@ def test_a_row_of_the_ablation_differs_in_its_part_alone(before: str, after: str
     assert {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)} == parts
 
 
+def test_the_first_rows_have_dit_s_positions() -> None:
+    found = [PRESETS[f"ablation-{name}"].design.config.pe for name in ("dit", "moe", "rope")]
+    assert found == ["sine", "sine", True]
+
+
 def test_the_dense_rows_and_the_bridge_differ_in_their_part_alone() -> None:
     """Another network with as many parameters within 2 %; another objective with the same common settings."""
     unet, dit, full, bridge = map(flat, ("ablation-unet", "ablation-dit", "mmaif-fm", "i2sb"))
@@ -121,7 +128,8 @@ def test_the_dense_rows_and_the_bridge_differ_in_their_part_alone() -> None:
     counts = [describe(name)["parameters_total"] for name in ("ablation-unet", "ablation-dit", "ablation-moe")]
     assert counts[0] == pytest.approx(counts[1], rel=0.02) and counts[1] == pytest.approx(counts[2], rel=0.02)
     changed = {name for name in full.keys() | bridge.keys() if full.get(name) != bridge.get(name)}
-    assert changed == {f"objective.{name}" for name in ("kind", "predicts", "error", "source", "sampler", "steps")}
+    names = ("kind", "predicts", "error", "source", "sampler", "steps", "g")
+    assert changed == {f"objective.{name}" for name in names}
     assert bridge["objective.source"] == "mean" and bridge["objective.steps"] == 100
 
 
@@ -167,9 +175,9 @@ def test_every_preset_builds_as_its_row_says(name: str) -> None:
     family = MODELS[preset.design.model]
     assert isinstance(preset.design.config, family.config)
     assert preset.design.config.flow != isinstance(preset.design.objective, Regression)
-    info = describe(name)
-    assert info["parameters_total"] >= info["parameters_active"] > 0 and info["flops"] > 0 and info["calls"] > 0
-    assert info["memory_training"] > info["memory_inference"] > 0
+    costs = describe(name)
+    assert costs["parameters_total"] >= costs["parameters_active"] > 0 and costs["flops"] > 0 and costs["calls"] > 0
+    assert costs["memory_inference"] > 0
     assert preset.schedule.crop % 16 == 0 and preset.schedule.warmup < preset.schedule.steps
 
 
@@ -184,17 +192,103 @@ def test_the_tiny_presets_need_no_download(name: str) -> None:
     assert preset.design.config.width >= 192
 
 
-def test_info_in_lines_and_as_json(train: Train) -> None:
+COUNTED: dict[str, Any] = {"memory_training": 3 * 2**30, "training": {
+    "device": "cuda", "precision": "bf16", "batch": 8, "accumulate": 3, "size": "512x512", "recompute": True,
+    "pixel": False, "weights": 2**28, "ema": 2**28, "optimizer": 2**29, "frozen": 2**27, "gradients": 2**28,
+    "backward": 3 * 2**30, "update": 2**31, "activations": 2**30,
+}}  # fmt: skip
+
+
+@pytest.fixture
+def uncounted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, str]]:
+    """Memory is not counted, which takes seconds: see ``training/test_memory.py``. What was to be counted."""
+    asked: list[tuple[Any, str]] = []
+
+    def costs(settings: Any, device: str) -> dict[str, Any]:
+        asked.append((settings, device))
+        return COUNTED
+
+    monkeypatch.setattr(info, "training_costs", costs)
+    return asked
+
+
+def test_info_in_lines_and_as_json(train: Train, uncounted: list[tuple[Any, str]]) -> None:
     ran = train("info", "mmaif-fm")
     assert ran.code == 0
     assert "parameters  282.02 M, active 185.14 M" in ran.out and "2.11 T a call at 1024x1024, 5 a picture" in ran.out
-    small = json.loads(train("info", "mmaif-fm", "--size", "512X256", "--json").out)
+    assert "3.00 GiB to train on cuda: 8 crops of 512x512, bf16, recomputed" in ran.out
+    assert (
+        "0.50 weights and EMA, 0.50 optimizer, 0.25 gradients, 0.12 tokenizer and prompt encoder, 1.00 act" in ran.out
+    )
+    assert "attention   sdpa in training, sdpa for one pair" in ran.out, "xformers is not installed"
+    ran = train(
+        "info", "mmaif-fm", "--size", "512X256", "--json", "--batch", "2", "--crop", "256", "--device", "cpu",
+        "--set", "schedule.recompute=false", "--attention", "sdpa",
+    )  # fmt: skip
+    small = json.loads(ran.out)
     assert small.keys() >= {"parameters_total", "parameters_active", "flops", "memory_inference", "memory_training"}
     assert small["size"] == "512x256" and small["flops"] < describe("mmaif-fm")["flops"] / 7
+    assert small["attention"] == {"training": "sdpa", "fusing": "sdpa"} and small["training"]["activations"] == 2**30
+    settings, device = uncounted[-1]
+    assert (settings.batch, settings.crop, settings.recompute, device) == (2, 256, False, "cpu")
+    ran = train("info", "mmaif-fm", "--attention", "xformers")
+    assert (ran.code, "--attention xformers: xformers is not installed" in ran.error) == (2, True)
+
+
+def test_info_says_the_kernel_of_padded_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "has_xformers", lambda: True)
+    assert info.kernels("auto", "cuda") == {"training": "xformers", "fusing": "sdpa"}
+    assert info.kernels("xformers", "cuda") == {"training": "xformers", "fusing": "xformers"}
+    assert info.kernels("auto", "cpu") == {"training": "sdpa", "fusing": "sdpa"}
 
 
 @pytest.mark.slow
-def test_mistakes_are_one_line(train: Train) -> None:
+def test_info_counts_the_memory_of_training(train: Train) -> None:
+    found = json.loads(train("info", "tiny-reg", "--json", "--device", "cpu", "--batch", "2", "--crop", "64").out)
+    training, weights = found["training"], 4 * found["parameters_total"]
+    assert (training["device"], training["precision"], training["batch"], training["size"]) == (
+        "cpu",
+        "fp32",
+        2,
+        "64x64",
+    )
+    assert training["weights"] > weights, "the prompt encoder learns too"
+    assert training["weights"] == training["ema"] == training["gradients"] and training["frozen"] == 0
+    assert found["memory_training"] == max(training["backward"], training["update"]) > 4 * training["weights"]
+    assert training["activations"] > 0
+
+
+def test_presets_for_several_gpus_are_the_paper_s_with_its_24_samples_a_step() -> None:
+    for name in ("mmaif-fm", "mmaif-reg"):
+        for other in (f"{name}-2x24gb", f"{name}-80gb"):
+            one, two = flat(name), flat(other)
+            changed = {key.removeprefix("schedule.") for key in one if one[key] != two[key]}
+            assert changed <= {"batch", "accumulate", "recompute"}
+            assert two["schedule.batch"] * two["schedule.accumulate"] == 24
+    assert all(preset.every == (2000 if preset.paper else 250) for preset in PRESETS.values())
+    assert all(preset.paper == name.startswith(("mmaif-fm", "mmaif-reg", "mmaif-authors", "ablation", "i2sb"))
+               for name, preset in PRESETS.items())  # fmt: skip
+
+
+def test_a_run_takes_the_preset_s_intervals_and_the_machine_s_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    from clearfuse.train.cli import defaults
+    from clearfuse.train.cli.options import FitOptions
+
+    monkeypatch.setattr(defaults.os, "cpu_count", lambda: 24)
+    usual = defaults.run_options(FitOptions(shards=("x",)), PRESETS["mmaif-fm"])
+    assert (usual.workers, usual.validate_every, usual.checkpoint_every) == (23, 2000, 2000)
+    given = FitOptions(shards=("x",), workers=0, checkpoint_every=7)
+    told = defaults.run_options(given, PRESETS["tiny-reg"])
+    assert (told.workers, told.validate_every, told.checkpoint_every) == (0, 250, 7)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    monkeypatch.setattr(defaults.os, "cpu_count", lambda: 192)
+    assert defaults.usual_workers() == 23
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    assert defaults.usual_workers() == defaults.MOST_WORKERS
+
+
+@pytest.mark.slow
+def test_mistakes_are_one_line(train: Train, uncounted: list[tuple[Any, str]]) -> None:
     ran = train("info", "mmaif-fm", "--json", "--tokenizer", "cosmos-ci16x16", "--text", "t5-small")
     coarse = json.loads(ran.out)
     design = PRESETS["mmaif-fm"].design
