@@ -109,6 +109,10 @@ KNOWN: dict[str, dict[str, Any]] = {
     "flux": {"_class_name": "AutoencoderKL", "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2,
              "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
              "latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False},
+    "asymmetric": {"_class_name": "AsymmetricAutoencoderKL", "latent_channels": 4,
+                   "down_block_types": ["DownEncoderBlock2D"] * 4, "down_block_out_channels": [128, 256, 512, 512],
+                   "layers_per_down_block": 2, "up_block_types": ["UpDecoderBlock2D"] * 4,
+                   "up_block_out_channels": [192, 384, 768, 768], "layers_per_up_block": 3},
 }  # fmt: skip
 """Configs of named autoencoders, as published: what they cost is counted without a download."""
 
