@@ -74,6 +74,7 @@ def kinds() -> dict[str, Kind]:
     from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
     from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
+    from diffusers.models.resnet import ResnetBlock2D
 
     def stages(key: str) -> Callable[[Config], int]:
         return lambda config: 2 ** (len(config[key]) - 1)
@@ -82,7 +83,7 @@ def kinds() -> dict[str, Kind]:
         Kind(AutoencoderTiny, stages("encoder_block_out_channels"), blocks=(AutoencoderTinyBlock,)),
         Kind(AutoencoderKL, stages("block_out_channels")),
         Kind(AutoencoderKLFlux2, stages("block_out_channels")),
-        Kind(AsymmetricAutoencoderKL, stages("down_block_out_channels")),
+        Kind(AsymmetricAutoencoderKL, stages("down_block_out_channels"), blocks=(ResnetBlock2D,)),
         Kind(AutoencoderDC, stages("encoder_block_out_channels")),
         Kind(AutoencoderKLCosmos, lambda config: config["spatial_compression_ratio"], frames=True),
     )

@@ -54,14 +54,14 @@ class FrozenTokenizer(Frozen, Tokenizer):
     def recompute(self) -> None:
         """Gradient checkpointing: under a loss on images, blocks run again backward, in place of keeping all they made.
 
-        Networks of diffusers have it as an option; of others, and of diffusers' ``AutoencoderTiny``, whose option runs
-        the decoder as a whole again, each block of ``blocks`` does so.
+        Most networks of diffusers have it as an option; of others, and of diffusers' ``AutoencoderTiny``, whose option
+        runs the decoder as a whole again, each block of ``blocks`` does so. A network with neither keeps all.
         """
         for network in self.networks:
             inner = [module for module in network.modules() if isinstance(module, self._blocks)]
             for block in inner:
                 block.forward = partial(_checkpointed, block.forward)
-            if not inner and hasattr(network, "enable_gradient_checkpointing"):
+            if not inner and getattr(network, "_supports_gradient_checkpointing", False):
                 network.enable_gradient_checkpointing()  # type: ignore[operator]
 
     def encode(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b z h w"]:
@@ -79,7 +79,7 @@ class FrozenTokenizer(Frozen, Tokenizer):
         return images.float()[..., : size[0], : size[1]]
 
 
-def _checkpointed(forward: Any, *args: Any) -> Any:
+def _checkpointed(forward: Any, *args: Any, **kwargs: Any) -> Any:
     if torch.is_grad_enabled() and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args):
-        return checkpoint(forward, *args, use_reentrant=False)
-    return forward(*args)
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+    return forward(*args, **kwargs)
