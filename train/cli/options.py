@@ -244,9 +244,9 @@ class FitOptions(DataOptions, RunOptions):
     """Seed of weights, order, crops and noise."""
     workers: Annotated[int | None, Field(ge=0)] = None
     """Processes that decode; all cores but one, at most 32."""
-    validate_every: Often = None
+    validate_every: Often = None  # pyright: ignore[reportIncompatibleVariableOverride]
     """Validate so often; the preset's."""
-    checkpoint_every: Often = None
+    checkpoint_every: Often = None  # pyright: ignore[reportIncompatibleVariableOverride]
     """Save this often; the preset's."""
     overwrite: bool = False
     """Start anew where a run is."""

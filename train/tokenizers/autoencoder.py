@@ -73,8 +73,8 @@ def kinds() -> dict[str, Kind]:
     from diffusers.models.autoencoders.autoencoder_kl_cosmos import AutoencoderKLCosmos
     from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-    from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
     from diffusers.models.resnet import ResnetBlock2D
+    from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
 
     def stages(key: str) -> Callable[[Config], int]:
         return lambda config: 2 ** (len(config[key]) - 1)

@@ -150,7 +150,7 @@ def _fill(assembly: Assembly, dtype: torch.dtype, as_cuda: bool) -> int:
     for module in assembly.modules():
         _fake(module)
         if as_cuda and isinstance(module, nn.LayerNorm | nn.GroupNorm):
-            module.forward = partial(_in_fp32, module.forward)
+            module.forward = partial(_in_fp32, module.forward)  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(module, MoE):
             module._experts = partial(_evenly, module, as_cuda)  # type: ignore[method-assign]
         if isinstance(module, Frozen):
