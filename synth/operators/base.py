@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from clearfuse.synth.operators import kernels
+from clearfuse.synth.operators.light.ambient import NEAREST, SKY_PATH, Light
 from clearfuse.synth.types import Modality, UserError, shorten, unknown
 
 Stage = Literal["scene", "optics", "exposure", "sensor", "processing", "resolution", "codec"]
@@ -24,12 +25,6 @@ STAGES: tuple[Stage, ...] = ("scene", "optics", "exposure", "sensor", "processin
 LINEAR_STAGES: frozenset[Stage] = frozenset({"scene", "optics", "exposure", "sensor"})
 """Stages in which a visible image is linear light; in the others it is sRGB code values. Infrared is linear as stored.
 """
-
-SKY_PATH = 10_000.0
-"""Metres of air in front of the sky: a slant path through a surface layer; finite, so that thin haze vanishes."""
-
-NEAREST = 0.25
-"""Least distance of a scene point from the camera, in metres."""
 
 Image = Float32[np.ndarray, "h w c"]
 
@@ -40,11 +35,13 @@ class Scene:
 
     depth: (h, w) float32, metres along the ray, infinity for the sky; None where unknown.
     fov: horizontal field of view in degrees, to project metres to pixels.
+    light: the light of a visible scene, one for all that weather does to a pair; None: an operator estimates it.
     """
 
     modality: Modality = "visible"
     depth: np.ndarray | None = None
     fov: float = 60.0
+    light: Light | None = None
 
     def metres(self) -> Float[np.ndarray, "h w"]:
         """The depth in metres along the ray. Raises ValueError where it is unknown."""
@@ -168,6 +165,10 @@ class Operator:
     """Accepts and keeps values above 1: scene, optics and exposure, which come before the full-well clip."""
     event: ClassVar[bool] = False
     """Weather, one event for the whole pair: the infrared gets its counterpart even where the step targets only a."""
+    on_lens: ClassVar[bool] = False
+    """Sits on the lens: two exposures of one camera have the same draws."""
+    restores: ClassVar[bool] = False
+    """Shows or spreads light that the camera had clipped: the chain gives it lamps of more than 1."""
     modalities: ClassVar[frozenset[Modality]] = frozenset({"visible", "infrared"})
     """Images that a step may target."""
     source: ClassVar[str]

@@ -166,13 +166,16 @@ class LensRain(Operator):
     A drop is a spherical cap of contact angle θ on glass perpendicular to the optical axis, or several that merged;
     lines of sight are refracted by Snell's law (n = 1.33) where they leave the water and attenuated by Fresnel's, which
     makes a dark rim. out = (1 − a) image + a L with the coverage a and the drop's radiance L, both blurred by the
-    defocus disk, in linear light. Outside of the frame the view is mirrored. In the infrared water is opaque: drops
+    defocus disk, in linear light; at night L sees lamps with the radiance that the camera has clipped. Outside of the
+    frame the view is mirrored. Two exposures of one camera have the same drops. In the infrared water is opaque: drops
     show their own temperature, a constant level slightly below the scene's median, and refract nothing.
     """
 
     name: ClassVar[str] = "lens_rain"
     stage: ClassVar[Stage] = "optics"
     unclipped: ClassVar[bool] = True
+    restores: ClassVar[bool] = True
+    on_lens: ClassVar[bool] = True
     source: ClassVar[str] = (
         "Roser and Geiger, Video-based raindrop detection for improved image registration, ICCV Workshops 2009; "
         "Halimeh and Roser, Raindrop detection on car windshields using geometric-photometric environment "

@@ -6,6 +6,7 @@ seeds are in the steps, so the same clean image, depth and steps give the same p
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,36 +14,59 @@ import numpy as np
 from clearfuse.synth import color
 from clearfuse.synth.operators import operator_class, physical_order, reaches
 from clearfuse.synth.operators.base import LINEAR_STAGES, Operator, Scene
+from clearfuse.synth.operators.light.ambient import light_of_pair
 from clearfuse.synth.seeds import generator, seed_of
 from clearfuse.synth.types import MODALITIES, ImageName, Modality, Step, Task
 
 
 def apply_steps(
-    image: np.ndarray, steps: Sequence[Step], *, task: Task, name: ImageName, depth: np.ndarray | None = None
+    image: np.ndarray,
+    steps: Sequence[Step],
+    *,
+    task: Task,
+    name: ImageName,
+    depth: np.ndarray | None = None,
+    beside: np.ndarray | None = None,
 ) -> np.ndarray:
     """The image ``name`` of a pair, ``(h, w, c)`` uint8, after the steps that affect it.
 
-    depth: (h, w) float32 metres along the ray, infinity for the sky; required where a step needs it. Raises ValueError
-    for steps without a seed, whose degradation came with the data set.
+    depth: (h, w) float32 metres along the ray, infinity for the sky; required where a step needs it. beside: the other
+    clean image, (h, w, c) uint8: where both are visible, weather takes one light for both; None: this image alone
+    decides. Raises ValueError for steps without a seed, whose degradation came with the data set.
     """
     if any(step.seed is None for step in steps):
         raise ValueError("a step that came with the image has no parameters and no seed: it cannot be applied")
-    calls = [
-        (operator_class(step.op)(**step.params), generator(seed_of(step.seed, name)))
-        for step in steps
-        if reaches(step, name)
-    ]
+    one_camera = set(MODALITIES[task].values()) == {"visible"}
+    calls: list[tuple[Operator, np.random.Generator]] = []
+    for step in steps:
+        if reaches(step, name):
+            cls = operator_class(step.op)
+            drawn_for = "a" if one_camera and cls.on_lens else name
+            calls.append((cls(**step.params), generator(seed_of(step.seed, drawn_for))))
     if not calls:
         return image
-    return color.to_uint8(run_chain(image, calls, Scene(MODALITIES[task][name], depth)))
+    scene = Scene(MODALITIES[task][name], depth)
+    return color.to_uint8(run_chain(image, calls, scene, beside if one_camera else None))
 
 
-def run_chain(image: np.ndarray, calls: Sequence[tuple[Operator, np.random.Generator]], scene: Scene) -> np.ndarray:
-    """Apply operators, in this order, to a uint8 or float32 ``(h, w, c)`` image; returns float32 code values."""
+def run_chain(
+    image: np.ndarray,
+    calls: Sequence[tuple[Operator, np.random.Generator]],
+    scene: Scene,
+    beside: np.ndarray | None = None,
+) -> np.ndarray:
+    """Apply operators, in this order, to a uint8 or float32 ``(h, w, c)`` image; returns float32 code values.
+
+    beside: another exposure of the same scene, clean, of the same type.
+    """
     converts = scene.modality == "visible"
     needs_linear = [converts and op.stage in LINEAR_STAGES for op, _ in calls]
     x, linear = _to_working_space(image, bool(needs_linear and needs_linear[0]))
     bounded = True
+    if linear and any(op.restores for op, _ in calls):
+        other = None if beside is None else _to_working_space(beside, linear=True)[0]
+        light, x = light_of_pair(x, other, scene.depth)
+        scene, bounded = dataclasses.replace(scene, light=light), False
     for (op, rng), needs in zip(calls, needs_linear, strict=True):
         if not op.unclipped and not bounded:
             np.clip(x, 0, 1, out=x)  # full well

@@ -221,8 +221,8 @@ def degrade_pair(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Both images of a pair after the steps, uint8. metres: (h, w) depth along the ray, or None."""
     return (
-        apply_steps(a, steps, task=task, name="a", depth=metres),
-        apply_steps(b, steps, task=task, name="b", depth=metres),
+        apply_steps(a, steps, task=task, name="a", depth=metres, beside=b),
+        apply_steps(b, steps, task=task, name="b", depth=metres, beside=a),
     )
 
 

@@ -11,7 +11,9 @@ import pytest
 
 from clearfuse.synth.operators.base import Scene
 from clearfuse.synth.operators.lens import DROPS, WATER, LensRain, cap_slope, draw_drops, footprints, through_drop
+from clearfuse.synth.samples.chain import apply_steps
 from clearfuse.synth.seeds import generator
+from clearfuse.synth.types import Step
 
 GLASS: dict[str, Any] = {"size": 0.015, "contact": 45.0, "blur": 2.0, "cooling": 0.5}
 
@@ -104,3 +106,12 @@ def test_in_the_infrared_drops_have_one_level_and_refract_nothing() -> None:
     )
     even = np.full((120, 160, 1), 0.4, np.float32)
     np.testing.assert_allclose(LensRain(cover=0.15, **GLASS)(even, generator(3), Scene("infrared")), 0.4, atol=1e-5)
+
+
+def test_two_exposures_of_one_camera_have_the_same_drops_and_two_cameras_have_not() -> None:
+    step = Step("lens_rain", "both", LensRain(cover=0.1, **GLASS).params(), 9)
+    image = (255 * generator(1).random((96, 128, 3))).astype(np.uint8)
+    a, b = (apply_steps(image, [step], task="mef", name=name, beside=image) for name in ("a", "b"))
+    np.testing.assert_array_equal(a, b)
+    other = apply_steps(image, [step], task="vif", name="b")
+    assert ((other != image).any(axis=2) != (a != image).any(axis=2)).mean() > 0.02

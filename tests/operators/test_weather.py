@@ -9,10 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
+from clearfuse.synth import color
 from clearfuse.synth.operators.base import SKY_PATH, Operator, Scene
+from clearfuse.synth.operators.light.ambient import estimate_light, light_of_pair
 from clearfuse.synth.operators.physics import air, particles
 from clearfuse.synth.operators.weather import Haze, Rain, Snow
+from clearfuse.synth.samples.chain import apply_steps
 from clearfuse.synth.seeds import generator
+from clearfuse.synth.types import Step
 
 HAZE: dict[str, Any] = {"airlight": 1.0, "tint": 0.0, "ir_ratio": 0.2}
 RAIN: dict[str, Any] = {"wind": 10.0, "exposure": 1 / 100, "contrast": 3.0, "ir_ratio": 1.0}
@@ -65,21 +69,82 @@ def test_the_sky_becomes_the_airlight_and_near_things_stay() -> None:
     image, depth = daylight(), ramp()
     scene = scene_of(depth)
     out = Haze(visibility=80.0, **HAZE)(image, generator(0), scene)
-    airlight = air.estimate_light(image, scene.path()).airlight
+    airlight = estimate_light(image, depth).airlight
     assert np.abs(out[:40] - airlight).max() < 1e-4
     assert 0.5 < airlight.mean() < 0.95
     changes = np.abs(out - image).mean(axis=(1, 2))
     assert changes[-1] < 0.12 < 0.3 < changes[45]
 
 
-def test_the_airlight_of_a_night_stays_dark() -> None:
-    image = 0.02 * daylight()
-    image[60:64, 80:84] = 1.0  # a lamp
-    scene = scene_of(ramp())
+def night(h: int = 120, w: int = 160, channels: int = 3) -> np.ndarray:
+    """A dark street under a black sky, with a lamp in the middle."""
+    image = 0.1 * daylight(h, w, channels)
+    image[: h // 3] *= 0.05
+    image[h // 2 : h // 2 + 4, w // 2 : w // 2 + 4] = 1.0
+    return image
+
+
+def test_fog_at_night_is_dark_and_glows_around_lamps() -> None:
+    image, scene = night(), scene_of(ramp())
     out = Haze(visibility=80.0, **HAZE)(image, generator(0), scene)
-    assert out[:40].mean() < 0.1
-    lamp_side, far_side = out[38:40, 70:94].mean(), out[38:40, :20].mean()
-    assert lamp_side > far_side, "the haze around a lamp glows"
+    assert out[:30].mean() < 0.06
+    lamp_side, far_side = out[36:40, 70:94].mean(), out[36:40, :20].mean()
+    assert lamp_side > 1.15 * far_side
+    sky = out[:30].mean(axis=(0, 1))
+    assert sky.max() < 1.2 * image[40:].mean(), "never a grey sky"
+
+
+@pytest.mark.parametrize("op", [Rain(rate=100.0, **RAIN), Snow(rate=8.0, **SNOW)], ids=["rain", "snow"])
+def test_particles_are_seen_before_a_night_s_black_sky(op: Operator) -> None:
+    image = night()
+    out = op(image, generator(0), scene_of(ramp()))
+    assert (out[:38] > 1.3 * np.median(out[:38])).mean() > 0.005
+
+
+def test_flakes_at_night_are_six_times_as_bright_as_what_is_around_them() -> None:
+    grey = np.full((120, 160, 3), 0.005, np.float32)
+    light = estimate_light(grey, np.full((120, 160), 20, np.float32))
+    assert light.night == 1
+    np.testing.assert_allclose(light.on_particles((120, 160), 6.0), 0.03, rtol=1e-3)
+
+
+EXPOSED: list[Operator] = [
+    Haze(visibility=150.0, cool_sky=0.7, **HAZE),
+    Rain(rate=60.0, wet_ground=0.8, cool_sky=0.5, **RAIN),
+    Snow(rate=6.0, snow_cover=0.5, cool_sky=0.5, **SNOW),
+]
+
+
+@pytest.mark.parametrize("op", EXPOSED, ids=lambda op: op.name)
+@pytest.mark.parametrize("picture", [daylight, night])
+def test_weather_then_exposure_is_exposure_then_weather(op: Operator, picture: Any) -> None:
+    """A scene exposed at two EVs and fogged in each is the fogged scene exposed at two EVs, before the clip."""
+    depth = ramp()
+    scene = picture().astype(np.float64)
+    scene[45:50, 20:30] = 1.7  # clipped in the brighter frame alone
+    dark, bright = (np.minimum(ev * scene, 1).astype(np.float32) for ev in (0.5, 4.0))
+    dark, bright = np.minimum(dark, 1), np.minimum(bright, 1)
+    out: list[np.ndarray] = []
+    for frame, beside in ((dark, bright), (bright, dark)):
+        light, radiance = light_of_pair(frame, beside, depth)
+        out.append(op(radiance, generator(4), Scene("visible", depth, light=light)))
+    assert out[1].max() > 1
+    np.testing.assert_allclose(out[1], 8 * out[0], rtol=2e-3, atol=1e-4)
+    # Each for itself, the frames would disagree.
+    alone = [op(frame, generator(4), Scene("visible", depth)) for frame in (dark, bright)]
+    assert np.abs(np.clip(alone[1], 0, 1) - np.clip(out[1], 0, 1)).max() > 0.05
+
+
+def test_the_chain_takes_one_light_for_both_exposures() -> None:
+    """The dark frame of a day is fogged as a day: its sky is the bright frame's, divided by the exposure ratio."""
+    scene = np.repeat(daylight(channels=1), 3, axis=2)
+    a, b = (color.to_uint8(color.linear_to_srgb(np.minimum(k * scene, 1))) for k in (0.04, 0.6))
+    step = Step("haze", "both", Haze(visibility=60.0, **HAZE).params(), 3)
+    fogged = [
+        color.code_to_linear(apply_steps(x, [step], task="mef", name=name, depth=ramp(), beside=y))[:30].mean()
+        for x, y, name in ((a, b, "a"), (b, a, "b"))
+    ]
+    assert fogged[1] / fogged[0] == pytest.approx(15, rel=0.03)
 
 
 def test_infrared_haze_is_thinner_by_the_ratio() -> None:

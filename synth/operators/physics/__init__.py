@@ -1,1 +1,1 @@
-"""What several operators share of physics: air and airlight, falling particles, filling of holes."""
+"""What several operators share of physics: air, falling particles, the ground, filling of holes."""
