@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 # The tests start many processes; each would compile every module again where writing bytecode is switched off.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help demo eval test coverage check lint quick bench docs clean
+.PHONY: help demo eval test coverage check lint quick bench depth-model docs clean
 
 DEMO := demo/shards/vif demo/shards/mef demo/shards/mff
 TESTS := $(DEMO:%=%-test)
@@ -16,7 +16,7 @@ MODEL ?= $(if $(filter $(TESTS),$(SHARDS)),demo/run)
 JOBS ?= 2
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 # torch goes first and by itself, so that no other package pulls another build of it.
 $(READY): pyproject.toml constraints.txt
@@ -73,6 +73,10 @@ bench: $(READY)  ## the benchmarks: a table and a ratio for each claim
 	$(BIN)/python benchmarks/training.py --preset tiny-fm --size 128 --batch 4 --steps 5
 	$(BIN)/python benchmarks/cautious.py
 	$(BIN)/python benchmarks/evaluation.py
+
+# MAPS: pictures with inverse depth, "PICTURES,MAPS[,COUNT] ...", as the card names them. A checkpoint is kept; it goes on.
+depth-model: $(READY)  ## train the small depth network on MAPS="..." and the built-in scenes: models/depth/README.md
+	OMP_NUM_THREADS=1 $(BIN)/python models/depth/train.py --work models/depth/work --out synth/depth/small.safetensors $(MAPS:%=--maps %)
 
 docs: $(READY)  ## regenerate docs/operators.md, docs/cli.md and the pictures
 	$(BIN)/python docs/generate.py

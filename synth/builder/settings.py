@@ -55,7 +55,12 @@ def build_settings(
         "data": {name: _data_record(mine) for name, mine in pairs.by_dataset.items()},
         "fuser": {name: {"name": one, "weights": fuser_weights(one, recipe.task)} for name, one in fusers.items()},
         "depth": {name: depth.recorded() for name, depth in depths.items()},
-        "versions": versions(options.codec, recipe.operators, network=uses_network(fusers, depths)),
+        "versions": versions(
+            options.codec,
+            recipe.operators,
+            network=uses_network(fusers, depths),
+            torch=any(depth.torch for depth in depths.values()),
+        ),
     }
 
 
@@ -71,12 +76,17 @@ def _data_record(pairs: Pairs) -> dict[str, Any]:
     return record | ({kind: True} if pairs.predegraded.any() else {})
 
 
-def versions(codec: str, operators: Iterable[str] = (), *, network: bool = False) -> dict[str, str]:
-    """The versions that decide bytes: ours, the pixels', the codecs', the bridge's and the networks' where used."""
+def versions(
+    codec: str, operators: Iterable[str] = (), *, network: bool = False, torch: bool = False
+) -> dict[str, str]:
+    """The versions that decide bytes: ours, the pixels', the codecs', the bridge's and the networks' where used.
+
+    network: one of those that others trained; torch: torch alone.
+    """
     from PIL import features
 
     names = ["numpy", "opencv-python-headless", "pillow"] + (["imagecodecs"] if codec == "jxl" else [])
     names += bridge.VERSIONS if any(map(bridge.is_bridged, operators)) else ()
-    names += ["torch", "transformers"] if network else []
+    names += ["torch", "transformers"] if network else ["torch"] if torch else []
     libraries = {name: version(name) for name in names}
     return {"clearfuse": __version__, **libraries, "libwebp": str(features.version("webp"))}

@@ -6,6 +6,7 @@ from clearfuse.synth.depth.anything import DepthAnything
 from clearfuse.synth.depth.base import DepthInput, DepthNetwork, DepthSource
 from clearfuse.synth.depth.maps import InverseMaps, Maps
 from clearfuse.synth.depth.prior import Prior
+from clearfuse.synth.depth.small import SmallDepth
 from clearfuse.synth.depth.true import TrueDepth
 
 DEPTHS: dict[str, type[DepthSource]] = {
@@ -13,11 +14,12 @@ DEPTHS: dict[str, type[DepthSource]] = {
     "maps": Maps,
     "inverse": InverseMaps,
     "depth-anything": DepthAnything,
+    "small": SmallDepth,
     "prior": Prior,
 }
 
 DEPTH_HELP: dict[str, str] = {
-    "auto": "the scene's own where it has one, else depth-anything where it is on disk, else prior",
+    "auto": "the scene's own where it has one, else depth-anything where it is on disk, else small",
     **{name: cls.help for name, cls in DEPTHS.items()},
 }
 

@@ -45,6 +45,8 @@ class DepthSource(ABC):
     """Whether what is estimated is worth keeping: it is made, not read."""
     own: ClassVar[bool] = False
     """Whether it gives the data set's own depth, which only the built-in scenes have."""
+    torch: ClassVar[bool] = False
+    """Whether torch computes it, whose version decides its bytes then."""
     better: ClassVar[str | None] = None
     """What a user of ``auto`` is told of a better source."""
 
@@ -80,7 +82,9 @@ class DepthSource(ABC):
 
 
 class DepthNetwork(DepthSource):
-    """A source that runs a network, whose answers are made in batches and kept in the cache."""
+    """A source that runs a large network, whose answers are made in batches and kept in the cache."""
+
+    torch: ClassVar[bool] = True
 
     @abstractmethod
     def predict(self, pictures: Sequence[Picture]) -> list[np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from clearfuse.synth.depth.metres import Metres, Picture, guided, metric_from_inverse, ray_length, sky_mask
 
@@ -23,9 +23,13 @@ def metric(inverse: Inverse, image: Picture, far: float) -> Metres:
         inverse = np.clip(laid, inverse.min(), inverse.max())
     else:
         inverse = resized(inverse, height, width)
-    z = metric_from_inverse(inverse, far)
+    return along_rays(metric_from_inverse(inverse, far), sky_mask(image), far)
+
+
+def along_rays(z: Metres, sky: Bool[np.ndarray, "h w"], far: float) -> Metres:
+    """Metres along the ray from z along the axis; infinite in the regions of sky whose z agrees."""
     metres = ray_length(z)
-    metres[_confirmed(sky_mask(image), z, far / 30)] = np.inf
+    metres[_confirmed(sky, z, far / 30)] = np.inf
     return metres
 
 

@@ -1,6 +1,6 @@
 """Depth in metres along the ray, float32 ``(h, w)``: infinity for the sky, NaN where unknown.
 
-Storage as PNG, conversion of relative inverse depth, and an estimate from a single image without weights (``prior``).
+Storage as PNG, conversion of relative inverse depth, the sky of a picture, and maps laid along a picture's edges.
 The sources of depth are in ``clearfuse.synth.depth``.
 """
 
@@ -24,8 +24,8 @@ SKY, INVALID = 65535, 0
 FOV = 60.0
 """Horizontal field of view in degrees, assumed for unknown cameras."""
 
-FAR = (100.0, 200.0)
-"""Range in metres of the far end of ``prior``, the farthest ground that it estimates."""
+USUAL_FAR = 150.0
+"""Metres of the far end of an estimate at which its scale is about true; estimates of another far end are scaled."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -115,7 +115,7 @@ def sky_mask(image: Picture) -> Bool[np.ndarray, "h w"]:
     walls are as smooth.
     """
     height, width = image.shape[:2]
-    small = _downsample(image)
+    small = downsample(image)
     y = cv2.GaussianBlur(color.luma(small), (0, 0), 1.5)
     slope = np.hypot(cv2.Sobel(y, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(y, cv2.CV_32F, 0, 1, scale=1 / 8))
     roughness = cv2.boxFilter(slope, -1, (7, 7))
@@ -148,53 +148,7 @@ def _joined_to_top(candidate: np.ndarray) -> np.ndarray:
     return kept[labels]
 
 
-def prior(image: Picture, far: float = 150.0) -> Metres:
-    """A coarse estimate of metres along the ray from one image, without weights: near at the bottom, far at horizon.
-
-    Below the horizon a ground plane seen from a height of 1.6 m, z = 1.6 f/(y − y₀); above it objects that stand on the
-    ground, nearer the higher they reach (z = 20 f/(y₀ − y), between 45 m and ``far``). Haze and distance raise the dark
-    channel and reduce local contrast (He et al., CVPR 2009), so bright, flat parts are moved back and dark, textured
-    ones forward. A guided filter (He et al., TPAMI 2013) aligns log z with the image's edges, which gives an object
-    about the depth of the ground at its foot. The sky, by ``sky_mask``, is infinity.
-    """
-    sky = sky_mask(image)
-    small = _downsample(image)
-    rows, cols = small.shape[:2]
-    layout = _layout(rows, cols, _horizon(sky), far)
-    log_z = np.log(layout) + 0.5 * _haziness(small) * (layout > 8)
-    log_z = np.clip(log_z, math.log(1.5), math.log(far)).astype(np.float32)
-    z = np.exp(np.clip(guided(log_z, image, max(2, max(rows, cols) // 20), 1e-2), math.log(1.5), math.log(far)))
-    metres = ray_length(z.astype(np.float32))
-    metres[sky] = np.inf
-    return metres
-
-
-def _horizon(sky: np.ndarray) -> float:
-    """The horizon's row as a share of the height: 0.42, or further down, to 0.6, below the sky of most columns."""
-    foot = sky.sum(axis=0) / sky.shape[0]
-    return float(np.clip(np.percentile(foot, 90) + 0.02, 0.42, 0.6))
-
-
-def _layout(rows: int, cols: int, horizon: float, far: float) -> np.ndarray:
-    """z of the ground and of standing objects, by row: (rows, cols)."""
-    f = cols / 2 / math.tan(math.radians(FOV) / 2)
-    below = (np.arange(rows) + 0.5) - horizon * rows
-    ground = 1.6 * f / np.maximum(below, 1.6 * f / far)
-    objects = np.clip(20 * f / np.maximum(-below, 1e-3), min(45.0, far), far)
-    return np.repeat(np.where(below > 0, ground, objects)[:, None], cols, axis=1)
-
-
-def _haziness(small: np.ndarray) -> np.ndarray:
-    """Dark channel minus local contrast, from −1 (dark, textured: near) to 1 (bright, flat: far), 0 on average."""
-    dark = cv2.erode(small.min(axis=2), np.ones((7, 7), np.uint8))
-    y = color.luma(small)
-    mean = cv2.boxFilter(y, -1, (9, 9))
-    contrast = np.sqrt(np.maximum(cv2.boxFilter(y * y, -1, (9, 9)) - mean * mean, 0)) / (mean + 0.1)
-    cue = dark - float(dark.mean()) - (contrast - float(contrast.mean()))
-    return np.clip(cue / (2 * float(cue.std()) + 1e-3), -1, 1)
-
-
-def _downsample(image: np.ndarray, longest: int = 320) -> np.ndarray:
+def downsample(image: np.ndarray, longest: int = 320) -> np.ndarray:
     """The image as float32 code values, its longest side at most ``longest``, which is enough for the cues."""
     height, width = image.shape[:2]
     scale = min(1.0, longest / max(height, width))

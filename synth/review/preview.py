@@ -32,8 +32,6 @@ from clearfuse.synth.shards.sample import Sample, read_samples
 from clearfuse.synth.types import MODALITIES, BadPair, UserError, WorkIncomplete, check_name
 
 SEVERITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
-FAR = 200.0
-"""Metres: the far end of an estimated depth where no build draws it."""
 
 
 def preview(options: Options, out: str, samples: int, op: str | None) -> tuple[Location, Location]:
@@ -191,7 +189,7 @@ def degrade_files(
             image, _ = read_image(str(path), modality, scale)
             metres = None
             if any(operator_class(name).takes_depth() for name in names):
-                metres = source.estimate(DepthInput(path.stem, image, None, FAR))
+                metres = source.estimate(DepthInput(path.stem, image, None, depth_maps.USUAL_FAR))
             made = degrade(
                 *(image, names), severity=severity, seed=seed_of(seed, path.stem), depth=metres, modality=modality
             )

@@ -32,8 +32,12 @@ from clearfuse.synth.shards.codecs import CODECS
 from clearfuse.synth.types import BadPair, PairRef, Task, UserError
 from clearfuse.synth.version import __version__
 
-FAR = (50.0, 500.0)
-"""Range in metres of the far end of estimated depth, log-uniform over pairs."""
+FAR = (100.0, 225.0)
+"""Range in metres of the far end of estimated depth, log-uniform over pairs about ``metres.USUAL_FAR``.
+
+It scales every estimate. Distances of unknown scale may be off by more, but then one severity would not mean one
+strength: of haze at a visibility V an object at 12 m would look as at 40 m in another pair.
+"""
 
 BATCH = 8
 """Pairs prepared together."""

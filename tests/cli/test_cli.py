@@ -84,7 +84,7 @@ def test_build_verify_inspect_and_preview(synth: Synth, tmp_path: Path, msrs: Pa
     ran = synth("build", "--task", "vif", "--n", "3", "--data", f"msrs={msrs}", "--out", out, "--executor", "serial")
     assert (ran.code, ran.out) == (0, f"built 6 samples in 1 shard in {out}\n")
     assert "pairs: 6 of msrs in train (2 in test, 1 other files ignored)" in ran.err
-    assert "ground truth: pyramid" in ran.err and "depth: prior" in ran.err
+    assert "ground truth: pyramid" in ran.err and "depth: small" in ran.err
     ran = synth("verify", out, "--replay", "--workers", "1")
     assert (ran.code, ran.out) == (0, "ok: 6 samples, 6 replayed\n")
     report = json.loads(synth("inspect", out, "--json").out)

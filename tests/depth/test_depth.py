@@ -8,17 +8,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from realmaps import SETS, real_maps
 
 from clearfuse.synth.depth import metres as depth
 from clearfuse.synth.depth.base import DepthInput
 from clearfuse.synth.depth.choice import parse_depth
 from clearfuse.synth.depth.maps import Maps
-from clearfuse.synth.depth.prior import Prior
+from clearfuse.synth.depth.prior import CAMERA, PLANE, SIDES, STANDING, Prior, plane, prior, street
+from clearfuse.synth.depth.small import SmallDepth
 from clearfuse.synth.depth.true import TrueDepth
 from clearfuse.synth.types import BadPair, UserError
 
 
-def street(height: int = 120, width: int = 160, sky: int = 230) -> np.ndarray:
+def street_picture(height: int = 120, width: int = 160, sky: int = 230) -> np.ndarray:
     """Flat bright sky over textured dark ground."""
     rng = np.random.default_rng(0)
     image = rng.integers(30, 110, (height, width, 3)).astype(np.uint8)
@@ -76,31 +78,66 @@ def test_inverse_survives_outliers_holes_and_flat_maps() -> None:
 
 
 def test_sky_is_found_by_day_and_a_wall_is_not() -> None:
-    found = depth.sky_mask(street())
+    found = depth.sky_mask(street_picture())
     assert found[:36].mean() > 0.95 and found[48:].mean() < 0.02
     rng = np.random.default_rng(1)
     assert not depth.sky_mask(rng.integers(0, 256, (120, 160, 3)).astype(np.uint8)).any()
-    red = street()
+    red = street_picture()
     red[:40] = (230, 60, 40)
     assert not depth.sky_mask(red).any()
     assert not depth.sky_mask(np.zeros((50, 60, 3), np.uint8)).any()
 
 
+def test_a_street_is_ground_sides_and_a_front() -> None:
+    rows, cols, horizon = 400, 600, 0.4
+    z = street(rows, cols, horizon)
+    f = cols / 2 / math.tan(math.radians(depth.FOV / 2))
+    assert z[-1, cols // 2] == pytest.approx(CAMERA * f / (rows - 0.5 - horizon * rows), rel=0.02), "the ground"
+    assert z[100, 0] == pytest.approx(SIDES * f / (cols / 2 - 0.5), rel=0.04), "a side"
+    assert z[100, cols // 2] == pytest.approx(STANDING, rel=1e-3), "what stands ahead"
+    assert (np.diff(z, axis=0) <= 0).all() and (z[:160] == z[0]).all(), "nearer downwards, one value above the horizon"
+    np.testing.assert_allclose(z, z[:, ::-1])
+    assert (np.diff(z[:, cols // 2 :], axis=1) <= 0).all()
+
+
+def test_a_plane_is_linear_in_inverse_depth() -> None:
+    z = plane(200, 30)
+    np.testing.assert_allclose(np.diff(1 / z, axis=0), (1 / PLANE[0] - 1 / PLANE[1]) / 200)
+    assert z[-1, 0] == pytest.approx(PLANE[0], rel=0.01) and z[0, 0] == pytest.approx(PLANE[1], rel=0.01)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
-def test_prior_is_near_at_the_foot_and_far_at_the_horizon(channels: int) -> None:
-    image = street()[..., :channels]
-    metres = depth.prior(image)
-    assert np.isinf(metres[:35]).mean() > 0.9
-    rows = np.median(metres[60:], axis=1)
-    assert rows[-1] < 6 and rows[0] > 4 * rows[-1] and np.isfinite(metres[60:]).all()
-    assert metres[np.isfinite(metres)].max() <= 150 * 1.25
-    assert np.array_equal(metres, depth.prior(image.copy()), equal_nan=True)
+def test_a_prior_with_a_horizon_has_no_bar_across(channels: int) -> None:
+    """What rises above the horizon is as far as what it stands behind: distance never falls from the foot upwards."""
+    image = street_picture()[..., :channels]
+    image[20:60, 60:90] = 90  # a tower before the sky
+    metres = prior(image)
+    assert np.isinf(metres[:20, :50]).mean() > 0.9
+    ahead = np.median(metres[44:, 50:110], axis=1)
+    assert (np.diff(np.log(ahead)) <= 0.03).all() and 2 < ahead[-1] < 6 and 12 < ahead[0] < 25
+    tower, before = np.median(metres[24:40, 65:85]), np.median(metres[60:70, 65:85])
+    assert before * 0.95 <= tower <= 25
+    assert np.array_equal(metres, prior(image.copy()), equal_nan=True)
+
+
+def test_a_prior_without_a_horizon_is_a_plane() -> None:
+    """A view from above, or a room: no row is far, and nothing jumps from row to row."""
+    image = np.random.default_rng(0).integers(30, 220, (120, 160, 3)).astype(np.uint8)
+    metres = prior(image)
+    rows = np.median(metres[:, 60:100], axis=1)
+    assert 0.95 * PLANE[0] < rows[-1] < 1.3 * PLANE[0] and 0.8 * PLANE[1] < rows[0] < 1.1 * PLANE[1]
+    assert np.abs(np.diff(np.log(rows))).max() < 0.1
+
+
+def test_the_far_end_scales_a_prior() -> None:
+    for image in (street_picture(), street_picture()[60:]):
+        np.testing.assert_allclose(prior(image, 300.0), 2 * prior(image, 150.0), rtol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 1), (2, 3), (17, 333)])
 def test_prior_takes_any_size(size: tuple[int, int]) -> None:
     for value in (0, 128, 255):
-        metres = depth.prior(np.full((*size, 3), value, np.uint8))
+        metres = prior(np.full((*size, 3), value, np.uint8))
         assert metres.shape == size and metres.dtype == np.float32 and (metres > 0).all()
 
 
@@ -186,7 +223,7 @@ def test_inverse_maps_are_near_where_bright(tmp_path: Path, kind: type) -> None:
     ramp = np.linspace(0, np.iinfo(kind).max, 60).astype(kind)
     cv2.imwrite(str(tmp_path / "one.png"), np.repeat(ramp[:, None], 80, axis=1))
     source = parse_depth(f"inverse={tmp_path}", has_true=False)
-    metres = source.estimate(DepthInput("one", street(), None, 120.0))
+    metres = source.estimate(DepthInput("one", street_picture(), None, 120.0))
     assert np.isinf(metres[:10]).mean() > 0.9 and metres[-1].max() < 3
     # Up to the longer rays at the border, and a little of the image's noise through the guided filter.
     assert (np.diff(np.log(metres[50:, 80])) <= 0.01).all()
@@ -194,7 +231,7 @@ def test_inverse_maps_are_near_where_bright(tmp_path: Path, kind: type) -> None:
 
 def test_parse_depth_resolves_auto_and_refuses_the_rest(tmp_path: Path) -> None:
     assert parse_depth("auto", has_true=True) == TrueDepth()
-    assert parse_depth("auto", has_true=False) == Prior()
+    assert parse_depth("auto", has_true=False) == SmallDepth.open("")
     assert parse_depth("prior", has_true=True) == Prior()
     with pytest.raises(UserError, match="unknown depth 'prioor': did you mean 'prior'"):
         parse_depth("prioor", has_true=False)
@@ -236,6 +273,14 @@ def test_real_inverse_maps_are_near_at_the_bottom(shared: Path) -> None:
         assert metres.shape == image.shape[:2]
         band = metres.shape[0] // 8
         nearer.append(np.median(metres[-band:]) < np.median(metres[3 * band : 4 * band]))
-        guess = np.minimum(depth.prior(image), 1000)
-        assert np.median(guess[-band:]) < 8 < np.median(guess[3 * band : 4 * band])
     assert np.mean(nearer) >= 0.8
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_prior_means_the_distances_of_a_network(shared: Path, name: str) -> None:
+    """So that one severity is about one strength whatever the source: an error of 1.7 before, and a bias up to 1.1."""
+    pairs = [(prior(image), metres) for image, metres in real_maps(shared, name, 8)]
+    known = [np.isfinite(guess) & np.isfinite(metres) for guess, metres in pairs]
+    errors = [np.log(guess[at] / metres[at]) for (guess, metres), at in zip(pairs, known, strict=True)]
+    assert np.mean([np.sqrt(np.mean(error**2)) for error in errors]) < 0.95
+    assert abs(np.median([np.median(error) for error in errors])) < 0.4

@@ -69,6 +69,13 @@ def test_of_two_planes_the_one_in_front_is_near(swapped: bool) -> None:
     assert (np.diff(metres[H // 5 :, 5]) <= 1e-4).all(), "the order of the estimate stays"
 
 
+def test_what_is_in_focus_in_front_is_no_sky() -> None:
+    near = person()
+    near[10:40, 80:160] = True  # up into what the estimate takes for sky
+    metres = split_by_focus(guess(), *pair(near))
+    assert metres[25 : H // 5, 95:145].max() <= NEAR_SIDE * 1.05 and np.isinf(metres[: H // 5, :60]).all()
+
+
 def test_the_order_of_the_frames_changes_nothing() -> None:
     a, b = pair(person())
     np.testing.assert_allclose(split_by_focus(guess(), a, b), split_by_focus(guess(), b, a), rtol=1e-5)
@@ -106,9 +113,7 @@ def test_two_halves_that_mirror_each_other_tell_no_near_side() -> None:
     sharp[:, W // 2 :] = sharp[:, : W // 2][:, ::-1]
     left = np.zeros((H, W, 1), np.float32)
     left[:, : W // 2] = 1
-    a, b = (
-        (share * sharp + (1 - share) * soft(sharp)).astype(np.uint8) for share in (left, np.float32(1) - left)
-    )
+    a, b = ((share * sharp + (1 - share) * soft(sharp)).astype(np.uint8) for share in (left, np.float32(1) - left))
     metres = split_by_focus(guess(), a, b)
     assert (metres[np.isfinite(metres)] == np.float32(UNIFORM)).all()
 

@@ -87,10 +87,12 @@ def test_metres_at_the_pictures_size_from_the_same_picture_the_same(
 
 @pytest.mark.parametrize("source", NAMES, indirect=True)
 def test_weights_are_recorded_where_there_are_files(source: DepthSource) -> None:
-    if type(source).takes == "nothing":
+    if type(source).takes == "nothing" and not source.torch:
         assert source.weights is None and source == type(source)()
     else:
         assert source.weights is not None and len(source.weights) == 16 and int(source.weights, 16) >= 0
+    if type(source).takes == "nothing":
+        assert source == type(source).open(""), "the same whenever it is opened"
 
 
 @pytest.mark.parametrize("source", NETWORKS, indirect=True)
@@ -136,6 +138,15 @@ def test_a_pair_without_depth_is_a_bad_pair(source: DepthSource) -> None:
         return  # it is made of the picture alone
     with pytest.raises(BadPair):
         source.estimate(DepthInput("absent", picture(8, 8, 3), None, FAR))
+
+
+def test_auto_asks_in_the_order_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps want a folder, so the user names them; Depth Anything only where its weights are on disk."""
+    for found, wanted in ((Path("x"), "depth-anything"), (None, "small")):
+        monkeypatch.setattr("clearfuse.synth.depth.anything.on_disk", lambda found=found: found)
+        monkeypatch.setattr("clearfuse.synth.depth.anything.weights_digest", lambda _: "0" * 16)
+        assert parse_depth("auto", has_true=False).name == wanted
+    assert parse_depth("auto", has_true=True).name == "true"
 
 
 @pytest.mark.parametrize("has_true", [True, False])
