@@ -36,6 +36,8 @@ def test_the_wheel_carries_its_prompts_and_manifests(installed: Path) -> None:
     (info,) = installed.glob("*.dist-info")
     assert {path.name for path in installed.iterdir()} == {"clearfuse", info.name}
     assert (installed / "clearfuse/py.typed").exists()
+    weights = "synth/depth/small.safetensors"
+    assert (installed / "clearfuse" / weights).read_bytes() == (ROOT / weights).read_bytes()
 
 
 @pytest.mark.slow

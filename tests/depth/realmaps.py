@@ -11,13 +11,13 @@ import numpy as np
 from clearfuse.synth.depth.inverse import metric
 from clearfuse.synth.depth.metres import USUAL_FAR
 
-SETS = {"MSRS": "test/vi", "RoadScene": "crop_LR_visible", "LLVIP": "visible/test", "M3FD": "Vis"}
+SETS = {"MSRS": "test/vi", "RoadScene": "crop_LR_visible", "LLVIP": "visible/*", "M3FD": "Vis"}
 
 
 def real_maps(shared: Path, name: str, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pictures that no network of ours was trained on, with a network's map of each in metres."""
     maps = shared / "data" / "depth" / name
-    found = sorted((shared / "data/vif" / name / SETS[name]).iterdir())
+    found = sorted((shared / "data/vif" / name).glob(f"{SETS[name]}/*"))
     found = [path for path in found if (maps / f"{path.stem}.png").is_file()]
     for path in found[-30 :: max(min(len(found), 30) // most, 1)]:
         read = cv2.imread(str(path))
