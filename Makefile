@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 # The tests start many processes; each would compile every module again where writing bytecode is switched off.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help demo eval test coverage check lint quick bench depth-model docs clean
+.PHONY: help demo eval test coverage check lint quick bench model depth-model docs clean
 
 DEMO := demo/shards/vif demo/shards/mef demo/shards/mff
 TESTS := $(DEMO:%=%-test)
@@ -14,6 +14,7 @@ SHARDS ?= $(TESTS)
 REPORT ?= report
 MODEL ?= $(if $(filter $(TESTS),$(SHARDS)),demo/run)
 JOBS ?= 2
+NAME ?= clearfuse-small
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -77,6 +78,9 @@ bench: $(READY)  ## the benchmarks: a table and a ratio for each claim
 # MAPS: pictures with inverse depth, "PICTURES,MAPS[,COUNT] ...", as the card names them. A checkpoint is kept; it goes on.
 depth-model: $(READY)  ## train the small depth network on MAPS="..." and the built-in scenes: models/depth/README.md
 	OMP_NUM_THREADS=1 $(BIN)/python models/depth/train.py --work models/depth/work --out synth/depth/small.safetensors $(MAPS:%=--maps %)
+
+model: $(READY)  ## train a shipped model for hours: NAME=clearfuse-small DATA=dir WORK=dir; goes on where it was stopped
+	$(BIN)/python models/train.py $(NAME) --data $(DATA) --work $(WORK)
 
 docs: $(READY)  ## regenerate docs/operators.md, docs/cli.md and the pictures
 	$(BIN)/python docs/generate.py

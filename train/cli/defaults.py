@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 
+from clearfuse.synth.types import UserError
 from clearfuse.train.cli.options import FitOptions
-from clearfuse.train.designs.presets import Preset, find_preset
+from clearfuse.train.designs.presets import PRESETS, Preset, find_preset
 from clearfuse.train.device import find_device
+from clearfuse.train.pipeline.initial import design_of
 from clearfuse.train.runs.options import RunOptions
 from clearfuse.train.runs.settings import Settings
 from clearfuse.train.training.progress import Progress
@@ -14,9 +16,18 @@ from clearfuse.train.training.ranks import local_world_size
 from clearfuse.train.training.trainer import Fitted, Note, fit
 
 
-def default_preset() -> str:
-    """What suits the machine."""
-    return "mmaif-reg" if find_device().type == "cuda" else "tiny-reg"
+def default_preset(init: str | None = None) -> str:
+    """What suits the machine, or the model that a run starts from: the first preset of that model's design.
+
+    Raises UserError where there is no such model, or no preset is of its design.
+    """
+    if init is None:
+        return "mmaif-reg" if find_device().type == "cuda" else "tiny-reg"
+    design = design_of(init)
+    for name, preset in PRESETS.items():
+        if (preset.design.model, preset.design.config) == (design.model, design.config):
+            return name
+    raise UserError(f"--init {init}: no preset has the design of this model: say which to fit by --preset")
 
 
 MOST_WORKERS = 32
@@ -36,7 +47,7 @@ def run_options(chosen: FitOptions, preset: Preset) -> RunOptions:
 
 def run_fit(chosen: FitOptions, progress: Progress, note: Note) -> Fitted:
     """Fit, with the preset that suits the machine and a folder under ``runs/`` where not told."""
-    name = chosen.preset or default_preset()
+    name = chosen.preset or default_preset(chosen.init)
     return fit(
         list(chosen.shards),
         chosen.out or f"runs/{name}",

@@ -101,18 +101,18 @@ class FuseOptions(ModelOptions):
     """Infrared, over-exposed or far-focused: image or folder."""
     out: Annotated[str, typer.Option("--out", "-o", metavar="FILE|DIR")]
     """The fused image, or a folder of them."""
-    task: Annotated[str, typer.Option(metavar="vif|mef|mff")]
-    """What the pair is."""
+    task: Annotated[str, typer.Option(metavar="auto|vif|mef|mff")] = "auto"
+    """What the pair is; auto: told by the pictures."""
     prompt: str | None = None
     """What to do; without it, to fuse the pair."""
     model: Annotated[str | None, typer.Option(metavar="DIR|HUB_ID")] = None
-    """A run's folder or a model on the hub; the only one in runs/."""
+    """A run's folder, a model on the hub or a shipped one; the only run in runs/, else the shipped clearfuse-small."""
     scale: Scale | None = None
     """Count of white in visible pictures of 16 bits; the metadata's, or 65535."""
     seed: Seed = 0
     """Seed of a flow model's noise."""
-    tile: Annotated[int, Field(ge=256)] = 2048
-    """Side of the tiles of larger images, pixels; less takes less memory."""
+    tile: Annotated[int | None, Field(ge=256)] = None
+    """Side of the tiles of larger images, pixels; less takes less memory; 2048, of small 1024."""
     attention: Annotated[str, typer.Option(metavar="auto|xformers|sdpa")] = "auto"
     """Kernel of attention on CUDA; auto: torch's, or xformers' for masks."""
     compiled: Annotated[bool, typer.Option("--compile")] = False
@@ -131,7 +131,7 @@ class EvalOptions(ModelOptions):
     profile: Annotated[str, typer.Option(metavar="NAME")] = "strict"
     """What the names mean: strict, or a toolbox as it is: see docs."""
     model: Annotated[Texts, typer.Option(metavar="DIR|HUB_ID|none")] = ()
-    """A model to score, repeatable; the only run in runs/. none: the fusers alone."""
+    """A model to score, repeatable; the only run in runs/, else the shipped clearfuse-small. none: the fusers alone."""
     results: Repeated = ()
     """Anybody's fused images, by key or pair name; repeatable."""
     scale: Scale | None = None
@@ -232,7 +232,9 @@ class FitOptions(DataOptions, RunOptions):
     out: Annotated[str | None, typer.Option(metavar="DIR")] = None
     """The run's folder; runs/PRESET."""
     preset: str | None = None
-    """What to fit; tiny-reg without CUDA, else mmaif-reg."""
+    """What to fit; what --init is, else tiny-reg without CUDA and mmaif-reg with it."""
+    init: Annotated[str | None, typer.Option(metavar="NAME|DIR|HUB_ID")] = None
+    """Start from the weights of a model, as far as they fit: small or scenes (shipped), a run's folder, a hub id."""
     steps: int | None = preset_s("steps")
     batch: int | None = preset_s("batch")
     accumulate: int | None = preset_s("accumulate")
@@ -255,4 +257,5 @@ class FitOptions(DataOptions, RunOptions):
     def changed(self) -> dict[str, Any]:
         """What is not the preset's of its schedule, and the weights of the sources."""
         named = {name: getattr(self, name) for name in Schedule.model_fields if hasattr(self, name)}
-        return {**named, "hold_out": self.hold_out, "mix": None if self.mix is None else parse_mix(self.mix)}
+        mix = None if self.mix is None else parse_mix(self.mix)
+        return {**named, "hold_out": self.hold_out, "mix": mix, "init": self.init}

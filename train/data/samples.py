@@ -47,7 +47,8 @@ class Samples(Dataset[Any]):
     ones. drop: share of training prompts left empty. clean: whether batches include the clean pair. cache: bytes for
     caching decoded samples or, if those are too many, later crops, see ``data.ahead``. degrade: degraders of lean
     samples, by task: in training seeded by sample and epoch, in validation by the sample's own seed, so that it is the
-    same each time. Degradations apply to the whole image, before the crop.
+    same each time. Degradations apply to the whole image, before the crop. undegraded: share of lean samples, in
+    training, that are left as they are, with the task's default prompt: of a clean pair nothing is to be removed.
     """
 
     def __init__(
@@ -69,13 +70,14 @@ class Samples(Dataset[Any]):
         prior: str = "none",
         cache: int = 0,
         degrade: Degraders | None = None,
+        undegraded: float = 0.0,
     ) -> None:
         self.shards = corpus.shards
         self.places = corpus.train if training else corpus.held_out
         self.training, self.seed, self.cache, self.repeats = training, seed, cache, repeats
         self.plain, self.rephrase, self.drop = plain, rephrase, drop
         self.inputs = (*INPUTS, *CLEAN) if clean else INPUTS
-        self.degrade = degrade or {}
+        self.degrade, self.undegraded = degrade or {}, undegraded
         missing = [task for task in corpus.lean if task not in self.degrade]
         if missing:
             raise ValueError(f"lean samples of {', '.join(missing)}: degrade must hold what degrades them")
@@ -153,7 +155,7 @@ class Samples(Dataset[Any]):
             images["prior"] = prior(region)
         crops = {name: to_crop(image, shape, flip < 0.5) for name, image in images.items()}
         prompt = sample.prompt
-        if self._plain(identity, visit):
+        if self._plain(identity, visit) or (place.lean and not sample.meta.steps):
             prompt = plain_request(task)
         elif rephrase < self.rephrase and not place.lean:  # a lean sample gets a new prompt each time anyway
             prompt = rephrase_prompt(sample, rng)
@@ -233,6 +235,11 @@ class Samples(Dataset[Any]):
     def _degrade(self, sample: Sample, visit: int) -> Sample:
         """Degrade a lean sample. With the default prompt, its ground truth is free of all degradations."""
         identity = _identity(sample)
+        if self.training and self.undegraded:
+            rng = generator(seed_of("undegraded", self.seed, *identity, visit))
+            if rng.random() < self.undegraded:
+                clean = {name: sample.images[f"clean_{name}"] for name in ("a", "b")}
+                return replace(sample, images={**sample.images, **clean})
         degrade = self.degrade[sample.meta.task]
         if self._plain(identity, visit):
             degrade = replace(degrade, partial=0.0)

@@ -15,6 +15,7 @@ from clearfuse.train.designs.design import Design, adapted_config
 from clearfuse.train.designs.schedule import Schedule
 from clearfuse.train.models import find_model
 from clearfuse.train.models.mmaif import MMAIFConfig
+from clearfuse.train.models.restorer import RestorerConfig
 from clearfuse.train.objectives.flow import FlowMatching
 from clearfuse.train.objectives.regression import Regression
 from clearfuse.train.objectives.schrodinger import SchrodingerBridge
@@ -71,6 +72,19 @@ def _mmaif(config: MMAIFConfig, tokenizer: str = "cosmos", text: str = "t5-xl") 
     return Design("mmaif", config, tokenizer, text, objective)
 
 
+_SMALL = Design(
+    "restorer",
+    RestorerConfig(width=24, heads=6, depth=3, blocks=(1, 2, 3), expert_width=192, shared_width=192),
+    *("pixels", "bytes", Regression(measure="log")),
+    prior="pyramid",
+)
+_SMALL_FIT = Schedule(
+    crop=128, ratios="1:1", batch=16, accumulate=1, repeats=4, steps=30_000, warmup=100, lr=1e-3, ema=0.998,
+    rephrase=0.9, recompute=False, undegraded=0.06,
+)  # fmt: skip
+_SMALL_TUNE = _SMALL_FIT.model_copy(
+    update={"batch": 8, "repeats": 2, "steps": 400, "warmup": 20, "lr": 2e-4, "ema": 0.98}
+)
 _REG, _FM = _mmaif(MMAIFConfig()), _mmaif(MMAIFConfig(flow=True))
 # What the authors' published code has and their paper does not say: decision 0029.
 _AUTHORS = MMAIFConfig(
@@ -96,6 +110,10 @@ PRESETS: dict[str, Preset] = {
     "tiny-reg": Preset("regression for a CPU, no download", _TINY_REG, _TINY),
     "tiny-fm": Preset("flow matching for a CPU, no download", _TINY_FM, _TINY),
     "tiny-i2sb": Preset("a bridge from the mean of both images for a CPU, no download", _TINY_I2SB, _TINY),
+    "small-tune": Preset("clearfuse-small on own pairs, for a CPU in minutes: --init small", _SMALL, _SMALL_TUNE),
+    "small": Preset(
+        "the shipped models: on pixels, restored beside the tokens, for a CPU in hours", _SMALL, _SMALL_FIT
+    ),
     "mmaif-s": Preset("small regression, for one small GPU", _mmaif(_S, "taesd3", "t5-small"), _S_FIT),
     "mmaif-s-fm": Preset(
         "small flow matching, for one small GPU", _mmaif(replace(_S, flow=True), "taesd3", "t5-small"), _S_FIT

@@ -59,6 +59,8 @@ class Schedule(StrictModel):
     """Share of prompts that the task's plain request stands in for."""
     rephrase: Share = 0.0
     """Share of the others that are put in other words, from the sample's recorded steps."""
+    undegraded: Share = 0.0
+    """Lean shards: share of samples that are left as they are, so that clean pairs are."""
 
     @model_validator(mode="after")
     def _checked(self) -> Schedule:

@@ -8,13 +8,15 @@ import torch
 from torch import nn
 
 from clearfuse.synth.types import look_up
-from clearfuse.train.models import mmaif, unet
+from clearfuse.train.models import mmaif, restorer, unet
 from clearfuse.train.models.base import Family, Prediction
 from clearfuse.train.models.mmaif import MMAIFConfig
+from clearfuse.train.models.restorer import RestorerConfig
 from clearfuse.train.models.unet import UNetConfig
 
 MODELS: dict[str, Family] = {
     "mmaif": Family(MMAIFConfig, mmaif.MMAIF, mmaif.inactive, mmaif.flops, mmaif.activations),
+    "restorer": Family(RestorerConfig, restorer.Restorer, restorer.inactive, restorer.flops, restorer.activations),
     "unet": Family(UNetConfig, unet.UNet, unet.inactive, unet.flops, unet.activations),
 }
 
@@ -33,4 +35,4 @@ def build_model(name: str, config: Any, rng: torch.Generator) -> nn.Module:
     return network
 
 
-__all__ = ["MODELS", "Family", "MMAIFConfig", "Prediction", "UNetConfig", "build_model", "find_model"]
+__all__ = ["MODELS", "Family", "MMAIFConfig", "Prediction", "RestorerConfig", "UNetConfig", "build_model", "find_model"]

@@ -230,7 +230,7 @@ class MMAIF(nn.Module):
                 gain, latent = gain + scale, latent + shift
             # As in a Wiener filter, the gain shrinks coefficients that are noise and amplifies those weakened by blur.
             latent = latent + F.softplus(gain + math.log(math.e - 1)) * base
-        return Prediction(latent, *_balance(statistics, latent))
+        return Prediction(latent, *balance(statistics, latent))
 
     def _blend_outputs(self, x: Tensor) -> tuple[Tensor, ...]:
         """The outputs of a blend head: w, gain and, with a prior, the step from the prior towards the blend."""
@@ -287,7 +287,7 @@ def blend(
     return share * z_a + (1 - share) * z_b
 
 
-def _balance(statistics: list[Routing | None], latent: Tensor) -> tuple[Tensor, Tensor]:
+def balance(statistics: list[Routing | None], latent: Tensor) -> tuple[Tensor, Tensor]:
     """The mean load-balancing loss, and the load by layer and expert; 0 and no columns without experts."""
     routed = [routing for routing in statistics if routing is not None]
     if not routed:
@@ -307,17 +307,13 @@ def activations(config: MMAIFConfig, height: int, width: int, text_tokens: int) 
     return 14 * tokens * config.width
 
 
-def flops(config: MMAIFConfig, height: int, width: int, text_tokens: int) -> int:
-    """2 × MAC of one forward pass on latents of height × width: matrices, convolutions, and attention's two products.
+def block_macs(config: MMAIFConfig, image: int, tokens: int) -> int:
+    """Multiplications of a block on a sequence of ``tokens``, the first ``image`` of them of the image.
 
-    MAC of a block: 6 d² + 18 d per image token for the NAF block, 14 d² with a last convolution of 3 × 3; per token
-    AdaLN (7 d r), q, k, v and out (4 d²), router and experts (d e + 3 d (active f + shared)); attention 2 l² d.
+    6 d² + 18 d per image token for the NAF block, 14 d² with a last convolution of 3 × 3; per token AdaLN (7 d r), q,
+    k, v and out (4 d²), router and experts (d e + 3 d (active f + shared)); attention 2 l² d.
     """
-    d, p, r = config.width, config.patch, config.lora
-    image = -(-height // p) * -(-width // p)
-    tokens = image + (text_tokens if config.text_width else 0)
-    patch = config.latent_channels * p * p
-
+    d, r = config.width, config.lora
     token = (7 * d * r if r else 6 * d * d) + 4 * d * d
     if config.experts:
         token += d * config.experts + 3 * d * (config.active * config.expert_width + config.shared_width)
@@ -326,6 +322,15 @@ def flops(config: MMAIFConfig, height: int, width: int, text_tokens: int) -> int
     block = tokens * token + 2 * tokens * tokens * d
     if config.naf:
         block += image * ((5 + config.naf_kernel**2) * d * d + 18 * d) + d * d
+    return block
+
+
+def flops(config: MMAIFConfig, height: int, width: int, text_tokens: int) -> int:
+    """2 × MAC of one forward pass on latents of height × width: matrices, convolutions, attention's two products."""
+    d, p = config.width, config.patch
+    image = -(-height // p) * -(-width // p)
+    tokens = image + (text_tokens if config.text_width else 0)
+    patch = config.latent_channels * p * p
 
     ends = image * (2 * patch * d + d * d)  # condition
     ends += image * streams(config) * patch * d  # patch embedding
@@ -338,4 +343,4 @@ def flops(config: MMAIFConfig, height: int, width: int, text_tokens: int) -> int
         ends += 2 * TimeEmbedding.FREQUENCIES * d + d * d
     if config.pe is True:
         ends += (-(-height // p) + -(-width // p)) * (d + d * d)
-    return 2 * (config.depth * block + ends)
+    return 2 * (config.depth * block_macs(config, image, tokens) + ends)

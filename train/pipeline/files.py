@@ -19,10 +19,12 @@ from clearfuse.train.designs.design import AS_DESIGNED, Parts
 from clearfuse.train.device import find_device, keep_freed_memory
 from clearfuse.train.models.attention import attention_kernel, find_kernel
 from clearfuse.train.pipeline.fusion import FusionPipeline
-from clearfuse.train.pipeline.tiles import TILE
-from clearfuse.train.runs.folder import the_only_run
+from clearfuse.train.pipeline.shipped import default_model
+from clearfuse.train.pipeline.task import FoundTask, find_task
 
 Progress = Callable[[int, int], None]
+AUTO = "auto"
+"""The task that the pictures themselves tell."""
 FORMATS = {
     ".png": "PNG",
     ".webp": "WEBP",
@@ -39,12 +41,11 @@ OPTIONS = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}
 def load_pipeline(
     name: str | None, device: str | None = None, parts: Parts = AS_DESIGNED, compiled: bool = False
 ) -> FusionPipeline:
-    """Load a model by name; None: that of the only run. parts, compiled: see ``FusionPipeline.from_pretrained``."""
+    """Load a model by name; None: see ``default_model``. parts, compiled: see ``FusionPipeline.from_pretrained``."""
     limit_threads()
     where = find_device(device)
     keep_freed_memory(where)
-    model = str(the_only_run()) if name is None else name
-    return FusionPipeline.from_pretrained(model, where, parts=parts, compiled=compiled)
+    return FusionPipeline.from_pretrained(name or default_model(), where, parts=parts, compiled=compiled)
 
 
 def fuse_files(
@@ -62,7 +63,7 @@ def fuse_files(
     device: str | None = None,
     parts: Parts = AS_DESIGNED,
     compiled: bool = False,
-    tile: int = TILE,
+    tile: int | None = None,
     attention: str = "auto",
     scale: int | None = None,
     progress: Progress = lambda done, total: None,
@@ -72,9 +73,12 @@ def fuse_files(
     Raises UserError before work begins, also where no pair can be read, before the model is loaded; WorkIncomplete at
     the end, naming the pairs that could not be fused.
     """
-    check_name("task", task, TASKS)
+    check_name("task", task, (AUTO, *TASKS))
     kernel = find_kernel(attention)
     pairs = find_images(Path(a), Path(b), Path(out))
+    if task == AUTO:
+        found = _found_task(pairs, scale)
+        task, pairs = found.task, [(y, x, target) if found.swapped else (x, y, target) for x, y, target in pairs]
     failed = _unreadable(pairs, task, scale)
     if len(failed) == len(pairs):
         reasons = "; ".join([*failed.values()][:5])
@@ -104,6 +108,20 @@ def fuse_files(
         reasons = [failed[number] for number in sorted(failed)]
         raise WorkIncomplete(f"{len(failed)} of {len(pairs)} pairs could not be fused: {'; '.join(reasons[:5])}")
     return written
+
+
+def _found_task(pairs: list[tuple[Path, Path, Path]], scale: int | None) -> FoundTask:
+    """The task of the first pair that can be read, for all, said in one line."""
+    for first, second, _ in pairs:
+        try:
+            found = find_task(*(read_image(str(path), scale=scale)[0] for path in (first, second)))
+        except BadPair:
+            continue
+        others = " or ".join(one for one in TASKS if one != found.task)
+        order = "; the second picture is taken first" if found.swapped else ""
+        console.note(f"task: {found.task}, as {found.why}{order}; else --task {others}")
+        return found
+    raise UserError(f"{pairs[0][0].name}, {pairs[0][1].name}: cannot be read, so no task is told; say it by --task")
 
 
 def _unreadable(pairs: list[tuple[Path, Path, Path]], task: Task, scale: int | None) -> dict[int, str]:

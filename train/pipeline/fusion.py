@@ -31,6 +31,7 @@ from clearfuse.train.data.batch import to_tensor
 from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Design, DesignFields, Parts, read_design
 from clearfuse.train.objectives import Objective
 from clearfuse.train.objectives.noise import NoiseField
+from clearfuse.train.pipeline.shipped import DEFAULT, shipped_folder
 from clearfuse.train.pipeline.tiles import OVERLAP, TILE, fuse_tiled
 from clearfuse.train.text import plain_request
 from clearfuse.train.weights import hub
@@ -67,20 +68,24 @@ class FusionPipeline:
 
     @staticmethod
     def from_pretrained(
-        name: str | Path,
+        name: str | Path | None = None,
         device: str | torch.device = "cpu",
         revision: str | None = None,
         *,
         parts: Parts = AS_DESIGNED,
         compiled: bool = False,
     ) -> FusionPipeline:
-        """Load the pipeline of a folder (a run's too) or of a repository on the Hugging Face hub.
+        """Load the pipeline of a folder (a run's too), of a repository on the Hugging Face hub, or a shipped one.
 
-        parts: its tokenizer and prompt encoder, in place of those it embeds or refers to. compiled: use torch.compile,
-        which compiles at the first call and needs a C++ compiler. Raises UserError if there is no such pipeline, its
-        weights do not fit its design, or a part is missing or differs from the one it was trained with.
+        name: a folder, a hub id, or a name in ``pipeline.shipped.SHIPPED``, by default the first of these. parts: its
+        tokenizer and prompt encoder, in place of those it embeds or refers to. compiled: use torch.compile, which
+        compiles at the first call and needs a C++ compiler. Raises UserError if there is no such pipeline, its weights
+        do not fit its design, or a part is missing or differs from the one it was trained with.
         """
-        folder = Path(name) if Path(name).exists() else hub.pull(str(name), revision, FILES)
+        name = DEFAULT if name is None else name
+        folder = Path(name)
+        if not folder.exists():
+            folder = shipped_folder(str(name)) or hub.pull(str(name), revision, FILES)
         if not (folder / DESIGN).is_file():
             raise UserError(f"{name}: no model here: {DESIGN} is missing")
         if not (folder / WEIGHTS).is_file():
@@ -139,14 +144,15 @@ class FusionPipeline:
         steps: int | None = None,
         sampler: str | None = None,
         guidance: float | None = None,
-        tile: int = TILE,
+        tile: int | None = None,
     ) -> UInt8[np.ndarray, "h w 3"]:
         """Fuse a pair of any size, uint8 ``(h, w)`` or ``(h, w, c)``, grey if c is 1.
 
         prompt: the instruction; None: only the task's fusion. seed: of a flow model's noise. steps, sampler, guidance
         (classifier-free guidance scale, 1: none): override the design's, for flow models only. tile: larger
-        images are fused in tiles of this side in pixels, which share one field of noise. Raises UserError if the
-        sizes differ or an option does not apply, and WorkIncomplete if the network's result is not finite.
+        images are fused in tiles of this side in pixels, which share one field of noise; None: the family's. Raises
+        UserError if the sizes differ or an option does not apply, and WorkIncomplete if the network's result is not
+        finite.
         """
         check_name("task", task, TASKS)
         if a.shape[:2] != b.shape[:2]:
@@ -175,6 +181,7 @@ class FusionPipeline:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
                 return self.assembly.fuse(x, y, [prompt], rng, objective, *prior).float()
 
+        tile = getattr(self.design.config, "tile", TILE) if tile is None else tile
         if tile < 2 * OVERLAP:
             raise UserError(f"--tile {tile}: must be at least {2 * OVERLAP} pixels")
         sides = [side // cell * cell for side in (tile, OVERLAP)]

@@ -106,10 +106,10 @@ def _clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def the_only_run(root: Path = Path("runs")) -> Path:
-    """The one run below ``runs/``. Raises UserError with the list where there are none or several."""
+def the_only_run(root: Path = Path("runs")) -> Path | None:
+    """The one run below ``runs/``, None where there is none. Raises UserError with the list where there are several."""
     found = sorted(path.parent for path in root.glob("*/model.safetensors"))
-    if len(found) == 1:
-        return found[0]
-    listed = ", ".join(map(str, found)) if found else "none"
-    raise UserError(f"--model: name a run's folder or a hub id; runs with a model under {root}/: {listed}")
+    if len(found) > 1:
+        listed = ", ".join(map(str, found))
+        raise UserError(f"--model: name a run's folder or a hub id; runs with a model under {root}/: {listed}")
+    return found[0] if found else None

@@ -26,6 +26,8 @@ class RunSettings(Schedule):
     """Pairs held out, as a share or a number; null: 5 %, or the validation shards."""
     mix: list[float] | None = None
     """Weights of the sources of data, in their order; null: by their samples."""
+    init: str | None = None
+    """The model whose weights it starts from, and their digest; null: drawn ones."""
 
 
 class RunRecord(StrictModel):

@@ -15,6 +15,7 @@ from clearfuse.synth.types import UserError
 from clearfuse.train.tokenizers import autoencoder, cosmos, tiny
 from clearfuse.train.tokenizers.base import Grid, Tokenizer, pad_to
 from clearfuse.train.tokenizers.dct import DCT, dct_matrix, dct_scale
+from clearfuse.train.tokenizers.pixels import Pixels
 from clearfuse.train.tokenizers.tiny import Tiny
 from clearfuse.train.weights.source import Published, Source, digest_of, find_source, named
 
@@ -43,10 +44,13 @@ PUBLISHED: dict[str, Published] = {
 }  # fmt: skip
 """Where ``revision`` is None, no commit is known: the newest one is used, reported and recorded."""
 
-NAMES = ("dct", *PUBLISHED)
+OWN: dict[str, type[Tokenizer]] = {"dct": DCT, "pixels": Pixels}
+"""Those without weights."""
+
+NAMES = (*OWN, *PUBLISHED)
 
 GRIDS: dict[str, Grid] = {
-    "dct": Grid(DCT.f, DCT.z),
+    **{name: Grid(one.f, one.z) for name, one in OWN.items()},
     **{name: Grid(tiny.F, one.z) for name, one in TINY.items()},
     "flux": Grid(8, 16),
     "asymmetric": Grid(8, 4),
@@ -71,9 +75,9 @@ def find_tokenizer(reference: str) -> LoadedTokenizer:
 
     Raises UserError, one line, if there is no such tokenizer, or its files are missing or do not fit.
     """
-    if reference == "dct":
-        return LoadedTokenizer(DCT(), "dct")
-    source = find_source("tokenizer", reference, PUBLISHED, extra=("dct",), files=autoencoder.FILES)
+    if reference in OWN:
+        return LoadedTokenizer(OWN[reference](), reference)
+    source = find_source("tokenizer", reference, PUBLISHED, extra=tuple(OWN), files=autoencoder.FILES)
     where = f"--tokenizer {reference}"
     tokenizer, patterns = _loaded(source, where)
     files = tuple(source.paths(patterns))
@@ -149,7 +153,7 @@ def grid_of(reference: str) -> Grid:
         has_config = name in PUBLISHED and autoencoder.CONFIG in PUBLISHED[name].files
         if not (has_config and folder and (Path(folder) / autoencoder.CONFIG).is_file()):
             return GRIDS[name]
-    source = find_source("tokenizer", reference, PUBLISHED, extra=("dct",), files=(autoencoder.CONFIG,))
+    source = find_source("tokenizer", reference, PUBLISHED, extra=tuple(OWN), files=(autoencoder.CONFIG,))
     tiny_name = _tiny_in(source, where)
     return GRIDS[tiny_name] if tiny_name else autoencoder.grid(source.folder, where)
 

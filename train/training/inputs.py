@@ -44,6 +44,7 @@ def samples_of(
         training=training,
         cache=cache,
         degrade=degraders,
+        undegraded=settings.undegraded,
     )
 
 

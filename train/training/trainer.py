@@ -36,6 +36,7 @@ from clearfuse.train.models.attention import attention_kernel, find_kernel
 from clearfuse.train.models.experts import has_grouped_products
 from clearfuse.train.objectives.noise import Draws
 from clearfuse.train.pipeline.fusion import WEIGHTS, check_parts, with_recorded_commits, write_design
+from clearfuse.train.pipeline.initial import identity_of, start_from
 from clearfuse.train.runs.folder import NONFINITE, append_line, run_folder, run_record
 from clearfuse.train.runs.logs import Log, NoLog
 from clearfuse.train.runs.options import RunOptions
@@ -115,6 +116,9 @@ def fit(
             progress, note = (lambda report: None), (lambda line: None)
         rng = torch.Generator().manual_seed(seed_of("weights", settings.seed))
         assembly = Assembly(design, rng, parts, adapt=settings.adapts)
+        if settings.init is not None:
+            note(start_from(assembly, settings.init))
+            settings = settings.model_copy(update={"init": identity_of(settings.init)})
         corpus = index(paths, settings.hold_out)
         check_data(settings, assembly, corpus)
         degraders = choose_degraders(corpus.lean, recipes, partial, language)

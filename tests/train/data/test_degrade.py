@@ -26,6 +26,7 @@ from clearfuse.train.designs.presets import PRESETS
 from clearfuse.train.runs.folder import run_folder, run_record
 from clearfuse.train.runs.options import RunOptions
 from clearfuse.train.runs.settings import Settings
+from clearfuse.train.text import plain_request
 from clearfuse.train.training.checkpoint import found
 from clearfuse.train.training.trainer import fit
 from clearfuse.train.weights.tensors import read_tensors
@@ -175,6 +176,19 @@ def test_partial_ground_truth_goes_with_its_prompt_and_never_with_the_plain_requ
                 for way in (crop, crop[:, ::-1])
             )
     assert differs == {0.0: 6, 1.0: 0}
+
+
+def test_a_share_of_samples_is_left_as_it_is_with_the_plain_request(shards: Path) -> None:
+    corpus = read(shards, "lean/vif")
+    degrade = degrading.choose_degraders(corpus.lean)
+    for share, fits in ((0.0, lambda n: n == 0), (0.5, lambda n: 4 < n < 20), (1.0, lambda n: n == 24)):
+        made = items(Samples(corpus, side=160, training=True, degrade=degrade, clean=True, undegraded=share), range(24))
+        clean = [np.array_equal(item.images["a"], item.images["clean_a"]) for item in made]
+        assert fits(sum(clean)), (share, sum(clean))
+        for item, as_it_is in zip(made, clean, strict=True):
+            assert (item.operators == ()) == as_it_is == (item.prompt == plain_request("vif"))
+    held_out = Samples(corpus, side=160, training=False, degrade=degrade, undegraded=1.0)
+    assert all(held_out[row].operators for row in range(len(held_out)))
 
 
 def test_recipes_are_chosen_by_task(shards: Path, tmp_path: Path) -> None:

@@ -292,8 +292,6 @@ def test_fuse_mistakes(
     for arguments, said in mistakes:
         ran = train("fuse", *arguments, "--task", "vif", "--model", folder)  # type: ignore[arg-type]
         assert (ran.code, said in ran.error) == (2, True), ran.err
-    ran = train("fuse", "a.png", "a.png", "-o", "o.png", "--task", "vif")
-    assert ran.code == 2 and "runs with a model under runs/: none" in ran.error
     ran = train("fuse", "a.png", "a.png", "-o", "o.png", "--task", "viff", "--model", folder)
     assert ran.code == 2 and "unknown task 'viff': did you mean 'vif'" in ran.error
     assert not (tmp_path / "o.png").exists()

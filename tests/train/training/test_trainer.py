@@ -428,8 +428,7 @@ def test_a_set_value_is_in_the_run_and_in_the_model(shards: Path, tmp_path: Path
 
 
 def test_the_only_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"runs with a model under .*: none"):
-        the_only_run(tmp_path)
+    assert the_only_run(tmp_path) is None
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").touch()
@@ -487,3 +486,23 @@ def test_cuda_graphs_train_to_the_same_losses(shards: Path, tmp_path: Path) -> N
         lines = map(json.loads, (out / "log.jsonl").read_text().splitlines())
         losses.append([line["loss"] for line in lines if "lr" in line])
     assert losses[1] == pytest.approx(losses[0], rel=1e-2) and len(losses[0]) == 6, "in bf16"
+
+
+def test_a_run_starts_from_another_models_weights(shards: Path, tmp_path: Path) -> None:
+    run(shards, tmp_path / "first", steps=4)
+    lines: list[str] = []
+    first, paths = str(tmp_path / "first"), [str(shards / "vif")]
+    fit(paths, str(tmp_path / "second"), Settings.of("small", steps=2, init=first, lr=1e-9), note=lines.append)
+    assert any("tensors are those of" in line and "new:" not in line for line in lines)
+    before, after = (read_tensors(tmp_path / name / "model.safetensors")[0] for name in ("first", "second"))
+    for name in before:
+        torch.testing.assert_close(before[name], after[name], atol=1e-6, rtol=0)
+    record = RunRecord.model_validate_json((tmp_path / "second/run.json").read_bytes())
+    assert (record.settings.init or "").startswith(f"{first} ")
+    # The same command goes on; what does not fit is named, and a model of which nothing fits is refused.
+    assert fit(paths, str(tmp_path / "second"), Settings.of("small", steps=2, init=first, lr=1e-9)).step == 2
+    other = Settings.of("small", steps=1, sets=["config.depth=1"], init=first)
+    fit(paths, str(tmp_path / "third"), other, note=lines.append)
+    assert any("not used: network.blocks.1." in line for line in lines)
+    with pytest.raises(UserError, match="none: no such folder"):
+        fit(paths, str(tmp_path / "fourth"), Settings.of("small", steps=1, init=str(tmp_path / "none")))

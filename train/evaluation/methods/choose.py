@@ -26,9 +26,9 @@ def methods_of(
     """The models, folders of results, restoration networks, learned fusers, and the standard methods; and the fusers
     without weights, with the reasons.
 
-    models: None: that of the only run; ``none``: no model. scale: of the results' pictures of 16 bits. loading: options
-    of ``load_pipeline``. sampling: steps, sampler, guidance; None: the model's. Raises UserError if a method
-    can't be loaded.
+    models: None: the default one (``pipeline.shipped``); ``none``: no model. scale: of the results' pictures of
+    16 bits. loading: options of ``load_pipeline``. sampling: steps, sampler, guidance; None: the model's. Raises
+    UserError if a method can't be loaded.
     """
     fitted_models = model_methods(models, device, loading, sampling)
     others = (*network_methods(restorers), *fuser_methods(fusers))

@@ -144,8 +144,8 @@ def load_cached(model: str, device: str | None, loading: tuple[tuple[str, Any], 
 def model_methods(
     models: Sequence[str] | None, device: str | None, loading: Mapping[str, Any] | None, sampling: Mapping[str, Any]
 ) -> tuple[Method, ...]:
-    """The models as methods. models: None: that of the only run; ``none``: none. Raises UserError if loading fails."""
-    names = [name for name in models if name != "none"] if models else [_only()]
+    """The models as methods. models: None: the default one; ``none``: none. Raises UserError if loading fails."""
+    names = [name for name in models if name != "none"] if models else [_default()]
     if len({short_name(name) for name in names}) < len(names):
         raise UserError("--model: two models of one name")
     methods: list[Method] = []
@@ -176,10 +176,11 @@ def trained_on(methods: Sequence[Method], portions: Sequence[Portion]) -> dict[s
 
 def _shards_of(model: str) -> Sequence[Sequence[Any]]:
     """The shards of a model's run, none where its folder has no record of it."""
+    from clearfuse.train.pipeline.shipped import folder_of
     from clearfuse.train.runs.record import read_record
 
     with suppress(OSError, UserError):
-        return read_record(Path(model)).shards
+        return read_record(folder_of(model)).shards
     return ()
 
 
@@ -188,8 +189,9 @@ def weights_of(name: str) -> str:
     import torch
 
     from clearfuse.train.pipeline.fusion import DESIGN, WEIGHTS
+    from clearfuse.train.pipeline.shipped import folder_of
 
-    files = [Path(name) / file for file in (DESIGN, WEIGHTS)]
+    files = [folder_of(name) / file for file in (DESIGN, WEIGHTS)]
     identity = " ".join(digest(file) for file in files if file.is_file()) or name
     return f"{identity} torch {torch.__version__}"
 
@@ -205,10 +207,10 @@ def on_gpu(methods: Sequence[Method]) -> bool:
     return any(find_device(device).type == "cuda" for device in (*devices, *([None] if learned else [])))
 
 
-def _only() -> str:
-    from clearfuse.train.runs.folder import the_only_run
+def _default() -> str:
+    from clearfuse.train.pipeline.shipped import default_model
 
-    return str(the_only_run())
+    return default_model()
 
 
 def short_name(name: str) -> str:
