@@ -127,15 +127,15 @@ def blank_tokenizer(reference: str) -> Tokenizer:
     Raises UserError as ``grid_of``.
     """
     name, where = named(reference, NAMES), f"--tokenizer {reference}"
-    if name == "dct":
-        return DCT()
+    if name in OWN:
+        return OWN[name]()
     if name in TINY:
         return tiny.blank_tiny(TINY[name])
     if name is not None and PUBLISHED[name].files == cosmos.FILES:
         return cosmos.blank_cosmos(GRIDS[name].f)
     if name in KNOWN:
         return autoencoder.blank_autoencoder(KNOWN[name])
-    source = find_source("tokenizer", reference, PUBLISHED, extra=("dct",), files=(autoencoder.CONFIG,))
+    source = find_source("tokenizer", reference, PUBLISHED, extra=tuple(OWN), files=(autoencoder.CONFIG,))
     tiny_name = _tiny_in(source, where)
     if tiny_name is not None:
         return tiny.blank_tiny(TINY[tiny_name])
