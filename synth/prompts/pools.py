@@ -335,10 +335,12 @@ def page_paths(language: str, folder: Path | None = None) -> list[Path]:
 
 def languages_of(language: str) -> tuple[Language, ...]:
     """The languages in which prompts are written: en, zh, or both with mix. UserError for another name."""
-    found = LANGUAGES if language == MIX else tuple(one for one in LANGUAGES if one == language)
-    if not found:
-        raise unknown("language", language, (*LANGUAGES, MIX))
-    return found
+    if language == MIX:
+        return LANGUAGES
+    for one in LANGUAGES:
+        if one == language:
+            return (one,)
+    raise unknown("language", language, (*LANGUAGES, MIX))
 
 
 @functools.cache

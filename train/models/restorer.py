@@ -92,6 +92,16 @@ class ConvBlock(nn.Module):
         return x + self.conv2(F.silu(torch.addcmul(shift, self.conv1(x), 1 + scale)))
 
 
+class Level(nn.ModuleList):
+    """The residual blocks of a level, in order."""
+
+    def forward(self, x: Float[Tensor, "b c h w"], context: Float[Tensor, "b d"]) -> Float[Tensor, "b c h w"]:
+        """Keeps the shape."""
+        for block in self:
+            x = block(x, context)
+        return x
+
+
 class Restorer(nn.Module):
     """The network: ``Restorer(config)(a, b, None, None, text, text_mask, prior)``."""
 
@@ -107,7 +117,7 @@ class Restorer(nn.Module):
         if config.text_width:
             self.text = nn.Sequential(nn.LayerNorm(config.text_width), nn.Linear(config.text_width, tokens))
         self.encoder = nn.ModuleList(
-            nn.ModuleList(ConvBlock(width, tokens) for _ in range(count))
+            Level(ConvBlock(width, tokens) for _ in range(count))
             for width, count in zip(widths[:3], config.blocks, strict=True)
         )
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
@@ -120,7 +130,7 @@ class Restorer(nn.Module):
         self.norm = nn.LayerNorm(tokens, eps=1e-6, elementwise_affine=False)
         self.up = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in itertools.pairwise(widths))
         self.decoder = nn.ModuleList(
-            nn.ModuleList(ConvBlock(width, tokens) for _ in range(count))
+            Level(ConvBlock(width, tokens) for _ in range(count))
             for width, count in zip(widths[:3], config.blocks, strict=True)
         )
         self.gain = ZeroConv2d(widths[2], images * config.latent_channels, 3, padding=1)
@@ -156,8 +166,7 @@ class Restorer(nn.Module):
             hint = self.prompt(hint[:, None], text, text_mask)
         skips: list[Tensor] = []
         for blocks, down in zip(self.encoder, self.down, strict=True):
-            for block in blocks:
-                x = block(x, hint)
+            x = blocks(x, hint)
             skips.append(x)
             x = down(x)
 
@@ -182,8 +191,7 @@ class Restorer(nn.Module):
         levels = list(zip(self.decoder, self.up, skips, strict=True))
         for level, (blocks, up, skip) in reversed(list(enumerate(levels))):
             x = F.pixel_shuffle(up(x), 2) + skip
-            for block in blocks:
-                x = block(x, context)
+            x = blocks(x, context)
             if level == 2:
                 gain = self.gain(x)
         assert gain is not None

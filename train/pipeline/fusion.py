@@ -181,10 +181,10 @@ class FusionPipeline:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
                 return self.assembly.fuse(x, y, [prompt], rng, objective, *prior).float()
 
-        tile = getattr(self.design.config, "tile", TILE) if tile is None else tile
-        if tile < 2 * OVERLAP:
-            raise UserError(f"--tile {tile}: must be at least {2 * OVERLAP} pixels")
-        sides = [side // cell * cell for side in (tile, OVERLAP)]
+        side: int = getattr(self.design.config, "tile", TILE) if tile is None else tile
+        if side < 2 * OVERLAP:
+            raise UserError(f"--tile {side}: must be at least {2 * OVERLAP} pixels")
+        sides = [side // cell * cell for side in (side, OVERLAP)]
         fused = fuse_tiled(fuse, tensors, tile=sides[0], overlap=max(sides[1], cell), multiple=cell)
         if not fused.isfinite().all():
             raise WorkIncomplete(f"the fused image of {a.shape[1]}x{a.shape[0]} has values that are not finite")

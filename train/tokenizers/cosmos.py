@@ -206,7 +206,7 @@ def build_decoder(f: int, sizes: Widths = PUBLISHED) -> nn.Sequential:
 
 def blank_cosmos(f: int) -> FrozenTokenizer:
     """The published tokenizer of f pixels a side of a latent cell, 8 or 16, with its weights as they are made."""
-    return _wrap([build_encoder(f), build_decoder(f)], f)
+    return _wrap([build_encoder(f, PUBLISHED), build_decoder(f, PUBLISHED)], f)
 
 
 def _wrap(networks: list[nn.Sequential], f: int) -> FrozenTokenizer:
@@ -225,7 +225,7 @@ def load_cosmos(folder: Path, f: int, where: str) -> FrozenTokenizer:
     that does not fit begins with its path.
     """
     with torch.device("meta"):  # the weights are assigned below
-        networks = [build_encoder(f), build_decoder(f)]
+        networks = [build_encoder(f, PUBLISHED), build_decoder(f, PUBLISHED)]
     for part, network in zip(PARTS, networks, strict=True):
         path = _path(folder, part)
         if path is None:

@@ -149,7 +149,7 @@ def early(data: Samples) -> CropCache | None:
 def test_memory_holds_crops_and_none_of_their_pictures(shards: Path) -> None:
     """Also where a crop is as wide as its image, so that it would be a view of it."""
     corpus = index([str(shards / "vif")])
-    width, height = corpus.train.size[0].tolist()
+    width, height = max(corpus.train.size.tolist(), key=lambda size: size[0] / size[1])
     assert width > height
     cache = len(corpus.train) * 9 * height * height // 3
     data = followed(corpus, cache, side=height)
