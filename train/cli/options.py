@@ -234,7 +234,7 @@ class FitOptions(DataOptions, RunOptions):
     preset: str | None = None
     """What to fit; what --init is, else tiny-reg without CUDA and mmaif-reg with it."""
     init: Annotated[str | None, typer.Option(metavar="NAME|DIR|HUB_ID")] = None
-    """Start from the weights of a model, as far as they fit: small or scenes (shipped), a run's folder, a hub id."""
+    """Start from the weights of a model, as far as they fit: small (shipped), a run's folder, a hub id."""
     steps: int | None = preset_s("steps")
     batch: int | None = preset_s("batch")
     accumulate: int | None = preset_s("accumulate")

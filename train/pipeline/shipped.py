@@ -15,7 +15,6 @@ from clearfuse.train.runs.folder import the_only_run
 DEFAULT = "clearfuse-small"
 SHIPPED: dict[str, str] = {
     "clearfuse-small": "trained on real pairs and built-in scenes; terms: research, see its card",
-    "clearfuse-scenes": "trained on built-in scenes alone; MIT",
 }
 """The models by name, and what decides who may use them."""
 
@@ -48,6 +47,5 @@ def default_model() -> str:
     if run is not None:
         console.note(f"model: {run}, the only run here; --model {DEFAULT} is the one that ships")
         return str(run)
-    others = " or ".join(name for name in SHIPPED if name != DEFAULT)
-    console.note(f"model: {DEFAULT}, {SHIPPED[DEFAULT]}; another by --model DIR, HUB_ID or {others}")
+    console.note(f"model: {DEFAULT}, {SHIPPED[DEFAULT]}; another by --model DIR or HUB_ID")
     return DEFAULT
