@@ -14,10 +14,25 @@ ANALYSIS = 160
 LOST = 0.2
 """Gradient correlation under which a picture's structure is lost."""
 
+WHITE, MOST_WHITE = 254, 0.25
+"""A pixel is white from this code in every channel; more than this share of pixels that became so is a lost frame."""
+
 
 def keeps_structure(clean: tuple[np.ndarray, np.ndarray], degraded: tuple[np.ndarray, np.ndarray]) -> bool:
-    """Whether at least one image of a pair keeps its structure: what one has lost, the other may still show."""
-    return any(gradient_correlation(x, y) >= LOST for x, y in zip(clean, degraded, strict=True))
+    """Whether at least one image of a pair keeps its structure, and neither went white.
+
+    What one has lost, the other may still show; but the fog of a window's light, which clips in the brighter exposure,
+    leaves a white sheet.
+    """
+    pairs = list(zip(clean, degraded, strict=True))
+    return any(gradient_correlation(x, y) >= LOST for x, y in pairs) and all(
+        became_white(x, y) <= MOST_WHITE for x, y in pairs
+    )
+
+
+def became_white(clean: np.ndarray, degraded: np.ndarray) -> float:
+    """The share of pixels of a uint8 ``(h, w, c)`` picture, in [0, 1], that are white and were not."""
+    return float(((degraded.min(2) >= WHITE) & (clean.min(2) < WHITE)).mean())
 
 
 def gradient_correlation(clean: np.ndarray, degraded: np.ndarray) -> float:

@@ -129,7 +129,7 @@ class SampleMeta(Versioned):
     real: bool = False
     """Whether its pair has no clean side."""
     redrawn: Count = 0
-    """How many plans were drawn before this one, which lost the structure of both images."""
+    """How many plans were drawn before this one, which lost the structure of both images or turned one white."""
 
     def to_json(self) -> dict[str, Any]:
         """What the member ``json`` holds."""
@@ -205,7 +205,7 @@ class Receipt(ListedShard, Versioned):
     """Where each sample begins in the tar, by key."""
     rejects: tuple[Reject, ...]
     redrawn: Count = 0
-    """Samples whose plan was drawn again, since the first lost the structure of both images."""
+    """Samples whose plan was drawn again, since the first lost the structure of both images or turned one white."""
     digest: Sha256
     """Of the settings: what was asked for."""
     settings: Table

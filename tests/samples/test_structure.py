@@ -6,7 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-from clearfuse.synth.samples.structure import LOST, gradient_correlation, keeps_structure
+from clearfuse.synth.samples.structure import (
+    LOST,
+    MOST_WHITE,
+    became_white,
+    gradient_correlation,
+    keeps_structure,
+)
 from clearfuse.synth.seeds import generator
 from conftest import textured
 
@@ -37,7 +43,18 @@ def test_a_mixture_with_other_structure_has_the_correlation_of_its_share(share: 
 
 
 def test_one_image_that_keeps_its_structure_is_enough() -> None:
-    a, b, gone = textured(1), textured(2), np.full_like(textured(1), 255)
+    a, b, gone = textured(1), textured(2), np.full_like(textured(1), 90)
     assert keeps_structure((a, b), (a, gone)) and keeps_structure((a, b), (gone, b))
     assert not keeps_structure((a, b), (gone, gone))
     assert 0 < LOST < 1
+
+
+def test_a_frame_that_went_white_is_lost_though_the_other_stays() -> None:
+    a, white = textured(1), np.full_like(textured(1), 255)
+    assert not keeps_structure((a, a), (a, white)) and not keeps_structure((a, a), (white, a))
+    assert keeps_structure((a, white), (a, white))  # it was white before
+    part = a.copy()
+    part[: len(part) // 5] = 255
+    assert became_white(a, part) == pytest.approx(0.2, abs=0.02) and keeps_structure((a, a), (a, part))
+    part[: len(part) // 2] = 255
+    assert became_white(a, part) > MOST_WHITE and not keeps_structure((a, a), (a, part))
