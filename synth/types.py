@@ -144,6 +144,11 @@ class PairRef:
     scale: int | None = None
 
     @property
+    def single(self) -> bool:
+        """Whether it is made of a single picture, its ground truth, which is all that there is of it."""
+        return self.sources.keys() == {"gt"}
+
+    @property
     def predegraded(self) -> bool:
         """Whether the data set provides the degraded images, with or without clean ones: no operator is drawn."""
         return self.real or any(image in self.sources for image in DEGRADED)

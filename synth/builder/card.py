@@ -170,7 +170,21 @@ for sample in wds.WebDataset("{build.spec.task}-{build.splits[0]}-000000.tar", s
     print(sample["txt"], sample["a.{codec}"].size)
 ```
 `synth verify --replay` makes every degraded image again from the sample alone and compares it bit for bit.\
-{_given(build)}"""
+{_given(build)}{_single(build)}"""
+
+
+def _single(build: Build) -> str:
+    """A line about the sets of single pictures, where there are any."""
+    names = [name for name, record in build.settings["data"].items() if record.get("single")]
+    if not names:
+        return ""
+    how = {
+        "mef": "two exposures of a picture in linear light through a camera curve",
+        "mff": "a picture split by its depth, each side out of focus in turn",
+    }[build.spec.task]
+    return f"""
+The pairs of {", ".join(names)} are made of single pictures: {how} (`single` in the `json` says which);
+their ground truth is the picture itself."""
 
 
 def _given(build: Build) -> str:
@@ -213,7 +227,8 @@ from clearfuse.synth.onthefly import OnTheFly
 from clearfuse.synth.shards import read_samples
 for sample in map(OnTheFly(load_recipe("{task}")), read_samples(Path("{task}-{build.splits[0]}-000000.tar"))):
     print(sample.prompt, sample.images["a"].shape)
-```"""
+```\
+{_single(build)}"""
 
 
 def _recipe(build: Build) -> str:

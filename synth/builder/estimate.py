@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,16 +124,11 @@ def _without_networks(spec: Spec) -> Spec:
 class _Kept(Prepared):
     """A pair of which all that a build keeps is made."""
 
-    found: Mapping[str, float | None]
-    codes: np.ndarray | None
+    found: Mapping[str, float | None] = field(default_factory=dict[str, "float | None"])
 
     def quality(self, spec: Spec) -> dict[str, float | None]:
         """As it was found."""
         return dict(self.found)
-
-    def depth(self, spec: Spec) -> np.ndarray:
-        """As it was made."""
-        return super().depth(spec) if self.codes is None else self.codes
 
 
 def _measure(spec: Spec, codec: str, ref: PairRef, keep: bool) -> Clock:
@@ -146,7 +141,8 @@ def _measure(spec: Spec, codec: str, ref: PairRef, keep: bool) -> Clock:
     if keep and not ref.real:
         needs = spec.takes_depth() and not ref.predegraded
         codes = prepared.depth(spec) if needs else None
-        prepared = _Kept(ref, pair, prepared.gt, prepared.quality(spec), codes)
+        whole = prepared.pair, prepared.gt, prepared.single, codes
+        prepared = _Kept(ref, *whole, found=prepared.quality(spec))
     clock.make = time.perf_counter() - began
     began = time.perf_counter()
     members = encode_sample(render(spec, prepared, 0, "000000000"), CODECS[codec])

@@ -55,6 +55,11 @@ def resolve(options: Options) -> Resolved:
         options.min_gt, options.language,
     )  # fmt: skip
     notes += _partial_truth(options, pairs)
+    notes += [
+        f"single: {len(mine)} pairs of {name} are made of single pictures, which are their ground truth"
+        for name, mine in pairs.by_dataset.items()
+        if mine.single
+    ]
     notes += [] if real else [f"ground truth: {_spread(fusers)}"]
     used = {name: depth for name, depth in depths.items() if not pairs.by_dataset[name].predegraded.all()}
     notes += [f"depth: {_spread({name: depth.name for name, depth in used.items()})}"] if used else []

@@ -73,6 +73,7 @@ def _data_record(pairs: Pairs) -> dict[str, Any]:
     record: dict[str, Any] = {"pairs": len(pairs), "digest": hashed.hexdigest()[:32]}
     record |= {} if pairs.scale is None else {"scale": pairs.scale}
     kind = "real" if pairs.real else "given"
+    record |= {"single": True} if pairs.single else {}
     return record | ({kind: True} if pairs.predegraded.any() else {})
 
 

@@ -40,6 +40,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         "gt": bool(manifest.gt),
         "degraded": bool(manifest.degraded_a or manifest.degraded_b),
         "real": manifest.real,
+        "single": manifest.single,
         "licence": manifest.licence,
         "use": manifest.use,
         "citation": manifest.citation,
@@ -69,6 +70,7 @@ def _fact_lines(facts: Mapping[str, Any]) -> list[str]:
     what = "sequences" if facts["sequences"] else "pairs"
     expected = ", ".join(f"{count} {name}" for name, count in facts["expected"].items())
     degraded = "; with degraded images" if facts["degraded"] else ""
+    degraded += "; made of single pictures" if facts["single"] else ""
     degraded += "; real: no clean images, for evaluation only" if facts["real"] else ""
     splits = facts["splits"] if isinstance(facts["splits"], str) else f"its own ({', '.join(facts['splits'])})"
     lines = [

@@ -125,7 +125,7 @@ def _check_pair(ref: PairRef, manifest: Manifest) -> _PairResult:
             raise
         except (BadPair, OSError) as error:
             problems.append(Problem(ref.dataset, ref.key, "unreadable", f"{name}: {error}"))
-    checks = [_size] if problems else [_size, _modality, _exposure, _registration]
+    checks = [_size] if problems or ref.single else [_size, _modality, _exposure, _registration]
     for check in checks:
         finding = check(ref, manifest, images)
         if finding is not None:
@@ -187,7 +187,7 @@ def duplicates(
     seen: dict[tuple[int, int], str] = {}
     by_hash: dict[str, list[int]] = {}
     for i, of in enumerate(hashes):
-        for name in ("a", "b"):
+        for name in ("a", "b", "gt") if refs[i].single else ("a", "b"):
             for j in by_hash.get(of.get(name, ""), []) if name in of else []:
                 if refs[i].split != refs[j].split:
                     seen.setdefault((j, i), "the same file as {}")
@@ -210,9 +210,9 @@ def _near_duplicates(
     owners: list[int] = []
     prints: list[np.ndarray] = []
     for i, ref in enumerate(refs):
-        for name, modality in MODALITIES[ref.task].items():
+        for name in _visible(ref):
             thumb = small.get(ref.sources[name])
-            if modality == "visible" and thumb is not None and thumb.std() > FLAT:
+            if thumb is not None and thumb.std() > FLAT:
                 owners.append(i)
                 prints.append(fingerprint(thumb))
     if not prints:
@@ -228,6 +228,13 @@ def _near_duplicates(
                 yield i, j, float(distance[row, column])
 
 
+def _visible(ref: PairRef) -> list[str]:
+    """The visible images of a pair by name, or its single picture."""
+    if ref.single:
+        return ["gt"]
+    return [image for image, modality in MODALITIES[ref.task].items() if modality == "visible"]
+
+
 def fingerprint_lines(name: str, location: str) -> list[str]:
     """A data set's table for ``manifests/fingerprints.toml``: a line per pair with its images' fingerprints."""
     manifest = load_manifest(name)
@@ -235,8 +242,7 @@ def fingerprint_lines(name: str, location: str) -> list[str]:
     small = _thumbnails(found, location)
     lines = [f"[{name}]"]
     for ref in found.pairs:
-        names = [image for image, modality in MODALITIES[ref.task].items() if modality == "visible"]
-        prints = [to_hex(fingerprint(small[ref.sources[n]])) for n in names if ref.sources[n] in small]
+        prints = [to_hex(fingerprint(small[ref.sources[n]])) for n in _visible(ref) if ref.sources[n] in small]
         key = f"{ref.split}/{ref.key}" if manifest.own_splits else ref.key
         lines.append(f'"{key}" = [' + ", ".join(f'"{text}"' for text in prints) + "]")
     return lines

@@ -57,8 +57,10 @@ def scene_split(scene: str) -> str:
 
 
 def own_task(manifest: Manifest, other: Task = "vif") -> Task:
-    """The task of a data set; ``other`` where it is for any task."""
+    """The task of a data set; ``other`` where it is for any task, or mef where that is none of single pictures."""
     task: Task
+    if manifest.single and other == "vif":
+        return "mef"
     for task in MODALITIES:
         if task == manifest.task:
             return task
@@ -91,6 +93,8 @@ def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extrem
     """
     if manifest.task not in (task, "any"):
         raise UserError(f"data set '{manifest.name}' is for {manifest.task}, not for {task}")
+    if manifest.single and task == "vif":
+        raise UserError(f"data set '{manifest.name}' is for mef and mff, not for vif: a picture has no infrared side")
     check_name("pairing", pairs, PAIRINGS)
     roots = _roots(manifest, location)
     sides: dict[str, Side] = {}

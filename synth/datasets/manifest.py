@@ -48,8 +48,9 @@ class Manifest(StrictModel):
     """
 
     schema_: Schema
-    kind: Literal["clean", "real"] = "clean"
-    """What a and b are: a clean pair, or a degraded one that has no clean side, nor ground truth."""
+    kind: Literal["clean", "real", "single"] = "clean"
+    """What a and b are: a clean pair; real, a degraded one that has no clean side, nor ground truth; or single, two
+    exposures or focus distances that are made of gt, the only picture there."""
     title: str = ""
     """Its name in full."""
     task: Literal["vif", "mef", "mff", "any"]
@@ -114,7 +115,12 @@ class Manifest(StrictModel):
     @model_validator(mode="after")
     def _check_layouts(self) -> Manifest:
         """Every template that is needed is there, with its placeholders."""
+        if self.single:
+            more = next((image for image in ("a", "b", *DEGRADED, "sequence") if image in self.model_fields_set), None)
+            if more is not None:
+                raise ValueError(f"{more} does not go with kind single: there gt is the picture, and all")
         needed = {"sequence": "{frame}"} if self.sequence else {"a": "{key}", "b": "{key}"}
+        needed = {"gt": "{key}"} if self.single else needed
         given = [image for image in DEGRADED if getattr(self, image)]
         if given and self.sequence:
             raise ValueError(f"{given[0]} goes with a and b, not with a sequence")
@@ -156,8 +162,20 @@ class Manifest(StrictModel):
         return self.kind == "real"
 
     @property
+    def single(self) -> bool:
+        """Whether its pairs are made of single pictures, which are their ground truth."""
+        return self.kind == "single"
+
+    @property
+    def leading(self) -> str:
+        """The image whose files name the pairs: a, or frames, or gt of single pictures."""
+        return "gt" if self.single else "frames" if self.sequence else "a"
+
+    @property
     def templates(self) -> dict[str, list[str]]:
         """The templates by image: a, b or frames, and the degraded ones and gt where the set has them."""
+        if self.single:
+            return {"gt": self.gt}
         images = {"frames": self.sequence} if self.sequence else {"a": self.a, "b": self.b}
         more = {"degraded_a": self.degraded_a, "degraded_b": self.degraded_b, "gt": self.gt}
         return images | {image: templates for image, templates in more.items() if templates}
@@ -196,7 +214,8 @@ class Manifest(StrictModel):
     @property
     def expected(self) -> str:
         """What a folder should hold, for a message: the first layout."""
-        firsts = [templates[0] for image, templates in self.templates.items() if templates and image != "gt"]
+        images = {image: templates for image, templates in self.templates.items() if templates}
+        firsts = [templates[0] for image, templates in images.items() if image != "gt" or self.single]
         return " and ".join(firsts)
 
 

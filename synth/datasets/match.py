@@ -170,7 +170,7 @@ def _append(
     marks = {one: places.mark(*one) for one in set(zip(*of, strict=True))}
     at = [marks[one] + key for one, key in zip(zip(*of, strict=True), places.compared(keys), strict=True)]
     columns.at.append(texts(at))
-    if image in ("a", "frames"):  # which determine the pair's key
+    if image == manifest.leading:
         leads = {folder.casefold(): f"{name}-" for name, folder in manifest.parts.items()} | {"": ""}
         columns.keys.append(texts(leads[part.casefold()] + key for part, key in zip(of[1], keys, strict=True)))
     if image == "frames":
@@ -293,12 +293,12 @@ def pair_up(
     """The pairs, and the paths of images without a partner."""
     if manifest.sequence:
         return _pair_frames(sides, found, small, pairing)
-    needed = [image for image in sides if image != "gt"]
+    needed = [image for image in sides if image != "gt" or manifest.single]
     first = {image: found.first(image) for image in sides}
     complete = np.all([first[image] >= 0 for image in needed], axis=0)
     unpaired = [sides[image].files.path(int(row)) for image in needed for row in first[image][~complete] if row >= 0]
-    keys = sides["a"].keys[first["a"][complete]]
-    rows = {image: first[image][complete] for image in [*needed, *(["gt"] if "gt" in sides else [])]}
+    keys = sides[manifest.leading].keys[first[manifest.leading][complete]]
+    rows = {image: first[image][complete] for image in dict.fromkeys([*needed, *(["gt"] if "gt" in sides else [])])}
     return PairColumns(keys, keys, np.flatnonzero(complete), rows), tuple(sorted(unpaired))
 
 

@@ -208,6 +208,11 @@ class Pairs(Sequence[PairRef]):
         """Whether any pair is real, without clean images."""
         return any(self.tables[i].real for i in np.unique(self.sets))
 
+    @property
+    def single(self) -> bool:
+        """Whether any pair is made of a single picture."""
+        return any(self.tables[i].sources.keys() == {"gt"} for i in np.unique(self.sets))
+
     def count(self, split: str) -> int:
         """The number of pairs in a split."""
         return len(self.rows_of(split))

@@ -25,7 +25,8 @@ class CleanPair:
     sensor: by image, the conversions of files that are not 8 bit, upright and without alpha: see ``pictures.Decoded``.
     degraded: a, b or both where the data set provides degraded images; an absent one equals the clean image. Of a real
     pair, a and b are the degraded images. degradation, instruction: what the pair's own file says was done to it, as
-    (operator, target), and its prompt; empty where it has no such file.
+    (operator, target), and its prompt; empty where it has no such file. Of a single picture, all three images are that
+    picture, until ``samples.single`` makes a and b of it.
     """
 
     a: np.ndarray
@@ -78,6 +79,8 @@ def read_pair(ref: PairRef) -> CleanPair:
     if len(set(sizes.values())) > 1:
         raise BadPair("sizes differ: " + ", ".join(f"{image} {size}" for image, size in sizes.items()))
     _same_channels(images)
+    if ref.single:
+        return CleanPair(images["gt"], images["gt"], images["gt"], None, hashes, sensor)
     degraded = {image.removeprefix("degraded_"): images[image] for image in DEGRADED if image in images}
     known, instruction = read_info(ref.sources["a"], ref.task) if is_member(ref.sources["a"]) else ((), "")
     return CleanPair(images["a"], images["b"], images.get("gt"), None, hashes, sensor, degraded, known, instruction)

@@ -18,11 +18,12 @@ from clearfuse.synth.files.jsonstream import dumps
 from clearfuse.synth.files.storage import Location
 from clearfuse.synth.operators import AUTHORS, operator_class, physical_order
 from clearfuse.synth.samples.render import degrade_pair
+from clearfuse.synth.samples.single import expose
 from clearfuse.synth.seeds import unit_hash
 from clearfuse.synth.shards.codecs import CODECS
 from clearfuse.synth.shards.find import find_shards
 from clearfuse.synth.shards.receipts import ShardNames, listed_shards, read_index, read_receipt
-from clearfuse.synth.shards.records import LATENTS, ListedShard, Receipt, member_names
+from clearfuse.synth.shards.records import LATENTS, Exposed, ListedShard, Receipt, member_names
 from clearfuse.synth.shards.sample import Sample, decode_sample, holds_latents, read_latent_meta
 from clearfuse.synth.shards.tar import BLOCK, in_blocks, read_shard, receipt_path
 from clearfuse.synth.types import HELD, NO_TRUTH, UserError
@@ -270,6 +271,7 @@ def check_sample(sample: Sample) -> Iterator[str]:
         yield f"{where}: a step needs depth, and depth.png is missing"
     elif sample.depth is not None and sample.depth.shape != (height, width):
         yield f"{where}: depth is {sample.depth.shape[1]}x{sample.depth.shape[0]}, its crop {width}x{height}"
+    yield from _check_exposures(sample)
     if sample.meta.lean:
         if steps or sample.depth is None:
             yield f"{where}: is lean, which goes with no steps and with depth"
@@ -278,6 +280,16 @@ def check_sample(sample: Sample) -> Iterator[str]:
         yield f"{where}: the prompt is empty"
     if any(i >= len(steps) for i in meta.prompt.asked):
         yield f"{where}: the prompt asks for a step that is not there: {list(meta.prompt.asked)}"
+
+
+def _check_exposures(sample: Sample) -> Iterator[str]:
+    """Problems of a pair exposed from a single picture: each image follows from the picture, pixel by pixel."""
+    how = sample.meta.single
+    if not isinstance(how, Exposed) or sample.meta.fuser.name != "dataset":
+        return
+    for name, image in zip(("clean_a", "clean_b"), expose(sample.images["gt"], how), strict=True):
+        if not np.array_equal(sample.images[name], image):
+            yield f"sample {sample.key}: {name} is not the exposure of gt that the json says"
 
 
 def _check_given(sample: Sample) -> Iterator[str]:

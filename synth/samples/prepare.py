@@ -6,9 +6,11 @@ more than once or a network makes them; every build reads them from there.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -27,8 +29,10 @@ from clearfuse.synth.fusers.choice import fuser_weights, is_network
 from clearfuse.synth.fusers.quality import truth_quality
 from clearfuse.synth.operators import operator_class
 from clearfuse.synth.samples.recipe import Recipe
-from clearfuse.synth.seeds import unit_hash
+from clearfuse.synth.samples.single import pair_of
+from clearfuse.synth.seeds import generator, seed_of, unit_hash
 from clearfuse.synth.shards.codecs import CODECS
+from clearfuse.synth.shards.records import Exposed, Focused, Origin
 from clearfuse.synth.types import BadPair, PairRef, Task, UserError
 from clearfuse.synth.version import __version__
 
@@ -74,12 +78,15 @@ class Spec:
 class Prepared:
     """A clean pair with its ground truth; depth is estimated on demand, at native resolution.
 
-    gt: None for a real pair, for which no depth is estimated either.
+    gt: None for a real pair, for which no depth is estimated either. single: how the pair was made of a single picture.
+    codes: the depth as stored, where it is known already.
     """
 
     ref: PairRef
     pair: CleanPair
     gt: np.ndarray | None
+    single: Exposed | Focused | None = None
+    codes: np.ndarray | None = None
 
     @property
     def truth(self) -> np.ndarray:
@@ -88,7 +95,12 @@ class Prepared:
         return self.gt
 
     def picture(self, task: Task) -> np.ndarray:
-        """The image from which depth is estimated: the visible one of VIF, the fused one of MEF and MFF."""
+        """The image from which depth is estimated: the visible one of VIF, the fused one of MEF and MFF.
+
+        Of a pair made of a single picture it is that picture.
+        """
+        if self.ref.single and self.pair.gt is not None:
+            return self.pair.gt
         return self.pair.a if task == "vif" else self.truth
 
     def quality(self, spec: Spec) -> dict[str, float | None]:
@@ -108,12 +120,14 @@ class Prepared:
 
     def depth(self, spec: Spec) -> np.ndarray:
         """The depth as stored, uint16 (see ``depth.metres``): quantised before use, so that replay is exact."""
+        if self.codes is not None:
+            return self.codes
         path = depth_entry(spec, self)
         if path is not None and (data := cache.load_cached(path)) is not None:
             return depth_maps.decode_png(data)
         source = spec.depths[self.ref.dataset]
         image = self.picture(spec.task)
-        focused = (self.pair.a, self.pair.b) if spec.task == "mff" else None
+        focused = (self.pair.a, self.pair.b) if spec.task == "mff" and not self.ref.single else None
         predicted = predictions(spec, source, [image])[0] if isinstance(source, DepthNetwork) else None
         known = DepthInput(self.ref.key, image, self.pair.depth, self.far(spec), focused, predicted)
         metres = source.estimate(known)
@@ -128,10 +142,33 @@ def prepare(spec: Spec, ref: PairRef) -> Prepared:
     return add_ground_truth(spec, ref, read_pair(ref))
 
 
-def add_ground_truth(spec: Spec, ref: PairRef, pair: CleanPair) -> Prepared:
-    """A decoded pair with its ground truth. Raises BadPair where the data set's own is requested and missing."""
+def add_ground_truth(spec: Spec, ref: PairRef, pair: CleanPair, counts: PreparedCounts | None = None) -> Prepared:
+    """A decoded pair with its ground truth; of a single picture, the pair is made of it first.
+
+    counts: told where a ground truth is fused anew. Raises BadPair where the data set's own is requested and missing,
+    or where no pair can be made of a single picture.
+    """
     if ref.real:
         return Prepared(ref, pair, None)
+    if ref.single:
+        return _of_picture(spec, ref, pair, counts)
+    return _with_truth(spec, ref, pair, counts)
+
+
+def _of_picture(spec: Spec, ref: PairRef, picture: CleanPair, counts: PreparedCounts | None) -> Prepared:
+    """The pair made of a single picture, the same for all variants, with its ground truth."""
+    codes, source = None, spec.depths[ref.dataset]
+    if spec.task == "mff":
+        codes = Prepared(ref, picture, picture.gt).depth(spec)
+    metres = None if codes is None else depth_maps.dequantise(codes)
+    rng = generator(seed_of(spec.seed, spec.task, ref.dataset, ref.key, "single"))
+    made = pair_of(picture.a, spec.task, metres, Origin(name=source.name, weights=source.weights), rng)
+    hashes = {name: hashlib.sha256(image.tobytes()).hexdigest() for name, image in (("a", made.a), ("b", made.b))}
+    pair = replace(picture, a=made.a, b=made.b, sha256={**hashes, **picture.sha256})
+    return replace(_with_truth(spec, ref, pair, counts), single=made.how, codes=codes)
+
+
+def _with_truth(spec: Spec, ref: PairRef, pair: CleanPair, counts: PreparedCounts | None) -> Prepared:
     if spec.fusers[ref.dataset] == "dataset":
         if pair.gt is None:
             raise BadPair("no ground truth beside it, and --fuser dataset asks for the data set's own")
@@ -140,6 +177,8 @@ def add_ground_truth(spec: Spec, ref: PairRef, pair: CleanPair) -> Prepared:
     if (data := cache.load_cached(path)) is not None:
         return Prepared(ref, pair, CODECS["png"].decode(data))
     gt = FUSERS[spec.fusers[ref.dataset]]()(pair.a, pair.b, spec.task)
+    if counts is not None:
+        counts.truths += 1
     if spec.keep:
         cache.keep(path, CODECS["png"].encode(gt))
     return Prepared(ref, pair, gt)
@@ -156,11 +195,15 @@ def depth_entry(spec: Spec, prepared: Prepared) -> Location | None:
     source = spec.depths[prepared.ref.dataset]
     if not source.cached:
         return None
-    fuser = None if spec.task == "vif" else _fuser_key(spec.fusers[prepared.ref.dataset], spec.task)
+    fuser = (
+        None if spec.task == "vif" or prepared.ref.single else _fuser_key(spec.fusers[prepared.ref.dataset], spec.task)
+    )
     torch_version = None if source.weights is None else version("torch")
+    # Of a single picture it is estimated before the pair is made.
+    sources = _sources(prepared.ref, prepared.pair, ["gt"] if prepared.ref.single else None)
     # All source files, since depth of MEF and MFF may be estimated from the data set's own ground truth.
     key = (spec.task, source.name, source.weights, torch_version, prepared.far(spec), fuser)
-    return cache.entry("depth", _versions(), *key, _sources(prepared.ref, prepared.pair))
+    return cache.entry("depth", _versions(), *key, sources)
 
 
 def predictions(spec: Spec, source: DepthNetwork, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -204,6 +247,7 @@ def prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> PreparedCounts:
 
 def _prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> PreparedCounts:
     counts = PreparedCounts()
+    _predict_single(spec, refs)
     need_depth: dict[str, list[Prepared]] = {}
     for ref in refs:
         if ref.real:
@@ -211,9 +255,9 @@ def _prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> PreparedCounts:
         report(ref.name)
         try:
             pair = read_pair(ref)
-            cached = spec.fusers[ref.dataset] == "dataset" or truth_entry(spec, ref, pair).is_file()
-            prepared = add_ground_truth(spec, ref, pair)
-            counts.truths += not cached
+            split = depth_entry(spec, Prepared(ref, pair, None)) if ref.single and spec.task == "mff" else None
+            counts.depths += split is not None and not split.is_file()  # made for the pair itself
+            prepared = add_ground_truth(spec, ref, pair, counts)
             prepared.quality(spec)
             path = depth_entry(spec, prepared) if spec.takes_depth() and not ref.predegraded else None
             if path is not None and not path.is_file():
@@ -232,6 +276,20 @@ def _prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> PreparedCounts:
             prepared.depth(spec)
             counts.depths += 1
     return counts
+
+
+def _predict_single(spec: Spec, refs: Sequence[PairRef]) -> None:
+    """What depth networks say of the single pictures that are split by depth, in one batch, for the calls to come."""
+    pictures: dict[str, list[np.ndarray]] = {}
+    for ref in refs:
+        if ref.single and spec.task == "mff" and isinstance(spec.depths[ref.dataset], DepthNetwork):
+            with contextlib.suppress(Exception):  # it is rejected when the pair itself is made
+                pictures.setdefault(ref.dataset, []).append(read_pair(ref).a)
+    for dataset, those in pictures.items():
+        source = spec.depths[dataset]
+        assert isinstance(source, DepthNetwork)
+        report(f"the depth of {len(those)} pictures of {dataset}")
+        predictions(spec, source, those)
 
 
 def uses_network(fusers: Mapping[str, str], depths: Mapping[str, DepthSource]) -> bool:

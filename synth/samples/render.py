@@ -53,6 +53,8 @@ def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
     if spec.min_gt > 0 and (qabf is None or qabf < spec.min_gt):
         raise BadPair(f"ground truth of Qabf {'undefined' if qabf is None else qabf}, under --min-gt {spec.min_gt:g}")
     extra: dict[str, Any] = {"gt_quality": quality}
+    if prepared.single is not None:
+        extra["single"] = prepared.single
     whole = {"clean_a": prepared.pair.a, "clean_b": prepared.pair.b, "gt": prepared.truth}
     clean = {name: crop.of(image) for name, image in whole.items()}
     fuser, source = spec.fusers[ref.dataset], spec.depths[ref.dataset]

@@ -89,6 +89,38 @@ class PromptRecord(Record):
     """The steps, by number, that it asks to remove."""
 
 
+class Exposed(Record):
+    """How a multi-exposure pair was made of a single picture: see ``samples.single.expose``."""
+
+    n: Annotated[float, Field(gt=0, le=4)]
+    """Exponent of the camera curve."""
+    sigma: Annotated[float, Field(gt=0, le=16)]
+    """Shoulder of the camera curve."""
+    ev_a: Annotated[float, Field(ge=-16, lt=0)]
+    """Stops of a from the picture: under-exposed."""
+    ev_b: Annotated[float, Field(gt=0, le=16)]
+    """Stops of b from the picture: over-exposed."""
+
+
+class Focused(Record):
+    """How a multi-focus pair was made of a single picture: see ``samples.single.refocus``."""
+
+    cut: Annotated[float, Field(gt=0)]
+    """Metres along the optical axis between the near and the far side."""
+    near: Annotated[float, Field(gt=0)]
+    """Metres to the plane that a is focused on."""
+    far: Annotated[float, Field(gt=0)]
+    """Metres to the plane that b is focused on."""
+    aperture: Annotated[float, Field(gt=0)]
+    """Radius of the blur in pixels, by the difference of 1/metres from the focus."""
+    blades: Annotated[int, Field(ge=0, le=16)]
+    """Blades of the aperture; 0: a disk."""
+    rotation: Annotated[float, Field(ge=0, le=1)]
+    """Rotation of the aperture, a fraction of the angle between blades."""
+    depth: Origin
+    """What made the depth that it was split by."""
+
+
 class SampleMeta(Versioned):
     """The ``json`` of a sample of pictures, in the order of its fields."""
 
@@ -100,7 +132,7 @@ class SampleMeta(Versioned):
     """Which degraded version of the pair it is, from 0."""
     split: Split
     sources: Mapping[str, str]
-    """The sha256 of each source file, by image; empty for a built-in scene."""
+    """The sha256 of each source file, by image; of a built-in scene and of an image made here, that of its pixels."""
     sensor: Mapping[str, Table] = {}
     """By image, how a file that is not 8 bit was brought to 8 bit."""
     crop: CropBox
@@ -124,6 +156,8 @@ class SampleMeta(Versioned):
     """Whether it holds no degraded images: it is degraded where it is read."""
     gt_quality: Mapping[str, float | None] = {}
     """How good a fusion of the clean pair the ground truth is, by metric; null where that is undefined."""
+    single: Exposed | Focused | None = None
+    """How the clean pair was made of a single picture; null where it was not."""
     given: bool = False
     """Whether others degraded the pair, so that its steps are names without parameters and nothing replays."""
     real: bool = False

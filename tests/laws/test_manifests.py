@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from clearfuse.synth.datasets.find import find_all
+from clearfuse.synth.datasets.find import find_all, own_task
 from clearfuse.synth.datasets.manifest import load_manifest, natural
 from clearfuse.synth.datasets.read import read_pair
 from clearfuse.synth.files.resources import read_toml, resource_dir, resource_names
-from clearfuse.synth.types import TASKS, Task, UserError
+from clearfuse.synth.types import TASKS, UserError
 from conftest import save, textured
 
 NAMES = resource_names("manifests/datasets")
@@ -26,7 +26,9 @@ def test_it_states_what_a_user_must_know(name: str) -> None:
     manifest = load_manifest(name)
     assert manifest.title and manifest.licence
     assert manifest.task in (*TASKS, "any")
-    assert manifest.builtin or name == "folder" or (manifest.citation and manifest.url.startswith("https://"))
+    assert (
+        manifest.builtin or name in ("folder", "single") or (manifest.citation and manifest.url.startswith("https://"))
+    )
 
 
 def _made(template: str, **names: str) -> str:
@@ -75,7 +77,7 @@ FORMS = [(name, form) for name in ON_DISK for form in range(len(next(iter(load_m
 def test_it_finds_its_own_layout(tmp_path: Path, name: str, form: int) -> None:
     manifest = load_manifest(name)
     scenes = _make(tmp_path, name, form)
-    found = find_all(manifest, str(tmp_path), _task(name))
+    found = find_all(manifest, str(tmp_path), own_task(manifest))
     assert (len(found.pairs), found.scenes, found.ignored, found.unpaired) == (scenes, scenes, 0, ())
     assert sum(found.splits.values()) == scenes
     assert [p.key for p in found.pairs] == sorted((p.key for p in found.pairs), key=natural)
@@ -84,14 +86,6 @@ def test_it_finds_its_own_layout(tmp_path: Path, name: str, form: int) -> None:
     assert (pair.gt is not None) == bool(manifest.gt)
     if manifest.sequence:
         assert pair.a.mean() < pair.b.mean()
-
-
-def _task(name: str) -> Task:
-    task: Task
-    for task in TASKS:
-        if task == load_manifest(name).task:
-            return task
-    return "vif"
 
 
 @pytest.mark.parametrize("name", NAMES)
