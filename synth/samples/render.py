@@ -151,8 +151,8 @@ def degrade_clean(
 
     clean: ``clean_a``, ``clean_b``, ``gt``, uint8 ``(h, w, c)``. depth: returns the crop's depth, uint16 as stored;
     called once, and only where a step needs it. fuser: the one that made ``gt``. partial, prompts, language: as for a
-    build. A plan that loses the structure of both images, or turns one white, is drawn again from the next seed, with as many
-    steps. Raises BadPair where the recipe has no plan for the pair.
+    build. A plan that loses the structure of both images, or turns one white, is drawn again from the next seed, with
+    as many steps. Raises BadPair where the recipe has no plan for the pair.
     """
     pair, gt = (clean["clean_a"], clean["clean_b"]), clean["gt"]
     depth = cache(depth)
