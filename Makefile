@@ -37,7 +37,7 @@ demo: $(READY)  ## the whole chain on built-in scenes: demo/shards, demo/sheet.p
 	$(BIN)/synth verify $(DEMO) $(TESTS) --replay
 	$(BIN)/synth preview $(DEMO) --samples 12 --out demo/sheet.png
 	$(BIN)/train fit $(DEMO) --preset tiny-reg --steps 400 --out demo/run --device cpu
-	$(BIN)/train eval $(TESTS) --model demo/run --out demo/report
+	$(BIN)/train eval $(TESTS) --model demo/run --model clearfuse-small --out demo/report
 
 eval: $(READY)  ## score MODEL=dir and pipelines on SHARDS="dir ..." (the demo's) into REPORT=dir, the papers' tables beside them
 	$(BIN)/train eval $(SHARDS) --out $(REPORT) --papers $(if $(MODEL),--model $(MODEL))
