@@ -231,8 +231,12 @@ def main(names: Sequence[str]) -> None:
     MoE._route = route  # type: ignore[method-assign]
     samplers.times, FakeTensor.tolist = numbers_of(samplers.times), decreasing  # type: ignore[method-assign]
     tokenizers.find_tokenizer, texts.find_text, designs.build_model = find_tokenizer, find_text, build_model
+    seen: list[object] = []
     for name in names or PRESETS:
         start, preset = time.monotonic(), PRESETS[name]
+        if (preset.design, preset.schedule.recompute) in seen:  # presets that differ in batches alone
+            continue
+        seen.append((preset.design, preset.schedule.recompute))
         print(name, end=" ", flush=True)
         forward(short(preset.design))
         step(short(preset.design), preset.schedule.recompute)
