@@ -94,7 +94,9 @@ def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extrem
     if manifest.task not in (task, "any"):
         raise UserError(f"data set '{manifest.name}' is for {manifest.task}, not for {task}")
     if manifest.single and task == "vif":
-        raise UserError(f"data set '{manifest.name}' is for mef and mff, not for vif: a picture has no infrared side")
+        raise UserError(
+            f"--data {manifest.name}={location}: is for mef and mff, not for vif: a picture has no infrared side"
+        )
     check_name("pairing", pairs, PAIRINGS)
     roots = _roots(manifest, location)
     sides: dict[str, Side] = {}

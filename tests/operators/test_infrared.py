@@ -34,7 +34,7 @@ def test_the_gain_has_a_limit_and_one_level_stays_one() -> None:
     faint = np.float32(0.5) + RAMP * np.float32(0.01)
     out = gain_control(faint, RAMP)
     assert out.max() - out.min() == pytest.approx(0.8 * 0.01 * MOST_GAIN, rel=1e-3)
-    one = np.full((4, 4, 1), 0.3, np.float32)
+    one = np.full_like(RAMP, 0.3)
     np.testing.assert_array_equal(gain_control(one, RAMP), one)
     assert gain_control(RAMP + np.float32(0.5), one).max() == 1
 

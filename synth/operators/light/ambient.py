@@ -384,5 +384,7 @@ def light_of_pair(image: Frame, beside: Frame | None, depth: Float[np.ndarray, "
         return light, radiance
     clipped = above(image, SATURATED) > 0
     full = image.copy()
+    if image.shape[2] < radiance.shape[2]:  # a grey frame beside one in colour
+        radiance = color.luma(radiance)[..., None]
     full[clipped] = np.maximum(image[clipped], np.float32(ratio) * radiance[clipped])
     return dataclasses.replace(light, exposure=ratio), full

@@ -249,7 +249,7 @@ def test_a_report_names_its_profile_and_what_could_not_run(
     done = evaluate_shards([str(shards / "mef")], str(tmp_path / "r"), profile="papers", limit=1, examples=0)
     facts = to_json(done)
     assert facts["profile"] == "papers" and {"MUSIQ", "CLIPIQA"} <= set(facts["not_run"])
-    assert [metric["name"] for metric in facts["metrics"]][:3] == ["VIF", "Qabf", "Qcv"]
+    assert [metric["name"] for metric in facts["metrics"]][:3] == ["VIF", "VIF-authors", "Qabf"]
     notes = "\n".join(facts["notes"])
     assert "Not run: MUSIQ needs pyiqa: pip install 'clearfuse[iqa]'." in notes and "Profile papers: " in notes
     asked = "SCD,ms_ssim,FMI-dct"

@@ -60,7 +60,7 @@ def test_over_shards_and_scenes(train: Train, tmp_path: Path) -> None:
     ran = train("tokenizers", "--shards", shards / "vif", "--shards", shards / "mef", "--limit", "3", "--json")
     data = json.loads(ran.out)
     assert ran.code == 0 and data["pictures"] == 6 and data["rows"][0]["name"] == "dct"
-    assert data["rows"][0]["paper"] is None and "others by name: taesd, taesd3, taef1, taef2, flux" in ran.err
+    assert data["rows"][0]["paper"] is None and "others by name: pixels, taesd, taesd3, taef1, taef2, flux" in ran.err
     ran = train("tokenizers", "dct", "--limit", "1", "--crop", "40", "--device", "cpu")
     assert ran.code == 0 and ran.out.splitlines()[0].split()[:4] == ["tokenizer", "f", "z", "PSNR"]
     assert ran.out.splitlines()[1].split()[:5] == ["dct", "8", "192", "lossless", "1.0000"]

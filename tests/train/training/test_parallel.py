@@ -103,7 +103,7 @@ def one(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_two_processes_are_one_with_the_whole_batch(shards: Path, one: Path, tmp_path: Path) -> None:
     launch(shards, tmp_path / "two", 2)
-    assert differences(one, tmp_path / "two", 1e-5, LOSSES) == []
+    assert differences(one, tmp_path / "two", 5e-5, LOSSES) == []
     # A token with two experts of one probability goes by the last bit of a sum, which the processor's kernels decide.
     assert differences(one, tmp_path / "two", 1e-3, COUNTS) == []
     assert all(step > 1 for step, _ in differences(one, tmp_path / "two", 1e-6, LOSSES + COUNTS))
