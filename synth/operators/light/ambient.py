@@ -376,6 +376,8 @@ def light_of_pair(image: Frame, beside: Frame | None, depth: Float[np.ndarray, "
     if beside is None:
         light = estimate_light(image, depth)
         return light, light.restored(image)
+    if image.shape[2] != beside.shape[2]:  # a grey frame beside one in colour
+        beside = color.luma(beside)[..., None] if image.shape[2] == 1 else np.repeat(beside, 3, 2)
     dark, bright = (image, beside) if color.luma(image).mean() <= color.luma(beside).mean() else (beside, image)
     ratio = exposure_ratio(dark, bright)
     light = estimate_light(dark, depth, darkness_of_pair(dark, bright, ratio))
@@ -384,7 +386,5 @@ def light_of_pair(image: Frame, beside: Frame | None, depth: Float[np.ndarray, "
         return light, radiance
     clipped = above(image, SATURATED) > 0
     full = image.copy()
-    if image.shape[2] < radiance.shape[2]:  # a grey frame beside one in colour
-        radiance = color.luma(radiance)[..., None]
     full[clipped] = np.maximum(image[clipped], np.float32(ratio) * radiance[clipped])
     return dataclasses.replace(light, exposure=ratio), full
