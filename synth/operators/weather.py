@@ -45,6 +45,12 @@ def option(doc: str) -> Any:
     return free(0.0, 0.0, f"{doc}; 0 unless a recipe sets it", low=0.0, high=1.0, default=0.0)
 
 
+def ir_gain_share() -> Any:
+    """How far the infrared camera's gain control stretches what contrast the weather leaves."""
+    doc = "share of the contrast that the infrared camera's gain control restores; 0: none, and a uniform blur"
+    return free(0.5, 1.0, doc, low=0.0, default=0.0)
+
+
 def _light(image: Image, scene: Scene, cool_sky: float) -> Light:
     """The light of the event, estimated from this image where the chain has not done so."""
     light = estimate_light(image, scene.metres()) if scene.light is None else scene.light
@@ -101,13 +107,7 @@ class Haze(Operator):
         low=0.0, high=2.0, default=0.0,
     )  # fmt: skip
     field: float = free(0.0, 1.0, "selects the density field, the same for both frames", default=0.0)
-    ir_gain: float = free(
-        0.5,
-        1.0,
-        "share of the contrast that the infrared camera's gain control restores; 0: none, and a uniform blur",
-        low=0.0,
-        default=0.0,
-    )
+    ir_gain: float = ir_gain_share()
     forward: float = free(
         0.8, 0.95, "forward scattering of the air, Henyey and Greenstein's q: haze 0.8 to 0.85, fog to 0.95",
         low=0.0, high=0.99, default=0.9,
@@ -174,13 +174,7 @@ class Rain(Operator):
     exposure: float = free(1 / 250, 1 / 60, "exposure time", unit="s", log=True)
     contrast: float = free(2.5, 5, "opacity of the streaks relative to uniform rain at the mean rate")
     ir_ratio: float = free(0.8, 1.1, "infrared extinction over visible extinction")
-    ir_gain: float = free(
-        0.5,
-        1.0,
-        "share of the contrast that the infrared camera's gain control restores; 0: none, and a uniform blur",
-        low=0.0,
-        default=0.0,
-    )
+    ir_gain: float = ir_gain_share()
     cool_sky: float = option("colour of the sky, from the image's (0) to that of a closed cover of clouds (1), by day")
     wet_ground: float = option("how wet the ground is: darker, and a mirror at grazing angles")
     field: float = free(0.0, 1.0, "selects where puddles are, the same for both frames", default=0.0)
@@ -260,13 +254,7 @@ class Snow(Operator):
     wind: float = free(-35, 35, "slant of the flakes' path in the image, from vertical", unit="degrees")
     exposure: float = free(1 / 500, 1 / 125, "exposure time", unit="s", log=True)
     ir_ratio: float = free(0.8, 1.1, "infrared extinction over visible extinction")
-    ir_gain: float = free(
-        0.5,
-        1.0,
-        "share of the contrast that the infrared camera's gain control restores; 0: none, and a uniform blur",
-        low=0.0,
-        default=0.0,
-    )
+    ir_gain: float = ir_gain_share()
     cool_sky: float = option("colour of the sky, from the image's (0) to that of a closed cover of clouds (1), by day")
     snow_cover: float = option("share of the ground under snow, in both modalities")
     field: float = free(0.0, 1.0, "selects where snow lies, the same for both frames", default=0.0)

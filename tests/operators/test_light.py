@@ -166,6 +166,15 @@ def test_of_two_exposures_a_night_has_lamps_and_a_black_sky_and_a_room_with_a_wi
     assert light.darkness(color.luma(np.ascontiguousarray(0.2 * room[::4, ::4]))) == 1, "by its dark frame it were"
 
 
+def test_a_grey_exposure_beside_one_in_colour_has_the_light_of_its_luminance() -> None:
+    colour = generator(3).random((48, 64, 3), dtype=np.float32) * np.float32(0.2)
+    for dark, bright in ((colour, 4 * color.luma(colour)[..., None]), (color.luma(colour)[..., None], 4 * colour)):
+        for image, beside in ((dark, bright), (bright, dark)):
+            found, full = light.light_of_pair(image, beside, None)
+            assert full.shape == image.shape and found.airlight.shape[-1] in (1, image.shape[2])
+        assert light.light_of_pair(bright, dark, None)[0].exposure == pytest.approx(4, rel=0.05)
+
+
 def test_a_cover_of_clouds_changes_the_colour_and_keeps_the_level() -> None:
     image = np.full((60, 80, 3), 0.2, np.float32)
     image[:20] = 0.9, 0.6, 0.3

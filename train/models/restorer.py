@@ -78,24 +78,30 @@ class RestorerConfig:
 
 
 class ConvBlock(nn.Module):
-    """x + W2 silu((1 + scale) W1 x + shift), 3 × 3, scale and shift from the context; W2 starts at 0."""
+    """x + W2 silu((1 + scale) W1 x + shift), 3 × 3, scale and shift from a context; W2 starts at 0.
+
+    context: its width; 0: none, and neither scale nor shift.
+    """
 
     def __init__(self, width: int, context: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.modulation = ZeroLinear(context, 2 * width)
+        self.modulation = ZeroLinear(context, 2 * width) if context else None
         self.conv2 = ZeroConv2d(width, width, 3, padding=1)
 
-    def forward(self, x: Float[Tensor, "b c h w"], context: Float[Tensor, "b d"]) -> Float[Tensor, "b c h w"]:
+    def forward(self, x: Float[Tensor, "b c h w"], context: Float[Tensor, "b d"] | None) -> Float[Tensor, "b c h w"]:
         """Keeps the shape."""
-        scale, shift = self.modulation(context)[..., None, None].chunk(2, 1)
-        return x + self.conv2(F.silu(torch.addcmul(shift, self.conv1(x), 1 + scale)))
+        inner = self.conv1(x)
+        if self.modulation is not None:
+            scale, shift = self.modulation(context)[..., None, None].chunk(2, 1)
+            inner = torch.addcmul(shift, inner, 1 + scale)
+        return x + self.conv2(F.silu(inner))
 
 
 class Level(nn.ModuleList):
     """The residual blocks of a level, in order."""
 
-    def forward(self, x: Float[Tensor, "b c h w"], context: Float[Tensor, "b d"]) -> Float[Tensor, "b c h w"]:
+    def forward(self, x: Float[Tensor, "b c h w"], context: Float[Tensor, "b d"] | None) -> Float[Tensor, "b c h w"]:
         """Keeps the shape."""
         for block in self:
             x = block(x, context)
@@ -111,13 +117,13 @@ class Restorer(nn.Module):
         inner = config.transformer()
         widths = [config.width * 2**level for level in range(4)]
         tokens = widths[3]
-        images = 2 + config.prior
+        images = streams(config)
         self.stem = nn.Conv2d(4 * images * config.latent_channels, widths[0], 3, padding=1)
         self.text = None
         if config.text_width:
             self.text = nn.Sequential(nn.LayerNorm(config.text_width), nn.Linear(config.text_width, tokens))
         self.encoder = nn.ModuleList(
-            Level(ConvBlock(width, tokens) for _ in range(count))
+            Level(ConvBlock(width, tokens if config.text_width else 0) for _ in range(count))
             for width, count in zip(widths[:3], config.blocks, strict=True)
         )
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
@@ -161,9 +167,9 @@ class Restorer(nn.Module):
         images = [F.pad(z, pad, mode="replicate") for z in (z_a, z_b, prior) if z is not None]
         x = F.pixel_unshuffle(torch.cat(images, 1), 2).contiguous(memory_format=torch.channels_last)
         x = self.stem(x)
-        hint = x.new_zeros(len(x), 8 * self.config.width)
+        hint = None
         if self.prompt is not None:
-            hint = self.prompt(hint[:, None], text, text_mask)
+            hint = self.prompt(x.new_zeros(len(x), 1, 8 * self.config.width), text, text_mask)
         skips: list[Tensor] = []
         for blocks, down in zip(self.encoder, self.down, strict=True):
             x = blocks(x, hint)
@@ -224,7 +230,7 @@ class Restorer(nn.Module):
         return TokenLayout(rows, columns, F.pad(angles, (0, 0, 0, prompt)), self.positions(rows, columns), mask)
 
 
-def images(config: RestorerConfig) -> int:
+def streams(config: RestorerConfig) -> int:
     """The number of input images: both degraded ones, and the prior."""
     return 2 + config.prior
 
@@ -244,14 +250,14 @@ def flops(config: RestorerConfig, height: int, width: int, text_tokens: int) -> 
 
     A 3 × 3 convolution that keeps the channels costs the same at every level: they double where pixels quarter.
     """
-    c, d, z = config.width, 8 * config.width, images(config) * config.latent_channels
+    c, d, z = config.width, 8 * config.width, streams(config) * config.latent_channels
     image = -(-height // MULTIPLE) * -(-width // MULTIPLE)
     half = image * (MULTIPLE // 2) ** 2  # cells at half resolution
     tokens = image + (text_tokens if config.text_width else 0)
 
     convolutions = 4 * sum(config.blocks) * 9 * c * c  # of both sides, two a block
     convolutions += 2 * 3 * 2 * c * c  # down and up, of three levels each
-    convolutions += 9 * c * (4 * z + 4 * (images(config) + config.latent_channels))  # stem and head
+    convolutions += 9 * c * (4 * z + 4 * (streams(config) + config.latent_channels))  # stem and head
     total = half * convolutions + half // 16 * 9 * 4 * c * z  # and the gains
     total += config.depth * mmaif.block_macs(config.transformer(), image, tokens)
     total += image * 4 * d * d  # condition and the last AdaLN

@@ -366,7 +366,9 @@ def exposure_ratio(dark: Frame, bright: Frame) -> float:
     return float(b.mean() / max(float(a.mean()), 1e-6))
 
 
-def light_of_pair(image: Frame, beside: Frame | None, depth: Float[np.ndarray, "h w"] | None) -> tuple[Light, Frame]:
+def light_of_pair(
+    image: Frame, beside: Float32[np.ndarray, "h w d"] | None, depth: Float[np.ndarray, "h w"] | None
+) -> tuple[Light, Frame]:
     """The light of a scene, and the image with the radiance that its camera clipped.
 
     beside: the other exposure of the scene, linear; None where there is none. The light is that of the darker frame,
