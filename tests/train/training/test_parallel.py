@@ -38,7 +38,8 @@ dist.destroy_process_group = left
 if __name__ == "__main__":
     out, preset, steps, sharded, recompute, precision = sys.argv[1:]
     settings = Settings.of(preset, batch=4, steps=20, warmup=0, lr=2e-4)
-    settings = settings.model_copy(update=dict(recompute=recompute == "True", precision=precision))
+    # Cautious AdamW moves by signs, and where a gradient is rounding alone, rounding decides them.
+    settings = settings.model_copy(update=dict(recompute=recompute == "True", precision=precision, cautious=False))
     run_options = RunOptions(validate_every=10, checkpoint_every=5, sharded=sharded == "True")
     if steps == "10":
         import clearfuse.train.training.trainer as trainer
@@ -103,9 +104,7 @@ def one(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_two_processes_are_one_with_the_whole_batch(shards: Path, one: Path, tmp_path: Path) -> None:
     launch(shards, tmp_path / "two", 2)
-    assert differences(one, tmp_path / "two", 5e-5, LOSSES) == []
-    # A token with two experts of one probability goes by the last bit of a sum, which the processor's kernels decide.
-    assert differences(one, tmp_path / "two", 1e-3, COUNTS) == []
+    assert differences(one, tmp_path / "two", 1e-5, LOSSES + COUNTS) == []
     assert all(step > 1 for step, _ in differences(one, tmp_path / "two", 1e-6, LOSSES + COUNTS))
 
 
