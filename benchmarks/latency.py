@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from clearfuse.train.designs.presets import find_preset
 from clearfuse.train.device import keep_freed_memory
-from clearfuse.train.models import build_model
+from clearfuse.train.models import Inputs, build_model
 from clearfuse.train.text.t5 import T5Encoder
 from clearfuse.train.tokenizers import Tokenizer, autoencoder
 
@@ -141,7 +141,7 @@ def rows(size: int, device: torch.device, repeats: int, theirs: float | None, th
 
     def fuse(z_a: Tensor, z_b: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
-            return network(z_a, z_b, None, None, text, None).latent.float()
+            return network(Inputs((z_a, z_b), (text, None))).latent.float()
 
     print(f"{size}x{size}, {'bf16' if cuda else 'float32'}, {device.type}, {threads} threads, milliseconds")
     print(f"{'':<18}{'two encodes':>12}{'DiT':>10}{'decode':>10}{'sum':>10}")

@@ -81,11 +81,11 @@ def coded_once() -> None:
 def against_the_ceiling(run: str, shards: Path) -> str:
     """Mean PSNR of the reconstructed ground truth, of the fused images, and of these against the reconstruction."""
     assembly = FusionPipeline.from_pretrained(run).assembly
-    data = Samples(index([str(shards)]), side=SIDE, training=False, prior=assembly.design.prior)
+    data = Samples(index([str(shards)]), side=SIDE, training=False, guess=assembly.design.guess)
     (batch,) = batches(data, [range(len(data))])
     assert isinstance(batch, Batch)
     coded = assembly.tokenizer.decode(assembly.encode(batch.gt), (SIDE, SIDE)).clamp(-1, 1)
-    fused = assembly.fuse(batch.a, batch.b, batch.prompts, torch.Generator().manual_seed(0), prior=batch.prior)
+    fused = assembly.fuse(batch.a, batch.b, batch.prompts, torch.Generator().manual_seed(0), guess=batch.guess)
     pairs = {"ceiling": (coded, batch.gt), "model": (fused, batch.gt), "model to the ceiling's": (fused, coded)}
     means = {name: float(psnr_of(one.clamp(-1, 1), other).mean()) for name, (one, other) in pairs.items()}
     return ", ".join(f"{name} {mean:.2f} dB" for name, mean in means.items())

@@ -46,10 +46,10 @@ def fitted(folder: Path, preset: str, steps: int, sets: list[str]) -> Path:
     return folder / "run"
 
 
-def held_out(folder: Path, pairs: int, side: int, prior: str) -> Batch:
+def held_out(folder: Path, pairs: int, side: int, guess: str) -> Batch:
     """Centre crops of held-out pairs of all tasks."""
     corpus = index([str(folder / task) for task in TASKS])
-    data = Samples(corpus, side=side, training=False, prior=prior)
+    data = Samples(corpus, side=side, training=False, guess=guess)
     places = [i * len(data) // pairs for i in range(pairs)] if pairs < len(data) else list(range(len(data)))
     (batch,) = batches(data, [places])
     assert isinstance(batch, Batch)
@@ -81,7 +81,7 @@ def main() -> None:
             build(task, split="train,val", limit=24, **common)
         model = Path(asked.model) if asked.model else fitted(folder, asked.preset, asked.fit, asked.sets)
         assembly = FusionPipeline.from_pretrained(model).assembly
-        batch = held_out(folder, asked.pairs, asked.side, assembly.design.prior)
+        batch = held_out(folder, asked.pairs, asked.side, assembly.design.guess)
 
     objective = assembly.design.objective
     if not isinstance(objective, PathObjective):
@@ -92,7 +92,7 @@ def main() -> None:
     def pictures(sampler: str, steps: int) -> Tensor:
         way = dataclasses.replace(objective, sampler=sampler, steps=steps)
         rng = torch.Generator().manual_seed(0)
-        return assembly.fuse(batch.a, batch.b, batch.prompts, rng, way, batch.prior).clamp(-1, 1)
+        return assembly.fuse(batch.a, batch.b, batch.prompts, rng, way, batch.guess).clamp(-1, 1)
 
     def score(made: Tensor, exact: Tensor) -> tuple[float, float]:
         return 127.5 * float((made - exact).square().mean().sqrt()), float(psnr_of(made, batch.gt).mean())

@@ -27,8 +27,7 @@ from torch import Tensor, nn
 
 from clearfuse.train.designs.presets import TEXT_TOKENS, find_preset
 from clearfuse.train.device import find_device
-from clearfuse.train.models import build_model, find_model
-from clearfuse.train.models.base import Prediction
+from clearfuse.train.models import Inputs, Prediction, build_model, find_model
 from clearfuse.train.objectives.base import Predict
 from clearfuse.train.training import optim, parallel
 
@@ -53,10 +52,12 @@ class DenseDiT(nn.Module):
             head = min(range(8, 129, 2), key=lambda width: abs(count(sized(width)) - parameters))
         self.dit = sized(head)
 
-    def forward(self, z_a: Tensor, z_b: Tensor, z_t: Tensor, t: Tensor, *more: Any) -> Prediction:
+    def forward(self, inputs: Inputs) -> Prediction:
         """Predict a velocity."""
-        label = torch.zeros(len(z_a), dtype=torch.int64, device=z_a.device)
-        made = self.dit(torch.cat([z_t, z_a, z_b], 1), timestep=1000 * t, class_labels=label).sample
+        z_t, t = inputs.z_t, inputs.t
+        assert z_t is not None and t is not None
+        label = torch.zeros(len(z_t), dtype=torch.int64, device=z_t.device)
+        made = self.dit(torch.cat([z_t, *inputs.pair], 1), timestep=1000 * t, class_labels=label).sample
         return Prediction(made, made.new_zeros(()), made.new_zeros(0, 0))
 
 
@@ -74,10 +75,10 @@ def step_of(
     groups = [{"params": weights, "weight_decay": 0.01}]
     optimizer = optim.CautiousAdamW(groups, lr=1e-4)
     device, rng = inputs["a"].device, torch.Generator().manual_seed(0)
-    mask = None
+    pair = inputs["a"], inputs["b"]
 
     def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
-        return network(inputs["a"], inputs["b"], z_t, t, inputs["text"], mask, inputs.get("prior"))
+        return network(Inputs(pair, (inputs["text"], None), z_t=z_t, t=t, guess=inputs.get("guess")))
 
     bound: Predict = predict
 
@@ -86,7 +87,7 @@ def step_of(
         if graphs:
             torch.compiler.cudagraph_mark_step_begin()
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            loss = objective.loss(bound, inputs["gt"], (inputs["a"], inputs["b"]), rng).total
+            loss = objective.loss(bound, inputs["gt"], pair, rng).total
         loss.backward()
         norm = optim.grad_norm(weights)
         optim.clip_gradients(weights, norm, 1.0)
@@ -115,7 +116,7 @@ def inputs_of(config: Any, batch: int, cells: int, device: torch.device) -> dict
     """Random latents and prompts."""
     rng = torch.Generator().manual_seed(1)
     shape = (batch, config.latent_channels, cells, cells)
-    names = ["a", "b", "gt", *(["prior"] if config.prior else [])]
+    names = ["a", "b", "gt", *(["guess"] if config.guess else [])]
     made = {name: torch.randn(shape, generator=rng).to(device) for name in names}
     return made | {"text": torch.randn(batch, TEXT_TOKENS, config.text_width, generator=rng).to(device)}
 

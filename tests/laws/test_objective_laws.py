@@ -127,9 +127,9 @@ def test_the_total_is_the_sum_of_its_weighted_terms(name: str) -> None:
     objective = dataclasses.replace(ALL[name], balance=0.1, pixel=0.5)  # type: ignore[type-var]
     seen: list[Tensor] = []
 
-    def pixels(clean: Tensor) -> Tensor:
+    def pixels(clean: Tensor) -> dict[str, Tensor]:
         seen.append(clean)
-        return clean.square().mean()
+        return {"sources": clean.square().mean()}
 
     loss = objective.loss(constant(OTHER, 1.5), TARGET, PAIR, seeded(), pixels)
     terms = loss.terms

@@ -33,7 +33,7 @@ from clearfuse.train.designs.design import Assembly, Design
 from clearfuse.train.designs.presets import PRESETS
 from clearfuse.train.models import find_model
 from clearfuse.train.models.attention import attention_kernel
-from clearfuse.train.models.experts import MoE
+from clearfuse.train.models.experts import Router
 from clearfuse.train.objectives import samplers
 from clearfuse.train.objectives.noise import Draws, NoiseField
 from clearfuse.train.text.t5 import T5Encoder
@@ -89,7 +89,7 @@ class InFp32(TorchFunctionMode):
         return made
 
 
-def route(self: MoE, tokens: Tensor, real: Any = MoE._route) -> Tensor:
+def probability(self: Router, tokens: Tensor, real: Any = Router.probability) -> Tensor:
     with InFp32():
         return real(self, tokens)
 
@@ -168,8 +168,8 @@ def assembly_of(design: Design) -> Assembly:
     return made
 
 
-def batch_of(prior: bool) -> Batch:
-    names = ("a", "b", "gt", "clean_a", "clean_b", *(("prior",) if prior else ()))
+def batch_of(guess: bool) -> Batch:
+    names = ("a", "b", "gt", "clean_a", "clean_b", *(("guess",) if guess else ()))
     images = {name: torch.zeros(2, 3, SIDE, SIDE, dtype=torch.uint8) for name in names}
     return Batch(images, PROMPTS, ["0", "1"], [0, 1], ["vif", "vif"], [("haze",), ("snow",)])
 
@@ -180,7 +180,7 @@ def forward(design: Design) -> None:
     fake(assembly, "cuda", mode)
     for kernel in ("sdpa", "xformers"):
         with mode, attention_kernel(kernel):
-            batch = batch_of(assembly.prior is not None)
+            batch = batch_of(assembly.guess is not None)
             assembly.train()
             loss = batch_loss(assembly, batch, Draws.of("loss", 0, batch.positions), device, bf16=True)
             assert loss.total.dtype == torch.float32 and loss.total.device.type == "cuda" and loss.total.requires_grad
@@ -190,7 +190,7 @@ def forward(design: Design) -> None:
                 batch_loss(assembly, batch, Draws.of("validation", 0, batch.positions), device, bf16=True)
             with torch.autocast("cuda", torch.bfloat16):
                 rng = NoiseField(torch.Generator().manual_seed(0), 16, 16)
-                fused = assembly.fuse(moved.a, moved.b, batch.prompts, rng, prior=moved.prior)
+                fused = assembly.fuse(moved.a, moved.b, batch.prompts, rng, guess=moved.guess)
             assert fused.shape == moved.a.shape and fused.device.type == "cuda"
             assert to_bytes(fused).dtype == torch.uint8
 
@@ -206,7 +206,7 @@ def step(design: Design, recompute: bool) -> None:
     with mode, is_cuda, torch.autocast("cuda", torch.bfloat16):
         weights = assembly.trained()
         optimizer = optim.build_optimizer(assembly, 1e-3, 0.01)
-        batch = batch_of(assembly.prior is not None)
+        batch = batch_of(assembly.guess is not None)
         loss = batch_loss(assembly, batch, Draws.of("loss", 0, batch.positions), torch.device("cpu"), bf16=True)
         loss.total.backward()
         without = [name for name, weight in weights.items() if weight.grad is None]
@@ -228,7 +228,7 @@ def short(design: Design) -> Design:
 def main(names: Sequence[str]) -> None:
     pretend_cuda()
     pretend_xformers()
-    MoE._route = route  # type: ignore[method-assign]
+    Router.probability = probability  # type: ignore[method-assign]
     samplers.times, FakeTensor.tolist = numbers_of(samplers.times), decreasing  # type: ignore[method-assign]
     tokenizers.find_tokenizer, texts.find_text, designs.build_model = find_tokenizer, find_text, build_model
     seen: list[object] = []

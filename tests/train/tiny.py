@@ -13,14 +13,14 @@ from clearfuse.train.objectives.regression import Regression
 from clearfuse.train.objectives.schrodinger import SchrodingerBridge
 
 
-def small(flow: bool = False, prior: bool = False) -> Design:
+def small(flow: bool = False, guess: bool = False) -> Design:
     """A design with all parts of the network at a small size."""
     config = MMAIFConfig(
-        flow=flow, prior=prior, head="blend", latent_channels=192, text_width=128, depth=2, width=32, heads=2,
+        flow=flow, guess=guess, head="blend", latent_channels=192, text_width=128, depth=2, width=32, heads=2,
         expert_width=16, shared_width=16, lora=8,
     )  # fmt: skip
     objective = FlowMatching(predicts="clean", steps=2) if flow else Regression()
-    return Design("mmaif", config, "dct", "bytes", objective, "pyramid" if prior else "none")
+    return Design("mmaif", config, "dct", "bytes", objective, "pyramid" if guess else "none")
 
 
 SMALL = {
@@ -29,8 +29,8 @@ SMALL = {
         small(),
         Schedule(crop=32, batch=2, accumulate=2, steps=6, warmup=1, lr=1e-3, ema=0.9, recompute=False),
     ),
-    "small-prior": Preset(
-        "for tests", small(prior=True), Schedule(crop=32, batch=2, accumulate=1, steps=6, lr=1e-3, recompute=False)
+    "small-guess": Preset(
+        "for tests", small(guess=True), Schedule(crop=32, batch=2, accumulate=1, steps=6, lr=1e-3, recompute=False)
     ),
     "small-fm": Preset(
         "for tests", small(flow=True), Schedule(crop=32, batch=2, accumulate=1, steps=6, lr=1e-3, recompute=False)

@@ -38,8 +38,8 @@ class Item:
 class Batch:
     """A batch of degraded pairs with their ground truth and prompts; grey images have three equal channels.
 
-    images: ``a``, ``b``, ``gt``, ``prior``, ``clean_a``, ``clean_b`` as uint8; the properties of these names scale them
-    to [−1, 1]. latents: of a, b, gt and prior in place of images, from a cache of latents; embeddings: of the prompts,
+    images: ``a``, ``b``, ``gt``, ``guess``, ``clean_a``, ``clean_b`` as uint8; the properties of these names scale them
+    to [−1, 1]. latents: of a, b, gt and guess in place of images, from a cache of latents; embeddings: of the prompts,
     and their mask. positions: in the run, or among the held-out samples; operators: degradations of each sample.
     """
 
@@ -68,9 +68,9 @@ class Batch:
         return to_unit(self.images["gt"])
 
     @property
-    def prior(self) -> Float[Tensor, "b 3 H W"] | None:
-        """The prior in [−1, 1], if the design has one."""
-        return to_unit(self.images["prior"]) if "prior" in self.images else None
+    def guess(self) -> Float[Tensor, "b 3 H W"] | None:
+        """The guess in [−1, 1], if the design has one."""
+        return to_unit(self.images["guess"]) if "guess" in self.images else None
 
     @property
     def clean_a(self) -> Float[Tensor, "b 3 H W"] | None:

@@ -1,8 +1,9 @@
 """Shards of latents, as ``train cache`` writes them, read back: what a sample's members are, and for which runs.
 
 A sample of a cache holds ``json`` and, to train on, a member ``0.safetensors``, ``1.safetensors`` … for each of its
-drawn crops: latents in fp16, the prompt's embedding, the clean pair as uint8 where a loss asks for it. A held-out one
-holds ``held.safetensors``: the pictures, so that validation is that of the shards themselves.
+drawn crops: latents in fp16, or the pictures as uint8 where they are the latents, the prompt's embedding, the clean
+pair as uint8 where a loss asks for it. A held-out one holds ``held.safetensors``: the pictures, so that validation is
+that of the shards themselves.
 """
 
 from __future__ import annotations

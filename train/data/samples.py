@@ -27,9 +27,9 @@ from clearfuse.train.data.batch import Item, UnreadableSample
 from clearfuse.train.data.buckets import MULTIPLE, Shape, find_shape, parse_ratios
 from clearfuse.train.data.corpus import Corpus, SamplePlace
 from clearfuse.train.data.degrade import Degraders
+from clearfuse.train.data.guesses import find_guess
 from clearfuse.train.data.latents import decode_cached
 from clearfuse.train.data.order import Order, Pick, RankBatches
-from clearfuse.train.data.priors import find_prior
 from clearfuse.train.data.reader import Reader
 from clearfuse.train.text import plain_request
 
@@ -67,7 +67,7 @@ class Samples(Dataset[Any]):
         rephrase: float = 0.0,
         drop: float = 0.0,
         clean: bool = False,
-        prior: str = "none",
+        guess: str = "none",
         cache: int = 0,
         degrade: Degraders | None = None,
         undegraded: float = 0.0,
@@ -81,7 +81,7 @@ class Samples(Dataset[Any]):
         missing = [task for task in corpus.lean if task not in self.degrade]
         if missing:
             raise ValueError(f"lean samples of {', '.join(missing)}: degrade must hold what degrades them")
-        self.prior = find_prior(prior)
+        self.guess = find_guess(guess)
         self.cached = corpus.cached
         self.shapes, self.shape = _shapes(self.places.size, ratios, side, multiple)
         self.order = (
@@ -145,14 +145,14 @@ class Samples(Dataset[Any]):
         if self.cached:
             return self._from_cache(place, name, epoch)
         visit = epoch // self.repeats
-        sample, prior = self._load(row, place, visit)
+        sample, guess = self._load(row, place, visit)
         identity, task = _identity(sample), sample.meta.task
         (u, v, flip, _, rephrase), rng = self._draw(identity, epoch)
         shape = self.shapes[self.shape[row]]
         region = window(sample.images["a"].shape, shape, (u, v))
         images = {name: sample.images[name][region] for name in self.inputs if name in sample.images}
-        if prior is not None:
-            images["prior"] = prior(region)
+        if guess is not None:
+            images["guess"] = guess(region)
         crops = {name: to_crop(image, shape, flip < 0.5) for name, image in images.items()}
         prompt = sample.prompt
         if self._plain(identity, visit) or (place.lean and not sample.meta.steps):
@@ -174,18 +174,18 @@ class Samples(Dataset[Any]):
         return item
 
     def decoded_size(self) -> int:
-        """Bytes of all decoded images that a run trains on, with their priors."""
+        """Bytes of all decoded images that a run trains on, with their guesses."""
         rows = slice(None) if self.order is None else self.order.drawn
         a, b, gt = self.places.channels[rows].T.astype(np.int64)
-        clean, prior = len(self.inputs) > len(INPUTS), self.prior is not None
-        values = (a + b) * (1 + clean) + gt + np.maximum(a, b) * prior
+        clean, guess = len(self.inputs) > len(INPUTS), self.guess is not None
+        values = (a + b) * (1 + clean) + gt + np.maximum(a, b) * guess
         return int((self.places.size[rows].prod(1, dtype=np.int64) * values).sum())
 
     def _find_crop_capacity(self) -> int:
         """The number of crops of later epochs to cache in place of decoded images; 0: none."""
         if self.order is None or self.cached or self.places.lean.any():  # small already, or degraded anew each time
             return 0
-        images = len(self.inputs) + (self.prior is not None)
+        images = len(self.inputs) + (self.guess is not None)
         crop = 3 * images * max(width * height for width, height in self.shapes)
         return ahead.crop_capacity(self.cache, self.decoded_size(), crop, len(self.order.drawn) * self.repeats)
 
@@ -206,7 +206,7 @@ class Samples(Dataset[Any]):
         return read_meta(place.key, self.reader.members(place, lambda name: name == "json"))
 
     def _from_cache(self, place: SamplePlace, name: str, epoch: int) -> Item:
-        images = (*self.inputs, "prior") if self.prior else self.inputs
+        images = (*self.inputs, "guess") if self.guess else self.inputs
         cached = decode_cached(self.reader, place, epoch if self.training else None, images)
         return Item(
             -1,
@@ -222,14 +222,14 @@ class Samples(Dataset[Any]):
         )
 
     def _load(self, row: int, place: SamplePlace, visit: int) -> tuple[Sample, Windows | None]:
-        """A sample, degraded if it is lean, and the windows of its prior; the latest one is cached."""
+        """A sample, degraded if it is lean, and the windows of its guess; the latest one is cached."""
         key = row, visit if place.lean else 0
         if self._latest is None or self._latest[0] != key:
             self._latest = None  # frees its memory first
             sample = self._sample(row, place)
             if place.lean:
                 sample = self._degrade(sample, visit)
-            self._latest = key, sample, self._prior_of(sample)
+            self._latest = key, sample, self._guess_of(sample)
         return self._latest[1:]
 
     def _degrade(self, sample: Sample, visit: int) -> Sample:
@@ -248,10 +248,10 @@ class Samples(Dataset[Any]):
         # A recipe may schedule severities by variant: here the visit counts as the variant.
         return degrade(sample, seed_of("degrade", self.seed, *identity, visit), visit)
 
-    def _prior_of(self, sample: Sample) -> Windows | None:
-        if "prior" in sample.images:
-            return sample.images["prior"].__getitem__
-        return self.prior and self.prior(sample.images["a"], sample.images["b"], sample.meta.task)
+    def _guess_of(self, sample: Sample) -> Windows | None:
+        if "guess" in sample.images:
+            return sample.images["guess"].__getitem__
+        return self.guess and self.guess(sample.images["a"], sample.images["b"], sample.meta.task)
 
     def _sample(self, row: int, place: SamplePlace) -> Sample:
         """The sample, from memory or its shard, with the images that the model or the degradations need."""
@@ -263,14 +263,14 @@ class Samples(Dataset[Any]):
         sample = decode_sample(place.key, members, images, depth=place.lean)
         size = sum(image.nbytes for image in sample.images.values())
         size += 0 if sample.depth is None else sample.depth.nbytes
-        fused = self.prior is not None and not place.lean
+        fused = self.guess is not None and not place.lean
         size += sample.images["gt"].nbytes if fused else 0
         # Nothing is evicted: in passes over all samples, an LRU cache would always evict what is needed next.
         if size <= self.cache and not self._crop_capacity:
-            windows = self._prior_of(sample) if fused else None
-            if windows:  # one crop's prior costs less, but many crops will be taken of a cached image
-                prior = windows(full_region(sample.images["a"].shape))
-                sample = replace(sample, images={**sample.images, "prior": prior})
+            windows = self._guess_of(sample) if fused else None
+            if windows:  # one crop's guess costs less, but many crops will be taken of a cached image
+                guess = windows(full_region(sample.images["a"].shape))
+                sample = replace(sample, images={**sample.images, "guess": guess})
             self.cache -= size
             self._decoded[row] = sample
         return sample

@@ -7,6 +7,7 @@ name.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,11 @@ from clearfuse.synth.files.schema import OneOf, Schema, StrictModel, validate
 from clearfuse.synth.types import SCHEMA, UserError
 from clearfuse.train import text as texts
 from clearfuse.train import tokenizers
-from clearfuse.train.data.priors import PRIORS
+from clearfuse.train.data.guesses import GUESSES
 from clearfuse.train.models import MODELS, build_model, find_model
-from clearfuse.train.models.base import Prediction
+from clearfuse.train.models.base import Inputs, Latent, Prediction, Semantics
 from clearfuse.train.objectives import OBJECTIVES, Objective
-from clearfuse.train.objectives.base import Predict, guide
+from clearfuse.train.objectives.base import Pair, Predict, guide
 from clearfuse.train.objectives.noise import Rng
 from clearfuse.train.weights.source import named
 
@@ -40,7 +41,7 @@ class Design:
     tokenizer: str  # a reference: see ``clearfuse.train.tokenizers``
     text: str  # a reference: see ``clearfuse.train.text``
     objective: Objective
-    prior: str = "none"  # a name in PRIORS
+    guess: str = "none"  # a name in GUESSES
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``pipeline.json`` holds."""
@@ -50,7 +51,7 @@ class Design:
             "config": dataclasses.asdict(self.config),
             "tokenizer": self.tokenizer,
             "text": self.text,
-            "prior": self.prior,
+            "guess": self.guess,
             "objective": dataclasses.asdict(self.objective),
         }
 
@@ -74,7 +75,7 @@ class DesignFields(StrictModel):
     """Images to latents and back."""
     text: Reference
     """What reads the prompts."""
-    prior: Annotated[str, OneOf(PRIORS)] = "none"
+    guess: Annotated[str, OneOf(GUESSES)] = "none"
     """The first guess that the network is given."""
     objective: Any
     digests: dict[str, str] = Field(default_factory=dict)
@@ -82,7 +83,7 @@ class DesignFields(StrictModel):
 
     def design(self) -> Design:
         """The values, without the file's."""
-        return Design(self.model, self.config, self.tokenizer, self.text, self.objective, self.prior)
+        return Design(self.model, self.config, self.tokenizer, self.text, self.objective, self.guess)
 
 
 _OBJECTIVE: Any = Annotated[Union[tuple(OBJECTIVES.values())], Field(discriminator="kind")]  # noqa: UP007
@@ -104,8 +105,20 @@ class DesignFile(RootModel[Annotated[Union[_FAMILIES], Field(discriminator="mode
 
 def read_design(data: Any, where: str) -> DesignFields:
     """What ``pipeline.json`` holds, an object or JSON text as bytes. Raises UserError, naming ``where``."""
+    if isinstance(data, bytes) and b'"prior"' in data:
+        data = _renamed(data)
     file: Any = validate(DesignFile, data, where)
     return file.root
+
+
+def _renamed(text: bytes) -> Any:
+    """An older file's fields as they are called now: ``guess``, of the design and of its config, was ``prior``."""
+    try:
+        return json.loads(
+            text, object_pairs_hook=lambda pairs: {"guess" if key == "prior" else key: value for key, value in pairs}
+        )
+    except (ValueError, RecursionError):
+        return text  # what is wrong with it is told by who validates it
 
 
 @dataclass(frozen=True)
@@ -161,9 +174,9 @@ class Assembly(nn.Module):
         )
         self.objective: Objective = design.objective
         self.tokenizer = tokenizer.tokenizer
-        self.prior = PRIORS[design.prior]
-        if getattr(design.config, "prior", False) != (self.prior is not None):
-            raise UserError(f"the design's prior is '{design.prior}', and its network's config says otherwise")
+        self.guess = GUESSES[design.guess]
+        if getattr(design.config, "guess", False) != (self.guess is not None):
+            raise UserError(f"the design's guess is '{design.guess}', and its network's config says otherwise")
         self.text = text.encoder
         if blank:
             with torch.device("meta"):
@@ -188,13 +201,15 @@ class Assembly(nn.Module):
 
     def bind(
         self,
-        z_a: Float[Tensor, "b z h w"],
-        z_b: Float[Tensor, "b z h w"],
+        pair: Pair,
         prompts: Sequence[str],
-        z_prior: Float[Tensor, "b z h w"] | None = None,
+        *,
         embeddings: tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]] | None = None,
+        guess: Latent | None = None,
+        semantics: Semantics | None = None,
+        present: Bool[Tensor, "b 2"] | None = None,
     ) -> Predict:
-        """The network with the degraded latents, the prompts and the prior bound to it, as an objective calls it.
+        """The network with all of its inputs but a flow's bound to it, as an objective calls it: see ``Inputs``.
 
         embeddings: of the prompts, with their mask, where they are at hand.
         """
@@ -205,9 +220,10 @@ class Assembly(nn.Module):
         else:
             # Where no prompt is padded, as for one image, attention needs no mask, and is faster without.
             real = None if bool(mask.all()) else mask
+        bound = Inputs(pair, (text, real), guess=guess, semantics=semantics, present=present)
 
         def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
-            return self.network(z_a, z_b, z_t, t, text, real, z_prior)
+            return self.network(dataclasses.replace(bound, z_t=z_t, t=t))
 
         return predict
 
@@ -219,19 +235,19 @@ class Assembly(nn.Module):
         prompts: Sequence[str],
         rng: Rng,
         objective: Objective | None = None,
-        prior: Float[Tensor, "b 3 H W"] | None = None,
+        guess: Float[Tensor, "b 3 H W"] | None = None,
     ) -> Float[Tensor, "b 3 H W"]:
-        """Fused images; values may leave [−1, 1]. objective: another way to sample; prior: the design's.
+        """Fused images; values may leave [−1, 1]. objective: another way to sample; guess: the design's.
 
         Under guidance the network is asked under the prompts and under empty ones.
         """
-        z_a, z_b = self.encode(a), self.encode(b)
-        z_prior = None if prior is None else self.encode(prior)
+        pair = self.encode(a), self.encode(b)
+        z_guess = None if guess is None else self.encode(guess)
         way = objective or self.objective
-        predict = self.bind(z_a, z_b, prompts, z_prior)
+        predict = self.bind(pair, prompts, guess=z_guess)
         if way.guidance != 1:
-            predict = guide(predict, self.bind(z_a, z_b, [""] * len(prompts), z_prior), way.guidance)
-        latent = way.sample(predict, (z_a, z_b), rng)
+            predict = guide(predict, self.bind(pair, [""] * len(prompts), guess=z_guess), way.guidance)
+        latent = way.sample(predict, pair, rng)
         return self.tokenizer.decode(latent.float(), (a.shape[2], a.shape[3]))
 
 

@@ -34,14 +34,14 @@ class Preset:
     paper: bool = False
 
 
-def _tiny(flow: bool, prior: bool = False) -> MMAIFConfig:
+def _tiny(flow: bool, guess: bool = False) -> MMAIFConfig:
     """All of the network's parts at a size for a CPU, on the 192 channels of the DCT tokenizer.
 
     A token of these latents has 768 numbers, more than the width: only a blend of the inputs can carry them through.
     """
     return MMAIFConfig(
         flow=flow,
-        prior=prior,
+        guess=guess,
         compress=True,
         head="blend",
         context=True,
@@ -61,9 +61,9 @@ _TINY = Schedule(
     recompute=False,
 )  # fmt: skip
 
-_TINY_REG = Design("mmaif", _tiny(flow=False, prior=True), "dct", "bytes", Regression(measure="log"), prior="pyramid")
+_TINY_REG = Design("mmaif", _tiny(flow=False, guess=True), "dct", "bytes", Regression(measure="log"), guess="pyramid")
 _TINY_FLOW = FlowMatching(predicts="clean", error="clean", drop=0.1)
-_TINY_FM = Design("mmaif", _tiny(flow=True, prior=True), "dct", "bytes", _TINY_FLOW, prior="pyramid")
+_TINY_FM = Design("mmaif", _tiny(flow=True, guess=True), "dct", "bytes", _TINY_FLOW, guess="pyramid")
 _TINY_I2SB = replace(_TINY_FM, objective=SchrodingerBridge(predicts="clean", steps=20, drop=0.1))
 
 
@@ -76,7 +76,7 @@ _SMALL = Design(
     "restorer",
     RestorerConfig(width=24, heads=6, depth=3, blocks=(1, 2, 3), expert_width=192, shared_width=192),
     *("pixels", "bytes", Regression(measure="log")),
-    prior="pyramid",
+    guess="pyramid",
 )
 _SMALL_FIT = Schedule(
     crop=128, ratios="1:1", batch=16, accumulate=1, repeats=4, steps=30_000, warmup=100, lr=1e-3, ema=0.998,

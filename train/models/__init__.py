@@ -9,7 +9,7 @@ from torch import nn
 
 from clearfuse.synth.types import look_up
 from clearfuse.train.models import mmaif, restorer, unet
-from clearfuse.train.models.base import Family, Prediction
+from clearfuse.train.models.base import Family, Inputs, Prediction
 from clearfuse.train.models.mmaif import MMAIFConfig
 from clearfuse.train.models.restorer import RestorerConfig
 from clearfuse.train.models.unet import UNetConfig
@@ -35,4 +35,7 @@ def build_model(name: str, config: Any, rng: torch.Generator) -> nn.Module:
     return network
 
 
-__all__ = ["MODELS", "Family", "MMAIFConfig", "Prediction", "RestorerConfig", "UNetConfig", "build_model", "find_model"]
+__all__ = [
+    "MODELS", "Family", "Inputs", "MMAIFConfig", "Prediction", "RestorerConfig", "UNetConfig", "build_model",
+    "find_model",
+]  # fmt: skip

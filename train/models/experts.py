@@ -1,11 +1,11 @@
-"""Feed-forward layers: one SwiGLU for all tokens, or a mixture of SwiGLU experts.
+"""Feed-forward layers: one SwiGLU for all tokens, or a mixture of experts: a router, and a SwiGLU or any other module.
 
-Shapes: b batch, l tokens of a sample, t tokens of the batch, d width, e experts, h hidden width.
+Shapes: b batch, l tokens of a sample, t tokens of the batch, d width, e experts, h hidden width, n experts of a token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,13 +17,27 @@ from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
+class Choice:
+    """The experts of each token, with their weights. probability: of all of them, in fp32."""
+
+    weight: Float[Tensor, "t n"]
+    chosen: Int64[Tensor, "t n"]
+    probability: Float[Tensor, "t e"]
+
+
+@dataclass(frozen=True)
 class Routing:
     """Statistics of a router. balance: e Σ f_i P_i with f_i the fraction of tokens sent to expert i and P_i its mean
-    probability. load: f_i.
+    probability. load: f_i. shares: f_i of each sample.
     """
 
     balance: Float[Tensor, ""]
     load: Float[Tensor, " e"]
+    shares: Float[Tensor, "b e"]
+
+
+Apply = Callable[[Tensor, Tensor], Tensor]
+"""Experts: (tokens sorted by expert, the number of tokens of each expert) to their outputs."""
 
 
 Gate = Callable[[Tensor], Tensor]
@@ -49,60 +63,33 @@ class SwiGLU(nn.Module):
         return self.w_out(self.gate(gate) * up)
 
 
-class MoE(nn.Module):
-    """Mixture of SwiGLU experts: y = shared(x) + Σ w_i expert_i(x) over the top ``active`` experts.
+class Router(nn.Linear):
+    """Scores of the experts from a token's features, and the ``active`` best of them.
 
-    w: the router's softmax, renormalised over the chosen experts unless told otherwise. There is no capacity limit: no
-    token is dropped, and the routing of a token does not depend on others. grouped: the experts stand in ``GROUPS``
-    groups, and those outside of the group with the largest probability are not chosen (DeepSeek-V2, arXiv 2405.04434,
-    "group-limited greedy"). Source: DeepSeekMoE, arXiv 2401.06066.
+    weight: the softmax of the scores, renormalised over the chosen experts unless told otherwise. grouped: the experts
+    stand in ``GROUPS`` groups, and those outside of the group with the largest probability are not chosen (DeepSeek-V2,
+    arXiv 2405.04434, "group-limited greedy").
     """
 
-    DECAYED = ("w_in", "w_out")
-
     def __init__(
-        self,
-        width: int,
-        experts: int,
-        active: int,
-        hidden: int,
-        shared: int,
-        *,
-        grouped: bool = False,
-        renormalise: bool = True,
-        gate: str = "silu",
+        self, width: int, experts: int, active: int, *, grouped: bool = False, renormalise: bool = True
     ) -> None:
-        super().__init__()
-        self.experts, self.active, self.grouped, self.renormalise = experts, active, grouped, renormalise
-        self.gate = GATES[gate]
-        self.router = nn.Linear(width, experts, bias=False)
-        self.w_in = nn.Parameter(torch.zeros(experts, width, 2 * hidden))
-        self.w_out = nn.Parameter(torch.zeros(experts, hidden, width))
-        self.shared = SwiGLU(width, shared, gate) if shared else None
+        super().__init__(width, experts, bias=False)
+        self.active, self.grouped, self.renormalise = active, grouped, renormalise
 
-    def forward(
-        self, x: Float[Tensor, "b l d"], mask: Bool[Tensor, "b l"] | None
-    ) -> tuple[Float[Tensor, "b l d"], Routing]:
-        """Send each token through its experts. mask: False where a token is padding; it affects the statistics only."""
-        tokens = rearrange(x, "b l d -> (b l) d")
-        probability = self._route(tokens)
+    def forward(self, tokens: Float[Tensor, "t d"]) -> Choice:  # type: ignore[override]
+        """Choose. There is no capacity limit: no token is dropped, and the choice does not depend on others."""
+        probability = self.probability(tokens)
         weight, chosen = self._allowed(probability).topk(self.active, -1)
         if self.renormalise:
             weight = weight / weight.sum(-1, keepdim=True)
-        order = chosen.flatten().argsort(stable=True)
-        counts = (chosen.flatten()[:, None] == torch.arange(self.experts, device=x.device)).sum(0)
-        outputs = self._experts(tokens.repeat_interleave(self.active, 0)[order], counts)
-        gathered = rearrange(outputs[order.argsort()], "(t active) d -> t active d", active=self.active)
-        y = (gathered * weight[..., None].to(gathered.dtype)).sum(1)
-        if self.shared is not None:
-            y = y + self.shared(tokens)
-        return y.view_as(x), self._routing(probability, chosen, mask)
+        return Choice(weight, chosen, probability)
 
-    def _route(self, tokens: Float[Tensor, "t d"]) -> Float[Tensor, "t e"]:
+    def probability(self, tokens: Float[Tensor, "t d"]) -> Float[Tensor, "t e"]:
         """Probabilities of the experts, in fp32 whatever the precision around: in bf16 up to 1.3 % of tokens would get
         other experts."""
         with torch.autocast(tokens.device.type, enabled=False):
-            logits = F.linear(tokens.float(), self.router.weight.float())
+            logits = F.linear(tokens.float(), self.weight.float())
         assert logits.dtype == torch.float32, f"the router runs in {logits.dtype}"
         return logits.softmax(-1)
 
@@ -115,6 +102,65 @@ class MoE(nn.Module):
         kept = F.one_hot(best.argmax(-1), GROUPS).bool()[..., None]
         return rearrange(groups.masked_fill(~kept, -1.0), "t group e -> t (group e)")
 
+    def routing(self, choice: Choice, samples: int, mask: Bool[Tensor, "b l"] | None) -> Routing:
+        """Load-balancing loss e Σ f_i P_i over the tokens that are not padding; 1 at uniform load (arXiv 2101.03961).
+
+        In distributed training f and the number of tokens are summed over all ranks, and P is this rank's contribution
+        times the world size. The loss is linear in P, so the mean of the ranks' losses, whose gradient the gradients
+        are averaged to, is the loss of the global batch. samples: among which the tokens are divided equally.
+        """
+        assigned = F.one_hot(choice.chosen, self.out_features).sum(1) / self.active
+        probability = choice.probability
+        valid = probability.new_ones(len(probability)) if mask is None else mask.flatten().to(probability.dtype)
+        counted = rearrange(assigned * valid[:, None], "(b l) e -> b l e", b=samples).sum(1)
+        sums, world_size = torch.cat([(assigned * valid[:, None]).sum(0), valid.sum()[None]]), 1
+        if self.training and dist.is_available() and dist.is_initialized():
+            dist.all_reduce(sums)
+            world_size = dist.get_world_size()
+        load = sums[:-1] / sums[-1]
+        mean = (probability * valid[:, None]).sum(0) * world_size / sums[-1]
+        return Routing(self.out_features * (load * mean).sum(), load, counted / counted.sum(1, keepdim=True))
+
+
+def dispatch(tokens: Float[Tensor, "t *d"], choice: Choice, experts: Apply) -> Float[Tensor, "t *f"]:
+    """Σ w_i expert_i(x) over the chosen experts of each token, or of whatever else the first axis counts."""
+    active, count = choice.chosen.shape[1], choice.probability.shape[1]
+    order = choice.chosen.flatten().argsort(stable=True)
+    counts = (choice.chosen.flatten()[:, None] == torch.arange(count, device=tokens.device)).sum(0)
+    outputs = experts(tokens.repeat_interleave(active, 0)[order], counts)
+    gathered = rearrange(outputs[order.argsort()], "(t active) ... -> t active ...", active=active)
+    weight = choice.weight.to(gathered.dtype)
+    return (gathered * weight.view(*weight.shape, *([1] * (tokens.ndim - 1)))).sum(1)
+
+
+class MoE(nn.Module):
+    """Mixture of SwiGLU experts: y = shared(x) + Σ w_i expert_i(x) over those that a ``Router`` chooses.
+
+    Source: DeepSeekMoE, arXiv 2401.06066.
+    """
+
+    DECAYED = ("w_in", "w_out")
+
+    def __init__(self, router: Router, hidden: int, shared: int, gate: str = "silu") -> None:
+        super().__init__()
+        width, self.experts = router.in_features, router.out_features
+        self.gate = GATES[gate]
+        self.router = router
+        self.w_in = nn.Parameter(torch.zeros(self.experts, width, 2 * hidden))
+        self.w_out = nn.Parameter(torch.zeros(self.experts, hidden, width))
+        self.shared = SwiGLU(width, shared, gate) if shared else None
+
+    def forward(
+        self, x: Float[Tensor, "b l d"], mask: Bool[Tensor, "b l"] | None
+    ) -> tuple[Float[Tensor, "b l d"], Routing]:
+        """Send each token through its experts. mask: False where a token is padding; it affects the statistics only."""
+        tokens = rearrange(x, "b l d -> (b l) d")
+        choice = self.router(tokens)
+        y = dispatch(tokens, choice, self._experts)
+        if self.shared is not None:
+            y = y + self.shared(tokens)
+        return y.view_as(x), self.router.routing(choice, len(x), mask)
+
     def _experts(self, tokens: Float[Tensor, "t d"], counts: Int64[Tensor, " e"]) -> Float[Tensor, "t d"]:
         """Apply the experts to tokens sorted by expert: by batched products on a GPU, else expert by expert."""
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else tokens.dtype
@@ -123,22 +169,14 @@ class MoE(nn.Module):
             return product(tokens.to(dtype), self.w_in.to(dtype), self.w_out.to(dtype), counts, self.gate)
         return swiglu_each(tokens, self.w_in, self.w_out, counts.tolist(), self.gate)
 
-    def _routing(self, probability: Tensor, chosen: Tensor, mask: Tensor | None) -> Routing:
-        """Load-balancing loss e Σ f_i P_i over the tokens that are not padding; 1 at uniform load (arXiv 2101.03961).
 
-        In distributed training f and the number of tokens are summed over all ranks, and P is this rank's contribution
-        times the world size. The loss is linear in P, so the mean of the ranks' losses, whose gradient the gradients
-        are averaged to, is the loss of the global batch.
-        """
-        assigned = F.one_hot(chosen, self.experts).sum(1) / self.active
-        valid = probability.new_ones(len(probability)) if mask is None else mask.flatten().to(probability.dtype)
-        sums, world_size = torch.cat([(assigned * valid[:, None]).sum(0), valid.sum()[None]]), 1
-        if self.training and dist.is_available() and dist.is_initialized():
-            dist.all_reduce(sums)
-            world_size = dist.get_world_size()
-        load = sums[:-1] / sums[-1]
-        mean = (probability * valid[:, None]).sum(0) * world_size / sums[-1]
-        return Routing(self.experts * (load * mean).sum(), load)
+def apply_each(experts: Iterable[nn.Module]) -> Apply:
+    """Experts that are modules of their own: each is applied to its tokens, also to none, so that all get gradients."""
+
+    def apply(tokens: Tensor, counts: Tensor) -> Tensor:
+        return torch.cat([one(part) for one, part in zip(experts, tokens.split(counts.tolist()), strict=True)])
+
+    return apply
 
 
 def swiglu_each(

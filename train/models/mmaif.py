@@ -12,15 +12,15 @@ from typing import Annotated, Literal
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearfuse.synth.files.schema import STRICT
-from clearfuse.train.models.base import Layers, Optional, Prediction, Size
-from clearfuse.train.models.experts import GROUPS, MoE, Routing, SwiGLU
+from clearfuse.train.models.base import Inputs, Layers, Optional, Prediction, Size
+from clearfuse.train.models.experts import GROUPS, MoE, Router, Routing, SwiGLU
 from clearfuse.train.models.layers import (
     AdaLN,
     Attention,
@@ -43,7 +43,7 @@ class MMAIFConfig:
 
     flow: bool = False
     """Main stream: a noisy latent and its time; else both degraded latents, without a time."""
-    prior: bool = False
+    guess: bool = False
     """An initial estimate of the latent is given: an input of the main stream and of a blend head."""
     compress: bool = False
     """Embed asinh(z) rather than z: for latents with heavy tails."""
@@ -118,10 +118,9 @@ class Block(nn.Module):
         self.attention = Attention(width, config.heads, residual)
         self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         if config.experts:
-            self.mlp = MoE(
-                *(width, config.experts, config.active, config.expert_width, config.shared_width),
-                grouped=config.router == "grouped", renormalise=config.renormalise, gate=config.gate,
-            )  # fmt: skip
+            grouped = config.router == "grouped"
+            router = Router(width, config.experts, config.active, grouped=grouped, renormalise=config.renormalise)
+            self.mlp = MoE(router, config.expert_width, config.shared_width, config.gate)
         else:
             self.mlp = SwiGLU(width, config.expert_width, config.gate)
 
@@ -148,7 +147,7 @@ class Block(nn.Module):
 
 
 class MMAIF(nn.Module):
-    """The network: ``MMAIF(config)(z_a, z_b, z_t, t, text, text_mask)``."""
+    """The network: ``MMAIF(config)(inputs)``."""
 
     def __init__(self, config: MMAIFConfig) -> None:
         super().__init__()
@@ -166,7 +165,7 @@ class MMAIF(nn.Module):
         self.adaln = AdaLN(width, 0, outputs=2)
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.head = ZeroLinear(width, patch)
-        self.blend = ZeroLinear(width, (3 if config.prior else 2) * patch) if config.head == "blend" else None
+        self.blend = ZeroLinear(width, (3 if config.guess else 2) * patch) if config.head == "blend" else None
         tone = config.context and config.head == "blend"
         self.tone = ZeroLinear(width, 2 * config.latent_channels) if tone else None
 
@@ -174,25 +173,15 @@ class MMAIF(nn.Module):
         """Initialise all parameters from the generator, by the rules of ``layers.initialise``."""
         initialise(self, rng)
 
-    def forward(
-        self,
-        z_a: Float[Tensor, "b z h w"],
-        z_b: Float[Tensor, "b z h w"],
-        z_t: Float[Tensor, "b z h w"] | None,
-        t: Float[Tensor, " b"] | None,
-        text: Float[Tensor, "b m e"],
-        text_mask: Bool[Tensor, "b m"] | None,
-        prior: Float[Tensor, "b z h w"] | None = None,
-    ) -> Prediction:
-        """Predict a latent from two degraded ones of any size. z_t, t: given for a flow model, None for a regression.
-
-        text: the prompts' embeddings, of any length, also 0; text_mask: False where a token is padding; None where
-        no token is, which allows the fastest attention kernel.
-        """
+    def forward(self, inputs: Inputs) -> Prediction:
+        """Predict a latent from two degraded ones of any size. z_t, t: of a flow model alone."""
+        (z_a, z_b), z_t, t, guess = inputs.pair, inputs.z_t, inputs.t, inputs.guess
+        text, text_mask = inputs.text
         if self.config.flow != (z_t is not None) or self.config.flow != (t is not None):
             raise ValueError("a flow model takes z_t and t, a regression neither")
-        if self.config.prior != (prior is not None):
-            raise ValueError("a prior must be given if and only if the config has one")
+        if self.config.guess != (guess is not None):
+            raise ValueError("a guess must be given if and only if the config has one")
+        inputs.refuse("MMAIF", "semantics", "present")
         height, width = z_a.shape[2:]
         pair = torch.cat([self._embedded(z_a), self._embedded(z_b)], -1)
         c = self.condition(pair)
@@ -200,7 +189,7 @@ class MMAIF(nn.Module):
         if self.time is not None and t is not None:
             c_text = self.time(t)[:, None]
             c = c + c_text
-        stream = [pair if z_t is None else self._embedded(z_t), *(() if prior is None else (self._embedded(prior),))]
+        stream = [pair if z_t is None else self._embedded(z_t), *(() if guess is None else (self._embedded(guess),))]
         x = self.embed(torch.cat(stream, -1))
         if self.config.pe == "sine":
             patch = self.config.patch
@@ -222,20 +211,20 @@ class MMAIF(nn.Module):
         if self.blend is not None:
             parts = [self._unpatchify(part, layout)[..., :height, :width] for part in self._blend_outputs(x)]
             base = blend(parts[0], z_a, z_b)
-            if prior is not None:
-                base = prior + parts[2].tanh() * (base - prior)
+            if guess is not None:
+                base = guess + parts[2].tanh() * (base - guess)
             gain = parts[1]
             if self.tone is not None and context is not None:
                 scale, shift = self.tone(F.silu(context))[..., None, None].chunk(2, 1)
                 gain, latent = gain + scale, latent + shift
             # As in a Wiener filter, the gain shrinks coefficients that are noise and amplifies those weakened by blur.
             latent = latent + F.softplus(gain + math.log(math.e - 1)) * base
-        return Prediction(latent, *balance(statistics, latent))
+        return Prediction(latent, *routed(statistics, latent))
 
     def _blend_outputs(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The outputs of a blend head: w, gain and, with a prior, the step from the prior towards the blend."""
+        """The outputs of a blend head: w, gain and, with a guess, the step from the guess towards the blend."""
         assert self.blend is not None
-        return self.blend(x).chunk(3 if self.config.prior else 2, -1)
+        return self.blend(x).chunk(3 if self.config.guess else 2, -1)
 
     def _with_prompt(self, x: Tensor, c: Tensor, c_text: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Concatenate image and prompt tokens, and their conditions; a prompt token's condition is only the time."""
@@ -275,8 +264,8 @@ class MMAIF(nn.Module):
 
 
 def streams(config: MMAIFConfig) -> int:
-    """The number of latents in the main stream: the noisy one or both degraded ones, and the prior."""
-    return (1 if config.flow else 2) + config.prior
+    """The number of latents in the main stream: the noisy one or both degraded ones, and the guess."""
+    return (1 if config.flow else 2) + config.guess
 
 
 def blend(
@@ -287,12 +276,16 @@ def blend(
     return share * z_a + (1 - share) * z_b
 
 
-def balance(statistics: list[Routing | None], latent: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean load-balancing loss, and the load by layer and expert; 0 and no columns without experts."""
-    routed = [routing for routing in statistics if routing is not None]
-    if not routed:
-        return latent.new_zeros(()), latent.new_zeros(len(statistics), 0)
-    return torch.stack([r.balance for r in routed]).mean(), torch.stack([r.load for r in routed]).detach()
+def routed(statistics: list[Routing | None], latent: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The mean load-balancing loss, the load by layer and expert, and by sample the mean over the layers.
+
+    Without experts: 0, no columns, and no notes.
+    """
+    layers = [routing for routing in statistics if routing is not None]
+    if not layers:
+        return latent.new_zeros(()), latent.new_zeros(len(statistics), 0), {}
+    notes = {"expert": torch.stack([r.shares for r in layers]).mean(0).detach()}
+    return torch.stack([r.balance for r in layers]).mean(), torch.stack([r.load for r in layers]).detach(), notes
 
 
 def inactive(config: MMAIFConfig) -> int:
@@ -334,7 +327,7 @@ def flops(config: MMAIFConfig, height: int, width: int, text_tokens: int) -> int
 
     ends = image * (2 * patch * d + d * d)  # condition
     ends += image * streams(config) * patch * d  # patch embedding
-    outputs = 1 if config.head == "plain" else 4 if config.prior else 3
+    outputs = 1 if config.head == "plain" else 4 if config.guess else 3
     ends += image * (2 * d * d + patch * d * outputs)  # last AdaLN, head
     ends += (tokens - image) * config.text_width * d
     if config.context:

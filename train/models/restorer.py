@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from clearfuse.synth.files.schema import STRICT
 from clearfuse.train.models import mmaif
-from clearfuse.train.models.base import Optional, Prediction, Size
+from clearfuse.train.models.base import Inputs, Optional, Prediction, Size
 from clearfuse.train.models.layers import (
     AdaLN,
     Context,
@@ -34,7 +34,7 @@ from clearfuse.train.models.layers import (
     modulate,
     rope_angles,
 )
-from clearfuse.train.models.mmaif import Block, MMAIFConfig, balance
+from clearfuse.train.models.mmaif import Block, MMAIFConfig, routed
 
 MULTIPLE = 16
 """Pixels of a token's side; images are padded to multiples."""
@@ -53,7 +53,7 @@ class RestorerConfig:
     """3: the network works on pixels."""
     text_width: Optional = 128
     """Width of the prompt's embedding; 0: a model without prompts."""
-    prior: bool = True
+    guess: bool = True
     """An initial estimate of the fused image is given; the network starts as its copy."""
     width: Annotated[Size, Field(multiple_of=4)] = 32
     """Channels at half resolution; each level below has twice as many, the tokens 8 times."""
@@ -109,7 +109,7 @@ class Level(nn.ModuleList):
 
 
 class Restorer(nn.Module):
-    """The network: ``Restorer(config)(a, b, None, None, text, text_mask, prior)``."""
+    """The network: ``Restorer(config)(inputs)``."""
 
     def __init__(self, config: RestorerConfig) -> None:
         super().__init__()
@@ -147,24 +147,17 @@ class Restorer(nn.Module):
         """Initialise all parameters from the generator, by the rules of ``layers.initialise``."""
         initialise(self, rng)
 
-    def forward(
-        self,
-        z_a: Float[Tensor, "b z h w"],
-        z_b: Float[Tensor, "b z h w"],
-        z_t: Float[Tensor, "b z h w"] | None,
-        t: Float[Tensor, " b"] | None,
-        text: Float[Tensor, "b m e"],
-        text_mask: Bool[Tensor, "b m"] | None,
-        prior: Float[Tensor, "b z h w"] | None = None,
-    ) -> Prediction:
+    def forward(self, inputs: Inputs) -> Prediction:
         """The fused image in [−1, 1] of two degraded ones of any size."""
-        if z_t is not None or t is not None:
+        guess, (text, text_mask) = inputs.guess, inputs.text
+        if inputs.z_t is not None or inputs.t is not None:
             raise ValueError("a restorer is a regression: it takes neither z_t nor t")
-        if self.config.prior != (prior is not None):
-            raise ValueError("a prior must be given if and only if the config has one")
-        height, width = z_a.shape[2:]
+        if self.config.guess != (guess is not None):
+            raise ValueError("a guess must be given if and only if the config has one")
+        inputs.refuse("restorer", "semantics", "present")
+        height, width = inputs.pair[0].shape[2:]
         pad = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
-        images = [F.pad(z, pad, mode="replicate") for z in (z_a, z_b, prior) if z is not None]
+        images = [F.pad(z, pad, mode="replicate") for z in (*inputs.pair, guess) if z is not None]
         x = F.pixel_unshuffle(torch.cat(images, 1), 2).contiguous(memory_format=torch.channels_last)
         x = self.stem(x)
         hint = None
@@ -202,7 +195,7 @@ class Restorer(nn.Module):
                 gain = self.gain(x)
         assert gain is not None
         fused = self._blended(self.head(x), gain, self.tone(F.silu(context)), images)
-        return Prediction(fused[..., :height, :width], *balance(statistics, fused))
+        return Prediction(fused[..., :height, :width], *routed(statistics, fused))
 
     def _blended(self, fine: Tensor, gain: Tensor, tone: Tensor, images: list[Tensor]) -> Tensor:
         """Σ w_i ⊙ ((1 + g_i) ⊙ x_i + s_i) + r over the images x in [0, 1], mapped back to [−1, 1].
@@ -231,8 +224,8 @@ class Restorer(nn.Module):
 
 
 def streams(config: RestorerConfig) -> int:
-    """The number of input images: both degraded ones, and the prior."""
-    return 2 + config.prior
+    """The number of input images: both degraded ones, and the guess."""
+    return 2 + config.guess
 
 
 def inactive(config: RestorerConfig) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import pydantic
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearfuse.synth.files.schema import STRICT
-from clearfuse.train.models.base import Layers, Optional, Prediction, Size
+from clearfuse.train.models.base import Inputs, Layers, Optional, Prediction, Size
 from clearfuse.train.models.layers import TimeEmbedding, ZeroConv2d, ZeroLinear, attention, initialise
 
 GROUPS = 32
@@ -30,6 +30,9 @@ GROUPS = 32
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class UNetConfig:
     """Hyperparameters; with the defaults it has as many parameters as the dense transformer, within 2 %."""
+
+    patch: ClassVar[int] = 1
+    """Cells of a token's side."""
 
     flow: bool = False
     """A noisy latent and its time join both degraded latents; else without a time."""
@@ -147,7 +150,7 @@ class AttentionBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """The network: ``UNet(config)(z_a, z_b, z_t, t, text, text_mask)``."""
+    """The network: ``UNet(config)(inputs)``."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -164,26 +167,14 @@ class UNet(nn.Module):
         """Initialise all parameters from the generator, by the rules of ``layers.initialise``."""
         initialise(self, rng)
 
-    def forward(
-        self,
-        z_a: Float[Tensor, "b z h w"],
-        z_b: Float[Tensor, "b z h w"],
-        z_t: Float[Tensor, "b z h w"] | None,
-        t: Float[Tensor, " b"] | None,
-        text: Float[Tensor, "b m e"],
-        text_mask: Bool[Tensor, "b m"] | None,
-        prior: Float[Tensor, "b z h w"] | None = None,
-    ) -> Prediction:
-        """Predict a latent from two degraded ones of any size. z_t, t: given for a flow model, None for a regression.
-
-        text: the prompts' embeddings, of any length, 0 included; text_mask: False where a token is padding.
-        """
+    def forward(self, inputs: Inputs) -> Prediction:
+        """Predict a latent from two degraded ones of any size. z_t, t: of a flow model alone."""
+        z_t, t, (text, text_mask) = inputs.z_t, inputs.t, inputs.text
         if self.config.flow != (z_t is not None) or self.config.flow != (t is not None):
             raise ValueError("a flow model takes z_t and t, a regression neither")
-        if prior is not None:
-            raise ValueError("the U-Net takes no prior")
-        height, width = z_a.shape[2:]
-        x = torch.cat([z for z in (z_t, z_a, z_b) if z is not None], 1)
+        inputs.refuse("U-Net", "guess", "semantics", "present")
+        height, width = inputs.pair[0].shape[2:]
+        x = torch.cat([z for z in (z_t, *inputs.pair) if z is not None], 1)
         side = 2 ** (self.config.levels - 1)
         x = self.stem(F.pad(x, (0, -width % side, 0, -height % side), mode="replicate"))
         time = None if self.time is None or t is None else self.time(t)

@@ -8,7 +8,7 @@ latent at 1.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -17,41 +17,46 @@ from pydantic import Field
 from torch import Tensor
 
 from clearfuse.synth.console import PLAIN, Unit
+from clearfuse.synth.files.schema import OneOf
 from clearfuse.train.models.base import Prediction
 from clearfuse.train.objectives.noise import Rng
+from clearfuse.train.objectives.pixels import PIXEL_LOSSES
 from clearfuse.train.objectives.samplers import SAMPLERS, guided
 
 Predict = Callable[[Tensor | None, Tensor | None], Prediction]
 Pair = tuple[Tensor, Tensor]
 """The degraded latents (Z_a, Z_b), each b z h w."""
-PixelLoss = Callable[[Tensor], Tensor]
-"""The auxiliary loss of a clean latent: decodes it, and compares the image with the sources."""
+PixelLoss = Callable[[Tensor], dict[str, Tensor]]
+"""The auxiliary losses of a clean latent, by name: decodes it, and compares the image with the clean ones."""
 
 
 @dataclass(frozen=True)
 class Loss:
     """A loss. total: to be minimised; terms: its unweighted parts and the load of the experts, for the log.
 
-    each: the error of each sample; load: see ``Prediction``.
+    each: the error of each sample; load, notes: see ``Prediction``.
     """
 
     total: Float[Tensor, ""]
     each: Float[Tensor, " b"]
     load: Float[Tensor, "layers experts"]
     terms: dict[str, Tensor] = field(default_factory=dict)
+    notes: Mapping[str, Float[Tensor, "b _"]] = field(default_factory=dict[str, Tensor])
 
 
 class Objective(ABC):
     """What is predicted: turns predictions into losses, and into samples. Its classes are frozen pydantic dataclasses.
 
     kind: the class's name in a design. balance: weight of the experts' load-balancing loss. pixel: weight of the
-    auxiliary pixel loss, for which the trainer then supplies ``pixels``. drop: share of training prompts that the
-    trainer leaves empty. guidance: scale of classifier-free guidance in sampling, 1: none.
+    auxiliary pixel loss, for which the trainer then supplies ``pixels``; pixels: the weights in it of those of
+    ``PIXEL_LOSSES``. drop: share of training prompts that the trainer leaves empty. guidance: scale of classifier-free
+    guidance in sampling, 1: none.
     """
 
     kind: Any  # a Literal in each class
     balance: float
     pixel: float
+    pixels: dict[str, float]
     drop: float = 0.0
     guidance: float = 1.0
 
@@ -90,6 +95,15 @@ class Objective(ABC):
 
 Weight = Annotated[float, Field(ge=0)]
 """Of a term of a loss."""
+PixelWeights = dict[Annotated[str, OneOf(PIXEL_LOSSES)], Weight]
+"""Of the terms of the pixel loss."""
+
+
+def sources_alone() -> dict[str, float]:
+    """MMAIF's eq. 9."""
+    return {"sources": 1.0}
+
+
 Times = Literal["uniform", "logit-normal"]
 """How the time of a training sample is drawn."""
 Steps = Annotated[int, Field(ge=1, le=100_000)]
@@ -134,11 +148,14 @@ def total_loss(
     if objective.pixel:
         if pixels is None:
             raise ValueError(f"the pixel loss has weight {objective.pixel}, but no function computes it")
-        terms["pixel"] = pixels(clean)
+        found = pixels(clean)
+        terms["pixel"] = sum((w * found[name] for name, w in objective.pixels.items()), error.new_zeros(()))
+        terms |= found if len(found) > 1 else {}
         total = total + objective.pixel * terms["pixel"]
     if prediction.load.shape[1]:
         terms["least_load"], terms["most_load"] = prediction.load.min(), prediction.load.max()
-    return Loss(total, each.detach(), prediction.load.detach(), {name: term.detach() for name, term in terms.items()})
+    said = {name: term.detach() for name, term in terms.items()}
+    return Loss(total, each.detach(), prediction.load.detach(), said, prediction.notes)
 
 
 def check_guidance(objective: PathObjective) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Annotated, Literal
 
 from jaxtyping import Float
@@ -16,12 +17,14 @@ from clearfuse.train.objectives.base import (
     Pair,
     PathObjective,
     PixelLoss,
+    PixelWeights,
     Predict,
     Steps,
     Times,
     Weight,
     check_guidance,
     sampler_calls,
+    sources_alone,
     total_loss,
 )
 from clearfuse.train.objectives.losses import NEAREST, clean_to_velocity, draw_times, errors, path, per_sample
@@ -53,6 +56,7 @@ class FlowMatching(PathObjective):
     guidance: Weight = 1.0
     balance: Weight = 0.01
     pixel: Weight = 0.0
+    pixels: PixelWeights = field(default_factory=sources_alone, hash=False)
 
     def __post_init__(self) -> None:
         if SAMPLERS[self.sampler].stochastic and self.source != "gaussian":

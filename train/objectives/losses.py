@@ -1,4 +1,4 @@
-"""The terms of the losses: times, paths, errors of latents, and the auxiliary pixel loss. Shapes: b z h w."""
+"""The terms of the losses: times, paths and errors of latents. Shapes: b z h w."""
 
 from __future__ import annotations
 
@@ -41,18 +41,6 @@ def errors(
     """The mean of weight (predicted − target)² for each sample; without a weight, 1."""
     square = (predicted - target).square()
     return (square if weight is None else weight * square).mean((1, 2, 3))
-
-
-def source_loss(
-    fused: Float[Tensor, "b 3 h w"], a: Float[Tensor, "b 3 h w"], b: Float[Tensor, "b 3 h w"]
-) -> Float[Tensor, ""]:
-    """Σ over the clean sources of L1(X̃, X_i) + L1(∇X̃, ∇X_i), ∇ forward differences along both axes (MMAIF eq. 9)."""
-    total = fused.new_zeros(())
-    for source in (a, b):
-        difference = fused - source
-        total = total + difference.abs().mean()
-        total = total + difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
-    return total
 
 
 def per_sample(t: Float[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Tensor:

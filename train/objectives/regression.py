@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Literal
 
 from jaxtyping import Float
@@ -10,7 +11,17 @@ from torch import Tensor
 
 from clearfuse.synth.console import DECIBEL, PLAIN, Unit
 from clearfuse.synth.files.schema import STRICT
-from clearfuse.train.objectives.base import Loss, Objective, Pair, PixelLoss, Predict, Weight, total_loss
+from clearfuse.train.objectives.base import (
+    Loss,
+    Objective,
+    Pair,
+    PixelLoss,
+    PixelWeights,
+    Predict,
+    Weight,
+    sources_alone,
+    total_loss,
+)
 from clearfuse.train.objectives.losses import FLOOR, errors
 from clearfuse.train.objectives.noise import Rng
 
@@ -29,7 +40,9 @@ class Regression(Objective):
     balance: Weight = 0.01
     """Weight of the experts' load-balancing loss."""
     pixel: Weight = 0.0
-    """Weight λ of the auxiliary pixel loss, eq. 9 and 10."""
+    """Weight λ of the auxiliary pixel loss, eq. 10."""
+    pixels: PixelWeights = field(default_factory=sources_alone, hash=False)
+    """Weights of its terms, such as {sources = 1.0}: eq. 9."""
 
     @property
     def unit(self) -> Unit:

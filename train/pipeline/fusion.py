@@ -167,19 +167,19 @@ class FusionPipeline:
             self._cut.add(prompt)
             console.note(f"the prompt has characters that '{self.design.text}' does not know")
         images = [_to_colour(a), _to_colour(b)]
-        if self.assembly.prior is not None:
+        if self.assembly.guess is not None:
             grey = [x if x.ndim == 3 else x[..., None] for x in (a, b)]
-            images.append(_to_colour(self.assembly.prior(*grey, task)(full_region(a.shape))))
+            images.append(_to_colour(self.assembly.guess(*grey, task)(full_region(a.shape))))
         tensors = [to_tensor([x]).to(self.device) for x in images]
 
         f, cell = self.assembly.tokenizer.f, self._cell
         rows, columns = -(-a.shape[0] // f), -(-a.shape[1] // f)
 
         def fuse(parts: Sequence[Tensor], top: int, left: int) -> Tensor:
-            x, y, *prior = parts
+            x, y, *guess = parts
             rng = NoiseField(torch.Generator().manual_seed(seed), rows, columns, top // f, left // f)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                return self.assembly.fuse(x, y, [prompt], rng, objective, *prior).float()
+                return self.assembly.fuse(x, y, [prompt], rng, objective, *guess).float()
 
         side: int = getattr(self.design.config, "tile", TILE) if tile is None else tile
         if side < 2 * OVERLAP:
@@ -193,7 +193,7 @@ class FusionPipeline:
     @property
     def _cell(self) -> int:
         """Pixels of a side of an image token: where tiles may be cut."""
-        return self.assembly.tokenizer.f * getattr(self.design.config, "patch", 1)
+        return self.assembly.tokenizer.f * self.design.config.patch
 
     def _objective(self, **sampling: int | float | str | None) -> Objective:
         """The design's objective, with the given sampling options."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -30,9 +31,11 @@ class Tokenizer(nn.Module):
 
     f: pixels along a side of a latent cell; z: latent channels; scale: the magnitude of the raw latents of natural
     images, by which ``encode`` divides and ``decode`` multiplies, so that models see latents of about unit scale.
-    weight: of each channel's squared error in a loss, mean 1. Infrared images have three equal channels.
+    weight: of each channel's squared error in a loss, mean 1. identity: latents are the images, so that caches keep
+    code values. Infrared images have three equal channels.
     """
 
+    identity: ClassVar[bool] = False
     f: int
     z: int
     scale: Float[Tensor, "z 1 1"]

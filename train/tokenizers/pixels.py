@@ -12,6 +12,7 @@ from clearfuse.train.tokenizers.base import Tokenizer
 class Pixels(Tokenizer):
     """The identity: f = 1, z = 3; latents are the images in [−1, 1]."""
 
+    identity = True
     f = 1
     z = 3
 

@@ -90,9 +90,10 @@ class _Encoder:
         self.tokenizer, self.text = _loaded(design.tokenizer, design.text, maker.parts, self.device)
         s = maker.settings
         common: dict[str, Any] = {
-            "side": s.crop, "ratios": s.ratios, "multiple": multiple_of(self.tokenizer), "repeats": s.repeats,
+            "side": s.crop, "ratios": s.ratios, "repeats": s.repeats,
+            "multiple": multiple_of(self.tokenizer.f, design.config.patch),
             "seed": s.seed, "plain": s.plain, "rephrase": s.rephrase, "clean": design.objective.pixel > 0,
-            "prior": design.prior, "degrade": maker.degraders,
+            "guess": design.guess, "degrade": maker.degraders,
         }  # fmt: skip
         kinds = (("train", task.corpus.train), ("held_out", task.corpus.held_out))
         self.kinds = {
@@ -144,18 +145,21 @@ class _Encoder:
 
     @torch.no_grad()
     def _encoded(self, item: Item) -> dict[str, Tensor]:
-        """Latents and embeddings in fp16; the clean pair, where a loss asks for it, as it is.
+        """Latents and embeddings in fp16; as they are the clean pair, where a loss asks for it, and where latents are
+        the images themselves, all of them.
 
         A sample's images are encoded together, and no others with them: so the numbers are its own.
         """
-        names = [name for name in item.images if name not in CLEAN]
-        latents = self.tokenizer.encode(to_tensor([item.images[name] for name in names]).to(self.device))
-        tensors = {LATENT + name: _half(z) for name, z in zip(names, latents, strict=True)}
+        tensors: dict[str, Tensor] = {}
+        names = [name for name in item.images if name not in CLEAN and not self.tokenizer.identity]
+        if names:
+            latents = self.tokenizer.encode(to_tensor([item.images[name] for name in names]).to(self.device))
+            tensors = {LATENT + name: _half(z) for name, z in zip(names, latents, strict=True)}
         if not self.text.trainable:
             for name, prompt in ((TEXT, item.prompt), (EMPTY, "")):
                 text, mask = self.text([prompt])
                 tensors[name] = _half(text[0][mask[0]])
-        return {**tensors, **self._pictures(item, [name for name in CLEAN if name in item.images])}
+        return {**tensors, **self._pictures(item, [name for name in item.images if name not in names])}
 
 
 def _half(numbers: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from clearfuse.train.data.latents import check_fits
 from clearfuse.train.data.samples import Samples
 from clearfuse.train.designs.design import Assembly
 from clearfuse.train.runs.settings import Settings
-from clearfuse.train.tokenizers import Tokenizer
 
 
 def samples_of(
@@ -33,14 +32,14 @@ def samples_of(
         ratios=settings.ratios,
         batch=settings.batch,
         mix=settings.mix,
-        multiple=multiple_of(assembly.tokenizer),
+        multiple=multiple_of(assembly.tokenizer.f, assembly.design.config.patch),
         repeats=settings.repeats,
         seed=settings.seed,
         plain=settings.plain,
         rephrase=settings.rephrase,
         drop=assembly.objective.drop,
         clean=assembly.objective.pixel > 0,
-        prior=assembly.design.prior,
+        guess=assembly.design.guess,
         training=training,
         cache=cache,
         degrade=degraders,
@@ -56,9 +55,12 @@ def check_data(settings: Settings, assembly: Assembly, corpus: Corpus) -> None:
         check_fits(corpus.cached, wanted, str(corpus.shards[0].parent))
 
 
-def multiple_of(tokenizer: Tokenizer) -> int:
-    """The number of pixels that the sides of crops must be multiples of: a patch of 2 × 2 latent cells."""
-    return max(MULTIPLE, 2 * tokenizer.f)
+def multiple_of(f: int, patch: int) -> int:
+    """The number of pixels that the sides of crops must be multiples of: a patch of at least 2 × 2 latent cells.
+
+    f: pixels along a side of a cell; patch: see ``Family``.
+    """
+    return max(MULTIPLE, max(patch, 2) * f)
 
 
 def latent_settings(
@@ -70,7 +72,7 @@ def latent_settings(
         "tokenizer": {"reference": tokenizer.reference, "digest": tokenizer.digest},
         "text": None if text.encoder.trainable else {"reference": text.reference, "digest": text.digest},
         "prompts": None if text.encoder.trainable else "normalised",
-        "prior": design.prior,
+        "guess": design.guess,
         "clean": design.objective.pixel > 0,
         **{name: getattr(settings, name) for name in ("crop", "ratios", "repeats", "seed", "plain", "rephrase")},
     }

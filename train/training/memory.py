@@ -195,7 +195,7 @@ def _evenly(moe: MoE, grouped: bool, tokens: Tensor, counts: Tensor) -> Tensor:
 def _batch(assembly: Assembly, count: int, size: tuple[int, int]) -> Batch:
     """A batch of the images that the assembly's loss reads, and a prompt of usual length for each."""
     names = ["a", "b", "gt"]
-    names += ["prior"] if assembly.prior is not None else []
+    names += ["guess"] if assembly.guess is not None else []
     names += ["clean_a", "clean_b"] if assembly.objective.pixel else []
     images = {name: torch.empty((count, 3, size[1], size[0]), dtype=torch.uint8) for name in names}
     prompts, embeddings = [PROMPT] * count, None

@@ -45,7 +45,8 @@ class Scores:
     """Means over the held-out samples. psnr: of the fused crops, dB.
 
     values: all values by name, for the log: also ``error``, ``PSNR`` and ``SSIM`` for each task and for the samples
-    with each degradation (``error/haze``; their number is ``samples/haze``), and the load of each layer's experts.
+    with each degradation (``error/haze``; their number is ``samples/haze``), the network's notes (``expert-0/haze``:
+    see ``Prediction``), and the load of each layer's experts.
     picture: a sheet of some samples, on rank 0, if requested.
     """
 
@@ -92,16 +93,19 @@ class Validator:
         """Scores of one batch, as JSON; with the same noise each time."""
         device = self.ranks.device
         loss = batch_loss(assembly, batch, Draws.of("validation", 0, batch.positions), device, self.bf16)
-        prior = None if batch.prior is None else batch.prior.to(device)
+        guess = None if batch.guess is None else batch.guess.to(device)
         rng = Draws.of("fused", 0, batch.positions)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-            fused = assembly.fuse(batch.a.to(device), batch.b.to(device), batch.prompts, rng, prior=prior)
+            fused = assembly.fuse(batch.a.to(device), batch.b.to(device), batch.prompts, rng, guess=guess)
         images = {name: _pixels(image) for name, image in batch.images.items()}
         images["fused"] = _pixels(to_bytes(fused))
         rows = [
             self._sample(batch, place, error, {name: image[index] for name, image in images.items()}, index, draw)
             for index, (place, error) in enumerate(zip(batch.positions, loss.each.tolist(), strict=True))
         ]
+        for name, notes in loss.notes.items():
+            for row, values in zip(rows, notes.float().tolist(), strict=True):
+                row["notes"] |= {f"{name}-{number}": value for number, value in enumerate(values)}
         load = loss.load.float().tolist() if loss.load.shape[1] else []
         return {"number": number, "loss": float(loss.total), "samples": rows, "load": load}
 
@@ -110,7 +114,7 @@ class Validator:
     ) -> dict[str, Any]:
         fused, truth = images["fused"].astype(np.float32), images["gt"].astype(np.float32)
         row: dict[str, Any] = {"place": place, "task": batch.tasks[index], "operators": list(batch.operators[index])}
-        row |= {"error": error, "PSNR": min(psnr(fused, truth), MAX_PSNR)}
+        row |= {"error": error, "PSNR": min(psnr(fused, truth), MAX_PSNR), "notes": {}}
         if min(fused.shape[:2]) >= WINDOW:
             row["SSIM"] = ssim(fused, truth)
         if draw and place in self.shown:
@@ -139,9 +143,10 @@ def _summarise(results: Sequence[dict[str, Any]], shown: Sequence[int]) -> Score
 
 
 def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The means of the scores that all rows have."""
-    names = [name for name in ("error", "PSNR", "SSIM") if all(name in row for row in rows)]
-    return {name: sum(row[name] for row in rows) / len(rows) for name in names}
+    """The means of the scores that all rows have, and of the network's notes."""
+    scored = [{name: row[name] for name in ("error", "PSNR", "SSIM") if name in row} | row["notes"] for row in rows]
+    names = [name for name in scored[0] if all(name in row for row in scored)]
+    return {name: sum(row[name] for row in scored) / len(rows) for name in names}
 
 
 def balance_of(load: Float[np.ndarray, "layers experts"]) -> dict[str, float]:

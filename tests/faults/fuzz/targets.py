@@ -115,8 +115,8 @@ def picture(folder: Path) -> Target:
 def pipeline_json(folder: Path) -> Target:
     """``pipeline.json`` beside whole weights, for ``train fuse``: read, and built."""
     seeds: list[tuple[Any, bytes]] = []
-    for number, (flow, prior) in enumerate([(False, False), (True, False), (False, True)]):
-        design = _pipeline(folder / f"model{number}", flow, prior) / "pipeline.json"
+    for number, (flow, guess) in enumerate([(False, False), (True, False), (False, True)]):
+        design = _pipeline(folder / f"model{number}", flow, guess) / "pipeline.json"
         seeds.append((json.loads(design.read_bytes()), design.with_name("model.safetensors").read_bytes()))
 
     def make(rng: Rng) -> tuple[str, bytes]:
@@ -364,8 +364,8 @@ def _pictures() -> list[tuple[str, bytes]]:
     return found
 
 
-def _pipeline(folder: Path, flow: bool, prior: bool) -> Path:
-    assembly = Assembly(small(flow, prior), torch.Generator().manual_seed(0))
+def _pipeline(folder: Path, flow: bool, guess: bool) -> Path:
+    assembly = Assembly(small(flow, guess), torch.Generator().manual_seed(0))
     save(assembly, folder, assembly.state_dict())
     return folder
 

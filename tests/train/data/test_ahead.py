@@ -116,7 +116,7 @@ def test_batches_are_the_same_and_fewer_are_decoded(shards: Path, tmp_path: Path
     corpus = index([str(shards / "vif"), str(shards / "mef")])
 
     def taken(cache: int, start: int = 0, workers: int = 0) -> tuple[list[Batch], list[str]]:
-        given: dict[str, Any] = {"plain": 0.3, "rephrase": 0.5, "prior": "pyramid", "seed": 5, **more}
+        given: dict[str, Any] = {"plain": 0.3, "rephrase": 0.5, "guess": "pyramid", "seed": 5, **more}
         data = Told(corpus, side=32, training=True, cache=cache, batch=4, **given)
         data.log = tmp_path / "log"
         data.log.write_text("")
@@ -124,7 +124,7 @@ def test_batches_are_the_same_and_fewer_are_decoded(shards: Path, tmp_path: Path
         return found, data.log.read_text().split()
 
     here, all_decoded = taken(0)
-    memory = len(corpus.train) * 32 * 32 * 3 * 4  # crops of all samples, of a, b, gt and prior
+    memory = len(corpus.train) * 32 * 32 * 3 * 4  # crops of all samples, of a, b, gt and guess
     for start, workers in ((0, 0), (4, 0), *(() if more else ((0, 2),))):
         found, less = taken(memory, start, workers)
         assert len(set(less)) == max(workers, 1)
@@ -172,9 +172,9 @@ def test_pictures_stay_where_all_fit(shards: Path) -> None:
     for row in range(len(corpus.train)):
         place = corpus.train[row]
         (sample,) = [s for s in read_samples(corpus.shards[place.shard]) if s.key == place.key]
-        images = [sample.images[name] for name in ("a", "b", "gt", "gt")]  # once more for the prior
+        images = [sample.images[name] for name in ("a", "b", "gt", "gt")]  # once more for the guess
         sizes[int(corpus.train.source[row])] += sum(image.nbytes for image in images)
-    more: dict[str, Any] = {"prior": "pyramid"}
+    more: dict[str, Any] = {"guess": "pyramid"}
     for cache, kept in ((sum(sizes), True), (sum(sizes) // 2, False), (1000, True)):
         assert (early(followed(corpus, cache, **more)) is None) is kept
     for cache, kept in ((sizes[0], True), (sizes[0] // 2, False)):

@@ -150,9 +150,9 @@ def test_the_same_batches_for_any_number_of_workers_and_any_start(shards: Path) 
 
 @pytest.mark.parametrize("cache", [0, 1 << 30])
 def test_repeats_are_several_crops_of_one_decoding(shards: Path, monkeypatch: pytest.MonkeyPatch, cache: int) -> None:
-    """Each crop depends only on its position; an image is decoded, and its prior started, once per visit."""
+    """Each crop depends only on its position; an image is decoded, and its guess started, once per visit."""
     corpus = index([str(shards / "vif"), str(shards / "mef")])
-    more: dict[str, Any] = {"side": 32, "batch": 4, "training": True, "prior": "pyramid", "plain": 0.5, "seed": 5}
+    more: dict[str, Any] = {"side": 32, "batch": 4, "training": True, "guess": "pyramid", "plain": 0.5, "seed": 5}
     windows, began = PyramidFuser.windows, list[str]()
 
     def counted(self: PyramidFuser, a: np.ndarray, b: np.ndarray, task: Any) -> Any:
@@ -241,15 +241,15 @@ def test_words_that_did_not_ship_are_kept(shards: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_prior_is_made_of_the_whole_image(shards: Path) -> None:
+def test_the_guess_is_made_of_the_whole_image(shards: Path) -> None:
     corpus = index([str(shards / "mef")])
-    (batch,) = batches(Samples(corpus, side=48, training=True, prior="pyramid", cache=1 << 20), [range(2)])
-    assert isinstance(batch, Batch) and batch.prior is not None
+    (batch,) = batches(Samples(corpus, side=48, training=True, guess="pyramid", cache=1 << 20), [range(2)])
+    assert isinstance(batch, Batch) and batch.guess is not None
     truth = {f"{path.name} {s.key}": s for path in corpus.shards for s in read_samples(path)}
     for row, name in enumerate(batch.names):
         images = truth[name].images
         whole = PyramidFuser()(images["a"], images["b"], "mef")
-        a, prior = batch.a[row], batch.prior[row]
+        a, guess = batch.a[row], batch.guess[row]
         place = next(
             (y, x, flip)
             for flip in (False, True)
@@ -257,7 +257,7 @@ def test_the_prior_is_made_of_the_whole_image(shards: Path) -> None:
             for x in range(160 - 47)
             if torch.equal(window_of(images["a"], y, x, flip), a)
         )
-        assert torch.equal(window_of(whole, *place), prior)
+        assert torch.equal(window_of(whole, *place), guess)
 
 
 def window_of(image: np.ndarray, y: int, x: int, flip: bool) -> torch.Tensor:

@@ -83,7 +83,7 @@ def test_validation_sees_what_a_full_build_would_hold(shards: Path, monkeypatch:
     monkeypatch.setattr("clearfuse.train.data.corpus.HELD_OUT", 0.5)
     lean, full = read(shards, "lean/vif", "lean/mef"), read(shards, "full/vif", "full/mef")
     assert len(lean.held_out) == len(full.held_out) > 1
-    more: dict[str, Any] = {"side": 48, "training": False, "prior": "pyramid", "seed": 9}
+    more: dict[str, Any] = {"side": 48, "training": False, "guess": "pyramid", "seed": 9}
     one = Samples(lean, degrade=degrading.choose_degraders(lean.lean), **more)
     other = Samples(full, **more)
     for made, held in zip(items(one, range(len(one))), items(other, range(len(other))), strict=True):
@@ -144,7 +144,7 @@ def test_the_same_batches_for_any_number_of_workers_and_any_start(shards: Path) 
     degrade = degrading.choose_degraders(corpus.lean, partial=0.5)
 
     def taken(start: int, workers: int, cache: int) -> list[Batch]:
-        more: dict[str, Any] = {"seed": 5, "plain": 0.3, "prior": "pyramid", "cache": cache, "degrade": degrade}
+        more: dict[str, Any] = {"seed": 5, "plain": 0.3, "guess": "pyramid", "cache": cache, "degrade": degrade}
         data = Samples(corpus, side=32, batch=4, training=True, **more)
         return [b for b in batches(data, RankBatches(start // 4, 6, 4), workers) if isinstance(b, Batch)]
 
@@ -153,8 +153,8 @@ def test_the_same_batches_for_any_number_of_workers_and_any_start(shards: Path) 
     for start, workers, cache in ((8, 2, 1 << 20), (16, 0, 1 << 30)):
         for one, other in zip(here[start // 4 :], taken(start, workers, cache), strict=True):
             assert one.prompts == other.prompts and one.names == other.names
-            assert one.prior is not None and other.prior is not None
-            pairs = ((one.a, other.a), (one.b, other.b), (one.gt, other.gt), (one.prior, other.prior))
+            assert one.guess is not None and other.guess is not None
+            pairs = ((one.a, other.a), (one.b, other.b), (one.gt, other.gt), (one.guess, other.guess))
             assert all(torch.equal(x, y) for x, y in pairs)
 
 

@@ -17,7 +17,7 @@ from clearfuse.train import text, tokenizers
 from clearfuse.train.cli import info
 from clearfuse.train.designs.design import Design
 from clearfuse.train.designs.presets import PRESETS, describe, find_preset
-from clearfuse.train.models import MODELS, MMAIFConfig, Prediction, attention, build_model
+from clearfuse.train.models import MODELS, Inputs, MMAIFConfig, Prediction, attention, build_model
 from clearfuse.train.objectives.regression import Regression
 from conftest import Ran
 
@@ -152,7 +152,7 @@ def test_a_small_twin_of_each_row_learns_and_samples(name: str) -> None:
     target, text = (pair[0] + pair[1]) / 2 + 0.5, torch.randn(2, 3, 6, generator=rng)
 
     def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
-        return network(*pair, z_t, t, text, None, None)
+        return network(Inputs(pair, (text, None), z_t=z_t, t=t))
 
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     losses = []

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clearfuse.synth.types import UserError
 from clearfuse.train.models.attention import attention, choose_kernel, find_kernel
-from clearfuse.train.models.experts import MoE, SwiGLU, swiglu_grouped, swiglu_padded
+from clearfuse.train.models.experts import MoE, Router, SwiGLU, apply_each, dispatch, swiglu_grouped, swiglu_padded
 from clearfuse.train.models.layers import (
     AdaLN,
     Attention,
@@ -164,16 +164,16 @@ def test_the_value_residual_from_the_first_layer_passes_its_values_on() -> None:
 
 def dense_loop(layer: MoE, x: Tensor) -> Tensor:
     """The definition: each token through its top experts, one by one."""
-    groups = [list(range(layer.experts))]
-    if layer.grouped:
+    groups, router = [list(range(layer.experts))], layer.router
+    if router.grouped:
         groups = [groups[0][: layer.experts // 2], groups[0][layer.experts // 2 :]]
     out = torch.zeros_like(x)
     for index in torch.cartesian_prod(torch.arange(x.shape[0]), torch.arange(x.shape[1])).tolist():
         token = x[tuple(index)]
-        probability = (layer.router.weight @ token).softmax(0)
+        probability = (router.weight @ token).softmax(0)
         group = max(groups, key=lambda group: max(float(probability[i]) for i in group))
-        best = sorted(group, key=lambda i: -float(probability[i]))[: layer.active]
-        total = sum(probability[i] for i in best) if layer.renormalise else 1.0
+        best = sorted(group, key=lambda i: -float(probability[i]))[: router.active]
+        total = sum(probability[i] for i in best) if router.renormalise else 1.0
         for i in best:
             gate, up = (token @ layer.w_in[i]).chunk(2)
             out[tuple(index)] += probability[i] / total * ((layer.gate(gate) * up) @ layer.w_out[i])
@@ -184,7 +184,7 @@ def dense_loop(layer: MoE, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("experts", "active", "shared"), [(4, 2, 8), (4, 2, 0), (3, 1, 8), (2, 2, 0)])
 def test_experts_equal_a_dense_loop(experts: int, active: int, shared: int) -> None:
-    layer = made(MoE(16, experts, active, 12, shared))
+    layer = made(MoE(Router(16, experts, active), 12, shared))
     x = randn(2, 9, 16)
     with torch.no_grad():
         torch.testing.assert_close(layer(x, None)[0], dense_loop(layer, x), atol=1e-5, rtol=1e-5)
@@ -202,20 +202,21 @@ def test_experts_equal_a_dense_loop(experts: int, active: int, shared: int) -> N
 )
 def test_the_authors_router_and_gate_are_their_definition(ways: dict[str, Any]) -> None:
     """With four experts in two groups a token takes one pair whole, by the larger single score."""
-    layer, x = made(MoE(16, 4, 2, 12, 8, **ways)), randn(2, 9, 16)
+    gate = ways.pop("gate", "silu")
+    layer, x = made(MoE(Router(16, 4, 2, **ways), 12, 8, gate)), randn(2, 9, 16)
+    router = layer.router
     with torch.no_grad():
         y, routing = layer(x, None)
         torch.testing.assert_close(y, dense_loop(layer, x), atol=1e-5, rtol=1e-5)
-        probability = layer._route(x.view(18, 16))
-        chosen = layer._allowed(probability).topk(2).indices.sort().values.tolist()
+        chosen = router(x.view(18, 16)).chosen.sort().values.tolist()
     assert float(routing.load.sum()) == pytest.approx(1)
     pairs = {(0, 1), (2, 3)}
-    assert {tuple(pair) for pair in chosen} <= pairs if layer.grouped else not {tuple(p) for p in chosen} <= pairs
-    assert layer.gate is (F.gelu if ways.get("gate") == "gelu" else F.silu) and layer.shared.gate is layer.gate  # type: ignore[union-attr]
+    assert {tuple(pair) for pair in chosen} <= pairs if router.grouped else not {tuple(p) for p in chosen} <= pairs
+    assert layer.gate is (F.gelu if gate == "gelu" else F.silu) and layer.shared.gate is layer.gate  # type: ignore[union-attr]
 
 
 def test_the_grouped_product_is_the_loop_over_experts() -> None:
-    layer = made(MoE(16, 4, 2, 12, 0))
+    layer = made(MoE(Router(16, 4, 2), 12, 0))
     x, counts = randn(50, 16).requires_grad_(), torch.tensor([20, 0, 25, 5])
     stacks = [x, layer.w_in, layer.w_out]
     found, wanted = swiglu_grouped(x, layer.w_in, layer.w_out, counts), layer._experts(x, counts)
@@ -227,7 +228,7 @@ def test_the_grouped_product_is_the_loop_over_experts() -> None:
 
 @pytest.mark.gpu
 def test_experts_on_a_gpu_are_those_of_the_cpu() -> None:
-    layer, x = made(MoE(64, 4, 2, 96, 32)), randn(2, 100, 64)
+    layer, x = made(MoE(Router(64, 4, 2), 96, 32)), randn(2, 100, 64)
     wanted = layer(x, None)[0]
     with torch.autocast("cuda", torch.bfloat16):
         found = copy.deepcopy(layer).cuda()(x.cuda(), None)[0]
@@ -235,7 +236,7 @@ def test_experts_on_a_gpu_are_those_of_the_cpu() -> None:
 
 
 def test_each_layer_says_what_decays() -> None:
-    layer = made(MoE(16, 4, 2, 12, 8))
+    layer = made(MoE(Router(16, 4, 2), 12, 8))
     assert decayed_parameters(layer) == ("w_in", "w_out")
     assert decayed_parameters(NAFBlock(8)) == () == decayed_parameters(Eta())
     assert decayed_parameters(ZeroLinear(2, 2)) == decayed_parameters(ZeroConv2d(2, 2, 1)) == ("weight",)
@@ -245,7 +246,7 @@ def test_each_layer_says_what_decays() -> None:
 
 
 def test_gradients_reach_every_expert_and_the_router() -> None:
-    layer = made(MoE(16, 4, 2, 12, 8))
+    layer = made(MoE(Router(16, 4, 2), 12, 8))
     y, routing = layer(randn(2, 40, 16), None)
     assert routing.load.min() > 0 and routing.load.sum() == pytest.approx(1)
     y.square().sum().backward()
@@ -254,8 +255,28 @@ def test_gradients_reach_every_expert_and_the_router() -> None:
     assert layer.router.weight.grad is not None and layer.router.weight.grad.norm() > 0
 
 
+def test_experts_may_be_modules_of_any_kind_and_what_is_routed_may_be_maps() -> None:
+    """Each map goes through its convolutions, weighted; an expert without a map gets gradients of zero."""
+    router, x = made(Router(5, 4, 2)), randn(3, 6, 7, 8)
+    experts = made(nn.ModuleList(nn.Conv2d(6, 2, 3, padding=1) for _ in range(4)))
+    with torch.no_grad():
+        router.weight[3] = 0
+        router.weight[3, 0] = -1e3
+    choice = router(randn(3, 5).abs())
+    y = dispatch(x, choice, apply_each(experts))
+    weights, chosen = choice.weight.tolist(), choice.chosen.tolist()
+    for i in range(3):
+        wanted = sum(w * experts[e](x[i : i + 1]) for w, e in zip(weights[i], chosen[i], strict=True))
+        torch.testing.assert_close(y[i : i + 1], wanted)
+    y.square().sum().backward()
+    assert all(one.weight.grad is not None for one in experts) and experts[3].weight.grad.abs().max() == 0  # type: ignore[union-attr]
+    shares = router.routing(choice, 3, None).shares
+    sent = [set(row.nonzero().flatten().tolist()) for row in shares]
+    assert shares.shape == (3, 4) and sent == [set(row) for row in chosen]
+
+
 def test_balance_is_1_for_an_even_router_and_more_for_a_biased_one() -> None:
-    layer = MoE(16, 4, 2, 12, 0)
+    layer = MoE(Router(16, 4, 2), 12, 0)
     initialise(layer, seeded())
     x = randn(4, 500, 16)
     with torch.no_grad():
@@ -267,12 +288,14 @@ def test_balance_is_1_for_an_even_router_and_more_for_a_biased_one() -> None:
 
 
 def test_padding_stays_out_of_the_router_s_statistics() -> None:
-    layer = made(MoE(16, 4, 2, 12, 0))
+    layer = made(MoE(Router(16, 4, 2), 12, 0))
     x = randn(2, 9, 16)
     mask = torch.arange(9).expand(2, 9) < 6
     masked, cut = layer(x, mask)[1], layer(x[:, :6], None)[1]
     torch.testing.assert_close(masked.balance, cut.balance)
     torch.testing.assert_close(masked.load, cut.load)
+    torch.testing.assert_close(masked.shares, cut.shares)
+    torch.testing.assert_close(masked.shares.mean(0), masked.load)
 
 
 def test_swiglu_is_its_formula() -> None:
@@ -342,7 +365,7 @@ def test_modulation_is_its_formula() -> None:
 def test_initialise_sets_every_parameter_from_the_generator() -> None:
     def build() -> nn.Module:
         attentions = Attention(8, 2, "previous"), Attention(8, 2, "first")
-        parts = nn.ModuleList([MoE(8, 4, 2, 6, 6), NAFBlock(8), *attentions, Positions(8), ZeroLinear(3, 4)])
+        parts = nn.ModuleList([MoE(Router(8, 4, 2), 6, 6), NAFBlock(8), *attentions, Positions(8), ZeroLinear(3, 4)])
         parts.extend([AdaLN(8, 0, 2), nn.Embedding(5, 4), nn.Conv1d(4, 4, 3), nn.LayerNorm(4)])
         for parameter in parts.parameters():
             parameter.data.fill_(torch.nan)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from clearfuse.synth.files.schema import validate
 from clearfuse.synth.types import UserError
+from clearfuse.train.metrics import fidelity
 from clearfuse.train.models import Prediction
 from clearfuse.train.objectives.base import guide
 from clearfuse.train.objectives.bridge import deviation
 from clearfuse.train.objectives.flow import FlowMatching
-from clearfuse.train.objectives.losses import NEAREST, clean_to_velocity, draw_times, path, source_loss
+from clearfuse.train.objectives.losses import NEAREST, clean_to_velocity, draw_times, path
+from clearfuse.train.objectives.pixels import PIXEL_LOSSES, CleanImages, ssim
 from clearfuse.train.objectives.regression import Regression
 from clearfuse.train.objectives.schrodinger import SchrodingerBridge
 
@@ -104,11 +107,38 @@ def test_the_path_and_the_velocity_of_a_clean_latent() -> None:
     assert v[3].abs().max() < 1e-4 and NEAREST == 0.05
 
 
-def test_the_pixel_loss_is_its_formula() -> None:
-    a = torch.zeros(1, 3, 4, 4)
-    ramp = torch.arange(4.0).expand(1, 3, 4, 4)
-    assert float(source_loss(a, a, a)) == 0
-    assert float(source_loss(ramp, a, ramp)) == pytest.approx(1.5 + 1.0)
+def test_the_pixel_losses_are_their_formulas() -> None:
+    """On ramps: their mean is 1.5, their slope 1, which Sobel's kernels see as ½ at the repeated edges."""
+    flat, ramp = torch.zeros(1, 3, 4, 4), torch.arange(4.0).expand(1, 3, 4, 4)
+    steep = CleanImages(ramp, flat, 2 * ramp)
+    found = {name: float(loss(flat, steep)) for name, loss in PIXEL_LOSSES.items()}
+    slope = 0.5 * (0.5 + 1)
+    assert found["truth"] == 1.5 and found["intensity"] == 3 and found["gradient"] == pytest.approx(2 * slope)
+    assert found["sources"] == pytest.approx(2 * (1.5 + 1.0))
+    same = {name: float(loss(ramp, CleanImages(ramp, ramp, ramp))) for name, loss in PIXEL_LOSSES.items()}
+    assert same == {name: pytest.approx(0, abs=1e-6) for name in PIXEL_LOSSES}
+
+
+def test_the_ssim_of_the_loss_is_that_of_the_metric() -> None:
+    x = torch.nn.functional.interpolate(randn(1, 3, 8, 8), (40, 48), mode="bicubic").clamp(-1, 1)
+    y = (0.7 * x + 0.2 * randn(1, 3, 40, 48, seed=2)).clamp(-1, 1)
+    grey = [((z[:, :1] + 1) / 2).float() for z in (x, y)]
+    images = [255 * z[0, 0, ..., None].numpy().astype(np.float32) for z in grey]
+    assert float(ssim(2 * grey[0] - 1, 2 * grey[1] - 1)) == pytest.approx(fidelity.ssim(*images), abs=1e-4)
+
+
+def test_the_terms_of_the_pixel_loss_are_weighted() -> None:
+    objective = Regression(pixel=0.5, pixels={"truth": 2.0, "ssim": 1.0})
+    target = randn(*SHAPE)
+
+    def pixels(latent: Tensor) -> dict[str, Tensor]:
+        return {"truth": torch.tensor(3.0), "ssim": torch.tensor(4.0)}
+
+    loss = objective.loss(lambda z_t, t: predicted(target, 0.0), target, pair(target), seeded(), pixels)
+    assert float(loss.total) == pytest.approx(0.5 * (2 * 3 + 4)) and float(loss.terms["pixel"]) == 10
+    assert (float(loss.terms["truth"]), float(loss.terms["ssim"])) == (3, 4)
+    with pytest.raises(UserError, match="pixels: unknown key 'trut'"):
+        validate(Regression, {"kind": "regression", "pixels": {"trut": 1.0}}, "x")
 
 
 SOURCE = {"a": lambda a, b: a, "b": lambda a, b: b, "mean": lambda a, b: (a + b) / 2}

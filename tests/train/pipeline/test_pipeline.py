@@ -31,8 +31,8 @@ pytestmark = pytest.mark.slow
 Train = Callable[..., Ran]
 
 
-def made(flow: bool = False, prior: bool = False, seed: int = 0) -> FusionPipeline:
-    assembly = Assembly(small(flow, prior), torch.Generator().manual_seed(seed))
+def made(flow: bool = False, guess: bool = False, seed: int = 0) -> FusionPipeline:
+    assembly = Assembly(small(flow, guess), torch.Generator().manual_seed(seed))
     rng = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for parameter in assembly.parameters():
@@ -47,9 +47,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("flow", "prior"), [(False, False), (False, True), (True, False), (True, True)])
-def test_saved_and_loaded_is_the_same(tmp_path: Path, flow: bool, prior: bool) -> None:
-    one = made(flow, prior)
+@pytest.mark.parametrize(("flow", "guess"), [(False, False), (False, True), (True, False), (True, True)])
+def test_saved_and_loaded_is_the_same(tmp_path: Path, flow: bool, guess: bool) -> None:
+    one = made(flow, guess)
     one.save_pretrained(tmp_path)
     other = FusionPipeline.from_pretrained(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "pipeline.json"]
@@ -59,6 +59,15 @@ def test_saved_and_loaded_is_the_same(tmp_path: Path, flow: bool, prior: bool) -
     assert first.dtype == np.uint8 and first.shape == a.shape
     np.testing.assert_array_equal(first, other(a, b[..., 0], task="vif", prompt="remove the haze"))
     assert (first != other(a, b, task="vif", prompt="suppress the noise in both frames")).any()
+
+
+def test_a_file_that_calls_the_guess_a_prior_is_read(tmp_path: Path) -> None:
+    one = made(guess=True)
+    one.save_pretrained(tmp_path)
+    text = (tmp_path / "pipeline.json").read_text()
+    assert text.count('"guess"') == 2 and "prior" not in text
+    (tmp_path / "pipeline.json").write_text(text.replace('"guess"', '"prior"'))
+    assert FusionPipeline.from_pretrained(tmp_path).design == one.design
 
 
 @pytest.mark.parametrize("size", [(16, 16), (9, 130), (1, 1), (33, 47), (7, 300)])
@@ -143,7 +152,7 @@ def test_a_folder_that_is_no_model_is_named(folder: Path, tmp_path: Path) -> Non
         ("tokenizer", "/aaaa" * 2000, "must be a text of 4096 characters at most"),
         ("tokenizer", "a" * 4000, "unknown tokenizer 'aaa"),
         ("text", [], "text = []: must be a text"),
-        ("prior", [1], "prior = [1]: allowed: none, pyramid"),
+        ("guess", [1], "guess = [1]: allowed: none, pyramid"),
         ("config", None, "config = None: must be a table"),
         ("objective", {}, "objective.kind is missing"),
         ("digests", {"text": 1}, "digests.text = 1: must be a text"),
@@ -154,8 +163,8 @@ def test_a_folder_that_is_no_model_is_named(folder: Path, tmp_path: Path) -> Non
     assert "config: unknown key 'depht': did you mean 'depth'" in said(lambda p: edit(p, config={"depht": 3}))
     assert "config.depth = '3': must be a whole number" in said(lambda p: edit(p, config={"depth": "3"}))
     assert "objective: unknown kind 'guess': did you mean" in said(lambda p: edit(p, objective={"kind": "guess"}))
-    assert "unknown prior 'pyrmaid': did you mean 'pyramid'" in said(lambda p: edit(p, prior="pyrmaid"))
-    assert "config says otherwise" in said(lambda p: edit(p, prior="pyramid"))
+    assert "unknown guess 'pyrmaid': did you mean 'pyramid'" in said(lambda p: edit(p, guess="pyrmaid"))
+    assert "config says otherwise" in said(lambda p: edit(p, guess="pyramid"))
     assert "pipeline.json: model is missing" in said(lambda p: (p / "pipeline.json").write_text('{"schema": 1}'))
 
     def other(path: Path) -> None:

@@ -27,7 +27,7 @@ rng = torch.Generator().manual_seed(1)
 for step in range(10):
     prompts = [" ".join(words[: 1 + step]), " ".join(words[: 14 - step])] if step % 3 else ["short", "words"]
     a, b, gt = (assembly.encode(torch.rand(2, 3, 32, 32, generator=rng) * 2 - 1) for _ in range(3))
-    predict = assembly.bind(a, b, prompts)
+    predict = assembly.bind((a, b), prompts)
     draws = Draws.of("noise", 0, [2 * step, 2 * step + 1])
     assembly.objective.loss(predict, gt, (a, b), draws, None, assembly.tokenizer.weight).total.backward()
 print(counters["stats"]["unique_graphs"])

@@ -25,9 +25,11 @@ from clearfuse.train.data.batch import Batch, UnreadableSample
 from clearfuse.train.data.corpus import index
 from clearfuse.train.data.loader import batches
 from clearfuse.train.data.order import RankBatches
-from clearfuse.train.designs.design import Assembly
+from clearfuse.train.designs.design import Assembly, Design
 from clearfuse.train.designs.presets import PRESETS
+from clearfuse.train.models import RestorerConfig
 from clearfuse.train.objectives.noise import Draws
+from clearfuse.train.objectives.regression import Regression
 from clearfuse.train.runs.settings import Settings
 from clearfuse.train.training.cache import cache
 from clearfuse.train.training.inputs import samples_of
@@ -55,8 +57,11 @@ def _presets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clearfuse.train.data.corpus.HELD_OUT", 0.3)
     for name, preset in SMALL.items():
         monkeypatch.setitem(PRESETS, name, preset)
-    pixels = replace(SMALL["small-prior"].design, objective=replace(SMALL["small-prior"].design.objective, pixel=0.1))
-    monkeypatch.setitem(PRESETS, "small-pixels", replace(SMALL["small-prior"], design=pixels))
+    pixels = replace(SMALL["small-guess"].design, objective=replace(SMALL["small-guess"].design.objective, pixel=0.1))
+    monkeypatch.setitem(PRESETS, "small-pixels", replace(SMALL["small-guess"], design=pixels))
+    objective = Regression(measure="log")
+    restorer = Design("restorer", RestorerConfig(width=8, heads=2, depth=1), "pixels", "bytes", objective, "pyramid")
+    monkeypatch.setitem(PRESETS, "small-restorer", replace(SMALL["small-guess"], design=restorer))
     dropped = replace(SMALL["small-fm"].design, objective=replace(SMALL["small-fm"].design.objective, drop=0.5))
     monkeypatch.setitem(PRESETS, "small-drop", replace(SMALL["small-fm"], design=dropped))
 
@@ -100,6 +105,19 @@ def test_losses_are_those_of_the_pictures(made: Path, tmp_path: Path, preset: st
     assert all(batch.prompts == latents[0].prompts or preset == "small-drop" for batch in again)
 
 
+def test_pixels_are_cached_as_code_values(made: Path, tmp_path: Path) -> None:
+    """The losses are those of the pictures bit for bit, at a byte a value."""
+    chosen = Settings.of("small-restorer", 0, [f'text="{made / "t5"}"'], crop=64, batch=2)
+    shards, out = [str(made / "shards/vif")], str(tmp_path / "cache")
+    cache(shards, out, chosen, epochs=2, executor="serial")
+    count = len(index(shards).train)
+    (first, *_), one = losses(shards, chosen, count)
+    (cached, *_), other = losses([out], chosen, count)
+    assert one == pytest.approx(other, rel=1e-6) and not cached.latents
+    assert first.images.keys() == cached.images.keys() == {"a", "b", "gt", "guess"}
+    assert all(torch.equal(first.images[name], cached.images[name]) for name in first.images)
+
+
 def test_the_same_bytes_for_any_executor_and_after_a_kill(made: Path, tmp_path: Path) -> None:
     chosen, shards = settings(made), [str(made / "shards/vif"), str(made / "shards/mef")]
     first = cache(shards, str(tmp_path / "serial"), chosen, executor="serial")
@@ -132,7 +150,7 @@ def test_a_run_on_latents_is_a_run_on_pictures(made: Path, tmp_path: Path) -> No
 
 
 def test_a_run_that_it_does_not_fit_is_told_which_setting(made: Path, tmp_path: Path) -> None:
-    chosen, out = settings(made, "small-prior"), str(tmp_path / "cache")
+    chosen, out = settings(made, "small-guess"), str(tmp_path / "cache")
     cache([str(made / "shards/vif")], out, chosen, executor="serial")
     corpus = index([out])
     vaes.saved(tmp_path / "other", vaes.kl, seed=5)
@@ -141,10 +159,10 @@ def test_a_run_that_it_does_not_fit_is_told_which_setting(made: Path, tmp_path: 
         ({"ratios": "1:1"}, "was cached with ratios 4:3,1:1, this run has 1:1: --ratios 4:3,1:1, or"),
         ({"seed": 4}, "was cached with seed 0, this run has 4: --seed 0, or"),
         ({"repeats": 2}, "was cached with repeats 1, this run has 2: --set schedule.repeats=1, or"),
-        ({"preset": "small"}, "was cached with prior pyramid, this run has none: cache the shards again"),
+        ({"preset": "small"}, "was cached with guess pyramid, this run has none: cache the shards again"),
         ({"preset": "small-pixels"}, "was cached with clean no, this run has yes: cache the shards again"),
     ):
-        other = settings(made, **{"preset": "small-prior", **changed})
+        other = settings(made, **{"preset": "small-guess", **changed})
         assembly = Assembly(other.design(), torch.Generator(), adapt=True)
         with pytest.raises(UserError) as error:
             samples_of(other, assembly, corpus, {}, training=True)

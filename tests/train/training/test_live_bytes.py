@@ -32,9 +32,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_shards(tmp_path_factory.mktemp("made"))
 
 
-def design(flow: bool, prior: bool, text: str) -> Design:
+def design(flow: bool, guess: bool, text: str) -> Design:
     """Wide enough for its tensors to outweigh what every process has."""
-    made = small(flow, prior)
+    made = small(flow, guess)
     config = replace(made.config, width=128, expert_width=128, lora=32, text_width=128 if text == "bytes" else 0)
     return replace(made, config=config, text=text)
 
@@ -75,7 +75,7 @@ def peak_of(shards: Path, out: Path, schedule: Schedule, of: Design, monkeypatch
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("flow", "prior", "text", "pixel", "recompute", "accumulate"),
+    ("flow", "guess", "text", "pixel", "recompute", "accumulate"),
     [
         (False, False, "none", 0.0, False, 1),
         (True, True, "bytes", 0.1, False, 2),
@@ -84,12 +84,12 @@ def peak_of(shards: Path, out: Path, schedule: Schedule, of: Design, monkeypatch
 )
 def test_a_run_takes_what_was_counted_to_a_fifth(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    flow: bool, prior: bool, text: str, pixel: float, recompute: bool, accumulate: int,
+    flow: bool, guess: bool, text: str, pixel: float, recompute: bool, accumulate: int,
 ) -> None:  # fmt: skip
     schedule = Schedule(
         crop=SIDE, ratios="1:1", batch=BATCH, accumulate=accumulate, steps=2, warmup=1, recompute=recompute
     )
-    made = design(flow, prior, text)
+    made = design(flow, guess, text)
     made = replace(made, objective=replace(made.objective, pixel=pixel))
     counted = training_memory(
         made, batch=BATCH, size=(SIDE, SIDE), recompute=recompute, accumulate=accumulate, cuda=False, bf16=False

@@ -82,7 +82,7 @@ def same(one: Path, other: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["small", "small-prior", "small-fm", "small-i2sb"])
+@pytest.mark.parametrize("preset", ["small", "small-guess", "small-fm", "small-i2sb"])
 def test_a_run_leaves_its_record_its_log_and_its_model(shards: Path, tmp_path: Path, preset: str) -> None:
     done = run(shards, tmp_path / "run", preset)
     assert done.step == done.steps == 6 and done.loss is not None
@@ -123,8 +123,8 @@ def test_the_weights_before_training_are_the_mean_of_both_images(shards: Path, t
 
 
 @pytest.mark.slow
-def test_the_weights_before_training_are_the_prior(shards: Path, tmp_path: Path) -> None:
-    run(shards, tmp_path / "run", "small-prior", steps=1, lr=1e-12)
+def test_the_weights_before_training_are_the_guess(shards: Path, tmp_path: Path) -> None:
+    run(shards, tmp_path / "run", "small-guess", steps=1, lr=1e-12)
     a, b = textured(1), textured(2, channels=1)
     fused = FusionPipeline.from_pretrained(tmp_path / "run")(a, b, task="vif")
     assert abs(fused.astype(int) - PyramidFuser()(a, b, "vif")).max() <= 1

@@ -67,6 +67,7 @@ def test_means_are_those_of_the_samples(samples: Samples, assembly: Assembly) ->
     scores = Validator(samples, 3, Ranks(CPU)).score(assembly)
     assert scores is not None
     errors: dict[str, list[float]] = {}
+    shares: dict[str, list[list[float]]] = {}
     for place in range(len(samples)):
         batch = next(batches(samples, [[place]]))
         assert isinstance(batch, Batch)
@@ -74,11 +75,14 @@ def test_means_are_those_of_the_samples(samples: Samples, assembly: Assembly) ->
             loss = batch_loss(assembly, batch, Draws.of("validation", 0, [place]), CPU)
         for name in ("all", batch.tasks[0], *batch.operators[0]):
             errors.setdefault(name, []).append(float(loss.terms["error"]))
+            shares.setdefault(name, []).append(loss.notes["expert"][0].tolist())
     assert {"vif", "mef"} < errors.keys() and len(errors) > 4
     for name, found in errors.items():
         end = "" if name == "all" else f"/{name}"
         assert scores.values[f"error{end}"] == pytest.approx(np.mean(found), rel=1e-5)
         assert name == "all" or scores.values[f"samples{end}"] == len(found)
+        experts = [scores.values[f"expert-{number}{end}"] for number in range(4)]
+        assert experts == pytest.approx(np.mean(shares[name], 0), abs=1e-6) and sum(experts) == pytest.approx(1)
     assert scores.psnr == scores.values["PSNR"] and 5 < scores.psnr < 60 and 0 < scores.values["SSIM"] < 1
     tasks = [scores.values[f"PSNR/{task}"] * scores.values[f"samples/{task}"] for task in ("vif", "mef")]
     assert sum(tasks) == pytest.approx(scores.psnr * len(samples))

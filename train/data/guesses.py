@@ -1,6 +1,6 @@
-"""Priors: initial estimates of the fused image from the degraded pair, without weights. ``PRIORS`` is the table.
+"""Guesses: initial estimates of the fused image from the degraded pair, without weights. ``GUESSES`` is the table.
 
-A model with a prior learns to restore it. The prior of a crop or tile equals that part of the whole image's prior, but
+A model with a guess learns to restore it. The guess of a crop or tile equals that part of the whole image's guess, but
 only the pixels in this window are computed.
 """
 
@@ -15,7 +15,7 @@ from clearfuse.synth.fusers import PyramidFuser
 from clearfuse.synth.fusers.pyramid.region import Windows
 from clearfuse.synth.types import Task, look_up
 
-Prior = Callable[[np.ndarray, np.ndarray, Task], Windows]
+Guess = Callable[[np.ndarray, np.ndarray, Task], Windows]
 
 
 def pyramid(a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "h w d"], task: Task) -> Windows:
@@ -23,9 +23,9 @@ def pyramid(a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "h w d"], task: 
     return PyramidFuser().windows(a, b, task)
 
 
-PRIORS: dict[str, Prior | None] = {"none": None, "pyramid": pyramid}
+GUESSES: dict[str, Guess | None] = {"none": None, "pyramid": pyramid}
 
 
-def find_prior(name: str) -> Prior | None:
-    """The prior with this name, None for "none". Raises UserError for an unknown one."""
-    return look_up("prior", name, PRIORS)
+def find_guess(name: str) -> Guess | None:
+    """The guess with this name, None for "none". Raises UserError for an unknown one."""
+    return look_up("guess", name, GUESSES)
