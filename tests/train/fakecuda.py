@@ -234,10 +234,11 @@ def main(names: Sequence[str]) -> None:
     seen: list[object] = []
     for name in names or PRESETS:
         start, preset = time.monotonic(), PRESETS[name]
-        if (preset.design, preset.schedule.recompute) in seen:  # presets that differ in batches alone
+        print(name, end=" ", flush=True)
+        if (preset.design, preset.schedule.recompute) in seen:
+            print("differs in its batches alone", flush=True)
             continue
         seen.append((preset.design, preset.schedule.recompute))
-        print(name, end=" ", flush=True)
         forward(short(preset.design))
         step(short(preset.design), preset.schedule.recompute)
         print(f"{time.monotonic() - start:.1f} s", flush=True)
