@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import json
 import sys
@@ -224,8 +225,12 @@ PICTURE_ROWS = 4
 
 
 def main() -> None:
-    """Write the pages, or with --check name the stale ones and fail."""
-    if "--check" in sys.argv:
+    """Write the pages and pictures, or what the arguments say."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="name the stale pages and fail; write nothing")
+    parser.add_argument("--pages", action="store_true", help="write the pages alone, which takes seconds")
+    chosen = parser.parse_args()
+    if chosen.check:
         names = stale()
         if names:
             sys.exit(f"docs/{', docs/'.join(names)} are stale: run make docs")
@@ -234,6 +239,8 @@ def main() -> None:
         (DOCS / name).parent.mkdir(exist_ok=True)
         (DOCS / name).write_text(make())
         print(f"wrote docs/{name}")
+    if chosen.pages:
+        return
     picture()
     strips()
     authors()

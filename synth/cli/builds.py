@@ -1,4 +1,4 @@
-"""``synth inspect``, ``verify``, ``push`` and ``export``: what is done with a build that is there."""
+"""``synth inspect``, ``verify``, ``push``, ``export`` and ``extract``: what is done with a build that is there."""
 
 from __future__ import annotations
 
@@ -165,3 +165,24 @@ def export_command(
         done = export(paths, out, layout, quality=quality, progress=progress)
     text = f"exported {console.plural(done.samples, 'sample')} in {console.plural(done.shards, 'tar')} to {out}"
     typer.echo(json.dumps(asdict(done)) if json_ else text)
+
+
+def extract_command(
+    paths: PathsArgument,
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="A new folder.")],
+    images: Annotated[
+        str, typer.Option("--images", metavar="NAME,...", help="Which: a, b, gt, clean_a, clean_b.")
+    ] = "a,b",
+    json_: JsonOption = False,
+) -> None:
+    """Write pictures of shards as files, TASK/a/KEY.png and so on: inputs for other methods.
+
+    Put what a method makes of them at DIR/TASK/KEY.png; train eval --results NAME=DIR scores it.
+    """
+    from clearfuse.synth.review.extract import extract
+
+    names = [name.strip() for name in images.split(",")]
+    with console.progress("extract", "shards") as progress:
+        done = extract(paths, out, names, progress=progress)
+    text = ", ".join(f"{console.plural(count, 'sample')} of {task}" for task, count in sorted(done.items()))
+    typer.echo(json.dumps({"out": out, "samples": done}) if json_ else f"extracted {text} to {out}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +51,41 @@ def make_folder(out: Location) -> list[Path]:
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
     return made
+
+
+def check_new(out: Path) -> Path:
+    """The absolute path of a folder that is to be new, whose parents are made; an empty one may be there.
+
+    Raises UserError where something else is, or its parent can't be made.
+    """
+    path = out.resolve()
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"--out {out}: is there already; name a new folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written: {error.strerror or error}") from None
+    return path
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to be filled, which takes the name ``out`` at the end: it is there whole or not at all.
+
+    Raises UserError as ``check_new`` does, and where nothing can be written.
+    """
+    out = check_new(out)
+    temporary = out.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{out.name}")
+    try:
+        temporary.mkdir()
+        yield temporary
+        os.replace(temporary, out)
+    except Unreachable:
+        raise
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import secrets
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clearfuse.synth.console import plural
+from clearfuse.synth.files.folders import check_new, new_folder
 from clearfuse.synth.files.resources import resource_dir
 from clearfuse.synth.files.storage import local
 from clearfuse.synth.prompts.pools import (
@@ -143,13 +141,7 @@ def check(
         check_name("prompt pool", op, pools)
     for op in pools:
         load_pool(op, folder, language)
-    path = local(out, "--out")
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"--out {out}: is there and not empty; name a new folder")
-    try:
-        path.resolve().parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
+    check_new(local(out, "--out"))
 
 
 def grow(
@@ -228,12 +220,9 @@ def read_answer(answer: str) -> tuple[list[dict[str, Any]], int]:
 
 
 def write_pools(out: Path, kept: dict[str, list[Phrase]], folder: Path | None, language: Language = "en") -> None:
-    """Write all files of ``folder`` to ``out`` with the new phrases in their pools; atomic, by rename."""
+    """Write all files of ``folder`` to ``out``, whole or not at all, with the new phrases in their pools."""
     source = folder or resource_dir("prompts")
-    out = out.resolve()
-    temporary = out.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{out.name}")
-    try:
-        temporary.mkdir()
+    with new_folder(out) as temporary:
         for path in sorted(source.glob("*.toml")):
             op = path.name.removesuffix(SUFFIXES[language])
             added = kept.get(op, [])
@@ -243,11 +232,6 @@ def write_pools(out: Path, kept: dict[str, list[Phrase]], folder: Path | None, l
         for op in kept:
             before = load_pool(op, folder, language).phrases
             assert load_pool(op, temporary, language).phrases == (*before, *kept[op])
-        os.replace(temporary, out)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def pool_toml(pool: Pool) -> str:

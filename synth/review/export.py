@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import secrets
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from clearfuse.synth.files.folders import new_folder
 from clearfuse.synth.files.storage import local
 from clearfuse.synth.seeds import content_key
 from clearfuse.synth.shards.find import Shards, find_shards
@@ -62,27 +60,19 @@ def export(
         raise unknown("format", layout, FORMATS)
     if not 1 <= quality <= 100:
         raise UserError(f"--quality {quality}: must be in [1, 100]")
-    folder = local(out, "--out").resolve()
-    if folder.exists():
-        raise UserError(f"--out {out}: is there already; name a new folder")
+    target = local(out, "--out")
     shards, _ = find_shards(paths)
-    temporary = folder.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{folder.name}")
     try:
-        temporary.mkdir(parents=True)
-        packed = _Peekable(_packed(shards, quality, progress))
-        count = 0
-        while packed.head is not None:
-            write_shard(temporary / f"{count:04d}.tar", _of_one_tar(packed, most_bytes))
-            count += 1
-        if not count:
-            raise UserError(f"{', '.join(paths)}: no samples to export")
-        os.replace(temporary, folder)
+        with new_folder(target) as folder:
+            packed = _Peekable(_packed(shards, quality, progress))
+            count = 0
+            while packed.head is not None:
+                write_shard(folder / f"{count:04d}.tar", _of_one_tar(packed, most_bytes))
+                count += 1
+            if not count:
+                raise UserError(f"{', '.join(paths)}: no samples to export")
     except ValueError as error:
         raise UserError(f"{error}; see synth verify") from None
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return Exported(packed.taken, count)
 
 

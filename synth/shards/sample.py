@@ -123,7 +123,7 @@ def _member(key: str, members: Mapping[str, bytes], name: str) -> bytes:
     return members[name]
 
 
-def read_samples(path: Location) -> Iterator[Sample]:
-    """The samples of a shard, decoded."""
+def read_samples(path: Location, names: Sequence[str] | None = None, *, depth: bool = True) -> Iterator[Sample]:
+    """The samples of a shard, decoded as far as asked for: see ``decode_sample``."""
     for key, members in read_shard(path):
-        yield decode_sample(key, members)
+        yield decode_sample(key, members, names, depth=depth)

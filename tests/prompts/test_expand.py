@@ -232,7 +232,7 @@ def test_many_are_asked_in_several_calls(tmp_path: Path) -> None:
         (([], 0, "new", 0, None), "--count 0: must be in [1, 200]"),
         (([], 1, "new", -1, None), "--seed -1: must be in [0, 2^53)"),
         (([], 1, "new", 0, Path("away")), "--prompts away: folder does not exist"),
-        (([], 1, "full", 0, None), "--out full: is there and not empty; name a new folder"),
+        (([], 1, "full", 0, None), "--out full: is there already; name a new folder"),
     ],
 )
 def test_refused_before_a_model_is_asked(

@@ -151,6 +151,7 @@ def test_wrong_arguments(synth: Callable[..., Ran], tmp_path: Path, args: tuple[
 def test_what_cannot_be_exported_leaves_nothing(tmp_path: Path) -> None:
     shards = ours(tmp_path / "ours", 1, 1)
     (tmp_path / "there").mkdir()
+    (tmp_path / "there/file").touch()
     with pytest.raises(UserError, match="is there already"):
         export([str(shards)], str(tmp_path / "there"), "mmaif")
     tar = shards / "vif-train-000000.tar"
