@@ -15,6 +15,7 @@ from clearfuse.train.cli.cache import cache_command
 from clearfuse.train.cli.compare import compare_command
 from clearfuse.train.cli.fit import fit_command
 from clearfuse.train.cli.info import info_command
+from clearfuse.train.cli.metrics import metrics_command
 from clearfuse.train.cli.options import (
     USUAL,
     EvalOptions,
@@ -96,6 +97,7 @@ def eval_command(json_: JsonOption = False, **options: Any) -> None:
     typer.echo(json.dumps(told, ensure_ascii=False) if json_ else to_text(done))
 
 
+app.command("metrics")(metrics_command)
 app.command("info")(info_command)
 
 

@@ -150,6 +150,29 @@ class EvalOptions(ModelOptions):
     """Processes; all cores."""
 
 
+class MetricsOptions(StrictModel):
+    """``train metrics``."""
+
+    a: Annotated[str, typer.Argument(metavar="A")]
+    """Visible, under-exposed or near-focused: image or folder."""
+    b: Annotated[str, typer.Argument(metavar="B")]
+    """Infrared, over-exposed or far-focused: image or folder."""
+    fused: Annotated[Texts, typer.Argument(metavar="[NAME=]FUSED...")]
+    """Fused images: files or folders, one a method; files of folders pair by name."""
+    gt: Annotated[str | None, typer.Option(metavar="FILE|DIR")] = None
+    """The ground truth, for PSNR, SSIM and others that compare with it."""
+    metrics: Annotated[str | None, typer.Option(metavar="NAME,...|all")] = None
+    """What to measure; the profile's usual ones."""
+    profile: Annotated[str, typer.Option(metavar="NAME")] = "strict"
+    """What the names mean: strict, or a toolbox as it is: see docs."""
+    task: str = "vif"
+    """vif, mef or mff: of vif, 16 bits of B are infrared counts."""
+    scale: Scale | None = None
+    """Count of white in visible pictures of 16 bits; the metadata's, or 65535."""
+    workers: Count = None
+    """Threads; all cores."""
+
+
 class InfoOptions(DesignOptions):
     """``train info``."""
 

@@ -175,23 +175,23 @@ def find_images(a: Path, b: Path, out: Path) -> list[tuple[Path, Path, Path]]:
 
 
 def _paired(a: Path, b: Path, out: Path) -> list[tuple[Path, Path, Path]]:
-    (firsts, others), (seconds, more) = _by_stem(a), _by_stem(b)
+    (firsts, others), (seconds, more) = images_by_stem(a), images_by_stem(b)
     alone = [
         [path.name for stem, path in x.items() if stem not in y] for x, y in ((firsts, seconds), (seconds, firsts))
     ]
     if alone[0] or alone[1]:
-        names = f"{a} has {_some(alone[0] or others)}; {b} has {_some(alone[1] or more)}"
+        names = f"{a} has {some_names(alone[0] or others)}; {b} has {some_names(alone[1] or more)}"
         raise UserError(f"{len(alone[0] + alone[1])} images have no partner of the same name: {names}")
     if not firsts:
-        names = f"it has {_some(others)}; {b} has {_some(more)}"
+        names = f"it has {some_names(others)}; {b} has {some_names(more)}"
         raise UserError(f"{a}: no images in this folder, which end in {', '.join(FORMATS)}: {names}")
     for folder, ignored in ((a, others), (b, more)):
         if ignored:
-            console.note(f"{folder}: {len(ignored)} ignored, as no images: {_some(ignored)}")
+            console.note(f"{folder}: {len(ignored)} ignored, as no images: {some_names(ignored)}")
     return [(firsts[stem], seconds[stem], out / f"{stem}.png") for stem in firsts]
 
 
-def _by_stem(folder: Path) -> tuple[dict[str, Path], list[str]]:
+def images_by_stem(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """A folder's images by name without extension, and its other entries. What is hidden is none (``._x`` of macOS)."""
     found: dict[str, Path] = {}
     ignored: list[str] = []
@@ -209,7 +209,7 @@ def _by_stem(folder: Path) -> tuple[dict[str, Path], list[str]]:
     return found, ignored
 
 
-def _some(names: Iterable[str], most: int = 5) -> str:
+def some_names(names: Iterable[str], most: int = 5) -> str:
     """The first of some names, on one line."""
     shown = [name if name.isprintable() else ascii(name) for name in names]
     return ", ".join(shown[:most]) + (", ..." if len(shown) > most else "") or "no file"
