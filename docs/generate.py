@@ -23,7 +23,10 @@ from clearfuse.synth.files.schema import LONGEST_TEXT
 from clearfuse.synth.operators import AUTHORS, OPERATORS
 from clearfuse.synth.operators.authors import our_name
 from clearfuse.synth.operators.base import Operator, Range
+from clearfuse.synth.operators.blocks import BLOCK_OPERATORS
+from clearfuse.synth.prompts.instructions import Instructions
 from clearfuse.synth.prompts.pools import BridgedPool, Pool, Tasks
+from clearfuse.synth.samples.mixture import MixtureFile
 from clearfuse.synth.samples.recipe import RecipeFile
 from clearfuse.synth.shards.records import DatasetIndex, LatentMeta, Receipt, SampleMeta, WidsIndex
 from clearfuse.train.cli.app import app as train_app
@@ -66,6 +69,10 @@ def operators_page() -> str:
     for name, cls in OPERATORS.items():
         picture = f"![{name} at severities 0, 0.25, 0.5, 0.75 and 1](pictures/{name}.jpg)\n"
         parts += _operator_section(name, cls, picture)
+    parts.append("# Operators of blocks\n")
+    parts.append("Of M3 (`--task m3`): each damages one block of a picture, in one of the two inputs.\n")
+    for name, cls in BLOCK_OPERATORS.items():
+        parts += _operator_section(name, cls)
     parts.append("# The authors' operators\n")
     parts.append("For recipes with `reproduction = true`, beside ours in [authors-recipe.md](authors-recipe.md).\n")
     for name, cls in AUTHORS.items():
@@ -120,11 +127,13 @@ def _concise(schema: Any) -> Any:
 
 SCHEMAS: dict[str, type[BaseModel]] = {
     "recipe": RecipeFile,
+    "mixture": MixtureFile,
     "manifest": Manifest,
     "fingerprints": Fingerprints,
     "prompts": Pool,
     "albumentations": BridgedPool,
     "tasks": Tasks,
+    "instructions": Instructions,
     "sample": SampleMeta,
     "latents": LatentMeta,
     "receipt": Receipt,

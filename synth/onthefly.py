@@ -54,6 +54,8 @@ class OnTheFly:
         meta = sample.meta
         if meta.real:
             raise ValueError(f"sample {sample.key}: is a real pair, without a clean side to degrade")
+        if meta.category != "fusion":
+            raise ValueError(f"sample {sample.key}: is of category {meta.category}, whose target is not the fusion")
         if meta.task != self.recipe.task:
             raise ValueError(f"sample {sample.key}: is {meta.task}, recipe '{self.recipe.name}' {self.recipe.task}")
         if meta.partial:

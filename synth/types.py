@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from annotated_types import Interval
 
@@ -17,10 +17,22 @@ Modality = Literal["visible", "infrared"]
 Target = Literal["a", "b", "both"]
 ImageName = Literal["a", "b"]
 
+Category = Literal["fusion", "m3", "control", "segment"]
+"""What an instruction asks for: a fusion, that of two pictures damaged by blocks, a change of tone, a class marked."""
+BuildTask = Literal["vif", "mef", "mff", "m3", "control", "segment", "ditfuse"]
+"""What a build is of: pairs of a task, or samples of a category (of all: ditfuse) from pairs of any task."""
+Tag = Literal["LIGHT++", "LIGHT+", "LIGHT-", "LIGHT--", "CONTRAST+", "CONTRAST-", "WARM+", "WARM-"]
+"""An instruction about the tone, in DiTFuse's grammar; WARM is ours."""
 Scale = Annotated[int, Interval(ge=256, le=65535)]
 """The count of white in visible pictures of 16 bits, where it is less than their container's."""
 
 TASKS: tuple[Task, ...] = ("vif", "mef", "mff")
+CATEGORIES: tuple[Category, ...] = ("fusion", "m3", "control", "segment")
+TAGS: tuple[Tag, ...] = get_args(Tag)
+INSTRUCTED: tuple[BuildTask, ...] = ("m3", "control", "segment", "ditfuse")
+"""The builds whose samples are made from clean pairs and pictures of any task by an instruction."""
+LABELS = "labels"
+"""Key, in manifests and in a sample's sources, of a pair's label map."""
 DEGRADED = ("degraded_a", "degraded_b")
 """Keys, in manifests and in a sample's sources, of the degraded images that a data set itself provides."""
 NO_TRUTH = "none"
@@ -126,7 +138,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class PairRef:
-    """Where the images of a pair are. ``sources`` maps a, b (and gt) to paths; it is empty for a built-in scene.
+    """Where the images of a pair are. ``sources`` maps a, b (and gt, labels) to paths; empty for a built-in scene.
 
     A data set with degraded images of its own also has ``degraded_a``, ``degraded_b`` or both. degradation: what is
     known of them, (operator, target) in physical order. real: a and b are themselves degraded, without a clean version.
@@ -146,7 +158,7 @@ class PairRef:
     @property
     def single(self) -> bool:
         """Whether it is made of a single picture, its ground truth, which is all that there is of it."""
-        return self.sources.keys() == {"gt"}
+        return "gt" in self.sources and "a" not in self.sources
 
     @property
     def predegraded(self) -> bool:

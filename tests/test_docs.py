@@ -33,7 +33,9 @@ def test_generated_pages_are_fresh(generate: Any) -> None:
 
 PAGES = [
     *sorted((ROOT / "prompts").glob("*.toml")),
+    *sorted((ROOT / "prompts/instructions").glob("*.toml")),
     *sorted((ROOT / "manifests/recipes").glob("*.toml")),
+    *sorted((ROOT / "manifests/mixtures").glob("*.toml")),
     *sorted((ROOT / "manifests/datasets").glob("*.toml")),
     *sorted((ROOT / "manifests/published").glob("*.toml")),
     ROOT / "manifests/fingerprints.toml",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from clearfuse.synth.builder.companions import TITLES, companions, features
+from clearfuse.synth.builder.companions import TITLES, companions, features, what_a_and_b_are
 from clearfuse.synth.datasets.manifest import load_manifest
 from clearfuse.synth.files.jsonstream import Stream, write_json
 from clearfuse.synth.files.storage import landing
-from clearfuse.synth.samples.recipe import Rule
+from clearfuse.synth.samples.mixture import Mixture
+from clearfuse.synth.samples.recipe import Recipe, Rule
 from clearfuse.synth.shards.receipts import Receipts
-from clearfuse.synth.types import ROLES, SCHEMA, Task
+from clearfuse.synth.types import SCHEMA, Category
 
 if TYPE_CHECKING:
     from clearfuse.synth.builder.build import Build
@@ -51,15 +52,21 @@ def write_card(build: Build, receipts: Receipts) -> None:
 
 def card(build: Build, receipts: Receipts) -> str:
     """The card's text: what it is, where it comes from under which terms, how to read it and how to make it again."""
-    task: Task = build.spec.task
+    task, recipe = build.spec.task, build.spec.recipe
     samples, rejects = receipts.samples.total(), receipts.rejects.total()
     size = next((label for bound, label in _SIZES if samples < bound), "n>1M")
     sources = "\n".join(_source(name, record) for name, record in build.settings["data"].items())
     counts = _counts(build, receipts)
     real = build.pairs.real
     what, made = ("Clean", "crop") if build.spec.lean else ("Degraded", "crop" if real else "degraded\nversion")
+    if isinstance(recipe, Mixture):
+        what, made = "Clean and damaged", "version"
     pairs = f"{len(build.pairs)} {'real' if real else 'clean'} pairs"
     again = f", {receipts.redrawn} drawn again since their structure was lost" if receipts.redrawn else ""
+    if isinstance(recipe, Mixture):
+        how = _mixture(build, recipe)
+    else:
+        how = _crops(build) if build.spec.lean or bool(build.pairs.predegraded.all()) else _recipe(build, recipe)
     members = _real_members if real else _lean_members if build.spec.lean else _members
     return f"""---
 {_licence(build)}
@@ -86,7 +93,7 @@ dataset_info:
 
 {samples} samples of {pairs} in {len(receipts)} shards ({counts}), {build.variants} {made}\
 {"s" if build.variants > 1 else ""} a pair, {rejects} rejected{again}.
-a is the {ROLES[task]["a"]} image, b the {ROLES[task]["b"]} one.
+{what_a_and_b_are(task)[0].upper()}{what_a_and_b_are(task)[1:]}.
 
 {members(build)}
 
@@ -97,7 +104,7 @@ a is the {ROLES[task]["a"]} image, b the {ROLES[task]["b"]} one.
 |---|---|---|---|
 {sources}
 
-{_crops(build) if build.spec.lean or bool(build.pairs.predegraded.all()) else _recipe(build)}
+{how}
 """
 
 
@@ -170,7 +177,7 @@ for sample in wds.WebDataset("{build.spec.task}-{build.splits[0]}-000000.tar", s
     print(sample["txt"], sample["a.{codec}"].size)
 ```
 `synth verify --replay` makes every degraded image again from the sample alone and compares it bit for bit.\
-{_given(build)}{_single(build)}"""
+{"" if isinstance(build.spec.recipe, Mixture) else _given(build) + _single(build)}"""
 
 
 def _single(build: Build) -> str:
@@ -231,14 +238,40 @@ for sample in map(OnTheFly(load_recipe("{task}")), read_samples(Path("{task}-{bu
 {_single(build)}"""
 
 
-def _recipe(build: Build) -> str:
+def _mixture(build: Build, mixture: Mixture) -> str:
+    total = sum(mixture.categories.values())
+    shares = "\n".join(
+        f"| `{name}` | {100 * weight / total:.3g} % | {WHAT[name]} |" for name, weight in mixture.categories.items()
+    )
+    sizes = ", ".join(map(str, mixture.blocks.sizes))
+    return f"""## Mixture `{mixture.name}`
+Seed {build.spec.seed}; digest `{build.digest}`. The whole recipe is in `dataset.json` (`settings.recipe`). A pair is
+of a category that it can be of: `segment` needs a label map, `fusion` two pictures.
+
+| category | share | ground truth |
+|---|---|---|
+{shares}
+
+Both inputs of `m3`, and of {100 * (1 - mixture.pairs):.3g} % of `control` and `segment`, are one picture, damaged by
+blocks of {sizes} pixels in one input or the other (`blocks` in the `json`); those of the others are the clean pair."""
+
+
+WHAT: dict[Category, str] = {
+    "fusion": "the fusion of the clean pair",
+    "m3": "the picture that both inputs were made of",
+    "control": "the fusion, its brightness, contrast or colour changed as `control` says",
+    "segment": "the fusion, the class that `segment` names marked in blue; its pixels as COCO's run lengths",
+}
+
+
+def _recipe(build: Build, recipe: Recipe) -> str:
     operators = "\n".join(
         f"| `{name}` | {rule.weight:g} | {', '.join(f'{t} {w:g}' for t, w in rule.target.items())} "
         f"| {_severity(rule)} |"
-        for name, rule in build.spec.recipe.operators.items()
+        for name, rule in recipe.operators.items()
     )
-    return f"""## Recipe `{build.spec.recipe.name}`
-n = {", ".join(map(str, build.spec.recipe.n))}; seed {build.spec.seed}; digest `{build.digest}`. The whole recipe is in
+    return f"""## Recipe `{recipe.name}`
+n = {", ".join(map(str, recipe.n))}; seed {build.spec.seed}; digest `{build.digest}`. The whole recipe is in
 `dataset.json` (`settings.recipe`).
 
 | operator | weight | target | severity |

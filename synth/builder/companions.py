@@ -10,12 +10,30 @@ from clearfuse.synth.datasets.manifest import load_manifest
 from clearfuse.synth.files.jsonstream import Stream
 from clearfuse.synth.shards.receipts import Receipts
 from clearfuse.synth.shards.records import WidsIndex, WidsShard, member_names
-from clearfuse.synth.types import ROLES, Task
+from clearfuse.synth.types import ROLES, BuildTask
 
 if TYPE_CHECKING:
     from clearfuse.synth.builder.build import Build
 
-TITLES: dict[Task, str] = {"vif": "visible + infrared", "mef": "multi-exposure", "mff": "multi-focus"}
+TITLES: dict[BuildTask, str] = {
+    "vif": "visible + infrared",
+    "mef": "multi-exposure",
+    "mff": "multi-focus",
+    "m3": "block-wise",
+    "control": "tone-controlled",
+    "segment": "class-marking",
+    "ditfuse": "instructed",
+}
+
+
+def what_a_and_b_are(task: BuildTask) -> str:
+    """What the two images of a build's samples show, as a clause."""
+    roles = next((roles for known, roles in ROLES.items() if known == task), None)
+    if roles is None:
+        return "a and b are two pictures of a scene; the json says of which task and category each sample is"
+    return f"a is the {roles['a']} image, b the {roles['b']} one"
+
+
 MARK = "clearfuse:"
 """What stands before the digest in every companion, so that a build knows its own."""
 
@@ -77,7 +95,7 @@ def croissant(build: Build, receipts: Receipts) -> dict[str, Any]:
     """
     manifests = [load_manifest(name) for name in build.settings["data"]]
     cited = [manifest.citation for manifest in manifests if manifest.citation]
-    task: Task = build.spec.task
+    task = build.spec.task
     samples = receipts.samples.total()
     both = list(itertools.product(build.splits, _members(build)))
     sets = (_file_set(split, member, receipts) for split, member in both)
@@ -88,8 +106,8 @@ def croissant(build: Build, receipts: Receipts) -> dict[str, Any]:
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "name": f"{task}-{'-'.join(build.splits)}",
         "description": (
-            f"{samples} samples of {held} {TITLES[task]} pairs for image fusion, in WebDataset shards: a is the "
-            f"{ROLES[task]['a']} image, b the {ROLES[task]['b']} one. README.md says what each member is."
+            f"{samples} samples of {held} {TITLES[task]} pairs for image fusion, in WebDataset shards: "
+            f"{what_a_and_b_are(task)}. README.md says what each member is."
         ),
         "identifier": MARK + build.digest,
         "version": f"1.{build.variants}.0+{build.digest[:12]}",

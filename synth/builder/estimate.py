@@ -154,12 +154,12 @@ def _measure(spec: Spec, codec: str, ref: PairRef, keep: bool) -> Clock:
 def _network_seconds(spec: Spec, ref: PairRef) -> float:
     """Seconds that the networks take for a pair: loaded first, then timed."""
     pair, seconds = read_pair(ref), 0.0
-    fuser, depth = spec.fusers[ref.dataset], spec.depths[ref.dataset]
+    fuser, depth = spec.fusers[ref.dataset], spec.depths.get(ref.dataset)
     if is_network(fuser):
         a, b = (image[:PATCH, :PATCH] for image in (pair.a, pair.b))
         network = FUSERS[fuser]()
         share = pair.a.shape[0] * pair.a.shape[1] / (a.shape[0] * a.shape[1])
-        seconds += share * _second_time(lambda: network(a, b, spec.task))
+        seconds += share * _second_time(lambda: network(a, b, ref.task))
     if isinstance(depth, DepthNetwork):
         seconds += _second_time(lambda: depth.predict([pair.a]))
     return seconds

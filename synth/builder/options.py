@@ -9,7 +9,7 @@ import typer
 from pydantic import BeforeValidator, Field, model_validator
 
 from clearfuse.synth.files.schema import StrictModel
-from clearfuse.synth.types import Scale, Task, UserError, check_name
+from clearfuse.synth.types import INSTRUCTED, BuildTask, Scale, UserError, check_name
 
 TIMEOUT = 1800.0
 
@@ -34,8 +34,8 @@ Share = Annotated[float, Field(ge=0, le=1, title="a share")]
 class Options(StrictModel):
     """What a user can say about a build. The command line has these options, and ``build`` these keywords."""
 
-    task: Task
-    """vif, mef or mff."""
+    task: BuildTask
+    """vif, mef or mff; or m3, control, segment, from clean pairs and pictures of any task; all of these: ditfuse."""
     data: Annotated[Texts, typer.Option(metavar="NAME=DIR|URL")] = ()
     """A data set and its folder; repeat to merge. Without it: built-in scenes."""
     out: Annotated[Text, typer.Option(metavar="DIR|URL")] = None
@@ -119,9 +119,19 @@ class Options(StrictModel):
         self._check_one_process()
         if self.overwrite and self.extend:
             raise UserError("--overwrite and --extend exclude each other: replace a build, or add variants to it")
+        if self.task in INSTRUCTED:
+            self._check_instructed()
         if self.lean:
             self._check_lean()
         return self
+
+    def _check_instructed(self) -> None:
+        """Refuse what would decide nothing: nothing is degraded as a whole, so there are no steps and no depth."""
+        idle = {"--n": self.n, "--partial": self.partial or None, "--lean": "" if self.lean else None}
+        idle |= {"--depth": None if self.depth == "auto" else self.depth}
+        for name, value in idle.items():
+            if value is not None:
+                raise UserError(f"{name} {value}".rstrip() + f": decides nothing with --task {self.task}")
 
     def _check_one_process(self) -> None:
         """Refuse a store that lives in one process where the work is in others."""

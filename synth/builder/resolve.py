@@ -16,11 +16,13 @@ from clearfuse.synth.depth.choice import parse_depth
 from clearfuse.synth.execute.run import find_executor
 from clearfuse.synth.files import storage
 from clearfuse.synth.fusers.choice import better_fuser, choose_fuser
+from clearfuse.synth.prompts.instructions import load_instructions
 from clearfuse.synth.prompts.pools import languages_of, load_pool, load_tasks
+from clearfuse.synth.samples.mixture import Mixture, load_mixture
 from clearfuse.synth.samples.prepare import Spec, uses_network
 from clearfuse.synth.samples.recipe import Recipe, load_recipe, read_pools
 from clearfuse.synth.shards.codecs import find_codec
-from clearfuse.synth.types import NO_TRUTH, Task, UserError
+from clearfuse.synth.types import INSTRUCTED, LABELS, NO_TRUTH, TASKS, BuildTask, Task, UserError
 
 
 @dataclass(frozen=True)
@@ -35,36 +37,42 @@ class Resolved:
 
 def resolve(options: Options) -> Resolved:
     """Check every option and resolve every ``auto``. Raises UserError, one line, before anything is written."""
-    task = options.task
     codec = find_codec(options.codec)
     find_executor(options.executor)
-    recipe = load_recipe(options.recipe or task, task=task, n=options.n, sets=options.sets)
+    recipe, task = _recipe(options)
     prompts = _prompts(options, recipe)
     sets = _sets(options)
     chosen = {"split": options.split, "pairs": options.pairs, "limit": options.limit, "scale": options.scale}
-    pairs, found, notes = select(task, sets, **chosen)
+    marks = isinstance(recipe, Mixture) and "segment" in recipe.categories
+    pairs, found, notes = select(task, sets, **chosen, labels=marks)
     names = list(pairs.by_dataset)
     real = without_clean_side(pairs)
-    notes += _real(options, pairs, prompts) if real else _given(options, pairs, prompts)
-    fusers = {name: NO_TRUTH if real else _fuser(options, task, name, pairs) for name in names}
-    depths = {} if real else {name: parse_depth(options.depth, has_true=name == "scenes") for name in names}
+    if isinstance(recipe, Mixture):
+        notes += _instructed(options.task, recipe, pairs)
+    else:
+        notes += _real(options, pairs, prompts) if real else _given(options, pairs, prompts)
+    fusers = {name: NO_TRUTH if real else _fuser(options, name, pairs) for name in names}
+    bare = real or isinstance(recipe, Mixture)
+    depths = {} if bare else {name: parse_depth(options.depth, has_true=name == "scenes") for name in names}
     # What serves one sample alone and is soon made is not worth the disk.
     keep = not real and (options.variants > 1 or uses_network(fusers, depths))
     spec = Spec(
-        task, options.seed, recipe, fusers, depths, options.partial, codec.largest, prompts, options.lean, keep,
+        options.task, options.seed, recipe, fusers, depths, options.partial, codec.largest, prompts, options.lean, keep,
         options.min_gt, options.language,
     )  # fmt: skip
     notes += _partial_truth(options, pairs)
     notes += [
         f"single: {len(mine)} pairs of {name} are made of single pictures, which are their ground truth"
         for name, mine in pairs.by_dataset.items()
-        if mine.single
+        if mine.single and not isinstance(recipe, Mixture)
     ]
     notes += [] if real else [f"ground truth: {_spread(fusers)}"]
     used = {name: depth for name, depth in depths.items() if not pairs.by_dataset[name].predegraded.all()}
     notes += [f"depth: {_spread({name: depth.name for name, depth in used.items()})}"] if used else []
     asks = options.fuser == "auto" and not real
-    better = {better_fuser(fuser, task) for fuser in fusers.values()} if asks else set[str]()
+    better = (
+        {better_fuser(fuser, pairs.by_dataset[name].task) for name, fuser in fusers.items()} if asks else set[str]()
+    )
     notes += [f"a better ground truth: {line}" for line in better if line is not None]
     if options.depth == "auto":
         notes += [f"a better depth: {line}" for line in {depth.better for depth in used.values()} if line is not None]
@@ -75,14 +83,43 @@ def resolve(options: Options) -> Resolved:
     return Resolved(spec, pairs, build_settings(options, recipe, pairs, found, fusers, depths), tuple(notes))
 
 
-def _prompts(options: Options, recipe: Recipe) -> Path | None:
+def _recipe(options: Options) -> tuple[Recipe | Mixture, Task | None]:
+    """The recipe, and the task of all pairs; None where each data set has its own."""
+    if options.task in INSTRUCTED:
+        return load_mixture(options.recipe or options.task, options.task, options.sets), None
+    task = next(one for one in TASKS if one == options.task)
+    return load_recipe(options.recipe or task, task=task, n=options.n, sets=options.sets), task
+
+
+def _instructed(task: BuildTask, mixture: Mixture, pairs: Pairs) -> list[str]:
+    """A line on the label maps. Raises UserError for a set that can be of none of the categories."""
+    notes: list[str] = []
+    for name, mine in pairs.by_dataset.items():
+        labelled = len(mine) if name == "scenes" else mine.having(LABELS)
+        if mine.real:
+            raise UserError(f"--data {name}: its pairs are real, without a clean side: none for --task {task}")
+        if set(mixture.categories) == {"segment"} and not labelled:
+            raise UserError(f"--data {name}: --task {task} needs label maps, and none is in its folder")
+        if set(mixture.categories) == {"fusion"} and mine.single:
+            raise UserError(f"--data {name}: fusion needs pairs, and these are single pictures")
+        if "segment" in mixture.categories:
+            notes.append(f"labels: {labelled} of {len(mine)} of {name} have label maps")
+    return notes
+
+
+def _prompts(options: Options, recipe: Recipe | Mixture) -> Path | None:
     """The folder of the prompt pools; every pool that can be drawn is read: a typo stops a build before work."""
     folder = None if options.prompts is None else storage.local(options.prompts, "--prompts")
     if folder is not None and not folder.is_dir():
         raise UserError(f"--prompts {options.prompts}: folder does not exist")
-    for cached in (load_tasks, load_pool):  # the files as they are now, as the digest has them
+    for cached in (load_tasks, load_pool, load_instructions):  # the files as they are now, as the digest has them
         cached.cache_clear()
-    read_pools(recipe, folder, options.language)
+    if isinstance(recipe, Mixture):
+        for spoken in languages_of(options.language):
+            load_tasks(folder, spoken)
+            load_instructions(folder, spoken)
+    else:
+        read_pools(recipe, folder, options.language)
     return folder
 
 
@@ -136,8 +173,8 @@ def _sets(options: Options) -> dict[str, str]:
     return dict(sorted(sets.items()))
 
 
-def _fuser(options: Options, task: Task, name: str, pairs: Pairs) -> str:
-    own = pairs.by_dataset[name].having("gt") == len(pairs.by_dataset[name])
+def _fuser(options: Options, name: str, pairs: Pairs) -> str:
+    own, task = pairs.by_dataset[name].having("gt") == len(pairs.by_dataset[name]), pairs.by_dataset[name].task
     return choose_fuser(options.fuser, task, name, own or (name == "scenes" and task == "mff"))
 
 

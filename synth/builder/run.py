@@ -34,7 +34,7 @@ from clearfuse.synth.files.schema import check_options
 from clearfuse.synth.files.storage import Location
 from clearfuse.synth.samples.prepare import BATCH, PreparedCounts, Spec, on_gpu, prepare_batch
 from clearfuse.synth.shards.receipts import Receipts, write_error
-from clearfuse.synth.types import PairRef, Task, UserError, WorkIncomplete
+from clearfuse.synth.types import BuildTask, PairRef, UserError, WorkIncomplete
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -187,7 +187,7 @@ def run_build(build: Build, options: Options, progress: Progress) -> BuildReport
 
 
 def build(
-    task: Task, *, progress: Progress = lambda done, total: None, say: Say = lambda line: None, **options: Any
+    task: BuildTask, *, progress: Progress = lambda done, total: None, say: Say = lambda line: None, **options: Any
 ) -> BuildReport:
     """Build shards: ``build("vif", n="3", data=["msrs=/data/MSRS"], out="shards/vif")``.
 

@@ -16,7 +16,9 @@ from clearfuse.synth.depth.base import DepthSource
 from clearfuse.synth.files.jsonstream import dumps
 from clearfuse.synth.fusers.choice import fuser_weights
 from clearfuse.synth.operators import albumentations as bridge
+from clearfuse.synth.prompts.instructions import instructions_digest
 from clearfuse.synth.prompts.pools import pools_digest
+from clearfuse.synth.samples.mixture import Mixture
 from clearfuse.synth.samples.prepare import uses_network
 from clearfuse.synth.samples.recipe import Recipe
 from clearfuse.synth.version import __version__
@@ -24,7 +26,7 @@ from clearfuse.synth.version import __version__
 
 def build_settings(
     options: Options,
-    recipe: Recipe,
+    recipe: Recipe | Mixture,
     pairs: Pairs,
     found: Mapping[str, FoundPairs],
     fusers: Mapping[str, str],
@@ -37,6 +39,11 @@ def build_settings(
         "prompts": pools_digest(None if options.prompts is None else Path(options.prompts), options.language),
         **({} if options.language == "en" else {"language": options.language}),
     }
+    if isinstance(recipe, Mixture):
+        del drawn["partial"]
+        drawn["instructions"] = instructions_digest(
+            None if options.prompts is None else Path(options.prompts), options.language
+        )
     crops = {"recipe": {"name": recipe.name, "ratios": dict(recipe.ratios)}}
     if options.lean:
         drawn = {"lean": True, **crops}
@@ -53,11 +60,14 @@ def build_settings(
         "min_gt": options.min_gt,
         **drawn,
         "data": {name: _data_record(mine) for name, mine in pairs.by_dataset.items()},
-        "fuser": {name: {"name": one, "weights": fuser_weights(one, recipe.task)} for name, one in fusers.items()},
+        "fuser": {
+            name: {"name": one, "weights": fuser_weights(one, pairs.by_dataset[name].task)}
+            for name, one in fusers.items()
+        },
         "depth": {name: depth.recorded() for name, depth in depths.items()},
         "versions": versions(
             options.codec,
-            recipe.operators,
+            () if isinstance(recipe, Mixture) else recipe.operators,
             network=uses_network(fusers, depths),
             torch=any(depth.torch for depth in depths.values()),
         ),

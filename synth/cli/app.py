@@ -115,7 +115,7 @@ def preview_command(
     shards: Annotated[
         list[str] | None, typer.Argument(metavar="[SHARDS...]", help=f"Draw samples of these instead. {console.SHARDS}")
     ] = None,
-    task: Annotated[str | None, typer.Option("--task", help="vif, mef or mff; not with shards.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="As for synth build; not with shards.")] = None,
     out: Annotated[
         str | None, typer.Option("--out", help="The sheet; a page lies beside it. [default: preview-TASK.png]")
     ] = None,
@@ -134,7 +134,7 @@ def preview_command(
         _result({"png": str(picture), "html": str(page)}, json_, f"wrote {picture} and {page}")
         return
     if task is None:
-        raise UserError("preview needs --task vif, mef or mff, or folders of shards")
+        raise UserError("preview needs --task, such as vif, or folders of shards")
     chosen = check_options(Options, {"task": task, **options})
     picture, page = preview(chosen, out or f"preview-{task}.png", samples, op)
     _result({"png": str(picture), "html": str(page)}, json_, f"wrote {picture} and {page}")

@@ -57,6 +57,7 @@ def _prompts() -> dict[str, str]:
 
 def _recipes() -> dict[str, str]:
     from clearfuse.synth.files.resources import resource_names
+    from clearfuse.synth.samples.mixture import FOLDER, read_mixture
     from clearfuse.synth.samples.recipe import load_recipe
 
     lines: dict[str, str] = {}
@@ -65,6 +66,9 @@ def _recipes() -> dict[str, str]:
         lines[name] = f"{recipe.task}; n {', '.join(map(str, recipe.n))} (at most {recipe.max_n()}); " + ", ".join(
             recipe.operators
         )
+    for name in resource_names(FOLDER):
+        mixture = read_mixture(name)
+        lines[name] = "any; " + ", ".join(f"{category} {weight:g}" for category, weight in mixture.categories.items())
     return lines
 
 

@@ -41,6 +41,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         "degraded": bool(manifest.degraded_a or manifest.degraded_b),
         "real": manifest.real,
         "single": manifest.single,
+        "labels": bool(manifest.labels or manifest.annotations or manifest.builtin),
         "licence": manifest.licence,
         "use": manifest.use,
         "citation": manifest.citation,

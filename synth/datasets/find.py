@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from clearfuse.synth.files import storage
 from clearfuse.synth.files.remote import Remote
 from clearfuse.synth.files.storage import Location
 from clearfuse.synth.seeds import unit_hash
-from clearfuse.synth.types import DEGRADED, MODALITIES, Task, UserError, check_name
+from clearfuse.synth.types import DEGRADED, LABELS, MODALITIES, Task, UserError, check_name
 
 _EDGES = (np.cumsum(list(SPLITS.values())) / sum(SPLITS.values())).tolist()
 """Upper ends of the splits in [0, 1]."""
@@ -84,12 +84,14 @@ def of_split(manifest: Manifest, location: str, found: FoundPairs, split: str) -
     return selected
 
 
-def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extreme") -> FoundPairs:
+def find_all(
+    manifest: Manifest, location: str, task: Task, pairs: str = "extreme", *, labels: bool = False
+) -> FoundPairs:
     """The pairs of every split below a folder.
 
     location: the data set's folder, a path or a URL, or for ``folder`` ``DIR_A,DIR_B[,DIR_GT]``. pairs: which
-    exposures of a sequence make a pair: extreme, adjacent or all. Raises UserError where the folder is missing, the set
-    is for another task, or nothing matches its layout.
+    exposures of a sequence make a pair: extreme, adjacent or all. labels: whether label maps are looked for. Raises
+    UserError where the folder is missing, the set is for another task, or nothing matches its layout.
     """
     if manifest.task not in (task, "any"):
         raise UserError(f"data set '{manifest.name}' is for {manifest.task}, not for {task}")
@@ -98,7 +100,7 @@ def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extrem
             f"--data {manifest.name}={location}: is for mef and mff, not for vif: a picture has no infrared side"
         )
     check_name("pairing", pairs, PAIRINGS)
-    roots = _roots(manifest, location)
+    roots = _roots(manifest, location, labels)
     sides: dict[str, Side] = {}
     ignored = 0
     for root in dict.fromkeys(root for root, _ in roots.values()):
@@ -113,7 +115,7 @@ def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extrem
     sides = {image: sides[image] for image in roots}
     found = group_by_place(sides)
     check_single(sides, found, {image: root for image, (root, _) in roots.items()})
-    compared = [image for image in sides if image not in DEGRADED] if manifest.like else ["frames"]
+    compared = [image for image in sides if image not in (*DEGRADED, LABELS)] if manifest.like else ["frames"]
     paths = [path for image in compared if image in sides for path in sides[image].files.paths()]
     infrared = sides["b"].files.paths() if MODALITIES[task]["b"] == "infrared" and "b" in sides else ()
     thumbs = thumbnails(paths, location, set(infrared).intersection(paths), manifest.scale)
@@ -126,6 +128,8 @@ def find_all(manifest: Manifest, location: str, task: Task, pairs: str = "extrem
         )
     scenes = len(np.unique(columns.place))
     table = _table(manifest, task, sides, found, columns, thumbs)
+    if labels and manifest.annotations:
+        table = _annotated(manifest, storage.locate(location), table)
     splits = manifest.splits if manifest.own_splits else SPLITS
     counts = {split: int((table.splits == list(SPLITS).index(split)).sum()) for split in splits}
     return FoundPairs(Pairs((table,)), ignored, unpaired, counts, scenes)
@@ -141,8 +145,8 @@ def _some_names(root: Location, most: int = 3) -> str:
     return "no file"
 
 
-def _roots(manifest: Manifest, location: str) -> dict[str, tuple[Location, list[str]]]:
-    images = manifest.templates
+def _roots(manifest: Manifest, location: str, labels: bool) -> dict[str, tuple[Location, list[str]]]:
+    images = {image: templates for image, templates in manifest.templates.items() if labels or image != LABELS}
     if manifest.name == "folder":
         parts = [part for part in location.split(",") if part]
         if len(parts) not in (2, 3):
@@ -190,6 +194,22 @@ def _table(
     return Table(
         task, manifest.name, keys, scenes, splits, files, degraded, degradations, manifest.real, manifest.scale
     )
+
+
+def _annotated(manifest: Manifest, root: Location, table: Table) -> Table:
+    """The table with the file of annotations of each pair's split, where it is there."""
+    names = [manifest.annotations.replace("{split}", manifest.splits.get(split, "")) for split in SPLITS]  # type: ignore[arg-type]
+    folders, files = zip(*(name.rpartition("/")[::2] for name in names), strict=True)
+    sizes = [storage.size(root / name) if (root / name).is_file() else -1 for name in names]
+    there = np.array(sizes)[table.splits] >= 0
+    column = Files(
+        str(root / "x")[:-1],
+        texts(f"{folder}/" if folder else "" for folder in folders),
+        np.where(there, table.splits, -1).astype(np.int32),
+        texts(files)[table.splits],
+        np.array(sizes, np.int64)[table.splits],
+    )
+    return replace(table, sources={**table.sources, LABELS: column})
 
 
 def _group_bounds(manifest: Manifest, found: Grouped) -> tuple[PairPlaces, np.ndarray]:
@@ -245,7 +265,8 @@ def _known(
         rows.setdefault(number, []).append(row)
     found: dict[int, Known] = {}
     for number, rows_of_place in rows.items():
-        columns = [(of, row) for row in rows_of_place for image, of in files.items() if image not in DEGRADED]
+        compared = [of for image, of in files.items() if image not in (*DEGRADED, LABELS)]
+        columns = [(of, row) for row in rows_of_place for of in compared]
         clean = [of.path(row) for of, row in columns if of.folder[row] >= 0]
         known = known_scene([small[path] for path in dict.fromkeys(clean) if path in small], manifest.like)
         if known is not None:

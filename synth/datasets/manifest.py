@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_
 
 from clearfuse.synth.files.resources import read_toml, resource_dir, resource_names
 from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, validate
-from clearfuse.synth.types import DEGRADED, Scale, Target, UserError, check_name, unknown
+from clearfuse.synth.types import DEGRADED, LABELS, Scale, Target, UserError, check_name, unknown
 
 SPLITS = {"train": 157_500, "val": 31_500, "test": 6_300}
 """Shares of a set that has no split of its own: the paper's counts (MMAIF, section 4.1)."""
@@ -67,6 +67,13 @@ class Manifest(StrictModel):
     """Paths of the degraded b of a set that comes degraded."""
     degradation: dict[str, dict[str, Target]] = {}  # noqa: RUF012
     """What was done to it, by part or for all: operators of ours and the image, a, b or both."""
+    labels: Templates = []  # noqa: RUF012
+    """Paths of label maps, pictures whose values are the numbers of classes; not read but for segment samples."""
+    annotations: str = ""
+    """Path of a COCO file of annotations, instead of label maps; {split} is the split's folder."""
+    classes: dict[str, str] | str = {}  # noqa: RUF012
+    """Names by number of the classes in label maps, or the path of a text file below the folder with a name a
+    line, the first that of 0, which is not marked."""
     sequence: Templates = []  # noqa: RUF012
     """Paths of the frames of a set of sequences."""
     exclude: Annotated[frozenset[str], AfterValidator(_folded)] = frozenset()
@@ -125,6 +132,10 @@ class Manifest(StrictModel):
         if given and self.sequence:
             raise ValueError(f"{given[0]} goes with a and b, not with a sequence")
         needed |= dict.fromkeys(given, "{key}")
+        if self.labels:
+            needed[LABELS] = "{key}"
+            if not self.classes or self.annotations:
+                raise ValueError("labels go with classes, the names of their numbers, and not with annotations")
         for image, token in {} if self.builtin else needed.items():
             templates = getattr(self, image)
             if not templates or not all("{key}" in text and token in text for text in templates):
@@ -174,11 +185,12 @@ class Manifest(StrictModel):
     @property
     def templates(self) -> dict[str, list[str]]:
         """The templates by image: a, b or frames, and the degraded ones and gt where the set has them."""
+        labels = {LABELS: self.labels} if self.labels else {}
         if self.single:
-            return {"gt": self.gt}
+            return {"gt": self.gt} | labels
         images = {"frames": self.sequence} if self.sequence else {"a": self.a, "b": self.b}
         more = {"degraded_a": self.degraded_a, "degraded_b": self.degraded_b, "gt": self.gt}
-        return images | {image: templates for image, templates in more.items() if templates}
+        return images | {image: templates for image, templates in more.items() if templates} | labels
 
     def degradation_of(self, part: str) -> tuple[tuple[str, Target], ...]:
         """What was done to the pairs of a part (its folder; "" of a set without parts); empty where nothing is known.
@@ -215,7 +227,8 @@ class Manifest(StrictModel):
     def expected(self) -> str:
         """What a folder should hold, for a message: the first layout."""
         images = {image: templates for image, templates in self.templates.items() if templates}
-        firsts = [templates[0] for image, templates in images.items() if image != "gt" or self.single]
+        optional = (LABELS,) if self.single else ("gt", LABELS)
+        firsts = [templates[0] for image, templates in images.items() if image not in optional]
         return " and ".join(firsts)
 
 

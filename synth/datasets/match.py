@@ -22,7 +22,7 @@ from clearfuse.synth.datasets.pairs import Files, texts
 from clearfuse.synth.files import archives, storage
 from clearfuse.synth.files.remote import Remote
 from clearfuse.synth.files.storage import Listed, Location
-from clearfuse.synth.types import UserError
+from clearfuse.synth.types import LABELS, UserError
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 
@@ -293,12 +293,13 @@ def pair_up(
     """The pairs, and the paths of images without a partner."""
     if manifest.sequence:
         return _pair_frames(sides, found, small, pairing)
-    needed = [image for image in sides if image != "gt" or manifest.single]
+    optional = [image for image in sides if image == LABELS or (image == "gt" and not manifest.single)]
+    needed = [image for image in sides if image not in optional]
     first = {image: found.first(image) for image in sides}
     complete = np.all([first[image] >= 0 for image in needed], axis=0)
     unpaired = [sides[image].files.path(int(row)) for image in needed for row in first[image][~complete] if row >= 0]
     keys = sides[manifest.leading].keys[first[manifest.leading][complete]]
-    rows = {image: first[image][complete] for image in dict.fromkeys([*needed, *(["gt"] if "gt" in sides else [])])}
+    rows = {image: first[image][complete] for image in [*needed, *optional]}
     return PairColumns(keys, keys, np.flatnonzero(complete), rows), tuple(sorted(unpaired))
 
 

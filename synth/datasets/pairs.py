@@ -85,6 +85,11 @@ class Table:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def single(self) -> bool:
+        """Whether its pairs are made of single pictures."""
+        return "gt" in self.sources and "a" not in self.sources
+
     @cached_property
     def predegraded(self) -> np.ndarray:
         """Mask of the pairs whose degraded images the data set provides: see ``PairRef.predegraded``."""
@@ -199,6 +204,11 @@ class Pairs(Sequence[PairRef]):
         return {name: self.take(np.isin(self.sets, numbers[name])) for name in sorted(numbers)}
 
     @property
+    def task(self) -> Task:
+        """The task of the pairs of one data set."""
+        return self.tables[self.sets[0]].task
+
+    @property
     def scale(self) -> int | None:
         """The largest scale of the tables, see ``types.Scale``; None where none has any."""
         return max((scale for i in np.unique(self.sets) if (scale := self.tables[i].scale)), default=None)
@@ -211,7 +221,7 @@ class Pairs(Sequence[PairRef]):
     @property
     def single(self) -> bool:
         """Whether any pair is made of a single picture."""
-        return any(self.tables[i].sources.keys() == {"gt"} for i in np.unique(self.sets))
+        return any(self.tables[i].single for i in np.unique(self.sets))
 
     def count(self, split: str) -> int:
         """The number of pairs in a split."""

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from clearfuse.synth import color
+from clearfuse.synth.datasets.labels import Labels, read_labels
 from clearfuse.synth.datasets.manifest import load_manifest as load_manifest
 from clearfuse.synth.datasets.manifest import template_regex as template_regex
 from clearfuse.synth.datasets.mmaif import read_info
 from clearfuse.synth.files.archives import is_member
 from clearfuse.synth.files.pictures import decode
-from clearfuse.synth.types import DEGRADED, MODALITIES, BadPair, Modality, PairRef, Target
+from clearfuse.synth.types import DEGRADED, LABELS, MODALITIES, BadPair, Modality, PairRef, Target
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class CleanPair:
     degraded: a, b or both where the data set provides degraded images; an absent one equals the clean image. Of a real
     pair, a and b are the degraded images. degradation, instruction: what the pair's own file says was done to it, as
     (operator, target), and its prompt; empty where it has no such file. Of a single picture, all three images are that
-    picture, until ``samples.single`` makes a and b of it.
+    picture, until ``samples.single`` makes a and b of it. labels: its label map, None where it has none.
     """
 
     a: np.ndarray
@@ -38,6 +39,7 @@ class CleanPair:
     degraded: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
     degradation: tuple[tuple[str, Target], ...] = ()
     instruction: str = ""
+    labels: Labels | None = None
 
 
 def read_image(path: str, modality: Modality = "visible", scale: int | None = None) -> tuple[np.ndarray, str]:
@@ -69,6 +71,8 @@ def read_pair(ref: PairRef) -> CleanPair:
     hashes: dict[str, str] = {}
     sensor: dict[str, Mapping[str, Any]] = {}
     for image, path in ref.sources.items():
+        if image == LABELS:
+            continue
         modality = modality_of(ref, image)
         decoded = decode(path, modality, ref.scale)
         images[image] = as_grey(decoded.image) if modality == "infrared" else decoded.image
@@ -79,11 +83,17 @@ def read_pair(ref: PairRef) -> CleanPair:
     if len(set(sizes.values())) > 1:
         raise BadPair("sizes differ: " + ", ".join(f"{image} {size}" for image, size in sizes.items()))
     _same_channels(images)
+    labels = None
+    if LABELS in ref.sources:
+        size = next(iter(images.values())).shape[:2]
+        labels, hashes[LABELS] = read_labels(ref, load_manifest(ref.dataset), size)
     if ref.single:
-        return CleanPair(images["gt"], images["gt"], images["gt"], None, hashes, sensor)
+        return CleanPair(images["gt"], images["gt"], images["gt"], None, hashes, sensor, labels=labels)
     degraded = {image.removeprefix("degraded_"): images[image] for image in DEGRADED if image in images}
     known, instruction = read_info(ref.sources["a"], ref.task) if is_member(ref.sources["a"]) else ((), "")
-    return CleanPair(images["a"], images["b"], images.get("gt"), None, hashes, sensor, degraded, known, instruction)
+    return CleanPair(
+        images["a"], images["b"], images.get("gt"), None, hashes, sensor, degraded, known, instruction, labels
+    )
 
 
 def _same_channels(images: dict[str, np.ndarray]) -> None:
@@ -96,10 +106,11 @@ def _same_channels(images: dict[str, np.ndarray]) -> None:
 
 
 def _make_builtin(ref: PairRef) -> CleanPair:
-    from clearfuse.synth.scenes import scene_pair
+    from clearfuse.synth.scenes import CLASSES, scene_pair
     from clearfuse.synth.seeds import seed_of
 
     scene = scene_pair(ref.task, seed_of("scene", ref.task, ref.key))
     images = {"a": scene.a, "b": scene.b} | ({"gt": scene.gt} if scene.gt is not None else {})
     hashes = {name: hashlib.sha256(x.tobytes()).hexdigest() for name, x in images.items()}
-    return CleanPair(scene.a, scene.b, scene.gt, scene.depth, hashes)
+    labels = Labels(scene.classes, {number: name for number, name in enumerate(CLASSES) if name})
+    return CleanPair(scene.a, scene.b, scene.gt, scene.depth, hashes, labels=labels)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from clearfuse.synth.datasets.find import FoundPairs, builtin_pairs, check_split, find_all, of_split
+from clearfuse.synth.datasets.find import FoundPairs, builtin_pairs, check_split, find_all, of_split, own_task
 from clearfuse.synth.datasets.manifest import SPLITS, USES, load_manifest
 from clearfuse.synth.datasets.match import PAIRINGS
 from clearfuse.synth.datasets.pairs import Pairs
@@ -78,20 +78,29 @@ def quotas(total: int, sizes: Mapping[str, float]) -> dict[str, int]:
 
 
 def select(
-    task: Task, sets: Mapping[str, str], *, split: str, pairs: str, limit: int | None, scale: int | None = None
+    task: Task | None,
+    sets: Mapping[str, str],
+    *,
+    split: str,
+    pairs: str,
+    limit: int | None,
+    scale: int | None = None,
+    labels: bool = False,
 ) -> tuple[Pairs, dict[str, FoundPairs], list[str]]:
     """The pairs of a build, all pairs found by data set, and notes for the user. Raises UserError.
 
+    task: None where each set is of its own: single pictures, of which no pair is made, of mff, scenes of vif.
     sets: the folder of each data set; empty: built-in scenes. split: names of splits, separated by commas. pairs: which
     exposures of a sequence form pairs. limit: number of pairs, None: all. scale: in place of each data set's own.
+    labels: whether label maps are looked for.
     """
     splits = split_names(split)
     if not sets:
         shares = quotas(limit or BUILTIN_SCENES, {name: SPLITS[name] for name in splits})
-        scenes = Pairs.joined(builtin_pairs(task, name, shares[name]) for name in splits)
+        scenes = Pairs.joined(builtin_pairs(task or "vif", name, shares[name]) for name in splits)
         where = "" if len(splits) == 1 else f" ({_format_counts(shares)})"
         return scenes, {}, [f"pairs: {len(scenes)} built-in scenes{where} (name your own with --data NAME=DIR)"]
-    found = {name: _find(name, at, task, splits, pairs, scale) for name, at in sets.items()}
+    found = {name: _find(name, at, task, splits, pairs, scale, labels) for name, at in sets.items()}
     everywhere = Pairs.joined(found_pairs.pairs for found_pairs in found.values())
     separate, dropped = keep_apart(everywhere)
     chosen = separate.take(np.isin(separate.splits, [list(SPLITS).index(name) for name in splits]))
@@ -111,14 +120,17 @@ def select(
     return _apply_limit(chosen, limit, splits), found, notes
 
 
-def _find(name: str, at: str, task: Task, splits: tuple[str, ...], pairs: str, scale: int | None) -> FoundPairs:
+def _find(
+    name: str, at: str, task: Task | None, splits: tuple[str, ...], pairs: str, scale: int | None, labels: bool
+) -> FoundPairs:
     """All pairs of a data set. Where a single split is requested, it must exist."""
     manifest = load_manifest(name)
+    own = task or ("mff" if manifest.single else own_task(manifest))
     if scale is not None:
         manifest = manifest.model_copy(update={"scale": scale})
     if len(splits) == 1:
-        check_split(manifest, task, splits[0])
-    found = find_all(manifest, at, task, pairs)
+        check_split(manifest, own, splits[0])
+    found = find_all(manifest, at, own, pairs, labels=labels)
     if len(splits) == 1:
         of_split(manifest, at, found, splits[0])
     return found

@@ -34,6 +34,8 @@ def sample_row(sample: Sample) -> GalleryRow:
     Of a real sample the degraded pair alone.
     """
     meta = sample.meta
+    if meta.category != "fusion":
+        return _instructed_row(sample)
     roles = ROLES[meta.task]
     titles = {
         "clean_a": f"clean {roles['a']}",
@@ -45,6 +47,18 @@ def sample_row(sample: Sample) -> GalleryRow:
     cells = tuple((title, sample.images[name]) for name, title in titles.items() if name in sample.images)
     steps = "   ".join(describe_step(step) for step in meta.steps)
     return GalleryRow(cells, (f"{meta.dataset}/{meta.pair}  {meta.ratio}   {steps}", f'"{sample.prompt}"'))
+
+
+def _instructed_row(sample: Sample) -> GalleryRow:
+    """An instructed sample: its clean pictures, its inputs where they are others, and its target."""
+    meta = sample.meta
+    inputs = ("clean_a", "a", "b") if meta.blocks else ("clean_a", "clean_b")
+    titles = {"clean_a": "picture" if meta.blocks else "a", "clean_b": "b", "a": "a", "b": "b"}
+    what = meta.control.tag if meta.control else meta.segment.name if meta.segment else "the picture"
+    cells = [(titles[name], sample.images[name]) for name in inputs]
+    how = f"blocks of {meta.blocks.size}" if meta.blocks else f"fused by {meta.fuser.name}"
+    line = f"{meta.dataset}/{meta.pair}  {meta.ratio}   {meta.category}, {how}"
+    return GalleryRow((*cells, (f"target: {what}", sample.images["gt"])), (line, f'"{sample.prompt}"'))
 
 
 def describe_step(step: Step) -> str:

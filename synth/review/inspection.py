@@ -22,11 +22,11 @@ Progress = Callable[[int, int], None]
 def inspect(paths: Sequence[str], examples: int = 3, progress: Progress = lambda done, total: None) -> dict[str, Any]:
     """Counts and distributions over shards, and the first few samples in words.
 
-    ``n``, ``operators``, ``combinations``, ``together`` (operator -> operator -> samples that have both), ``targets``,
-    ``severities`` (mild to strong), ``parameters`` and ``metrics`` (lowest, median, highest, bins), ``datasets``,
-    sizes, prompts, ``rejects`` (kind of reason -> count). Reads metadata and prompts only; no image is decoded, and
-    memory does not grow with the samples (``prompts`` is an estimate from 131,072 different ones on). Raises UserError
-    for a damaged shard.
+    ``categories``, ``n``, ``operators``, ``combinations``, ``together`` (operator -> operator -> samples of both),
+    ``targets``, ``severities`` (mild to strong), ``parameters`` and ``metrics`` (lowest, median, highest, bins),
+    ``datasets``, sizes, prompts, ``rejects`` (kind of reason -> count). Reads metadata and prompts only; no image is
+    decoded, and memory does not grow with the samples (``prompts`` is an estimate from 131,072 different ones on).
+    Raises UserError for a damaged shard.
     """
     shards, _ = find_shards(paths)
     tally = Tally()
@@ -42,7 +42,9 @@ def inspect(paths: Sequence[str], examples: int = 3, progress: Progress = lambda
                 tally.add(meta, prompt)
                 if len(shown) < examples:
                     steps = [f"{step.op}({step.target})" for step in meta.steps]
-                    shown.append({"key": key, "pair": f"{meta.dataset}/{meta.pair}", "steps": steps, "prompt": prompt})
+                    pair = f"{meta.dataset}/{meta.pair}"
+                    said = {"category": meta.category, "steps": steps, "prompt": prompt}
+                    shown.append({"key": key, "pair": pair, **said})
         except ValueError as error:
             named = error if path.name in str(error) else f"{path.name}: {error}"
             raise UserError(f"{named}; see synth verify") from None
@@ -71,6 +73,8 @@ def describe(report: dict[str, Any]) -> str:
         lines.append(f"given: {report['given']}, degraded by others: their steps have no parameters")
     if report["real"]:
         lines.append(f"real: {report['real']}, degraded pairs without a clean side or ground truth: to evaluate on")
+    if set(report["categories"]) != {"fusion"}:
+        lines += [_counts(name, report[name]) for name in ("categories", "controls", "classes", "blocks", "sides")]
     if report["n"]:
         lines.append("n: " + ", ".join(f"{n}: {c}" for n, c in report["n"].items()))
     lines.append("data sets: " + ", ".join(f"{name} {c}" for name, c in report["datasets"].items()))
@@ -87,8 +91,14 @@ def describe(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _counts(name: str, counts: Mapping[str, int]) -> str:
+    return f"{name}: " + (", ".join(f"{key} {count}" for key, count in counts.items()) or "none")
+
+
 def _no_steps(one: Mapping[str, Any]) -> str:
-    return "lean" if one["prompt"] is None else "no degradation named"
+    return (
+        one["category"] if one["category"] != "fusion" else "lean" if one["prompt"] is None else "no degradation named"
+    )
 
 
 def _degradations(report: dict[str, Any]) -> list[str]:

@@ -29,7 +29,7 @@ from clearfuse.synth.seeds import seed_of
 from clearfuse.synth.shards.codecs import CODECS
 from clearfuse.synth.shards.find import find_shards
 from clearfuse.synth.shards.sample import Sample, read_samples
-from clearfuse.synth.types import MODALITIES, BadPair, UserError, WorkIncomplete, check_name
+from clearfuse.synth.types import INSTRUCTED, MODALITIES, BadPair, UserError, WorkIncomplete, check_name
 
 SEVERITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -40,7 +40,11 @@ def preview(options: Options, out: str, samples: int, op: str | None) -> tuple[L
     build, _ = plan_build(options.model_copy(update={"executor": "serial"}))
     names = _operator_names(op) if op is not None else None
     for name in names or []:
-        if op != "all" and not operator_class(name).modalities & set(MODALITIES[build.spec.task].values()):
+        if build.spec.task in INSTRUCTED:
+            raise UserError(
+                f"--op {op}: acts on none of --task {options.task}, whose pairs are not degraded as a whole"
+            )
+        if op != "all" and not operator_class(name).modalities & set(MODALITIES[build.pairs.task].values()):
             raise UserError(f"{name} acts on no image of {options.task}")
     order = build.order(0)
     if names is not None and order[0].real:
@@ -127,7 +131,7 @@ def operator_rows(spec: Spec, prepared: Prepared, name: str, seed: int) -> list[
     cls = operator_class(name)
     metres = depth_maps.dequantise(prepared.depth(spec)) if cls.takes_depth() else None
     rows: list[gallery.GalleryRow] = []
-    for image, modality in MODALITIES[spec.task].items():
+    for image, modality in MODALITIES[prepared.ref.task].items():
         if modality not in cls.modalities or (rows and modality == "visible"):
             continue
         clean = prepared.pair.a if image == "a" else prepared.pair.b

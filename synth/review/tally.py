@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clearfuse.synth.seeds import seed_of
-from clearfuse.synth.shards.records import SampleMeta
+from clearfuse.synth.shards.records import Blocks, SampleMeta
 from clearfuse.synth.types import Step
 
 SEVERITY_BINS = 5
@@ -101,7 +101,23 @@ class Measure:
         return numbers | ({"names": dict(ordered(self.names))} if self.names else {})
 
 
-COUNTED = ("n", "operators", "combinations", "datasets", "ratios", "sizes", "fusers", "asked", "splits", "strengths")
+COUNTED = (
+    "categories",
+    "controls",
+    "classes",
+    "blocks",
+    "sides",
+    "n",
+    "operators",
+    "combinations",
+    "datasets",
+    "ratios",
+    "sizes",
+    "fusers",
+    "asked",
+    "splits",
+    "strengths",
+)
 """What is counted by name."""
 
 
@@ -130,6 +146,13 @@ class Tally:
         self.lean += meta.lean
         self.given += meta.given
         self.real += meta.real
+        self.count["categories"][meta.category] += 1
+        if meta.control is not None:
+            self.count["controls"][meta.control.tag] += 1
+        if meta.segment is not None:
+            self.count["classes"][meta.segment.name if any(meta.segment.counts[1::2]) else "none shown"] += 1
+        if meta.blocks is not None:
+            self._add_blocks(meta.blocks)
         self.count["datasets"][meta.dataset] += 1
         self.count["splits"][meta.split] += 1
         self.count["ratios"][meta.ratio] += 1
@@ -150,6 +173,13 @@ class Tally:
         self.count["combinations"][" + ".join(names) or "none named"] += 1
         for step in meta.steps:
             self._add_step(step, names)
+
+    def _add_blocks(self, blocks: Blocks) -> None:
+        for block in blocks.blocks:
+            self.count["blocks"][block.op] += 1
+            self.count["sides"][block.side] += 1
+            for name, value in block.params.items():
+                self.parameters.setdefault(block.op, {}).setdefault(name, Measure()).add(value)
 
     def _add_step(self, step: Step, names: list[str]) -> None:
         op = step.op

@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from clearfuse.synth.datasets.labels import decode_runs
 from clearfuse.synth.depth.metres import decode_png
 from clearfuse.synth.execute.run import run_tasks
 from clearfuse.synth.files import storage
 from clearfuse.synth.files.jsonstream import dumps
 from clearfuse.synth.files.storage import Location
 from clearfuse.synth.operators import AUTHORS, operator_class, physical_order
+from clearfuse.synth.samples.blocks import apply_blocks
+from clearfuse.synth.samples.control import adjust, marked
 from clearfuse.synth.samples.render import degrade_pair
 from clearfuse.synth.samples.single import expose
 from clearfuse.synth.seeds import unit_hash
@@ -272,6 +275,7 @@ def check_sample(sample: Sample) -> Iterator[str]:
     elif sample.depth is not None and sample.depth.shape != (height, width):
         yield f"{where}: depth is {sample.depth.shape[1]}x{sample.depth.shape[0]}, its crop {width}x{height}"
     yield from _check_exposures(sample)
+    yield from _check_target(sample)
     if sample.meta.lean:
         if steps or sample.depth is None:
             yield f"{where}: is lean, which goes with no steps and with depth"
@@ -290,6 +294,28 @@ def _check_exposures(sample: Sample) -> Iterator[str]:
     for name, image in zip(("clean_a", "clean_b"), expose(sample.images["gt"], how), strict=True):
         if not np.array_equal(sample.images[name], image):
             yield f"sample {sample.key}: {name} is not the exposure of gt that the json says"
+
+
+def _check_target(sample: Sample) -> Iterator[str]:
+    """Problems of a target that follows from the picture which both inputs were made of, pixel by pixel."""
+    meta, where = sample.meta, f"sample {sample.key}"
+    if (meta.category == "control") != (meta.control is not None):
+        yield f"{where}: control goes with a change of tone, and with nothing else"
+    if (meta.category == "segment") != (meta.segment is not None):
+        yield f"{where}: segment goes with a class, and with nothing else"
+    picture = target = sample.images["clean_a"]
+    if meta.segment is not None:
+        try:
+            target = marked(picture, decode_runs(meta.segment.counts, picture.shape[:2]))
+        except ValueError as error:
+            yield f"{where}: segment: {error}"
+            return
+    elif meta.control is not None:
+        target = adjust(picture, meta.control)
+    if meta.blocks is None:
+        return
+    if not (np.array_equal(sample.images["gt"], target) and np.array_equal(sample.images["clean_b"], picture)):
+        yield f"{where}: gt is not what the prompt asks of the picture that both inputs were made of"
 
 
 def _check_given(sample: Sample) -> Iterator[str]:
@@ -312,6 +338,8 @@ def _check_given(sample: Sample) -> Iterator[str]:
 def replay_pair(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     """The degraded pair, made again from the sample alone."""
     images = sample.images
+    if sample.meta.blocks is not None:
+        return apply_blocks(images["clean_a"], sample.meta.blocks)
     return degrade_pair(sample.meta.task, images["clean_a"], images["clean_b"], sample.meta.steps, sample.metres())
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from clearfuse.synth.operators import operator_class, physical_order
 from clearfuse.synth.operators.base import Operator, Range, Scene
+from clearfuse.synth.samples.mixture import Mixture
 from clearfuse.synth.samples.recipe import Recipe
 from clearfuse.synth.seeds import generator, seed_of
 from clearfuse.synth.types import MODALITIES, BadPair, ImageName, Step, Target, Task
@@ -74,7 +75,7 @@ def largest_box(width: int, height: int, ratio: str) -> tuple[int, int]:
     return tuple(int(side * scale + 1e-9) // CROP_MULTIPLE * CROP_MULTIPLE for side in (ratio_w, ratio_h))  # type: ignore[return-value]
 
 
-def draw_crop(recipe: Recipe, width: int, height: int, rng: np.random.Generator) -> Crop:
+def draw_crop(recipe: Recipe | Mixture, width: int, height: int, rng: np.random.Generator) -> Crop:
     """Draw a ratio among those that fit, then the position of its largest box. Raises BadPair where none fits."""
     boxes = {ratio: largest_box(width, height, ratio) for ratio in recipe.ratios}
     fitting = {r: w for r, w in recipe.ratios.items() if w > 0 and min(boxes[r]) >= CROP_LEAST}

@@ -28,12 +28,13 @@ from clearfuse.synth.fusers import FUSERS
 from clearfuse.synth.fusers.choice import fuser_weights, is_network
 from clearfuse.synth.fusers.quality import truth_quality
 from clearfuse.synth.operators import operator_class
+from clearfuse.synth.samples.mixture import Mixture
 from clearfuse.synth.samples.recipe import Recipe
 from clearfuse.synth.samples.single import pair_of
 from clearfuse.synth.seeds import generator, seed_of, unit_hash
 from clearfuse.synth.shards.codecs import CODECS
 from clearfuse.synth.shards.records import Exposed, Focused, Origin
-from clearfuse.synth.types import BadPair, PairRef, Task, UserError
+from clearfuse.synth.types import BadPair, BuildTask, PairRef, Task, UserError
 from clearfuse.synth.version import __version__
 
 FAR = (100.0, 225.0)
@@ -56,9 +57,9 @@ class Spec:
     store results in the cache; affects no pixel. min_gt: least Qabf of a ground truth. language: of the prompts.
     """
 
-    task: Task
+    task: BuildTask
     seed: int
-    recipe: Recipe
+    recipe: Recipe | Mixture
     fusers: Mapping[str, str]
     depths: Mapping[str, DepthSource]
     partial: float = 0.0
@@ -71,6 +72,8 @@ class Spec:
 
     def takes_depth(self) -> bool:
         """Whether samples may need depth: an operator of the recipe uses it, or the build is lean."""
+        if isinstance(self.recipe, Mixture):
+            return False
         return self.lean or any(operator_class(name).takes_depth() for name in self.recipe.operators)
 
 
@@ -94,19 +97,19 @@ class Prepared:
         assert self.gt is not None, f"{self.ref.name}: real pairs have no ground truth"
         return self.gt
 
-    def picture(self, task: Task) -> np.ndarray:
+    def picture(self) -> np.ndarray:
         """The image from which depth is estimated: the visible one of VIF, the fused one of MEF and MFF.
 
         Of a pair made of a single picture it is that picture.
         """
         if self.ref.single and self.pair.gt is not None:
             return self.pair.gt
-        return self.pair.a if task == "vif" else self.truth
+        return self.pair.a if self.ref.task == "vif" else self.truth
 
     def quality(self, spec: Spec) -> dict[str, float | None]:
         """Fusion metrics of the ground truth against the clean pair."""
-        fuser = _fuser_key(spec.fusers[self.ref.dataset], spec.task)
-        path = cache.entry("quality", _versions(), spec.task, fuser, _sources(self.ref, self.pair))
+        fuser = _fuser_key(spec.fusers[self.ref.dataset], self.ref.task)
+        path = cache.entry("quality", _versions(), self.ref.task, fuser, _sources(self.ref, self.pair))
         if (data := cache.load_cached(path)) is not None:
             return json.loads(data)
         values = truth_quality(self.truth, self.pair.a, self.pair.b)
@@ -126,8 +129,8 @@ class Prepared:
         if path is not None and (data := cache.load_cached(path)) is not None:
             return depth_maps.decode_png(data)
         source = spec.depths[self.ref.dataset]
-        image = self.picture(spec.task)
-        focused = (self.pair.a, self.pair.b) if spec.task == "mff" and not self.ref.single else None
+        image = self.picture()
+        focused = (self.pair.a, self.pair.b) if self.ref.task == "mff" and not self.ref.single else None
         predicted = predictions(spec, source, [image])[0] if isinstance(source, DepthNetwork) else None
         known = DepthInput(self.ref.key, image, self.pair.depth, self.far(spec), focused, predicted)
         metres = source.estimate(known)
@@ -150,6 +153,8 @@ def add_ground_truth(spec: Spec, ref: PairRef, pair: CleanPair, counts: Prepared
     """
     if ref.real:
         return Prepared(ref, pair, None)
+    if ref.single and isinstance(spec.recipe, Mixture):
+        return Prepared(ref, pair, pair.gt)
     if ref.single:
         return _of_picture(spec, ref, pair, counts)
     return _with_truth(spec, ref, pair, counts)
@@ -158,11 +163,11 @@ def add_ground_truth(spec: Spec, ref: PairRef, pair: CleanPair, counts: Prepared
 def _of_picture(spec: Spec, ref: PairRef, picture: CleanPair, counts: PreparedCounts | None) -> Prepared:
     """The pair made of a single picture, the same for all variants, with its ground truth."""
     codes, source = None, spec.depths[ref.dataset]
-    if spec.task == "mff":
+    if ref.task == "mff":
         codes = Prepared(ref, picture, picture.gt).depth(spec)
     metres = None if codes is None else depth_maps.dequantise(codes)
-    rng = generator(seed_of(spec.seed, spec.task, ref.dataset, ref.key, "single"))
-    made = pair_of(picture.a, spec.task, metres, Origin(name=source.name, weights=source.weights), rng)
+    rng = generator(seed_of(spec.seed, ref.task, ref.dataset, ref.key, "single"))
+    made = pair_of(picture.a, ref.task, metres, Origin(name=source.name, weights=source.weights), rng)
     hashes = {name: hashlib.sha256(image.tobytes()).hexdigest() for name, image in (("a", made.a), ("b", made.b))}
     pair = replace(picture, a=made.a, b=made.b, sha256={**hashes, **picture.sha256})
     return replace(_with_truth(spec, ref, pair, counts), single=made.how, codes=codes)
@@ -176,7 +181,7 @@ def _with_truth(spec: Spec, ref: PairRef, pair: CleanPair, counts: PreparedCount
     path = truth_entry(spec, ref, pair)
     if (data := cache.load_cached(path)) is not None:
         return Prepared(ref, pair, CODECS["png"].decode(data))
-    gt = FUSERS[spec.fusers[ref.dataset]]()(pair.a, pair.b, spec.task)
+    gt = FUSERS[spec.fusers[ref.dataset]]()(pair.a, pair.b, ref.task)
     if counts is not None:
         counts.truths += 1
     if spec.keep:
@@ -186,8 +191,8 @@ def _with_truth(spec: Spec, ref: PairRef, pair: CleanPair, counts: PreparedCount
 
 def truth_entry(spec: Spec, ref: PairRef, pair: CleanPair) -> Location:
     """The cache entry of the pair's fused ground truth."""
-    fuser = _fuser_key(spec.fusers[ref.dataset], spec.task)
-    return cache.entry("truth", _versions(), spec.task, fuser, _sources(ref, pair, ("a", "b")))
+    fuser = _fuser_key(spec.fusers[ref.dataset], ref.task)
+    return cache.entry("truth", _versions(), ref.task, fuser, _sources(ref, pair, ("a", "b")))
 
 
 def depth_entry(spec: Spec, prepared: Prepared) -> Location | None:
@@ -196,13 +201,15 @@ def depth_entry(spec: Spec, prepared: Prepared) -> Location | None:
     if not source.cached:
         return None
     fuser = (
-        None if spec.task == "vif" or prepared.ref.single else _fuser_key(spec.fusers[prepared.ref.dataset], spec.task)
+        None
+        if prepared.ref.task == "vif" or prepared.ref.single
+        else _fuser_key(spec.fusers[prepared.ref.dataset], prepared.ref.task)
     )
     torch_version = None if source.weights is None else version("torch")
     # Of a single picture it is estimated before the pair is made.
     sources = _sources(prepared.ref, prepared.pair, ["gt"] if prepared.ref.single else None)
     # All source files, since depth of MEF and MFF may be estimated from the data set's own ground truth.
-    key = (spec.task, source.name, source.weights, torch_version, prepared.far(spec), fuser)
+    key = (prepared.ref.task, source.name, source.weights, torch_version, prepared.far(spec), fuser)
     return cache.entry("depth", _versions(), *key, sources)
 
 
@@ -255,10 +262,11 @@ def _prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> PreparedCounts:
         report(ref.name)
         try:
             pair = read_pair(ref)
-            split = depth_entry(spec, Prepared(ref, pair, None)) if ref.single and spec.task == "mff" else None
+            split = depth_entry(spec, Prepared(ref, pair, None)) if _is_split(spec, ref) else None
             counts.depths += split is not None and not split.is_file()  # made for the pair itself
             prepared = add_ground_truth(spec, ref, pair, counts)
-            prepared.quality(spec)
+            if not ref.single or prepared.single is not None:
+                prepared.quality(spec)
             path = depth_entry(spec, prepared) if spec.takes_depth() and not ref.predegraded else None
             if path is not None and not path.is_file():
                 need_depth.setdefault(ref.dataset, []).append(prepared)
@@ -271,7 +279,7 @@ def _prepare_batch(spec: Spec, refs: Sequence[PairRef]) -> PreparedCounts:
         if isinstance(source, DepthNetwork):
             report(f"the depth of {batch[0].ref.name}")
             # In one batch, for the calls of depth() below.
-            predictions(spec, source, [prepared.picture(spec.task) for prepared in batch])
+            predictions(spec, source, [prepared.picture() for prepared in batch])
         for prepared in batch:
             prepared.depth(spec)
             counts.depths += 1
@@ -282,7 +290,7 @@ def _predict_single(spec: Spec, refs: Sequence[PairRef]) -> None:
     """What depth networks say of the single pictures that are split by depth, in one batch, for the calls to come."""
     pictures: dict[str, list[np.ndarray]] = {}
     for ref in refs:
-        if ref.single and spec.task == "mff" and isinstance(spec.depths[ref.dataset], DepthNetwork):
+        if _is_split(spec, ref) and isinstance(spec.depths[ref.dataset], DepthNetwork):
             with contextlib.suppress(Exception):  # it is rejected when the pair itself is made
                 pictures.setdefault(ref.dataset, []).append(read_pair(ref).a)
     for dataset, those in pictures.items():
@@ -290,6 +298,11 @@ def _predict_single(spec: Spec, refs: Sequence[PairRef]) -> None:
         assert isinstance(source, DepthNetwork)
         report(f"the depth of {len(those)} pictures of {dataset}")
         predictions(spec, source, those)
+
+
+def _is_split(spec: Spec, ref: PairRef) -> bool:
+    """Whether a pair of two focus distances is made of a single picture, by its depth."""
+    return ref.single and ref.task == "mff" and not isinstance(spec.recipe, Mixture)
 
 
 def uses_network(fusers: Mapping[str, str], depths: Mapping[str, DepthSource]) -> bool:

@@ -22,7 +22,8 @@ from clearfuse.synth.types import MODALITIES, ImageName, Target, Task, UserError
 MOST_WEIGHT = 1e9
 
 
-def _some(weights: dict[Any, float]) -> dict[Any, float]:
+def some_weight(weights: dict[Any, float]) -> dict[Any, float]:
+    """Weights of which at least one is above 0, else a ValueError."""
     if not sum(weights.values()) > 0:
         raise ValueError("at least one weight must be above 0")
     return weights
@@ -38,7 +39,7 @@ Weight = Annotated[float, Field(ge=0, le=MOST_WEIGHT), MustBe(f"a weight in [0, 
 Count = Annotated[int, Field(ge=1)]
 Ratio = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}:[1-9][0-9]{0,2}$"), MustBe("a ratio such as 4:3")]
 Counts = Annotated[
-    Count | Annotated[list[Count], Field(min_length=1)] | Annotated[dict[Count, Weight], AfterValidator(_some)],
+    Count | Annotated[list[Count], Field(min_length=1)] | Annotated[dict[Count, Weight], AfterValidator(some_weight)],
     MustBe("1 or more: a number, a list as [1, 2, 3], or weights as { 1 = 2, 2 = 1 }"),
 ]
 Unit = Annotated[float, Field(ge=0, le=1)]
@@ -60,7 +61,7 @@ class RuleEntry(StrictModel):
 
     weight: Weight = 1.0
     """How often, beside the other operators' weights; 0: never."""
-    target: Annotated[dict[Target, Weight], AfterValidator(_some)] = {"both": 1.0}  # noqa: RUF012
+    target: Annotated[dict[Target, Weight], AfterValidator(some_weight)] = {"both": 1.0}  # noqa: RUF012
     """The image that it degrades, by weight: a, b or both."""
     severity: Severity | None = None
     """Its own severity in place of the recipe's: 0 is mild, 1 strong."""
@@ -108,7 +109,7 @@ class RecipeFile(StrictModel):
     """Degradations a sample: one number, several as likely, or weights by number."""
     severity: Severity = (0.0, 1.0)
     """How strong: 0 mild to 1 strong; a number, [low, high], or { schedule = [...] } by variant."""
-    ratios: Annotated[dict[Ratio, Weight], AfterValidator(_some)] = {"4:3": 1.0}  # noqa: RUF012
+    ratios: Annotated[dict[Ratio, Weight], AfterValidator(some_weight)] = {"4:3": 1.0}  # noqa: RUF012
     """Shapes of the crop, width:height, by weight."""
     reproduction: bool = False
     """Whether it follows the MMAIF authors' published pipeline: their operators, in the order in which they are drawn,
@@ -199,7 +200,7 @@ def load_recipe(
     path = _find(str(name))
     data = read_toml(path)
     for item in sets:
-        _lay(data, item)
+        lay_over(data, item)
     # With --n the recipe's own n must not stand in the way of what is left after --set.
     recipe = parse_recipe(data if n is None else data | {"n": [1]}, path.stem, str(path))
     if task is not None and recipe.task != task:
@@ -234,7 +235,7 @@ def _find(name: str) -> Path:
     return resource_dir("manifests/recipes") / f"{name}.toml"
 
 
-def _lay(data: dict[str, Any], item: str) -> None:
+def lay_over(data: dict[str, Any], item: str) -> None:
     """Lay one ``a.b=c`` over the recipe."""
     parts, value = parse_setting(item, "operators.haze.weight=2")
     for part in parts[:-1]:

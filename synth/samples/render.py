@@ -18,6 +18,8 @@ from clearfuse.synth.operators import operator_class
 from clearfuse.synth.prompts.compose import compose
 from clearfuse.synth.samples.chain import apply_steps
 from clearfuse.synth.samples.draw import CleanFrames, Crop, draw_crop, draw_steps
+from clearfuse.synth.samples.instruct import make_instructed
+from clearfuse.synth.samples.mixture import Mixture
 from clearfuse.synth.samples.prepare import Prepared, Spec
 from clearfuse.synth.samples.recipe import Recipe
 from clearfuse.synth.samples.structure import keeps_structure
@@ -41,13 +43,15 @@ def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
     Raises BadPair where no crop fits, the crop exceeds the codec's limit, or the ground truth is worse than ``min_gt``.
     """
     ref = prepared.ref
-    seed = Seeds(spec.seed, spec.task, ref.dataset, ref.key, variant)
+    seed = Seeds(spec.seed, ref.task, ref.dataset, ref.key, variant)
     height, width = prepared.pair.a.shape[:2]
     crop = draw_crop(spec.recipe, width, height, generator(seed("crop")))
     if max(crop.width, crop.height) > spec.largest:
         raise BadPair(f"{width}x{height}: the codec stores at most {spec.largest} pixels a side")
     if ref.real:
         return _render_real(spec, prepared, variant, key, crop, seed)
+    if isinstance(spec.recipe, Mixture):
+        return _render_instructed(spec, spec.recipe, prepared, variant, key, crop, seed)
     quality = prepared.quality(spec)
     qabf = quality["Qabf"]
     if spec.min_gt > 0 and (qabf is None or qabf < spec.min_gt):
@@ -58,6 +62,7 @@ def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
     whole = {"clean_a": prepared.pair.a, "clean_b": prepared.pair.b, "gt": prepared.truth}
     clean = {name: crop.of(image) for name, image in whole.items()}
     fuser, source = spec.fusers[ref.dataset], spec.depths[ref.dataset]
+    task, recipe = ref.task, spec.recipe
 
     def stored_depth() -> np.ndarray:
         return crop.of(prepared.depth(spec))
@@ -69,13 +74,13 @@ def render(spec: Spec, prepared: Prepared, variant: int, key: str) -> Sample:
         provided = {name: crop.of(image) for name, image in prepared.pair.degraded.items()}
         known = prepared.pair.degradation or ref.degradation
         degraded = use_provided(
-            *(spec.task, seed, clean, provided, known, fuser, spec.prompts, spec.language),
+            *(task, seed, clean, provided, known, fuser, spec.prompts, spec.language),
             instruction=prepared.pair.instruction,
         )
         extra |= {"given": True}
     else:
         degraded = degrade_clean(
-            spec.recipe, seed, clean, stored_depth, fuser, partial=spec.partial, prompts=spec.prompts,
+            recipe, seed, clean, stored_depth, fuser, partial=spec.partial, prompts=spec.prompts,
             language=spec.language,
         )  # fmt: skip
     depth = None if degraded.depth is None else source
@@ -87,10 +92,25 @@ def _render_real(spec: Spec, prepared: Prepared, variant: int, key: str, crop: C
     """The sample of a pair without clean images: its two images, their known degradation, and the prompt."""
     provided = {"a": crop.of(prepared.pair.a), "b": crop.of(prepared.pair.b)}
     degraded = use_provided(
-        spec.task, seed, {}, provided, prepared.ref.degradation, NO_TRUTH, spec.prompts, spec.language
+        prepared.ref.task, seed, {}, provided, prepared.ref.degradation, NO_TRUTH, spec.prompts, spec.language
     )
     meta = _meta(spec, prepared, variant, crop, degraded.record(), degraded.fuser, None, degraded.images, real=True)
     return Sample(key, degraded.images, None, degraded.prompt.text, meta)
+
+
+def _render_instructed(
+    spec: Spec, mixture: Mixture, prepared: Prepared, variant: int, key: str, crop: Crop, seed: Seeds
+) -> Sample:
+    """A sample of a category: nothing degrades it as a whole, so it has no steps and no depth."""
+    fuser = spec.fusers[prepared.ref.dataset]
+    made = make_instructed(mixture, prepared, crop, fuser, seed, prompts=spec.prompts, language=spec.language)
+    said = PromptRecord(templates=made.prompt.templates, strength=None, asked=())
+    extra: dict[str, Any] = {**made.record, "task": made.task}
+    if made.from_pair:
+        extra["gt_quality"] = prepared.quality(spec)
+    record = {**NO_STEPS, "prompt": said}
+    meta = _meta(spec, prepared, variant, crop, record, made.fuser, None, made.images, **extra)
+    return Sample(key, made.images, None, made.prompt.text, meta)
 
 
 @dataclass(frozen=True)
@@ -258,9 +278,10 @@ def _meta(
     ref = prepared.ref
     if prepared.pair.sensor:
         more["sensor"] = dict(prepared.pair.sensor)
+    task = more.pop("task", ref.task)
     return SampleMeta(
         schema=SCHEMA,
-        task=spec.task,
+        task=task,
         dataset=ref.dataset,
         pair=ref.key,
         variant=variant,
@@ -270,7 +291,7 @@ def _meta(
         ratio=crop.ratio,
         channels=channels(images),
         **record,
-        fuser=Origin(name=fuser, weights=fuser_weights(fuser, spec.task)),
+        fuser=Origin(name=fuser, weights=fuser_weights(fuser, task)),
         depth=None if depth is None else Origin(name=depth.name, weights=depth.weights),
         seed=spec.seed,
         recipe=spec.recipe.name,

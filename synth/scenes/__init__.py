@@ -17,7 +17,7 @@ from clearfuse.synth.scenes.interior import interior
 from clearfuse.synth.scenes.rendering import imaging
 from clearfuse.synth.scenes.rendering.focus import focused, separate, split_depth
 from clearfuse.synth.scenes.rendering.imaging import repeated
-from clearfuse.synth.scenes.rendering.renderer import Frame
+from clearfuse.synth.scenes.rendering.renderer import CLASSES, Frame
 from clearfuse.synth.scenes.rendering.shading import render
 from clearfuse.synth.scenes.street import street
 from clearfuse.synth.scenes.yard import yard
@@ -33,7 +33,7 @@ _BUILDERS: dict[str, Callable[..., Frame]] = {"street": street, "yard": yard, "i
 class SceneMap:
     """The physical quantities of a scene. radiance: linear RGB. depth: metres along the ray, infinity for the sky.
 
-    temperature: kelvin.
+    temperature: kelvin. classes: what each pixel shows, numbers of ``CLASSES``.
     """
 
     kind: str
@@ -41,11 +41,15 @@ class SceneMap:
     radiance: Float32[np.ndarray, "h w 3"]
     depth: Float32[np.ndarray, "h w"]
     temperature: Float32[np.ndarray, "h w"]
+    classes: UInt8[np.ndarray, "h w"]
 
 
 @dataclass(frozen=True)
 class ScenePair:
-    """A clean pair of one task with its depth in metres. gt: the all-in-focus image of MFF, else None."""
+    """A clean pair of one task with its depth in metres. gt: the all-in-focus image of MFF, else None.
+
+    classes: what each pixel shows, numbers of ``CLASSES``.
+    """
 
     a: UInt8[np.ndarray, "h w c"]
     b: UInt8[np.ndarray, "h w d"]
@@ -53,6 +57,7 @@ class ScenePair:
     depth: Float32[np.ndarray, "h w"]
     kind: str
     night: bool
+    classes: UInt8[np.ndarray, "h w"]
 
 
 def make_scene(
@@ -76,7 +81,7 @@ def _scene(rng: np.random.Generator, size: tuple[int, int], kind: str, night: bo
     along = np.sqrt(1 + rx[None, :] ** 2 + ry[:, None] ** 2)
     depth = np.maximum(frame.z * along, np.float32(0.25))
     radiance = _aerial(frame.radiance, depth, night) if kind != "interior" else frame.radiance
-    return SceneMap(kind, night, np.maximum(_glare(radiance), 0), depth, frame.temperature)
+    return SceneMap(kind, night, np.maximum(_glare(radiance), 0), depth, frame.temperature, frame.classes)
 
 
 def _aerial(radiance: np.ndarray, depth: np.ndarray, night: bool) -> np.ndarray:
@@ -138,21 +143,22 @@ def scene_pair(task: Task, seed: int, size: tuple[int, int] = (640, 480)) -> Sce
     if task == "vif":
         kind = "street" if u < 0.6 else "yard" if u < 0.92 else "interior"
         scene = _scene(rng, size, kind, v < 0.5)
-        return ScenePair(visible(scene), infrared(scene), None, scene.depth, scene.kind, scene.night)
+        return ScenePair(visible(scene), infrared(scene), None, scene.depth, scene.kind, scene.night, scene.classes)
     if task == "mef":
         kind = "interior" if u < 0.5 else "street" if u < 0.8 else "yard"
         dark = kind != "interior" and v < 0.75
         scene = _scene(rng, size, kind, dark, dusk=dark)
         under, over = exposure_pair(scene)
-        return ScenePair(under, over, None, scene.depth, scene.kind, scene.night)
+        return ScenePair(under, over, None, scene.depth, scene.kind, scene.night, scene.classes)
     if task == "mff":
         kind = "interior" if u < 0.35 else "street" if u < 0.7 else "yard"
         scene = _scene(rng, size, kind, v < 0.12, near=True)
         near, far, truth = focus_pair(scene)
-        return ScenePair(near, far, truth, scene.depth, scene.kind, scene.night)
+        return ScenePair(near, far, truth, scene.depth, scene.kind, scene.night, scene.classes)
     raise unknown("task", task, ("vif", "mef", "mff"))
 
 
 __all__ = [
-    "KINDS", "SceneMap", "ScenePair", "exposure_pair", "focus_pair", "infrared", "make_scene", "scene_pair", "visible",
+    "CLASSES", "KINDS", "SceneMap", "ScenePair", "exposure_pair", "focus_pair", "infrared", "make_scene", "scene_pair",
+    "visible",
 ]  # fmt: skip

@@ -111,13 +111,13 @@ def _rows(frame: Frame, rng: np.random.Generator, back: Real, night: bool) -> li
                     rng, at, width, height, depth, night
                 )
                 buildings.building_shadow(frame, at, width, height, depth)
-                objects.append((z + width + 8, lambda faces=faces: draw(frame, faces)))
+                objects.append((z + width + 8, lambda faces=faces: draw(frame, faces, shows="building")))
             z += width + gap
     x = float(rng.uniform(-14, -6))
     at = Frame2(x, FAR + 6, 0.0)
     faces = buildings.facade(rng, at, 30, float(typical_height * rng.uniform(0.7, 1.3)), 12, night)
     if rng.random() < 0.6:
-        objects.append((FAR + 30, lambda: draw(frame, faces)))
+        objects.append((FAR + 30, lambda: draw(frame, faces, shows="building")))
     return objects
 
 

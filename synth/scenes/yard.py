@@ -69,7 +69,7 @@ def _enclosure(frame: Frame, rng: np.random.Generator, far: Real, side: Real, ni
         width, z = float(rng.uniform(8, 12)), far + float(rng.uniform(14, 40))
         at = Frame2(float(rng.uniform(-0.7, 0.5)) * z, z, float(rng.normal(0, 0.2)))
         faces = buildings.house(rng, at, width, float(rng.uniform(3.2, 6.5)), 8, night)
-        objects.append((z + 4, lambda faces=faces: draw(frame, faces)))
+        objects.append((z + 4, lambda faces=faces: draw(frame, faces, shows="building")))
     if rng.random() < 0.75:
         shed = rng.random() < 0.4
         width, height, depth = (3.2, 2.3, 2.6) if shed else (float(rng.uniform(7, 11)), float(rng.uniform(3, 5.6)), 7.0)
@@ -91,7 +91,7 @@ def _enclosure(frame: Frame, rng: np.random.Generator, far: Real, side: Real, ni
                 warmth=14.0,
             )
             faces = [*faces, *bulb]
-        objects.append((far - 0.6 if not shed else z, lambda faces=faces: draw(frame, faces)))
+        objects.append((far - 0.6 if not shed else z, lambda faces=faces: draw(frame, faces, shows="building")))
     return objects
 
 

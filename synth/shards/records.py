@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 
 from clearfuse.synth.files.schema import Schema, StrictModel, finite
-from clearfuse.synth.types import Step, Task
+from clearfuse.synth.types import Category, Step, Tag, Target, Task
 
 IMAGES = ("a", "b", "clean_a", "clean_b", "gt")
 LEAN_IMAGES = ("clean_a", "clean_b", "gt")
@@ -121,10 +121,52 @@ class Focused(Record):
     """What made the depth that it was split by."""
 
 
+class Block(Record):
+    """One block of a picture: what damaged it, and in which of the two inputs."""
+
+    op: Name
+    """One of the block operators."""
+    side: Target
+    """a, b or both."""
+    params: Table
+    """The operator's parameters."""
+
+
+class Blocks(Record):
+    """How both inputs were made of one picture, block by block: see ``samples.blocks``."""
+
+    size: Annotated[int, Field(ge=16, le=1024)]
+    """Side of a block in pixels; those at the right and at the bottom may be cut short."""
+    seed: Count
+    """Of the blocks' random pixels."""
+    blocks: Annotated[tuple[Block, ...], Field(min_length=1)]
+    """Row by row."""
+
+
+class Control(Record):
+    """How the target's tone was changed: see ``samples.control``."""
+
+    tag: Tag
+    """The instruction, such as LIGHT++."""
+    pivot: Annotated[float, Field(ge=0, le=255)]
+    """The mean luma of what was changed, in codes: contrast acts about it."""
+
+
+class Segment(Record):
+    """The class that the target has marked."""
+
+    name: Name
+    """Its name, as the prompt has it in English."""
+    counts: tuple[Count, ...]
+    """The pixels that show it, as COCO's uncompressed run lengths: down the columns, what does not show it first."""
+
+
 class SampleMeta(Versioned):
     """The ``json`` of a sample of pictures, in the order of its fields."""
 
     task: Task
+    category: Category = "fusion"
+    """What its prompt asks for."""
     dataset: Name
     pair: Name
     """The pair's name in its data set."""
@@ -158,6 +200,12 @@ class SampleMeta(Versioned):
     """How good a fusion of the clean pair the ground truth is, by metric; null where that is undefined."""
     single: Exposed | Focused | None = None
     """How the clean pair was made of a single picture; null where it was not."""
+    blocks: Blocks | None = None
+    """How both inputs were made of one picture, which is clean_a and clean_b; null where they were not."""
+    control: Control | None = None
+    """How the target's tone was changed; null in other categories."""
+    segment: Segment | None = None
+    """What the target has marked; null in other categories."""
     given: bool = False
     """Whether others degraded the pair, so that its steps are names without parameters and nothing replays."""
     real: bool = False
@@ -205,6 +253,7 @@ class LatentMeta(Versioned):
     """The ``json`` of a sample of latents, which ``train cache`` writes, in the order of its fields."""
 
     task: Task
+    category: Category = "fusion"
     dataset: Name
     pair: Name
     split: Split

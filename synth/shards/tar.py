@@ -14,14 +14,15 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, get_args
 
 from clearfuse.synth.files.archives import tar_entries
 from clearfuse.synth.files.pictures import MOST_PIXELS
 from clearfuse.synth.files.remote import StoreError
 from clearfuse.synth.files.storage import Location, landing
+from clearfuse.synth.types import BuildTask
 
-SHARD = re.compile(r"(vif|mef|mff)-(train|val|test)-(\d{6})\.(tar|json)\Z")
+SHARD = re.compile(rf"({'|'.join(get_args(BuildTask))})-(train|val|test)-(\d{{6}})\.(tar|json)\Z")
 
 
 class _Hashing:

@@ -18,7 +18,10 @@ from conftest import Ran, folder_bytes, run_process, save, textured
 Synth = Callable[..., Ran]
 
 MISTAKES: list[tuple[list[str], str]] = [
-    (["--task", "vfi"], "unknown task 'vfi': did you mean 'vif'? allowed: mef, mff, vif"),
+    (
+        ["--task", "vfi"],
+        "unknown task 'vfi': did you mean 'vif'? allowed: control, ditfuse, m3, mef, mff, segment, vif",
+    ),
     (["--task", "vif", "--data", "msrs=no/such"], "--data msrs=no/such: folder no/such does not exist"),
     (
         ["--task", "vif", "--data", "mrss=."],

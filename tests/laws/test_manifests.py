@@ -6,6 +6,7 @@ import itertools
 import re
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,9 @@ def test_it_states_what_a_user_must_know(name: str) -> None:
     assert manifest.title and manifest.licence
     assert manifest.task in (*TASKS, "any")
     assert (
-        manifest.builtin or name in ("folder", "single") or (manifest.citation and manifest.url.startswith("https://"))
+        manifest.builtin
+        or name in ("folder", "single", "labelled")
+        or (manifest.citation and manifest.url.startswith("https://"))
     )
 
 
@@ -77,12 +80,14 @@ FORMS = [(name, form) for name in ON_DISK for form in range(len(next(iter(load_m
 def test_it_finds_its_own_layout(tmp_path: Path, name: str, form: int) -> None:
     manifest = load_manifest(name)
     scenes = _make(tmp_path, name, form)
-    found = find_all(manifest, str(tmp_path), own_task(manifest))
+    found = find_all(manifest, str(tmp_path), own_task(manifest), labels=True)
     assert (len(found.pairs), found.scenes, found.ignored, found.unpaired) == (scenes, scenes, 0, ())
     assert sum(found.splits.values()) == scenes
     assert [p.key for p in found.pairs] == sorted((p.key for p in found.pairs), key=natural)
     assert len({p.key for p in found.pairs}) == scenes
-    pair = read_pair(found.pairs[0])
+    ref = found.pairs[0]
+    assert ("labels" in ref.sources) == bool(manifest.labels)
+    pair = read_pair(replace(ref, sources={image: path for image, path in ref.sources.items() if image != "labels"}))
     assert (pair.gt is not None) == bool(manifest.gt)
     if manifest.sequence:
         assert pair.a.mean() < pair.b.mean()

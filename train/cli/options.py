@@ -18,6 +18,7 @@ from clearfuse.train.designs.schedule import HoldOut, Schedule
 from clearfuse.train.runs.options import RunOptions
 
 if TYPE_CHECKING:
+    from clearfuse.train.data.corpus import Mix
     from clearfuse.train.designs.design import Parts
 
 Count = Annotated[int | None, Field(ge=1)]
@@ -37,12 +38,20 @@ def preset_s(name: str) -> Any:
     return field
 
 
-def parse_mix(text: str) -> list[float]:
-    """``2,1,1`` as numbers. Raises UserError where it is not like that."""
+def parse_mix(text: str) -> Mix:
+    """``2,1,1`` as numbers, ``m3=3,control=1`` as numbers by category. Raises UserError where it is neither."""
+    parts = text.split(",")
     try:
-        return [float(part) for part in text.split(",")]
+        if "=" in text:
+            named = dict(part.split("=") for part in parts)
+            if len(named) < len(parts):
+                raise ValueError("a category is named twice")
+            return {name.strip(): float(weight) for name, weight in named.items()}
+        return [float(part) for part in parts]
     except ValueError:
-        raise UserError(f"--mix {text}: must be a weight for each argument, such as 2,1,1") from None
+        raise UserError(
+            f"--mix {text}: must be a weight for each argument, such as 2,1,1, or by category, such as m3=3,fusion=1"
+        ) from None
 
 
 class DeviceOptions(StrictModel):
@@ -264,7 +273,7 @@ class FitOptions(DataOptions, RunOptions):
     lr: float | None = preset_s("lr")
     precision: str | None = preset_s("precision")
     mix: Annotated[str | None, typer.Option(metavar="W,W...")] = None
-    """Weights of the arguments, in their order; their samples."""
+    """Weights of the arguments, in their order, or of categories: m3=3,control=1; their samples."""
     seed: Seed = 0
     """Seed of weights, order, crops and noise."""
     workers: Annotated[int | None, Field(ge=0)] = None

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from clearfuse.synth.types import Category
+
 
 @dataclass(frozen=True)
 class Item:
@@ -32,6 +34,7 @@ class Item:
     latents: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     text: Tensor | None = None
     empty: Tensor | None = None
+    category: Category = "fusion"
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Batch:
 
     images: ``a``, ``b``, ``gt``, ``guess``, ``clean_a``, ``clean_b`` as uint8; the properties of these names scale them
     to [−1, 1]. latents: of a, b, gt and guess in place of images, from a cache of latents; embeddings: of the prompts,
-    and their mask. positions: in the run, or among the held-out samples; operators: degradations of each sample.
+    and their mask. positions: in the run, or among the held-out samples; operators: degradations of each sample;
+    categories: what its prompt asks for.
     """
 
     images: Mapping[str, UInt8[Tensor, "b 3 H W"]]
@@ -51,6 +55,7 @@ class Batch:
     operators: list[tuple[str, ...]]
     latents: Mapping[str, Float[Tensor, "b z h w"]] = field(default_factory=dict[str, Tensor])
     embeddings: tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]] | None = None
+    categories: list[Category] = field(default_factory=list["Category"])
 
     @property
     def a(self) -> Float[Tensor, "b 3 H W"]:
@@ -140,6 +145,7 @@ def collate(items: Sequence[Item | UnreadableSample]) -> Batch | UnreadableSampl
         [item.operators for item in readable],
         {name: torch.stack([item.latents[name] for item in readable]) for name in readable[0].latents},
         pad_embeddings(texts) if texts else None,
+        [item.category for item in readable],
     )
 
 

@@ -23,13 +23,16 @@ from clearfuse.synth.shards.receipts import read_receipt
 from clearfuse.synth.shards.records import LatentMeta, SampleMeta
 from clearfuse.synth.shards.sample import holds_latents, read_latent_meta, read_meta
 from clearfuse.synth.shards.tar import MOST_MEMBERS, SHARD, Span, read_spans, receipt_path
-from clearfuse.synth.types import TASKS, Task, UserError
+from clearfuse.synth.types import CATEGORIES, TASKS, Task, UserError, check_name
 from clearfuse.train.data.find import LocalSource, ShardRow, content_differs, find_local_sources, shard_content
 
 HELD_OUT = 0.05
 """Share of the pairs, by hash, that is never trained on where there are no validation shards."""
 FEW = 16
 """Held-out samples below which their mean says little: see ``Corpus.said_of_held_out``."""
+
+Mix = list[float] | dict[str, float]
+"""Weights of what a run draws from: its sources in their order, or categories by name."""
 
 KIND = "train cache"
 """What the settings of such a shard's receipt say that it is."""
@@ -51,11 +54,13 @@ class SamplePlace:
 @dataclass(frozen=True, eq=False)
 class SampleIndex:
     """Samples, a row each. size: (width, height) of the images; channels: of a, b and the ground truth; spans: (start,
-    size) of the members ``names`` from the sample's own start, 0 where it has no such member.
+    size) of the members ``names`` from the sample's own start, 0 where it has no such member. category: the index into
+    ``CATEGORIES``.
     """
 
     names: tuple[str, ...]
     source: np.ndarray
+    category: np.ndarray
     shard: np.ndarray
     key: np.ndarray
     lean: np.ndarray
@@ -94,7 +99,7 @@ class SampleIndex:
         return SampleIndex(names, **columns, spans=spans)
 
 
-COLUMNS = ("source", "shard", "key", "lean", "size", "channels", "start", "spans")
+COLUMNS = ("source", "category", "shard", "key", "lean", "size", "channels", "start", "spans")
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,11 +135,18 @@ class Corpus:
         rows = zip(self.belongs, self.shards, self.sizes, self.contents, strict=True)
         return [(source, path.name, size, *content) for source, path, size, content in rows]
 
-    def weights(self, mix: Sequence[float] | None = None) -> list[Fraction]:
+    def drawn_by(self, mix: Mix | None = None) -> np.ndarray:
+        """The number by sample of what ``weights`` has the weights of: its category where ``mix`` names them."""
+        return self.train.category if isinstance(mix, Mapping) else self.train.source
+
+    def weights(self, mix: Mix | None = None) -> list[Fraction]:
         """How often each source is drawn from: ``mix``, in their order, else by their samples.
 
-        Raises UserError where it is not one weight of at least 0 a source, or gives one to a source without samples.
+        Or each category, where ``mix`` names them: one that it does not name is not drawn. Raises UserError where it is
+        not one weight of at least 0 a source, or gives one to a source or category without samples.
         """
+        if isinstance(mix, Mapping):
+            return self._category_weights(mix)
         counts = np.bincount(self.train.source, minlength=len(self.sources)).tolist()
         if mix is None:
             return [Fraction(count) for count in counts]
@@ -148,6 +160,18 @@ class Corpus:
             if weight and not count:
                 raise UserError(f"--mix {said}: {source} has no samples to train on: its weight must be 0")
         return [Fraction(str(weight)) for weight in mix]
+
+    def _category_weights(self, mix: Mapping[str, float]) -> list[Fraction]:
+        said = ",".join(f"{name}={weight:g}" for name, weight in mix.items())
+        for name in mix:
+            check_name(f"category in --mix {said}", name, CATEGORIES)
+        if not all(0 <= weight < float("inf") for weight in mix.values()) or not any(mix.values()):
+            raise UserError(f"--mix {said}: weights must be at least 0, and one of them above it")
+        counts = np.bincount(self.train.category, minlength=len(CATEGORIES)).tolist()
+        for name, count in zip(CATEGORIES, counts, strict=True):
+            if mix.get(name) and not count:
+                raise UserError(f"--mix {said}: no sample of {name} to train on: its weight must be 0")
+        return [Fraction(str(mix.get(name, 0))) for name in CATEGORIES]
 
 
 def shards_changed(
@@ -273,6 +297,7 @@ def _shard(number: int, source: int, path: Path, by_split: bool) -> _Shard:
     places = SampleIndex(
         names,
         np.full(len(entries), source, np.int32),
+        np.array([CATEGORIES.index(meta.category) for _, meta in entries], np.int8),
         np.full(len(entries), number, np.int32),
         np.array([span.key for span, _ in entries], np.str_),
         np.array(lean, np.bool_),

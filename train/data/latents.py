@@ -18,7 +18,7 @@ from torch import Tensor
 
 from clearfuse.synth.shards.records import LATENTS
 from clearfuse.synth.shards.sample import read_latent_meta
-from clearfuse.synth.types import HELD, UserError
+from clearfuse.synth.types import HELD, Category, UserError
 from clearfuse.train.data.corpus import BEFORE, SamplePlace
 from clearfuse.train.data.reader import Reader
 
@@ -38,6 +38,7 @@ class CachedSample:
     latents: Mapping[str, Tensor]
     text: Tensor | None
     empty: Tensor | None
+    category: Category
 
 
 def decode_cached(reader: Reader, place: SamplePlace, epoch: int | None, wanted: Sequence[str]) -> CachedSample:
@@ -70,6 +71,7 @@ def decode_cached(reader: Reader, place: SamplePlace, epoch: int | None, wanted:
         {key.removeprefix(LATENT): one for key, one in tensors.items() if key.startswith(LATENT)},
         tensors.get(TEXT),
         tensors.get(EMPTY),
+        meta.category,
     )
 
 

@@ -19,13 +19,14 @@ from torch.utils.data import Dataset
 from clearfuse.synth.color import as_hwc
 from clearfuse.synth.fusers.pyramid.region import Region, Windows, full_region
 from clearfuse.synth.prompts.compose import compose, language_of
+from clearfuse.synth.prompts.instructions import instruct, is_tagged, spoken_language
 from clearfuse.synth.seeds import generator, seed_of
 from clearfuse.synth.shards.records import LEAN_IMAGES, SampleMeta
 from clearfuse.synth.shards.sample import Sample, decode_sample, read_meta
 from clearfuse.train.data import ahead
 from clearfuse.train.data.batch import Item, UnreadableSample
 from clearfuse.train.data.buckets import MULTIPLE, Shape, find_shape, parse_ratios
-from clearfuse.train.data.corpus import Corpus, SamplePlace
+from clearfuse.train.data.corpus import Corpus, Mix, SamplePlace
 from clearfuse.train.data.degrade import Degraders
 from clearfuse.train.data.guesses import find_guess
 from clearfuse.train.data.latents import decode_cached
@@ -41,14 +42,14 @@ class Samples(Dataset[Any]):
     """Crops by position: random and randomly flipped for training, from the centre for validation.
 
     side: crops have about side² pixels; ratios: aspect ratios, see ``data.buckets``; batch: samples in a row with the
-    same shape, and mix: weights of the sources, see ``data.order``; multiple: the sides are multiples of this many
-    pixels; repeats: crops of a sample in a row, from one decoding. plain: share of prompts replaced by the task's
-    default prompt. rephrase: share of the others that are composed anew in other words, if their templates are shipped
-    ones. drop: share of training prompts left empty. clean: whether batches include the clean pair. cache: bytes for
-    caching decoded samples or, if those are too many, later crops, see ``data.ahead``. degrade: degraders of lean
-    samples, by task: in training seeded by sample and epoch, in validation by the sample's own seed, so that it is the
-    same each time. Degradations apply to the whole image, before the crop. undegraded: share of lean samples, in
-    training, that are left as they are, with the task's default prompt: of a clean pair nothing is to be removed.
+    same shape, and mix: weights of the sources or categories, see ``data.order``; multiple: the sides are multiples of
+    this many pixels; repeats: crops of a sample in a row, from one decoding. plain: share of prompts to fuse that are
+    replaced by the task's default prompt. rephrase: share of the others that are composed anew in other words, if their
+    templates are shipped ones. drop: share of training prompts left empty. clean: whether batches include the clean
+    pair. cache: bytes for caching decoded samples or, if those are too many, later crops, see ``data.ahead``. degrade:
+    degraders of lean samples, by task: in training seeded by sample and epoch, in validation by the sample's own seed,
+    so that it is the same each time. Degradations apply to the whole image, before the crop. undegraded: share of lean
+    samples, in training, that are left as they are, with the task's default prompt: of a clean pair nothing is to be removed.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Samples(Dataset[Any]):
         training: bool,
         ratios: str = "1:1",
         batch: int = 1,
-        mix: Sequence[float] | None = None,
+        mix: Mix | None = None,
         multiple: int = MULTIPLE,
         repeats: int = 1,
         seed: int = 0,
@@ -85,7 +86,7 @@ class Samples(Dataset[Any]):
         self.cached = corpus.cached
         self.shapes, self.shape = _shapes(self.places.size, ratios, side, multiple)
         self.order = (
-            Order(self.places.source, self.shape, corpus.weights(mix), batch, seed, repeats) if training else None
+            Order(corpus.drawn_by(mix), self.shape, corpus.weights(mix), batch, seed, repeats) if training else None
         )
         self.reader = Reader(corpus.shards, corpus.sizes)
         self._decoded: dict[int, Sample] = {}
@@ -155,12 +156,13 @@ class Samples(Dataset[Any]):
             images["guess"] = guess(region)
         crops = {name: to_crop(image, shape, flip < 0.5) for name, image in images.items()}
         prompt = sample.prompt
-        if self._plain(identity, visit) or (place.lean and not sample.meta.steps):
+        fuses = sample.meta.category == "fusion"
+        if (fuses and self._plain(identity, visit)) or (place.lean and not sample.meta.steps):
             prompt = plain_request(task)
         elif rephrase < self.rephrase and not place.lean:  # a lean sample gets a new prompt each time anyway
             prompt = rephrase_prompt(sample, rng)
         operators = tuple(step.op for step in sample.meta.steps)
-        return Item(-1, name, identity, task, operators, prompt, crops)
+        return Item(-1, name, identity, task, operators, prompt, crops, category=sample.meta.category)
 
     def _item_at(self, position: int, pick: Pick) -> Item:
         """The sample at a position, from the crop cache; if it is not there, it is decoded, and later crops cached."""
@@ -219,6 +221,7 @@ class Samples(Dataset[Any]):
             cached.latents,
             cached.text,
             cached.empty,
+            cached.category,
         )
 
     def _load(self, row: int, place: SamplePlace, visit: int) -> tuple[Sample, Windows | None]:
@@ -296,10 +299,23 @@ def rephrase_prompt(sample: Sample, rng: np.random.Generator) -> str:
     A prompt from templates that are not shipped (the user's own, or a language model's) stays as it is.
     """
     meta, prompt = sample.meta, sample.meta.prompt
+    if meta.category != "fusion":
+        return _instruct_again(sample, rng)
     language = language_of(prompt.templates)
     if language is None:
         return sample.prompt
     return compose(meta.task, meta.steps, rng, prompt.asked, dataset=meta.dataset, language=language).text
+
+
+def _instruct_again(sample: Sample, rng: np.random.Generator) -> str:
+    """Other words for the same instruction; tags of the grammar stay."""
+    meta = sample.meta
+    language = spoken_language(meta.prompt.templates)
+    if language is None:
+        return sample.prompt
+    tag, name = meta.control and meta.control.tag, meta.segment and meta.segment.name
+    tagged = float(is_tagged(sample.prompt))
+    return instruct(meta.category, rng, tag=tag, name=name, tagged=tagged, language=language).text
 
 
 def window(size: Sequence[int], shape: Shape, at: tuple[float, float]) -> Region:

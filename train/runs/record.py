@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from clearfuse.synth.console import UNITS
 from clearfuse.synth.files.schema import OneOf, Schema, StrictModel, validate
+from clearfuse.train.data.corpus import Mix
 from clearfuse.train.data.find import ShardRow
 from clearfuse.train.designs.schedule import HoldOut, Schedule
 
@@ -24,8 +25,8 @@ class RunSettings(Schedule):
     """What is changed in the preset's design, as ``objective.pixel=0.1``."""
     hold_out: HoldOut = None
     """Pairs held out, as a share or a number; null: 5 %, or the validation shards."""
-    mix: list[float] | None = None
-    """Weights of the sources of data, in their order; null: by their samples."""
+    mix: Mix | None = None
+    """Weights of the sources of data, in their order, or of categories, by name; null: by their samples."""
     init: str | None = None
     """The model whose weights it starts from, and their digest; null: drawn ones."""
 

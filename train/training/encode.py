@@ -131,6 +131,7 @@ class _Encoder:
         meta = LatentMeta(
             schema=SCHEMA,
             task=of.task,
+            category=of.category,
             dataset=of.dataset,
             pair=of.pair,
             split=of.split,

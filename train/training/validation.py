@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from clearfuse.synth.review import gallery
-from clearfuse.synth.types import ROLES, TASKS, WorkIncomplete
+from clearfuse.synth.types import CATEGORIES, ROLES, TASKS, WorkIncomplete
 from clearfuse.train.data.batch import Batch, UnreadableSample
 from clearfuse.train.data.loader import batches
 from clearfuse.train.data.samples import Samples
@@ -114,6 +114,7 @@ class Validator:
     ) -> dict[str, Any]:
         fused, truth = images["fused"].astype(np.float32), images["gt"].astype(np.float32)
         row: dict[str, Any] = {"place": place, "task": batch.tasks[index], "operators": list(batch.operators[index])}
+        row |= {"category": batch.categories[index]}
         row |= {"error": error, "PSNR": min(psnr(fused, truth), MAX_PSNR), "notes": {}}
         if min(fused.shape[:2]) >= WINDOW:
             row["SSIM"] = ssim(fused, truth)
@@ -128,7 +129,9 @@ def _summarise(results: Sequence[dict[str, Any]], shown: Sequence[int]) -> Score
     samples = sorted((row for result in results for row in result["samples"]), key=lambda row: row["place"])
     loss = sum(result["loss"] * len(result["samples"]) for result in results) / len(samples)
     values = {"loss": loss, **_means(samples)}
-    groups = {task: [row for row in samples if row["task"] == task] for task in TASKS}
+    groups: dict[str, list[dict[str, Any]]] = {task: [row for row in samples if row["task"] == task] for task in TASKS}
+    if any(row["category"] != "fusion" for row in samples):
+        groups.update({name: [row for row in samples if row["category"] == name] for name in CATEGORIES})
     for operator in sorted({operator for row in samples for operator in row["operators"]}):
         groups[operator] = [row for row in samples if operator in row["operators"]]
     for name, rows in groups.items():

@@ -12,6 +12,9 @@ import numpy as np
 from clearfuse.synth.scenes.rendering.faces import Axis, Face, Real, Rgb
 from clearfuse.synth.scenes.rendering.view import View
 
+CLASSES = ("", "sky", "person", "car", "tree", "building")
+"""What a pixel of the label map shows, by number; 0: anything else."""
+
 
 @dataclass
 class Lamp:
@@ -49,6 +52,7 @@ class Batch:
     light: Light
     level: bool
     round_off: Real
+    shows: str
 
 
 @dataclass
@@ -62,6 +66,7 @@ class Cutout:
     warmth: Real
     flip: bool
     light: Light
+    shows: str
 
 
 @dataclass
@@ -78,7 +83,7 @@ class Frame:
     """The image, initially the sky: radiance, z in metres, temperature in kelvin.
 
     sunlit, contact: shadow masks of the ground, 1 where it is lit. patch: mask of sunlight on a room's floor, 0 to 1;
-    patch_gain: the factor on the light there.
+    patch_gain: the factor on the light there. classes: the label map, numbers of ``CLASSES``.
     """
 
     view: View
@@ -92,15 +97,16 @@ class Frame:
     stains: list[Stain] = field(default_factory=list)
     patch: np.ndarray | None = None
     patch_gain: Rgb = (0, 0, 0)
+    classes: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
 
 
-def draw(frame: Frame, faces: list[Face], *, level: bool = False, round_off: Real = 0.0) -> None:
+def draw(frame: Frame, faces: list[Face], *, level: bool = False, round_off: Real = 0.0, shows: str = "") -> None:
     """Draw faces, the farthest first, over the frame. level: they lie on the ground and receive shadows.
 
-    round_off: strength of the shading that makes flat figures look round.
+    round_off: strength of the shading that makes flat figures look round. shows: one of ``CLASSES``.
     """
     if faces:
-        frame.queue.append(Batch(faces, frame.light, level, round_off))
+        frame.queue.append(Batch(faces, frame.light, level, round_off, shows))
 
 
 def paste(
@@ -112,12 +118,13 @@ def paste(
     *,
     warmth: Real = 0.0,
     flip: bool = False,
+    shows: str = "tree",
 ) -> None:
     """Draw a flat sprite facing the camera, its base at ``centre``.
 
     levels: mip levels, each (h, w, 4), the finest first: factors on the albedo, which include the sprite's shading, and
-    coverage. width: metres.
+    coverage. width: metres. shows: one of ``CLASSES``; all sprites so far are trees and bushes.
     """
     base = frame.view.to_camera(np.array(centre, float))
     if base[2] >= 0.4:
-        frame.queue.append(Cutout(levels, base, width, tint, warmth, flip, frame.light))
+        frame.queue.append(Cutout(levels, base, width, tint, warmth, flip, frame.light, shows))

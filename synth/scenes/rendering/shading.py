@@ -13,7 +13,7 @@ from clearfuse.synth.scenes.rendering.imaging import repeated
 from clearfuse.synth.scenes.rendering.lamps import Lamps, lamp_light, lamp_map, lamps_of
 from clearfuse.synth.scenes.rendering.materials import MATERIALS, sample
 from clearfuse.synth.scenes.rendering.projection import SAMPLES, Projected, Samples, paint, project, resolve
-from clearfuse.synth.scenes.rendering.renderer import Batch, Cutout, Frame, Light
+from clearfuse.synth.scenes.rendering.renderer import CLASSES, Batch, Cutout, Frame, Light
 from clearfuse.synth.scenes.rendering.view import View
 
 NAMES = tuple(MATERIALS)
@@ -40,6 +40,7 @@ class Tables:
     s_axis: np.ndarray
     t_axis: np.ndarray
     scale: np.ndarray
+    shows: np.ndarray
 
 
 def _axes(faces: list[Face], normal: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
@@ -97,6 +98,7 @@ def _tables(view: View, cast: Projected, faces: list[Face], batches: list[Batch]
         s_axis=_with_sky_row(s),
         t_axis=_with_sky_row(t),
         scale=_with_sky_row(scale, 1.0),
+        shows=np.array([CLASSES.index("sky"), *(CLASSES.index(b.shows) for b in batches)], np.uint8),
     )
 
 
@@ -124,7 +126,7 @@ def render(frame: Frame) -> None:
 
 
 def _light(frame: Frame, tables: Tables, parts: Samples, rounding: np.ndarray | None) -> None:
-    """Radiance, temperature and depth of every sample, averaged per pixel.
+    """Radiance, temperature and depth of every sample, averaged per pixel; what the middle of the pixel shows.
 
     ``value`` holds a sample's radiance and, as its fourth value, the temperature: rows of 16 bytes are copied at once.
     """
@@ -167,6 +169,7 @@ def _light(frame: Frame, tables: Tables, parts: Samples, rounding: np.ndarray | 
     _put(value, sky, _rows(above, pixel[sky]))
     z[sky] = np.inf
     frame.z = z[:count].reshape(shape)
+    frame.classes = np.take(tables.shows, label[:count]).reshape(shape)
     summed = _sum_samples(value, parts, count).reshape(*shape, 4)
     frame.radiance = cv2.cvtColor(summed, cv2.COLOR_BGRA2BGR)
     frame.temperature = summed[..., 3].copy()
@@ -310,7 +313,7 @@ def _rounding(frame: Frame, cast: Projected, batches: list[Batch]) -> np.ndarray
 def _paste(frame: Frame, item: Cutout, lamps: Lamps | None, painted: np.ndarray, before: int) -> None:
     """Composite a sprite (Porter and Duff's over, in linear light) where no later face occludes it.
 
-    Depth is the sprite's where it covers more than half of the pixel.
+    Depth and class are the sprite's where it covers more than half of the pixel.
     """
     view, light, base = frame.view, item.light, item.base
     u, v = view.pixels(base)
@@ -344,6 +347,7 @@ def _paste(frame: Frame, item: Cutout, lamps: Lamps | None, painted: np.ndarray,
     frame.radiance[at] *= repeated(1 - cover)
     frame.radiance[at] += cv2.cvtColor(drawn, cv2.COLOR_BGRA2BGR) * _sprite_light(item, lamps, view, (x0, x1, y0, y1))
     np.copyto(frame.z[at], np.float32(base[2]), where=cover > 0.5)
+    np.copyto(frame.classes[at], np.uint8(CLASSES.index(item.shows)), where=cover > 0.5)
 
 
 def _centres(length: int, step: float) -> np.ndarray:

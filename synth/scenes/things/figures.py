@@ -169,7 +169,7 @@ def person(frame: Frame, rng: np.random.Generator, x: Real, z: Real, **rest):
     height = float(rng.uniform(1.55, 1.86))
     faces = person_faces(rng, upright(frame, x, z), height, **rest)
     place_shadow(frame, x, z, faces, 0.24)
-    return lambda: draw(frame, faces, round_off=0.9)
+    return lambda: draw(frame, faces, round_off=0.9, shows="person")
 
 
 def dog(frame: Frame, rng: np.random.Generator, x: Real, z: Real):

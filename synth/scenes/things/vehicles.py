@@ -285,7 +285,7 @@ def car(
         out = at.direction(0, 0, b)
         if out[0] * (frame.view.x - x) - out[2] * z > half * half:
             faces += _wheels(at, shape, b, wheels)
-    return lambda: draw(frame, faces)
+    return lambda: draw(frame, faces, shows="car")
 
 
 def _tyres(at: Frame2, length: Real, b: Real) -> list[Face]:

@@ -1,0 +1,182 @@
+"""Label maps: which class each pixel of a picture shows, from maps of numbers, COCO annotations or built-in scenes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Integer
+
+from clearfuse.synth.datasets.manifest import Manifest
+from clearfuse.synth.files import storage
+from clearfuse.synth.files.pictures import check_header
+from clearfuse.synth.files.storage import read_bytes
+from clearfuse.synth.types import LABELS, BadPair, PairRef, UserError, reason_of
+
+LEAST = 1 / 1000
+"""Share of the picture below which a class is not shown: a model could not find it."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A label map. ids: the number of each pixel's class; names: of the classes, by number. Others have no name."""
+
+    ids: Integer[np.ndarray, "h w"]
+    names: Mapping[int, str]
+
+    def mask(self, name: str) -> Bool[np.ndarray, "h w"]:
+        """Where the picture shows a class; several numbers may have one name."""
+        return np.isin(self.ids, [number for number, named in self.names.items() if named == name])
+
+    def shown(self) -> list[str]:
+        """The classes that cover at least ``LEAST`` of the picture, in the order of their numbers."""
+        numbers, counts = np.unique(self.ids, return_counts=True)
+        area = dict.fromkeys(self.names.values(), 0)
+        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+            if number in self.names:
+                area[self.names[number]] += count
+        return [name for name, count in area.items() if count >= LEAST * self.ids.size]
+
+
+def read_labels(ref: PairRef, manifest: Manifest, size: tuple[int, int]) -> tuple[Labels, str]:
+    """The label map of a pair of which the data set has one, and the sha256 of what it was read from.
+
+    size: (height, width) of the pair. Raises BadPair where it does not fit the pair or cannot be read.
+    """
+    path = ref.sources[LABELS]
+    if path.endswith(".json"):
+        name = Path(ref.sources["gt" if ref.single else "a"]).name
+        return _annotations(path).labels(name, size)
+    raw = read_bytes(path)
+    ids = _read_ids(raw, Path(path).name)
+    if ids.shape != size:
+        raise BadPair(f"{Path(path).name}: is {ids.shape[1]}x{ids.shape[0]}, its picture {size[1]}x{size[0]}")
+    return Labels(ids, class_names(manifest, path)), hashlib.sha256(raw).hexdigest()
+
+
+def class_names(manifest: Manifest, path: str) -> dict[int, str]:
+    """The names of a set's classes by number: the manifest's, or those of the text file that it points to.
+
+    path: a label map of the set, somewhere below the folder that holds the text file.
+    """
+    if not isinstance(manifest.classes, str):
+        return {int(number): name for number, name in manifest.classes.items()}
+    folder = storage.locate(path).parent
+    while not (folder / manifest.classes).is_file():
+        if folder == folder.parent:
+            raise UserError(f"--data {manifest.name}: {manifest.classes}, with a class a line, is not in its folder")
+        folder = folder.parent
+    lines = read_bytes(str(folder / manifest.classes)).decode(errors="replace").splitlines()
+    return {number: line.strip() for number, line in enumerate(lines) if line.strip() and number > 0}
+
+
+def _read_ids(raw: bytes, name: str) -> Integer[np.ndarray, "h w"]:
+    """The numbers in a picture: its grey values, or its palette's indices, whatever colours these have."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(raw)) as file:
+            check_header(file, name)
+            ids = np.asarray(file)
+    except BadPair:
+        raise
+    except Exception as error:  # on damaged bytes Pillow raises what it likes
+        raise BadPair(f"{name}: cannot be read: {reason_of(error)}") from None
+    if ids.ndim == 3 and (ids == ids[..., :1]).all():
+        ids = ids[..., 0]
+    if ids.ndim != 2 or ids.dtype.kind not in "iub":
+        raise BadPair(f"{name}: is in colour, where the numbers of classes are wanted")
+    return ids.astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """A COCO file of instances: names by category; by name of the picture its annotations, as the file has them."""
+
+    names: Mapping[int, str]
+    shapes: Mapping[str, Sequence[Mapping[str, Any]]]
+
+    def labels(self, name: str, size: tuple[int, int]) -> tuple[Labels, str]:
+        """The label map of a picture, smaller instances over larger ones, and the sha256 of its annotations."""
+        ids = np.zeros(size, np.int32)
+        shapes = self.shapes.get(name, ())
+        for shape in sorted(shapes, key=lambda shape: -float(shape.get("area", 0))):
+            try:
+                ids[rasterise(shape["segmentation"], size)] = int(shape["category_id"])
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                raise BadPair(f"{name}: its annotations cannot be read: {reason_of(error)}") from None
+        return Labels(ids, self.names), hashlib.sha256(json.dumps(list(shapes)).encode()).hexdigest()
+
+
+@lru_cache(maxsize=2)
+def _annotations(path: str) -> Annotations:
+    try:
+        data = json.loads(read_bytes(path))
+        pictures = {entry["id"]: entry["file_name"] for entry in data["images"]}
+        shapes: dict[str, list[Mapping[str, Any]]] = {}
+        for entry in data["annotations"]:
+            shapes.setdefault(pictures[entry["image_id"]], []).append(
+                {name: entry[name] for name in ("segmentation", "category_id", "area") if name in entry}
+            )
+        return Annotations({entry["id"]: entry["name"] for entry in data["categories"]}, shapes)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadPair(f"{Path(path).name}: is no COCO file of instances: {reason_of(error)}") from None
+
+
+def rasterise(shape: Any, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """The pixels of a COCO segmentation: polygons of x, y in a row, or run lengths, compressed or not."""
+    mask = np.zeros(size, np.uint8)
+    if isinstance(shape, list):
+        # The centre of the first pixel is at (0.5, 0.5) in COCO, at (0, 0) in cv2, which takes sixteenths.
+        points = [np.rint((np.array(one, float).reshape(-1, 2) - 0.5) * 16).astype(np.int32) for one in shape]
+        for polygon in points:
+            cv2.fillPoly(mask, [polygon], 1, cv2.LINE_8, 4)
+        return mask.astype(bool)
+    counts = shape["counts"]
+    if list(shape["size"]) != list(size):
+        raise ValueError(f"a mask of {shape['size']} in a picture of {list(size)}")
+    return decode_runs(uncompress(counts) if isinstance(counts, str) else counts, size)
+
+
+def uncompress(text: str) -> list[int]:
+    """Run lengths of COCO's compressed form: five bits a character, the sixth says that more follow, from 48 on.
+
+    From the fourth on a run is the difference from that two before it (pycocotools, ``rleFrString``).
+    """
+    counts: list[int] = []
+    at = 0
+    while at < len(text):
+        value, shift = 0, 0
+        while True:
+            bits = ord(text[at]) - 48
+            value |= (bits & 31) << shift
+            at, shift = at + 1, shift + 5
+            if not bits & 32:
+                break
+        if bits & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+    return counts
+
+
+def encode_runs(mask: Bool[np.ndarray, "h w"]) -> list[int]:
+    """COCO's run lengths: down the columns, that of the background first."""
+    flat = mask.ravel(order="F")
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+    return [0, *runs] if flat.size and flat[0] else runs
+
+
+def decode_runs(counts: Sequence[int], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """The mask of ``encode_runs``. Raises ValueError where the runs do not make up the size."""
+    if min(counts, default=0) < 0 or sum(counts) != size[0] * size[1]:
+        raise ValueError(f"runs of {sum(counts)} pixels for {size[1]}x{size[0]}")
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size, order="F")
