@@ -49,7 +49,8 @@ class Samples(Dataset[Any]):
     pair. cache: bytes for caching decoded samples or, if those are too many, later crops, see ``data.ahead``. degrade:
     degraders of lean samples, by task: in training seeded by sample and epoch, in validation by the sample's own seed,
     so that it is the same each time. Degradations apply to the whole image, before the crop. undegraded: share of lean
-    samples, in training, that are left as they are, with the task's default prompt: of a clean pair nothing is to be removed.
+    samples, in training, that are left as they are, with the task's default prompt: of a clean pair nothing is to be
+    removed.
     """
 
     def __init__(
