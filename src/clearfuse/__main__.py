@@ -1,4 +1,4 @@
-"""The command ``clearfuse``, and ``python -m clearfuse``: ``clearfuse synth …`` and ``clearfuse train …``."""
+"""The command ``clearfuse``, and ``python -m clearfuse``: ``clearfuse synth …``, ``train …`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import sys
 import clearfuse
 
 USAGE = """Usage: clearfuse synth|train COMMAND [ARGS]...
+       clearfuse doctor [--json] [--offline]
 
-  synth  make degraded data from clean pairs, look at it, check it
-  train  fit models on it, fuse images, score the result
+  synth   make degraded data from clean pairs, look at it, check it
+  train   fit models on it, fuse images, score the result
+  doctor  say what this machine has, what it lacks, and what to do about it
 
 clearfuse synth --help and clearfuse train --help list the commands of each."""
 
 
 def main() -> None:
-    """Hand the arguments to ``synth`` or ``train``."""
+    """Hand the arguments to ``synth``, ``train`` or ``doctor``."""
     clearfuse.leave_users_folder()
     name, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
     if name in ("-h", "--help"):
@@ -26,6 +28,10 @@ def main() -> None:
 
         print(f"clearfuse {__version__}")
         return
+    if name == "doctor":
+        from clearfuse import doctor
+
+        raise SystemExit(doctor.main(arguments))
     sys.argv = [f"clearfuse {name}", *arguments]
     if name == "synth":
         from clearfuse.synth.cli import main as run
