@@ -22,10 +22,20 @@ app = typer.Typer(
     help="Make degraded image-fusion data: clean pairs in, WebDataset shards out.",
     epilog="Exit codes: 0 done, 1 done incompletely, 2 refused before work began. --debug shows tracebacks.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback(invoke_without_command=True)
+def callback(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Make degraded image-fusion data: clean pairs in, WebDataset shards out."""
+    if version:
+        from clearfuse.synth.version import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
 
 SeedOption = Annotated[int, option(Options, "seed")]
 

@@ -15,6 +15,7 @@ from clearfuse.train.cli.cache import cache_command
 from clearfuse.train.cli.compare import compare_command
 from clearfuse.train.cli.fit import fit_command
 from clearfuse.train.cli.info import info_command
+from clearfuse.train.cli.listing import list_command
 from clearfuse.train.cli.metrics import metrics_command
 from clearfuse.train.cli.options import (
     USUAL,
@@ -27,7 +28,6 @@ app = typer.Typer(
     name="train",
     help="Fit fusion models on shards that synth builds, fuse images with them, score the result.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -119,6 +119,7 @@ def tokenizers_command(json_: JsonOption = False, **options: Any) -> None:
     typer.echo(json.dumps(to_json(table), ensure_ascii=False) if json_ else to_text(table))
 
 
+app.command("list")(list_command)
 app.command("compare")(compare_command)
 app.command("cache")(cache_command)
 
