@@ -81,6 +81,7 @@ depth-model: $(READY)  ## train the small depth network on MAPS="..." and the bu
 
 model: $(READY)  ## train a shipped model for hours: NAME=clearfuse-small DATA=dir WORK=dir; goes on where it was stopped
 	$(BIN)/python models/train.py $(NAME) --data $(DATA) --work $(WORK)
+	$(BIN)/python docs/curves.py
 
 docs: $(READY)  ## regenerate docs/operators.md, docs/cli.md and the pictures
 	$(BIN)/python docs/generate.py

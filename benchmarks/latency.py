@@ -1,30 +1,45 @@
 """Latency of fusion by component: ``mmaif-reg`` with a VAE of Flux's architecture and with a tiny autoencoder.
 
     python benchmarks/latency.py [--sizes 256,512] [--textif DIR] [--text small] [--threads N] [--repeats 1]
+    python benchmarks/latency.py --model small [--textif DIR] [--onnx FILE] [--threads N] [--repeats 3]
 
 All weights are random, of the published shapes; float32 on a CPU, bf16 on CUDA, where the size is 1024. Milliseconds,
 the least of the repeats: CPU time on a CPU, so that other work on the machine matters little, wall time on CUDA.
 ``--textif``: a checkout of github.com/XunpengYi/Text-IF, whose network is then measured too, without its CLIP, as this
 one is without its prompt encoder; the ratio is its time over this one's. It runs with the C library's default
 allocator, this one with the settings of ``train fuse``. The prompt is encoded once, and not part of the sum.
+
+``--model``: a regression model in place of these, on a CPU, at 512×512, 640×480 and 1024×1024: the whole call of the
+pipeline, its network alone, the network in bf16, with linear layers in int8, and by onnxruntime
+(``--onnx``: what ``train export`` wrote), with the PSNR of what each makes to the image in float32; and the largest
+memory of a process that fuses 4000×3000.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clearfuse.synth.fusers.pyramid.region import full_region
+from clearfuse.synth.scenes import scene_pair
+from clearfuse.train.data.batch import to_tensor
+from clearfuse.train.designs.design import Assembly
 from clearfuse.train.designs.presets import find_preset
 from clearfuse.train.device import keep_freed_memory
 from clearfuse.train.models import Inputs, build_model
+from clearfuse.train.pipeline.files import load_pipeline
+from clearfuse.train.text import to_bytes
 from clearfuse.train.text.t5 import T5Encoder
 from clearfuse.train.tokenizers import Tokenizer, autoencoder
 
@@ -167,18 +182,101 @@ def coding(
     return encode, cost(lambda: tokenizer.decode(z, size), device, repeats)
 
 
+PROMPT = "remove the haze and the noise"
+SIZES = ((512, 512), (640, 480), (1024, 1024))
+"""Width and height of the pictures that a model is measured at, pixels."""
+
+MEMORY = """
+import numpy as np
+from clearfuse.train.pipeline.files import load_pipeline
+rng = np.random.default_rng(0)
+a, b = (rng.integers(0, 256, (3000, 4000, c), np.uint8) for c in (3, 1))
+load_pipeline({model!r}, "cpu")(a, b, task="vif", prompt={prompt!r})
+with open("/proc/self/status") as file:
+    print(next(int(line.split()[1]) / 2**20 for line in file if line.startswith("VmHWM")))
+"""
+
+
+def psnr(image: Tensor, reference: Tensor) -> float:
+    """Of two images in [−1, 1], dB."""
+    return float(10 * torch.log10(4 / (image - reference).square().mean()))
+
+
+@torch.inference_mode()
+def model_rows(model: str, theirs: float | None, onnx: Path | None, repeats: int, threads: int) -> None:
+    """Print the tables of a model. theirs: milliseconds of Text-IF at 512×512; onnx: the model's graph."""
+    cpu = torch.device("cpu")
+    pipeline = load_pipeline(model, "cpu")
+    assembly: Assembly = pipeline.assembly
+    eight = torch.ao.quantization.quantize_dynamic(load_pipeline(model, "cpu").assembly, {nn.Linear}, torch.qint8)
+    session = None if onnx is None else session_of(onnx, threads)
+    print(f"{model}, {threads} threads, milliseconds of processor time (and by the clock); dB to the image in float32")
+    for width, height in SIZES:
+        pair = scene_pair("vif", 7, (width, height))
+        guess = [] if assembly.guess is None else [assembly.guess(pair.a, pair.b, "vif")(full_region(pair.a.shape))]
+        colour = (np.broadcast_to(one, (height, width, 3)) for one in (pair.a, pair.b, *guess))
+        x, y, *first = (to_tensor([one]) for one in colour)
+
+        def network(parts: Any, bf16: bool = False, given: Any = (x, y, *first)) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                return parts.fuse(*given[:2], [PROMPT], torch.Generator(), None, *given[2:]).float()
+
+        def by_onnx(given: Any = (x, y, *first)) -> Tensor:
+            assert session is not None
+            named = dict(zip(("a", "b", "guess"), (one.numpy() for one in given), strict=False))
+            return torch.from_numpy(session.run(None, {**named, "prompt": to_bytes([PROMPT], 512, 1).numpy()})[0])
+
+        ways: dict[str, Callable[[], Any]] = {
+            "whole call": lambda pair=pair: pipeline(pair.a, pair.b, task="vif", prompt=PROMPT),
+            "network": lambda: network(assembly),
+            "network in bf16": lambda: network(assembly, True),
+            "linear in int8": lambda: network(eight),
+        }
+        if session is not None:
+            ways["onnxruntime"] = by_onnx
+        exact = network(assembly)
+        for name, run in ways.items():
+            result = run()  # what is made once
+            begun = time.perf_counter()
+            spent = cost(run, cpu, repeats)
+            wall = 1e3 * (time.perf_counter() - begun) / repeats
+            loss = f"{psnr(result, exact):8.1f} dB" if isinstance(result, Tensor) and result is not exact else ""
+            ratio = ""
+            if theirs is not None and (width, height) == (512, 512):
+                ratio = f"{theirs / spent:8.1f} times faster than Text-IF's network ({theirs:.0f})"
+            print(f"{width}x{height:<6}{name:<20}{spent:8.0f} ({wall:.0f}){loss}{ratio}", flush=True)
+    code = MEMORY.format(model=model, prompt=PROMPT)
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    print(f"4000x3000: {float(told):.2f} GiB at most")
+
+
+def session_of(path: Path, threads: int) -> Any:
+    """onnxruntime's session of a graph."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
 @torch.inference_mode()
 def main() -> None:
     """The tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", help="sides of the images in pixels; 256,512, or 1024 on CUDA")
     parser.add_argument("--textif", type=Path, help="a checkout of Text-IF")
+    parser.add_argument("--model", help="a regression model, in place of random weights")
+    parser.add_argument("--onnx", type=Path, help="the model's graph, by train export")
     parser.add_argument("--text", choices=T5, default="small", help="the prompt encoder's size")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if options.model:
+        theirs = beside(options.textif, SIZES[0][0], torch.device("cpu"), options.repeats) if options.textif else None
+        model_rows(options.model, theirs, options.onnx, options.repeats, options.threads)
+        return
     sizes = options.sizes or ("1024" if device.type == "cuda" else "256,512")
     sides = [int(side) for side in sizes.split(",")]
     theirs = {side: beside(options.textif, side, device, options.repeats) for side in sides if options.textif}

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from curves import pictures as curves
 from folders import svg as folders_picture
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
@@ -32,6 +33,7 @@ from clearfuse.synth.shards.records import DatasetIndex, LatentMeta, Receipt, Sa
 from clearfuse.train.cli.app import app as train_app
 from clearfuse.train.designs.design import DesignFile
 from clearfuse.train.evaluation.writers.papers import PublishedFields
+from clearfuse.train.runs.manifest import RunManifest
 from clearfuse.train.runs.record import RunRecord
 
 DOCS = Path(__file__).resolve().parent
@@ -142,11 +144,13 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "published": PublishedFields,
     "pipeline": DesignFile,
     "run": RunRecord,
+    "training": RunManifest,
 }
 """The files that come from outside: ``docs/schemas/NAME.schema.json`` is what each must be."""
 
 PAGES = {"cli.md": cli_page, "operators.md": operators_page, "folders.svg": folders_picture}
 PAGES |= {f"schemas/{name}.schema.json": partial(schema_page, model) for name, model in SCHEMAS.items()}
+PAGES |= {f"models/{name}": partial(str, text) for name, text in curves().items()}
 
 
 def stale() -> list[str]:

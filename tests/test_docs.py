@@ -38,6 +38,7 @@ PAGES = [
     *sorted((ROOT / "manifests/mixtures").glob("*.toml")),
     *sorted((ROOT / "manifests/datasets").glob("*.toml")),
     *sorted((ROOT / "manifests/published").glob("*.toml")),
+    *sorted((ROOT / "manifests/runs").glob("*.toml")),
     ROOT / "manifests/fingerprints.toml",
 ]
 

@@ -20,6 +20,7 @@ from clearfuse.train.cli.metrics import metrics_command
 from clearfuse.train.cli.options import (
     USUAL,
     EvalOptions,
+    ExportOptions,
     FuseOptions,
     TokenizerOptions,
 )
@@ -64,6 +65,19 @@ def fuse_command(json_: JsonOption = False, **options: Any) -> None:
     typer.echo(json.dumps({"fused": done}) if json_ else f"fused {console.plural(len(done), 'pair')} into {chosen.out}")
 
 
+@app.command("export")
+@takes(ExportOptions)
+def export_command(json_: JsonOption = False, **options: Any) -> None:
+    """Write a regression model as one ONNX graph, for onnxruntime: docs/export.md says what goes in and comes out."""
+    from clearfuse.train.pipeline.export import export_onnx
+    from clearfuse.train.pipeline.files import load_pipeline
+
+    chosen = check_options(ExportOptions, options)
+    taken = export_onnx(load_pipeline(chosen.model, "cpu", chosen.parts), chosen.out)
+    told = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in taken.items())
+    typer.echo(json.dumps({"out": chosen.out, "inputs": taken}) if json_ else f"wrote {chosen.out}, which takes {told}")
+
+
 @app.command("eval")
 @takes(EvalOptions)
 def eval_command(json_: JsonOption = False, **options: Any) -> None:
@@ -81,8 +95,8 @@ def eval_command(json_: JsonOption = False, **options: Any) -> None:
     loading = {"parts": chosen.parts} if chosen.tokenizer or chosen.text else None
     methods, left_out = methods_of(
         chosen.model or None, results=chosen.results, scale=chosen.scale, restorers=chosen.restorer,
-        fusers=chosen.fuser or None, device=chosen.device, loading=loading, steps=chosen.steps,
-        sampler=chosen.sampler, guidance=chosen.guidance,
+        fusers=chosen.fuser or None, device=chosen.device, loading=loading, unprompted=chosen.unprompted,
+        steps=chosen.steps, sampler=chosen.sampler, guidance=chosen.guidance,
     )  # fmt: skip
     metrics, papers = chosen.metrics, chosen.papers
     with console.progress("eval", "samples") as progress:

@@ -128,6 +128,22 @@ class FuseOptions(ModelOptions):
     """Compile the network; its first call takes longer."""
 
 
+class ExportOptions(PartOptions):
+    """``train export``."""
+
+    model: Annotated[str, typer.Argument(metavar="MODEL")]
+    """A run's folder, a model on the hub or a shipped one."""
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE.onnx")]
+    """The graph."""
+
+    @property
+    def parts(self) -> Parts:
+        """Where the model's parts are."""
+        from clearfuse.train.designs.design import Parts
+
+        return Parts(self.tokenizer, self.text)
+
+
 class EvalOptions(ModelOptions):
     """``train eval``."""
 
@@ -141,6 +157,8 @@ class EvalOptions(ModelOptions):
     """What the names mean: strict, or a toolbox as it is: see docs."""
     model: Annotated[Texts, typer.Option(metavar="DIR|HUB_ID|none")] = ()
     """A model to score, repeatable; the only run in runs/, else the shipped clearfuse-small. none: the fusers alone."""
+    unprompted: bool = False
+    """Score each model without the samples' prompts too."""
     results: Repeated = ()
     """Anybody's fused images, by key or pair name; repeatable."""
     scale: Scale | None = None

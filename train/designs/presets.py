@@ -15,6 +15,7 @@ from clearfuse.train.designs.design import Design, adapted_config
 from clearfuse.train.designs.schedule import Schedule
 from clearfuse.train.models import find_model
 from clearfuse.train.models.mmaif import MMAIFConfig
+from clearfuse.train.models.nafnet import NAFNetConfig
 from clearfuse.train.models.restorer import RestorerConfig
 from clearfuse.train.objectives.flow import FlowMatching
 from clearfuse.train.objectives.regression import Regression
@@ -78,6 +79,7 @@ _SMALL = Design(
     *("pixels", "bytes", Regression(measure="log")),
     guess="pyramid",
 )
+_NAFNET = Design("nafnet", NAFNetConfig(), "pixels", "bytes", Regression(measure="log"), guess="pyramid")
 _SMALL_FIT = Schedule(
     crop=128, ratios="1:1", batch=16, accumulate=1, repeats=4, steps=30_000, warmup=100, lr=1e-3, ema=0.998,
     rephrase=0.9, recompute=False, undegraded=0.06,
@@ -114,6 +116,7 @@ PRESETS: dict[str, Preset] = {
     "small": Preset(
         "the shipped models: on pixels, restored beside the tokens, for a CPU in hours", _SMALL, _SMALL_FIT
     ),
+    "nafnet": Preset("a U-Net of NAF blocks on pixels, to compare with, for a CPU in hours", _NAFNET, _SMALL_FIT),
     "mmaif-s": Preset("small regression, for one small GPU", _mmaif(_S, "taesd3", "t5-small"), _S_FIT),
     "mmaif-s-fm": Preset(
         "small flow matching, for one small GPU", _mmaif(replace(_S, flow=True), "taesd3", "t5-small"), _S_FIT

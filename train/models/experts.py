@@ -156,7 +156,10 @@ class MoE(nn.Module):
         """Send each token through its experts. mask: False where a token is padding; it affects the statistics only."""
         tokens = rearrange(x, "b l d -> (b l) d")
         choice = self.router(tokens)
-        y = dispatch(tokens, choice, self._experts)
+        if torch.compiler.is_exporting():
+            y = swiglu_dense(tokens, self.w_in, self.w_out, choice, self.gate)
+        else:
+            y = dispatch(tokens, choice, self._experts)
         if self.shared is not None:
             y = y + self.shared(tokens)
         return y.view_as(x), self.router.routing(choice, len(x), mask)
@@ -192,6 +195,20 @@ def swiglu_each(
         gate, up = (part @ w_in[expert].to(part.dtype)).chunk(2, -1)
         outputs.append((act(gate) * up) @ w_out[expert].to(part.dtype))
     return torch.cat(outputs)
+
+
+def swiglu_dense(
+    tokens: Float[Tensor, "t d"],
+    w_in: Float[Tensor, "e d two_h"],
+    w_out: Float[Tensor, "e h d"],
+    choice: Choice,
+    act: Gate = F.silu,
+) -> Float[Tensor, "t d"]:
+    """As ``dispatch``, all experts applied to every token, those not chosen with weight 0: no shape depends on values,
+    as a traced graph wants it."""
+    share = tokens.new_zeros(tokens.shape[0], len(w_in)).scatter(1, choice.chosen, choice.weight.to(tokens.dtype))
+    gate, up = torch.einsum("td,edh->teh", tokens, w_in).chunk(2, -1)
+    return torch.einsum("teh,ehd,te->td", act(gate) * up, w_out, share)
 
 
 def swiglu_grouped(

@@ -30,6 +30,16 @@ def ground_truth(fused: Image, clean: CleanImages) -> Float[Tensor, ""]:
     return (fused - clean.gt).abs().mean()
 
 
+def charbonnier(fused: Image, clean: CleanImages) -> Float[Tensor, ""]:
+    """The mean of √((X̃ − X)² + 10⁻⁶) − 10⁻³: L1, square near 0 (Lai et al., arXiv 1710.01992)."""
+    return ((fused - clean.gt).square() + 1e-6).sqrt().mean() - 1e-3
+
+
+def frequency(fused: Image, clean: CleanImages) -> Float[Tensor, ""]:
+    """L1 of the spectra: the mean of |F (X̃ − X)|, F the orthonormal 2-D Fourier transform (arXiv 2108.05054, eq. 4)."""
+    return torch.fft.rfft2((fused - clean.gt).float(), norm="ortho").abs().mean()
+
+
 def intensity(fused: Image, clean: CleanImages) -> Float[Tensor, ""]:
     """L1(X̃, max(X_a, X_b)): the brighter of the sources at each pixel (SeAFusion, Information Fusion 82, 2022)."""
     return (fused - torch.maximum(clean.a, clean.b)).abs().mean()
@@ -57,6 +67,8 @@ def sources(fused: Image, clean: CleanImages) -> Float[Tensor, ""]:
 
 PIXEL_LOSSES: dict[str, Callable[[Tensor, CleanImages], Tensor]] = {
     "truth": ground_truth,
+    "charbonnier": charbonnier,
+    "frequency": frequency,
     "intensity": intensity,
     "gradient": gradient,
     "ssim": structure,

@@ -79,7 +79,10 @@ class BytesEncoder(TextEncoder):
 
     def encode(self, prompts: Sequence[str]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
         """Embeddings and mask; the embedding of a prompt does not depend on the others in the batch."""
-        codes = to_bytes(prompts, self.POOL * self.TOKENS, self.POOL).to(self.embed.weight.device)
+        return self.embed_codes(to_bytes(prompts, self.POOL * self.TOKENS, self.POOL).to(self.embed.weight.device))
+
+    def embed_codes(self, codes: Int64[Tensor, "b s"]) -> tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]]:
+        """As ``encode``, of the prompts' ``to_bytes``."""
         x = self.embed(codes) * (codes > 0)[..., None]
         for n, table in zip(self.GRAMS, self.grams, strict=True):
             slot = hashed_grams(codes, n, self.SLOTS)

@@ -58,7 +58,7 @@ def pad_to(images: Float[Tensor, "b c H W"], f: int) -> Float[Tensor, "b c H2 W2
     for axis in (2, 3):
         side = images.shape[axis]
         if side % f:
-            period = max(2 * (side - 1), 1)
+            period = torch.full((1,), max(2 * (side - 1), 1), device=images.device)  # no number: ONNX has no such %
             index = torch.arange(side + -side % f, device=images.device) % period
             images = images.index_select(axis, torch.minimum(index, period - index).clamp(max=side - 1))
     return images

@@ -23,7 +23,7 @@ from clearfuse.synth.types import Step, UserError, WorkIncomplete
 from clearfuse.train.data.corpus import index
 from clearfuse.train.evaluation.evaluate import FILES, STANDARD, evaluate_shards
 from clearfuse.train.evaluation.methods.classical import CLASSICAL, Fault, restore
-from clearfuse.train.evaluation.methods.fusers import METHODS, ModelMethod, fuser_methods, trained_on
+from clearfuse.train.evaluation.methods.fusers import METHODS, ModelMethod, fuser_methods, model_methods, trained_on
 from clearfuse.train.evaluation.methods.networks import Network, network_methods
 from clearfuse.train.evaluation.methods.results import Results, result_methods
 from clearfuse.train.evaluation.parts import planned, score_parts
@@ -112,6 +112,21 @@ def test_one_evaluation_a_folder(shards: Path, tmp_path: Path) -> None:
     assert str(refused.value) == f"another evaluation is writing to {out}: wait for it, or use another --out"
     (out / ".tmp-9-deadbeef-report.csv").touch()
     assert sorted(run(shards, out, tuple(METHODS.values()))) == sorted(FILES)
+
+
+def test_a_model_is_scored_without_the_prompts_too(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+
+    def pipeline(a: np.ndarray, b: np.ndarray, *, task: str, prompt: str | None) -> np.ndarray:
+        asked.append(prompt)
+        return a
+
+    monkeypatch.setattr("clearfuse.train.evaluation.methods.fusers.load_cached", lambda *_: pipeline)
+    methods = model_methods(["a/model"], None, None, {}, unprompted=True)
+    sample = next(read_samples(next((shards / "mef").glob("*.tar"))))
+    assert [method.name for method in methods] == ["a/model", "a/model, no prompt"]
+    assert all(method.fuse(sample) is not None for method in methods) and asked == [sample.prompt, None]
+    assert len(model_methods(["a/model"], None, None, {})) == 1
 
 
 def test_a_model_trained_on_these_shards_is_named(shards: Path, tmp_path: Path) -> None:

@@ -114,6 +114,8 @@ def test_the_pixel_losses_are_their_formulas() -> None:
     found = {name: float(loss(flat, steep)) for name, loss in PIXEL_LOSSES.items()}
     slope = 0.5 * (0.5 + 1)
     assert found["truth"] == 1.5 and found["intensity"] == 3 and found["gradient"] == pytest.approx(2 * slope)
+    assert found["charbonnier"] == pytest.approx(1.5 - 0.75e-3, abs=1e-5)
+    assert found["frequency"] == pytest.approx((6 + 8**0.5 + 2) / 12)  # of 4 × 3 frequencies those along the ramp
     assert found["sources"] == pytest.approx(2 * (1.5 + 1.0))
     same = {name: float(loss(ramp, CleanImages(ramp, ramp, ramp))) for name, loss in PIXEL_LOSSES.items()}
     assert same == {name: pytest.approx(0, abs=1e-6) for name in PIXEL_LOSSES}

@@ -21,16 +21,17 @@ def methods_of(
     fusers: Sequence[str] | None = None,
     device: str | None = None,
     loading: Mapping[str, Any] | None = None,
+    unprompted: bool = False,
     **sampling: Any,
 ) -> tuple[Methods, dict[str, str]]:
     """The models, folders of results, restoration networks, learned fusers, and the standard methods; and the fusers
     without weights, with the reasons.
 
     models: None: the default one (``pipeline.shipped``); ``none``: no model. scale: of the results' pictures of
-    16 bits. loading: options of ``load_pipeline``. sampling: steps, sampler, guidance; None: the model's. Raises
-    UserError if a method can't be loaded.
+    16 bits. loading: options of ``load_pipeline``. unprompted: each model without prompts too. sampling: steps,
+    sampler, guidance; None: the model's. Raises UserError if a method can't be loaded.
     """
-    fitted_models = model_methods(models, device, loading, sampling)
+    fitted_models = model_methods(models, device, loading, sampling, unprompted)
     others = (*network_methods(restorers), *fuser_methods(fusers))
 
     def choose(portions: Sequence[Portion]) -> tuple[Method, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -119,18 +119,22 @@ def absent_fusers() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ModelMethod:
-    """A method: a fitted model on the degraded pair and the prompt. The model is loaded at the first image."""
+    """A method: a fitted model on the degraded pair and, if ``prompted``, the prompt, else the task's plain request.
+
+    The model is loaded at the first image.
+    """
 
     model: str
     device: str | None
     loading: tuple[tuple[str, Any], ...]
     sampling: tuple[tuple[str, Any], ...]
+    prompted: bool = True
 
     def __call__(self, sample: Sample) -> np.ndarray:
         """The fused image."""
         images, pipeline = sample.images, load_cached(self.model, self.device, self.loading)
-        task = sample.meta.task
-        return pipeline(images["a"], images["b"], task=task, prompt=sample.prompt, **dict(self.sampling))
+        task, prompt = sample.meta.task, sample.prompt if self.prompted else None
+        return pipeline(images["a"], images["b"], task=task, prompt=prompt, **dict(self.sampling))
 
 
 @lru_cache(maxsize=8)
@@ -142,9 +146,16 @@ def load_cached(model: str, device: str | None, loading: tuple[tuple[str, Any], 
 
 
 def model_methods(
-    models: Sequence[str] | None, device: str | None, loading: Mapping[str, Any] | None, sampling: Mapping[str, Any]
+    models: Sequence[str] | None,
+    device: str | None,
+    loading: Mapping[str, Any] | None,
+    sampling: Mapping[str, Any],
+    unprompted: bool = False,
 ) -> tuple[Method, ...]:
-    """The models as methods. models: None: the default one; ``none``: none. Raises UserError if loading fails."""
+    """The models as methods. models: None: the default one; ``none``: none. unprompted: each without prompts too.
+
+    Raises UserError if loading fails.
+    """
     names = [name for name in models if name != "none"] if models else [_default()]
     if len({short_name(name) for name in names}) < len(names):
         raise UserError("--model: two models of one name")
@@ -152,9 +163,10 @@ def model_methods(
     for name in names:
         fuse = ModelMethod(name, device, tuple(sorted((loading or {}).items())), tuple(sorted(sampling.items())))
         load_cached(fuse.model, fuse.device, fuse.loading)
-        methods.append(
-            Method(short_name(name), fuse, identity=f"{weights_of(name)} {fuse.sampling} {dict(fuse.loading)}")
-        )
+        identity = f"{weights_of(name)} {fuse.sampling} {dict(fuse.loading)}"
+        methods.append(Method(short_name(name), fuse, identity=identity))
+        if unprompted:
+            methods.append(Method(f"{short_name(name)}, no prompt", replace(fuse, prompted=False), identity=identity))
     return tuple(methods)
 
 
