@@ -51,12 +51,12 @@ def _pixel_losses() -> dict[str, str]:
 
 
 def _samplers() -> dict[str, str]:
-    from clearfuse.train.objectives.samplers import SAMPLERS
+    from clearfuse.train.objectives.samplers import SAMPLERS, Sampler
 
-    return {
-        name: f"{one.about}; of a {one.path}, {plural(one.calls, 'call')} a step{', stochastic' if one.stochastic else ''}"
-        for name, one in SAMPLERS.items()
-    }
+    def text(one: Sampler) -> str:
+        return f"{one.about}; of a {one.path}, {plural(one.calls, 'call')} a step{', stochastic' * one.stochastic}"
+
+    return {name: text(one) for name, one in SAMPLERS.items()}
 
 
 def _tokenizers() -> dict[str, str]:
