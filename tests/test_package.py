@@ -103,30 +103,18 @@ def test_a_users_modules_do_not_stand_in_for_ours(user_folder: Path) -> None:
 
 @pytest.mark.slow
 def test_commands_launchers_and_workers_run_in_a_folder_with_a_users_modules(user_folder: Path) -> None:
-    for executor in ("processes", "ray"):
+    for executor, command in (("processes", ["synth"]), ("ray", ["clearfuse", "synth"])):
         ran = run_in(
-            user_folder, "synth", "build", "--task", "vif", "--n", "1", "--limit", "2", "--workers", "2",
+            user_folder, *command, "build", "--task", "vif", "--n", "1", "--limit", "2", "--workers", "2",
             "--executor", executor, "--out", executor,
         )  # fmt: skip
         assert ran.returncode == 0, ran.stderr
-    fit = [
-        "fit",
-        "processes",
-        "--preset",
-        "tiny-reg",
-        "--steps",
-        "1",
-        "--batch",
-        "1",
-        "--crop",
-        "32",
-        "--device",
-        "cpu",
-    ]
-    fit += ["--set", "config.width=64", "--tracker", "none", "--workers", "1", "--out"]
+    options = (
+        "--preset tiny-reg --steps 1 --batch 1 --crop 32 --device cpu --set config.width=64 --tracker none --workers 1"
+    )
+    fit = ["fit", "processes", *options.split(), "--out"]
     for name, launcher in {
         "command": ["train"],
-        "umbrella": ["clearfuse", "train"],
         "torchrun": ["torchrun", "--no-python", str(Path(sys.executable).parent / "train")],
     }.items():
         ran = run_in(user_folder, *launcher, *fit, name)
