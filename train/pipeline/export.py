@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearfuse.synth.files.storage import landing
-from clearfuse.synth.types import UserError
+from clearfuse.synth.types import UserError, reason_of
 from clearfuse.train.designs.design import Assembly
 from clearfuse.train.models import Inputs
 from clearfuse.train.objectives.base import PathObjective
@@ -89,14 +89,17 @@ def export_onnx(pipeline: FusionPipeline, out: str) -> dict[str, list[Any]]:
     named = inputs(pipeline.assembly)
     program = _traced(FusionGraph(pipeline.assembly.cpu().float().eval()), named)
     program.model.metadata_props["clearfuse"] = json.dumps(pipeline.design.to_json())
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with landing(target) as file:
-        file.write(program.model_proto.SerializeToString())
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with landing(target) as file:
+            file.write(program.model_proto.SerializeToString())
+    except OSError as error:
+        raise UserError(f"--out {out}: {reason_of(error)}") from None
     return {name: [axes.get(i, n) for i, n in enumerate(example.shape)] for name, (example, axes) in named.items()}
 
 
 def _traced(graph: FusionGraph, named: dict[str, tuple[Tensor, dict[int, str]]]) -> Any:
-    """torch's ONNX program of the graph. Raises UserError, with torch's first line, where there is none."""
+    """torch's ONNX program of the graph. Raises UserError, with the first cause's first line, where there is none."""
     first, second, *rest = (axes for _, axes in named.values())
     shapes = (first, second, *([tuple(rest)] if rest else []))
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -108,5 +111,7 @@ def _traced(graph: FusionGraph, named: dict[str, tuple[Tensor, dict[int, str]]])
                 input_names=list(named), output_names=["fused"], dynamic_shapes=shapes,
             )  # fmt: skip
     except torch.onnx.errors.OnnxExporterError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"the model has no ONNX graph: {reason}") from None
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise UserError(f"torch can't express the model in ONNX: {reason_of(cause)}") from None

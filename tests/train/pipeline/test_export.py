@@ -30,7 +30,11 @@ DESIGNS = {
         *("pixels", "bytes", Regression(), "pyramid"),
     ),
     "mmaif": Design(
-        "mmaif", MMAIFConfig(latent_channels=192, text_width=0, width=32, **TINY), "dct", "none", Regression()
+        "mmaif",
+        MMAIFConfig(latent_channels=192, text_width=0, width=32, **TINY | {"depth": 1}),
+        "dct",
+        "none",
+        Regression(),
     ),
 }
 SIZES = ((91, 117), (64, 64), (17, 33), (240, 152))
