@@ -1,6 +1,6 @@
 """Pairs that are degraded as they come, without a clean side: BRISQUE and NIQE of inputs and results, and a sheet.
 
-    python benchmarks/real.py awfusion-real=DIR textif=DIR 'msrs=DIR' [--keys 'N$'] [--model small] [--limit 12]
+    python benchmarks/real.py awfusion=DIR textif=DIR 'msrs=DIR' [--keys 'N$'] [--model small] [--limit 12]
         [--prompt TEXT] [--out real.png]
 
 Visible and infrared pairs. Of the visible picture, of the pyramid of the pair, and of the model without and with the

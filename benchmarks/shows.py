@@ -154,7 +154,7 @@ def main() -> None:
     metrics = [name for name in MEASURED if name in rows[0]]
     table("By task", grouped(rows, "task"), metrics, methods)
     table("By task and number of degradations", grouped(rows, "task", "n"), metrics[:1], methods)
-    table("By task and degradation", grouped(rows, "task", "op"), metrics[:1], methods)
+    table("By task and degradation", grouped(rows, "task", "op"), metrics[:1], [methods[0], CLASSICAL, NOTHING])
     claims(rows, methods[0], metrics)
     clean_pairs(options.shards, options.model, options.clean)
 

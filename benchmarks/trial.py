@@ -28,6 +28,7 @@ from clearfuse.train.evaluation.methods.choose import methods_of
 ROWS: dict[str, str] = {
     "tiny-reg": "--preset tiny-reg",
     "small": "--preset small",
+    "nafnet": "--preset nafnet",
     "wide": "--preset small --set config.width=32 --set config.heads=8",
     "deep": "--preset small --set config.depth=6",
     "mse": "--preset small --set 'objective.measure=\"mse\"'",

@@ -75,7 +75,7 @@ def main() -> None:
     path = DOCS / "models" / f"{name}.jpg"
     path.parent.mkdir(exist_ok=True)
     made = sheet(samples(), FusionPipeline.from_pretrained(name))
-    Image.fromarray(made).save(path, quality=85, optimize=True)
+    Image.fromarray(made).save(path, quality=75, optimize=True)
     print(f"wrote docs/models/{name}.jpg")
 
 

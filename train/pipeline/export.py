@@ -23,8 +23,8 @@ from clearfuse.train.pipeline.fusion import FusionPipeline
 from clearfuse.train.text import BytesEncoder, to_bytes
 
 PACKAGES = ("onnx", "onnxscript")
-TRACED = (91, 117)
-"""Height and width, pixels, of the images that the graph is traced with: no multiples of a cell, so that it pads."""
+TRACED = (6, 8)
+"""Rows and columns of whole tokens of the images that the graph is traced with."""
 
 
 class FusionGraph(nn.Module):
@@ -60,8 +60,10 @@ class FusionGraph(nn.Module):
 def inputs(assembly: Assembly) -> dict[str, tuple[Tensor, dict[int, str]]]:
     """The graph's inputs by name: an example, and the names of the axes of any length."""
     images = ["a", "b", *(["guess"] if assembly.guess is not None else [])]
-    # Each a tensor of its own: torch takes inputs that are one tensor for one input.
-    named = {name: (torch.zeros(1, 3, *TRACED), {2: "height", 3: "width"}) for name in images}
+    # Of a size that no level divides, so that the graph pads; each a tensor of its own, or torch takes them for one.
+    f, patch = assembly.tokenizer.f, getattr(assembly.design.config, "patch", 1)
+    size = [(patch * count + 1) * f - f // 2 for count in TRACED]
+    named = {name: (torch.zeros(1, 3, *size), {2: "height", 3: "width"}) for name in images}
     if isinstance(assembly.text, BytesEncoder):
         named["prompt"] = to_bytes(["remove the haze"], BytesEncoder.POOL * BytesEncoder.TOKENS, 1), {1: "bytes"}
     elif assembly.text.width:
