@@ -1,9 +1,9 @@
 """What ten minutes on 20 own pairs give: the shipped model before and after ``train fit --init small``, on these pairs.
 
-    python benchmarks/finetune.py --data msrs=DIR --work DIR [--task vif] [--pairs 20] [--split test] [--steps 400]
+    python benchmarks/finetune.py --data folder=DIR_A,DIR_B --work DIR [--task vif] [--pairs 20] [--steps 400]
 
 Runs the commands of docs/training.md, which it prints: the pairs, built lean and degraded anew as they are read, tune
-the model; then it is scored on the same pairs under other degradations (another seed), beside the model as it ships.
+the model; then it is scored on these pairs under other degradations (another seed), beside the model as it ships.
 """
 
 from __future__ import annotations
@@ -31,17 +31,15 @@ def main() -> None:
     parser.add_argument("--work", required=True)
     parser.add_argument("--task", default="vif")
     parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument("--split", default="test")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     own, test, tuned = (f"{options.work}/{name}" for name in ("own", "own-degraded", "tuned"))
-    data = f"--task {options.task} --data {shlex.quote(options.data)} --split {options.split} --limit {options.pairs}"
+    data = f"--task {options.task} --data {shlex.quote(options.data)} --limit {options.pairs}"
     run(f"synth build {data} --lean --out {own}")
     run(f"synth build {data} --n 1-3 --seed 1 --out {test}")
-    shards = f"'{own}/{options.task}-{options.split}-*.tar'"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    run(f"train fit {shards} --init small --steps {options.steps} --workers {options.workers} --out {tuned}")
+    run(f"train fit {own} --init small --steps {options.steps} --workers {options.workers} --out {tuned}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     told = run(f"train eval {test} --model small --model {tuned} --fuser none --out {options.work}/report --json")
