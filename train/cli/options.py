@@ -92,6 +92,8 @@ class ModelOptions(DeviceOptions, PartOptions):
     """A flow model's sampler, instead of its own."""
     guidance: Annotated[float | None, Field(ge=0)] = None
     """How strongly a flow model follows the prompt; 1: as it learned to."""
+    guidance_images: Annotated[float | None, Field(ge=0)] = None
+    """How strongly one that learned without images, such as ditfuse-small, follows them; 1: as it learned to."""
 
     @property
     def parts(self) -> Parts:
@@ -110,10 +112,12 @@ class FuseOptions(ModelOptions):
     """Infrared, over-exposed or far-focused: image or folder."""
     out: Annotated[str, typer.Option("--out", "-o", metavar="FILE|DIR")]
     """The fused image, or a folder of them."""
-    task: Annotated[str, typer.Option(metavar="auto|vif|mef|mff")] = "auto"
-    """What the pair is; auto: told by the pictures."""
+    task: Annotated[str, typer.Option(metavar="auto|vif|mef|mff|other")] = "auto"
+    """What the pair is; auto: told by the pictures; other: medical, near infrared, remote sensing and so on."""
     prompt: str | None = None
     """What to do; without it, to fuse the pair."""
+    mask: bool = False
+    """Also write what the prompt had marked, such as 'segment the car', as NAME-mask.png."""
     model: Annotated[str | None, typer.Option(metavar="DIR|HUB_ID")] = None
     """A run's folder, a model on the hub or a shipped one; the only run in runs/, else the shipped clearfuse-small."""
     scale: Scale | None = None
