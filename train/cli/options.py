@@ -289,6 +289,10 @@ class FitOptions(DataOptions, RunOptions):
     """What to fit; what --init is, else tiny-reg without CUDA and mmaif-reg with it."""
     init: Annotated[str | None, typer.Option(metavar="NAME|DIR|HUB_ID")] = None
     """Start from the weights of a model, as far as they fit: small (shipped), a run's folder, a hub id."""
+    lora: Annotated[int | None, Field(ge=1, le=1024), typer.Option(metavar="RANK")] = None
+    """Learn a change of this rank of each linear layer of --init's network, and nothing else; merged in the result."""
+    freeze: Annotated[Texts, typer.Option(metavar="PATTERN")] = ()
+    """Weights that stay as they are, by name, such as 'text.*'; repeatable."""
     steps: int | None = preset_s("steps")
     batch: int | None = preset_s("batch")
     accumulate: int | None = preset_s("accumulate")
@@ -312,4 +316,5 @@ class FitOptions(DataOptions, RunOptions):
         """What is not the preset's of its schedule, and the weights of the sources."""
         named = {name: getattr(self, name) for name in Schedule.model_fields if hasattr(self, name)}
         mix = None if self.mix is None else parse_mix(self.mix)
-        return {**named, "hold_out": self.hold_out, "mix": mix, "init": self.init}
+        more = {"lora": self.lora, "freeze": list(self.freeze) or None}
+        return {**named, "hold_out": self.hold_out, "mix": mix, "init": self.init, **more}

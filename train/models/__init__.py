@@ -41,6 +41,5 @@ def build_model(name: str, config: Any, rng: torch.Generator) -> nn.Module:
 
 __all__ = [
     "MODELS", "Family", "Inputs", "JointConfig", "MMAIFConfig", "NAFNetConfig", "Prediction", "RestorerConfig",
-    "UNetConfig",
-    "build_model", "find_model",
+    "UNetConfig", "build_model", "find_model",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ l tokens of the sequence, m of the prompt, g of an image, d width, e width of th
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from einops import rearrange
@@ -40,6 +40,9 @@ TEXT, A, B, TARGET = range(4)
 @dataclass(frozen=True, config=STRICT)
 class JointConfig:
     """Hyperparameters; the defaults are those of ``ditfuse-small``."""
+
+    flow: ClassVar[bool] = True
+    """It is of a flow alone."""
 
     compress: bool = False
     """Embed asinh(z) rather than z: for latents with heavy tails."""

@@ -117,7 +117,7 @@ def fuse_files(
                 written.append(str(target))
                 if plain is not None:
                     beside = target.with_name(f"{target.stem}-mask.png")
-                    write_image(beside, mask_of(image, plain)[..., None].astype(np.uint8) * 255)
+                    write_image(beside, mask_of(image, plain).astype(np.uint8) * 255)
                     written.append(str(beside))
         except (BadPair, UserError, WorkIncomplete) as error:
             if len(pairs) == 1:

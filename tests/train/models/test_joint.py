@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from clearfuse.train.models import build_model
 from clearfuse.train.models.base import Inputs, Prediction
-from clearfuse.train.models.joint import JointConfig
+from clearfuse.train.models.joint import JointConfig, flops
 from clearfuse.train.objectives.base import draw_present, guide_twice
 from clearfuse.train.objectives.flow import FlowMatching
 from clearfuse.train.objectives.noise import Draws
@@ -79,9 +80,25 @@ def test_padding_and_absent_images_are_inert(config: JointConfig) -> None:
     torch.testing.assert_close(net(all_there).latent, out, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("config", [TINY, BLENDED, replace(TINY, lora=0), replace(TINY, patch=1)])
+@torch.no_grad()
+def test_flops_by_formula_are_those_counted(config: JointConfig) -> None:
+    """For a grid that the patch divides; the counter is blind to attention's kernel on a CPU."""
+    rng = torch.Generator().manual_seed(2)
+    z = [torch.randn(1, 4, 6, 8, generator=rng) for _ in range(3)]
+    inputs = Inputs((z[0], z[1]), (torch.randn(1, 5, 16, generator=rng), None), z_t=z[2], t=torch.tensor([0.5]))
+    net, counter = network(config), FlopCounterMode(display=False)
+    with counter:
+        net(inputs)
+    tokens = 3 * (6 // config.patch) * (8 // config.patch) + 5
+    expected, attention = flops(config, 6, 8, 5), config.depth * 4 * tokens**2 * config.width
+    assert counter.get_total_flops() in (expected, expected - attention)
+
+
 @torch.no_grad()
 def test_a_sample_does_not_depend_on_the_rest_of_its_batch() -> None:
     net, whole = network(), given()
+    assert whole.z_t is not None and whole.t is not None
     alone = Inputs(
         (whole.pair[0][:1], whole.pair[1][:1]),
         (whole.text[0][:1], None),
