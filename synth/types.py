@@ -26,6 +26,8 @@ Tag = Literal["LIGHT++", "LIGHT+", "LIGHT-", "LIGHT--", "CONTRAST+", "CONTRAST-"
 Scale = Annotated[int, Interval(ge=256, le=65535)]
 """The count of white in visible pictures of 16 bits, where it is less than their container's."""
 
+OTHER = "other"
+"""The task, at inference alone, of a pair of some other kind: medical, near infrared, remote sensing."""
 TASKS: tuple[Task, ...] = ("vif", "mef", "mff")
 CATEGORIES: tuple[Category, ...] = ("fusion", "m3", "control", "segment")
 TAGS: tuple[Tag, ...] = get_args(Tag)

@@ -22,7 +22,7 @@ from clearfuse.synth.samples.mixture import Mixture, load_mixture
 from clearfuse.synth.samples.prepare import Spec, uses_network
 from clearfuse.synth.samples.recipe import Recipe, load_recipe, read_pools
 from clearfuse.synth.shards.codecs import find_codec
-from clearfuse.synth.types import INSTRUCTED, LABELS, NO_TRUTH, TASKS, BuildTask, Task, UserError
+from clearfuse.synth.types import LABELS, NO_TRUTH, TASKS, BuildTask, Task, UserError
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,11 @@ def resolve(options: Options) -> Resolved:
 
 def _recipe(options: Options) -> tuple[Recipe | Mixture, Task | None]:
     """The recipe, and the task of all pairs; None where each data set has its own."""
-    if options.task in INSTRUCTED:
-        return load_mixture(options.recipe or options.task, options.task, options.sets), None
-    task = next(one for one in TASKS if one == options.task)
-    return load_recipe(options.recipe or task, task=task, n=options.n, sets=options.sets), task
+    task: Task
+    for task in TASKS:
+        if task == options.task:
+            return load_recipe(options.recipe or task, task=task, n=options.n, sets=options.sets), task
+    return load_mixture(options.recipe or options.task, options.task, options.sets), None
 
 
 def _instructed(task: BuildTask, mixture: Mixture, pairs: Pairs) -> list[str]:

@@ -62,14 +62,15 @@ def make_instructed(
     from_pair = rng.random() < mixture.pairs and category in ("control", "segment") and not ref.single
     record: dict[str, Any] = {"category": category}
     if from_pair or category == "fusion":
-        clean = {name: crop.of(getattr(prepared.pair, name)) for name in ("a", "b")}
-        truth, task, inputs = crop.of(prepared.truth), ref.task, clean
+        truth, task = crop.of(prepared.truth), ref.task
+        inputs = clean = {"a": crop.of(prepared.pair.a), "b": crop.of(prepared.pair.b)}
     else:
         truth, task, fuser = crop.of(prepared.picture()), OF_BLOCKS, OWN_TRUTH
         how = mixture.blocks
         record["blocks"] = draw_blocks(truth.shape[:2], how.sizes, how.both, how.operators, seed("blocks"))
         clean = {"a": truth, "b": truth}
-        inputs = dict(zip(("a", "b"), apply_blocks(truth, record["blocks"]), strict=True))
+        a, b = apply_blocks(truth, record["blocks"])
+        inputs = {"a": a, "b": b}
     said = {"tagged": mixture.tagged, "folder": prompts, "language": language}
     rng, words = generator(seed("target")), generator(seed("prompt"))
     if category == "fusion":

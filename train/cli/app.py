@@ -58,7 +58,8 @@ def fuse_command(json_: JsonOption = False, **options: Any) -> None:
         done = fuse_files(
             *(chosen.a, chosen.b, chosen.out, chosen.task),
             prompt=chosen.prompt, model=chosen.model, steps=chosen.steps, sampler=chosen.sampler,
-            guidance=chosen.guidance, seed=chosen.seed, device=chosen.device, parts=chosen.parts,
+            guidance=chosen.guidance, guidance_images=chosen.guidance_images, mask=chosen.mask, seed=chosen.seed,
+            device=chosen.device, parts=chosen.parts,
             compiled=chosen.compiled, tile=chosen.tile, attention=chosen.attention, scale=chosen.scale,
             progress=progress,
         )  # fmt: skip
@@ -97,6 +98,7 @@ def eval_command(json_: JsonOption = False, **options: Any) -> None:
         chosen.model or None, results=chosen.results, scale=chosen.scale, restorers=chosen.restorer,
         fusers=chosen.fuser or None, device=chosen.device, loading=loading, unprompted=chosen.unprompted,
         steps=chosen.steps, sampler=chosen.sampler, guidance=chosen.guidance,
+        guidance_images=chosen.guidance_images,
     )  # fmt: skip
     metrics, papers = chosen.metrics, chosen.papers
     with console.progress("eval", "samples") as progress:

@@ -92,6 +92,8 @@ class ModelOptions(DeviceOptions, PartOptions):
     """A flow model's sampler, instead of its own."""
     guidance: Annotated[float | None, Field(ge=0)] = None
     """How strongly a flow model follows the prompt; 1: as it learned to."""
+    guidance_images: Annotated[float | None, Field(ge=0)] = None
+    """How strongly one that learned without images, such as ditfuse-small, follows them; 1: as it learned to."""
 
     @property
     def parts(self) -> Parts:
@@ -110,10 +112,12 @@ class FuseOptions(ModelOptions):
     """Infrared, over-exposed or far-focused: image or folder."""
     out: Annotated[str, typer.Option("--out", "-o", metavar="FILE|DIR")]
     """The fused image, or a folder of them."""
-    task: Annotated[str, typer.Option(metavar="auto|vif|mef|mff")] = "auto"
-    """What the pair is; auto: told by the pictures."""
+    task: Annotated[str, typer.Option(metavar="auto|vif|mef|mff|other")] = "auto"
+    """What the pair is; auto: told by the pictures; other: medical, near infrared, remote sensing and so on."""
     prompt: str | None = None
     """What to do; without it, to fuse the pair."""
+    mask: bool = False
+    """Also write what the prompt had marked, such as 'segment the car', as NAME-mask.png."""
     model: Annotated[str | None, typer.Option(metavar="DIR|HUB_ID")] = None
     """A run's folder, a model on the hub or a shipped one; the only run in runs/, else the shipped clearfuse-small."""
     scale: Scale | None = None
@@ -285,6 +289,10 @@ class FitOptions(DataOptions, RunOptions):
     """What to fit; what --init is, else tiny-reg without CUDA and mmaif-reg with it."""
     init: Annotated[str | None, typer.Option(metavar="NAME|DIR|HUB_ID")] = None
     """Start from the weights of a model, as far as they fit: small (shipped), a run's folder, a hub id."""
+    lora: Annotated[int | None, Field(ge=1, le=1024), typer.Option(metavar="RANK")] = None
+    """Learn a change of this rank of each linear layer of --init's network, and nothing else; merged in the result."""
+    freeze: Annotated[Texts, typer.Option(metavar="PATTERN")] = ()
+    """Weights that stay as they are, by name, such as 'text.*'; repeatable."""
     steps: int | None = preset_s("steps")
     batch: int | None = preset_s("batch")
     accumulate: int | None = preset_s("accumulate")
@@ -308,4 +316,5 @@ class FitOptions(DataOptions, RunOptions):
         """What is not the preset's of its schedule, and the weights of the sources."""
         named = {name: getattr(self, name) for name in Schedule.model_fields if hasattr(self, name)}
         mix = None if self.mix is None else parse_mix(self.mix)
-        return {**named, "hold_out": self.hold_out, "mix": mix, "init": self.init}
+        more = {"lora": self.lora, "freeze": list(self.freeze) or None}
+        return {**named, "hold_out": self.hold_out, "mix": mix, "init": self.init, **more}

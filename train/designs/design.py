@@ -27,7 +27,7 @@ from clearfuse.train.data.guesses import GUESSES
 from clearfuse.train.models import MODELS, build_model, find_model
 from clearfuse.train.models.base import Inputs, Latent, Prediction, Semantics
 from clearfuse.train.objectives import OBJECTIVES, Objective
-from clearfuse.train.objectives.base import Pair, Predict, guide
+from clearfuse.train.objectives.base import Pair, Predict, guide, guide_twice
 from clearfuse.train.objectives.noise import Rng
 from clearfuse.train.weights.source import named
 
@@ -239,13 +239,19 @@ class Assembly(nn.Module):
     ) -> Float[Tensor, "b 3 H W"]:
         """Fused images; values may leave [−1, 1]. objective: another way to sample; guess: the design's.
 
-        Under guidance the network is asked under the prompts and under empty ones.
+        Under guidance the network is asked under the prompts and under empty ones, and without images too where the
+        images have a scale of their own.
         """
         pair = self.encode(a), self.encode(b)
         z_guess = None if guess is None else self.encode(guess)
         way = objective or self.objective
         predict = self.bind(pair, prompts, guess=z_guess)
-        if way.guidance != 1:
+        if way.guidance_images != 1:
+            nothing = torch.zeros(len(prompts), 2, dtype=torch.bool, device=pair[0].device)
+            alone = self.bind(pair, [""] * len(prompts))
+            none = self.bind(pair, [""] * len(prompts), present=nothing)
+            predict = guide_twice(predict, alone, none, way.guidance_images, way.guidance)
+        elif way.guidance != 1:
             predict = guide(predict, self.bind(pair, [""] * len(prompts), guess=z_guess), way.guidance)
         latent = way.sample(predict, pair, rng)
         return self.tokenizer.decode(latent.float(), (a.shape[2], a.shape[3]))

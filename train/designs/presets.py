@@ -14,6 +14,7 @@ from clearfuse.train.designs.ablations import ablations
 from clearfuse.train.designs.design import Design, adapted_config
 from clearfuse.train.designs.schedule import Schedule
 from clearfuse.train.models import find_model
+from clearfuse.train.models.joint import JointConfig
 from clearfuse.train.models.mmaif import MMAIFConfig
 from clearfuse.train.models.nafnet import NAFNetConfig
 from clearfuse.train.models.restorer import RestorerConfig
@@ -68,6 +69,20 @@ _TINY_FM = Design("mmaif", _tiny(flow=True, guess=True), "dct", "bytes", _TINY_F
 _TINY_I2SB = replace(_TINY_FM, objective=SchrodingerBridge(predicts="clean", steps=20, drop=0.1))
 
 
+_DITFUSE_FLOW = FlowMatching(
+    times="logit-normal", drop=0.05, drop_images=0.05, drop_both=0.05, guidance=2.0, guidance_images=1.6
+)
+_DITFUSE_TINY = Design(
+    "joint",
+    JointConfig(
+        compress=True, head="blend", latent_channels=192, text_width=128, depth=3, width=256, heads=8, hidden=512,
+        lora=64,
+    ),
+    *("dct", "bytes", replace(_DITFUSE_FLOW, predicts="clean", error="clean")),
+)  # fmt: skip
+_DITFUSE_SMALL = Design("joint", JointConfig(), "taesd3", "t5-small", _DITFUSE_FLOW)
+
+
 def _mmaif(config: MMAIFConfig, tokenizer: str = "cosmos", text: str = "t5-xl") -> Design:
     objective = FlowMatching(drop=0.1) if config.flow else Regression()
     return Design("mmaif", config, tokenizer, text, objective)
@@ -117,6 +132,10 @@ PRESETS: dict[str, Preset] = {
         "the shipped models: on pixels, restored beside the tokens, for a CPU in hours", _SMALL, _SMALL_FIT
     ),
     "nafnet": Preset("a U-Net of NAF blocks on pixels, to compare with, for a CPU in hours", _NAFNET, _SMALL_FIT),
+    "ditfuse-tiny": Preset(
+        "text, both images and the target in one sequence, for a CPU, no download", _DITFUSE_TINY, _TINY
+    ),
+    "ditfuse-small": Preset("the same for one small GPU, trained from nothing", _DITFUSE_SMALL, _S_FIT),
     "mmaif-s": Preset("small regression, for one small GPU", _mmaif(_S, "taesd3", "t5-small"), _S_FIT),
     "mmaif-s-fm": Preset(
         "small flow matching, for one small GPU", _mmaif(replace(_S, flow=True), "taesd3", "t5-small"), _S_FIT

@@ -8,14 +8,16 @@ import torch
 from torch import nn
 
 from clearfuse.synth.types import look_up
-from clearfuse.train.models import mmaif, nafnet, restorer, unet
+from clearfuse.train.models import joint, mmaif, nafnet, restorer, unet
 from clearfuse.train.models.base import Family, Inputs, Prediction
+from clearfuse.train.models.joint import JointConfig
 from clearfuse.train.models.mmaif import MMAIFConfig
 from clearfuse.train.models.nafnet import NAFNetConfig
 from clearfuse.train.models.restorer import RestorerConfig
 from clearfuse.train.models.unet import UNetConfig
 
 MODELS: dict[str, Family] = {
+    "joint": Family(JointConfig, joint.Joint, joint.inactive, joint.flops, joint.activations),
     "mmaif": Family(MMAIFConfig, mmaif.MMAIF, mmaif.inactive, mmaif.flops, mmaif.activations),
     "nafnet": Family(NAFNetConfig, nafnet.NAFNet, nafnet.inactive, nafnet.flops, nafnet.activations),
     "restorer": Family(RestorerConfig, restorer.Restorer, restorer.inactive, restorer.flops, restorer.activations),
@@ -38,6 +40,6 @@ def build_model(name: str, config: Any, rng: torch.Generator) -> nn.Module:
 
 
 __all__ = [
-    "MODELS", "Family", "Inputs", "MMAIFConfig", "NAFNetConfig", "Prediction", "RestorerConfig", "UNetConfig",
-    "build_model", "find_model",
+    "MODELS", "Family", "Inputs", "JointConfig", "MMAIFConfig", "NAFNetConfig", "Prediction", "RestorerConfig",
+    "UNetConfig", "build_model", "find_model",
 ]  # fmt: skip

@@ -8,18 +8,19 @@ latent at 1.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
 from clearfuse.synth.console import PLAIN, Unit
 from clearfuse.synth.files.schema import OneOf
 from clearfuse.train.models.base import Prediction
-from clearfuse.train.objectives.noise import Rng
+from clearfuse.train.objectives.noise import Rng, numbers
 from clearfuse.train.objectives.pixels import PIXEL_LOSSES
 from clearfuse.train.objectives.samplers import SAMPLERS, guided
 
@@ -49,8 +50,9 @@ class Objective(ABC):
 
     kind: the class's name in a design. balance: weight of the experts' load-balancing loss. pixel: weight of the
     auxiliary pixel loss, for which the trainer then supplies ``pixels``; pixels: the weights in it of those of
-    ``PIXEL_LOSSES``. drop: share of training prompts that the trainer leaves empty. guidance: scale of classifier-free
-    guidance in sampling, 1: none.
+    ``PIXEL_LOSSES``. drop, drop_images, drop_both: shares of training samples without their prompt alone, without their
+    images alone, and without both. guidance, guidance_images: scales of classifier-free guidance in sampling, by the
+    prompt and by the images, 1: none.
     """
 
     kind: Any  # a Literal in each class
@@ -59,6 +61,9 @@ class Objective(ABC):
     pixels: dict[str, float]
     drop: float = 0.0
     guidance: float = 1.0
+    drop_images: float = 0.0
+    drop_both: float = 0.0
+    guidance_images: float = 1.0
 
     @property
     def unit(self) -> Unit:
@@ -104,6 +109,22 @@ def sources_alone() -> dict[str, float]:
     return {"sources": 1.0}
 
 
+def draw_present(
+    objective: Objective, unprompted: Sequence[bool], rng: Rng, device: torch.device
+) -> Bool[Tensor, "b 2"] | None:
+    """Which images the training samples keep; None where all are kept, by the objective.
+
+    unprompted: the samples that have lost their prompt, a share ``drop`` + ``drop_both`` of all: ``drop_both`` of these
+    lose their images too, and of the others a share such that ``drop_images`` of all samples do.
+    """
+    if not objective.drop_images and not objective.drop_both:
+        return None
+    without = objective.drop + objective.drop_both
+    chance = [objective.drop_both / without if none else objective.drop_images / (1 - without) for none in unprompted]
+    kept = numbers(len(unprompted), rng, device) >= torch.tensor(chance, device=device)
+    return kept[:, None].expand(-1, 2)
+
+
 Times = Literal["uniform", "logit-normal"]
 """How the time of a training sample is drawn."""
 Steps = Annotated[int, Field(ge=1, le=100_000)]
@@ -138,6 +159,22 @@ def guide(predict: Predict, unconditional: Predict, scale: float) -> Predict:
     return both
 
 
+def guide_twice(
+    predict: Predict, images_alone: Predict, unconditional: Predict, images: float, prompt: float
+) -> Predict:
+    """A network that predicts u + s_i (i − u) + s_t (c − i): c under all, i under the images, u under nothing.
+
+    Source: Brooks, Holynski and Efros, InstructPix2Pix, CVPR 2023, eq. 3, which OmniGen and DiTFuse take. images,
+    prompt: s_i and s_t. With both 1 it is c.
+    """
+
+    def all_three(z_t: Tensor | None, t: Tensor | None) -> Prediction:
+        given, i, u = predict(z_t, t), images_alone(z_t, t).latent, unconditional(z_t, t).latent
+        return replace(given, latent=u + images * (i - u) + prompt * (given.latent - i))
+
+    return all_three
+
+
 def total_loss(
     objective: Objective, each: Tensor, prediction: Prediction, clean: Tensor, pixels: PixelLoss | None
 ) -> Loss:
@@ -162,9 +199,13 @@ def check_guidance(objective: PathObjective) -> None:
     """Raise ValueError for guidance of a model that was always given a prompt."""
     if objective.guidance != 1 and not objective.drop:
         raise ValueError(f"guidance must be 1, not {objective.guidance}: the model always had a prompt in training")
+    if objective.guidance_images != 1 and not objective.drop_both:
+        raise ValueError(f"guidance_images must be 1, not {objective.guidance_images}: the model always had images")
+    if objective.drop + objective.drop_images + objective.drop_both > 1:
+        raise ValueError("drop, drop_images and drop_both are shares of the same samples: their sum is at most 1")
 
 
 def sampler_calls(objective: PathObjective) -> int:
-    """Network calls per image: those of the sampler, doubled by guidance."""
+    """Network calls per image: those of the sampler, doubled by guidance, tripled by that of images."""
     calls = SAMPLERS[objective.sampler].evaluations(objective.steps)
-    return calls if objective.guidance == 1 else 2 * calls
+    return calls * (3 if objective.guidance_images != 1 else 2 if objective.guidance != 1 else 1)

@@ -41,7 +41,8 @@ class FlowMatching(PathObjective):
     beyond it the loss still vanishes at Ẑ1 = Z_GT. error: the quantity that the loss compares: the velocity, or the
     clean latent, which weights times by (1 − t)²: the optimum is the same, and late times, whose velocities are hardest
     to predict, do not dominate early ones. source: p0: Gaussian noise, a degraded latent, or the mean of both (MMAIF
-    table 6, j to l). times: distribution of t. g: of the sampler ``sde``: how much noise it adds on its way.
+    table 6, j to l). times: distribution of t. drop_images, drop_both, guidance_images: of networks that
+    may lack their images. g: of the sampler ``sde``: how much noise it adds on its way.
     """
 
     kind: Literal["flow"] = "flow"
@@ -54,6 +55,9 @@ class FlowMatching(PathObjective):
     g: Weight = 1.0
     drop: Drop = 0.0
     guidance: Weight = 1.0
+    drop_images: Drop = 0.0
+    drop_both: Drop = 0.0
+    guidance_images: Weight = 1.0
     balance: Weight = 0.01
     pixel: Weight = 0.0
     pixels: PixelWeights = field(default_factory=sources_alone, hash=False)

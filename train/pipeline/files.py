@@ -14,11 +14,22 @@ from clearfuse.synth.datasets.read import as_grey, read_image
 from clearfuse.synth.execute.tasks import limit_threads
 from clearfuse.synth.files.pictures import upright_size
 from clearfuse.synth.files.storage import landing, same
-from clearfuse.synth.types import MODALITIES, TASKS, BadPair, Task, UserError, WorkIncomplete, check_name
+from clearfuse.synth.types import (
+    MODALITIES,
+    OTHER,
+    TASKS,
+    BadPair,
+    ImageName,
+    Modality,
+    UserError,
+    WorkIncomplete,
+    check_name,
+)
 from clearfuse.train.designs.design import AS_DESIGNED, Parts
 from clearfuse.train.device import find_device, keep_freed_memory
 from clearfuse.train.models.attention import attention_kernel, find_kernel
 from clearfuse.train.pipeline.fusion import FusionPipeline
+from clearfuse.train.pipeline.mask import mask_of
 from clearfuse.train.pipeline.shipped import default_model
 from clearfuse.train.pipeline.task import FoundTask, find_task
 
@@ -59,6 +70,7 @@ def fuse_files(
     steps: int | None = None,
     sampler: str | None = None,
     guidance: float | None = None,
+    guidance_images: float | None = None,
     seed: int = 0,
     device: str | None = None,
     parts: Parts = AS_DESIGNED,
@@ -66,14 +78,19 @@ def fuse_files(
     tile: int | None = None,
     attention: str = "auto",
     scale: int | None = None,
+    mask: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> list[str]:
     """Fuse two images or two folders of images; return the paths written.
 
+    mask: write what the prompt had marked as well, white on black, as ``NAME-mask.png``: see ``pipeline.mask``.
+
     Raises UserError before work begins, also where no pair can be read, before the model is loaded; WorkIncomplete at
     the end, naming the pairs that could not be fused.
     """
-    check_name("task", task, (AUTO, *TASKS))
+    check_name("task", task, (AUTO, *TASKS, OTHER))
+    if mask and prompt is None:
+        raise UserError("--mask: is of what a --prompt has marked, such as 'segment the car'")
     kernel = find_kernel(attention)
     pairs = find_images(Path(a), Path(b), Path(out))
     if task == AUTO:
@@ -91,13 +108,17 @@ def fuse_files(
         try:
             if number not in failed:
                 images = _read_both(first, second, task, scale)
+                how = {"steps": steps, "sampler": sampler, "guidance": guidance, "guidance_images": guidance_images}
+                how |= {"task": task, "seed": seed, "tile": tile}
                 with attention_kernel(kernel):
-                    image = pipeline(
-                        *images, task=task, prompt=prompt, seed=seed, steps=steps, sampler=sampler,
-                        guidance=guidance, tile=tile,
-                    )  # fmt: skip
+                    image = pipeline(*images, prompt=prompt, **how)
+                    plain = pipeline(*images, **how) if mask else None
                 write_image(target, image)
                 written.append(str(target))
+                if plain is not None:
+                    beside = target.with_name(f"{target.stem}-mask.png")
+                    write_image(beside, mask_of(image, plain).astype(np.uint8) * 255)
+                    written.append(str(beside))
         except (BadPair, UserError, WorkIncomplete) as error:
             if len(pairs) == 1:
                 kind = WorkIncomplete if isinstance(error, WorkIncomplete) else UserError
@@ -124,7 +145,7 @@ def _found_task(pairs: list[tuple[Path, Path, Path]], scale: int | None) -> Foun
     raise UserError(f"{pairs[0][0].name}, {pairs[0][1].name}: cannot be read, so no task is told; say it by --task")
 
 
-def _unreadable(pairs: list[tuple[Path, Path, Path]], task: Task, scale: int | None) -> dict[int, str]:
+def _unreadable(pairs: list[tuple[Path, Path, Path]], task: str, scale: int | None) -> dict[int, str]:
     """What is wrong with pairs, by number: a single pair is read, of more the headers are."""
     failed: dict[int, str] = {}
     for number, (first, second, _) in enumerate(pairs):
@@ -140,9 +161,10 @@ def _unreadable(pairs: list[tuple[Path, Path, Path]], task: Task, scale: int | N
     return failed
 
 
-def _read_both(a: Path, b: Path, task: Task, scale: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """The images of a pair as builds read them: an infrared one has one channel."""
-    kinds = MODALITIES[task]
+def _read_both(a: Path, b: Path, task: str, scale: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """The images of a pair as builds read them: an infrared one has one channel, those of another task as stored."""
+    others: dict[ImageName, Modality] = {"a": "visible", "b": "visible"}
+    kinds = next((kinds for known, kinds in MODALITIES.items() if known == task), others)
     first, second = (read_image(str(path), kinds[name], scale)[0] for name, path in (("a", a), ("b", b)))
     return first, as_grey(second) if kinds["b"] == "infrared" else second
 

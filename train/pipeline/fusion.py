@@ -24,7 +24,7 @@ from clearfuse.synth.files.jsonstream import write_json
 from clearfuse.synth.files.schema import validate
 from clearfuse.synth.files.storage import landing
 from clearfuse.synth.fusers.pyramid.region import full_region
-from clearfuse.synth.types import TASKS, UserError, WorkIncomplete, check_name
+from clearfuse.synth.types import OTHER, TASKS, Task, UserError, WorkIncomplete, check_name
 from clearfuse.train import text as texts
 from clearfuse.train import tokenizers
 from clearfuse.train.data.batch import to_tensor
@@ -144,21 +144,23 @@ class FusionPipeline:
         steps: int | None = None,
         sampler: str | None = None,
         guidance: float | None = None,
+        guidance_images: float | None = None,
         tile: int | None = None,
     ) -> UInt8[np.ndarray, "h w 3"]:
         """Fuse a pair of any size, uint8 ``(h, w)`` or ``(h, w, c)``, grey if c is 1.
 
-        prompt: the instruction; None: only the task's fusion. seed: of a flow model's noise. steps, sampler, guidance
-        (classifier-free guidance scale, 1: none): override the design's, for flow models only. tile: larger
+        task: other for a pair of another kind. prompt: the instruction; None: only the task's fusion. seed: of a flow
+        model's noise. steps, sampler, guidance (scale of classifier-free guidance by the prompt, 1: none),
+        guidance_images (the same by the images): override the design's, for flow models only. tile: larger
         images are fused in tiles of this side in pixels, which share one field of noise; None: the family's. Raises
         UserError if the sizes differ or an option does not apply, and WorkIncomplete if the network's result is not
         finite.
         """
-        check_name("task", task, TASKS)
+        check_name("task", task, (*TASKS, OTHER))
         if a.shape[:2] != b.shape[:2]:
             sizes = (f"{x.shape[1]}x{x.shape[0]}" for x in (a, b))
             raise UserError("the two images differ in size: {} and {}".format(*sizes))
-        objective = self._objective(steps=steps, sampler=sampler, guidance=guidance)
+        objective = self._objective(steps=steps, sampler=sampler, guidance=guidance, guidance_images=guidance_images)
         prompt = plain_request(task) if prompt is None else prompt
         if self.assembly.text.is_cut(prompt) and prompt not in self._cut:
             self._cut.add(prompt)
@@ -169,7 +171,7 @@ class FusionPipeline:
         images = [_to_colour(a), _to_colour(b)]
         if self.assembly.guess is not None:
             grey = [x if x.ndim == 3 else x[..., None] for x in (a, b)]
-            images.append(_to_colour(self.assembly.guess(*grey, task)(full_region(a.shape))))
+            images.append(_to_colour(self.assembly.guess(*grey, _guessed_as(task, b))(full_region(a.shape))))
         tensors = [to_tensor([x]).to(self.device) for x in images]
 
         f, cell = self.assembly.tokenizer.f, self._cell
@@ -203,8 +205,15 @@ class FusionPipeline:
             return objective
         if missing := given.keys() - {field.name for field in dataclasses.fields(objective)}:
             name = min(missing)
-            raise UserError(f"--{name}: the model is a {objective.kind}, which has no {name}")
+            raise UserError(f"--{name.replace('_', '-')}: the model is a {objective.kind}, which has no {name}")
         return validate(type(objective), dataclasses.asdict(objective) | given, "sampling")
+
+
+def _guessed_as(task: str, b: np.ndarray) -> Task:
+    """The task of a first guess: for another kind of pair that of two spectra where b is grey, else of two foci."""
+    if task == OTHER:
+        return "vif" if b.ndim == 2 or b.shape[2] == 1 else "mff"
+    return next(one for one in TASKS if one == task)
 
 
 def save(assembly: Assembly, folder: Path, weights: dict[str, Any], embed: bool = False) -> None:

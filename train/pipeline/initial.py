@@ -1,14 +1,21 @@
-"""Start a run from the weights of another model: ``train fit --init``."""
+"""What a run starts from, and what of it learns: ``train fit --init``, ``--lora`` and ``--freeze``."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+import torch
+
+from clearfuse.synth.console import plural
 from clearfuse.synth.files.checkpoints import check_weights, digest
 from clearfuse.synth.types import UserError
 from clearfuse.train.designs.design import Assembly, Design, read_design
+from clearfuse.train.models import lora
 from clearfuse.train.pipeline.fusion import DESIGN, FILES, WEIGHTS
 from clearfuse.train.pipeline.shipped import folder_of
+from clearfuse.train.runs.settings import Settings
 from clearfuse.train.weights import hub
 from clearfuse.train.weights.tensors import read_tensors
 
@@ -55,6 +62,37 @@ def start_from(assembly: Assembly, name: str) -> str:
     parts += [f"new: {_some(new)}"] if new else []
     parts += [f"not used: {_some(unused)}"] if unused else []
     return "; ".join(parts)
+
+
+def limit_learning(assembly: Assembly, settings: Settings, rng: torch.Generator) -> str | None:
+    """Freeze what the settings say; what then learns, in one line, None where all does. Raises UserError, one line."""
+    if settings.lora is None and not settings.freeze:
+        return None
+    layers = 0
+    if settings.lora is not None:
+        if settings.init is None:
+            raise UserError(f"--lora {settings.lora}: changes a model that is there: say which by --init")
+        assembly.text.requires_grad_(False)
+        layers = lora.adapt(assembly.network, settings.lora, rng)
+        if not layers:
+            raise UserError(f"--lora {settings.lora}: no linear layer of the network is wider than that")
+    _freeze(assembly, settings.freeze)
+    learns, total = (sum(p.numel() for p in some) for some in (assembly.trained().values(), assembly.parameters()))
+    if not learns:
+        raise UserError(f"--freeze {' '.join(settings.freeze)}: leaves nothing to learn")
+    how = f"LoRA of rank {settings.lora} on {plural(layers, 'layer')}: " if layers else ""
+    return f"{how}{learns:,} of {total:,} weights learn"
+
+
+def _freeze(assembly: Assembly, patterns: Sequence[str]) -> None:
+    names = dict(assembly.named_parameters())
+    for pattern in patterns:
+        found = [name for name in names if fnmatchcase(name, pattern)]
+        if not found:
+            parts = ", ".join(sorted({".".join(name.split(".")[:2]) + ".*" for name in names}))
+            raise UserError(f"--freeze {pattern}: no weight has such a name; there are {parts}")
+        for name in found:
+            names[name].requires_grad_(False)
 
 
 def _some(names: list[str], most: int = 5) -> str:

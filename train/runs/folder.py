@@ -28,6 +28,8 @@ from clearfuse.train.runs.trackers import BOARD, IDENTITY
 
 NONFINITE = "nonfinite.jsonl"
 """The samples of each step that was not finite, a line a step."""
+LONGER = ("steps", "warmup")
+"""Settings that may change where a run goes on past its steps: a short run's warm-up follows from them."""
 FREE = ("recompute",)
 """Settings that may change when a run goes on: they decide none of its numbers."""
 
@@ -40,11 +42,12 @@ def run_record(settings: Settings, corpus: Corpus, degraders: Degraders | None =
 
 
 @contextmanager
-def run_folder(folder: Path, record: RunRecord, overwrite: bool, shards: Sequence[Path] = ()) -> Iterator[None]:
+def run_folder(folder: Path, record: RunRecord, overwrite: bool, shards: Sequence[Path] = ()) -> Iterator[int | None]:
     """Make a run's folder, or find that it is this very run's; nobody else trains in it meanwhile.
 
-    What a killed run left half written is removed. Raises UserError where the folder is something else's, the run's
-    settings or data were others, or another process is at it.
+    A run may go on past its steps: gives their number so far, None where it does not. What a killed run left half
+    written is removed. Raises UserError where the folder is something else's, the run's settings or data were others,
+    or another process is at it.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder}: is a file, must be a folder")
@@ -53,26 +56,29 @@ def run_folder(folder: Path, record: RunRecord, overwrite: bool, shards: Sequenc
             raise UserError(f"--out {folder}: holds other files and no {RUN}; choose an empty folder")
         folder.mkdir(parents=True, exist_ok=True)
     with folder_lock(folder, "run"):
+        before = None
         if overwrite:
             _clear(folder)
         elif (folder / RUN).exists():
-            _same(folder, record, shards)
+            before = _same(folder, record, shards)
         for one in (folder, folder / PICTURES):
             remove_temporary(one)
-        if not (folder / RUN).exists():
+        if before is not None or not (folder / RUN).exists():
             write_json(folder / RUN, record.to_json())
-        yield
+        yield before
 
 
-def _same(folder: Path, record: RunRecord, shards: Sequence[Path]) -> None:
+def _same(folder: Path, record: RunRecord, shards: Sequence[Path]) -> int | None:
+    """The steps of a run that now is to have more; None where they stay. Raises UserError where it is another run."""
     try:
         held = read_record(folder)
     except UserError as error:
         raise UserError(f"{error}; --overwrite starts anew") from None
     settings, wanted = {**BEFORE, **held.given()}, record.settings.model_dump()
+    longer = record.settings.steps > held.settings.steps
     for name in {**settings, **wanted}:
         before, now = settings.get(name), wanted.get(name)
-        if before != now and name not in FREE:
+        if before != now and name not in FREE and not (longer and name in LONGER):
             raise UserError(
                 f"{folder}: a run with {name} {before}, not {now}; go on with {before}, choose another --out, "
                 "or start anew with --overwrite"
@@ -85,6 +91,7 @@ def _same(folder: Path, record: RunRecord, shards: Sequence[Path]) -> None:
         raise UserError(
             f"{folder}: a run with other degradations: {change}; choose another --out, or start anew with --overwrite"
         )
+    return held.settings.steps if longer else None
 
 
 def append_line(path: Path, data: Mapping[str, Any]) -> None:

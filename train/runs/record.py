@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from clearfuse.synth.console import UNITS
 from clearfuse.synth.files.schema import OneOf, Schema, StrictModel, validate
 from clearfuse.train.data.corpus import Mix
@@ -29,6 +31,10 @@ class RunSettings(Schedule):
     """Weights of the sources of data, in their order, or of categories, by name; null: by their samples."""
     init: str | None = None
     """The model whose weights it starts from, and their digest; null: drawn ones."""
+    lora: Annotated[int | None, Field(ge=1, le=1024)] = None
+    """Rank of the change that is learned of each linear layer of the network, all else being frozen; null: no LoRA."""
+    freeze: list[str] = []  # noqa: RUF012
+    """Patterns of the names of weights that stay as they are, such as text.* or *.naf.*."""
 
 
 class RunRecord(StrictModel):

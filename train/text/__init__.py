@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from clearfuse.synth.types import look_up
+from clearfuse.synth.types import OTHER, look_up
 from clearfuse.train.text import byte_level, t5
 from clearfuse.train.text.base import TextEncoder
 from clearfuse.train.text.byte_level import BytesEncoder, hashed_grams, to_bytes
@@ -22,6 +22,7 @@ PLAIN = {
     "vif": "fuse the visible and infrared images",
     "mef": "fuse the under-exposed and over-exposed images",
     "mff": "fuse the near-focus and far-focus images",
+    OTHER: "fuse the two images",
 }
 
 

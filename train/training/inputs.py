@@ -37,7 +37,7 @@ def samples_of(
         seed=settings.seed,
         plain=settings.plain,
         rephrase=settings.rephrase,
-        drop=assembly.objective.drop,
+        drop=assembly.objective.drop + assembly.objective.drop_both,
         clean=assembly.objective.pixel > 0,
         guess=assembly.design.guess,
         training=training,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from clearfuse.train.data.batch import Batch
 from clearfuse.train.designs.design import Assembly
-from clearfuse.train.objectives.base import Loss, PixelLoss
+from clearfuse.train.objectives.base import Loss, PixelLoss, draw_present
 from clearfuse.train.objectives.noise import Rng
 from clearfuse.train.objectives.pixels import PIXEL_LOSSES, CleanImages
 
@@ -19,7 +19,9 @@ def batch_loss(assembly: Assembly, batch: Batch, rng: Rng, device: torch.device,
     pixels = _pixels(assembly, batch, target) if assembly.objective.pixel else None
     embeddings = None if assembly.text.trainable else batch.embeddings
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        predict = assembly.bind((z_a, z_b), batch.prompts, embeddings=embeddings, guess=guess)
+        unprompted = [not prompt for prompt in batch.prompts]
+        present = draw_present(assembly.objective, unprompted, rng, device)
+        predict = assembly.bind((z_a, z_b), batch.prompts, embeddings=embeddings, guess=guess, present=present)
         weight = assembly.tokenizer.weight
         return assembly.objective.loss(predict, target, (z_a, z_b), rng, pixels, weight)
 

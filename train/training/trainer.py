@@ -34,9 +34,10 @@ from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Parts
 from clearfuse.train.designs.presets import find_preset
 from clearfuse.train.models.attention import attention_kernel, find_kernel
 from clearfuse.train.models.experts import has_grouped_products
+from clearfuse.train.models.lora import merged
 from clearfuse.train.objectives.noise import Draws
 from clearfuse.train.pipeline.fusion import WEIGHTS, check_parts, with_recorded_commits, write_design
-from clearfuse.train.pipeline.initial import identity_of, start_from
+from clearfuse.train.pipeline.initial import identity_of, limit_learning, start_from
 from clearfuse.train.runs.folder import NONFINITE, append_line, run_folder, run_record
 from clearfuse.train.runs.logs import Log, NoLog
 from clearfuse.train.runs.options import RunOptions
@@ -119,12 +120,19 @@ def fit(
         if settings.init is not None:
             note(start_from(assembly, settings.init))
             settings = settings.model_copy(update={"init": identity_of(settings.init)})
+        if (said := limit_learning(assembly, settings, rng)) is not None:
+            note(said)
+            if run_options.sharded:
+                raise UserError("--sharded: not with --lora or --freeze: the weights of a group must all learn")
         corpus = index(paths, settings.hold_out)
         check_data(settings, assembly, corpus)
         degraders = choose_degraders(corpus.lean, recipes, partial, language)
         folder = Path(out)
         if ranks.main:
-            stack.enter_context(run_folder(folder, run_record(settings, corpus, degraders), overwrite, corpus.shards))
+            record = run_record(settings, corpus, degraders)
+            before = stack.enter_context(run_folder(folder, record, overwrite, corpus.shards))
+            if before is not None:
+                note(f"the run was of {before} steps: from here its rate is that of a run of {settings.steps}")
             check_parts(folder, assembly)
             write_design(folder, assembly)
         ranks.wait()
@@ -323,6 +331,7 @@ class _Run:
     def _publish(self) -> None:
         """Write the EMA weights as the run's model."""
         weights = {name: optim.full_tensor(tensor) for name, tensor in self.shadow.state_dict().items()}
+        weights = merged(self.shadow, weights)
         if self.ranks.main:
             path = self.folder / WEIGHTS
             write_tensors(path, weights, {"format": "pt", "step": str(self.state.step)})

@@ -128,7 +128,8 @@ def test_the_dense_rows_and_the_bridge_differ_in_their_part_alone() -> None:
     counts = [describe(name)["parameters_total"] for name in ("ablation-unet", "ablation-dit", "ablation-moe")]
     assert counts[0] == pytest.approx(counts[1], rel=0.02) and counts[1] == pytest.approx(counts[2], rel=0.02)
     changed = {name for name in full.keys() | bridge.keys() if full.get(name) != bridge.get(name)}
-    names = ("kind", "predicts", "error", "source", "sampler", "steps", "g")
+    names = ("kind", "predicts", "error", "source", "sampler", "steps", "g", "drop_images", "drop_both")
+    names += ("guidance_images",)
     assert changed == {f"objective.{name}" for name in names}
     assert bridge["objective.source"] == "mean" and bridge["objective.steps"] == 100
 
@@ -181,7 +182,7 @@ def test_every_preset_builds_as_its_row_says(name: str) -> None:
     assert preset.schedule.crop % 16 == 0 and preset.schedule.warmup < preset.schedule.steps
 
 
-@pytest.mark.parametrize("name", ["tiny-reg", "tiny-fm", "tiny-i2sb"])
+@pytest.mark.parametrize("name", ["tiny-reg", "tiny-fm", "tiny-i2sb", "ditfuse-tiny"])
 def test_the_tiny_presets_need_no_download(name: str) -> None:
     from clearfuse.train.text import build_text
     from clearfuse.train.tokenizers import build_tokenizer
