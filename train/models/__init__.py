@@ -8,13 +8,15 @@ import torch
 from torch import nn
 
 from clearfuse.synth.types import look_up
-from clearfuse.train.models import mmaif, restorer, unet
+from clearfuse.train.models import mdaif, mmaif, restorer, unet
 from clearfuse.train.models.base import Family, Inputs, Prediction
+from clearfuse.train.models.mdaif import MdaIFConfig
 from clearfuse.train.models.mmaif import MMAIFConfig
 from clearfuse.train.models.restorer import RestorerConfig
 from clearfuse.train.models.unet import UNetConfig
 
 MODELS: dict[str, Family] = {
+    "mdaif": Family(MdaIFConfig, mdaif.MdaIF, mdaif.inactive, mdaif.flops, mdaif.activations, mdaif.preferences),
     "mmaif": Family(MMAIFConfig, mmaif.MMAIF, mmaif.inactive, mmaif.flops, mmaif.activations),
     "restorer": Family(RestorerConfig, restorer.Restorer, restorer.inactive, restorer.flops, restorer.activations),
     "unet": Family(UNetConfig, unet.UNet, unet.inactive, unet.flops, unet.activations),
@@ -36,6 +38,6 @@ def build_model(name: str, config: Any, rng: torch.Generator) -> nn.Module:
 
 
 __all__ = [
-    "MODELS", "Family", "Inputs", "MMAIFConfig", "Prediction", "RestorerConfig", "UNetConfig", "build_model",
-    "find_model",
+    "MODELS", "Family", "Inputs", "MMAIFConfig", "MdaIFConfig", "Prediction", "RestorerConfig", "UNetConfig",
+    "build_model", "find_model",
 ]  # fmt: skip

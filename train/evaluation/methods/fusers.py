@@ -132,6 +132,18 @@ class ModelMethod:
         task = sample.meta.task
         return pipeline(images["a"], images["b"], task=task, prompt=sample.prompt, **dict(self.sampling))
 
+    def notes(self) -> Mapping[str, tuple[float, ...]]:
+        """What its network noted of the latest sample."""
+        return load_cached(self.model, self.device, self.loading).notes
+
+    def preferences(self) -> Mapping[str, Mapping[str, float]]:
+        """What its network's weights say of its notes."""
+        from clearfuse.train.models import find_model
+
+        assembly = load_cached(self.model, self.device, self.loading).assembly
+        found = find_model(assembly.design.model).preferences
+        return {} if found is None else found(assembly.network)
+
 
 @lru_cache(maxsize=8)
 def load_cached(model: str, device: str | None, loading: tuple[tuple[str, Any], ...]) -> Any:
@@ -152,9 +164,9 @@ def model_methods(
     for name in names:
         fuse = ModelMethod(name, device, tuple(sorted((loading or {}).items())), tuple(sorted(sampling.items())))
         load_cached(fuse.model, fuse.device, fuse.loading)
-        methods.append(
-            Method(short_name(name), fuse, identity=f"{weights_of(name)} {fuse.sampling} {dict(fuse.loading)}")
-        )
+        identity = f"{weights_of(name)} {fuse.sampling} {dict(fuse.loading)}"
+        more: dict[str, Any] = {"notes": fuse.notes, "preferences": fuse.preferences}
+        methods.append(Method(short_name(name), fuse, identity=identity, **more))
     return tuple(methods)
 
 
