@@ -25,21 +25,21 @@ from torch.overrides import TorchFunctionMode
 from transformers.models.t5.configuration_t5 import T5Config
 from transformers.models.t5.modeling_t5 import T5EncoderModel
 
+from clearfuse.train import semantics, tokenizers
 from clearfuse.train import text as texts
-from clearfuse.train import tokenizers
 from clearfuse.train.data.batch import Batch
 from clearfuse.train.designs import design as designs
 from clearfuse.train.designs.design import Assembly, Design
 from clearfuse.train.designs.presets import PRESETS
 from clearfuse.train.models import find_model
 from clearfuse.train.models.attention import attention_kernel
-from clearfuse.train.models.experts import Router
+from clearfuse.train.models.experts import Experts, Router
 from clearfuse.train.objectives import samplers
 from clearfuse.train.objectives.noise import Draws, NoiseField
 from clearfuse.train.text.t5 import T5Encoder
 from clearfuse.train.tokenizers.frozen import FrozenTokenizer
 from clearfuse.train.training import optim, parallel
-from clearfuse.train.training.loss import batch_loss
+from clearfuse.train.training.loss import batch_loss, semantics_of
 from clearfuse.train.training.validation import to_bytes
 
 SIDE, PROMPTS = 64, ["remove the haze", "clear the snow and suppress the noise in both frames"]
@@ -138,6 +138,16 @@ def find_tokenizer(reference: str, real: Any = tokenizers.find_tokenizer) -> Any
     return tokenizers.LoadedTokenizer(made, reference)
 
 
+def find_semantics(reference: str, questions: Sequence[str], rng: torch.Generator) -> Any:
+    """The encoder of pictures of a reference; of a frozen one, whose tokens are cached, a stand-in."""
+    return semantics.LoadedSemantics(semantics.blank_semantics(reference), reference)
+
+
+def split(self: Experts, tokens: Tensor, counts: Tensor) -> Sequence[Tensor]:
+    """Stands for the numbers of tokens, which are read on the host."""
+    return tokens.tensor_split(len(self))
+
+
 def build_model(name: str, config: Any, rng: torch.Generator) -> nn.Module:
     with torch.device("meta"):
         return find_model(name).network(config)
@@ -168,10 +178,15 @@ def assembly_of(design: Design) -> Assembly:
     return made
 
 
-def batch_of(guess: bool) -> Batch:
-    names = ("a", "b", "gt", "clean_a", "clean_b", *(("guess",) if guess else ()))
+def batch_of(assembly: Assembly) -> Batch:
+    names = ("a", "b", "gt", "clean_a", "clean_b", *(("guess",) if assembly.guess is not None else ()))
     images = {name: torch.zeros(2, 3, SIDE, SIDE, dtype=torch.uint8) for name in names}
-    return Batch(images, PROMPTS, ["0", "1"], [0, 1], ["vif", "vif"], [("haze",), ("snow",)])
+    encoder, cached = assembly.semantics, None
+    if encoder is not None and encoder.trainable:
+        images["views"] = torch.zeros(2, 3, 2 * encoder.view.rows, encoder.view.side, dtype=torch.uint8)
+    elif encoder is not None:
+        cached = torch.zeros(2, 40, encoder.width, dtype=torch.float16), torch.ones(2, 40, dtype=torch.bool)
+    return Batch(images, PROMPTS, ["0", "1"], [0, 1], ["vif", "vif"], [("haze",), ("snow",)], semantics=cached)
 
 
 def forward(design: Design) -> None:
@@ -180,7 +195,7 @@ def forward(design: Design) -> None:
     fake(assembly, "cuda", mode)
     for kernel in ("sdpa", "xformers"):
         with mode, attention_kernel(kernel):
-            batch = batch_of(assembly.guess is not None)
+            batch = batch_of(assembly)
             assembly.train()
             loss = batch_loss(assembly, batch, Draws.of("loss", 0, batch.positions), device, bf16=True)
             assert loss.total.dtype == torch.float32 and loss.total.device.type == "cuda" and loss.total.requires_grad
@@ -190,7 +205,8 @@ def forward(design: Design) -> None:
                 batch_loss(assembly, batch, Draws.of("validation", 0, batch.positions), device, bf16=True)
             with torch.autocast("cuda", torch.bfloat16):
                 rng = NoiseField(torch.Generator().manual_seed(0), 16, 16)
-                fused = assembly.fuse(moved.a, moved.b, batch.prompts, rng, guess=moved.guess)
+                said = semantics_of(assembly, moved)
+                fused = assembly.fuse(moved.a, moved.b, batch.prompts, rng, guess=moved.guess, semantics=said)
             assert fused.shape == moved.a.shape and fused.device.type == "cuda"
             assert to_bytes(fused).dtype == torch.uint8
 
@@ -206,7 +222,7 @@ def step(design: Design, recompute: bool) -> None:
     with mode, is_cuda, torch.autocast("cuda", torch.bfloat16):
         weights = assembly.trained()
         optimizer = optim.build_optimizer(assembly, 1e-3, 0.01)
-        batch = batch_of(assembly.guess is not None)
+        batch = batch_of(assembly)
         loss = batch_loss(assembly, batch, Draws.of("loss", 0, batch.positions), torch.device("cpu"), bf16=True)
         loss.total.backward()
         without = [name for name, weight in weights.items() if weight.grad is None]
@@ -228,7 +244,8 @@ def short(design: Design) -> Design:
 def main(names: Sequence[str]) -> None:
     pretend_cuda()
     pretend_xformers()
-    Router.probability = probability  # type: ignore[method-assign]
+    Router.probability, Experts.split = probability, split  # type: ignore[method-assign]
+    designs.find_semantics = find_semantics
     samplers.times, FakeTensor.tolist = numbers_of(samplers.times), decreasing  # type: ignore[method-assign]
     tokenizers.find_tokenizer, texts.find_text, designs.build_model = find_tokenizer, find_text, build_model
     seen: list[object] = []

@@ -7,7 +7,7 @@ from dataclasses import replace
 from clearfuse.train.designs.design import Design
 from clearfuse.train.designs.presets import Preset
 from clearfuse.train.designs.schedule import Schedule
-from clearfuse.train.models import MMAIFConfig
+from clearfuse.train.models import MdaIFConfig, MMAIFConfig
 from clearfuse.train.objectives.flow import FlowMatching
 from clearfuse.train.objectives.regression import Regression
 from clearfuse.train.objectives.schrodinger import SchrodingerBridge
@@ -23,6 +23,15 @@ def small(flow: bool = False, guess: bool = False) -> Design:
     return Design("mmaif", config, "dct", "bytes", objective, "pyramid" if guess else "none")
 
 
+def small_mdaif(guess: bool = False) -> Design:
+    """MdaIF with all of its parts, its prior learned."""
+    config = MdaIFConfig(
+        semantics_width=128, guess=guess, widths=(8, 8, 16, 16), depths=(1, 1, 1, 1), heads=(1, 1, 2, 2),
+        prior_width=16, width=8, blocks=1,
+    )  # fmt: skip
+    return Design("mdaif", config, "pixels", "none", Regression(), "pyramid" if guess else "none", "learned")
+
+
 SMALL = {
     "small": Preset(
         "for tests",
@@ -34,6 +43,9 @@ SMALL = {
     ),
     "small-fm": Preset(
         "for tests", small(flow=True), Schedule(crop=32, batch=2, accumulate=1, steps=6, lr=1e-3, recompute=False)
+    ),
+    "small-mdaif": Preset(
+        "for tests", small_mdaif(), Schedule(crop=32, batch=2, accumulate=1, steps=6, lr=1e-3, recompute=False)
     ),
     "small-i2sb": Preset(
         "for tests",

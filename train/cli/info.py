@@ -79,10 +79,10 @@ def to_text(info: dict[str, Any]) -> str:
         (given["frozen"], "tokenizer and prompt encoder"),
         (given["activations"], "activations"),
     ]
-    kernel = info["attention"]
+    kernel, told = info["attention"], "" if info["semantics"] == "none" else f", semantics {info['semantics']}"
     rows = [
         ("preset", f"{info['preset']}: {info['about']}"),
-        ("model", f"{info['model']}, tokenizer {info['tokenizer']}, prompts {info['text']}"),
+        ("model", f"{info['model']}, tokenizer {info['tokenizer']}, prompts {info['text']}{told}"),
         ("latents", f"{' × '.join(map(str, info['latents']))} at {info['size']}, f = {info['f']}"),
         ("parameters", f"{info['parameters_total'] / 1e6:.2f} M, active {info['parameters_active'] / 1e6:.2f} M"),
         ("flops", f"{info['flops'] / 1e12:.3g} T a call at {info['size']}, {info['calls']} a picture (network alone)"),

@@ -68,11 +68,13 @@ class PartOptions(StrictModel):
     """Images to latents and back; the preset's, the model's own."""
     text: Annotated[str | None, typer.Option(metavar="NAME|ID|DIR")] = None
     """What reads the prompts; the preset's, the model's own."""
+    semantics: Annotated[str | None, typer.Option(metavar="NAME|ID|DIR")] = None
+    """What says ahead what is in the degraded pictures; the preset's, the model's own."""
 
     @property
     def changes(self) -> list[str]:
         """References in place of a preset's, as changes of its design."""
-        chosen = {"tokenizer": self.tokenizer, "text": self.text}
+        chosen = {"tokenizer": self.tokenizer, "text": self.text, "semantics": self.semantics}
         return [f"{name}={json.dumps(value)}" for name, value in chosen.items() if value is not None]
 
 
@@ -81,6 +83,14 @@ class DesignOptions(PartOptions):
 
     sets: Annotated[Texts, typer.Option("--set", metavar="A.B=C")] = ()
     """Change one value of the preset, such as objective.pixel=0.1 or schedule.ema=0.999; repeatable."""
+    question: Annotated[Texts, typer.Option(metavar="TEXT")] = ()
+    """Ask a language model this about the degraded pictures; repeatable: the answers are averaged."""
+
+    @property
+    def changes(self) -> list[str]:
+        """References and questions in place of a preset's, as changes of its design."""
+        asked = [f"questions={json.dumps(self.question)}"] if self.question else []
+        return [*super().changes, *asked]
 
 
 class ModelOptions(DeviceOptions, PartOptions):
@@ -100,7 +110,7 @@ class ModelOptions(DeviceOptions, PartOptions):
         """Where the model's parts are."""
         from clearfuse.train.designs.design import Parts
 
-        return Parts(self.tokenizer, self.text)
+        return Parts(self.tokenizer, self.text, self.semantics)
 
 
 class FuseOptions(ModelOptions):
@@ -288,7 +298,8 @@ class FitOptions(DataOptions, RunOptions):
     preset: str | None = None
     """What to fit; what --init is, else tiny-reg without CUDA and mmaif-reg with it."""
     init: Annotated[str | None, typer.Option(metavar="NAME|DIR|HUB_ID")] = None
-    """Start from the weights of a model, as far as they fit: small (shipped), a run's folder, a hub id."""
+    """Start from the weights of a model, as far as they fit: small (shipped), a run's folder, a hub id; of MdaIF, those
+    of a SegFormer's folder too."""
     lora: Annotated[int | None, Field(ge=1, le=1024), typer.Option(metavar="RANK")] = None
     """Learn a change of this rank of each linear layer of --init's network, and nothing else; merged in the result."""
     freeze: Annotated[Texts, typer.Option(metavar="PATTERN")] = ()

@@ -20,8 +20,9 @@ from clearfuse.synth.types import Category
 class Item:
     """A training sample. operators: the names of its degradations; identity: seeds its random numbers.
 
-    images: uint8 (H, W, 3) of the same size. From a cache of latents instead latents (z, h, w) and, if the prompt
-    encoder is frozen, text (m, e), the embedding of the prompt, and empty, that of the empty prompt.
+    images: uint8 (H, W, 3) of the same size, and ``views`` of both whole degraded pictures, one below the other, where
+    an encoder is trained on them. From a cache of latents instead latents (z, h, w), and of frozen encoders text
+    (m, e), the embedding of the prompt, empty, that of the empty prompt, and semantics (s, k).
     """
 
     position: int
@@ -35,6 +36,7 @@ class Item:
     text: Tensor | None = None
     empty: Tensor | None = None
     category: Category = "fusion"
+    semantics: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,9 @@ class Batch:
     """A batch of degraded pairs with their ground truth and prompts; grey images have three equal channels.
 
     images: ``a``, ``b``, ``gt``, ``guess``, ``clean_a``, ``clean_b`` as uint8; the properties of these names scale them
-    to [−1, 1]. latents: of a, b, gt and guess in place of images, from a cache of latents; embeddings: of the prompts,
-    and their mask. positions: in the run, or among the held-out samples; operators: degradations of each sample;
-    categories: what its prompt asks for.
+    to [−1, 1]; ``views``: see ``Item``. latents: of a, b, gt and guess in place of images, from a cache of latents;
+    embeddings: of the prompts, and their mask; semantics: of the whole pictures, and their mask. positions: in the run,
+    or among the held-out samples; operators: degradations of each sample; categories: what its prompt asks for.
     """
 
     images: Mapping[str, UInt8[Tensor, "b 3 H W"]]
@@ -56,6 +58,7 @@ class Batch:
     latents: Mapping[str, Float[Tensor, "b z h w"]] = field(default_factory=dict[str, Tensor])
     embeddings: tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]] | None = None
     categories: list[Category] = field(default_factory=list["Category"])
+    semantics: tuple[Float[Tensor, "b s k"], Bool[Tensor, "b s"]] | None = None
 
     @property
     def a(self) -> Float[Tensor, "b 3 H W"]:
@@ -102,8 +105,11 @@ class Batch:
     def _map(self, function: Any) -> Batch:
         images = {name: function(image) for name, image in self.images.items()}
         latents = {name: function(latent) for name, latent in self.latents.items()}
-        text = None if self.embeddings is None else (function(self.embeddings[0]), function(self.embeddings[1]))
-        return replace(self, images=images, latents=latents, embeddings=text)
+        text, semantics = (
+            None if pair is None else (function(pair[0]), function(pair[1]))
+            for pair in (self.embeddings, self.semantics)
+        )
+        return replace(self, images=images, latents=latents, embeddings=text, semantics=semantics)
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,7 @@ def collate(items: Sequence[Item | UnreadableSample]) -> Batch | UnreadableSampl
             return item
         readable.append(item)
     texts = [item.text for item in readable if item.text is not None]
+    semantics = [item.semantics for item in readable if item.semantics is not None]
     return Batch(
         {name: stack_images([item.images[name] for item in readable]) for name in readable[0].images},
         [item.prompt for item in readable],
@@ -146,6 +153,7 @@ def collate(items: Sequence[Item | UnreadableSample]) -> Batch | UnreadableSampl
         {name: torch.stack([item.latents[name] for item in readable]) for name in readable[0].latents},
         pad_embeddings(texts) if texts else None,
         [item.category for item in readable],
+        pad_embeddings(semantics) if semantics else None,
     )
 
 

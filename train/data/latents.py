@@ -1,9 +1,10 @@
 """Shards of latents, as ``train cache`` writes them, read back: what a sample's members are, and for which runs.
 
 A sample of a cache holds ``json`` and, to train on, a member ``0.safetensors``, ``1.safetensors`` … for each of its
-drawn crops: latents in fp16, or the pictures as uint8 where they are the latents, the prompt's embedding, the clean
-pair as uint8 where a loss asks for it. A held-out one holds ``held.safetensors``: the pictures, so that validation is
-that of the shards themselves.
+drawn crops: latents in fp16, or the pictures as uint8 where they are the latents, the prompt's embedding, what a frozen
+encoder says of the whole pictures, the clean pair as uint8 where a loss asks for it. A held-out one holds
+``held.safetensors``: the pictures in place of latents and the prompt's embedding, so that validation is that of the
+shards themselves.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from clearfuse.synth.types import HELD, Category, UserError
 from clearfuse.train.data.corpus import BEFORE, SamplePlace
 from clearfuse.train.data.reader import Reader
 
-LATENT, IMAGE, TEXT, EMPTY = "latent.", "image.", "text", "empty"
+LATENT, IMAGE, TEXT, EMPTY, SEMANTICS = "latent.", "image.", "text", "empty", "semantics"
 """Names of the tensors of a member; the first two are beginnings."""
 
 
@@ -39,6 +40,7 @@ class CachedSample:
     text: Tensor | None
     empty: Tensor | None
     category: Category
+    semantics: Tensor | None
 
 
 def decode_cached(reader: Reader, place: SamplePlace, epoch: int | None, wanted: Sequence[str]) -> CachedSample:
@@ -72,11 +74,12 @@ def decode_cached(reader: Reader, place: SamplePlace, epoch: int | None, wanted:
         tensors.get(TEXT),
         tensors.get(EMPTY),
         meta.category,
+        tensors.get(SEMANTICS),
     )
 
 
 REMEDY = {
-    **{name: f"--{name} {{}}" for name in ("crop", "ratios", "seed", "tokenizer", "text")},
+    **{name: f"--{name} {{}}" for name in ("crop", "ratios", "seed", "tokenizer", "text", "semantics")},
     **{name: f"--set schedule.{name}={{}}" for name in ("repeats", "plain", "rephrase")},
 }
 """The option that brings a run to what a cache was made with."""
@@ -98,9 +101,9 @@ def check_fits(made: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -
 
 
 def _suits(name: str, before: Any, now: Any) -> bool:
-    if name in ("clean", "text", "prompts") and not now:
+    if name in ("clean", "text", "prompts", "semantics", "questions", "views") and not now:
         return True
-    if name in ("tokenizer", "text") and isinstance(before, dict) and before["digest"] and now["digest"]:
+    if isinstance(before, dict) and before.get("digest") and isinstance(now, dict) and now["digest"]:
         return before["digest"] == now["digest"]
     return before == now
 
@@ -108,6 +111,8 @@ def _suits(name: str, before: Any, now: Any) -> bool:
 def _said(value: Any) -> str:
     if isinstance(value, dict):
         return str(value["reference"])
+    if isinstance(value, list):
+        return "; ".join(value) or "none"
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)

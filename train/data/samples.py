@@ -32,10 +32,12 @@ from clearfuse.train.data.guesses import find_guess
 from clearfuse.train.data.latents import decode_cached
 from clearfuse.train.data.order import Order, Pick, RankBatches
 from clearfuse.train.data.reader import Reader
+from clearfuse.train.semantics import View
 from clearfuse.train.text import plain_request
 
 INPUTS = ("a", "b", "gt")
 CLEAN = ("clean_a", "clean_b")
+VIEWS = "views"
 
 
 class Samples(Dataset[Any]):
@@ -46,11 +48,11 @@ class Samples(Dataset[Any]):
     this many pixels; repeats: crops of a sample in a row, from one decoding. plain: share of prompts to fuse that are
     replaced by the task's default prompt. rephrase: share of the others that are composed anew in other words, if their
     templates are shipped ones. drop: share of training prompts left empty. clean: whether batches include the clean
-    pair. cache: bytes for caching decoded samples or, if those are too many, later crops, see ``data.ahead``. degrade:
-    degraders of lean samples, by task: in training seeded by sample and epoch, in validation by the sample's own seed,
-    so that it is the same each time. Degradations apply to the whole image, before the crop. undegraded: share of lean
-    samples, in training, that are left as they are, with the task's default prompt: of a clean pair nothing is to be
-    removed.
+    pair. view: what an encoder that is trained sees of whole degraded pictures. cache: bytes for caching decoded
+    samples or, if those are too many, later crops, see ``data.ahead``. degrade: degraders of lean samples, by task: in
+    training seeded by sample and epoch, in validation by the sample's own seed, so that it is the same each time.
+    Degradations apply to the whole image, before the crop. undegraded: share of lean samples, in training, that are
+    left as they are, with the task's default prompt: of a clean pair nothing is to be removed.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Samples(Dataset[Any]):
         drop: float = 0.0,
         clean: bool = False,
         guess: str = "none",
+        view: View | None = None,
         cache: int = 0,
         degrade: Degraders | None = None,
         undegraded: float = 0.0,
@@ -83,7 +86,7 @@ class Samples(Dataset[Any]):
         missing = [task for task in corpus.lean if task not in self.degrade]
         if missing:
             raise ValueError(f"lean samples of {', '.join(missing)}: degrade must hold what degrades them")
-        self.guess = find_guess(guess)
+        self.guess, self.view = find_guess(guess), view
         self.cached = corpus.cached
         self.shapes, self.shape = _shapes(self.places.size, ratios, side, multiple)
         self.order = (
@@ -156,6 +159,7 @@ class Samples(Dataset[Any]):
         if guess is not None:
             images["guess"] = guess(region)
         crops = {name: to_crop(image, shape, flip < 0.5) for name, image in images.items()}
+        crops |= {VIEWS: sample.images[VIEWS]} if VIEWS in sample.images else {}
         prompt = sample.prompt
         fuses = sample.meta.category == "fusion"
         if (fuses and self._plain(identity, visit)) or (place.lean and not sample.meta.steps):
@@ -209,7 +213,7 @@ class Samples(Dataset[Any]):
         return read_meta(place.key, self.reader.members(place, lambda name: name == "json"))
 
     def _from_cache(self, place: SamplePlace, name: str, epoch: int) -> Item:
-        images = (*self.inputs, "guess") if self.guess else self.inputs
+        images = (*self.inputs, *(("guess",) if self.guess else ()), *((VIEWS,) if self.view else ()))
         cached = decode_cached(self.reader, place, epoch if self.training else None, images)
         return Item(
             -1,
@@ -223,6 +227,7 @@ class Samples(Dataset[Any]):
             cached.text,
             cached.empty,
             cached.category,
+            cached.semantics,
         )
 
     def _load(self, row: int, place: SamplePlace, visit: int) -> tuple[Sample, Windows | None]:
@@ -233,6 +238,7 @@ class Samples(Dataset[Any]):
             sample = self._sample(row, place)
             if place.lean:
                 sample = self._degrade(sample, visit)
+            sample = self._with_views(sample)
             self._latest = key, sample, self._guess_of(sample)
         return self._latest[1:]
 
@@ -251,6 +257,13 @@ class Samples(Dataset[Any]):
             return degrade(sample)
         # A recipe may schedule severities by variant: here the visit counts as the variant.
         return degrade(sample, seed_of("degrade", self.seed, *identity, visit), visit)
+
+    def _with_views(self, sample: Sample) -> Sample:
+        """The sample with what the encoder of whole pictures sees of a and b."""
+        if self.view is None or VIEWS in sample.images:
+            return sample
+        views = np.concatenate([self.view(sample.images[name]) for name in ("a", "b")])
+        return replace(sample, images={**sample.images, VIEWS: views})
 
     def _guess_of(self, sample: Sample) -> Windows | None:
         if "guess" in sample.images:
@@ -271,6 +284,7 @@ class Samples(Dataset[Any]):
         size += sample.images["gt"].nbytes if fused else 0
         # Nothing is evicted: in passes over all samples, an LRU cache would always evict what is needed next.
         if size <= self.cache and not self._crop_capacity:
+            sample = sample if place.lean else self._with_views(sample)
             windows = self._guess_of(sample) if fused else None
             if windows:  # one crop's guess costs less, but many crops will be taken of a cached image
                 guess = windows(full_region(sample.images["a"].shape))

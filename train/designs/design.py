@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, NamedTuple, Union
 
 import torch
 from jaxtyping import Bool, Float
@@ -29,6 +29,7 @@ from clearfuse.train.models.base import Inputs, Latent, Prediction, Semantics
 from clearfuse.train.objectives import OBJECTIVES, Objective
 from clearfuse.train.objectives.base import Pair, Predict, guide, guide_twice
 from clearfuse.train.objectives.noise import Rng
+from clearfuse.train.semantics import LoadedSemantics, blank_semantics, find_semantics
 from clearfuse.train.weights.source import named
 
 
@@ -42,6 +43,8 @@ class Design:
     text: str  # a reference: see ``clearfuse.train.text``
     objective: Objective
     guess: str = "none"  # a name in GUESSES
+    semantics: str = "none"  # a reference: see ``clearfuse.train.semantics``
+    questions: tuple[str, ...] = ()  # that it is asked, if it is a language model
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``pipeline.json`` holds."""
@@ -52,6 +55,8 @@ class Design:
             "tokenizer": self.tokenizer,
             "text": self.text,
             "guess": self.guess,
+            "semantics": self.semantics,
+            "questions": list(self.questions),
             "objective": dataclasses.asdict(self.objective),
         }
 
@@ -62,7 +67,8 @@ class Design:
 
 
 Reference = Annotated[str, Field(min_length=1, max_length=4096)]
-"""Of a tokenizer or a prompt encoder: a name, a folder or a hub id, see ``weights.source``."""
+"""Of a tokenizer or an encoder: a name, a folder or a hub id, see ``weights.source``."""
+Question = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class DesignFields(StrictModel):
@@ -77,13 +83,18 @@ class DesignFields(StrictModel):
     """What reads the prompts."""
     guess: Annotated[str, OneOf(GUESSES)] = "none"
     """The first guess that the network is given."""
+    semantics: Reference = "none"
+    """What says ahead what is in the degraded pictures."""
+    questions: Annotated[tuple[Question, ...], Field(max_length=64)] = ()
+    """What a language model is asked about them; none: the usual one."""
     objective: Any
     digests: dict[str, str] = Field(default_factory=dict)
     """Of the parts that only their content names."""
 
     def design(self) -> Design:
         """The values, without the file's."""
-        return Design(self.model, self.config, self.tokenizer, self.text, self.objective, self.guess)
+        values = self.model, self.config, self.tokenizer, self.text, self.objective, self.guess
+        return Design(*values, self.semantics, self.questions)
 
 
 _OBJECTIVE: Any = Annotated[Union[tuple(OBJECTIVES.values())], Field(discriminator="kind")]  # noqa: UP007
@@ -125,12 +136,13 @@ def _renamed(text: bytes) -> Any:
 class Parts:
     """Where this machine has what a design only refers to.
 
-    tokenizer, text: references in place of the design's. text_cache: a folder where a frozen prompt encoder's
-    embeddings stay.
+    tokenizer, text, semantics: references in place of the design's. text_cache: a folder where a frozen prompt
+    encoder's embeddings stay.
     """
 
     tokenizer: str | None = None
     text: str | None = None
+    semantics: str | None = None
     text_cache: Path | None = None
 
 
@@ -138,11 +150,29 @@ AS_DESIGNED = Parts()
 """All parts where the design says."""
 
 
-class Assembly(nn.Module):
-    """A design's parts. Its state dict holds what is trained: the network and, where it learns, the prompt encoder.
+class FoundParts(NamedTuple):
+    """A design's tokenizer and encoders, and how each is found again."""
 
-    ``found``: how tokenizer and prompt encoder are found again. The design names both so that they are found from
-    anywhere, and of the hub at the commit that is loaded, unless ``parts`` says where they are.
+    tokenizer: tokenizers.LoadedTokenizer
+    text: texts.LoadedText
+    semantics: LoadedSemantics
+
+
+def find_parts(design: Design, parts: Parts, rng: torch.Generator) -> FoundParts:
+    """The tokenizer and the encoders of a design, where this machine has them. rng: for encoders that learn."""
+    return FoundParts(
+        tokenizers.find_tokenizer(parts.tokenizer or design.tokenizer),
+        texts.find_text(parts.text or design.text, rng, parts.text_cache),
+        find_semantics(parts.semantics or design.semantics, design.questions, rng),
+    )
+
+
+class Assembly(nn.Module):
+    """A design's parts. Its state dict holds what is trained: the network and, where they learn, the encoders.
+
+    ``found``: how tokenizer and encoders are found again. The design names them so that they are found from anywhere,
+    and of the hub at the commit that is loaded, unless ``parts`` says where they are. ``notes``: what the network noted
+    of the latest batch.
     """
 
     def __init__(
@@ -156,21 +186,21 @@ class Assembly(nn.Module):
         """adapt: give the network the tokenizer's channels and the prompts' width, whatever its config has. blank: make
         the parts without weights, on torch's device ``meta``, to count what they cost."""
         super().__init__()
-        if blank:
-            tokenizer, text = _blank_parts(design)
-        else:
-            tokenizer = tokenizers.find_tokenizer(parts.tokenizer or design.tokenizer)
-            text = texts.find_text(parts.text or design.text, rng, parts.text_cache)
+        self.found = _blank_parts(design) if blank else find_parts(design, parts, rng)
+        tokenizer, text, semantics = self.found
         if parts.tokenizer is not None:
             grid = tokenizers.Grid(tokenizer.tokenizer.f, tokenizer.tokenizer.z)
             check_latents(design.tokenizer, parts.tokenizer, grid)
-        self.found: dict[str, tokenizers.LoadedTokenizer | texts.LoadedText] = {"tokenizer": tokenizer, "text": text}
-        named_so = dataclasses.replace(design, tokenizer=tokenizer.reference, text=text.reference)
+        named_so = dataclasses.replace(
+            design, tokenizer=tokenizer.reference, text=text.reference, semantics=semantics.reference
+        )
+        width = 0 if semantics.encoder is None else semantics.encoder.width
         self.design = dataclasses.replace(
             design,
-            config=adapted_config(named_so, tokenizer.tokenizer.z, text.encoder.width, adapt),
+            config=adapted_config(named_so, tokenizer.tokenizer.z, text.encoder.width, width, adapt),
             tokenizer=design.tokenizer if parts.tokenizer else tokenizer.reference,
             text=design.text if parts.text else text.reference,
+            semantics=design.semantics if parts.semantics else semantics.reference,
         )
         self.objective: Objective = design.objective
         self.tokenizer = tokenizer.tokenizer
@@ -178,12 +208,14 @@ class Assembly(nn.Module):
         if getattr(design.config, "guess", False) != (self.guess is not None):
             raise UserError(f"the design's guess is '{design.guess}', and its network's config says otherwise")
         self.text = text.encoder
+        self.semantics = semantics.encoder
         if blank:
             with torch.device("meta"):
                 self.network = find_model(design.model).network(self.design.config)
         else:
             self.network = build_model(design.model, self.design.config, rng)
         self.one_length = False
+        self.notes: Mapping[str, Tensor] = {}
 
     def compile_for(self, network_compiler: Callable[[nn.Module], None]) -> None:
         """Compile the network. All prompts then have one length and a mask: a graph belongs to a shape."""
@@ -223,7 +255,9 @@ class Assembly(nn.Module):
         bound = Inputs(pair, (text, real), guess=guess, semantics=semantics, present=present)
 
         def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
-            return self.network(dataclasses.replace(bound, z_t=z_t, t=t))
+            prediction = self.network(dataclasses.replace(bound, z_t=z_t, t=t))
+            self.notes = prediction.notes
+            return prediction
 
         return predict
 
@@ -236,8 +270,10 @@ class Assembly(nn.Module):
         rng: Rng,
         objective: Objective | None = None,
         guess: Float[Tensor, "b 3 H W"] | None = None,
+        semantics: Semantics | None = None,
     ) -> Float[Tensor, "b 3 H W"]:
-        """Fused images; values may leave [−1, 1]. objective: another way to sample; guess: the design's.
+        """Fused images; values may leave [−1, 1]. objective: another way to sample; guess: the design's; semantics: of
+        the whole pictures, if the design has any.
 
         Under guidance the network is asked under the prompts and under empty ones, and without images too where the
         images have a scale of their own.
@@ -245,32 +281,45 @@ class Assembly(nn.Module):
         pair = self.encode(a), self.encode(b)
         z_guess = None if guess is None else self.encode(guess)
         way = objective or self.objective
-        predict = self.bind(pair, prompts, guess=z_guess)
+        given = {"guess": z_guess, "semantics": semantics}
+        predict = self.bind(pair, prompts, **given)
         if way.guidance_images != 1:
             nothing = torch.zeros(len(prompts), 2, dtype=torch.bool, device=pair[0].device)
             alone = self.bind(pair, [""] * len(prompts))
             none = self.bind(pair, [""] * len(prompts), present=nothing)
             predict = guide_twice(predict, alone, none, way.guidance_images, way.guidance)
         elif way.guidance != 1:
-            predict = guide(predict, self.bind(pair, [""] * len(prompts), guess=z_guess), way.guidance)
+            predict = guide(predict, self.bind(pair, [""] * len(prompts), **given), way.guidance)
         latent = way.sample(predict, pair, rng)
         return self.tokenizer.decode(latent.float(), (a.shape[2], a.shape[3]))
 
 
-def _blank_parts(design: Design) -> tuple[tokenizers.LoadedTokenizer, texts.LoadedText]:
+def _blank_parts(design: Design) -> FoundParts:
     with torch.device("meta"):
         tokenizer, text = tokenizers.blank_tokenizer(design.tokenizer), texts.blank_text(design.text)
-    return tokenizers.LoadedTokenizer(tokenizer, design.tokenizer), texts.LoadedText(text, design.text)
+        semantics = blank_semantics(design.semantics)
+    return FoundParts(
+        tokenizers.LoadedTokenizer(tokenizer, design.tokenizer),
+        texts.LoadedText(text, design.text),
+        LoadedSemantics(semantics, design.semantics),
+    )
 
 
-def adapted_config(design: Design, z: int, width: int, adapt: bool = False) -> Any:
-    """The network's config, which has the tokenizer's z channels and the prompts' width. Raises UserError where not.
+def adapted_config(design: Design, z: int, width: int, semantics_width: int, adapt: bool = False) -> Any:
+    """The network's config, which has the tokenizer's z channels and the widths of prompts and semantics.
 
-    adapt: give it them.
+    adapt: give it them. Raises UserError where they do not fit.
     """
     config = design.config
+    takes = hasattr(config, "semantics_width")
+    if semantics_width and not takes:
+        raise UserError(f"the design's semantics are '{design.semantics}': networks of '{design.model}' take none")
     if adapt:
-        return dataclasses.replace(config, latent_channels=z, text_width=width)
+        fitted = {"latent_channels": z, "text_width": width} | ({"semantics_width": semantics_width} if takes else {})
+        return validate(type(config), dataclasses.asdict(config) | fitted, f"a network of '{design.model}'")
+    if takes and config.semantics_width != semantics_width:
+        given = f"semantics '{design.semantics}' has tokens of width {semantics_width}"
+        raise UserError(f"the design's {given}, its network's config.semantics_width is {config.semantics_width}")
     if config.latent_channels != z:
         given = f"tokenizer '{design.tokenizer}' makes {z} latent channels"
         raise UserError(f"the design's {given}, its network's config.latent_channels is {config.latent_channels}")

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from clearfuse.synth.types import UserError, look_up
+from clearfuse.train import semantics, tokenizers
 from clearfuse.train import text as texts
-from clearfuse.train import tokenizers
 from clearfuse.train.designs.ablations import ablations
 from clearfuse.train.designs.design import Design, adapted_config
 from clearfuse.train.designs.schedule import Schedule
 from clearfuse.train.models import find_model
 from clearfuse.train.models.joint import JointConfig
+from clearfuse.train.models.mdaif import MdaIFConfig
 from clearfuse.train.models.mmaif import MMAIFConfig
 from clearfuse.train.models.nafnet import NAFNetConfig
 from clearfuse.train.models.restorer import RestorerConfig
@@ -113,6 +114,29 @@ _S = MMAIFConfig(text_width=512, depth=8, width=256, heads=8, expert_width=640, 
 _B_FIT = Schedule(crop=384, batch=8, accumulate=1, steps=100_000, ema=0.999)
 _S_FIT = Schedule(crop=256, batch=16, accumulate=1, steps=50_000, lr=4e-4, ema=0.999, recompute=False)
 
+# MdaIF's losses and sizes are not published: decision 0034.
+_WEATHER = Regression(pixel=1.0, pixels={"truth": 1.0, "intensity": 0.1, "gradient": 0.5, "ssim": 0.5})
+_MDAIF_S = MdaIFConfig(
+    semantics_width=384, widths=(32, 64, 160, 256), depths=(2, 2, 2, 2), prior_width=128, width=32, prototypes=4
+)
+_MDAIF_TINY = MdaIFConfig(
+    semantics_width=128, guess=True, widths=(24, 48, 64, 96), depths=(1, 1, 1, 1), heads=(1, 2, 2, 3), prior_width=64,
+    width=16, blocks=1,
+)  # fmt: skip
+
+
+def _mdaif(config: MdaIFConfig, semantics: str, objective: Regression, guess: str = "none") -> Design:
+    return Design("mdaif", config, "pixels", "none", objective, guess, semantics)
+
+
+_MDAIF_FIT = Schedule(
+    crop=256, ratios="1:1", batch=16, accumulate=1, steps=100_000, lr=1e-4, ema=0.999, recompute=False
+)
+_MDAIF_TINY_FIT = Schedule(
+    crop=96, ratios="1:1", batch=8, accumulate=1, repeats=2, steps=1600, warmup=50, lr=1e-3, ema=0.99,
+    recompute=False,
+)  # fmt: skip
+
 # The paper's 24 samples a step, divided by what a GPU holds: train info counts it, docs/training.md has the table.
 _TWO_24GB = Schedule(batch=24, accumulate=1)
 _80GB = Schedule(batch=24, accumulate=1, recompute=False)
@@ -150,6 +174,17 @@ PRESETS: dict[str, Preset] = {
     "mmaif-fm-2x24gb": _paper("the same flow matching model for two GPUs of 24 GB, or more", _FM, _TWO_24GB),
     "mmaif-reg-80gb": _paper("the same regression model for one GPU of 80 to 141 GB, or more", _REG, _80GB),
     "mmaif-fm-80gb": _paper("the same flow matching model for one GPU of 80 to 141 GB, or more", _FM, _80GB),
+    "mdaif": Preset(
+        "MdaIF, its prior from BLIP-2, for one GPU of 24 GB", _mdaif(MdaIFConfig(), "blip2", _WEATHER), _MDAIF_FIT, 2000
+    ),
+    "mdaif-s": Preset(
+        "small MdaIF, its prior from DINOv2, for one small GPU", _mdaif(_MDAIF_S, "dinov2", _WEATHER), _MDAIF_FIT, 1000
+    ),
+    "mdaif-tiny": Preset(
+        "MdaIF for a CPU, its prior learned, no download",
+        _mdaif(_MDAIF_TINY, "learned", Regression(measure="log"), "pyramid"),
+        _MDAIF_TINY_FIT,
+    ),
     "mmaif-authors": _paper("flow matching, with the layers of the authors' code", _mmaif(_AUTHORS)),
     **{name: _paper(about, design) for name, (about, design) in ablations(_FM).items()},
 }
@@ -170,6 +205,11 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
+def fitted_config(design: Design, z: int, adapt: bool) -> Any:
+    """The network's config, which fits the design's other parts: see ``adapted_config``."""
+    return adapted_config(design, z, texts.width_of(design.text), semantics.width_of(design.semantics), adapt)
+
+
 def describe(
     name: str, size: tuple[int, int] = (1024, 1024), design: Design | None = None, adapt: bool = False
 ) -> dict[str, Any]:
@@ -186,7 +226,7 @@ def describe(
     """
     design = design or find_preset(name).design
     grid = tokenizers.grid_of(design.tokenizer)
-    family, config = find_model(design.model), adapted_config(design, grid.z, texts.width_of(design.text), adapt)
+    family, config = find_model(design.model), fitted_config(design, grid.z, adapt)
     with torch.device("meta"):
         network = family.network(config)
     total = sum(parameter.numel() for parameter in network.parameters())
@@ -200,6 +240,7 @@ def describe(
         "f": grid.f,
         "latents": [grid.z, height, width],
         "text": design.text,
+        "semantics": design.semantics,
         "size": f"{size[0]}x{size[1]}",
         "parameters_total": total,
         "parameters_active": total - family.inactive(config),

@@ -29,20 +29,47 @@ def aggregate(evaluation: Evaluation, records: Records) -> Evaluation:
     counts: Counter[tuple[str, str]] = Counter()
     without_image: dict[str, list[str]] = {}
     evaluation.partial = 0
+    sums = NoteSums()
     for part in records():
         for record in part:
             counts.update(record.groups())
             evaluation.partial += record.partial
+            sums.add(record)
             for method, missing in zip(methods, record.missing, strict=True):
                 if missing and len(names := without_image.setdefault(method.name, [])) < MAX_NAMED:
                     names.append(f"{record.shard} {record.key} ({record.dataset}/{record.pair})")
-    evaluation.without_image = without_image
+    evaluation.without_image, evaluation.noted = without_image, sums.means()
+    known = {method.name: method.preferences() for method in methods if method.preferences is not None}
+    evaluation.preferences = {name: found for name, found in known.items() if found}
     pass_size = max(MEMORY // RunningSums.size(len(methods), len(metrics)), 1)
     remaining = iter(sorted(counts))
     while batch := list(islice(remaining, pass_size)):
-        for (by, name), sums in _sums(set(batch), records, methods, metrics).items():
-            evaluation.groups.setdefault(by, {})[name] = summarise(sums, methods, metrics)
+        for (by, name), found in _sums(set(batch), records, methods, metrics).items():
+            evaluation.groups.setdefault(by, {})[name] = summarise(found, methods, metrics)
     return evaluation
+
+
+class NoteSums:
+    """Sums of what methods noted, by method, note and degradation."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[str, str, str], tuple[int, np.ndarray]] = {}
+
+    def add(self, record: Record) -> None:
+        """Add a sample, to "all" and to each of its degradations."""
+        groups = ["all", *dict.fromkeys(op for op, _, _ in record.steps)]
+        for method, notes in record.noted.items():
+            for name, values in notes.items():
+                for group in groups:
+                    count, total = self._sums.get((method, name, group), (0, np.zeros(len(values))))
+                    self._sums[method, name, group] = count + 1, total + values
+
+    def means(self) -> dict[str, dict[str, dict[str, list[float]]]]:
+        """The means, by method, note and degradation."""
+        found: dict[str, dict[str, dict[str, list[float]]]] = {}
+        for (method, name, group), (count, total) in sorted(self._sums.items()):
+            found.setdefault(method, {}).setdefault(name, {})[group] = (total / count).tolist()
+        return found
 
 
 def _sums(

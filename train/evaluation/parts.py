@@ -30,7 +30,7 @@ from clearfuse.train.evaluation.scoring import Method, Record, score_sample
 from clearfuse.train.metrics import Metric, find_metric
 
 Progress = Callable[[int, int], None]
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,30 +25,41 @@ class Method:
 
     fuse(sample): the fused image, uint8, or None if there is none; must be picklable, since it is sent to worker
     processes. upper_bound: whether it uses what methods are not given, the clean pair; it is then not ranked. identity:
-    everything besides the name that determines its pixels.
+    everything besides the name that determines its pixels. notes(): what it noted of the latest sample, by name;
+    preferences(): what its weights say of these notes, by note and axis.
     """
 
     name: str
     fuse: Callable[[Sample], np.ndarray | None]
     upper_bound: bool = False
     identity: str = ""
+    notes: Callable[[], Mapping[str, tuple[float, ...]]] | None = None
+    preferences: Callable[[], Mapping[str, Mapping[str, float]]] | None = None
+
+
+Noted = Mapping[str, Mapping[str, tuple[float, ...]]]
+"""By method and name."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A sample's fused images by method, without missing ones, and values; rows are methods, columns are metrics."""
+    """A sample's fused images by method, without missing ones, and values; rows are methods, columns are metrics.
+
+    noted: what methods noted of it.
+    """
 
     shard: str
     sample: Sample
     fused: Mapping[str, np.ndarray]
     values: Float64[np.ndarray, "methods metrics"]
+    noted: Noted = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
 class Record:
     """The record of a scored sample, a line of JSON. steps: (operator, target, severity or None) of its degradations;
     truth: the fuser of its ground truth, None without one; partial: whether its prompt asks to remove only some of
-    them; missing: for each method, whether it had no image.
+    them; missing: for each method, whether it had no image; noted: what methods noted of it.
     """
 
     shard: str
@@ -62,6 +73,7 @@ class Record:
     partial: bool
     values: Float64[np.ndarray, "methods metrics"]
     missing: tuple[bool, ...]
+    noted: Noted = field(default_factory=dict[str, Any])
 
     @staticmethod
     def of(scored: Scored, methods: Sequence[Method]) -> Record:
@@ -74,6 +86,7 @@ class Record:
             partial=meta.partial,
             values=scored.values,
             missing=tuple(method.name not in scored.fused for method in methods),
+            noted=scored.noted,
         )
 
     def line(self) -> bytes:
@@ -85,16 +98,17 @@ class Record:
             None if missing else [float(f"{v:.10g}") if np.isfinite(v) else str(v) for v in row]
             for row, missing in zip(self.values.tolist(), self.missing, strict=True)
         ]
-        return json.dumps([*facts, rows], ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        return _line([*facts, rows, self.noted])
 
     @staticmethod
     def parse(line: bytes, metrics: int) -> Record:
         """The inverse of ``line``. metrics: the number of metrics."""
-        *facts, steps, truth, partial, rows = json.loads(line)
+        *facts, steps, truth, partial, rows, noted = json.loads(line)
         values = [[np.nan] * metrics if row is None else [float(v) for v in row] for row in rows]
         return Record(
             *facts, tuple((op, target, severity) for op, target, severity in steps), truth, partial,
             np.array(values, np.float64).reshape(len(rows), metrics), tuple(row is None for row in rows),
+            {method: {name: tuple(each) for name, each in notes.items()} for method, notes in noted.items()},
         )  # fmt: skip
 
     @property
@@ -122,6 +136,10 @@ class Record:
         yield "cell", f"{self.task} {self.dataset} n={self.n}"
         if len(operators) == 1:
             yield "cell", f"{self.task} {self.dataset} {mix}"
+
+
+def _line(data: Sequence[Any]) -> bytes:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
 def choose_metrics(text: str | None, profile: str = "strict") -> tuple[Metric, ...]:
@@ -183,6 +201,7 @@ def score_sample(
     a, b = (images[name if sample.meta.real else f"clean_{name}"] for name in ("a", "b"))
     names = [metric.name for metric in metrics if metric.smallest <= min(a.shape[:2])]
     fused: dict[str, np.ndarray] = {}
+    noted: dict[str, Mapping[str, tuple[float, ...]]] = {}
     values = np.full((len(methods), len(metrics)), np.nan)
     for i, method in enumerate(methods):
         try:
@@ -190,11 +209,13 @@ def score_sample(
             if image is None:
                 continue
             fused[method.name] = image
+            if method.notes is not None and (notes := method.notes()):
+                noted[method.name] = notes
             row: Mapping[str, Any] = evaluate(image, a, b, images.get("gt"), names, profile)
         except (ValueError, UserError) as error:
             raise ValueError(f"sample {sample.key}: {method.name}: {error}") from None
         values[i] = [row.get(metric.name, np.nan) for metric in metrics]
-    return Scored(shard, sample, fused, values)
+    return Scored(shard, sample, fused, values, noted)
 
 
 Methods = Callable[[Sequence[Portion]], Sequence[Method]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from clearfuse.train.evaluation.bootstrap import LEVEL, RunningSums, Stat, holm
 from clearfuse.train.evaluation.samples import Portion
@@ -68,7 +69,8 @@ class Evaluation:
     """The result of an evaluation. groups: kind of group -> name -> statistics; examples: samples to show; partial:
     number of samples whose prompt asks to remove only some degradations; absent, left_out: metrics and methods that
     could not run, and why; trained_on: models that were trained on some of the shards, and on how many; without_image:
-    for methods without an image for some samples, the first of these.
+    for methods without an image for some samples, the first of these; noted: what methods noted, by method, note and
+    degradation, "all" included, the means over its samples; preferences: of their weights, by method, note and axis.
     """
 
     methods: tuple[Method, ...]
@@ -82,6 +84,8 @@ class Evaluation:
     left_out: Mapping[str, str] = field(default_factory=dict[str, str])
     trained_on: Mapping[str, str] = field(default_factory=dict[str, str])
     without_image: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    noted: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]] = field(default_factory=dict[str, Any])
+    preferences: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict[str, Any])
 
     @property
     def samples(self) -> int:

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from clearfuse.synth.types import look_up
-from clearfuse.train.models import joint, mmaif, nafnet, restorer, unet
+from clearfuse.train.models import joint, mdaif, mmaif, nafnet, restorer, unet
 from clearfuse.train.models.base import Family, Inputs, Prediction
 from clearfuse.train.models.joint import JointConfig
+from clearfuse.train.models.mdaif import MdaIFConfig
 from clearfuse.train.models.mmaif import MMAIFConfig
 from clearfuse.train.models.nafnet import NAFNetConfig
 from clearfuse.train.models.restorer import RestorerConfig
@@ -18,6 +19,7 @@ from clearfuse.train.models.unet import UNetConfig
 
 MODELS: dict[str, Family] = {
     "joint": Family(JointConfig, joint.Joint, joint.inactive, joint.flops, joint.activations),
+    "mdaif": Family(MdaIFConfig, mdaif.MdaIF, mdaif.inactive, mdaif.flops, mdaif.activations, mdaif.preferences),
     "mmaif": Family(MMAIFConfig, mmaif.MMAIF, mmaif.inactive, mmaif.flops, mmaif.activations),
     "nafnet": Family(NAFNetConfig, nafnet.NAFNet, nafnet.inactive, nafnet.flops, nafnet.activations),
     "restorer": Family(RestorerConfig, restorer.Restorer, restorer.inactive, restorer.flops, restorer.activations),
@@ -40,6 +42,6 @@ def build_model(name: str, config: Any, rng: torch.Generator) -> nn.Module:
 
 
 __all__ = [
-    "MODELS", "Family", "Inputs", "JointConfig", "MMAIFConfig", "NAFNetConfig", "Prediction", "RestorerConfig",
-    "UNetConfig", "build_model", "find_model",
+    "MODELS", "Family", "Inputs", "JointConfig", "MMAIFConfig", "MdaIFConfig", "NAFNetConfig", "Prediction",
+    "RestorerConfig", "UNetConfig", "build_model", "find_model",
 ]  # fmt: skip

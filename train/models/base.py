@@ -80,6 +80,7 @@ class Family:
     ``forward(inputs) -> Prediction``. inactive(config): the number of parameters that a token does not use.
     flops(config, h, w, text_tokens): 2 × MAC of one forward pass on one image with latents of h × w.
     activations(config, h, w, text_tokens): roughly the peak number of values that this forward pass holds in memory.
+    preferences(network): what its weights say of its notes, by note and axis, for the report; None where nothing.
     """
 
     config: type
@@ -87,3 +88,4 @@ class Family:
     inactive: Callable[[Any], int]
     flops: Callable[[Any, int, int, int], int]
     activations: Callable[[Any, int, int, int], int]
+    preferences: Callable[[nn.Module], Mapping[str, Mapping[str, float]]] | None = None

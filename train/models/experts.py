@@ -5,7 +5,7 @@ Shapes: b batch, l tokens of a sample, t tokens of the batch, d width, e experts
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -173,13 +173,16 @@ class MoE(nn.Module):
         return swiglu_each(tokens, self.w_in, self.w_out, counts.tolist(), self.gate)
 
 
-def apply_each(experts: Iterable[nn.Module]) -> Apply:
+class Experts(nn.ModuleList):
     """Experts that are modules of their own: each is applied to its tokens, also to none, so that all get gradients."""
 
-    def apply(tokens: Tensor, counts: Tensor) -> Tensor:
-        return torch.cat([one(part) for one, part in zip(experts, tokens.split(counts.tolist()), strict=True)])
+    def forward(self, tokens: Float[Tensor, "t *d"], counts: Int64[Tensor, " e"]) -> Float[Tensor, "t *f"]:
+        """Apply them to tokens sorted by expert."""
+        return torch.cat([expert(part) for expert, part in zip(self, self.split(tokens, counts), strict=True)])
 
-    return apply
+    def split(self, tokens: Tensor, counts: Tensor) -> Sequence[Tensor]:
+        """The tokens of each expert."""
+        return tokens.split(counts.tolist())
 
 
 def swiglu_each(

@@ -10,6 +10,7 @@ width of an embedding, d width of the tokens.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -194,25 +195,8 @@ class Restorer(nn.Module):
             if level == 2:
                 gain = self.gain(x)
         assert gain is not None
-        fused = self._blended(self.head(x), gain, self.tone(F.silu(context)), images)
+        fused = blended(self.head(x), gain, self.tone(F.silu(context)), images)
         return Prediction(fused[..., :height, :width], *routed(statistics, fused))
-
-    def _blended(self, fine: Tensor, gain: Tensor, tone: Tensor, images: list[Tensor]) -> Tensor:
-        """Σ w_i ⊙ ((1 + g_i) ⊙ x_i + s_i) + r over the images x in [0, 1], mapped back to [−1, 1].
-
-        fine: w, one a pixel and image, and r, at half resolution; gain: g by channel at an eighth, enlarged bilinearly;
-        tone: a global gain and shift by image and channel.
-        """
-        count = len(images)
-        weights, residual = F.pixel_shuffle(fine, 2).split([count, self.config.latent_channels], 1)
-        scale, shift = tone[..., None, None].chunk(2, 1)
-        gain = F.interpolate(gain + scale, scale_factor=8, mode="bilinear", align_corners=False)
-        result = residual
-        for i, (image, g, s) in enumerate(zip(images, gain.chunk(count, 1), shift.chunk(count, 1), strict=True)):
-            share = weights[:, i : i + 1] + (1 if i == count - 1 else 0)
-            unit = (image + 1) / 2
-            result = result + share * (unit + g * unit + s)
-        return 2 * result - 1
 
     def _layout(self, rows: int, columns: int, text: Tensor, text_mask: Tensor | None) -> TokenLayout:
         prompt = text.shape[1] if self.text is not None else 0
@@ -221,6 +205,29 @@ class Restorer(nn.Module):
         if prompt and text_mask is not None:
             mask = F.pad(text_mask, (rows * columns, 0), value=True)
         return TokenLayout(rows, columns, F.pad(angles, (0, 0, 0, prompt)), self.positions(rows, columns), mask)
+
+
+def blended(
+    fine: Float[Tensor, "b f h w"],
+    gain: Float[Tensor, "b g h8 w8"],
+    tone: Float[Tensor, "b t"],
+    images: Sequence[Float[Tensor, "b z H W"]],
+) -> Float[Tensor, "b z H W"]:
+    """Σ w_i ⊙ ((1 + g_i) ⊙ x_i + s_i) + r over the images x in [0, 1], mapped back to [−1, 1]; 0 gives the last image.
+
+    fine: w, one a pixel and image, and r, at half resolution; gain: g by channel at an eighth, enlarged bilinearly;
+    tone: a global gain and shift by image and channel.
+    """
+    count = len(images)
+    weights, residual = F.pixel_shuffle(fine, 2).split([count, images[0].shape[1]], 1)
+    scale, shift = tone[..., None, None].chunk(2, 1)
+    gain = F.interpolate(gain + scale, scale_factor=8, mode="bilinear", align_corners=False)
+    result = residual
+    for i, (image, g, s) in enumerate(zip(images, gain.chunk(count, 1), shift.chunk(count, 1), strict=True)):
+        share = weights[:, i : i + 1] + (1 if i == count - 1 else 0)
+        unit = (image + 1) / 2
+        result = result + share * (unit + g * unit + s)
+    return 2 * result - 1
 
 
 def streams(config: RestorerConfig) -> int:

@@ -78,7 +78,7 @@ PIXEL_LOSSES: dict[str, Callable[[Tensor, CleanImages], Tensor]] = {
 
 def sobel(x: Image) -> Image:
     """|∂_x X| + |∂_y X| by Sobel's kernels, divided by 8, so that a ramp has its slope; edges are repeated."""
-    smooth, difference = x.new_tensor([1.0, 2.0, 1.0]) / 4, x.new_tensor([-1.0, 0.0, 1.0]) / 2
+    smooth, difference = torch.tensor([[1.0, 2.0, 1.0], [-2.0, 0.0, 2.0]], device=x.device, dtype=x.dtype) / 4
     kernels = torch.stack([torch.outer(smooth, difference), torch.outer(difference, smooth)])[:, None]
     channels = F.pad(x, (1, 1, 1, 1), mode="replicate").flatten(0, 1)[:, None]
     return F.conv2d(channels, kernels).abs().sum(1).view_as(x)

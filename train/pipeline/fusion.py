@@ -1,7 +1,8 @@
 """The fusion pipeline: two images and a prompt in, one image out.
 
 A pipeline's folder holds ``pipeline.json`` (the design) and ``model.safetensors`` (the weights); the folder of a run of
-``train fit`` is one. Tokenizer and prompt encoder are references, or embedded in ``tokenizer/`` and ``text/``.
+``train fit`` is one. Tokenizer and encoders are references, or embedded in ``tokenizer/``, ``text/`` and
+``semantics/``.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from clearfuse.synth.files.schema import validate
 from clearfuse.synth.files.storage import landing
 from clearfuse.synth.fusers.pyramid.region import full_region
 from clearfuse.synth.types import OTHER, TASKS, Task, UserError, WorkIncomplete, check_name
+from clearfuse.train import semantics as semantic
 from clearfuse.train import text as texts
 from clearfuse.train import tokenizers
-from clearfuse.train.data.batch import to_tensor
+from clearfuse.train.data.batch import stack_images, to_tensor
 from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Design, DesignFields, Parts, read_design
+from clearfuse.train.models.base import Semantics
 from clearfuse.train.objectives import Objective
 from clearfuse.train.objectives.noise import NoiseField
 from clearfuse.train.pipeline.shipped import DEFAULT, shipped_folder
@@ -40,7 +43,7 @@ from clearfuse.train.weights.tensors import read_tensors, write_tensors
 from clearfuse.train.weights.torchscript import read_archive
 
 DESIGN, WEIGHTS = "pipeline.json", "model.safetensors"
-FILES = (DESIGN, WEIGHTS, "tokenizer/*", "text/*")
+FILES = (DESIGN, WEIGHTS, "tokenizer/*", "text/*", "semantics/*")
 """The files of a pipeline, with its embedded parts."""
 
 
@@ -50,6 +53,8 @@ class FusionPipeline:
     def __init__(self, assembly: Assembly) -> None:
         self.assembly = assembly.eval()
         self._cut: set[str] = set()  # prompts longer than the encoder's limit, each said once
+        self.notes: dict[str, tuple[float, ...]] = {}
+        """What the network noted of the latest pair, the mean over its tiles: see ``Prediction``."""
 
     @property
     def design(self) -> Design:
@@ -104,7 +109,7 @@ class FusionPipeline:
         return FusionPipeline(assembly.to(device))
 
     def save_pretrained(self, folder: str | Path, embed: bool = False) -> None:
-        """Write the pipeline to a folder. embed: include tokenizer and prompt encoder rather than refer to them."""
+        """Write the pipeline to a folder. embed: include tokenizer and encoders rather than refer to them."""
         save(self.assembly, Path(folder), self.assembly.state_dict(), embed)
 
     def push_to_hub(
@@ -121,7 +126,7 @@ class FusionPipeline:
         embed: see ``save_pretrained``; required if a part is a local folder. private: applies if the repository is
         created. Raises UserError if the hub refuses.
         """
-        local = [kind for kind, part in self.assembly.found.items() if part.digest is not None]
+        local = [kind for kind, part in self.assembly.found._asdict().items() if part.digest is not None]
         if local and not embed:
             raise UserError(
                 f"{repo}: the {local[0]} is a folder of this machine, which nobody else has: push with embed=True"
@@ -173,7 +178,9 @@ class FusionPipeline:
             grey = [x if x.ndim == 3 else x[..., None] for x in (a, b)]
             images.append(_to_colour(self.assembly.guess(*grey, _guessed_as(task, b))(full_region(a.shape))))
         tensors = [to_tensor([x]).to(self.device) for x in images]
+        semantics = self._seen(images[:2], task)
 
+        noted: list[Mapping[str, Tensor]] = []
         f, cell = self.assembly.tokenizer.f, self._cell
         rows, columns = -(-a.shape[0] // f), -(-a.shape[1] // f)
 
@@ -181,16 +188,31 @@ class FusionPipeline:
             x, y, *guess = parts
             rng = NoiseField(torch.Generator().manual_seed(seed), rows, columns, top // f, left // f)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                return self.assembly.fuse(x, y, [prompt], rng, objective, *guess).float()
+                made = self.assembly.fuse(x, y, [prompt], rng, objective, *guess, semantics=semantics).float()
+            noted.append(self.assembly.notes)
+            return made
 
         side: int = getattr(self.design.config, "tile", TILE) if tile is None else tile
         if side < 2 * OVERLAP:
             raise UserError(f"--tile {side}: must be at least {2 * OVERLAP} pixels")
         sides = [side // cell * cell for side in (side, OVERLAP)]
         fused = fuse_tiled(fuse, tensors, tile=sides[0], overlap=max(sides[1], cell), multiple=cell)
+        self.notes = {
+            name: tuple(torch.cat([notes[name] for notes in noted]).float().mean(0).tolist()) for name in noted[0]
+        }
         if not fused.isfinite().all():
             raise WorkIncomplete(f"the fused image of {a.shape[1]}x{a.shape[0]} has values that are not finite")
         return ((fused[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+    @torch.inference_mode()
+    def _seen(self, pair: Sequence[np.ndarray], task: str) -> Semantics | None:
+        """What the design's encoder says of both whole pictures, before they are cut into tiles."""
+        encoder = self.assembly.semantics
+        if encoder is None:
+            return None
+        views = np.concatenate([encoder.view(picture) for picture in pair])
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            return encoder(stack_images([views]).to(self.device), [task])
 
     @property
     def _cell(self) -> int:
@@ -219,7 +241,7 @@ def _guessed_as(task: str, b: np.ndarray) -> Task:
 def save(assembly: Assembly, folder: Path, weights: dict[str, Any], embed: bool = False) -> None:
     """Write a pipeline: its parts if ``embed``, the design, then the weights, each by rename."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {kind: _embed(folder / kind, kind, part.files) for kind, part in assembly.found.items() if embed}
+    files = {kind: _embed(folder / kind, kind, part.files) for kind, part in assembly.found._asdict().items() if embed}
     write_design(folder, assembly, files)
     write_tensors(folder / WEIGHTS, weights, {"format": "pt"})
 
@@ -250,7 +272,7 @@ def write_design(
     """
     digests = {
         kind: digest_of(sorted(embedded[kind])) if embedded.get(kind) else part.digest
-        for kind, part in assembly.found.items()
+        for kind, part in assembly.found._asdict().items()
         if part.digest is not None
     }
     write_json(folder / DESIGN, {**assembly.design.to_json(), "digests": digests})
@@ -261,10 +283,10 @@ def with_recorded_commits(folder: Path, design: Design) -> Design:
     if not (folder / DESIGN).is_file():
         return design
     recorded = _read(folder)
-    references = {"tokenizer": recorded.tokenizer, "text": recorded.text}
     pinned = {
         kind: reference
-        for kind, reference in references.items()
+        for kind in ("tokenizer", "text", "semantics")
+        for reference in (getattr(recorded, kind),)
         if reference.partition("@")[0] == getattr(design, kind).partition("@")[0]
     }
     return dataclasses.replace(design, **pinned)
@@ -275,7 +297,7 @@ def check_parts(folder: Path, assembly: Assembly) -> None:
     if not (folder / DESIGN).is_file():
         return
     recorded = _read(folder).digests
-    for kind, part in assembly.found.items():
+    for kind, part in assembly.found._asdict().items():
         digest = recorded.get(kind)
         if part.digest is not None and digest is not None and digest != part.digest:
             raise UserError(
@@ -301,6 +323,7 @@ def _with_embedded(parts: Parts, design: Design, folder: Path) -> Parts:
         parts,
         tokenizer=parts.tokenizer or embedded("tokenizer", design.tokenizer, tokenizers.NAMES),
         text=parts.text or embedded("text", design.text, texts.NAMES),
+        semantics=parts.semantics or embedded("semantics", design.semantics, semantic.NAMES),
     )
 
 

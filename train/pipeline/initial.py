@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from clearfuse.synth.console import plural
 from clearfuse.synth.files.checkpoints import check_weights, digest
-from clearfuse.synth.types import UserError
+from clearfuse.synth.types import UserError, reason_of
 from clearfuse.train.designs.design import Assembly, Design, read_design
 from clearfuse.train.models import lora
 from clearfuse.train.pipeline.fusion import DESIGN, FILES, WEIGHTS
 from clearfuse.train.pipeline.shipped import folder_of
 from clearfuse.train.runs.settings import Settings
 from clearfuse.train.weights import hub
+from clearfuse.train.weights.source import CONFIG
 from clearfuse.train.weights.tensors import read_tensors
 
 
 def find_initial(name: str) -> Path:
-    """The folder of a model to start from: a run's, a shipped one's, or one of the hub, which is fetched.
+    """The folder of a model to start from: a run's, a shipped one's, one of the hub, which is fetched, or of encoders.
 
     Raises UserError, one line, where there is no such model.
     """
     folder = folder_of(name)
     if not folder.exists():
         folder = hub.pull(name, None, FILES)
-    for file in (DESIGN, WEIGHTS):
+    for file in (WEIGHTS,) if _is_segformer(folder) else (DESIGN, WEIGHTS):
         if not (folder / file).is_file():
             raise UserError(f"--init {name}: no model here: {file} is missing")
     return folder
@@ -51,7 +54,8 @@ def start_from(assembly: Assembly, name: str) -> str:
     Raises UserError where none fits, or one of them is not finite.
     """
     path = find_initial(name) / WEIGHTS
-    state, (given, _) = assembly.state_dict(), read_tensors(path)
+    state = assembly.state_dict()
+    given = _encoders(path.parent, name) if _is_segformer(path.parent) else read_tensors(path)[0]
     fitting = {key: tensor for key, tensor in given.items() if key in state and tensor.shape == state[key].shape}
     if not fitting:
         raise UserError(f"--init {name}: none of its {len(given)} tensors has the name and the shape of this preset's")
@@ -93,6 +97,25 @@ def _freeze(assembly: Assembly, patterns: Sequence[str]) -> None:
             raise UserError(f"--freeze {pattern}: no weight has such a name; there are {parts}")
         for name in found:
             names[name].requires_grad_(False)
+
+
+def _is_segformer(folder: Path) -> bool:
+    """Whether a folder is one of transformers' with a SegFormer, from whose encoder a pair of encoders starts."""
+    try:
+        return json.loads((folder / CONFIG).read_bytes()).get("model_type") == "segformer"
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _encoders(folder: Path, name: str) -> dict[str, Tensor]:
+    """A SegFormer's encoder under the names of MdaIF's two. Raises UserError where it can't be read."""
+    from transformers.models.segformer.modeling_segformer import SegformerModel
+
+    try:
+        encoder = SegformerModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    except Exception as error:  # transformers and safetensors raise exceptions of various types
+        raise UserError(f"--init {name}: can't be loaded: {reason_of(error)}") from None
+    return {f"network.encoders.{i}.{key}": tensor for key, tensor in encoder.state_dict().items() for i in range(2)}
 
 
 def _some(names: list[str], most: int = 5) -> str:

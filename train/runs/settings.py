@@ -46,7 +46,7 @@ class Settings(RunSettings):
     @property
     def adapts(self) -> bool:
         """Whether other parts than the preset's are chosen, to which its network is then fitted."""
-        return any(_split(item)[0] in (["tokenizer"], ["text"]) for item in self.set or [])
+        return any(_split(item)[0] in (["tokenizer"], ["text"], ["semantics"]) for item in self.set or [])
 
     def bf16(self, device: torch.device) -> bool:
         """Whether the network computes in bf16 there."""

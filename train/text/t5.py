@@ -21,7 +21,7 @@ from clearfuse.synth.files.checkpoints import check_weights
 from clearfuse.synth.types import UserError, reason_of
 from clearfuse.train.text.base import TextEncoder, normalise
 from clearfuse.train.weights.frozen import Frozen
-from clearfuse.train.weights.source import Published, read_config, shards_of
+from clearfuse.train.weights.source import Published, read_config, read_vocabulary, shards_of
 from clearfuse.train.weights.tensors import read_tensors, write_tensors
 
 FILES = ("config.json", "tokenizer.json", "model.safetensors*")
@@ -193,27 +193,14 @@ def load_t5(folder: Path, where: str, identity: str, store: Path | None = None) 
     where: prefix of the UserError that is raised if a file is missing or does not fit; identity: of the network, part
     of the cache key; store: a folder that caches embeddings, written by rename.
     """
-    vocabulary = _tokenizer(folder, where)
+    vocabulary = read_vocabulary(folder, where)
+    vocabulary.no_padding()
+    vocabulary.enable_truncation(LIMIT)
     network = _weights(folder, where)
     ids = vocabulary.encode("a").ids
     if not ids or ids[-1] != network.config.eos_token_id or vocabulary.get_vocab_size() > network.config.vocab_size:
         raise UserError(f"{where}: tokenizer.json in {folder} is not of this network")
     return T5Encoder(network, vocabulary, identity, store)
-
-
-def _tokenizer(folder: Path, where: str) -> Any:
-    from tokenizers import Tokenizer
-
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise UserError(f"{where}: tokenizer.json is missing in {folder}")
-    try:
-        vocabulary = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises no class of its own
-        raise UserError(f"{where}: {path}: {reason_of(error)}") from None
-    vocabulary.no_padding()
-    vocabulary.enable_truncation(LIMIT)
-    return vocabulary
 
 
 def width_of(folder: Path, where: str) -> int:

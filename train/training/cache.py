@@ -1,4 +1,4 @@
-"""``train cache``: latents and prompt embeddings of shards, written as a build is: receipts last, resume by digest.
+"""``train cache``: encodings of shards, written as a build is: receipts last, resume by digest.
 
 A shard a task; each sample is what a run would make of it (``data.samples.Samples``), encoded alone, so that no number
 depends on workers, executor or what stood beside it.
@@ -16,6 +16,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import torch
 
 from clearfuse.synth.builder.resume import clear, done_shards, folder_state, own_receipts
 from clearfuse.synth.execute.run import connect_workers, find_executor, run_tasks
@@ -28,10 +29,10 @@ from clearfuse.synth.shards.tar import SHARD
 from clearfuse.synth.types import SCHEMA, UserError, WorkIncomplete
 from clearfuse.train.data.corpus import KIND, Corpus, index
 from clearfuse.train.data.degrade import Degraders, choose_degraders, degraders_record
-from clearfuse.train.designs.design import AS_DESIGNED, Parts
+from clearfuse.train.designs.design import AS_DESIGNED, Parts, find_parts
 from clearfuse.train.device import find_device
 from clearfuse.train.runs.settings import Settings
-from clearfuse.train.training.encode import CacheTask, Maker, cache_shard, find_parts
+from clearfuse.train.training.encode import CacheTask, Maker, cache_shard
 from clearfuse.train.training.inputs import latent_settings
 
 Progress = Callable[[int, int], None]
@@ -111,10 +112,10 @@ def cache(
     tasks = _tasks(corpus)
     degraders = choose_degraders(corpus.lean, recipes, partial, language)
     design = settings.design()
-    tokenizer, text = find_parts(design, parts)
+    found = find_parts(design, parts, torch.Generator())
     # What the workers load is what was found here, at its commit.
-    design = dataclasses.replace(design, tokenizer=tokenizer.reference, text=text.reference)
-    record = _record(corpus, degraders, latent_settings(settings, tokenizer, text), epochs, where.type)
+    design = dataclasses.replace(design, **{kind: part.reference for kind, part in found._asdict().items()})
+    record = _record(corpus, degraders, latent_settings(settings, found), epochs, where.type)
     record |= {} if hold_out is None else {"hold_out": hold_out}
     folder = storage.locate(out)
     digest = hashlib.sha256(dumps(record)).hexdigest()

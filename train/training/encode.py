@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,16 +17,17 @@ from clearfuse.synth.files.storage import Location
 from clearfuse.synth.shards.receipts import SampleFailed, land_shard
 from clearfuse.synth.shards.records import LATENTS, LatentCrop, LatentMeta, Latents
 from clearfuse.synth.types import HELD, SCHEMA
-from clearfuse.train import text as texts
-from clearfuse.train import tokenizers
-from clearfuse.train.data.batch import Item, to_tensor
+from clearfuse.train.data.batch import Item, stack_images, to_tensor
 from clearfuse.train.data.corpus import Corpus
 from clearfuse.train.data.degrade import Degraders
-from clearfuse.train.data.latents import EMPTY, IMAGE, LATENT, TEXT
-from clearfuse.train.data.samples import CLEAN, Samples
-from clearfuse.train.designs.design import Design, Parts
+from clearfuse.train.data.latents import EMPTY, IMAGE, LATENT, SEMANTICS, TEXT
+from clearfuse.train.data.samples import VIEWS, Samples
+from clearfuse.train.designs.design import Design, FoundParts, Parts, find_parts
 from clearfuse.train.runs.settings import Settings
 from clearfuse.train.training.inputs import multiple_of
+
+ENCODED = ("a", "b", "gt", "guess")
+"""The images that a model sees as latents."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +59,14 @@ class CacheTask:
         return len(self.corpus.train) + len(self.corpus.held_out)
 
 
-def find_parts(design: Design, parts: Parts) -> tuple[tokenizers.LoadedTokenizer, texts.LoadedText]:
-    """The tokenizer and the prompt encoder of a design, where this machine has them."""
-    tokenizer = tokenizers.find_tokenizer(parts.tokenizer or design.tokenizer)
-    rng = torch.Generator().manual_seed(0)  # for an encoder that learns, of which nothing is cached
-    return tokenizer, texts.find_text(parts.text or design.text, rng, parts.text_cache)
-
-
 @lru_cache(maxsize=1)
-def _loaded(tokenizer: str, text: str, parts: Parts, device: str) -> tuple[tokenizers.Tokenizer, texts.TextEncoder]:
-    """Both on a device, once a process."""
-    found = tokenizers.find_tokenizer(parts.tokenizer or tokenizer).tokenizer
-    rng = torch.Generator().manual_seed(0)
-    return found.to(device), texts.find_text(parts.text or text, rng, parts.text_cache).encoder.to(device)
+def _loaded(design: Design, parts: Parts, device: str) -> FoundParts:
+    """The parts on a device, once a process."""
+    found = find_parts(design, parts, torch.Generator().manual_seed(0))  # of an encoder that learns nothing is cached
+    for module in (found.tokenizer.tokenizer, found.text.encoder, found.semantics.encoder):
+        if module is not None:
+            module.to(device)
+    return found
 
 
 def cache_shard(maker: Maker, task: CacheTask) -> str | None:
@@ -87,13 +83,20 @@ class _Encoder:
         cuda = maker.device == "cuda"
         self.device = f"cuda:{task.number % torch.cuda.device_count()}" if cuda else maker.device
         design = maker.design
-        self.tokenizer, self.text = _loaded(design.tokenizer, design.text, maker.parts, self.device)
+        found = _loaded(design, maker.parts, self.device)
+        self.tokenizer, self.text, self.semantics = (
+            found.tokenizer.tokenizer,
+            found.text.encoder,
+            found.semantics.encoder,
+        )
+        self._said: tuple[bytes, Tensor] | None = None  # of the latest pictures: their crops come one after the other
         s = maker.settings
         common: dict[str, Any] = {
             "side": s.crop, "ratios": s.ratios, "repeats": s.repeats,
             "multiple": multiple_of(self.tokenizer.f, design.config.patch),
             "seed": s.seed, "plain": s.plain, "rephrase": s.rephrase, "clean": design.objective.pixel > 0,
             "guess": design.guess, "degrade": maker.degraders,
+            "view": None if self.semantics is None else self.semantics.view,
         }  # fmt: skip
         kinds = (("train", task.corpus.train), ("held_out", task.corpus.held_out))
         self.kinds = {
@@ -124,7 +127,9 @@ class _Encoder:
         variants: list[LatentCrop] = []
         for number in range(1 if held_out else self.maker.epochs):
             item = samples.item(row, number)
-            data = save(self._pictures(item, item.images) if held_out else self._encoded(item))
+            kept = item.images if self.semantics is None or self.semantics.trainable else item.images.keys() - {VIEWS}
+            tensors = self._pictures(item, kept) if held_out else self._encoded(item, kept)
+            data = save(tensors | self._semantics(item))
             members[f"{HELD if held_out else number}{LATENTS}"] = data
             variants.append(LatentCrop(prompt=item.prompt, marks=tuple(item.operators), crc32=zlib.crc32(data)))
         of = samples.meta(row)
@@ -145,14 +150,14 @@ class _Encoder:
         return {IMAGE + name: torch.from_numpy(item.images[name]).contiguous() for name in names}
 
     @torch.no_grad()
-    def _encoded(self, item: Item) -> dict[str, Tensor]:
+    def _encoded(self, item: Item, kept: Collection[str]) -> dict[str, Tensor]:
         """Latents and embeddings in fp16; as they are the clean pair, where a loss asks for it, and where latents are
         the images themselves, all of them.
 
         A sample's images are encoded together, and no others with them: so the numbers are its own.
         """
         tensors: dict[str, Tensor] = {}
-        names = [name for name in item.images if name not in CLEAN and not self.tokenizer.identity]
+        names = [name for name in ENCODED if name in item.images and not self.tokenizer.identity]
         if names:
             latents = self.tokenizer.encode(to_tensor([item.images[name] for name in names]).to(self.device))
             tensors = {LATENT + name: _half(z) for name, z in zip(names, latents, strict=True)}
@@ -160,7 +165,19 @@ class _Encoder:
             for name, prompt in ((TEXT, item.prompt), (EMPTY, "")):
                 text, mask = self.text([prompt])
                 tensors[name] = _half(text[0][mask[0]])
-        return {**tensors, **self._pictures(item, [name for name in item.images if name not in names])}
+        return {**tensors, **self._pictures(item, [name for name in kept if name not in names])}
+
+    @torch.no_grad()
+    def _semantics(self, item: Item) -> dict[str, Tensor]:
+        """What a frozen encoder says of the whole pictures, in fp16."""
+        if self.semantics is None or self.semantics.trainable:
+            return {}
+        views = item.images[VIEWS]
+        if self._said is None or self._said[0] != views.tobytes():
+            given = stack_images([views]).to(self.device)
+            tokens, mask = self.semantics(given, [item.task])
+            self._said = views.tobytes(), _half(tokens[0] if mask is None else tokens[0][mask[0]])
+        return {SEMANTICS: self._said[1]}
 
 
 def _half(numbers: Tensor) -> Tensor:

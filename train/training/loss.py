@@ -7,6 +7,7 @@ from torch import Tensor
 
 from clearfuse.train.data.batch import Batch
 from clearfuse.train.designs.design import Assembly
+from clearfuse.train.models.base import Semantics
 from clearfuse.train.objectives.base import Loss, PixelLoss, draw_present
 from clearfuse.train.objectives.noise import Rng
 from clearfuse.train.objectives.pixels import PIXEL_LOSSES, CleanImages
@@ -21,9 +22,23 @@ def batch_loss(assembly: Assembly, batch: Batch, rng: Rng, device: torch.device,
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         unprompted = [not prompt for prompt in batch.prompts]
         present = draw_present(assembly.objective, unprompted, rng, device)
-        predict = assembly.bind((z_a, z_b), batch.prompts, embeddings=embeddings, guess=guess, present=present)
+        predict = assembly.bind(
+            (z_a, z_b), batch.prompts,
+            embeddings=embeddings, guess=guess, semantics=semantics_of(assembly, batch), present=present,
+        )  # fmt: skip
         weight = assembly.tokenizer.weight
         return assembly.objective.loss(predict, target, (z_a, z_b), rng, pixels, weight)
+
+
+def semantics_of(assembly: Assembly, batch: Batch) -> Semantics | None:
+    """What is said of the whole pictures: from a cache, or by an encoder that learns."""
+    if assembly.semantics is None:
+        return None
+    if assembly.semantics.trainable:
+        return assembly.semantics(batch.images["views"], batch.tasks)
+    assert batch.semantics is not None
+    tokens, mask = batch.semantics
+    return tokens.float(), mask
 
 
 def _latents(assembly: Assembly, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:

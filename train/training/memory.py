@@ -7,7 +7,7 @@ counted while it lives. torch's ``MemTracker`` counts the same bytes in 3 to 27 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map_only
 
 from clearfuse.train.data.batch import Batch
 from clearfuse.train.designs.design import Assembly, Design
-from clearfuse.train.models.experts import MoE, swiglu_each, swiglu_grouped
+from clearfuse.train.models.experts import Experts, MoE, swiglu_each, swiglu_grouped
 from clearfuse.train.objectives.noise import Draws
 from clearfuse.train.training import optim, parallel
 from clearfuse.train.training.loss import batch_loss
@@ -28,6 +28,9 @@ from clearfuse.train.weights.frozen import Frozen
 
 PROMPT, TOKENS = "clear the haze from the visible image and suppress the noise in both frames, then fuse them", 24
 """A prompt of usual length, and its tokens in a vocabulary such as T5's."""
+
+SEMANTICS = 64
+"""Tokens of a frozen encoder of pictures: BLIP-2's 32 and a question's."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,8 @@ def _fill(assembly: Assembly, dtype: torch.dtype, as_cuda: bool) -> int:
             module.forward = partial(_in_fp32, module.forward)  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(module, MoE):
             module._experts = partial(_evenly, module, as_cuda)  # type: ignore[method-assign]
+        if isinstance(module, Experts):
+            module.split = partial(_even_parts, len(module))  # type: ignore[method-assign]
         if isinstance(module, Frozen):
             module.precision = dtype
             for part in (each for network in module.networks for each in network.modules()):
@@ -188,8 +193,13 @@ def _evenly(moe: MoE, grouped: bool, tokens: Tensor, counts: Tensor) -> Tensor:
     if grouped:
         w_in, w_out = (weight.to(torch.bfloat16) for weight in (moe.w_in, moe.w_out))
         return swiglu_grouped(tokens.to(torch.bfloat16), w_in, w_out, counts, moe.gate)
-    sizes = [len(part) for part in torch.empty(len(tokens), device="meta").tensor_split(moe.experts)]
+    sizes = [len(part) for part in _even_parts(moe.experts, tokens, counts)]
     return swiglu_each(tokens, moe.w_in, moe.w_out, sizes, moe.gate)
+
+
+def _even_parts(experts: int, tokens: Tensor, counts: Tensor) -> Sequence[Tensor]:
+    """``Experts.split`` without reading the counts."""
+    return tokens.tensor_split(experts)
 
 
 def _batch(assembly: Assembly, count: int, size: tuple[int, int]) -> Batch:
@@ -198,6 +208,12 @@ def _batch(assembly: Assembly, count: int, size: tuple[int, int]) -> Batch:
     names += ["guess"] if assembly.guess is not None else []
     names += ["clean_a", "clean_b"] if assembly.objective.pixel else []
     images = {name: torch.empty((count, 3, size[1], size[0]), dtype=torch.uint8) for name in names}
+    encoder, semantics = assembly.semantics, None
+    if encoder is not None and encoder.trainable:
+        side, rows = encoder.view.side, 2 * encoder.view.rows
+        images["views"] = torch.empty((count, 3, rows, side), dtype=torch.uint8)
+    elif encoder is not None:
+        semantics = torch.empty(count, SEMANTICS, encoder.width), torch.ones(count, SEMANTICS, dtype=torch.bool)
     prompts, embeddings = [PROMPT] * count, None
     if assembly.text.trainable:
         assembly.text.limit = assembly.text(prompts)[0].shape[1]
@@ -206,4 +222,6 @@ def _batch(assembly: Assembly, count: int, size: tuple[int, int]) -> Batch:
         embeddings = torch.empty(count, tokens, assembly.text.width), torch.empty(count, tokens, dtype=torch.bool)
     assembly.one_length = True
     numbers = list(range(count))
-    return Batch(images, prompts, [""] * count, numbers, ["vif"] * count, [()] * count, {}, embeddings)
+    return Batch(
+        images, prompts, [""] * count, numbers, ["vif"] * count, [()] * count, {}, embeddings, semantics=semantics
+    )

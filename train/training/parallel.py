@@ -109,8 +109,9 @@ def shard_model(assembly: Assembly, ranks: Ranks) -> None:
     # would put the times, the residual stream, the router and the residual scales in bf16 too.
     policy = MixedPrecisionPolicy(cast_forward_inputs=False)
     roots: list[nn.Module] = [assembly.network]
-    if any(parameter.requires_grad for parameter in assembly.text.parameters()):
-        roots.append(assembly.text)
+    for part in (assembly.text, assembly.semantics):
+        if part is not None and any(parameter.requires_grad for parameter in part.parameters()):
+            roots.append(part)
     for root in roots:
         for block in blocks_of(root):
             fully_shard(block, mesh=mesh, mp_policy=policy)

@@ -25,7 +25,7 @@ from clearfuse.train.data.samples import Samples
 from clearfuse.train.designs.design import Assembly
 from clearfuse.train.metrics.fidelity import WINDOW, psnr, ssim
 from clearfuse.train.objectives.noise import Draws
-from clearfuse.train.training.loss import batch_loss
+from clearfuse.train.training.loss import batch_loss, semantics_of
 from clearfuse.train.training.ranks import Ranks
 
 VALIDATED = 48
@@ -93,10 +93,11 @@ class Validator:
         """Scores of one batch, as JSON; with the same noise each time."""
         device = self.ranks.device
         loss = batch_loss(assembly, batch, Draws.of("validation", 0, batch.positions), device, self.bf16)
-        guess = None if batch.guess is None else batch.guess.to(device)
+        batch = batch.to(device)
         rng = Draws.of("fused", 0, batch.positions)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-            fused = assembly.fuse(batch.a.to(device), batch.b.to(device), batch.prompts, rng, guess=guess)
+            semantics = semantics_of(assembly, batch)
+            fused = assembly.fuse(batch.a, batch.b, batch.prompts, rng, guess=batch.guess, semantics=semantics)
         images = {name: _pixels(image) for name, image in batch.images.items()}
         images["fused"] = _pixels(to_bytes(fused))
         rows = [

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,7 +23,7 @@ from clearfuse.synth.types import UserError, reason_of, unknown
 Needed = Callable[[Sequence[str]], Sequence[str]]
 """Of the names of a network's tensors, those that are read."""
 
-CONFIG = "config.json"
+CONFIG, VOCABULARY = "config.json", "tokenizer.json"
 INDEX = "*.safetensors.index.json"
 """Which file has which tensor, where weights are published in several."""
 
@@ -168,16 +168,32 @@ def _fetched(option: str, name: str, one: Published, revision: str | None, neede
     return root / one.subfolder, root.name
 
 
-def read_config(model: type[Model], folder: Path, where: str) -> Model:
-    """What a network's ``config.json`` says. Raises UserError, ``where`` first, if it is missing or wrong."""
-    path = folder / CONFIG
+def read_config(model: type[Model], folder: Path, where: str, name: str = CONFIG) -> Model:
+    """What a network's ``config.json``, or another such file, says.
+
+    Raises UserError, ``where`` first, if it is missing or wrong.
+    """
+    path = folder / name
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{where}: {CONFIG} is missing in {folder}") from None
+        raise UserError(f"{where}: {name} is missing in {folder}") from None
     except OSError as error:
         raise UserError(f"{where}: {path}: {reason_of(error)}") from None
     return validate(model, data, f"{where}: {path}")
+
+
+def read_vocabulary(folder: Path, where: str) -> Any:
+    """The tokenizer of ``VOCABULARY`` in a folder. Raises UserError, ``where`` first, if it is missing or wrong."""
+    from tokenizers import Tokenizer
+
+    path = folder / VOCABULARY
+    if not path.is_file():
+        raise UserError(f"{where}: {VOCABULARY} is missing in {folder}")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises no class of its own
+        raise UserError(f"{where}: {path}: {reason_of(error)}") from None
 
 
 def shards_of(folder: Path, needed: Needed) -> dict[str, str]:

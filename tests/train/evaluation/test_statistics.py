@@ -68,7 +68,7 @@ def test_a_record_is_its_line_again() -> None:
     back = Record.parse(odd.line(), 2)
     assert back.line() == odd.line() and back.missing == odd.missing and back.steps == odd.steps
     assert np.isnan(back.values[0]).all() and back.values[1, 0] == np.inf and back.values[2, 1] == 1e-12
-    assert json.loads(odd.line())[-1][0] is None
+    assert json.loads(odd.line())[-2][0] is None
 
 
 def test_a_record_belongs_to_its_groups() -> None:

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clearfuse.synth.types import UserError
 from clearfuse.train.models.attention import attention, choose_kernel, find_kernel
-from clearfuse.train.models.experts import MoE, Router, SwiGLU, apply_each, dispatch, swiglu_grouped, swiglu_padded
+from clearfuse.train.models.experts import Experts, MoE, Router, SwiGLU, dispatch, swiglu_grouped, swiglu_padded
 from clearfuse.train.models.layers import (
     AdaLN,
     Attention,
@@ -258,12 +258,12 @@ def test_gradients_reach_every_expert_and_the_router() -> None:
 def test_experts_may_be_modules_of_any_kind_and_what_is_routed_may_be_maps() -> None:
     """Each map goes through its convolutions, weighted; an expert without a map gets gradients of zero."""
     router, x = made(Router(5, 4, 2)), randn(3, 6, 7, 8)
-    experts = made(nn.ModuleList(nn.Conv2d(6, 2, 3, padding=1) for _ in range(4)))
+    experts = made(Experts(nn.Conv2d(6, 2, 3, padding=1) for _ in range(4)))
     with torch.no_grad():
         router.weight[3] = 0
         router.weight[3, 0] = -1e3
     choice = router(randn(3, 5).abs())
-    y = dispatch(x, choice, apply_each(experts))
+    y = dispatch(x, choice, experts)
     weights, chosen = choice.weight.tolist(), choice.chosen.tolist()
     for i in range(3):
         wanted = sum(w * experts[e](x[i : i + 1]) for w, e in zip(weights[i], chosen[i], strict=True))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import vaes
@@ -21,7 +22,7 @@ from clearfuse.synth.review.inspection import inspect
 from clearfuse.synth.review.verify import verify
 from clearfuse.synth.shards.sample import read_samples
 from clearfuse.synth.types import UserError, WorkIncomplete
-from clearfuse.train.data.batch import Batch, UnreadableSample
+from clearfuse.train.data.batch import Batch, UnreadableSample, stack_images
 from clearfuse.train.data.corpus import index
 from clearfuse.train.data.loader import batches
 from clearfuse.train.data.order import RankBatches
@@ -30,7 +31,9 @@ from clearfuse.train.designs.presets import PRESETS
 from clearfuse.train.models import RestorerConfig
 from clearfuse.train.objectives.noise import Draws
 from clearfuse.train.objectives.regression import Regression
+from clearfuse.train.runs.options import RunOptions
 from clearfuse.train.runs.settings import Settings
+from clearfuse.train.semantics import find_semantics
 from clearfuse.train.training.cache import cache
 from clearfuse.train.training.inputs import samples_of
 from clearfuse.train.training.loss import batch_loss
@@ -64,6 +67,17 @@ def _presets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "small-restorer", replace(SMALL["small-guess"], design=restorer))
     dropped = replace(SMALL["small-fm"].design, objective=replace(SMALL["small-fm"].design.objective, drop=0.5))
     monkeypatch.setitem(PRESETS, "small-drop", replace(SMALL["small-fm"], design=dropped))
+
+
+def clip(folder: Path) -> Path:
+    """A small CLIP with random weights."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    sizes = {"hidden_size": 128, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=32, patch_size=16)).save_pretrained(folder)
+    says = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(says))
+    return folder
 
 
 def settings(made: Path, preset: str = "small-pixels", **changed: Any) -> Settings:
@@ -116,6 +130,41 @@ def test_pixels_are_cached_as_code_values(made: Path, tmp_path: Path) -> None:
     assert one == pytest.approx(other, rel=1e-6) and not cached.latents
     assert first.images.keys() == cached.images.keys() == {"a", "b", "gt", "guess"}
     assert all(torch.equal(first.images[name], cached.images[name]) for name in first.images)
+
+
+def test_what_a_frozen_encoder_says_of_pictures_is_cached(made: Path, tmp_path: Path) -> None:
+    """Tokens of the whole degraded picture, once a picture; a run without them is told what makes them."""
+    clip(tmp_path / "clip")
+    sets = [f'semantics="{tmp_path / "clip"}"']
+    chosen = Settings.of("small-mdaif", 0, sets, crop=64, batch=2)
+    shards, out = [str(made / "shards/vif"), str(made / "shards/mef")], str(tmp_path / "cache")
+    with pytest.raises(UserError, match=r"holds no semantics of its pictures: train cache .* --semantics .* --out DIR"):
+        losses(shards, chosen, 1)
+    cache(shards, out, chosen, epochs=2, executor="serial")
+    found, one = losses([out], chosen, 6)
+    assert all(batch.semantics is not None and "views" not in batch.images for batch in found)
+    assert one == pytest.approx(losses([out], chosen, 6)[1], rel=0)
+    encoder = find_semantics(str(tmp_path / "clip"), (), torch.Generator()).encoder
+    assert encoder is not None
+    wholes = {sample.meta.pair: sample for path in shards for sample in read_samples(next(Path(path).glob("*.tar")))}
+    checked = 0
+    for batch in found:
+        assert batch.semantics is not None
+        for name, task, tokens, mask in zip(batch.names, batch.tasks, *batch.semantics, strict=True):
+            sample = next((s for s in wholes.values() if s.key == name.split()[-1] and s.meta.task == task), None)
+            if sample is None:
+                continue
+            views = np.concatenate([encoder.view(sample.images[which]) for which in ("a", "b")])
+            wanted, _ = encoder(stack_images([views]), [task])
+            torch.testing.assert_close(tokens[mask].float(), wanted[0], atol=2e-3, rtol=2e-3)
+            checked += 1
+    assert checked > 2
+    fit(
+        [out], str(tmp_path / "run"), chosen.model_copy(update={"steps": 2}), run_options=RunOptions(trackers=("none",))
+    )
+    other = Settings.of("small-mdaif", 0, crop=64, batch=2)
+    with pytest.raises(UserError, match="was cached with views none, this run has 64 pixels and 4 patches"):
+        losses([out], other, 1)
 
 
 def test_the_same_bytes_for_any_executor_and_after_a_kill(made: Path, tmp_path: Path) -> None:

@@ -136,6 +136,18 @@ class ModelMethod:
         task, prompt = sample.meta.task, sample.prompt if self.prompted else None
         return pipeline(images["a"], images["b"], task=task, prompt=prompt, **dict(self.sampling))
 
+    def notes(self) -> Mapping[str, tuple[float, ...]]:
+        """What its network noted of the latest sample."""
+        return load_cached(self.model, self.device, self.loading).notes
+
+    def preferences(self) -> Mapping[str, Mapping[str, float]]:
+        """What its network's weights say of its notes."""
+        from clearfuse.train.models import find_model
+
+        assembly = load_cached(self.model, self.device, self.loading).assembly
+        found = find_model(assembly.design.model).preferences
+        return {} if found is None else found(assembly.network)
+
 
 @lru_cache(maxsize=8)
 def load_cached(model: str, device: str | None, loading: tuple[tuple[str, Any], ...]) -> Any:
@@ -164,9 +176,11 @@ def model_methods(
         fuse = ModelMethod(name, device, tuple(sorted((loading or {}).items())), tuple(sorted(sampling.items())))
         load_cached(fuse.model, fuse.device, fuse.loading)
         identity = f"{weights_of(name)} {fuse.sampling} {dict(fuse.loading)}"
-        methods.append(Method(short_name(name), fuse, identity=identity))
+        more: dict[str, Any] = {"identity": identity, "notes": fuse.notes, "preferences": fuse.preferences}
+        methods.append(Method(short_name(name), fuse, **more))
         if unprompted:
-            methods.append(Method(f"{short_name(name)}, no prompt", replace(fuse, prompted=False), identity=identity))
+            plain = replace(fuse, prompted=False)
+            methods.append(Method(f"{short_name(name)}, no prompt", plain, **more))
     return tuple(methods)
 
 

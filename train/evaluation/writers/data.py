@@ -82,6 +82,8 @@ def to_json(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> d
             }
             for by in evaluation.groups
         },
+        **({"noted": evaluation.noted} if evaluation.noted else {}),
+        **({"preferences": evaluation.preferences} if evaluation.preferences else {}),
         **({"papers": [_comparison_json(comparison) for comparison in papers]} if papers else {}),
         "notes": notes(evaluation),
     }

@@ -9,6 +9,7 @@ from clearfuse.synth.review.gallery import data_uri, describe_step
 from clearfuse.synth.types import ROLES
 from clearfuse.train.evaluation.scoring import Scored
 from clearfuse.train.evaluation.summary import Evaluation
+from clearfuse.train.evaluation.writers.charts import bars, radar
 from clearfuse.train.evaluation.writers.papers import PaperComparison
 from clearfuse.train.evaluation.writers.tables import LEVEL_SIGN, Cell, Table, group_kinds, notes, table
 
@@ -40,6 +41,7 @@ li{margin:.15em 0}.small,small{color:#555;font-size:11px;font-weight:normal}td s
 .controls input{flex:1;min-width:10em}.strip{display:flex;gap:6px;overflow-x:auto;padding-bottom:4px}
 .strip figure{margin:0;flex:0 0 150px;cursor:pointer}.strip img{width:150px;display:block;border:2px solid transparent}
 .strip .on img{border-color:#2b6cb0}
+.charts{display:flex;flex-wrap:wrap;gap:1.5em}.charts figure{margin:0}
 figcaption{font-size:11px;color:#555;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
 """
 
@@ -120,6 +122,7 @@ def to_html(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> s
         parts += ["<h2>Pictures</h2>", f"<p class=small>{HOW}</p>"]
         parts += [_viewer(evaluation, scored) for scored in evaluation.examples]
     parts += [_table(table(evaluation, by)) for by in kinds if by not in first]
+    parts += [_noted(evaluation, method.name) for method in evaluation.methods if method.name in evaluation.noted]
     parts += [_comparison(comparison) for comparison in papers]
     if evaluation.examples:
         parts.append(f"<script>{SCRIPT}</script>")
@@ -145,6 +148,18 @@ def _format_cell(cell: Cell) -> str:
     text = html.escape(mean) + (f" {LEVEL_SIGN}" if cell.not_worse else "")
     text = f"<b>{text}</b>" if cell.rank == 1 else f"<span class=second>{text}</span>" if cell.rank == 2 else text
     return f"{text}<small>{html.escape((bracket + interval).strip())}</small>" if bracket else text
+
+
+def _noted(evaluation: Evaluation, method: str) -> str:
+    """What a model's network noted, by degradation, and what its weights say of that, as charts."""
+    charts = [
+        f"<figure>{bars(groups)}<figcaption>{html.escape(note)}, mean by degradation</figcaption></figure>"
+        for note, groups in evaluation.noted[method].items()
+    ]
+    if found := evaluation.preferences.get(method):
+        about = "mean square response of channels by modality and level; 1: no preference"
+        charts.append(f"<figure>{radar(found)}<figcaption>{about}</figcaption></figure>")
+    return f"<h2>What {html.escape(method)} notes</h2><div class=charts>{''.join(charts)}</div>"
 
 
 def _comparison(comparison: PaperComparison) -> str:
