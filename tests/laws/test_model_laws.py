@@ -17,7 +17,17 @@ from clearfuse.train.data.corpus import index
 from clearfuse.train.designs.design import Assembly, Design
 from clearfuse.train.designs.presets import PRESETS, Preset
 from clearfuse.train.designs.schedule import Schedule
-from clearfuse.train.models import MODELS, MdaIFConfig, MMAIFConfig, RestorerConfig, UNetConfig, find_model
+from clearfuse.train.models import (
+    MODELS,
+    JointConfig,
+    MdaIFConfig,
+    MMAIFConfig,
+    NAFNetConfig,
+    RestorerConfig,
+    UNetConfig,
+    find_model,
+)
+from clearfuse.train.objectives.flow import FlowMatching
 from clearfuse.train.objectives.regression import Regression
 from clearfuse.train.pipeline.fusion import FusionPipeline
 from clearfuse.train.runs.compare import read_runs, to_json
@@ -38,12 +48,17 @@ _MDAIF = MdaIFConfig(
     semantics_width=128, widths=(8, 8, 16, 16), depths=(1, 1, 1, 1), heads=(1, 1, 2, 2), prior_width=16, width=8,
     blocks=1,
 )  # fmt: skip
+_NAFNET = NAFNetConfig(width=4, blocks=(1, 1, 1), middle=1)
+_JOINT = JointConfig(latent_channels=192, text_width=128, depth=2, width=32, heads=2, hidden=48, lora=8)
+_FLOW = FlowMatching(predicts="clean", steps=2)
 DESIGNS: dict[str, Design] = {
+    "joint": Design("joint", _JOINT, "dct", "bytes", _FLOW),
     "mmaif": Design("mmaif", _MMAIF, "dct", "bytes", Regression()),
     "restorer": Design("restorer", _RESTORER, "pixels", "bytes", Regression(), "pyramid"),
     "unet": Design("unet", UNetConfig(latent_channels=192, text_width=128, width=32, levels=2, blocks=1, heads=2),
                    "dct", "bytes", Regression()),
     "mdaif": Design("mdaif", _MDAIF, "pixels", "none", Regression(), semantics="learned"),
+    "nafnet": Design("nafnet", _NAFNET, "pixels", "bytes", Regression(), "pyramid"),
 }  # fmt: skip
 """A small design of each family."""
 FIT = Schedule(crop=32, batch=2, accumulate=1, steps=4, lr=1e-3, recompute=False)
@@ -156,7 +171,8 @@ def test_a_network_takes_one_value_and_its_notes_are_of_samples(family: str) -> 
     )
     said = None if assembly.semantics is None or views is None else assembly.semantics(views, ["vif"] * 3)
     guess = None if assembly.guess is None else assembly.encode(images)
-    prediction = assembly.bind(pair, ["remove the haze"] * 3, guess=guess, semantics=said)(None, None)
+    noisy = (pair[0], torch.full((3,), 0.5)) if getattr(design.config, "flow", False) else (None, None)
+    prediction = assembly.bind(pair, ["remove the haze"] * 3, guess=guess, semantics=said)(*noisy)
     assert prediction.latent.shape == pair[0].shape and prediction.latent.requires_grad
     assert all(len(notes) == 3 and not notes.requires_grad for notes in prediction.notes.values())
     assert isinstance(assembly.network, nn.Module) and replace(design) == design
