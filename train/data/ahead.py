@@ -40,9 +40,9 @@ class CropCache:
     """Samples of later positions; if they are too many, those that come first.
 
     position_of: row and epoch -> position; needed: whether this process will load a position; end: of the run's
-    positions; crops: maximum number of samples; count: number of rows, each of which comes ``repeats`` times in a row;
-    processes: that share the positions. The epochs at which rows are decoded are staggered: if all were decoded in the
-    same epoch, the crops of the following ones would have to be cached at once.
+    positions; crops: maximum number of samples; period: epochs from one decoding of a row to the next, a multiple of
+    ``repeats``, the epochs of a visit. The visits at which rows are decoded are staggered: if all were decoded in the
+    same one, the crops of the following ones would have to be cached at once.
     """
 
     def __init__(
@@ -52,14 +52,11 @@ class CropCache:
         *,
         end: int,
         crops: int,
-        count: int,
+        period: int,
         repeats: int = 1,
-        processes: int = 1,
     ) -> None:
         self._position_of, self._needed = position_of, needed
-        self._end, self._crops, self._repeats = end, crops, repeats
-        # One of several processes sees a row in fewer epochs.
-        self._epochs = decode_period(crops, count * repeats) * repeats * processes
+        self._end, self._crops, self._period, self._repeats = end, crops, period, repeats
         self._items: dict[int, Item] = {}
         self._positions: list[int] = []  # sorted
 
@@ -87,7 +84,7 @@ class CropCache:
 
     def _next_decoding(self, row: int, epoch: int) -> int:
         """The next epoch at which a row is decoded."""
-        return epoch + self._epochs - (epoch - row * self._repeats) % self._epochs
+        return epoch + self._period - (epoch - row * self._repeats) % self._period
 
     def add(self, position: int, item: Item) -> None:
         """Cache a sample; if the cache is full, the one with the latest position is dropped."""

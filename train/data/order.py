@@ -2,7 +2,8 @@
 
 Sources are interleaved in proportion to their weights, and batches in proportion to the samples of their shape, evenly:
 up to any position each count is within a few of its share. Within a pool, the samples of one source and shape, each
-sample comes once per epoch, or several times in a row, in an order that is shuffled anew each epoch.
+sample comes once per epoch, or in several batches of its shape one after another, in an order that is shuffled anew
+each epoch.
 """
 
 from __future__ import annotations
@@ -116,8 +117,9 @@ class Pick:
 class Order:
     """Maps positions to ``Pick``. Positions k·batch to (k + 1)·batch are batch k, all of the same shape.
 
-    source, shape: numbers for each row; weights: relative, of the sources; 0 for a source without rows. repeats: how
-    often a sample comes in a row; batch must be a multiple of it. drawn: the rows with a weight above 0.
+    source, shape: numbers for each row; weights: relative, of the sources; 0 for a source without rows. repeats: in how
+    many batches of its shape a sample comes, one after another: a batch has no sample twice, or its gradient would be
+    that of few. drawn: the rows with a weight above 0.
     """
 
     def __init__(
@@ -129,7 +131,7 @@ class Order:
         seed: int,
         repeats: int = 1,
     ) -> None:
-        self.groups, self.seed, self.repeats = batch // repeats, seed, repeats
+        self.batch, self.seed, self.repeats = batch, seed, repeats
         self.source, self.shape = source, shape
         sizes = np.bincount(source, minlength=len(weights))
         pools = [Fraction(0)] * (int(shape.max()) + 1)
@@ -149,10 +151,10 @@ class Order:
 
     def at(self, position: int) -> Pick:
         """The sample at a position."""
-        group, repeat = divmod(position, self.repeats)
-        batch, slot = divmod(group, self.groups)
+        batch, slot = divmod(position, self.batch)
         shape, before = self._shapes.at(batch)
-        source, drawn = self._sources[shape].at(before * self.groups + slot)
+        round_, repeat = divmod(before, self.repeats)
+        source, drawn = self._sources[shape].at(round_ * self.batch + slot)
         rows = self._rows[source, shape]
         visit, index = divmod(drawn, len(rows))
         row = int(rows[permute(index, len(rows), _keys(self.seed, source, shape, visit))])
@@ -164,8 +166,8 @@ class Order:
         source, shape = int(self.source[row]), int(self.shape[row])
         rows = self._rows[source, shape]
         index = unpermute(int(np.searchsorted(rows, row)), len(rows), _keys(self.seed, source, shape, visit))
-        before, slot = divmod(self._sources[shape].index(source, visit * len(rows) + index), self.groups)
-        return (self._shapes.index(shape, before) * self.groups + slot) * self.repeats + repeat
+        round_, slot = divmod(self._sources[shape].index(source, visit * len(rows) + index), self.batch)
+        return self._shapes.index(shape, round_ * self.repeats + repeat) * self.batch + slot
 
 
 @dataclass(frozen=True)

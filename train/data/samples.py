@@ -95,7 +95,7 @@ class Samples(Dataset[Any]):
         self.reader = Reader(corpus.shards, corpus.sizes)
         self._decoded: dict[int, Sample] = {}
         self._latest: tuple[tuple[int, int], Sample, Windows | None] | None = None
-        self._crop_capacity = self._find_crop_capacity()
+        self._crops_ahead = self._find_crops_ahead()
         self._crop_cache: ahead.CropCache | None = None
 
     def __len__(self) -> int:
@@ -122,16 +122,19 @@ class Samples(Dataset[Any]):
         """Set the batches to load, as worker ``number`` of ``workers``, so that their crops can be cached
         in advance.
         """
-        if self.order and self._crop_capacity:
-            self._crop_cache = ahead.CropCache(
-                self.order.position_of,
-                partial(schedule.assigned, number, workers),
-                end=schedule.last * schedule.size,
-                crops=self._crop_capacity,
-                count=len(self.order.drawn),
-                repeats=self.repeats,
-                processes=workers * schedule.world,
-            )
+        if self.order is None or self.cached or (self._crops_ahead == 0 and self.repeats == 1):
+            return
+        crops, period = self._crops_ahead, self.repeats
+        if crops:  # one of several processes sees a row in fewer epochs
+            period *= ahead.decode_period(crops, len(self.order.drawn) * self.repeats) * workers * schedule.world
+        self._crop_cache = ahead.CropCache(
+            self.order.position_of,
+            partial(schedule.assigned, number, workers),
+            end=schedule.last * schedule.size,
+            crops=max(crops, self.order.batch * (self.repeats - 1)),
+            period=period,
+            repeats=self.repeats,
+        )
 
     def groups(self, places: Sequence[int], size: int) -> list[list[int]]:
         """Split numbers of held-out samples into batches of at most ``size``, each of a single shape."""
@@ -188,8 +191,8 @@ class Samples(Dataset[Any]):
         values = (a + b) * (1 + clean) + gt + np.maximum(a, b) * guess
         return int((self.places.size[rows].prod(1, dtype=np.int64) * values).sum())
 
-    def _find_crop_capacity(self) -> int:
-        """The number of crops of later epochs to cache in place of decoded images; 0: none."""
+    def _find_crops_ahead(self) -> int:
+        """The number of crops of later visits to cache in place of decoded images; 0: none but those of one visit."""
         if self.order is None or self.cached or self.places.lean.any():  # small already, or degraded anew each time
             return 0
         images = len(self.inputs) + (self.guess is not None)
@@ -283,7 +286,7 @@ class Samples(Dataset[Any]):
         fused = self.guess is not None and not place.lean
         size += sample.images["gt"].nbytes if fused else 0
         # Nothing is evicted: in passes over all samples, an LRU cache would always evict what is needed next.
-        if size <= self.cache and not self._crop_capacity:
+        if size <= self.cache and not self._crops_ahead:
             sample = sample if place.lean else self._with_views(sample)
             windows = self._guess_of(sample) if fused else None
             if windows:  # one crop's guess costs less, but many crops will be taken of a cached image

@@ -36,7 +36,7 @@ class Schedule(StrictModel):
     accumulate: Count = 3
     """Batches a step."""
     repeats: Count = 1
-    """Crops of each sample side by side in a batch, for one decoding."""
+    """Crops of each sample for one decoding, in as many batches one after another."""
     steps: Annotated[int, Field(ge=1, le=10**9)] = 200_000
     """Steps of the optimizer."""
     warmup: Annotated[int, Field(ge=0, le=10**9)] = 1000
@@ -65,6 +65,4 @@ class Schedule(StrictModel):
     @model_validator(mode="after")
     def _checked(self) -> Schedule:
         parse_ratios(self.ratios)
-        if self.batch % self.repeats:
-            raise ValueError(f"repeats {self.repeats} must divide the batch, {self.batch}")
         return self

@@ -45,8 +45,7 @@ def decoded(count: int, crops: int, epochs: int, workers: int = 1, world: int = 
             functools.partial(schedule.assigned, number, workers),
             end=schedule.last * size,
             crops=crops,
-            count=count,
-            processes=workers * world,
+            period=decode_period(crops, count) * workers * world,
         )
         for position in (p for batch in list(schedule)[number::workers] for p in batch):
             pick = order.at(position)
@@ -124,7 +123,8 @@ def test_batches_are_the_same_and_fewer_are_decoded(shards: Path, tmp_path: Path
         return found, data.log.read_text().split()
 
     here, all_decoded = taken(0)
-    memory = len(corpus.train) * 32 * 32 * 3 * 4  # crops of all samples, of a, b, gt and guess
+    # Crops of all samples, of a, b, gt and guess.
+    memory = len(corpus.train) * more.get("repeats", 1) * 32 * 32 * 3 * 4
     for start, workers in ((0, 0), (4, 0), *(() if more else ((0, 2),))):
         found, less = taken(memory, start, workers)
         assert len(set(less)) == max(workers, 1)

@@ -64,15 +64,22 @@ def test_each_sample_comes_once_an_epoch_and_batches_have_one_shape() -> None:
     assert drawn != [order(seed=8).at(position) for position in range(4 * 100)]
 
 
-def test_repeats_are_the_same_order_each_sample_several_times_in_a_row() -> None:
-    once = [order(batch=2).at(position) for position in range(30)]
-    thrice = [order(batch=6, repeats=3).at(position) for position in range(90)]
-    assert [(pick.row, pick.shape) for pick in thrice[::3]] == [(pick.row, pick.shape) for pick in once]
-    for number, pick in enumerate(thrice):
-        assert (pick.row, pick.epoch) == (once[number // 3].row, 3 * once[number // 3].epoch + number % 3)
+def test_repeats_are_the_same_batches_several_times_one_after_another() -> None:
+    """Of each shape: its batches are those of the order without repeats, three times each, each time another epoch."""
+    batches: dict[int, dict[int, list[list[tuple[int, int]]]]] = {1: {0: [], 1: []}, 3: {0: [], 1: []}}
+    for repeats, of_shape in batches.items():
+        made = order(batch=4, repeats=repeats)
+        for start in range(0, 400, 4):
+            picks = [made.at(position) for position in range(start, start + 4)]
+            of_shape[picks[0].shape].append([(pick.row, pick.epoch) for pick in picks])
+            assert {pick.shape for pick in picks} == {picks[0].shape}
+    for shape, thrice in batches[3].items():
+        for number, batch in enumerate(thrice):
+            once = batches[1][shape][number // 3]
+            assert batch == [(row, 3 * epoch + number % 3) for row, epoch in once]
 
 
-@pytest.mark.parametrize(("batch", "repeats"), [(4, 1), (6, 3)])
+@pytest.mark.parametrize(("batch", "repeats"), [(4, 1), (6, 3), (4, 3)])
 def test_a_visit_is_where_the_order_has_it(batch: int, repeats: int) -> None:
     made = order(batch, repeats=repeats)
     for position in (*range(300), *range(10**12, 10**12 + 20)):

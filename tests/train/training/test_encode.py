@@ -104,8 +104,10 @@ def test_losses_are_those_of_the_pictures(made: Path, tmp_path: Path, preset: st
     count = len(index(shards).train)
     pictures, one = losses(shards, chosen, count)
     latents, other = losses([str(tmp_path / "cache")], chosen, 2 * count)
-    assert one == pytest.approx(other[:count], rel=1e-3, abs=1e-5)
-    for picture, latent in zip(pictures, latents, strict=False):
+    # Batches of two: with repeats the last of an odd number of samples comes beside one that begins its third epoch.
+    same = count if repeats == 1 else count // 2 * repeats
+    assert same >= 2 and one[:same] == pytest.approx(other[:same], rel=1e-3, abs=1e-5)
+    for picture, latent in zip(pictures[:same], latents, strict=False):
         assert not picture.latents and {"a", "b", "gt"} <= latent.latents.keys() and "a" not in latent.images
         assert (picture.prompts, picture.names) == (latent.prompts, latent.names)
         assert (picture.positions, picture.tasks, picture.operators) == (

@@ -376,7 +376,6 @@ def test_settings_are_checked() -> None:
         ({"lr": -1.0}, "--lr -1: must be above 0"),
         ({"lr": float("nan")}, "--lr nan: must be a finite number"),
         ({"crop": 0}, "--crop 0: must be in [1, 65536]"),
-        ({"batch": 4, "repeats": 3}, "repeats 3 must divide the batch, 4"),
     ):
         with pytest.raises(UserError) as error:
             Settings.of("small", **changed)  # type: ignore[arg-type]
@@ -401,7 +400,6 @@ def test_single_values_of_a_preset_can_be_set() -> None:
         ("schedule.ema=nan", "--set schedule: ema = nan: must be a finite number"),
         ("schedule.warmup=-5", "--set schedule: warmup = -5: must be in [0, 1000000000]"),
         ("schedule.repeats=0", "--set schedule: repeats = 0: must be in [1, 65536]"),
-        ("schedule.repeats=3", "--set schedule: repeats 3 must divide the batch, 2"),
         ("schedule.cautious=1", "--set schedule: cautious = 1: must be true or false"),
         ("schedule=1", "unknown setting 'schedule': "),
         ("pixel=1", "unknown setting 'pixel': "),
