@@ -209,7 +209,9 @@ def model_rows(model: str, theirs: float | None, onnx: Path | None, repeats: int
     pipeline = load_pipeline(model, "cpu")
     assembly: Assembly = pipeline.assembly
     whole = load_pipeline(model, "cpu").assembly
-    linear = {name for name, one in whole.named_modules() if type(one) is nn.Linear and "positions" not in name}
+    # Not those whose weight is read by itself, nor those of NAF blocks: torch's layer takes no (b, h, w, d).
+    linear = {name for name, one in whole.named_modules() if type(one) is nn.Linear}
+    linear = {name for name in linear if "positions" not in name and ".naf." not in name}
     eight = torch.ao.quantization.quantize_dynamic(whole, linear, torch.qint8)
     session = None if onnx is None else session_of(onnx, threads)
     print(f"{model}, {threads} threads, milliseconds of processor time (and by the clock); dB to the image in float32")
