@@ -198,8 +198,8 @@ with open("/proc/self/status") as file:
 
 
 def psnr(image: Tensor, reference: Tensor) -> float:
-    """Of two images in [−1, 1], dB."""
-    return float(10 * torch.log10(4 / (image - reference).square().mean()))
+    """Of two images, cut to [−1, 1], dB."""
+    return float(10 * torch.log10(4 / (image.clamp(-1, 1) - reference.clamp(-1, 1)).square().mean()))
 
 
 @torch.inference_mode()
