@@ -27,6 +27,7 @@ from clearfuse.train.models.layers import (
     TimeEmbedding,
     TokenLayout,
     ZeroLinear,
+    cells_along,
     initialise,
     modulate,
     rope_angles,
@@ -131,7 +132,7 @@ class Joint(nn.Module):
         if z_t is None or t is None:
             raise ValueError("the joint transformer is of a flow: it takes z_t and t")
         height, width = z_t.shape[2:]
-        rows, columns = -(-height // self.config.patch), -(-width // self.config.patch)
+        rows, columns = (cells_along(side, self.config.patch) for side in (height, width))
         x, lengths = self._sequence(inputs, z_t)
         layout = self._layout(inputs, rows, columns, lengths)
         c = self.time(t)[:, None] + self.roles.weight

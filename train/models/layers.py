@@ -116,6 +116,11 @@ def decayed_parameters(module: nn.Module) -> tuple[str, ...]:
     return names
 
 
+def cells_along(length: int, side: int) -> int:
+    """⌈length / side⌉, also where a traced graph leaves the length open: ONNX rounds −length / side towards 0."""
+    return (length + side - 1) // side
+
+
 # Attention.
 
 

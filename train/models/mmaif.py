@@ -30,6 +30,7 @@ from clearfuse.train.models.layers import (
     TimeEmbedding,
     TokenLayout,
     ZeroLinear,
+    cells_along,
     initialise,
     modulate,
     rope_angles,
@@ -193,7 +194,9 @@ class MMAIF(nn.Module):
         x = self.embed(torch.cat(stream, -1))
         if self.config.pe == "sine":
             patch = self.config.patch
-            x = x + sine_positions(-(-height // patch), -(-width // patch), x.shape[2], x.device).to(x.dtype)
+            x = x + sine_positions(cells_along(height, patch), cells_along(width, patch), x.shape[2], x.device).to(
+                x.dtype
+            )
         context = None
         if self.context is not None:
             context = self.context(c + x, text, text_mask)
@@ -236,7 +239,7 @@ class MMAIF(nn.Module):
     def _layout(self, height: int, width: int, text: Tensor, text_mask: Tensor | None) -> TokenLayout:
         """The layout of image and prompt tokens; prompt tokens have RoPE angle 0."""
         config = self.config
-        rows, columns = -(-height // config.patch), -(-width // config.patch)
+        rows, columns = (cells_along(side, config.patch) for side in (height, width))
         prompt = text.shape[1] if self.text is not None else 0
         angles = mask = None
         if config.rope:

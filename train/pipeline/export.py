@@ -88,6 +88,8 @@ def export_onnx(pipeline: FusionPipeline, out: str) -> dict[str, list[Any]]:
     if isinstance(pipeline.design.objective, PathObjective):
         kind = pipeline.design.to_json()["objective"]["kind"]
         raise UserError(f"the model is a {kind}, which a sampler calls in steps: only regressions are exported")
+    if pipeline.design.semantics != "none":
+        raise UserError(f"the model is given '{pipeline.design.semantics}' semantics, whose encoder is not exported")
     named = inputs(pipeline.assembly)
     program = _traced(FusionGraph(pipeline.assembly.cpu().float().eval()), named)
     program.model.metadata_props["clearfuse"] = json.dumps(pipeline.design.to_json())

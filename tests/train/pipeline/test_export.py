@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,9 @@ def test_what_is_not_exported_is_said_and_nothing_is_written(tmp_path: Path, mon
         export_onnx(pipeline, "model.pt")
     monkeypatch.setattr("clearfuse.train.pipeline.export.PACKAGES", ())
     with pytest.raises(UserError, match="the model is a flow, which a sampler calls in steps"):
+        export_onnx(pipeline, str(tmp_path / "model.onnx"))
+    with monkeypatch.context() as patched, pytest.raises(UserError, match="the model is given 'learned' semantics"):
+        patched.setattr(pipeline.assembly, "design", replace(DESIGNS["mmaif"], semantics="learned"))
         export_onnx(pipeline, str(tmp_path / "model.onnx"))
     monkeypatch.setattr("clearfuse.train.pipeline.export.PACKAGES", ("no_such_package",))
     with pytest.raises(UserError, match=r"no_such_package is not installed: pip install 'clearfuse\[export\]'"):
