@@ -133,7 +133,7 @@ _MDAIF_FIT = Schedule(
     crop=256, ratios="1:1", batch=16, accumulate=1, steps=100_000, lr=1e-4, ema=0.999, recompute=False
 )
 _MDAIF_TINY_FIT = Schedule(
-    crop=96, ratios="1:1", batch=8, accumulate=1, repeats=2, steps=1600, warmup=50, lr=1e-3, ema=0.99,
+    crop=96, ratios="1:1", batch=8, accumulate=1, repeats=2, steps=4000, warmup=50, lr=1e-3, ema=0.99,
     recompute=False,
 )  # fmt: skip
 
@@ -182,7 +182,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "mdaif-tiny": Preset(
         "MdaIF for a CPU, its prior learned, no download",
-        _mdaif(_MDAIF_TINY, "learned", Regression(measure="log"), "pyramid"),
+        _mdaif(_MDAIF_TINY, "learned", Regression(measure="log", pixel=1.0, pixels={"ssim": 2.0}), "pyramid"),
         _MDAIF_TINY_FIT,
     ),
     "mmaif-authors": _paper("flow matching, with the layers of the authors' code", _mmaif(_AUTHORS)),

@@ -105,9 +105,7 @@ class SemanticPrior(nn.Module):
         self.width = prior_width
         self.mlp = None
         if width:
-            self.mlp = nn.Sequential(
-                nn.LayerNorm(width), nn.Linear(width, prior_width), nn.GELU(), nn.Linear(prior_width, prior_width)
-            )
+            self.mlp = nn.Sequential(nn.Linear(width, prior_width), nn.GELU(), nn.Linear(prior_width, prior_width))
         self.norm = nn.LayerNorm(prior_width, eps=1e-6)
         self.qkv = nn.Linear(prior_width, 3 * prior_width)
         self.out = nn.Linear(prior_width, prior_width)
@@ -196,7 +194,7 @@ class MdaIF(nn.Module):
         self.activation = nn.Sequential(nn.Linear(d, d), nn.GELU(), nn.Linear(d, config.prototypes))
         self.dcam = nn.ModuleList(ChannelAttention(2 * width, config.prototypes) for width in c)
         self.dmoe = nn.ModuleList(Mixture(width, config) for width in c)
-        self.context = nn.Sequential(nn.Linear(c[3] + d, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
+        self.context = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
         self.stem = nn.Conv2d(4 * images * 3, config.width, 3, padding=1)
         self.up = nn.ModuleList(nn.Conv2d(a, 4 * b, 1) for a, b in zip(c, (config.width, *c[:3]), strict=True))
         self.decoder = nn.ModuleList(
@@ -229,7 +227,7 @@ class MdaIF(nn.Module):
         summary = masked_mean(prior[0], mask)
         activations = self.activation(summary).sigmoid()
         levels, statistics = self._fused(a, b, activations, prior, mask)
-        context = self.context(torch.cat([levels[3].mean((2, 3)), summary], -1))
+        context = self.context(summary)
 
         images = [a, b, *guess] if guess else [b, a]  # of which the last is where the network starts
         fused = self._decoded(levels, context, images)

@@ -109,6 +109,14 @@ def test_two_processes_are_one_with_the_whole_batch(shards: Path, one: Path, tmp
 
 
 @pytest.mark.slow
+def test_two_processes_of_a_learned_prior_and_routed_images_are_one(shards: Path, tmp_path: Path) -> None:
+    """Pairs of two tasks, of which one is told by both pictures: a process may have either."""
+    for name, world in (("one", 1), ("two", 2)):
+        launch(shards, tmp_path / name, world, "small-mdaif")
+    assert differences(tmp_path / "one", tmp_path / "two", 1e-5, LOSSES + COUNTS) == []
+
+
+@pytest.mark.slow
 def test_weights_shared_out_are_the_same_run_and_go_on_in_one_process(shards: Path, one: Path, tmp_path: Path) -> None:
     launch(shards, tmp_path / "two", 2, sharded=True, recompute=True, stops=True)
     files = sorted(path.name for path in (tmp_path / "two/checkpoints/step-0000005").iterdir())
