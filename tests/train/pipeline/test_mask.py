@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from clearfuse.synth.datasets.read import read_image
 from clearfuse.synth.samples.control import marked
 from clearfuse.synth.seeds import generator
 from clearfuse.train.designs.design import Assembly
@@ -48,8 +48,8 @@ def test_fuse_writes_the_mask_beside_the_image_of_the_inputs_size(tmp_path: Path
     args = [tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "out.png", "--model", model, "--steps", "1"]
     ran = train("fuse", *args, "--task", "other", "--prompt", "segment the car", "--mask")
     assert ran.code == 0, ran.err
-    assert Image.open(tmp_path / "out.png").size == (72, 40)
-    mask = np.asarray(Image.open(tmp_path / "out-mask.png"))
+    image, mask = (read_image(str(tmp_path / name))[0] for name in ("out.png", "out-mask.png"))
+    assert image.shape == (40, 72, 3)
     assert mask.shape[:2] == (40, 72) and set(np.unique(mask)) <= {0, 255}
     ran = train("fuse", *args, "--task", "other", "--mask")
     assert ran.code == 2 and "--mask: is of what a --prompt has marked" in ran.error
