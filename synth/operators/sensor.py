@@ -208,7 +208,7 @@ class IrStripes(Operator):
     )
 
     offset: float = severe(
-        2 / 255,
+        2.5 / 255,
         14 / 255,
         "standard deviation of the columns' offsets",
         low=0.0,
