@@ -6,7 +6,15 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from clearfuse.synth.depth.metres import Metres, Picture, guided, metric_from_inverse, ray_length, sky_mask
+from clearfuse.synth.depth.metres import (
+    Metres,
+    Picture,
+    fade_into_sky,
+    guided,
+    metric_from_inverse,
+    ray_length,
+    sky_mask,
+)
 
 Inverse = Float32[np.ndarray, "ih iw"]
 
@@ -23,14 +31,12 @@ def metric(inverse: Inverse, image: Picture, far: float) -> Metres:
         inverse = np.clip(laid, inverse.min(), inverse.max())
     else:
         inverse = resized(inverse, height, width)
-    return along_rays(metric_from_inverse(inverse, far), sky_mask(image), far)
+    return along_rays(metric_from_inverse(inverse, far), image, sky_mask(image), far)
 
 
-def along_rays(z: Metres, sky: Bool[np.ndarray, "h w"], far: float) -> Metres:
-    """Metres along the ray from z along the axis; infinite in the regions of sky whose z agrees."""
-    metres = ray_length(z)
-    metres[_confirmed(sky, z, far / 30)] = np.inf
-    return metres
+def along_rays(z: Metres, image: Picture, sky: Bool[np.ndarray, "h w"], far: float) -> Metres:
+    """Metres along the ray from z along the axis; infinite in the regions of sky whose z agrees (``fade_into_sky``)."""
+    return fade_into_sky(ray_length(z), _confirmed(sky, z, far / 30), image)
 
 
 def _confirmed(sky: np.ndarray, z: np.ndarray, least: float) -> np.ndarray:

@@ -27,6 +27,9 @@ FOV = 60.0
 USUAL_FAR = 150.0
 """Metres of the far end of an estimate at which its scale is about true; estimates of another far end are scaled."""
 
+FADED = 50.0
+"""How much farther than its surroundings is what is hardly told from the sky: a kilometre for 20 metres."""
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 Metres = Float32[np.ndarray, "h w"]
@@ -134,6 +137,23 @@ def sky_mask(image: Picture) -> Bool[np.ndarray, "h w"]:
     # The window of `roughness` shrinks the mask by three pixels: dilate it, then align it with the image's edges.
     grown = cv2.dilate(mask.astype(np.uint8), np.ones((7, 7), np.uint8)).astype(np.float32)
     return guided(grown, image, 4, 1e-4) > 0.5
+
+
+def fade_into_sky(metres: Metres, sky: Bool[np.ndarray, "h w"], image: Picture) -> Metres:
+    """Metres with the sky at infinity, and far away whatever fades into it: a hazy ridge, the clouds at its rim.
+
+    With distance a thing loses its contrast with the sky behind (Koschmieder). A guided filter of the mask is its share
+    s of sky, near 0 beyond an edge of some contrast and falling slowly without one; such a pixel is ``FADED``^s times
+    as far, s beyond the sixth that texture makes. So no edge of distance runs through what is even in the picture.
+    """
+    if not sky.any():
+        return metres
+    rows, cols = downsample(image).shape[:2]
+    small = cv2.resize(sky.astype(np.float32), (cols, rows), interpolation=cv2.INTER_AREA)
+    share = np.clip(1.2 * guided(small, image, max(2, max(rows, cols) // 16), 3e-4) - 0.2, 0, 1)
+    out = metres * np.float32(FADED) ** share
+    out[sky] = np.inf
+    return out
 
 
 def _joined_to_top(candidate: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from clearfuse.synth.depth.metres import (
     Metres,
     Picture,
     downsample,
+    fade_into_sky,
     guided,
     ray_length,
     sky_mask,
@@ -68,9 +69,7 @@ def prior(image: Picture, far: float = USUAL_FAR) -> Metres:
     rows, cols = downsample(image).shape[:2]
     log_z = np.log(layout(sky, rows, cols) * (far / USUAL_FAR)).astype(np.float32)
     laid = np.clip(guided(log_z, image, max(2, max(rows, cols) // 20), 1e-2), log_z.min(), log_z.max())
-    metres = ray_length(np.exp(laid))
-    metres[sky] = np.inf
-    return metres
+    return fade_into_sky(ray_length(np.exp(laid)), sky, image)
 
 
 def layout(sky: Bool[np.ndarray, "h w"], rows: int, cols: int) -> Float64[np.ndarray, "rows cols"]:

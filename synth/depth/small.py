@@ -60,7 +60,7 @@ class SmallDepth(DepthSource):
         """Between the pair's far end and a sixtieth of it, laid along the picture's edges."""
         sky = sky_mask(pair.image)
         laid = np.clip(guided(nearness(pair.image, sky), pair.image, 2, 1e-3), 0, 1)
-        metres = along_rays(np.float32(pair.far) * np.float32(REACH) ** -laid, sky, pair.far)
+        metres = along_rays(np.float32(pair.far) * np.float32(REACH) ** -laid, pair.image, sky, pair.far)
         return metres if pair.focused is None else split_by_focus(metres, *pair.focused)
 
 

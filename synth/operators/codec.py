@@ -56,7 +56,7 @@ class Downsample(Operator):
     stage: ClassVar[Stage] = "resolution"
     source: ClassVar[str] = "Zhang et al., BSRGAN, ICCV 2021; Wang et al., Real-ESRGAN, ICCVW 2021 (random kernels)"
 
-    factor: float = severe(2.0, 4.0, "ratio of the sides", low=1.0, high=16.0, identity=1.0)
+    factor: float = severe(2.2, 4.0, "ratio of the sides", low=1.0, high=16.0, identity=1.0)
     kernel: str = choice("area", "bilinear", "bicubic", "lanczos", doc="kernel of the downsampling")
     up: str = choice("bilinear", "bicubic", "lanczos", doc="kernel of the upsampling")
 
@@ -81,7 +81,7 @@ class Jpeg(Operator):
     stage: ClassVar[Stage] = "codec"
     source: ClassVar[str] = "ITU-T T.81, libjpeg's quality scale; ranges: ImageNet-C, ICLR 2019, BSRGAN, ICCV 2021"
 
-    quality: int = severe(35.0, 10.0, "libjpeg quality", low=1.0, high=100.0, integer=True, identity=100)
+    quality: int = severe(20.0, 8.0, "libjpeg quality", low=1.0, high=100.0, integer=True, identity=100)
     subsampling: str = choice("4:2:0", "4:4:4", doc="chroma subsampling", identity="4:4:4")
 
     def __call__(self, image: Image, rng: np.random.Generator, scene: Scene) -> Image:

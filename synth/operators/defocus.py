@@ -191,7 +191,7 @@ class DefocusBlur(Operator):
     )
 
     radius: float = severe(
-        2.5,
+        3.0,
         10.0,
         "largest in the frame; of the disk with the aperture's area",
         low=0.0,

@@ -183,7 +183,7 @@ class LensRain(Operator):
         "windshields, ITSC 2018"
     )
 
-    cover: float = severe(0.01, 0.15, "share of the frame covered by drops", low=0.0, high=0.4, identity=0.0)
+    cover: float = severe(0.015, 0.15, "share of the frame covered by drops", low=0.0, high=0.4, identity=0.0)
     size: float = free(0.010, 0.022, "median radius relative to the frame's longest side", low=0.004, high=0.1)
     contact: float = free(35.0, 55.0, "contact angle of water on the glass", low=10.0, high=80.0, unit="deg")
     blur: float = free(

@@ -147,7 +147,7 @@ class GaussianBlur(Operator):
     )
 
     sigma: float = severe(
-        1.0, 4.0, "standard deviation along the major axis", low=0.0, high=20.0, unit="px", identity=0.0
+        1.25, 4.0, "standard deviation along the major axis", low=0.0, high=20.0, unit="px", identity=0.0
     )
     ratio: float = free(0.6, 1.0, "minor over major standard deviation", low=0.1)
     angle: float = free(0.0, 180.0, "direction of the major axis, counter-clockwise from horizontal", unit="deg")
@@ -181,7 +181,7 @@ class MotionBlur(Operator):
         "(random trajectories); ImageNet-C, ICLR 2019 (lengths)"
     )
 
-    length: float = severe(5.0, 30.0, "largest extent of the path", low=0.0, high=100.0, unit="px", identity=0.0)
+    length: float = severe(5.0, 28.0, "largest extent of the path", low=0.0, high=100.0, unit="px", identity=0.0)
     angle: float = free(0.0, 180.0, "mean direction, counter-clockwise from horizontal", unit="deg")
     shake: float = free(0.0, 1.0, "0 a straight line, 1 the trajectory of a hand-held camera")
     frame: float = free(

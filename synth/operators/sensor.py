@@ -208,7 +208,7 @@ class IrStripes(Operator):
     )
 
     offset: float = severe(
-        2 / 255,
+        2.5 / 255,
         14 / 255,
         "standard deviation of the columns' offsets",
         low=0.0,
@@ -282,7 +282,7 @@ class IrDeadPixels(Operator):
     )
 
     share: float = severe(
-        6e-4, 0.02, "defective pixels", low=0.0, high=0.1, unit="of all pixels", log=True, identity=0.0
+        7e-4, 0.02, "defective pixels", low=0.0, high=0.1, unit="of all pixels", log=True, identity=0.0
     )
     clusters: float = free(0.1, 0.4, "share of the defects that are clusters", low=0.0, high=1.0)
     stuck: float = free(0.0, 0.4, "share of the defects that are stuck at an intermediate level", low=0.0, high=1.0)

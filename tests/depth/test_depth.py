@@ -120,6 +120,21 @@ def test_a_prior_with_a_horizon_has_no_bar_across(channels: int) -> None:
     assert np.array_equal(metres, prior(image.copy()), equal_nan=True)
 
 
+def test_what_fades_into_the_sky_is_far_and_what_stands_out_is_not() -> None:
+    """A hazy ridge is far, wherever the sky's mask ends in it; a dark house beside it is as near as without sky."""
+    image = street_picture()
+    sky = depth.sky_mask(image)
+    foot = int(np.flatnonzero(sky.any(axis=1))[-1])
+    image[foot - 9 : foot + 3, :80] = image[foot - 14, 40] - 8  # the ridge
+    image[foot - 9 : foot + 3, 100:] = 60  # the house
+    even = np.full(sky.shape, 20, np.float32)
+    sky[foot - 9 :, :40] = sky[foot - 9 :, 100:] = False  # the mask holds half of the ridge
+    metres = depth.fade_into_sky(even, sky, image)
+    assert np.isinf(metres[sky]).all()
+    assert metres[foot - 5, 30] > 40 and np.median(metres[foot - 5 :, 110:]) == 20 and metres[-10].max() == 20
+    assert depth.fade_into_sky(even, np.zeros_like(sky), image) is even
+
+
 def test_a_prior_without_a_horizon_is_a_plane() -> None:
     """A view from above, or a room: no row is far, and nothing jumps from row to row."""
     image = np.random.default_rng(0).integers(30, 220, (120, 160, 3)).astype(np.uint8)

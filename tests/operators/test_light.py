@@ -166,6 +166,21 @@ def test_of_two_exposures_a_night_has_lamps_and_a_black_sky_and_a_room_with_a_wi
     assert light.darkness(color.luma(np.ascontiguousarray(0.2 * room[::4, ::4]))) == 1, "by its dark frame it were"
 
 
+def test_air_in_a_dark_room_scatters_the_room_s_light_and_air_before_the_window_the_day_s() -> None:
+    k, room, sky = 64.0, 0.002, 0.5
+    scene = np.full((240, 320, 3), room, np.float32)
+    scene[:, 220:] = sky
+    dark, bright = scene, np.minimum(k * scene, 1)
+    share = light.shade_of_pair(dark, bright, k, np.full(3, sky, np.float32))[..., 0]
+    assert share.max() == pytest.approx(1, abs=1e-4) and (np.diff(share[36]) > -1e-6).all()
+    assert share[36, 5] == pytest.approx(-np.expm1(-room / (light.DARKEST * sky)), rel=0.01)
+    light_of_bright, _ = light.light_of_pair(bright, dark, np.full((240, 320), 8.0, np.float32))
+    air = light_of_bright.air((240, 320), np.ones(3, np.float32), extinction=0.01, forward=0.9, focal=277.0)
+    veil = 1 - np.exp(-0.01 * 8)
+    assert air[120, 15].max() * veil < 0.25, "fog does not whiten the room in the bright frame"
+    assert air[120, 300].min() * veil > 1
+
+
 def test_a_grey_exposure_beside_one_in_colour_has_the_light_of_its_luminance() -> None:
     colour = generator(3).random((48, 64, 3), dtype=np.float32) * np.float32(0.2)
     for dark, bright in ((colour, 4 * color.luma(colour)[..., None]), (color.luma(colour)[..., None], 4 * colour)):

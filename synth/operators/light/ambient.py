@@ -37,6 +37,8 @@ SHOULDER = 0.8
 """Linear value, code 231, from which a channel may be compressed on its way to the clip."""
 OVERCAST = (0.93, 1.0, 1.07)
 """Linear sRGB of daylight of 7500 K, scaled to a mean of 1."""
+DARKEST = 0.1
+"""Albedo of dark things: soil, trunks, dark wood."""
 LAMP = (10.0, 50.0)
 """Radiance of lamps relative to the clipped value, for a point and from ``LAMP_RADIUS`` on."""
 LAMP_RADIUS = 6.0
@@ -81,6 +83,8 @@ class Light:
     lamps: Lamps | None
     """None by day, and where there are none."""
     exposure: float = 1.0
+    shade: Float32[np.ndarray, "sh sw 1"] | None = None
+    """Share of the day's light that reaches the air in front of each pixel, in a room, say; None: all everywhere."""
 
     @property
     def white(self) -> float:
@@ -142,13 +146,14 @@ class Light:
         forward: float,
         focal: float,
     ) -> Float32[np.ndarray, "*any c"]:
-        """The airlight times ``gain``: a colour (c,); at night a map (h, w, c), since lamps light the air near them.
+        """The airlight times ``gain``: a colour (c,); a map (h, w, c) at night, when lamps light the air near them, and
+        where there is shade.
 
         extinction: 1/m. forward: Henyey and Greenstein's parameter of the air. focal: focal length in pixels.
         """
         gain = gain * np.float32(self.exposure)
         if self.night == 0:
-            return self.airlight * gain
+            return self._shaded(self.airlight * gain, size)
         night = np.float32(self.night)
         # Fog at night scatters what light there is around: hardly brighter than the scene, and of its colour.
         ambient = self.around * np.float32(0.6) + self._colour() * np.float32(0.5 * self.mean)
@@ -158,6 +163,10 @@ class Light:
         if self.lamps is not None:
             air += self.halo(extinction, forward, focal * w / size[1])
         return _enlarge(air * gain, size)
+
+    def _shaded(self, radiance: Float32[np.ndarray, " c"], size: tuple[int, int]) -> Float32[np.ndarray, "*any c"]:
+        """A colour of the day's light where all of it arrives; as a map (h, w, c) where there is shade."""
+        return radiance if self.shade is None else _enlarge(radiance * self.shade, size)
 
     def halo(self, extinction: float, forward: float, focal: float) -> Float32[np.ndarray, "sh sw c"]:
         """The lamps' glow as an airlight A, (sh, sw, c), to be weighted by 1 − t like any other.
@@ -197,7 +206,7 @@ class Light:
         day = np.minimum(np.maximum(day, self.airlight), 1)
         exposure = np.float32(self.exposure)
         if self.night == 0:
-            return day * exposure
+            return self._shaded(day * exposure, size)
         lit = self._colour() * np.float32(0.7 * self.mean) + np.float32(0.3) * self.around
         h, w = self.small.shape[:2]
         lit = color.as_hwc(cv2.resize(lit * np.float32(gathered), (w, h), interpolation=cv2.INTER_LINEAR))
@@ -383,6 +392,7 @@ def light_of_pair(
     dark, bright = (image, beside) if color.luma(image).mean() <= color.luma(beside).mean() else (beside, image)
     ratio = exposure_ratio(dark, bright)
     light = estimate_light(dark, depth, darkness_of_pair(dark, bright, ratio))
+    light = dataclasses.replace(light, shade=shade_of_pair(dark, bright, ratio, light.airlight))
     radiance = light.restored(dark)
     if image is dark:
         return light, radiance
@@ -390,3 +400,18 @@ def light_of_pair(
     full = image.copy()
     full[clipped] = np.maximum(image[clipped], np.float32(ratio) * radiance[clipped])
     return dataclasses.replace(light, exposure=ratio), full
+
+
+def shade_of_pair(
+    dark: Frame, bright: Frame, ratio: float, airlight: Float32[np.ndarray, " c"]
+) -> Float32[np.ndarray, "sh sw 1"]:
+    """Share of the day's light that reaches the air before each cell, in [0, 1].
+
+    Two exposures show a range that one cannot: a room beside its window, the inside of a shed. Air there is lit by what
+    lights the things around it, L on average, and scatters what a white thing would: L / ``DARKEST`` at most, A at
+    most, 1 − exp(−L / (``DARKEST`` A)) of A in between.
+    """
+    short, long = (color.luma(_shrink(frame)) for frame in (dark, bright))
+    radiance = np.where(long < 0.8, long / np.float32(ratio), short)
+    around = cv2.GaussianBlur(radiance, (0, 0), max(0.1 * max(radiance.shape), 0.5))
+    return -np.expm1(-around / np.float32(max(DARKEST * float(airlight.mean()), 1e-9)))[..., None]
