@@ -33,7 +33,8 @@ _BUILDERS: dict[str, Callable[..., Frame]] = {"street": street, "yard": yard, "i
 class SceneMap:
     """The physical quantities of a scene. radiance: linear RGB. depth: metres along the ray, infinity for the sky.
 
-    temperature: kelvin. classes: what each pixel shows, numbers of ``CLASSES``.
+    temperature: kelvin. classes: what each pixel shows, numbers of ``CLASSES``. seed: of the cameras' noise; the maps
+    themselves have none.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class SceneMap:
     depth: Float32[np.ndarray, "h w"]
     temperature: Float32[np.ndarray, "h w"]
     classes: UInt8[np.ndarray, "h w"]
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class ScenePair:
     """A clean pair of one task with its depth in metres. gt: the all-in-focus image of MFF, else None.
 
     classes: what each pixel shows, numbers of ``CLASSES``.
+    a and b are of one world and one camera, with its mild noise, independent in each. gt has none: it is what the
+    camera would give in the mean of many frames, so that no fusion of the two can have less noise.
     """
 
     a: UInt8[np.ndarray, "h w c"]
@@ -66,10 +70,12 @@ def make_scene(
     """The scene of a seed. size: (width, height), at least 16 each; kind and night are drawn where None."""
     rng = generator(seed_of(seed, "scene"))
     drawn_kind, drawn_night = str(rng.choice(KINDS, p=(0.45, 0.3, 0.25))), bool(rng.random() < 0.5)
-    return _scene(rng, size, drawn_kind if kind is None else kind, drawn_night if night is None else night)
+    return _scene(rng, seed, size, drawn_kind if kind is None else kind, drawn_night if night is None else night)
 
 
-def _scene(rng: np.random.Generator, size: tuple[int, int], kind: str, night: bool, **rest: bool) -> SceneMap:
+def _scene(
+    rng: np.random.Generator, seed: int, size: tuple[int, int], kind: str, night: bool, **rest: bool
+) -> SceneMap:
     if kind not in _BUILDERS:
         raise unknown("scene kind", kind, KINDS)
     if min(size) < SMALLEST:
@@ -81,7 +87,7 @@ def _scene(rng: np.random.Generator, size: tuple[int, int], kind: str, night: bo
     along = np.sqrt(1 + rx[None, :] ** 2 + ry[:, None] ** 2)
     depth = np.maximum(frame.z * along, np.float32(0.25))
     radiance = _aerial(frame.radiance, depth, night) if kind != "interior" else frame.radiance
-    return SceneMap(kind, night, np.maximum(_glare(radiance), 0), depth, frame.temperature, frame.classes)
+    return SceneMap(kind, night, np.maximum(_glare(radiance), 0), depth, frame.temperature, frame.classes, seed)
 
 
 def _aerial(radiance: np.ndarray, depth: np.ndarray, night: bool) -> np.ndarray:
@@ -103,26 +109,37 @@ def _glare(radiance: np.ndarray) -> np.ndarray:
     return cv2.addWeighted(radiance, 0.98, cv2.resize(halos, (w, h), interpolation=cv2.INTER_LINEAR), 1, 0)
 
 
+def _noise(scene: SceneMap, frame: str) -> imaging.Noise:
+    """The noise of one frame: the scene's camera, with deviates of the frame's own."""
+    full_well = float(generator(seed_of(scene.seed, "camera")).uniform(*imaging.FULL_WELLS))
+    return imaging.Noise(full_well, generator(seed_of(scene.seed, "noise", frame)))
+
+
 def visible(scene: SceneMap) -> UInt8[np.ndarray, "h w 3"]:
-    """The photograph of a scene at the metered exposure."""
-    return imaging.finish(scene.radiance, imaging.metered(scene.radiance, night=scene.night))
+    """The photograph of a scene at the metered exposure, with the noise of a good exposure."""
+    exposure = imaging.metered(scene.radiance, night=scene.night)
+    return imaging.finish(scene.radiance, exposure, _noise(scene, "visible"))
 
 
 def infrared(scene: SceneMap) -> UInt8[np.ndarray, "h w 1"]:
-    """The thermal image of a scene."""
-    return imaging.thermal(scene.temperature, scene.depth)
+    """The thermal image of a scene, with the detector's noise."""
+    return imaging.thermal(scene.temperature, scene.depth, generator(seed_of(scene.seed, "noise", "infrared")))
 
 
 def exposure_pair(scene: SceneMap, ev: float = 2.0) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]:
-    """The photographs ``ev`` stops under and over the metered exposure."""
+    """The photographs ``ev`` stops under and over the metered exposure, each with its own noise."""
     exposure = imaging.metered(scene.radiance, night=False, key=0.12)
-    return imaging.expose(scene.radiance, -ev, exposure), imaging.expose(scene.radiance, ev, exposure)
+    under = imaging.expose(scene.radiance, -ev, exposure, _noise(scene, "under"))
+    return under, imaging.expose(scene.radiance, ev, exposure, _noise(scene, "over"))
 
 
 def focus_pair(
     scene: SceneMap, blur: float = 0.010
 ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]:
-    """The near-focus, the far-focus and the all-in-focus image. blur: largest disc radius as a share of the width."""
+    """The near-focus, the far-focus and the all-in-focus image. blur: largest disc radius as a share of the width.
+
+    The two frames have noise, the all-in-focus image, which is their ground truth, has none.
+    """
     inverse = 1 / scene.depth
     cut = split_depth(inverse)
     sampled = inverse[::2, ::2]
@@ -132,7 +149,10 @@ def focus_pair(
     aperture = blur * scene.depth.shape[1] / max(1 / near - 1 / far, 1e-3)
     exposure = imaging.metered(scene.radiance, night=scene.night)
     sides = separate(scene.radiance, scene.depth, aperture, cut)
-    a, b = (imaging.finish(focused(sides, z, aperture), exposure) for z in (near, far))
+    a, b = (
+        imaging.finish(focused(sides, z, aperture), exposure, _noise(scene, frame))
+        for z, frame in ((near, "near"), (far, "far"))
+    )
     return a, b, imaging.finish(scene.radiance, exposure)
 
 
@@ -142,17 +162,17 @@ def scene_pair(task: Task, seed: int, size: tuple[int, int] = (640, 480)) -> Sce
     u, v = float(rng.random()), float(rng.random())
     if task == "vif":
         kind = "street" if u < 0.6 else "yard" if u < 0.92 else "interior"
-        scene = _scene(rng, size, kind, v < 0.5)
+        scene = _scene(rng, seed, size, kind, v < 0.5)
         return ScenePair(visible(scene), infrared(scene), None, scene.depth, scene.kind, scene.night, scene.classes)
     if task == "mef":
         kind = "interior" if u < 0.5 else "street" if u < 0.8 else "yard"
         dark = kind != "interior" and v < 0.75
-        scene = _scene(rng, size, kind, dark, dusk=dark)
+        scene = _scene(rng, seed, size, kind, dark, dusk=dark)
         under, over = exposure_pair(scene)
         return ScenePair(under, over, None, scene.depth, scene.kind, scene.night, scene.classes)
     if task == "mff":
         kind = "interior" if u < 0.35 else "street" if u < 0.7 else "yard"
-        scene = _scene(rng, size, kind, v < 0.12, near=True)
+        scene = _scene(rng, seed, size, kind, v < 0.12, near=True)
         near, far, truth = focus_pair(scene)
         return ScenePair(near, far, truth, scene.depth, scene.kind, scene.night, scene.classes)
     raise unknown("task", task, ("vif", "mef", "mff"))

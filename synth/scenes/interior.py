@@ -125,6 +125,7 @@ def _outdoors(frame: Frame, rng: np.random.Generator, bright: Real) -> None:
         (bright * 0.06,) * 3,
         (bright * 0.4,) * 3,
         inside.air - 6,
+        2.0,
     )  # type: ignore[arg-type]
     draw(frame, [meadow])
     z = float(rng.uniform(22, 40))
@@ -273,11 +274,13 @@ def interior(
         (ambient * 0.8,) * 3,
         (ambient,) * 3,
         float(rng.uniform(292, 297)),
+        rise=0.45,
     )
     frame = sky.start_frame(
         view, sky_model, Light(out.sun, out.sun_from, out.sky, out.bounce, out.mirror, light.air), rng
     )
     frame.light = light
+    frame.temperature -= np.float32(6)
     if not night:
         frame.radiance *= np.float32(bright)
     _outdoors(frame, rng, bright)

@@ -34,7 +34,7 @@ def _surface(rng: np.random.Generator, half: Real, walk: Real, day: bool) -> lis
     road = tinted(srgb(int(rng.choice([0x5A5A5C, 0x6A6866, 0x4A4B50]))), float(rng.uniform(0.8, 1.1)))
     slab = srgb(int(rng.choice([0xA8A296, 0x98948C, 0xB0A690])))
     paint = srgb(0xDAD8CE)
-    warm = float(rng.uniform(3, 9)) if day else float(rng.uniform(1.5, 3.5))
+    warm = float(rng.uniform(0.5, 3)) if day else float(rng.uniform(1.5, 3.5))
 
     def band(x0: Real, x1: Real, z0: Real = near, z1: Real = far) -> list[tuple[Real, Real]]:
         return [(x0, z0), (x1, z0), (x1, z1), (x0, z1)]

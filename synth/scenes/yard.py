@@ -20,7 +20,7 @@ def _lawn(rng: np.random.Generator, far: Real, side: Real, day: bool) -> list[Fa
     """Grass, a path or a terrace, and beds of soil."""
     green = srgb(int(rng.choice([0x5F7A34, 0x6B7F3C, 0x4F6B30, 0x7C8446])))
     stone = srgb(int(rng.choice([0xA59E92, 0xB3A48C, 0x8E8A84])))
-    warm = 1.5 if day else -1.0
+    warm, stony = (0.5, 1.5) if day else (-1.0, 1.0)
     faces = [ground([(-90, -4), (90, -4), (90, 220), (-90, 220)], colour=green, material="grass", warmth=warm)]
     if rng.random() < 0.75:
         half_width, bend = float(rng.uniform(0.5, 1.0)), float(rng.uniform(-0.25, 0.25))
@@ -31,10 +31,17 @@ def _lawn(rng: np.random.Generator, far: Real, side: Real, day: bool) -> list[Fa
         border_left, border_right = np.c_[middle - half_width - 0.06, z], np.c_[middle + half_width + 0.06, z][::-1]
         faces.append(ground([*border_left, *border_right], colour=tinted(stone, 0.4), material="soil", warmth=warm))
         kind = str(rng.choice(["paving", "cobble", "soil"]))
-        faces.append(ground([*left, *right], colour=stone, material=kind, warmth=warm + (4 if day else 2)))
+        faces.append(ground([*left, *right], colour=stone, material=kind, warmth=stony))
     else:
         z = float(rng.uniform(2.5, 4.5))
-        faces.append(ground([(-40, -4), (40, -4), (40, z), (-40, z)], colour=stone, material="paving", warmth=warm + 4))
+        faces.append(
+            ground(
+                [(-40, -4), (40, -4), (40, z), (-40, z)],
+                colour=stone,
+                material="paving",
+                warmth=stony,
+            )
+        )
     bed = float(rng.uniform(0.7, 1.3))
     faces.append(
         ground(

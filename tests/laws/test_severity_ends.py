@@ -48,7 +48,7 @@ def scenes(modality: Modality) -> Pictures:
     if modality == "infrared":
         pairs = [scene_pair("vif", seed) for seed in (1, 2, 4)]
         return [(np.ascontiguousarray(pair.b[..., :1]), pair.depth) for pair in pairs]
-    pairs = [scene_pair("vif", 1), scene_pair("mff", 2), scene_pair("vif", 4)]
+    pairs = [scene_pair("mff", 2), *(scene_pair("vif", seed) for seed in (1, 4, 5, 6))]
     return [(pair.a, pair.depth) for pair in pairs]
 
 

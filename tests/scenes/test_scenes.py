@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
 from typing import get_args
 
 import cv2
@@ -9,16 +11,27 @@ import numpy as np
 import pytest
 
 from clearfuse.synth.color import linear_to_srgb
-from clearfuse.synth.scenes import KINDS, SceneMap, exposure_pair, infrared, make_scene, scene_pair, visible
+from clearfuse.synth.scenes import KINDS, SceneMap, exposure_pair, focus_pair, infrared, make_scene, scene_pair, visible
 from clearfuse.synth.scenes.rendering import sky
 from clearfuse.synth.scenes.rendering.faces import Face, ground, quad
 from clearfuse.synth.scenes.rendering.focus import disc, focused, separate, split_depth
-from clearfuse.synth.scenes.rendering.imaging import expose, vignette
+from clearfuse.synth.scenes.rendering.imaging import (
+    COLUMNS,
+    FULL_WELLS,
+    NETD,
+    READ_NOISE,
+    Noise,
+    expose,
+    finish,
+    thermal,
+    vignette,
+)
 from clearfuse.synth.scenes.rendering.materials import MATERIALS, TILE, mip_levels, sample
-from clearfuse.synth.scenes.rendering.renderer import draw, paste
-from clearfuse.synth.scenes.rendering.shading import render
-from clearfuse.synth.scenes.rendering.shadows import soften
+from clearfuse.synth.scenes.rendering.renderer import Frame, draw, paste
+from clearfuse.synth.scenes.rendering.shading import SUN_HEAT, render
+from clearfuse.synth.scenes.rendering.shadows import cast_shadow, soften
 from clearfuse.synth.scenes.rendering.view import NEAR, View, clip_near
+from clearfuse.synth.scenes.things.figures import person
 from clearfuse.synth.scenes.things.vehicles import car
 from clearfuse.synth.seeds import generator
 from clearfuse.synth.types import Task, UserError
@@ -45,6 +58,165 @@ def detail(image: np.ndarray) -> np.ndarray:
 def sharpness(image: np.ndarray, where: np.ndarray) -> float:
     """Mean absolute Laplacian inside a mask."""
     return float(np.abs(cv2.Laplacian(image[..., 1].astype(np.float32), cv2.CV_32F))[where].mean())
+
+
+def soothed(image: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """An image without what may be sensor noise: differences from the clean one of up to five codes."""
+    far = np.abs(image.astype(int) - clean) > 5
+    return np.where(far, image, clean)
+
+
+def flat_world(light: float, depth: np.ndarray, seed: int = 3) -> SceneMap:
+    """An even grey field of 290 K."""
+    radiance = np.full((*depth.shape, 3), light, np.float32)
+    return SceneMap("yard", False, radiance, depth, np.full(depth.shape, 290, np.float32), seed)
+
+
+def lone_person(seed: int, view: View) -> tuple[Frame, float]:
+    """A person by night on asphalt, five metres away; and the air's temperature."""
+    heaven, light = sky.night(generator(seed))
+    frame = sky.start_frame(view, heaven, light, generator(2))
+    call = person(frame, generator(seed), 0.0, 5.0)
+    soften(frame)
+    floor = ground([(-60, -4), (60, -4), (60, 300), (-60, 300)], colour=(0.2, 0.2, 0.2), material="asphalt", warmth=2)
+    draw(frame, [floor], level=True)
+    call()
+    render(frame)
+    return frame, float(light.air)
+
+
+def slope_of_spectrum(tile: np.ndarray) -> float:
+    """The exponent of the power spectrum over radial frequency, from 4 to 64 cycles per tile."""
+    power = np.abs(np.fft.fft2(tile - tile.mean())) ** 2
+    f = np.fft.fftfreq(TILE, 1 / TILE)
+    radius = np.hypot(f, f[:, None])
+    edges = np.geomspace(4, 64, 9)
+    bands = [(radius >= low) & (radius < high) for low, high in pairwise(edges)]
+    mean, centre = [power[band].mean() for band in bands], [radius[band].mean() for band in bands]
+    return float(np.polyfit(np.log(centre), np.log(mean), 1)[0])
+
+
+def test_albedo_varies_as_in_natural_images() -> None:
+    """Power falls as f^-2 (Field 1987, J. Opt. Soc. Am. A 4), somewhat faster for weathering; nothing is flat."""
+    assert slope_of_spectrum(mip_levels("grain")[0]) == pytest.approx(-2, abs=0.3)
+    assert slope_of_spectrum(mip_levels("weathering")[0][..., 0]) == pytest.approx(-2.4, abs=0.4)
+    view = View(96, 72, 20.0, 1.5)
+    heaven, light = sky.day(generator(1), "overcast")
+    frame = sky.start_frame(view, heaven, light, generator(2))
+    draw(frame, [quad((-9, -2, 5), (9, -2, 5), (9, 9, 5), (-9, 9, 5), colour=(0.5, 0.5, 0.5))])
+    render(frame)
+    assert 0.03 < frame.radiance[..., 1].std() / frame.radiance[..., 1].mean() < 0.2
+    assert 0.1 < frame.temperature.std() < 2
+
+
+def test_noise_is_of_a_good_exposure_and_follows_the_sensor_s_equation() -> None:
+    light, height, width = 0.2, 200, 300
+    centre = np.s_[90:110, 140:160]
+    field = np.full((height, width, 3), light, np.float32)
+    for full_well in FULL_WELLS:
+        frames = np.stack([expose(field, 0.0, noise=Noise(full_well, generator(i))) for i in range(12)]).astype(float)
+        per_code = float(np.diff(linear_to_srgb(np.array([light, light + 1e-4], np.float32)))[0]) / 1e-4 * 255
+        variance = light / full_well + (READ_NOISE / full_well) ** 2
+        want = np.sqrt(per_code**2 * variance + 1 / 12)
+        found = frames[:, *centre].std()
+        assert found == pytest.approx(want, rel=0.06)
+        assert frames[:, *centre].mean() == pytest.approx(
+            255 * float(linear_to_srgb(np.array([light], np.float32))[0]), abs=0.3
+        )
+        grey = finish(field, 0.57, Noise(full_well, generator(1)))[centre].astype(float)
+        assert 100 < grey.mean() < 136 and 0.5 < grey.std() < 1.3
+
+
+def test_frames_of_a_pair_share_the_world_and_not_the_noise() -> None:
+    depth = np.full((96, 128), 12.0, np.float32)
+    depth[:, 60:] = 2.0
+    world = flat_world(0.4, depth)
+    near, far, truth = (image.astype(float) for image in focus_pair(world))
+    # The truth's own rounding would be in both differences.
+    even = cv2.GaussianBlur(truth, (0, 0), 6)
+    a, b = near - even, far - even
+    assert 0.5 < a.std() < 1.6 and 0.5 < b.std() < 1.6 and abs(a.mean()) < 0.2 and abs(b.mean()) < 0.2
+    assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.1
+    # The vignette alone is in the truth: it is smooth, to a code.
+    assert np.abs(np.diff(truth, axis=1)).max() <= 1
+    assert np.array_equal(visible(world), visible(world)) and np.array_equal(infrared(world), infrared(world))
+    assert not np.array_equal(visible(world), visible(flat_world(0.4, depth, seed=4)))
+
+
+def test_infrared_noise_is_the_detector_s() -> None:
+    kelvin = np.broadcast_to(np.linspace(280, 300, 320, dtype=np.float32), (240, 320)).copy()
+    depth = np.full(kelvin.shape, 10.0, np.float32)
+    clean, noisy = (thermal(kelvin, depth, rng)[..., 0].astype(float) for rng in (None, generator(1)))
+    middle = np.s_[:, 120:260]
+    per_kelvin = np.polyfit(kelvin[middle].ravel(), clean[middle].ravel(), 1)[0]
+    want = np.hypot(per_kelvin * np.hypot(NETD, COLUMNS), np.sqrt(1 / 6))
+    assert (noisy - clean)[middle].std() == pytest.approx(want, rel=0.25) and 0.3 < want < 1.5
+
+
+def test_by_night_heads_are_warmer_than_clothes_and_clothes_than_the_ground() -> None:
+    view = View(160, 120, 50.0, 1.5)
+    margins: list[float] = []
+    graded = 0
+    for seed in range(6):
+        frame, _ = lone_person(seed, view)
+        body = np.abs(frame.z - 5) < 1e-3
+        rows = np.flatnonzero(body.any(1))
+        tall = rows[-1] - rows[0]
+        on = np.arange(len(body))[:, None]
+        head, torso = body & (on < rows[0] + 0.16 * tall), body & (abs(on - rows[0] - 0.33 * tall) < 0.1 * tall)
+        below = ~body & np.isfinite(frame.z) & (on > rows[-1] - 0.3 * tall)
+        hot, worn, cold = (frame.temperature[mask] for mask in (head, torso, below))
+        assert np.percentile(hot, 90) > np.median(worn)
+        margins.append(np.percentile(hot, 90) - np.median(worn))
+        assert np.median(worn) > np.median(cold) + 1
+        # Within the clothes the middle is mostly warmer than the outline, where bare hands may be.
+        inside = cv2.erode(torso.astype(np.uint8), np.ones((5, 5))).astype(bool)
+        graded += bool(frame.temperature[inside].mean() > frame.temperature[torso & ~inside].mean())
+    assert np.mean(margins) > 1.5 and graded >= 4
+
+
+def test_people_differ_and_their_feet_stand_on_the_ground() -> None:
+    shapes = set()
+    for seed in range(8):
+        frame, _ = lone_person(seed, View(120, 160, 60.0, 1.5))
+        body = np.abs(frame.z - 5) < 1e-3
+        shapes.add(body.tobytes())
+        foot = view_row(frame.view, 0.0)
+        assert abs(np.flatnonzero(body.any(1))[-1] - foot) <= 2
+        assert 1.5 < 5 * body.any(1).sum() / frame.view.focal < 2.0
+    assert len(shapes) == 8
+
+
+def view_row(view: View, height: float) -> float:
+    """The row of a point five metres away."""
+    return float(view.pixels(view.to_camera(np.array([0.0, height, 5.0])))[1])
+
+
+def test_the_sky_is_darker_bluer_and_colder_upwards() -> None:
+    view = View(64, 96, 95.0, 1.5)
+    for hour in ("noon", "morning"):
+        heaven, light = sky.day(generator(1), hour)
+        frame = sky.start_frame(view, replace(heaven, cover=0.0, glow=(0.0, 0.0, 0.0)), light, generator(2))
+        top, low = frame.radiance[:4].mean((0, 1)), frame.radiance[86:92].mean((0, 1))
+        assert top.mean() < 0.7 * low.mean() and top[2] / top[0] > 1.2 * low[2] / low[0]
+        rows = frame.temperature.mean(1)[:92]
+        assert (np.diff(rows) >= -1e-3).all() and rows[-1] - rows[0] > 20
+    zenith = sky.sky_temperature(np.ones((1, 1), np.float32), np.zeros((1, 1), np.float32), 0.3, 290.0)
+    assert zenith[0, 0] == pytest.approx(290 * 0.3**0.25, rel=1e-4)
+
+
+def test_the_sun_warms_what_it_shines_on() -> None:
+    view = View(64, 48, 10.0, 1.6)
+    heaven, light = sky.day(generator(1), "noon")
+    light.sun_from = (-0.6, 0.6, -0.52)
+    frame = sky.start_frame(view, heaven, light, generator(2))
+    cast_shadow(frame, [np.array([(0.0, 0, 3), (0, 9, 3), (0, 9, 30), (0, 0, 30)])])
+    soften(frame)
+    draw(frame, [ground([(-60, -4), (60, -4), (60, 300), (-60, 300)], colour=(0.2, 0.2, 0.2))], level=True)
+    render(frame)
+    sun, shade = frame.temperature[40, 10:20].mean(), frame.temperature[30, 34:40].mean()
+    want = 0.8 * SUN_HEAT * np.mean(light.sun) * 0.6 / np.sqrt(0.36 + 0.36 + 0.2704) * 0.8
+    assert sun - shade == pytest.approx(want, abs=1.2) and want > 3
 
 
 def test_the_same_seed_gives_the_same_bytes_whatever_the_threads() -> None:
@@ -122,7 +294,7 @@ def test_people_glow_and_the_sky_is_coldest(scenes: list[SceneMap]) -> None:
     for scene in scenes:
         sky, solid = np.isinf(scene.depth), np.isfinite(scene.depth)
         if sky.sum() > 200 and scene.kind != "interior":
-            assert np.median(scene.temperature[sky]) < np.percentile(scene.temperature[solid], 2)
+            assert np.median(scene.temperature[sky]) < np.percentile(scene.temperature[solid], 5)
         warm = scene.temperature > np.median(scene.temperature[solid]) + 5
         if warm.sum() < 60:
             continue
@@ -173,8 +345,8 @@ def test_each_focus_is_sharp_where_it_focuses(seed: int) -> None:
     assert sharpness(pair.a, inner) > sharpness(pair.b, inner)
     if outer.sum() > 100:
         assert sharpness(pair.b, outer) > sharpness(pair.a, outer)
-        assert sharpness(pair.gt, outer) >= 0.99 * sharpness(pair.b, outer)
-    assert sharpness(pair.gt, inner) >= 0.99 * sharpness(pair.a, inner)
+        assert sharpness(pair.gt, outer) >= 0.95 * sharpness(soothed(pair.b, pair.gt), outer)
+    assert sharpness(pair.gt, inner) >= 0.95 * sharpness(soothed(pair.a, pair.gt), inner)
 
 
 def test_a_car_has_a_warm_bonnet_and_no_holes_in_its_depth() -> None:

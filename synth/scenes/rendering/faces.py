@@ -119,12 +119,12 @@ def _unit_arc(start: Real, stop: Real, n: int) -> np.ndarray:
 def limb(points: Points, radii: Sequence[float]) -> np.ndarray:
     """The outline of a bent, tapered limb with round ends: a polyline with a radius at each point."""
     p, r = np.asarray(points, np.float64), np.asarray(radii, np.float64)[:, None]
-    t = np.gradient(p, axis=0)
-    t /= np.maximum(np.linalg.norm(t, axis=1, keepdims=True), 1e-9)
-    n = np.stack([-t[:, 1], t[:, 0]], -1)
-    first, last = math.degrees(math.atan2(*-t[0, ::-1])), math.degrees(math.atan2(*t[-1, ::-1]))
-    start = arc(p[0, 0], p[0, 1], float(r[0, 0]), float(r[0, 0]), first - 60, first + 60, 5)
-    end = arc(p[-1, 0], p[-1, 1], float(r[-1, 0]), float(r[-1, 0]), last - 60, last + 60, 5)
+    beyond = np.concatenate([p[:1], p, p[-1:]])
+    t = beyond[2:] - beyond[:-2]
+    t /= np.maximum(np.sqrt((t * t).sum(axis=1, keepdims=True)), 1e-9)
+    n = t[:, ::-1] * (-1, 1)
+    cap = _unit_arc(-60, 60, 5)
+    start, end = (p[i] + r[i] * (cap @ np.array([d, (-d[1], d[0])])) for i, d in ((0, -t[0]), (-1, t[-1])))
     return np.concatenate([start, (p - n * r), end, (p + n * r)[::-1]])
 
 

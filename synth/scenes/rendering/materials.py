@@ -1,6 +1,7 @@
 """Materials: tileable textures with mip levels, generated once per process from fixed seeds.
 
-A texture multiplies a face's albedo; its mean is about one. It has one channel, or three where the hue varies.
+A texture multiplies a face's albedo; its mean is about one. It has one channel, or three where the hue varies;
+the weathering has two.
 """
 
 from __future__ import annotations
@@ -164,6 +165,21 @@ def _panel(rng: np.random.Generator) -> np.ndarray:
     return tone * (1 + 0.03 * spectral_noise(rng, 1.0, (1, 4))) * (1 - 0.4 * joint)
 
 
+def _grain(rng: np.random.Generator) -> np.ndarray:
+    """What every surface has at the least: 1/f in amplitude, so 1/f² in power, as albedo in natural images has."""
+    return 1 + 0.055 * spectral_noise(rng, 1.0)
+
+
+def _weathering(rng: np.random.Generator) -> np.ndarray:
+    """Dirt, wear and damp over metres: two channels, the factor on the albedo and the temperature's variation.
+
+    The temperature varies more smoothly, since heat spreads in a wall; dark places are warmer by a third of it.
+    """
+    tone = 0.075 * spectral_noise(rng, 1.25) + 0.03 * spectral_noise(rng, 1.2, (1, 5))
+    heat = spectral_noise(rng, 1.9) - tone / tone.std() / 3
+    return np.stack([1 + tone, 1 + 0.2 * heat], -1)
+
+
 def _noise(rng: np.random.Generator) -> np.ndarray:
     return 1 + 0.2 * spectral_noise(rng, 1.5)
 
@@ -195,6 +211,8 @@ MATERIALS: dict[str, tuple[Callable[[np.random.Generator], np.ndarray], float]] 
     "rug": (_rug, 1.6),
     "wallpaper": (_wallpaper, 3.0),
     "noise": (_noise, 31.0),
+    "grain": (_grain, 1.5),
+    "weathering": (_weathering, 37.0),
     "folds": (_folds, 1.1),
     "bark": (_bark, 1.2),
 }
@@ -243,9 +261,18 @@ def sample(name: str, s: np.ndarray, t: np.ndarray, footprint: np.ndarray) -> np
     first = _tap(atlas, left, top, level, u, v)
     blend = lod - level
     blend = blend.astype(np.float32)
-    blend = blend if first.ndim == 1 else repeated(blend)
+    blend = blend if first.ndim == 1 else repeated(blend, first.shape[1])
     first += (_tap(atlas, left, top, level + 1, u, v) - first) * blend
     return first.reshape(*shape, *first.shape[1:])
+
+
+def weathering(s: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """The weathering, ``(n, 2)``, at plane coordinates in metres, unfiltered: its finest features span decimetres."""
+    tile, metres = mip_levels("weathering")[0], MATERIALS["weathering"][1]
+    maps = np.zeros((2, -(-s.size // ROW), ROW), np.float32)
+    for out, at in zip(maps.reshape(2, -1), (s, t), strict=True):
+        out[: s.size] = _folded(at * np.float32(1 / metres)) * np.float32(TILE)
+    return cv2.remap(tile, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP).reshape(-1, 2)[: s.size]
 
 
 def _folded(x: np.ndarray) -> np.ndarray:

@@ -32,7 +32,8 @@ class Light:
     """The light sources of a scene, as irradiances over pi, so that radiance = albedo times their sum.
 
     sun, sun_from: the sun's light and the direction to it. sky, bounce: light from above and from below. mirror: the
-    radiance that glossy faces reflect. air: temperature in kelvin.
+    radiance that glossy faces reflect. air: temperature in kelvin. cooling: kelvin that a horizontal surface without
+    heat of its own lies below the air, since it faces the cold sky. rise: kelvin per metre of height on upright faces.
     """
 
     sun: Rgb
@@ -41,6 +42,8 @@ class Light:
     bounce: Rgb
     mirror: Rgb
     air: Real
+    cooling: Real = 0.0
+    rise: Real = 0.0
     lamps: list[Lamp] = field(default_factory=list)
 
 

@@ -11,9 +11,10 @@ import numpy as np
 from clearfuse.synth.scenes.rendering.faces import Face, Real
 from clearfuse.synth.scenes.rendering.imaging import repeated
 from clearfuse.synth.scenes.rendering.lamps import Lamps, lamp_light, lamp_map, lamps_of
-from clearfuse.synth.scenes.rendering.materials import MATERIALS, sample
+from clearfuse.synth.scenes.rendering.materials import MATERIALS, sample, weathering
 from clearfuse.synth.scenes.rendering.projection import SAMPLES, Projected, Samples, paint, project, resolve
 from clearfuse.synth.scenes.rendering.renderer import CLASSES, Batch, Cutout, Frame, Light
+from clearfuse.synth.scenes.rendering.rounding import rounding
 from clearfuse.synth.scenes.rendering.view import View
 
 NAMES = tuple(MATERIALS)
@@ -24,7 +25,8 @@ class Tables:
     """Properties per label; row 0 is the sky's.
 
     base: radiance without texture, lamps and shadows; its fourth value is the temperature. direct: the sun's part of
-    it. reflects: albedo where lamps reach. The fourth value of direct, emitted and reflects is zero.
+    both. reflects: albedo where lamps reach. mirror: radiance of the sky in glossy faces. rise: kelvin per metre
+    of height. The fourth value of emitted, mirror and reflects is zero.
     """
 
     plane: np.ndarray
@@ -33,6 +35,7 @@ class Tables:
     base: np.ndarray
     direct: np.ndarray
     emitted: np.ndarray
+    mirror: np.ndarray
     material: np.ndarray
     level: np.ndarray
     reflects: np.ndarray
@@ -41,6 +44,11 @@ class Tables:
     t_axis: np.ndarray
     scale: np.ndarray
     shows: np.ndarray
+    rise: np.ndarray
+
+
+SUN_HEAT = 4.0
+"""Kelvin by which a black surface warms per unit of the sun's light: 10 to 12 K at noon, as of stone and brick."""
 
 
 def _axes(faces: list[Face], normal: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
@@ -78,6 +86,12 @@ def _tables(view: View, cast: Projected, faces: list[Face], batches: list[Batch]
     glow = np.array([f.glow or (0, 0, 0) for f in faces], float).reshape(-1, 3)
     s, t = _axes(faces, n, view)
     heat = np.array([b.light.air + f.warmth for b, f in zip(batches, faces, strict=True)], float)
+    # Absorbed sunlight; glass lets it through.
+    opaque = np.array([f.gloss < 0.25 for f in faces], float)
+    solar = SUN_HEAT * direct.mean(-1) * (1 - albedo.mean(-1)) * opaque
+    level = np.array([b.level for b in batches], bool)
+    cold = np.array([light.cooling for light in lights], float) * np.maximum(n[:, 1], 0) * ~level
+    rise = np.array([light.rise for light in lights], float) * (np.abs(n[:, 1]) < 0.7)
     reached, none = np.array([b.light is inside for b in batches], float), np.zeros(len(faces))
     scale = np.array([f.scale for f in faces], float)
     eye = view.turned(np.array([view.x, view.eye, 0.0]))
@@ -87,18 +101,22 @@ def _tables(view: View, cast: Projected, faces: list[Face], batches: list[Batch]
         spans=_with_sky_row(cast.spans, 1.0),
         normal=_with_sky_row(n),
         base=_with_sky_row(
-            np.column_stack([albedo * (direct + rows("sky") * up + rows("bounce") * (1 - up)) * lit, heat])
+            np.column_stack(
+                [albedo * (direct + rows("sky") * up + rows("bounce") * (1 - up)) * lit, heat + solar - cold]
+            )
         ),
-        direct=_with_sky_row(np.column_stack([albedo * direct, none])),
-        emitted=_with_sky_row(np.column_stack([rows("mirror") * gloss + glow, none])),
+        direct=_with_sky_row(np.column_stack([albedo * direct, 0.8 * solar])),
+        emitted=_with_sky_row(np.column_stack([glow, none])),
+        mirror=_with_sky_row(np.column_stack([rows("mirror") * gloss, none])),
         material=np.array([0, *(1 + NAMES.index(f.material) if f.material else 0 for f in faces)], np.uint8),
-        level=np.array([False, *(b.level for b in batches)]),
+        level=np.concatenate([[False], level]),
         reflects=_with_sky_row(np.column_stack([albedo * reached[:, None], none])),
         round=np.array([False, *(b.round_off > 0 for b in batches)]),
         s_axis=_with_sky_row(s),
         t_axis=_with_sky_row(t),
         scale=_with_sky_row(scale, 1.0),
         shows=np.array([CLASSES.index("sky"), *(CLASSES.index(b.shows) for b in batches)], np.uint8),
+        rise=_with_sky_row(rise),
     )
 
 
@@ -113,8 +131,7 @@ def render(frame: Frame) -> None:
     tables = _tables(view, cast, shown, batch_of_shown, frame.light)
     painted = paint(view, cast.contours)
     parts = resolve(painted)
-    rounding = _rounding(frame, cast, batch_of_shown)
-    _light(frame, tables, parts, rounding)
+    _light(frame, tables, parts, rounding(frame, cast, batch_of_shown))
     lamps = {id(item.light): lamps_of(item.light, view) for item in frame.queue if isinstance(item, Cutout)}
     before = 0
     for item in frame.queue:
@@ -125,7 +142,7 @@ def render(frame: Frame) -> None:
     frame.queue.clear()
 
 
-def _light(frame: Frame, tables: Tables, parts: Samples, rounding: np.ndarray | None) -> None:
+def _light(frame: Frame, tables: Tables, parts: Samples, figures: np.ndarray | None) -> None:
     """Radiance, temperature and depth of every sample, averaged per pixel; what the middle of the pixel shows.
 
     ``value`` holds a sample's radiance and, as its fourth value, the temperature: rows of 16 bytes are copied at once.
@@ -157,13 +174,19 @@ def _light(frame: Frame, tables: Tables, parts: Samples, rounding: np.ndarray | 
         share = repeated(patch[on], 4)
         wet = np.array((*frame.patch_gain, 0), np.float32)
         _put(value, ground[on], _rows(value, ground[on]) * (1 + share * wet) + share * np.float32([0, 0, 0, 4]))
-    if rounding is not None:
+    if figures is not None:
         on = np.flatnonzero(np.take(tables.round, label))
-        gain[on] *= np.take(rounding, pixel[on])
+        shade = np.take(figures.reshape(-1, 2), pixel[on], axis=0)
+        gain[on] *= shade[:, 0]
+        value[on, 3] += shade[:, 1]
+    _weather(view, tables, parts, (value, gain), (rx, ry, z))
     _add_textures(view, tables, label, (value, gain), (rx, ry, z))
     value *= cv2.merge([gain, gain, gain, np.ones_like(gain)]).reshape(-1, 4)
     shining = np.flatnonzero(np.take(tables.emitted.any(-1), label))
     _put(value, shining, _rows(value, shining) + _rows(tables.emitted, label[shining]))
+    glossy = np.flatnonzero(np.take(tables.mirror.any(-1), label))
+    sees = _sky_in_mirror(np.take(tables.normal, label[glossy], axis=0), rx[glossy], ry[glossy])
+    _put(value, glossy, _rows(value, glossy) + _rows(tables.mirror, label[glossy]) * repeated(sees, 4))
     sky = np.flatnonzero(label == 0)
     above = cv2.merge([*cv2.split(frame.radiance), frame.temperature]).reshape(-1, 4)
     _put(value, sky, _rows(above, pixel[sky]))
@@ -173,6 +196,14 @@ def _light(frame: Frame, tables: Tables, parts: Samples, rounding: np.ndarray | 
     summed = _sum_samples(value, parts, count).reshape(*shape, 4)
     frame.radiance = cv2.cvtColor(summed, cv2.COLOR_BGRA2BGR)
     frame.temperature = summed[..., 3].copy()
+
+
+def _sky_in_mirror(normal: np.ndarray, rx: np.ndarray, ry: np.ndarray) -> np.ndarray:
+    """The share of the sky's light in the mirrored ray d - 2 (d·n) n: little from the ground and the skyline."""
+    along = rx * normal[:, 0] + ry * normal[:, 1] + normal[:, 2]
+    up = (ry - 2 * along * normal[:, 1]) / np.sqrt(1 + rx * rx + ry * ry)
+    share = np.clip((up + np.float32(0.06)) * np.float32(2.5), 0, 1)
+    return np.float32(0.15) + np.float32(1.1) * share * share * (3 - 2 * share)
 
 
 def _rows(values: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -228,6 +259,36 @@ def _lamps(
     return total
 
 
+WORN = 3.0
+"""Kelvin per unit of the weathering's temperature, whose standard deviation is about 0.2."""
+
+
+def _weather(
+    view: View,
+    tables: Tables,
+    parts: Samples,
+    into: tuple[np.ndarray, np.ndarray],
+    at: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    """Multiply the gain by the weathering of the surfaces, in place; worn places are warmer, upright faces by height.
+
+    Both span decimetres and more: they are computed for every second pixel of every second row.
+    """
+    value, gain = into
+    h, w = view.height, view.width
+    on = np.arange(h * w).reshape(h, w)[::2, ::2]
+    size, on = on.shape, on.ravel()
+    which = np.take(parts.label, on)
+    rx, ry, z = (np.take(a, on) for a in at)
+    scale = np.take(tables.scale, which)
+    worn = weathering(*(_across(axis, which, rx, ry, z) * scale for axis in (tables.s_axis, tables.t_axis)))
+    worn[:, 1] = np.float32(WORN) * (worn[:, 1] - 1) + np.take(tables.rise, which) * (ry * z + np.float32(view.eye))
+    whole = cv2.resize(worn.reshape(*size, 2), (w, h), interpolation=cv2.INTER_LINEAR).reshape(-1, 2)
+    rest = np.take(whole, parts.pixel[h * w :], axis=0)
+    gain *= np.concatenate([whole[:, 0], rest[:, 0]])
+    value[:, 3] += np.concatenate([whole[:, 1], rest[:, 1]])
+
+
 CHUNK = 1 << 15
 """Samples textured at a time; they fit in the processor's cache."""
 
@@ -259,11 +320,11 @@ def _add_textures(
             tone = sample(NAMES[number - 1], s, t, footprint)
             if tone.ndim == 1:
                 gain[on] *= tone
-                heat[on] += np.float32(1.4) * (1 - tone)
+                heat[on] += np.float32(1.1) * (1 - tone)
             else:
                 rows = _rows(value, on)
                 rows[:, :3] *= tone
-                rows[:, 3] += np.float32(1.4) * (1 - tone[:, 1])
+                rows[:, 3] += np.float32(1.1) * (1 - tone[:, 1])
                 _put(value, on, rows)
 
 
@@ -276,38 +337,6 @@ def _across(axis: np.ndarray, which: np.ndarray, rx: np.ndarray, ry: np.ndarray,
     out *= z
     out += np.take(axis[:, 3], which)
     return out
-
-
-def _rounding(frame: Frame, cast: Projected, batches: list[Batch]) -> np.ndarray | None:
-    """A shading factor that darkens a figure on its shaded side: the slope of its blurred silhouette is the tilt."""
-    view = frame.view
-    groups: dict[int, list[int]] = {}
-    for index, batch in enumerate(batches):
-        if batch.round_off:
-            groups.setdefault(id(batch), []).append(index)
-    if not groups:
-        return None
-    factor = np.ones((view.height, view.width), np.float32)
-    sun = view.turned(np.array(frame.light.sun_from, float))
-    side = np.array([0.2, 0.8]) if frame.light.lamps else sun[:2] / max(float(np.hypot(sun[0], sun[1])), 1e-6)
-    for numbers in groups.values():
-        bounds = cast.bounds[numbers]
-        x0, y0 = (max(int(v) - 1, 0) for v in np.floor(bounds[:, :2].min(0)))
-        x1, y1 = (min(int(v) + 2, n) for v, n in zip(bounds[:, 2:].max(0), (view.width, view.height), strict=True))
-        alpha = np.zeros((y1 - y0, x1 - x0), np.uint8)
-        for index in numbers:
-            polygons = [
-                np.rint((p - 16 * (SAMPLES // 2)) / SAMPLES).astype(np.int32) - (16 * x0, 16 * y0)
-                for p in cast.contours[index]
-            ]
-            cv2.fillPoly(alpha, [p.astype(np.int32) for p in polygons], 255, cv2.LINE_AA, 4)
-        sigma = max(min(alpha.shape) * 0.07, 0.6)
-        soft = cv2.GaussianBlur(alpha, (0, 0), sigma).astype(np.float32) / 255
-        gx, gy = cv2.Sobel(soft, cv2.CV_32F, 1, 0), cv2.Sobel(soft, cv2.CV_32F, 0, 1)
-        tilt = (-gx * np.float32(side[0]) + gy * np.float32(side[1])) * np.float32(sigma * 0.35)
-        shade = np.clip(1 + float(batches[numbers[0]].round_off) * (tilt - 0.35 * (1 - soft)), 0.35, 1.6)
-        np.copyto(factor[y0:y1, x0:x1], shade, where=alpha > 0)
-    return factor
 
 
 def _paste(frame: Frame, item: Cutout, lamps: Lamps | None, painted: np.ndarray, before: int) -> None:
@@ -341,7 +370,7 @@ def _paste(frame: Frame, item: Cutout, lamps: Lamps | None, painted: np.ndarray,
         drawn *= repeated(visible.astype(np.float32) * np.float32(1 / 255), 4)
     cover = np.minimum(drawn[..., 3], 1)
     at = np.s_[y0:y1, x0:x1]
-    heat = np.float32(light.air + item.warmth - 2.1) * cover + cv2.transform(drawn, np.array([[1.0, 1, 1, 0]]))
+    heat = np.float32(light.air + item.warmth - 1.0) * cover + cv2.transform(drawn, np.array([[0.5, 0.5, 0.5, 0]]))
     frame.temperature[at] *= 1 - cover
     frame.temperature[at] += heat
     frame.radiance[at] *= repeated(1 - cover)

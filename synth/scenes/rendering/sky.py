@@ -19,7 +19,7 @@ HOURS = ("noon", "morning", "overcast", "dusk")
 @dataclass(frozen=True)
 class Sky:
     """The sky: radiance at the zenith, at the horizon and of the clouds, cloud cover in [0, 1], radiance of the sun's
-    glow, temperature in kelvin at the zenith and at the horizon.
+    glow, thermal emissivity at the zenith.
     """
 
     zenith: Rgb
@@ -27,7 +27,7 @@ class Sky:
     cloud: Rgb
     cover: float
     glow: Rgb
-    cold: tuple[float, float]
+    emissivity: float
     stars: bool = False
 
 
@@ -35,25 +35,24 @@ def day(rng: np.random.Generator, hour: str | None = None) -> tuple[Sky, Light]:
     """A daytime sky and its light. hour: one of ``HOURS``; None draws it."""
     hour = str(rng.choice(HOURS, p=(0.35, 0.3, 0.2, 0.15))) if hour is None else hour
     azimuth = rng.uniform(-math.pi, math.pi)
-    air = float(rng.uniform(283, 299))
+    air = float(rng.uniform(280, 295))
     if hour == "noon":
         height, sun, ambient = rng.uniform(0.75, 1.05), (3.0, 2.85, 2.6), (0.42, 0.52, 0.68)
-        sky = Sky(
-            (0.16, 0.34, 0.80), (0.78, 0.95, 1.12), (1.75, 1.75, 1.72), rng.uniform(0.1, 0.6), sun, (238.0, 266.0)
-        )
+        sky = Sky((0.16, 0.34, 0.80), (0.78, 0.95, 1.12), (1.75, 1.75, 1.72), rng.uniform(0.1, 0.6), sun, 0.3)
     elif hour == "morning":
         height, sun, ambient = rng.uniform(0.38, 0.6), (2.7, 2.25, 1.6), (0.36, 0.42, 0.55)
-        sky = Sky((0.2, 0.36, 0.72), (1.15, 1.0, 0.85), (1.6, 1.42, 1.22), rng.uniform(0.15, 0.65), sun, (237.0, 264.0))
+        sky = Sky((0.2, 0.36, 0.72), (1.15, 1.0, 0.85), (1.6, 1.42, 1.22), rng.uniform(0.15, 0.65), sun, 0.32)
     elif hour == "overcast":
         height, sun, ambient = 0.9, (0.22, 0.22, 0.22), (0.85, 0.88, 0.92)
-        sky = Sky((0.75, 0.79, 0.86), (1.05, 1.08, 1.1), (1.25, 1.26, 1.27), 0.85, sun, (258.0, 272.0))
+        sky = Sky((0.75, 0.79, 0.86), (1.05, 1.08, 1.1), (1.25, 1.26, 1.27), 0.85, sun, 0.6)
     else:
         height, sun, ambient = rng.uniform(0.22, 0.3), (1.5, 0.85, 0.42), (0.26, 0.28, 0.38)
-        sky = Sky((0.12, 0.18, 0.42), (1.25, 0.72, 0.42), (1.1, 0.68, 0.52), rng.uniform(0.2, 0.6), sun, (236.0, 263.0))
+        sky = Sky((0.12, 0.18, 0.42), (1.25, 0.72, 0.42), (1.1, 0.68, 0.52), rng.uniform(0.2, 0.6), sun, 0.32)
     sun_from = (math.sin(azimuth) * math.cos(height), math.sin(height), math.cos(azimuth) * math.cos(height))
     bounce = tuple(0.16 * (s * math.sin(height) + k) for s, k in zip(sun, ambient, strict=True))
     mirror = tuple(0.5 * (a + b) for a, b in zip(sky.zenith, sky.horizon, strict=True))
-    return sky, Light(sun, sun_from, ambient, bounce, mirror, air)  # type: ignore[arg-type]
+    cooling = 0.8 if hour == "overcast" else 1.5
+    return sky, Light(sun, sun_from, ambient, bounce, mirror, air, cooling, -0.12)  # type: ignore[arg-type]
 
 
 def night(rng: np.random.Generator, dusk: bool = False) -> tuple[Sky, Light]:
@@ -68,7 +67,7 @@ def night(rng: np.random.Generator, dusk: bool = False) -> tuple[Sky, Light]:
         (0.004 * k, 0.0036 * k, 0.004 * k),
         rng.uniform(0.2, 0.7),
         (0.0, 0.0, 0.0),
-        (236.0, 262.0),
+        0.3,
         not dusk,
     )
     ambient = (0.0024 * k, 0.0028 * k, 0.0042 * k)
@@ -76,7 +75,7 @@ def night(rng: np.random.Generator, dusk: bool = False) -> tuple[Sky, Light]:
     moon_from = (rng.uniform(-0.6, 0.6), 0.7, rng.uniform(-0.6, 0.6))
     bounce = tuple(0.3 * c for c in ambient)
     return sky, Light(
-        moon, moon_from, ambient, bounce, (0.002 * k, 0.0024 * k, 0.0036 * k), float(rng.uniform(276, 290))
+        moon, moon_from, ambient, bounce, (0.002 * k, 0.0024 * k, 0.0036 * k), float(rng.uniform(276, 290)), 2.5, -0.1
     )  # type: ignore[arg-type]
 
 
@@ -99,8 +98,7 @@ def start_frame(view: View, sky: Sky, light: Light, rng: np.random.Generator) ->
         near = cv2.exp(angle * np.float32(-50)) * np.float32(0.9) + cv2.exp(angle / np.float32(-0.0012)) * np.float32(3)
         near += 600 * (angle < 0.00004)
         sheet = [plane + near * np.float32(0.5 * glow) for plane, glow in zip(sheet, sky.glow, strict=True)]
-    # The zenith is the coldest; clouds are warmer than the clear sky (Berger et al. 1984, Infrared Phys. 24).
-    cold = np.float32(sky.cold[0] - sky.cold[1]) * (1 - mix) * (1 - np.float32(0.6) * cover)
+    cold = sky_temperature(up, cover, sky.emissivity, float(light.air))
 
     def whole(half: np.ndarray) -> np.ndarray:
         size = (2 * half.shape[1], 2 * half.shape[0])
@@ -111,11 +109,22 @@ def start_frame(view: View, sky: Sky, light: Light, rng: np.random.Generator) ->
     radiance[rows:] = sky.horizon
     if sky.stars:
         _stars(radiance[:rows], rng, view, 1 - whole(cover))
-    temperature = np.full(shape, sky.cold[1], np.float32)
-    temperature[:rows] += whole(cold)
+    temperature = np.full(shape, light.air, np.float32)
+    temperature[:rows] = whole(cold)
     far = np.full(shape, np.inf, np.float32)
     ones = np.ones(shape, np.float32)
     return Frame(view, light, radiance, far, temperature, ones, ones.copy())
+
+
+def sky_temperature(up: np.ndarray, cover: np.ndarray, zenith: float, air: float) -> np.ndarray:
+    """The sky's apparent temperature in kelvin, e^(1/4) times the air's, coldest at the zenith.
+
+    e = 1 - (1 - e_z)^(1/up), up the sine of the elevation (Granqvist and Hjortsberg 1981, J. Appl. Phys. 52). Clouds
+    are nearer to the air's temperature (Berger et al. 1984, Infrared Phys. 24). zenith: e_z. cover: clouds in [0, 1].
+    """
+    emissivity = 1 - cv2.exp(np.float32(math.log(1 - zenith)) / np.maximum(up, np.float32(0.03)))
+    clear = cv2.sqrt(cv2.sqrt(emissivity)) - 1
+    return np.float32(air) * (1 + clear * (1 - np.float32(0.6) * cover))
 
 
 def _clouds(rx: np.ndarray, ry: np.ndarray, rng: np.random.Generator, cover: float) -> np.ndarray:

@@ -43,8 +43,13 @@ def _rects(at: Frame2, cells: np.ndarray, inset: tuple[float, float, float, floa
     return list(at.at(corners))
 
 
-def windows(rng: np.random.Generator, at: Frame2, cells: np.ndarray, night: bool, wall: Rgb) -> list[Face]:
-    """Windows on the plane b = 0, facing b < 0: frames, panes, mullions, sills and the shadow of the lintels."""
+def windows(
+    rng: np.random.Generator, at: Frame2, cells: np.ndarray, night: bool, wall: Rgb, material: str, warm: Real
+) -> list[Face]:
+    """Windows on the plane b = 0, facing b < 0: frames, panes, mullions, sills and the shadow of the lintels.
+
+    material, warm: of the wall.
+    """
     if not len(cells):
         return []
     normal = at.direction(0, 0, -1)
@@ -54,10 +59,17 @@ def windows(rng: np.random.Generator, at: Frame2, cells: np.ndarray, night: bool
         Face(_rects(at, cells, (-0.14, -0.14, 0.14, -float(cells[0, 3])), 0), tinted(trim, 0.9), outward=normal),
     ]
     share = rng.random(len(cells))
+    # Radiators warm the wall below some windows.
+    heated = cells[share < 0.35]
+    if len(heated):
+        h = float(heated[0, 3])
+        faces.append(
+            Face(_rects(at, heated, (0.1, -0.7, -0.1, -h - 0.14), 0), wall, material, warm + 1.3, outward=normal)
+        )
     lit = share < (0.38 if night else 0.0)
     groups = [
-        (~lit & (share < 0.72), srgb(0x1B2126), None, 0.30, 1.5),
-        (~lit & (share >= 0.72), srgb(0x8A8578), None, 0.18, 1.5),
+        (~lit & (share < 0.72), srgb(0x1B2126), None, 0.40, -0.8),
+        (~lit & (share >= 0.72), srgb(0x8A8578), None, 0.25, 0.8),
         (lit & (share < 0.25), srgb(0xC0A070), tinted(WARM_WINDOW, float(rng.uniform(0.25, 0.9))), 0.0, 6.0),
         (lit & (share >= 0.25), srgb(0xA0A8A8), tinted(COOL_WINDOW, float(rng.uniform(0.2, 0.6))), 0.0, 6.0),
     ]
@@ -145,7 +157,7 @@ def facade(
     if start < 1 and len(cells):
         hit = (cells[:, 1] < 2.6) & (cells[:, 0] + cells[:, 2] > door - 0.25) & (cells[:, 0] < door + 1.25)
         cells = cells[~hit]
-    faces += windows(rng, at, cells, night, wall)
+    faces += windows(rng, at, cells, night, wall, material, warm)
     return faces
 
 

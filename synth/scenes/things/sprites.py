@@ -25,10 +25,14 @@ def _leaves(
     middle, extent = blobs[:, :2].mean(0), np.abs(blobs[:, :2] - blobs[:, :2].mean(0)).max() + blobs[:, 2].mean()
     whole = ((centre - middle) @ np.array(sun)) / extent
     tone = (
-        0.34 + 0.34 * depth + 0.30 * (offset @ np.array(sun)) * depth + 0.26 * whole + 0.09 * rng.standard_normal(count)
+        0.16
+        + 0.5 * depth**1.5
+        + 0.3 * (offset @ np.array(sun)) * depth
+        + 0.24 * whole
+        + 0.13 * rng.standard_normal(count)
     )
-    tone = np.clip(tone, 0.1, 1.25)
-    hue = rng.normal(0, 0.13, count)
+    tone = np.clip(tone, 0.06, 1.25)
+    hue = rng.normal(0, 0.07, count)
     turn, length = rng.uniform(0, np.pi, count), size * rng.uniform(0.7, 1.4, count)
     shape = np.array([[-1, 0], [-0.3, 0.42], [0.5, 0.36], [1, 0], [0.5, -0.36], [-0.3, -0.42]])
     c, s = np.cos(turn) * length, np.sin(turn) * length
@@ -64,7 +68,9 @@ def _branch(
     tone = rng.uniform(70, 95)
     side = np.array([np.sin(angle), np.cos(angle)]) * width / 2
     points = np.array([at - side, at + side, tip + side * 0.65, tip - side * 0.65])
-    cv2.fillPoly(canvas, [np.rint(points * 16).astype(np.int32)], (tone, tone * 0.8, tone * 0.68, 255), cv2.LINE_AA, 4)
+    cv2.fillPoly(
+        canvas, [np.rint(points * 16).astype(np.int32)], (tone * 1.3, tone * 0.8, tone * 1.15, 255), cv2.LINE_AA, 4
+    )
     if left:
         for turn in (rng.uniform(0.2, 0.6), -rng.uniform(0.2, 0.6)):
             _branch(rng, canvas, tip, angle + turn, length * rng.uniform(0.5, 0.66), width * 0.6, left - 1)
@@ -80,7 +86,7 @@ def tree(number: int) -> tuple[np.ndarray, ...]:
         _branch(rng, canvas, foot, np.pi / 2, 200, 20, 0)
         y = rng.uniform(0, 1, 90) ** 0.7
         blobs = np.stack([256 + (y * 130 + 8) * rng.uniform(-1, 1, 90), 40 + y * 500, 14 + 20 * y], -1)
-        _leaves(rng, canvas, blobs, 2600, 6.5, (-0.6, -0.8))
+        _leaves(rng, canvas, blobs, 5200, 4.6, (-0.6, -0.8))
         return _finish(canvas)
     slender = number == 5
     _branch(rng, canvas, foot, np.pi / 2 + rng.uniform(-0.06, 0.06), 205, 24 if slender else 32, 3)
@@ -96,7 +102,7 @@ def tree(number: int) -> tuple[np.ndarray, ...]:
         ],
         -1,
     )
-    _leaves(rng, canvas, blobs, 5200, 6.5, (-0.6, -0.8))
+    _leaves(rng, canvas, blobs, 11000, 4.4, (-0.6, -0.8))
     return _finish(canvas)
 
 
@@ -120,6 +126,6 @@ def bush(number: int) -> tuple[np.ndarray, ...]:
     count = 16
     blobs = np.stack([rng.uniform(60, 340, count), rng.uniform(110, 290, count), rng.uniform(30, 58, count)], -1)
     blobs[:, 1] += 0.25 * np.abs(blobs[:, 0] - 200)
-    _leaves(rng, canvas, blobs, 1500, 9, (-0.6, -0.8))
+    _leaves(rng, canvas, blobs, 3600, 5.6, (-0.6, -0.8))
     canvas[300:] = 0
     return _finish(canvas[:300])

@@ -38,7 +38,7 @@ def _body(frame: Frame2, shape: tuple, paint: Rgb, engine: Real) -> list[Face]:
 
     def pane(points: np.ndarray, outward, **rest) -> None:
         middle = points.mean(0)
-        add(middle + (points - middle) * np.array([0.88, 0.84, 0.88]), GLASS, outward, gloss=0.35, warmth=-3.0, **rest)
+        add(middle + (points - middle) * np.array([0.88, 0.84, 0.88]), GLASS, outward, gloss=0.5, warmth=-2.0, **rest)
 
     front_glass = np.array(
         [(front, belt, -half), (front, belt, half), (top_front, roof, inner), (top_front, roof, -inner)]
@@ -71,7 +71,7 @@ def _body(frame: Frame2, shape: tuple, paint: Rgb, engine: Real) -> list[Face]:
                 s = (level - belt) / (roof - belt)
                 a0, a1 = rear + (top_rear - rear) * s, front + (top_front - front) * s
                 corners.append((a0 + (a1 - a0) * part, level, b + (c - b) * s * min(t * 1.2, 1)))
-            add(corners, GLASS, out, gloss=0.4, warmth=-2.5)
+            add(corners, GLASS, out, gloss=0.5, warmth=-2.0)
     # The cabin may occlude the lid behind it, and each near side occludes what is beyond.
     return [*_lids(frame, shape, paint, engine), *faces, *_sides(frame, shape, paint)]
 
@@ -134,7 +134,7 @@ def _sides(frame: Frame2, shape: tuple, paint: Rgb) -> list[Face]:
             (tail, 0.5, b),
         ]
         out = (0, 0, math.copysign(1, b))
-        add(side, paint, out, gloss=0.07, warmth=1.0)
+        add(side, paint, out, gloss=0.14, warmth=1.0)
         add(
             [(tail + 0.02, 0.28, b), (nose - 0.04, 0.28, b), (nose - 0.02, 0.42, b), (tail, 0.42, b)],
             srgb(0x26282A),
