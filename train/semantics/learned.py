@@ -6,6 +6,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from clearfuse.train.models.layers import initialise
 from clearfuse.train.semantics.base import SemanticEncoder, View
@@ -13,6 +14,8 @@ from clearfuse.train.semantics.base import SemanticEncoder, View
 SIDE, PATCHES = 64, 4
 """Pixels of a view's squares, and how many show the picture at full resolution, where rain and noise are seen."""
 CHANNELS = (16, 32, 64, 128)
+GAIN = 3.0
+"""Keeps the scale from layer to layer: without it what tells pictures apart would be 50 times smaller at the last."""
 
 
 class LearnedSemantics(SemanticEncoder):
@@ -24,16 +27,16 @@ class LearnedSemantics(SemanticEncoder):
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for inputs, outputs in zip((3, *CHANNELS[:-1]), CHANNELS, strict=True):
-            layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.SiLU()]
-        self.features = nn.Sequential(*layers)
+        widths = zip((3, *CHANNELS[:-1]), CHANNELS, strict=True)
+        self.features = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in widths)
         self.place = nn.Embedding(1 + PATCHES, self.width)
 
     def encode(self, views: UInt8[Tensor, "n 3 rows side"]) -> Float[Tensor, "n s k"]:
         """Tokens of the squares, in order."""
-        squares = rearrange(views.float() / 127.5 - 1, "n c (p h) w -> (n p) c h w", h=SIDE)
-        maps = nn.functional.adaptive_avg_pool2d(self.features(squares), 2)
+        maps = rearrange(views.float() / 127.5 - 1, "n c (p h) w -> (n p) c h w", h=SIDE)
+        for layer in self.features:
+            maps = F.silu(GAIN * layer(maps))
+        maps = F.adaptive_avg_pool2d(maps, 2)
         tokens = rearrange(maps, "(n p) k h w -> n p (h w) k", n=len(views))
         return rearrange(tokens + self.place.weight[:, None], "n p s k -> n (p s) k")
 

@@ -203,6 +203,8 @@ def test_the_learned_one_learns_and_is_of_its_seed() -> None:
     views = views_of(one)
     first = one(views, ["vif"] * 2)[0]
     assert torch.equal(first, same(views, ["vif"] * 2)[0]) and not torch.equal(first, other(views, ["vif"] * 2)[0])
+    dark = (views.float() / 4).to(torch.uint8)
+    assert (one(dark, ["vif"] * 2)[0] - first).square().mean() > 1e-3, "pictures are told apart before it has learned"
     first.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in one.parameters())
 
