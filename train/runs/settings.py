@@ -36,7 +36,8 @@ class Settings(RunSettings):
                 raise unknown("setting", ".".join(path), [f"schedule.{name}" for name in schedule])
         given = {name: value for name, value in changed.items() if value is not None}
         values = {**schedule, **given, "preset": preset, "seed": seed, "set": kept or None}
-        check_options(Settings, values)  # a wrong option is told by its own name
+        # A wrong option is told by its own name; what --set says of repeats comes below, with the batch they divide.
+        check_options(Settings, values | ({"repeats": 1} if "repeats" in own else {}))
         settings = validate(Settings, {**values, **own, **given}, "--set schedule")
         if "warmup" not in {**own, **given}:
             settings = settings.model_copy(update={"warmup": min(settings.warmup, max(settings.steps // 10, 1))})

@@ -13,12 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from clearfuse.synth.types import UserError
 from clearfuse.train import text, tokenizers
 from clearfuse.train.cli import info
 from clearfuse.train.designs.design import Design
 from clearfuse.train.designs.presets import PRESETS, describe, find_preset
 from clearfuse.train.models import MODELS, Inputs, MMAIFConfig, Prediction, attention, build_model
 from clearfuse.train.objectives.regression import Regression
+from clearfuse.train.runs.settings import Settings
 from conftest import Ran
 
 Train = Callable[..., Ran]
@@ -323,3 +325,10 @@ def test_mistakes_are_one_line(train: Train, uncounted: list[tuple[Any, str]]) -
             2,
             f"train: error: --size {size}: must be WIDTHxHEIGHT in pixels, such as 1024x1024",
         )
+
+
+def test_a_batch_may_come_with_other_repeats_than_the_preset_s() -> None:
+    """Of small the repeats are 4, which do not divide 2."""
+    assert Settings.of("small", sets=["schedule.repeats=2"], batch=2).repeats == 2
+    with pytest.raises(UserError, match="repeats 4 must divide the batch, 2"):
+        Settings.of("small", batch=2)
