@@ -244,8 +244,9 @@ class MdaIF(nn.Module):
         """The fused features of each level, and how its experts were chosen."""
         levels: list[Tensor] = []
         statistics: list[Routing | None] = []
+        encoders: list[Any] = list(self.encoders)
         for i, (dcam, dmoe) in enumerate(zip(self.dcam, self.dmoe, strict=True)):
-            a, b = (one.stages[i](x) for one, x in zip(self.encoders, (a, b), strict=True))
+            a, b = (one.stages[i](x) for one, x in zip(encoders, (a, b), strict=True))
             cells = rearrange(torch.cat([a, b], 1), "b c h w -> b (h w) c")
             fused, routing = dmoe(dcam(cells, activations), a.shape[2], prior, mask)
             levels.append(fused)
