@@ -165,7 +165,7 @@ def test_degrade_takes_a_scale(synth: Callable[..., Ran], tmp_path: Path) -> Non
     path = twelve_bits(tmp_path / "x.png", textured(1))
     options = ["--op", "gaussian_blur", "--severity", "0", "--scale"]
     assert synth("degrade", path, *options, "4095", "--out", tmp_path / "out").code == 0
-    assert abs(decode(str(tmp_path / "out/x.png")).image.mean() - textured(1).mean()) < 2
+    assert abs(decode(str(tmp_path / "out/x.png")).image.mean() - textured(1).mean()) < 4  # blurred in linear light
     ran = synth("degrade", path, *options, "100", "--out", tmp_path / "out")
     assert ran.code == 2 and ran.error.endswith("--scale 100: must be in [256, 65535]")
 
