@@ -303,6 +303,8 @@ def _check_target(sample: Sample) -> Iterator[str]:
         yield f"{where}: control goes with a change of tone, and with nothing else"
     if (meta.category == "segment") != (meta.segment is not None):
         yield f"{where}: segment goes with a class, and with nothing else"
+    if meta.real:
+        return
     picture = target = sample.images["clean_a"]
     if meta.segment is not None:
         try:
