@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from clearfuse.synth.seeds import generator
@@ -25,6 +26,9 @@ from fakehub import TOKEN, FakeHub, fake_hub
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is loaded: several workers, a thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+settings.register_profile("suite", deadline=None)  # a machine that does other work too takes its time
+settings.load_profile("suite")
 
 ROOT = Path(__file__).resolve().parent.parent
 

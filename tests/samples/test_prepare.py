@@ -126,8 +126,8 @@ def test_a_network_gives_one_answer_kept_or_not(tmp_path: Path, msrs: Path, monk
 def test_what_is_prepared_is_what_a_sample_has(msrs: Path) -> None:
     planned = plan_build(Options(task="vif", data=(f"msrs={msrs}",), variants=2))[0]
     prepared = [prepare(planned.spec, ref) for ref in planned.pairs]
-    assert all(isinstance(one, Prepared) and one.picture("vif") is one.pair.a for one in prepared)
-    assert all(one.picture("mef") is one.gt for one in prepared)
+    assert all(isinstance(one, Prepared) and one.picture() is one.pair.a for one in prepared)
+    assert all(replace(one, ref=replace(one.ref, task="mef")).picture() is one.gt for one in prepared)
 
 
 def test_the_quality_of_the_truth_is_recorded_and_judged(tmp_path: Path, msrs: Path) -> None:

@@ -69,7 +69,8 @@ def soothed(image: np.ndarray, clean: np.ndarray) -> np.ndarray:
 def flat_world(light: float, depth: np.ndarray, seed: int = 3) -> SceneMap:
     """An even grey field of 290 K."""
     radiance = np.full((*depth.shape, 3), light, np.float32)
-    return SceneMap("yard", False, radiance, depth, np.full(depth.shape, 290, np.float32), seed)
+    return SceneMap("yard", False, radiance, depth, np.full(depth.shape, 290, np.float32),
+                    np.zeros(depth.shape, np.uint8), seed)  # fmt: skip
 
 
 def lone_person(seed: int, view: View) -> tuple[Frame, float]:
