@@ -111,11 +111,11 @@ def decreasing(self: Tensor) -> list[float]:
 
 
 class Vocabulary:
-    """Stands for a tokenizer of words: one number a letter."""
+    """Stands for a tokenizer of words: one number a letter, at least two: a fake tensor of one computes."""
 
     def encode_batch(self, prompts: Sequence[str]) -> list[Any]:
         return [
-            types.SimpleNamespace(ids=[1 + ord(letter) % 30 for letter in prompt][:20] or [1]) for prompt in prompts
+            types.SimpleNamespace(ids=[1 + ord(letter) % 30 for letter in prompt][:20] or [1, 1]) for prompt in prompts
         ]
 
 

@@ -227,7 +227,7 @@ def test_from_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     pipeline = FusionPipeline.from_pretrained("lab/fusion", revision="abc")
     assert pipeline.design.tokenizer == "dct"
-    patterns = ["pipeline.json", "model.safetensors", "tokenizer/*", "text/*"]
+    patterns = ["pipeline.json", "model.safetensors", "tokenizer/*", "text/*", "semantics/*"]
     assert asked == ["lab/fusion", {"revision": "abc", "allow_patterns": patterns}]
     with pytest.raises(UserError, match="lab/other: no such folder, and the Hugging Face hub has none either: You are"):
         FusionPipeline.from_pretrained("lab/other")
