@@ -108,6 +108,7 @@ def test_every_command_that_a_page_shows_exists(page: str) -> None:
     """Each ``synth`` and ``train`` line parses with its options; each ``make`` target is in the Makefile."""
     from typer.main import get_command
 
+    from clearfuse.__main__ import USAGE
     from clearfuse.synth.cli.app import app as synth_app
     from clearfuse.train.cli.app import app as train_app
 
@@ -125,6 +126,8 @@ def test_every_command_that_a_page_shows_exists(page: str) -> None:
         elif words[0] in commands:
             sub = commands[words[0]].commands[words[1]]  # type: ignore[attr-defined]
             sub.make_context(words[1], words[2:])
+        elif words[0] == "clearfuse":
+            assert words[1] in USAGE, line
         else:
             assert Path(words[0]).name in ("git", "cd", "pip", "pytest", "python"), line
 
