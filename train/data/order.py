@@ -153,8 +153,8 @@ class Order:
         """The sample at a position."""
         batch, slot = divmod(position, self.batch)
         shape, before = self._shapes.at(batch)
-        round_, repeat = divmod(before, self.repeats)
-        source, drawn = self._sources[shape].at(round_ * self.batch + slot)
+        cycle, repeat = divmod(before, self.repeats)
+        source, drawn = self._sources[shape].at(cycle * self.batch + slot)
         rows = self._rows[source, shape]
         visit, index = divmod(drawn, len(rows))
         row = int(rows[permute(index, len(rows), _keys(self.seed, source, shape, visit))])
@@ -166,8 +166,8 @@ class Order:
         source, shape = int(self.source[row]), int(self.shape[row])
         rows = self._rows[source, shape]
         index = unpermute(int(np.searchsorted(rows, row)), len(rows), _keys(self.seed, source, shape, visit))
-        round_, slot = divmod(self._sources[shape].index(source, visit * len(rows) + index), self.batch)
-        return self._shapes.index(shape, round_ * self.repeats + repeat) * self.batch + slot
+        cycle, slot = divmod(self._sources[shape].index(source, visit * len(rows) + index), self.batch)
+        return self._shapes.index(shape, cycle * self.repeats + repeat) * self.batch + slot
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A model beside pipelines on degraded pairs, and what it must hold, by task, number of degradations and degradation.
 
-    python benchmarks/shows.py SHARDS ... --out report [--model small] [--sdnet DIR] [--limit N] [--clean 20]
+    python benchmarks/shipped.py SHARDS ... --out report [--model small] [--sdnet DIR] [--limit N] [--clean 20]
 
 Runs ``train eval`` on the shards (the same command goes on where it was stopped; its report stays in ``--out``): the
 model with and without the prompts, SDNet on the degraded pair and after classical restoration (``--sdnet``: see
