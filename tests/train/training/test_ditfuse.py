@@ -101,7 +101,7 @@ def test_a_model_is_loaded_merged_and_embedded(base: Path, first: Path, tmp_path
     """Each gives the same picture: the merged one without another base, and to 1e-5 the same latents."""
     pipeline = FusionPipeline.from_pretrained(first)
     fused = pipeline(*PAIR, task="vif", prompt="[FUSION]. <MULTI-MODALITIES>. remove the haze")
-    assert fused.shape == (40, 56, 3)
+    assert fused.shape == PAIR[0].shape
     other = FusionPipeline.from_pretrained(first)(*PAIR, task="vif", prompt="fuse the two images")
     assert not np.array_equal(other, fused), "the prompt shows"
     pipeline.save_pretrained(tmp_path / "whole", embed=True)
@@ -179,8 +179,7 @@ def test_published_adapters_are_a_model_and_a_start(shards: Path, base: Path, fi
 def test_what_can_not_be_is_refused(
     shards: Path, base: Path, tmp_path: Path, sets: list[str], changed: dict[str, Any], message: str
 ) -> None:
-    init = {"init": "clearfuse-small"} if "lora" in changed else {}
     with pytest.raises(UserError) as error:
-        run(shards, base, tmp_path / "run", *sets, **changed, **init)
+        run(shards, base, tmp_path / "run", *sets, **changed)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
