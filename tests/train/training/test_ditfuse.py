@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from clearfuse.train.runs.settings import Settings
 from clearfuse.train.training import checkpoint
 from clearfuse.train.training.trainer import Fitted, fit
 from clearfuse.train.weights.tensors import read_tensors, write_tensors
-from conftest import textured
+from conftest import Ran, save, textured
 
 pytest.importorskip("peft", reason="needs clearfuse[lora]")
 PAIR = textured(1, 40, 56), textured(2, 40, 56, channels=1)
@@ -162,6 +163,30 @@ def test_published_adapters_are_a_model_and_a_start(shards: Path, base: Path, fi
     notes: list[str] = []
     run(shards, base, tmp_path / "run", init=str(folder), steps=1, notes=notes)
     assert notes[0] == f"16 of 16 tensors are those of {folder}"
+
+
+@pytest.mark.slow
+def test_it_is_fitted_fused_and_merged_as_typed(
+    shards: Path, base: Path, train: Callable[..., Ran], tmp_path: Path
+) -> None:
+    """``--base`` of a whole folder: its transformer, autoencoder and vocabulary."""
+    ran = train(
+        "fit", shards / "vif", "--preset", "ditfuse", "--base", base, "--out", tmp_path / "run", "--steps", "2",
+        "--batch", "1", "--accumulate", "1", "--crop", "32", "--device", "cpu", "--hold-out", "1", "--workers", "0",
+        "--set", "objective.steps=2", "--set", "config.mlp=true", "--set", "config.rank=2",
+    )  # fmt: skip
+    assert ran.code == 0 and "LoRA of rank 2 on a base that stays" in ran.err, ran.err
+    for name, picture in zip("ab", PAIR, strict=True):
+        save(tmp_path / f"{name}.png", picture)
+    ran = train("export", tmp_path / "run", "--merge", "--out", tmp_path / "merged")
+    assert ran.code == 0, ran.err
+    assert {path.name for path in (tmp_path / "merged").iterdir()} == {"base", "model.safetensors", "pipeline.json"}
+    for model in ("run", "merged"):
+        fuse = ("fuse", tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / f"{model}.png", "--device", "cpu")
+        ran = train(*fuse, "--task", "vif", "--model", tmp_path / model, "--prompt", "remove the haze")
+        assert ran.code == 0, ran.err
+    ran = train("export", tmp_path / "run", "--merge", "--out", tmp_path / "merged")
+    assert ran.code == 2 and ran.error.endswith("merged: must be a new or an empty folder")
 
 
 @pytest.mark.slow
