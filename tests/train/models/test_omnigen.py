@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -201,6 +202,12 @@ def test_costs_by_formula_are_those_counted(config: Any) -> None:
     tokens = 3 * 3 * 4 + 4 + 1
     expected, attention = flops(config, 6, 8, 4), config.depth * 4 * tokens**2 * config.width
     assert counter.get_total_flops() in (expected, expected - attention)
+
+
+def test_without_peft_the_line_that_adds_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(UserError, match=r"LoRA of OmniGen needs peft: pip install 'clearfuse\[lora\]'"):
+        build_model("omnigen", NARROW, torch.Generator())
 
 
 def test_what_does_not_fit_is_refused() -> None:
