@@ -23,6 +23,7 @@ from clearfuse.train.models import (
     MdaIFConfig,
     MMAIFConfig,
     NAFNetConfig,
+    OmniGenConfig,
     RestorerConfig,
     UNetConfig,
     find_model,
@@ -59,8 +60,9 @@ DESIGNS: dict[str, Design] = {
                    "dct", "bytes", Regression()),
     "mdaif": Design("mdaif", _MDAIF, "pixels", "none", Regression(), semantics="learned"),
     "nafnet": Design("nafnet", _NAFNET, "pixels", "bytes", Regression(), "pyramid"),
+    "omnigen": Design("omnigen", OmniGenConfig(), "omnigen", "omnigen", FlowMatching(steps=2), base="omnigen"),
 }  # fmt: skip
-"""A small design of each family."""
+"""A small design of each family; that of a base has the small one of ``_base``."""
 FIT = Schedule(crop=32, batch=2, accumulate=1, steps=4, lr=1e-3, recompute=False)
 
 
@@ -76,8 +78,25 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(root / "vif")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _base(tmp_path_factory: pytest.TempPathFactory) -> None:
+    from omnigens import TINY, omnigen
+
+    config = replace(TINY, width=32, hidden=48, vocabulary=32, short_factors=(), long_factors=(), rank=2)
+    folder = omnigen(tmp_path_factory.mktemp("base") / "omnigen", config)
+    DESIGNS["omnigen"] = replace(
+        DESIGNS["omnigen"],
+        config=config,
+        tokenizer=f"omnigen={folder / 'vae'}",
+        text=f"omnigen={folder / 'tokenizer'}",
+        base=str(folder / "transformer"),
+    )
+
+
 @pytest.fixture(autouse=True)
-def _presets(monkeypatch: pytest.MonkeyPatch) -> None:
+def _presets(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    if "omnigen" in request.node.name:
+        pytest.importorskip("peft", reason="needs clearfuse[lora]")
     monkeypatch.setattr("clearfuse.train.data.corpus.HELD_OUT", 0.3)
     for name, design in DESIGNS.items():
         monkeypatch.setitem(PRESETS, f"law-{name}", Preset("for tests", design, FIT))

@@ -14,6 +14,7 @@ import time
 import types
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -33,7 +34,10 @@ from clearfuse.train.designs.design import Assembly, Design
 from clearfuse.train.designs.presets import PRESETS
 from clearfuse.train.models import find_model
 from clearfuse.train.models.attention import attention_kernel
+from clearfuse.train.models.base import Inputs
 from clearfuse.train.models.experts import Experts, Router
+from clearfuse.train.models.omnigen.network import OmniGen
+from clearfuse.train.models.omnigen.sequence import A, B
 from clearfuse.train.objectives import samplers
 from clearfuse.train.objectives.noise import Draws, NoiseField
 from clearfuse.train.text.t5 import T5Encoder
@@ -41,6 +45,7 @@ from clearfuse.train.tokenizers.frozen import FrozenTokenizer
 from clearfuse.train.training import optim, parallel
 from clearfuse.train.training.loss import batch_loss, semantics_of
 from clearfuse.train.training.validation import to_bytes
+from clearfuse.train.weights import base as bases
 
 SIDE, PROMPTS = 64, ["remove the haze", "clear the snow and suppress the noise in both frames"]
 
@@ -76,6 +81,7 @@ def pretend_xformers() -> None:
 
     package, ops = types.ModuleType("xformers"), types.ModuleType("xformers.ops")
     ops.memory_efficient_attention = memory_efficient_attention  # type: ignore[attr-defined]
+    package.__spec__ = ModuleSpec("xformers", None)  # by which diffusers looks for it
     sys.modules |= {"xformers": package, "xformers.ops": ops}
 
 
@@ -123,6 +129,8 @@ def find_text(reference: str, rng: torch.Generator, store: Path | None = None, r
     """The prompt encoder of a reference; of a T5 one as wide, of one small layer."""
     if reference in texts.OWN:
         return real(reference, rng, store)
+    if reference in texts.OMNIGEN:
+        return texts.LoadedText(texts.blank_text(reference), reference)
     width = texts.t5.WIDTHS[reference]
     config = T5Config(vocab_size=32, d_model=width, d_kv=8, num_heads=2, d_ff=16, num_layers=1)
     return texts.LoadedText(T5Encoder(T5EncoderModel(config), Vocabulary(), reference), reference)
@@ -148,7 +156,18 @@ def split(self: Experts, tokens: Tensor, counts: Tensor) -> Sequence[Tensor]:
     return tokens.tensor_split(len(self))
 
 
-def build_model(name: str, config: Any, rng: torch.Generator) -> nn.Module:
+def find_base(reference: str, kind: Any) -> Any:
+    """The base of a reference, of which no file is read."""
+    return bases.LoadedBase(reference)
+
+
+def read(self: OmniGen, inputs: Inputs) -> list[list[int]]:
+    """Stands for the numbers of prompts, which are read on the host."""
+    present = inputs.present is None
+    return [[1, A, 2, B, 3] if present else [1, 2, 3]] * len(inputs.text[0])
+
+
+def build_model(name: str, config: Any, rng: torch.Generator, base: Any = None) -> nn.Module:
     with torch.device("meta"):
         return find_model(name).network(config)
 
@@ -165,7 +184,8 @@ def fake(module: nn.Module, device: str, mode: FakeTensorMode) -> None:
             for part, dtype in [(one, torch.float32), *((part, torch.bfloat16) for part in frozen)]:
                 for name, old in part._parameters.items():
                     if old is not None:
-                        part._parameters[name] = nn.Parameter(moved(old, dtype), old.requires_grad)
+                        kind = dtype if old.requires_grad else torch.bfloat16
+                        part._parameters[name] = nn.Parameter(moved(old, kind), old.requires_grad)
                 for name, old in part._buffers.items():
                     if old is not None:
                         part._buffers[name] = moved(old, dtype)
@@ -245,7 +265,7 @@ def main(names: Sequence[str]) -> None:
     pretend_cuda()
     pretend_xformers()
     Router.probability, Experts.split = probability, split  # type: ignore[method-assign]
-    designs.find_semantics = find_semantics
+    designs.find_semantics, bases.find_base, OmniGen.read = find_semantics, find_base, read  # type: ignore[method-assign]
     samplers.times, FakeTensor.tolist = numbers_of(samplers.times), decreasing  # type: ignore[method-assign]
     tokenizers.find_tokenizer, texts.find_text, designs.build_model = find_tokenizer, find_text, build_model
     seen: list[object] = []

@@ -69,12 +69,20 @@ def fuse_command(json_: JsonOption = False, **options: Any) -> None:
 @app.command("export")
 @takes(ExportOptions)
 def export_command(json_: JsonOption = False, **options: Any) -> None:
-    """Write a regression model as one ONNX graph, for onnxruntime: docs/export.md says what goes in and comes out."""
-    from clearfuse.train.pipeline.export import export_onnx
+    """Write a regression model as one ONNX graph, for onnxruntime: docs/export.md says what goes in and comes out.
+
+    --merge writes a folder instead: a model of ditfuse whose base has the adapters in it.
+    """
+    from clearfuse.train.pipeline.export import export_merged, export_onnx
     from clearfuse.train.pipeline.files import load_pipeline
 
     chosen = check_options(ExportOptions, options)
-    taken = export_onnx(load_pipeline(chosen.model, "cpu", chosen.parts), chosen.out)
+    pipeline = load_pipeline(chosen.model, "cpu", chosen.parts)
+    if chosen.merge:
+        export_merged(pipeline, chosen.out)
+        typer.echo(json.dumps({"out": chosen.out}) if json_ else f"wrote {chosen.out}")
+        return
+    taken = export_onnx(pipeline, chosen.out)
     told = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in taken.items())
     typer.echo(json.dumps({"out": chosen.out, "inputs": taken}) if json_ else f"wrote {chosen.out}, which takes {told}")
 
@@ -93,7 +101,7 @@ def eval_command(json_: JsonOption = False, **options: Any) -> None:
     from clearfuse.train.evaluation.writers.papers import compare_with_papers
 
     chosen = check_options(EvalOptions, options)
-    loading = {"parts": chosen.parts} if chosen.tokenizer or chosen.text else None
+    loading = {"parts": chosen.parts} if chosen.references else None
     methods, left_out = methods_of(
         chosen.model or None, results=chosen.results, scale=chosen.scale, restorers=chosen.restorer,
         fusers=chosen.fuser or None, device=chosen.device, loading=loading, unprompted=chosen.unprompted,

@@ -28,6 +28,8 @@ def info_command(json_: JsonOption = False, **options: Any) -> None:
     info["attention"] = kernels(chosen.attention, chosen.device)
     console.note("counting a training step")
     info |= training_costs(settings, chosen.device)
+    if info["base"] != "none":
+        info["adapters"] = adapter_costs(settings, chosen.device)
     typer.echo(json.dumps(info, ensure_ascii=False) if json_ else to_text(info))
 
 
@@ -66,6 +68,28 @@ def training_costs(settings: Any, device: str) -> dict[str, Any]:
     return {"memory_training": counted.peak, "training": given | parts}
 
 
+def adapter_costs(settings: Any, device: str) -> list[dict[str, Any]]:
+    """The memory of training adapters in bytes, on one square picture a batch, with the base in 16 bits and in 4."""
+    import dataclasses
+
+    import torch
+
+    from clearfuse.train.models.omnigen.config import spared
+    from clearfuse.train.training.memory import training_memory
+
+    bf16, design = settings.bf16(torch.device(device)), settings.design()
+    of = dataclasses.replace(design, config=dataclasses.replace(design.config, bits=16))
+    rows: list[dict[str, Any]] = []
+    for side in (512, 1024):
+        counted = training_memory(
+            of, batch=1, size=(side, side), recompute=settings.recompute, cuda=device == "cuda", bf16=bf16,
+            adapt=settings.adapts,
+        )  # fmt: skip
+        for name, less in (("LoRA", 0), ("QLoRA", spared(of.config))):
+            rows.append({"adapters": name, "size": f"{side}x{side}", "memory_training": counted.peak - less})
+    return rows
+
+
 def to_text(info: dict[str, Any]) -> str:
     """The lines that ``train info`` prints."""
     given = info["training"]
@@ -76,7 +100,7 @@ def to_text(info: dict[str, Any]) -> str:
         (given["weights"] + given["ema"], "weights and EMA"),
         (given["optimizer"], "optimizer"),
         (given["gradients"], "gradients"),
-        (given["frozen"], "tokenizer and prompt encoder"),
+        (given["frozen"], "tokenizer and prompt encoder" if info["base"] == "none" else "tokenizer and base"),
         (given["activations"], "activations"),
     ]
     kernel, told = info["attention"], "" if info["semantics"] == "none" else f", semantics {info['semantics']}"
@@ -90,6 +114,17 @@ def to_text(info: dict[str, Any]) -> str:
         ("", f"{info['memory_training'] / GIB:.2f} GiB to train on {given['device']}: {', '.join(how)}"),
         ("", f"  {', '.join(f'{size / GIB:.2f} {what}' for size, what in parts)};"),
         ("", f"  {given['update'] / GIB:.2f} in the optimizer's step"),
+        *_adapters(info.get("adapters", [])),
         ("attention", f"{kernel['training']} in training, {kernel['fusing']} for one pair"),
     ]
     return "\n".join(f"{name:<12}{value}" for name, value in rows)
+
+
+def _adapters(counted: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """A line for each kind of adapters, with each size."""
+    kinds = dict.fromkeys(row["adapters"] for row in counted)
+    return [
+        ("", f"{kind}, a picture a batch: " + ", ".join(
+            f"{row['memory_training'] / GIB:.2f} GiB at {row['size']}" for row in counted if row["adapters"] == kind
+        )) for kind in kinds
+    ]  # fmt: skip

@@ -70,12 +70,23 @@ class PartOptions(StrictModel):
     """What reads the prompts; the preset's, the model's own."""
     semantics: Annotated[str | None, typer.Option(metavar="NAME|ID|DIR")] = None
     """What says ahead what is in the degraded pictures; the preset's, the model's own."""
+    base: Annotated[str | None, typer.Option(metavar="NAME|ID|DIR")] = None
+    """The network that ditfuse changes: OmniGen's; of a folder with transformer/, its vae/ and tokenizer/ too."""
+
+    @property
+    def references(self) -> dict[str, str]:
+        """The references by part; of the parts of a whole base those that are not named by themselves."""
+        chosen = {"tokenizer": self.tokenizer, "text": self.text, "semantics": self.semantics, "base": self.base}
+        if self.base is not None and (Path(self.base) / "transformer").is_dir():
+            chosen["base"] = f"{self.base}/transformer"
+            for name, folder in (("tokenizer", "vae"), ("text", "tokenizer")):
+                chosen[name] = chosen[name] or f"omnigen={Path(self.base) / folder}"
+        return {name: value for name, value in chosen.items() if value is not None}
 
     @property
     def changes(self) -> list[str]:
         """References in place of a preset's, as changes of its design."""
-        chosen = {"tokenizer": self.tokenizer, "text": self.text, "semantics": self.semantics}
-        return [f"{name}={json.dumps(value)}" for name, value in chosen.items() if value is not None]
+        return [f"{name}={json.dumps(value)}" for name, value in self.references.items()]
 
 
 class DesignOptions(PartOptions):
@@ -110,7 +121,7 @@ class ModelOptions(DeviceOptions, PartOptions):
         """Where the model's parts are."""
         from clearfuse.train.designs.design import Parts
 
-        return Parts(self.tokenizer, self.text, self.semantics)
+        return Parts(**self.references)
 
 
 class FuseOptions(ModelOptions):
@@ -147,15 +158,17 @@ class ExportOptions(PartOptions):
 
     model: Annotated[str, typer.Argument(metavar="MODEL")]
     """A run's folder, a model on the hub or a shipped one."""
-    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE.onnx")]
-    """The graph."""
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE.onnx|DIR")]
+    """The graph, or the folder of --merge."""
+    merge: bool = False
+    """Add the adapters of ditfuse to its base, and write the model so, which refers to no other base."""
 
     @property
     def parts(self) -> Parts:
         """Where the model's parts are."""
         from clearfuse.train.designs.design import Parts
 
-        return Parts(self.tokenizer, self.text)
+        return Parts(**self.references)
 
 
 class EvalOptions(ModelOptions):

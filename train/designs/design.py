@@ -30,6 +30,7 @@ from clearfuse.train.objectives import OBJECTIVES, Objective
 from clearfuse.train.objectives.base import Pair, Predict, guide, guide_twice
 from clearfuse.train.objectives.noise import Rng
 from clearfuse.train.semantics import LoadedSemantics, blank_semantics, find_semantics
+from clearfuse.train.weights import base as bases
 from clearfuse.train.weights.source import named
 
 
@@ -45,6 +46,7 @@ class Design:
     guess: str = "none"  # a name in GUESSES
     semantics: str = "none"  # a reference: see ``clearfuse.train.semantics``
     questions: tuple[str, ...] = ()  # that it is asked, if it is a language model
+    base: str = bases.NONE  # a reference: see ``clearfuse.train.weights.base``
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``pipeline.json`` holds."""
@@ -57,6 +59,7 @@ class Design:
             "guess": self.guess,
             "semantics": self.semantics,
             "questions": list(self.questions),
+            "base": self.base,
             "objective": dataclasses.asdict(self.objective),
         }
 
@@ -87,6 +90,8 @@ class DesignFields(StrictModel):
     """What says ahead what is in the degraded pictures."""
     questions: Annotated[tuple[Question, ...], Field(max_length=64)] = ()
     """What a language model is asked about them; none: the usual one."""
+    base: Reference = bases.NONE
+    """The network whose weights stay, and that the model's own change."""
     objective: Any
     digests: dict[str, str] = Field(default_factory=dict)
     """Of the parts that only their content names."""
@@ -94,7 +99,7 @@ class DesignFields(StrictModel):
     def design(self) -> Design:
         """The values, without the file's."""
         values = self.model, self.config, self.tokenizer, self.text, self.objective, self.guess
-        return Design(*values, self.semantics, self.questions)
+        return Design(*values, self.semantics, self.questions, self.base)
 
 
 _OBJECTIVE: Any = Annotated[Union[tuple(OBJECTIVES.values())], Field(discriminator="kind")]  # noqa: UP007
@@ -136,13 +141,14 @@ def _renamed(text: bytes) -> Any:
 class Parts:
     """Where this machine has what a design only refers to.
 
-    tokenizer, text, semantics: references in place of the design's. text_cache: a folder where a frozen prompt
+    tokenizer, text, semantics, base: references in place of the design's. text_cache: a folder where a frozen prompt
     encoder's embeddings stay.
     """
 
     tokenizer: str | None = None
     text: str | None = None
     semantics: str | None = None
+    base: str | None = None
     text_cache: Path | None = None
 
 
@@ -151,19 +157,21 @@ AS_DESIGNED = Parts()
 
 
 class FoundParts(NamedTuple):
-    """A design's tokenizer and encoders, and how each is found again."""
+    """A design's tokenizer, encoders and base, and how each is found again."""
 
     tokenizer: tokenizers.LoadedTokenizer
     text: texts.LoadedText
     semantics: LoadedSemantics
+    base: bases.LoadedBase
 
 
 def find_parts(design: Design, parts: Parts, rng: torch.Generator) -> FoundParts:
-    """The tokenizer and the encoders of a design, where this machine has them. rng: for encoders that learn."""
+    """The parts of a design, where this machine has them. rng: for encoders that learn."""
     return FoundParts(
         tokenizers.find_tokenizer(parts.tokenizer or design.tokenizer),
         texts.find_text(parts.text or design.text, rng, parts.text_cache),
         find_semantics(parts.semantics or design.semantics, design.questions, rng),
+        bases.find_base(parts.base or design.base, find_model(design.model).base),
     )
 
 
@@ -187,7 +195,7 @@ class Assembly(nn.Module):
         the parts without weights, on torch's device ``meta``, to count what they cost."""
         super().__init__()
         self.found = _blank_parts(design) if blank else find_parts(design, parts, rng)
-        tokenizer, text, semantics = self.found
+        tokenizer, text, semantics, base = self.found
         if parts.tokenizer is not None:
             grid = tokenizers.Grid(tokenizer.tokenizer.f, tokenizer.tokenizer.z)
             check_latents(design.tokenizer, parts.tokenizer, grid)
@@ -195,12 +203,14 @@ class Assembly(nn.Module):
             design, tokenizer=tokenizer.reference, text=text.reference, semantics=semantics.reference
         )
         width = 0 if semantics.encoder is None else semantics.encoder.width
+        named_so = dataclasses.replace(named_so, config=based_config(design, base))
         self.design = dataclasses.replace(
             design,
             config=adapted_config(named_so, tokenizer.tokenizer.z, text.encoder.width, width, adapt),
             tokenizer=design.tokenizer if parts.tokenizer else tokenizer.reference,
             text=design.text if parts.text else text.reference,
             semantics=design.semantics if parts.semantics else semantics.reference,
+            base=design.base if parts.base else base.reference,
         )
         self.objective: Objective = design.objective
         self.tokenizer = tokenizer.tokenizer
@@ -213,7 +223,8 @@ class Assembly(nn.Module):
             with torch.device("meta"):
                 self.network = find_model(design.model).network(self.design.config)
         else:
-            self.network = build_model(design.model, self.design.config, rng)
+            tensors = None if base.folder is None else base.tensors
+            self.network = build_model(design.model, self.design.config, rng, tensors)
         self.one_length = False
         self.notes: Mapping[str, Tensor] = {}
 
@@ -302,6 +313,18 @@ def _blank_parts(design: Design) -> FoundParts:
         tokenizers.LoadedTokenizer(tokenizer, design.tokenizer),
         texts.LoadedText(text, design.text),
         LoadedSemantics(semantics, design.semantics),
+        bases.LoadedBase(design.base),
+    )
+
+
+def based_config(design: Design, base: bases.LoadedBase) -> Any:
+    """The network's config with the sizes of its base, which nobody can change."""
+    family, name = find_model(design.model), base.reference
+    sizes = bases.sizes_of(name, family.base) if base.folder is None else bases.sizes_in(base.folder, family.base, name)
+    return (
+        validate(type(design.config), dataclasses.asdict(design.config) | sizes, f"--base {name}")
+        if sizes
+        else design.config
     )
 
 

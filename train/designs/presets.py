@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from clearfuse.synth.types import UserError, look_up
 from clearfuse.train import semantics, tokenizers
 from clearfuse.train import text as texts
 from clearfuse.train.designs.ablations import ablations
-from clearfuse.train.designs.design import Design, adapted_config
+from clearfuse.train.designs.design import Design, adapted_config, based_config
 from clearfuse.train.designs.schedule import Schedule
 from clearfuse.train.models import find_model
 from clearfuse.train.models.joint import JointConfig
 from clearfuse.train.models.mdaif import MdaIFConfig
 from clearfuse.train.models.mmaif import MMAIFConfig
 from clearfuse.train.models.nafnet import NAFNetConfig
+from clearfuse.train.models.omnigen.config import OmniGenConfig
 from clearfuse.train.models.restorer import RestorerConfig
 from clearfuse.train.objectives.flow import FlowMatching
 from clearfuse.train.objectives.regression import Regression
 from clearfuse.train.objectives.schrodinger import SchrodingerBridge
+from clearfuse.train.weights.base import LoadedBase
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,11 @@ _DITFUSE_TINY = Design(
     *("dct", "bytes", replace(_DITFUSE_FLOW, predicts="clean", error="clean")),
 )  # fmt: skip
 _DITFUSE_SMALL = Design("joint", JointConfig(), "taesd3", "t5-small", _DITFUSE_FLOW)
+_DITFUSE = Design(
+    "omnigen", OmniGenConfig(), "omnigen", "omnigen", replace(_DITFUSE_FLOW, sampler="euler", steps=50), base="omnigen"
+)
+# OmniGen's script for LoRA: AdamW without decay, 1e-4; its batches and steps are not published.
+_DITFUSE_FIT = Schedule(batch=1, accumulate=16, steps=10_000, warmup=500, lr=1e-4, decay=0.0, ema=0.999, cautious=False)
 
 
 def _mmaif(config: MMAIFConfig, tokenizer: str = "cosmos", text: str = "t5-xl") -> Design:
@@ -160,6 +169,9 @@ PRESETS: dict[str, Preset] = {
         "text, both images and the target in one sequence, for a CPU, no download", _DITFUSE_TINY, _TINY
     ),
     "ditfuse-small": Preset("the same for one small GPU, trained from nothing", _DITFUSE_SMALL, _S_FIT),
+    "ditfuse": Preset(
+        "DiTFuse itself: LoRA on OmniGen's 3.8 billion weights, for one GPU", _DITFUSE, _DITFUSE_FIT, 500
+    ),
     "mmaif-s": Preset("small regression, for one small GPU", _mmaif(_S, "taesd3", "t5-small"), _S_FIT),
     "mmaif-s-fm": Preset(
         "small flow matching, for one small GPU", _mmaif(replace(_S, flow=True), "taesd3", "t5-small"), _S_FIT
@@ -207,7 +219,13 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def fitted_config(design: Design, z: int, adapt: bool) -> Any:
     """The network's config, which fits the design's other parts: see ``adapted_config``."""
-    return adapted_config(design, z, texts.width_of(design.text), semantics.width_of(design.semantics), adapt)
+    based = replace(design, config=based_config(design, LoadedBase(design.base)))
+    return adapted_config(based, z, texts.width_of(design.text), semantics.width_of(design.semantics), adapt)
+
+
+def _count(network: Callable[[Any], nn.Module], config: Any) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in network(config).parameters())
 
 
 def describe(
@@ -227,9 +245,7 @@ def describe(
     design = design or find_preset(name).design
     grid = tokenizers.grid_of(design.tokenizer)
     family, config = find_model(design.model), fitted_config(design, grid.z, adapt)
-    with torch.device("meta"):
-        network = family.network(config)
-    total = sum(parameter.numel() for parameter in network.parameters())
+    total = family.parameters(config) if family.parameters is not None else _count(family.network, config)
     width, height = grid.cells(*size)
     values = family.activations(config, height, width, TEXT_TOKENS)
     return {
@@ -241,6 +257,7 @@ def describe(
         "latents": [grid.z, height, width],
         "text": design.text,
         "semantics": design.semantics,
+        "base": design.base,
         "size": f"{size[0]}x{size[1]}",
         "parameters_total": total,
         "parameters_active": total - family.inactive(config),

@@ -10,7 +10,7 @@ import numpy as np
 
 from clearfuse.synth.seeds import seed_of
 from clearfuse.train.evaluation.bootstrap import RunningSums, resample_weights
-from clearfuse.train.evaluation.scoring import Method, Record
+from clearfuse.train.evaluation.scoring import FUSION, Method, Record
 from clearfuse.train.evaluation.summary import Evaluation, summarise
 from clearfuse.train.metrics import Metric
 
@@ -38,6 +38,8 @@ def aggregate(evaluation: Evaluation, records: Records) -> Evaluation:
             for method, missing in zip(methods, record.missing, strict=True):
                 if missing and len(names := without_image.setdefault(method.name, [])) < MAX_NAMED:
                     names.append(f"{record.shard} {record.key} ({record.dataset}/{record.pair})")
+    if {name for by, name in counts if by == "category"} <= {FUSION}:
+        del counts["category", FUSION]  # nothing is asked for but fusion: that is the overall table again
     evaluation.without_image, evaluation.noted = without_image, sums.means()
     known = {method.name: method.preferences() for method in methods if method.preferences is not None}
     evaluation.preferences = {name: found for name, found in known.items() if found}

@@ -37,6 +37,9 @@ class Method:
     preferences: Callable[[], Mapping[str, Mapping[str, float]]] | None = None
 
 
+FUSION = "fusion"
+"""The category of a sample that says none."""
+
 Noted = Mapping[str, Mapping[str, tuple[float, ...]]]
 """By method and name."""
 
@@ -59,7 +62,8 @@ class Scored:
 class Record:
     """The record of a scored sample, a line of JSON. steps: (operator, target, severity or None) of its degradations;
     truth: the fuser of its ground truth, None without one; partial: whether its prompt asks to remove only some of
-    them; missing: for each method, whether it had no image; noted: what methods noted of it.
+    them; missing: for each method, whether it had no image; noted: what methods noted of it; category: what its prompt
+    asks for.
     """
 
     shard: str
@@ -74,6 +78,7 @@ class Record:
     values: Float64[np.ndarray, "methods metrics"]
     missing: tuple[bool, ...]
     noted: Noted = field(default_factory=dict[str, Any])
+    category: str = FUSION
 
     @staticmethod
     def of(scored: Scored, methods: Sequence[Method]) -> Record:
@@ -87,6 +92,7 @@ class Record:
             values=scored.values,
             missing=tuple(method.name not in scored.fused for method in methods),
             noted=scored.noted,
+            category=meta.category,
         )
 
     def line(self) -> bytes:
@@ -98,17 +104,19 @@ class Record:
             None if missing else [float(f"{v:.10g}") if np.isfinite(v) else str(v) for v in row]
             for row, missing in zip(self.values.tolist(), self.missing, strict=True)
         ]
-        return _line([*facts, rows, self.noted])
+        return _line([*facts, rows, self.noted, *([self.category] if self.category != FUSION else [])])
 
     @staticmethod
     def parse(line: bytes, metrics: int) -> Record:
         """The inverse of ``line``. metrics: the number of metrics."""
-        *facts, steps, truth, partial, rows, noted = json.loads(line)
+        data = json.loads(line)
+        category = data.pop() if isinstance(data[-1], str) else FUSION
+        *facts, steps, truth, partial, rows, noted = data
         values = [[np.nan] * metrics if row is None else [float(v) for v in row] for row in rows]
         return Record(
             *facts, tuple((op, target, severity) for op, target, severity in steps), truth, partial,
             np.array(values, np.float64).reshape(len(rows), metrics), tuple(row is None for row in rows),
-            {method: {name: tuple(each) for name, each in notes.items()} for method, notes in noted.items()},
+            {method: {name: tuple(each) for name, each in notes.items()} for method, notes in noted.items()}, category,
         )  # fmt: skip
 
     @property
@@ -123,6 +131,7 @@ class Record:
         mix = " + ".join(operators) if len(operators) != 1 else f"{operators[0]} alone"
         yield "overall", "all"
         yield "task", self.task
+        yield "category", self.category
         yield "data set", f"{self.task} {self.dataset}"
         for op in dict.fromkeys(operators):
             yield "operator", op

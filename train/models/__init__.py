@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from clearfuse.synth.types import look_up
 from clearfuse.train.models import joint, mdaif, mmaif, nafnet, restorer, unet
@@ -14,6 +15,9 @@ from clearfuse.train.models.joint import JointConfig
 from clearfuse.train.models.mdaif import MdaIFConfig
 from clearfuse.train.models.mmaif import MMAIFConfig
 from clearfuse.train.models.nafnet import NAFNetConfig
+from clearfuse.train.models.omnigen import config as omnigen
+from clearfuse.train.models.omnigen.config import OmniGenConfig, OmniGenFile
+from clearfuse.train.models.omnigen.network import OmniGen
 from clearfuse.train.models.restorer import RestorerConfig
 from clearfuse.train.models.unet import UNetConfig
 
@@ -22,9 +26,13 @@ MODELS: dict[str, Family] = {
     "mdaif": Family(MdaIFConfig, mdaif.MdaIF, mdaif.inactive, mdaif.flops, mdaif.activations, mdaif.preferences),
     "mmaif": Family(MMAIFConfig, mmaif.MMAIF, mmaif.inactive, mmaif.flops, mmaif.activations),
     "nafnet": Family(NAFNetConfig, nafnet.NAFNet, nafnet.inactive, nafnet.flops, nafnet.activations),
+    "omnigen": Family(
+        OmniGenConfig, OmniGen, omnigen.inactive, omnigen.flops, omnigen.activations,
+        base=OmniGenFile, parameters=omnigen.parameters,
+    ),
     "restorer": Family(RestorerConfig, restorer.Restorer, restorer.inactive, restorer.flops, restorer.activations),
     "unet": Family(UNetConfig, unet.UNet, unet.inactive, unet.flops, unet.activations),
-}
+}  # fmt: skip
 
 
 def find_model(name: str) -> Family:
@@ -32,16 +40,23 @@ def find_model(name: str) -> Family:
     return look_up("model", name, MODELS)
 
 
-def build_model(name: str, config: Any, rng: torch.Generator) -> nn.Module:
-    """Build a network on the CPU and draw its parameters from the generator: the same seed gives the same weights."""
+def build_model(
+    name: str, config: Any, rng: torch.Generator, base: Callable[[], Mapping[str, Tensor]] | None = None
+) -> nn.Module:
+    """Build a network on the CPU and draw its parameters from the generator: the same seed gives the same weights.
+
+    base: reads those of a network that changes a base.
+    """
     with torch.device("meta"):
-        network = find_model(name).network(config)
-    network = network.to_empty(device="cpu")
+        network: Any = find_model(name).network(config)
+    if base is not None:
+        network.take(base())
+    network = network._apply(lambda tensor: torch.empty_like(tensor, device="cpu") if tensor.is_meta else tensor)
     network.initialise(rng)
     return network
 
 
 __all__ = [
-    "MODELS", "Family", "Inputs", "JointConfig", "MMAIFConfig", "MdaIFConfig", "NAFNetConfig", "Prediction",
-    "RestorerConfig", "UNetConfig", "build_model", "find_model",
+    "MODELS", "Family", "Inputs", "JointConfig", "MMAIFConfig", "MdaIFConfig", "NAFNetConfig", "OmniGenConfig",
+    "Prediction", "RestorerConfig", "UNetConfig", "build_model", "find_model",
 ]  # fmt: skip

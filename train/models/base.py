@@ -81,6 +81,9 @@ class Family:
     flops(config, h, w, text_tokens): 2 × MAC of one forward pass on one image with latents of h × w.
     activations(config, h, w, text_tokens): roughly the peak number of values that this forward pass holds in memory.
     preferences(network): what its weights say of its notes, by note and axis, for the report; None where nothing.
+    base: the model of a base's config.json, whose ``sizes()`` are fields of the config, where networks change one; they
+    then have ``take(tensors)`` and ``merged()``, and ``config.rank`` is that of their adapters, 0: none.
+    parameters(config): the number of all parameters, where another library makes the network.
     """
 
     config: type
@@ -89,3 +92,5 @@ class Family:
     flops: Callable[[Any, int, int, int], int]
     activations: Callable[[Any, int, int, int], int]
     preferences: Callable[[nn.Module], Mapping[str, Mapping[str, float]]] | None = None
+    base: type | None = None
+    parameters: Callable[[Any], int] | None = None

@@ -102,6 +102,17 @@ def export_onnx(pipeline: FusionPipeline, out: str) -> dict[str, list[Any]]:
     return {name: [axes.get(i, n) for i, n in enumerate(example.shape)] for name, (example, axes) in named.items()}
 
 
+def export_merged(pipeline: FusionPipeline, out: str) -> None:
+    """Write a model whose base has its adapters in it to a folder. Raises UserError where it has none, or can't be."""
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"--out {out}: must be a new or an empty folder")
+    try:
+        pipeline.save_pretrained(folder, merge=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: {reason_of(error)}") from None
+
+
 def _traced(graph: FusionGraph, named: dict[str, tuple[Tensor, dict[int, str]]]) -> Any:
     """torch's ONNX program of the graph. Raises UserError, with the first cause's first line, where there is none."""
     first, second, *rest = (axes for _, axes in named.values())

@@ -30,20 +30,23 @@ from clearfuse.train import semantics as semantic
 from clearfuse.train import text as texts
 from clearfuse.train import tokenizers
 from clearfuse.train.data.batch import stack_images, to_tensor
-from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Design, DesignFields, Parts, read_design
+from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Design, DesignFields, FoundParts, Parts, read_design
+from clearfuse.train.models import find_model
 from clearfuse.train.models.base import Semantics
 from clearfuse.train.objectives import Objective
 from clearfuse.train.objectives.noise import NoiseField
+from clearfuse.train.pipeline import adapters
 from clearfuse.train.pipeline.shipped import DEFAULT, shipped_folder
 from clearfuse.train.pipeline.tiles import OVERLAP, TILE, fuse_tiled
 from clearfuse.train.text import plain_request
+from clearfuse.train.weights import base as bases
 from clearfuse.train.weights import hub
-from clearfuse.train.weights.source import digest_of
+from clearfuse.train.weights.source import CONFIG, digest_of
 from clearfuse.train.weights.tensors import read_tensors, write_tensors
 from clearfuse.train.weights.torchscript import read_archive
 
 DESIGN, WEIGHTS = "pipeline.json", "model.safetensors"
-FILES = (DESIGN, WEIGHTS, "tokenizer/*", "text/*", "semantics/*")
+FILES = (DESIGN, WEIGHTS, "tokenizer/*", "text/*", "semantics/*", "base/*")
 """The files of a pipeline, with its embedded parts."""
 
 
@@ -82,7 +85,8 @@ class FusionPipeline:
     ) -> FusionPipeline:
         """Load the pipeline of a folder (a run's too), of a repository on the Hugging Face hub, or a shipped one.
 
-        name: a folder, a hub id, or a name in ``pipeline.shipped.SHIPPED``, by default the first of these. parts: its
+        name: a folder, a hub id, or a name in ``pipeline.shipped.SHIPPED`` or ``adapters.PUBLISHED``, by default the
+        first of these; adapters as peft writes them are a pipeline too. parts: its
         tokenizer and prompt encoder, in place of those it embeds or refers to. compiled: use torch.compile, which
         compiles at the first call and needs a C++ compiler. Raises UserError if there is no such pipeline, its weights
         do not fit its design, or a part is missing or differs from the one it was trained with.
@@ -90,50 +94,64 @@ class FusionPipeline:
         name = DEFAULT if name is None else name
         folder = Path(name)
         if not folder.exists():
-            folder = shipped_folder(str(name)) or hub.pull(str(name), revision, FILES)
-        if not (folder / DESIGN).is_file():
+            repo = adapters.PUBLISHED.get(str(name), str(name))
+            folder = shipped_folder(str(name)) or hub.pull(repo, revision, (*FILES, *adapters.FILES))
+        found = None if (folder / DESIGN).is_file() else adapters.adapters_in(folder)
+        if found is None and not (folder / DESIGN).is_file():
             raise UserError(f"{name}: no model here: {DESIGN} is missing")
-        if not (folder / WEIGHTS).is_file():
+        if found is None and not (folder / WEIGHTS).is_file():
             raise UserError(f"{name}: no weights yet: {WEIGHTS} is missing; train fit writes it with each checkpoint")
-        design = _read(folder).design()
+        design = _read(folder).design() if found is None else adapters.design_of_adapters(found)
         try:
             assembly = Assembly(design, torch.Generator(), _with_embedded(parts, design, folder))
         except UserError as error:
             where = f"{name}: {DESIGN}" if parts == AS_DESIGNED else name
             raise UserError(f"{where}: {error}") from None
         check_parts(folder, assembly)
-        tensors, _ = read_tensors(folder / WEIGHTS)
-        fill(assembly, tensors, folder / WEIGHTS, f"the design in {DESIGN}")
+        if found is None:
+            tensors, _ = read_tensors(folder / WEIGHTS)
+        else:
+            tensors = adapters.read_adapters(found, assembly.design.config)
+        fill(assembly, tensors, folder / WEIGHTS if found is None else found, f"the design in {DESIGN}")
         if compiled:
             assembly.compile_for(nn.Module.compile)  # in place: the names of its weights stay
         return FusionPipeline(assembly.to(device))
 
-    def save_pretrained(self, folder: str | Path, embed: bool = False) -> None:
-        """Write the pipeline to a folder. embed: include tokenizer and encoders rather than refer to them."""
-        save(self.assembly, Path(folder), self.assembly.state_dict(), embed)
+    def save_pretrained(self, folder: str | Path, embed: bool = False, merge: bool = False) -> None:
+        """Write the pipeline to a folder. embed: include tokenizer, encoders and base rather than refer to them.
+
+        merge: write a base that has the adapters' changes in it, in place of both: ``base/`` is then a folder that
+        diffusers reads too. Raises UserError where there is nothing to merge.
+        """
+        if merge:
+            save_merged(self.assembly, Path(folder), embed)
+        else:
+            save(self.assembly, Path(folder), self.assembly.state_dict(), embed)
 
     def push_to_hub(
         self,
         repo: str,
         *,
         embed: bool = False,
+        merge: bool = False,
         private: bool = True,
         revision: str | None = None,
         endpoint: str | None = None,
     ) -> str:
         """Upload the pipeline, with a model card, to the repository ``NAME/MODEL`` of the hub; return its URL.
 
-        embed: see ``save_pretrained``; required if a part is a local folder. private: applies if the repository is
-        created. Raises UserError if the hub refuses.
+        embed, merge: see ``save_pretrained``; embed is required if a part is a local folder, but a base that is merged.
+        private: applies if the repository is created. Raises UserError if the hub refuses.
         """
-        local = [kind for kind, part in self.assembly.found._asdict().items() if part.digest is not None]
+        found = self.assembly.found._asdict().items()
+        local = [kind for kind, part in found if part.digest is not None and not (merge and kind == "base")]
         if local and not embed:
             raise UserError(
                 f"{repo}: the {local[0]} is a folder of this machine, which nobody else has: push with embed=True"
             )
 
         def write(folder: Path) -> None:
-            self.save_pretrained(folder, embed)
+            self.save_pretrained(folder, embed, merge)
             (folder / "README.md").write_text(card(repo, self.design))
 
         return hub.push(repo, write, private=private, revision=revision, endpoint=endpoint)
@@ -242,8 +260,30 @@ def save(assembly: Assembly, folder: Path, weights: dict[str, Any], embed: bool 
     """Write a pipeline: its parts if ``embed``, the design, then the weights, each by rename."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {kind: _embed(folder / kind, kind, part.files) for kind, part in assembly.found._asdict().items() if embed}
-    write_design(folder, assembly, files)
+    write_design(folder, assembly.design, assembly.found, files)
     write_tensors(folder / WEIGHTS, weights, {"format": "pt"})
+
+
+def save_merged(assembly: Assembly, folder: Path, embed: bool) -> None:
+    """Write a pipeline whose base has the adapters in it, and no adapters. Raises UserError where there is no base."""
+    base, config = assembly.found.base, assembly.design.config
+    if base.folder is None or not config.rank:
+        raise UserError(f"{folder}: the model has no adapters to merge into a base")
+    made = folder / "base"
+    made.mkdir(parents=True, exist_ok=True)
+    network: Any = assembly.network
+    write_tensors(made / "diffusion_pytorch_model.safetensors", network.merged(), {"format": "pt"})
+    with landing(made / CONFIG) as file:
+        file.write((base.folder / CONFIG).read_bytes())
+    found = assembly.found._replace(base=bases.find_base(str(made), find_model(assembly.design.model).base))
+    files = {
+        kind: _embed(folder / kind, kind, part.files)
+        for kind, part in found._asdict().items()
+        if embed and kind != "base"
+    }
+    design = dataclasses.replace(assembly.design, config=dataclasses.replace(config, rank=0), base="base")
+    write_design(folder, design, found, files)
+    write_tensors(folder / WEIGHTS, {}, {"format": "pt"})
 
 
 def _embed(folder: Path, kind: str, files: Sequence[Path]) -> list[Path]:
@@ -264,18 +304,18 @@ def _embed(folder: Path, kind: str, files: Sequence[Path]) -> list[Path]:
 
 
 def write_design(
-    folder: Path, assembly: Assembly, embedded: Mapping[str, Sequence[Path]] = MappingProxyType({})
+    folder: Path, design: Design, found: FoundParts, embedded: Mapping[str, Sequence[Path]] = MappingProxyType({})
 ) -> None:
     """Write ``pipeline.json``: the design, and the digests of the parts that are local folders.
 
-    embedded: the files of the parts that are embedded in the folder.
+    found: these parts. embedded: the files of the parts that are embedded in the folder.
     """
     digests = {
         kind: digest_of(sorted(embedded[kind])) if embedded.get(kind) else part.digest
-        for kind, part in assembly.found._asdict().items()
+        for kind, part in found._asdict().items()
         if part.digest is not None
     }
-    write_json(folder / DESIGN, {**assembly.design.to_json(), "digests": digests})
+    write_json(folder / DESIGN, {**design.to_json(), "digests": digests})
 
 
 def with_recorded_commits(folder: Path, design: Design) -> Design:
@@ -285,7 +325,7 @@ def with_recorded_commits(folder: Path, design: Design) -> Design:
     recorded = _read(folder)
     pinned = {
         kind: reference
-        for kind in ("tokenizer", "text", "semantics")
+        for kind in ("tokenizer", "text", "semantics", "base")
         for reference in (getattr(recorded, kind),)
         if reference.partition("@")[0] == getattr(design, kind).partition("@")[0]
     }
@@ -324,6 +364,7 @@ def _with_embedded(parts: Parts, design: Design, folder: Path) -> Parts:
         tokenizer=parts.tokenizer or embedded("tokenizer", design.tokenizer, tokenizers.NAMES),
         text=parts.text or embedded("text", design.text, texts.NAMES),
         semantics=parts.semantics or embedded("semantics", design.semantics, semantic.NAMES),
+        base=parts.base or embedded("base", design.base, bases.NAMES),
     )
 
 

@@ -15,6 +15,7 @@ from clearfuse.synth.files.checkpoints import check_weights, digest
 from clearfuse.synth.types import UserError, reason_of
 from clearfuse.train.designs.design import Assembly, Design, read_design
 from clearfuse.train.models import lora
+from clearfuse.train.pipeline import adapters
 from clearfuse.train.pipeline.fusion import DESIGN, FILES, WEIGHTS
 from clearfuse.train.pipeline.shipped import folder_of
 from clearfuse.train.runs.settings import Settings
@@ -30,7 +31,9 @@ def find_initial(name: str) -> Path:
     """
     folder = folder_of(name)
     if not folder.exists():
-        folder = hub.pull(name, None, FILES)
+        folder = hub.pull(adapters.PUBLISHED.get(name, name), None, (*FILES, *adapters.FILES))
+    if not (folder / DESIGN).is_file() and (found := adapters.adapters_in(folder)) is not None:
+        return found
     for file in (WEIGHTS,) if _is_segformer(folder) else (DESIGN, WEIGHTS):
         if not (folder / file).is_file():
             raise UserError(f"--init {name}: no model here: {file} is missing")
@@ -40,12 +43,18 @@ def find_initial(name: str) -> Path:
 def design_of(name: str) -> Design:
     """The design of a model to start from."""
     folder = find_initial(name)
+    if (folder / adapters.CONFIG).is_file():
+        return adapters.design_of_adapters(folder)
     return read_design((folder / DESIGN).read_bytes(), str(folder / DESIGN)).design()
 
 
 def identity_of(name: str) -> str:
     """Which weights they are, for the record of a run: the name and the file's digest."""
-    return f"{name} {digest(find_initial(name) / WEIGHTS)}"
+    return f"{name} {digest(_weights_in(find_initial(name)))}"
+
+
+def _weights_in(folder: Path) -> Path:
+    return folder / (adapters.WEIGHTS if (folder / adapters.CONFIG).is_file() else WEIGHTS)
 
 
 def start_from(assembly: Assembly, name: str) -> str:
@@ -53,9 +62,12 @@ def start_from(assembly: Assembly, name: str) -> str:
 
     Raises UserError where none fits, or one of them is not finite.
     """
-    path = find_initial(name) / WEIGHTS
+    path = _weights_in(find_initial(name))
     state = assembly.state_dict()
-    given = _encoders(path.parent, name) if _is_segformer(path.parent) else read_tensors(path)[0]
+    if path.name == adapters.WEIGHTS:
+        given = adapters.read_adapters(path.parent, assembly.design.config)
+    else:
+        given = _encoders(path.parent, name) if _is_segformer(path.parent) else read_tensors(path)[0]
     fitting = {key: tensor for key, tensor in given.items() if key in state and tensor.shape == state[key].shape}
     if not fitting:
         raise UserError(f"--init {name}: none of its {len(given)} tensors has the name and the shape of this preset's")
@@ -70,10 +82,13 @@ def start_from(assembly: Assembly, name: str) -> str:
 
 def limit_learning(assembly: Assembly, settings: Settings, rng: torch.Generator) -> str | None:
     """Freeze what the settings say; what then learns, in one line, None where all does. Raises UserError, one line."""
-    if settings.lora is None and not settings.freeze:
+    based = assembly.found.base.folder is not None
+    if settings.lora is None and not settings.freeze and not based:
         return None
     layers = 0
     if settings.lora is not None:
+        if based:
+            raise UserError(f"--lora {settings.lora}: it learns LoRA as it is: --set config.rank={settings.lora}")
         if settings.init is None:
             raise UserError(f"--lora {settings.lora}: changes a model that is there: say which by --init")
         assembly.text.requires_grad_(False)
@@ -83,8 +98,10 @@ def limit_learning(assembly: Assembly, settings: Settings, rng: torch.Generator)
     _freeze(assembly, settings.freeze)
     learns, total = (sum(p.numel() for p in some) for some in (assembly.trained().values(), assembly.parameters()))
     if not learns:
-        raise UserError(f"--freeze {' '.join(settings.freeze)}: leaves nothing to learn")
+        why = f"--freeze {' '.join(settings.freeze)}" if settings.freeze else "config.rank 0"
+        raise UserError(f"{why}: leaves nothing to learn")
     how = f"LoRA of rank {settings.lora} on {plural(layers, 'layer')}: " if layers else ""
+    how = f"LoRA of rank {assembly.design.config.rank} on a base that stays: " if based else how
     return f"{how}{learns:,} of {total:,} weights learn"
 
 

@@ -31,6 +31,7 @@ _FLUX = Published("black-forest-labs/FLUX.1-schnell", "741f7c3ce8b383c54771c7003
 PUBLISHED: dict[str, Published] = {
     **{name: one.published for name, one in TINY.items()},
     "flux": _FLUX,
+    "omnigen": Published("Shitao/OmniGen-v1-diffusers", None, "vae", licence="MIT"),
     "asymmetric": Published(
         "cross-attention/asymmetric-autoencoder-kl-x-1-5", "8a721838bf5546eb21c954b66f37f531632b5737",
         files=(autoencoder.CONFIG, autoencoder.BIN),
@@ -53,6 +54,7 @@ GRIDS: dict[str, Grid] = {
     **{name: Grid(one.f, one.z) for name, one in OWN.items()},
     **{name: Grid(tiny.F, one.z) for name, one in TINY.items()},
     "flux": Grid(8, 16),
+    "omnigen": Grid(8, 4),
     "asymmetric": Grid(8, 4),
     "cosmos": Grid(8, cosmos.PUBLISHED.z),
     "cosmos-ci16x16": Grid(16, cosmos.PUBLISHED.z),
@@ -113,6 +115,9 @@ KNOWN: dict[str, dict[str, Any]] = {
     "flux": {"_class_name": "AutoencoderKL", "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2,
              "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
              "latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False},
+    "omnigen": {"_class_name": "AutoencoderKL", "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2,
+                "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
+                "latent_channels": 4, "scaling_factor": 0.13025},
     "asymmetric": {"_class_name": "AsymmetricAutoencoderKL", "latent_channels": 4,
                    "down_block_types": ["DownEncoderBlock2D"] * 4, "down_block_out_channels": [128, 256, 512, 512],
                    "layers_per_down_block": 2, "up_block_types": ["UpDecoderBlock2D"] * 4,

@@ -20,7 +20,11 @@ from torch.utils._pytree import tree_map_only
 
 from clearfuse.train.data.batch import Batch
 from clearfuse.train.designs.design import Assembly, Design
+from clearfuse.train.models.base import Inputs
 from clearfuse.train.models.experts import Experts, MoE, swiglu_each, swiglu_grouped
+from clearfuse.train.models.omnigen.config import spared
+from clearfuse.train.models.omnigen.network import OmniGen
+from clearfuse.train.models.omnigen.sequence import chosen
 from clearfuse.train.objectives.noise import Draws
 from clearfuse.train.training import optim, parallel
 from clearfuse.train.training.loss import batch_loss
@@ -37,7 +41,8 @@ SEMANTICS = 64
 class TrainingMemory:
     """Bytes of a training process on its device.
 
-    weights, ema, optimizer: of what learns, in fp32; frozen: tokenizer and prompt encoder; gradients: of the weights.
+    weights, ema, optimizer: of what learns, in fp32; frozen: tokenizer, prompt encoder and the base that adapters
+    change; gradients: of the weights.
     backward: the most that lives in the forward and backward pass of a batch, activations beside all of the former;
     update: the same in the optimizer's step. What CUDA itself takes (about half a GiB) and what its allocator keeps in
     pieces comes on top.
@@ -76,6 +81,10 @@ class LiveBytes(TorchDispatchMode):
         for tensor in tensors:
             self.hold(tensor)
         return self.live - before
+
+    def know(self, tensors: Iterable[Tensor]) -> None:
+        """Count neither these tensors nor views of them: their bytes are added by the caller, and they stay."""
+        self._seen.update(id(tensor.untyped_storage()) for tensor in tensors)
 
     def hold(self, tensor: Tensor) -> Tensor:
         """Count a tensor's storage, once."""
@@ -123,6 +132,7 @@ def training_memory(
     with FakeTensorMode():
         frozen = _fill(assembly, torch.bfloat16 if cuda else torch.float32, cuda and bf16)
         trained = list(assembly.trained().values())
+        counter.know(each for part in _base_parts(assembly.network) for each in _own(part))
         optimizer = optim.build_optimizer(assembly, 1e-3, 0.01)
         weights = counter.count(trained)
         moments = counter.count(value for state in optimizer.state.values() for value in state.values())
@@ -150,8 +160,15 @@ def _fill(assembly: Assembly, dtype: torch.dtype, as_cuda: bool) -> int:
     it hardly ever runs.
     """
     frozen = 0
+    base = {id(part): part for part in _base_parts(assembly.network)}
     for module in assembly.modules():
-        _fake(module)
+        _fake(module, dtype if id(module) in base else torch.float32)
+        if isinstance(module, OmniGen):
+            text: Any = assembly.text
+            module.read = partial(_usual_prompts, chosen(text.numbers(PROMPT), True))  # type: ignore[method-assign]
+            module.precision = dtype
+            frozen += sum(each.numel() * dtype.itemsize for part in base.values() for each in _own(part))
+            frozen -= spared(module.config) if module.config.bits == 4 else 0
         if as_cuda and isinstance(module, nn.LayerNorm | nn.GroupNorm):
             module.forward = partial(_in_fp32, module.forward)  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(module, MoE):
@@ -163,9 +180,23 @@ def _fill(assembly: Assembly, dtype: torch.dtype, as_cuda: bool) -> int:
             for part in (each for network in module.networks for each in network.modules()):
                 if module is not assembly.text:
                     _fake(part, dtype)
-                own = (*part.parameters(recurse=False), *part.buffers(recurse=False))
-                frozen += sum(tensor.numel() * dtype.itemsize for tensor in own)
+                frozen += sum(tensor.numel() * dtype.itemsize for tensor in _own(part))
     return frozen
+
+
+def _own(module: nn.Module) -> tuple[Tensor, ...]:
+    return *module.parameters(recurse=False), *module.buffers(recurse=False)
+
+
+def _base_parts(network: nn.Module) -> list[nn.Module]:
+    """The modules of a base, whose own weights stay."""
+    parts = network.base.modules() if isinstance(network, OmniGen) else ()
+    return [part for part in parts if not any(each.requires_grad for each in _own(part))]
+
+
+def _usual_prompts(prompt: list[int], inputs: Inputs) -> list[list[int]]:
+    """``OmniGen.read`` without reading the numbers, which tensors without values don't have."""
+    return [prompt] * len(inputs.text[0])
 
 
 def _fake(module: nn.Module, dtype: torch.dtype = torch.float32) -> None:

@@ -119,13 +119,13 @@ def shard_model(assembly: Assembly, ranks: Ranks) -> None:
 
 
 def blocks_of(root: nn.Module) -> list[nn.Module]:
-    """The blocks of a network: the modules with children in its module lists."""
+    """The blocks of a network: the modules with children in its module lists, but a single layer that LoRA changes."""
     return [
         block
         for module in root.modules()
         if isinstance(module, nn.ModuleList)
         for block in module
-        if any(True for _ in block.children())
+        if any(True for _ in block.children()) and not hasattr(block, "base_layer")
     ]
 
 

@@ -123,7 +123,8 @@ def fit(
         if (said := limit_learning(assembly, settings, rng)) is not None:
             note(said)
             if run_options.sharded:
-                raise UserError("--sharded: not with --lora or --freeze: the weights of a group must all learn")
+                what = "--lora or --freeze" if settings.lora or settings.freeze else f"'{settings.preset}'"
+                raise UserError(f"--sharded: not with {what}: the weights of a group must all learn")
         corpus = index(paths, settings.hold_out)
         check_data(settings, assembly, corpus)
         degraders = choose_degraders(corpus.lean, recipes, partial, language)
@@ -134,7 +135,7 @@ def fit(
             if before is not None:
                 note(f"the run was of {before} steps: from here its rate is that of a run of {settings.steps}")
             check_parts(folder, assembly)
-            write_design(folder, assembly)
+            write_design(folder, assembly.design, assembly.found)
         ranks.wait()
         run = _Run(settings, corpus, degraders, assembly.to(ranks.device), folder, run_options, ranks)
         stack.callback(run.engine.close)

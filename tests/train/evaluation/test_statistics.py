@@ -7,6 +7,7 @@ import math
 import re
 import tracemalloc
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,9 +77,21 @@ def test_a_record_belongs_to_its_groups() -> None:
     assert groups == {
         ("overall", "all"), ("task", "vif"), ("data set", "vif msrs"), ("operator", "haze"), ("operator", "rain"),
         ("combination", "haze + rain"), ("n", "2"), ("severity", "0.33 to 0.67"), ("ground truth", "pyramid"),
-        ("cell", "vif msrs n=2"),
+        ("cell", "vif msrs n=2"), ("category", "fusion"),
     }  # fmt: skip
     assert ("cell", "vif msrs haze alone") in set(record(5, generator(1)).groups())
+
+
+def test_categories_are_groups_where_there_are_others_than_fusion() -> None:
+    rng = generator(11)
+    records = [record(i, rng) for i in range(12)]
+    assert "category" not in evaluation(records).groups
+    mixed = [replace(one, category="control") if i % 3 == 0 else one for i, one in enumerate(records)]
+    groups = evaluation(mixed).groups["category"]
+    assert {name: group.samples for name, group in groups.items()} == {"control": 4, "fusion": 8}
+    back = Record.parse(mixed[0].line(), 2)
+    assert (back.category, back.line()) == ("control", mixed[0].line())
+    assert Record.parse(records[0].line(), 2).category == "fusion"
 
 
 def test_holm_is_holm() -> None:

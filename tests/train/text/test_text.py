@@ -126,6 +126,6 @@ def test_none_has_no_tokens() -> None:
 
 def test_an_unknown_encoder_names_what_is_there() -> None:
     with pytest.raises(
-        UserError, match="unknown text encoder 'byte': did you mean 'bytes'\\? allowed: bytes, none, t5-base"
+        UserError, match="unknown text encoder 'byte': did you mean 'bytes'\\? allowed: bytes, none, omnigen, t5-base"
     ):
         build_text("byte", seeded())

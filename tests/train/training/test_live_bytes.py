@@ -16,6 +16,7 @@ from clearfuse.train import tokenizers
 from clearfuse.train.designs.design import Design
 from clearfuse.train.designs.presets import PRESETS, Preset
 from clearfuse.train.designs.schedule import Schedule
+from clearfuse.train.models.omnigen.config import parameters, spared
 from clearfuse.train.runs.options import RunOptions
 from clearfuse.train.runs.settings import Settings
 from clearfuse.train.text import blank_text
@@ -165,3 +166,19 @@ def test_recomputation_changes_no_gradient() -> None:
     assert torch.equal(slope(), plain) and plain.abs().max() > 0
     with torch.no_grad():
         assert not made.decode(latents, (16, 24)).requires_grad
+
+
+@pytest.mark.slow
+def test_ditfuse_at_full_size_is_counted_without_its_weights() -> None:
+    """LoRA on 3.76 billion weights in bf16: the base and the tokenizer, and of what learns five times float32."""
+    pytest.importorskip("peft", reason="needs clearfuse[lora]")
+    design = PRESETS["ditfuse"].design
+    config = design.config
+    lora = training_memory(design, batch=1, size=(512, 512), recompute=True)
+    learned = config.depth * config.rank * 4 * 2 * config.width
+    assert lora.weights == lora.ema == lora.gradients == 4 * learned and lora.optimizer >= 2 * lora.weights
+    base = parameters(config) - learned + config.positions**2 * config.width
+    assert 2 * base < lora.frozen < 2 * base + 2 * 100_000_000, "with the autoencoder, of 84 million"
+    assert lora.frozen < lora.peak < 12 * 2**30
+    small = training_memory(replace(design, config=replace(config, bits=4)), batch=1, size=(512, 512), recompute=True)
+    assert lora.peak - small.peak == lora.frozen - small.frozen == spared(config) > 4.5 * 2**30

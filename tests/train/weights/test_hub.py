@@ -11,11 +11,13 @@ import pytest
 import torch
 from jits import SMALL, cosmos
 from made import made_shards
+from omnigens import omnigen
 from safetensors.torch import load_file, save_file
 from t5s import t5
 
 from clearfuse.synth.types import UserError
 from clearfuse.train.cli.defaults import default_preset
+from clearfuse.train.designs.design import Assembly
 from clearfuse.train.designs.presets import PRESETS
 from clearfuse.train.pipeline.fusion import FusionPipeline
 from clearfuse.train.text import find_text
@@ -23,6 +25,7 @@ from clearfuse.train.text.t5 import PUBLISHED as TEXTS
 from clearfuse.train.tokenizers import PUBLISHED, find_tokenizer
 from clearfuse.train.tokenizers import cosmos as cosmos_module
 from clearfuse.train.tokenizers.taef2 import Taef2
+from clearfuse.train.weights.base import PUBLISHED as BASES
 from clearfuse.train.weights.source import INDEX
 from conftest import ROOT, Ran, textured
 from fakehub import FakeHub
@@ -159,3 +162,23 @@ def test_an_index_that_is_none(hub: FakeHub, tmp_path: Path) -> None:
         with pytest.raises(UserError) as error:
             find_text(str(folder), torch.Generator())
         assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_adapters_are_pushed_alone_and_name_their_base_by_id_and_commit(hub: FakeHub, tmp_path: Path) -> None:
+    """Of a small OmniGen in place of the published one, which every part of the preset names."""
+    pytest.importorskip("peft", reason="needs clearfuse[lora]")
+    commit = "3" * 40
+    hub.hold(BASES["omnigen"].repo, omnigen(tmp_path / "omnigen"), commit)
+    pipeline = FusionPipeline(Assembly(PRESETS["ditfuse"].design, torch.Generator().manual_seed(0)))
+    design = pipeline.design
+    assert (design.base, design.tokenizer, design.text) == (f"omnigen@{commit}",) * 3
+    pipeline.push_to_hub("me/ditfuse")
+    pushed = hub.files("me/ditfuse")
+    assert set(pushed) - {".gitattributes"} == {"README.md", "model.safetensors", "pipeline.json"}
+    written = json.loads(pushed["pipeline.json"])
+    assert (written["base"], written["digests"]) == (f"omnigen@{commit}", {})
+    base = next(data for name, data in hub.files(BASES["omnigen"].repo).items() if name.startswith("transformer/diff"))
+    assert len(pushed["model.safetensors"]) < 0.01 * len(base)
+    again = FusionPipeline.from_pretrained("me/ditfuse")
+    for name, tensor in again.assembly.state_dict().items():
+        assert torch.equal(tensor, pipeline.assembly.state_dict()[name])

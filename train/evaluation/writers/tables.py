@@ -19,6 +19,7 @@ SHOWN = 40
 TITLES = {
     "overall": "Overall",
     "task": "By task",
+    "category": "By what the prompt asks for",
     "data set": "By data set",
     "operator": "By degradation",
     "n": "By number of degradations",

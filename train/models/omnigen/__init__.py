@@ -1,0 +1,1 @@
+"""OmniGen of diffusers with LoRA, the network of DiTFuse: what its config, its sequence and its network are."""
