@@ -2,8 +2,9 @@
 
 Sources are interleaved in proportion to their weights, and batches in proportion to the samples of their shape, evenly:
 up to any position each count is within a few of its share. Within a pool, the samples of one source and shape, each
-sample comes once per epoch, or in several batches of its shape one after another, in an order that is shuffled anew
-each epoch.
+sample comes once per epoch, in an order that is shuffled anew each epoch. Where each comes several times an epoch, its
+repeats are ``GAP`` batches of its shape apart: gradients of the same few pictures one after another would add up in the
+optimizer's momentum to those of one small batch at many times the learning rate.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import numpy as np
 
 from clearfuse.synth.seeds import seed_of
 
+GAP = 16
+"""Batches of its shape from one repeat of a sample to the next; beyond the memory of AdamW's momentum, 1 / (1 − 0.9)."""
 ROUNDS = 6
 """Rounds of the Feistel network; four suffice for a pseudorandom permutation (Luby and Rackoff, 1988)."""
 
@@ -107,7 +110,7 @@ class Interleave:
 
 @dataclass(frozen=True)
 class Pick:
-    """The sample at a position: its row, the number of its shape, and how often it came before (its epoch)."""
+    """The sample at a position: its row, the number of its shape, and its epoch, one for each repeat."""
 
     row: int
     shape: int
@@ -117,9 +120,13 @@ class Pick:
 class Order:
     """Maps positions to ``Pick``. Positions k·batch to (k + 1)·batch are batch k, all of the same shape.
 
-    source, shape: numbers for each row; weights: relative, of the sources; 0 for a source without rows. repeats: in how
-    many batches of its shape a sample comes, one after another: a batch has no sample twice, or its gradient would be
-    that of few. drawn: the rows with a weight above 0.
+    source, shape: numbers for each row; weights: relative, of the sources; 0 for a source without rows. repeats: how
+    often a sample comes in an epoch, ``GAP`` batches of its shape apart. drawn: the rows with a weight above 0.
+
+    Position q among those of its shape is repeat q mod R, R the number of repeats, and repeat r takes the samples of
+    repeat 0 r · delay later; a run starts as if repeats had begun before it, so that each batch has as many new samples
+    as any other. Where R divides the batch, so that all repeats of a sample are whole numbers of GAP batches apart, one
+    of GAP's divisors of data-loader processes decodes it once.
     """
 
     def __init__(
@@ -132,6 +139,7 @@ class Order:
         repeats: int = 1,
     ) -> None:
         self.batch, self.seed, self.repeats = batch, seed, repeats
+        self.delay = -(-GAP * batch // repeats) if repeats > 1 else 0
         self.source, self.shape = source, shape
         sizes = np.bincount(source, minlength=len(weights))
         pools = [Fraction(0)] * (int(shape.max()) + 1)
@@ -153,21 +161,31 @@ class Order:
         """The sample at a position."""
         batch, slot = divmod(position, self.batch)
         shape, before = self._shapes.at(batch)
-        cycle, repeat = divmod(before, self.repeats)
-        source, drawn = self._sources[shape].at(cycle * self.batch + slot)
+        number, repeat = divmod(before * self.batch + slot, self.repeats)
+        source, drawn = self._sources[shape].at(number + (self.repeats - 1 - repeat) * self.delay)
         rows = self._rows[source, shape]
         visit, index = divmod(drawn, len(rows))
         row = int(rows[permute(index, len(rows), _keys(self.seed, source, shape, visit))])
         return Pick(row, shape, visit * self.repeats + repeat)
 
     def position_of(self, row: int, epoch: int) -> int:
-        """The position of a row that came ``epoch`` times before; its source must have a weight above 0."""
+        """The position of a row in an epoch, negative if that would be before the run; its source must have a weight
+        above 0.
+        """
         visit, repeat = divmod(epoch, self.repeats)
         source, shape = int(self.source[row]), int(self.shape[row])
         rows = self._rows[source, shape]
         index = unpermute(int(np.searchsorted(rows, row)), len(rows), _keys(self.seed, source, shape, visit))
-        cycle, slot = divmod(self._sources[shape].index(source, visit * len(rows) + index), self.batch)
-        return self._shapes.index(shape, cycle * self.repeats + repeat) * self.batch + slot
+        number = self._sources[shape].index(source, visit * len(rows) + index)
+        number -= (self.repeats - 1 - repeat) * self.delay
+        if number < 0:
+            return -1
+        before, slot = divmod(number * self.repeats + repeat, self.batch)
+        return self._shapes.index(shape, before) * self.batch + slot
+
+    def repeats_ahead(self) -> int:
+        """The number of later repeats, at most, of the samples that have come: what a cache of their crops holds."""
+        return (self.delay + 1) * self.repeats * (self.repeats - 1) // 2 * len(self._sources)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Samples(Dataset[Any]):
 
     side: crops have about side² pixels; ratios: aspect ratios, see ``data.buckets``; batch: samples in a row with the
     same shape, and mix: weights of the sources or categories, see ``data.order``; multiple: the sides are multiples of
-    this many pixels; repeats: crops of a sample in a row, from one decoding. plain: share of prompts to fuse that are
+    this many pixels; repeats: crops of a sample from one decoding. plain: share of prompts to fuse that are
     replaced by the task's default prompt. rephrase: share of the others that are composed anew in other words, if their
     templates are shipped ones. drop: share of training prompts left empty. clean: whether batches include the clean
     pair. view: what an encoder that is trained sees of whole degraded pictures. cache: bytes for caching decoded
@@ -131,7 +131,7 @@ class Samples(Dataset[Any]):
             self.order.position_of,
             partial(schedule.assigned, number, workers),
             end=schedule.last * schedule.size,
-            crops=max(crops, self.order.batch * (self.repeats - 1)),
+            crops=max(crops, self.order.repeats_ahead()),
             period=period,
             repeats=self.repeats,
         )

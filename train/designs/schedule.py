@@ -36,7 +36,7 @@ class Schedule(StrictModel):
     accumulate: Count = 3
     """Batches a step."""
     repeats: Count = 1
-    """Crops of each sample for one decoding, in as many batches one after another."""
+    """Crops of each sample for one decoding, 16 batches apart."""
     steps: Annotated[int, Field(ge=1, le=10**9)] = 200_000
     """Steps of the optimizer."""
     warmup: Annotated[int, Field(ge=0, le=10**9)] = 1000

@@ -122,13 +122,17 @@ def test_repeats_are_crops_of_one_plan(shards: Path, monkeypatch: pytest.MonkeyP
         return degraded[-1]
 
     monkeypatch.setattr(OnTheFly, "__call__", counted)
+    monkeypatch.setattr("clearfuse.train.data.order.GAP", 1)
     more: dict[str, Any] = {"plain": 0.5, "degrade": degrading.choose_degraders(corpus.lean, partial=1.0)}
     data = Samples(corpus, side=64, seed=4, batch=2, repeats=2, training=True, **more)
     data.set_schedule(RankBatches(0, 6, 2))
     made = items(data, range(12))
-    assert len(degraded) == 6
+    # Position 2 n has the first crop of picture n + 1, position 2 n + 3 its second; of picture 0 only the second comes.
+    assert len(degraded) == 7
+    degraded[:2] = degraded[1::-1]
     for number, item in enumerate(made):
-        whole, (height, width) = degraded[2 * (number // 4) + number % 2].images, item.images["a"].shape[:2]
+        picture = degraded[number // 2 + (number + 1) % 2]
+        whole, (height, width) = picture.images, item.images["a"].shape[:2]
         assert any(
             np.array_equal(whole["a"][y : y + height, x : x + width], item.images["a"][:, ::way])
             and np.array_equal(whole["gt"][y : y + height, x : x + width], item.images["gt"][:, ::way])
@@ -137,7 +141,7 @@ def test_repeats_are_crops_of_one_plan(shards: Path, monkeypatch: pytest.MonkeyP
             for way in (1, -1)
         )
     words = [item.prompt for item in made]
-    assert all(words[n : n + 2] == words[n + 2 : n + 4] for n in (0, 4, 8)) and len(set(words)) > 1
+    assert all(words[n] == words[n + 3] for n in (0, 2, 4, 6, 8)) and len(set(words)) > 1
     assert len({item.images["a"].tobytes() for item in made}) == len(made)
 
 

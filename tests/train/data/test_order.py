@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from fractions import Fraction
 
@@ -11,7 +12,7 @@ import pytest
 from clearfuse.synth.seeds import generator
 from clearfuse.synth.types import UserError
 from clearfuse.train.data.buckets import EIGHTHS, find_shape, parse_ratios, shape_of
-from clearfuse.train.data.order import Interleave, Order, permute, unpermute
+from clearfuse.train.data.order import GAP, Interleave, Order, permute, unpermute
 
 PAPER = "16:9,4:3,1:1"
 
@@ -64,22 +65,31 @@ def test_each_sample_comes_once_an_epoch_and_batches_have_one_shape() -> None:
     assert drawn != [order(seed=8).at(position) for position in range(4 * 100)]
 
 
-def test_repeats_are_the_same_batches_several_times_one_after_another() -> None:
-    """Of each shape: its batches are those of the order without repeats, three times each, each time another epoch."""
-    batches: dict[int, dict[int, list[list[tuple[int, int]]]]] = {1: {0: [], 1: []}, 3: {0: [], 1: []}}
-    for repeats, of_shape in batches.items():
-        made = order(batch=4, repeats=repeats)
-        for start in range(0, 400, 4):
-            picks = [made.at(position) for position in range(start, start + 4)]
-            of_shape[picks[0].shape].append([(pick.row, pick.epoch) for pick in picks])
-            assert {pick.shape for pick in picks} == {picks[0].shape}
-    for shape, thrice in batches[3].items():
-        for number, batch in enumerate(thrice):
-            once = batches[1][shape][number // 3]
-            assert batch == [(row, 3 * epoch + number % 3) for row, epoch in once]
+@pytest.mark.parametrize(("batch", "repeats"), [(6, 3), (4, 8), (5, 3)])
+def test_repeats_are_batches_apart_and_each_batch_has_as_many_new_samples(batch: int, repeats: int) -> None:
+    """Batches are counted by shape; each visit of a sample has its own epochs."""
+    made = order(batch, repeats=repeats)
+    batches: dict[int, list[list[tuple[int, int]]]] = {0: [], 1: []}
+    for start in range(0, 400 * batch, batch):
+        picks = [made.at(position) for position in range(start, start + batch)]
+        assert {pick.shape for pick in picks} == {picks[0].shape}
+        batches[picks[0].shape].append([(pick.row, pick.epoch) for pick in picks])
+    for of_shape in batches.values():
+        seen: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for number, found in enumerate(of_shape):
+            assert len({(row, epoch // repeats) for row, epoch in found}) == batch
+            new = sum(epoch % repeats == 0 for _, epoch in found)
+            assert new in (batch // repeats, -(-batch // repeats))
+            for row, epoch in found:
+                seen.setdefault((row, epoch // repeats), []).append((epoch % repeats, number))
+        times = list(seen.values())
+        assert all([repeat for repeat, _ in one] == list(range(one[0][0], one[0][0] + len(one))) for one in times)
+        gaps = {b[1] - a[1] for one in times for a, b in itertools.pairwise(one)}
+        assert gaps == {GAP} if batch % repeats == 0 else gaps <= {GAP, GAP + 1, GAP + 2}
+        assert batch < repeats or any(len(one) == repeats for one in times)
 
 
-@pytest.mark.parametrize(("batch", "repeats"), [(4, 1), (6, 3), (4, 3)])
+@pytest.mark.parametrize(("batch", "repeats"), [(4, 1), (6, 3), (4, 3), (4, 8)])
 def test_a_visit_is_where_the_order_has_it(batch: int, repeats: int) -> None:
     made = order(batch, repeats=repeats)
     for position in (*range(300), *range(10**12, 10**12 + 20)):
