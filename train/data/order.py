@@ -19,7 +19,7 @@ import numpy as np
 from clearfuse.synth.seeds import seed_of
 
 GAP = 16
-"""Batches of its shape from one repeat of a sample to the next; beyond the memory of AdamW's momentum, 1 / (1 − 0.9)."""
+"""Batches of its shape from one repeat of a sample to the next: more than AdamW's momentum of 0.9 remembers."""
 ROUNDS = 6
 """Rounds of the Feistel network; four suffice for a pseudorandom permutation (Luby and Rackoff, 1988)."""
 
