@@ -62,6 +62,9 @@ class RestorerConfig:
     """Of the convolutions at 1/2, 1/4 and 1/8 of the resolution; none: once, twice and four times the width."""
     blocks: tuple[Size, Size, Size] = (1, 2, 2)
     """Residual blocks at 1/2, 1/4 and 1/8 of the resolution, in the encoder and again in the decoder."""
+    output_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of the three output layers, which start at 0: their steps are as large as those of any layer, but of each
+    hundreds of inputs go to one pixel."""
     depth: Size = 4
     """Transformer blocks."""
     heads: Size = 8
@@ -197,7 +200,8 @@ class Restorer(nn.Module):
             if level == 2:
                 gain = self.gain(x)
         assert gain is not None
-        fused = blended(self.head(x), gain, self.tone(F.silu(context)), images)
+        scale = self.config.output_scale
+        fused = blended(scale * self.head(x), scale * gain, scale * self.tone(F.silu(context)), images)
         return Prediction(fused[..., :height, :width], *routed(statistics, fused))
 
     def _layout(self, rows: int, columns: int, text: Tensor, text_mask: Tensor | None) -> TokenLayout:
