@@ -93,9 +93,15 @@ _SMALL = Design(
     "restorer",
     # Convolutions of 48 to 128 channels: in bf16 a CPU's matrix units run them six times as fast as float32.
     RestorerConfig(
-        width=24, channels=(48, 96, 128), blocks=(2, 2, 2), heads=6, depth=2, expert_width=176, shared_width=176,
+        width=24,
+        channels=(48, 96, 128),
+        blocks=(2, 2, 2),
+        heads=6,
+        depth=2,
+        expert_width=176,
+        shared_width=176,
         output_scale=0.1,
-    ),  # fmt: skip
+    ),
     *("pixels", "bytes", Regression(measure="log")),
     guess="pyramid",
 )

@@ -78,9 +78,9 @@ class Muon(CautiousAdamW):
     """AdamW for vectors, embeddings and depthwise kernels; for matrices, steps along the orthogonalised momentum.
 
     Of a gradient G of a matrix (a convolution's: output channels × the rest; an expert's: its own): M ← β M + G,
-    U = orthogonal(G + β M), w ← (1 − η λ) w − η √max(rows, columns) U (Jordan et al. 2024, kellerjordan.github.io/posts/muon;
-    Liu et al., arXiv 2502.16982, eq. 4). With the factor each entry of a step is η in root mean square, as in a first
-    step of AdamW, so that both have one learning rate; Liu et al. take 0.2 of it.
+    U = orthogonal(G + β M), w ← (1 − η λ) w − η √max(rows, columns) U (Jordan et al. 2024,
+    kellerjordan.github.io/posts/muon; Liu et al., arXiv 2502.16982, eq. 4). With the factor each entry of a step is η
+    in root mean square, as in a first step of AdamW, so that both have one learning rate; Liu et al. take 0.2 of it.
 
     matrices: those of the parameters of ``groups`` that are stepped so.
     """
@@ -113,7 +113,7 @@ class Muon(CautiousAdamW):
 
 
 def orthogonal(matrix: Float[Tensor, "*stack m n"]) -> Float[Tensor, "*stack m n"]:
-    """About U Vᵀ of the singular value decomposition U S Vᵀ, by five steps of a Newton–Schulz iteration (Jordan et al.).
+    """About U Vᵀ of the singular value decomposition U S Vᵀ, by five steps of Newton and Schulz (Jordan et al.).
 
     X ← a X + (b A + c A²) X with A = X Xᵀ acts on each singular value; at first all are at most 1. 0 stays 0.
     """
