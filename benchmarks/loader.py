@@ -64,7 +64,7 @@ def learned(assembly: Assembly, settings: Settings, batch: Batch, steps: int) ->
     """Samples per second of CPU time that training consumes: the median over steps of ``training.trainer``."""
     weights = assembly.trained()
     shadow = {name: weight.detach().clone() for name, weight in weights.items()}
-    optimizer = optim.build_optimizer(assembly, settings.lr, settings.decay, settings.cautious)
+    optimizer = optim.build_optimizer(assembly, settings.lr, settings.decay, settings.cautious, settings.optimizer)
     spent: list[float] = []
     for step in range(steps):
         began = time.process_time()

@@ -47,6 +47,8 @@ class Schedule(StrictModel):
     """Of the weights, AdamW's."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.9999
     """Decay of the weights' moving average."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: matrices move along their orthogonalised momentum, the rest by AdamW."""
     cautious: bool = True
     """AdamW moves only where its momentum and gradient agree."""
     precision: Annotated[Literal["auto", "bf16", "fp32"], typer.Option(metavar="auto|bf16|fp32")] = "auto"

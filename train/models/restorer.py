@@ -57,9 +57,14 @@ class RestorerConfig:
     guess: bool = True
     """An initial estimate of the fused image is given; the network starts as its copy."""
     width: Annotated[Size, Field(multiple_of=4)] = 32
-    """Channels at half resolution; each level below has twice as many, the tokens 8 times."""
+    """The tokens have 8 times as many channels."""
+    channels: tuple[Size, Size, Size] | None = None
+    """Of the convolutions at 1/2, 1/4 and 1/8 of the resolution; none: once, twice and four times the width."""
     blocks: tuple[Size, Size, Size] = (1, 2, 2)
     """Residual blocks at 1/2, 1/4 and 1/8 of the resolution, in the encoder and again in the decoder."""
+    output_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of the three output layers, which start at 0: their steps are as large as those of any layer, but of each
+    hundreds of inputs go to one pixel."""
     depth: Size = 4
     """Transformer blocks."""
     heads: Size = 8
@@ -116,7 +121,7 @@ class Restorer(nn.Module):
         super().__init__()
         self.config = config
         inner = config.transformer()
-        widths = [config.width * 2**level for level in range(4)]
+        widths = [*level_channels(config), 8 * config.width]
         tokens = widths[3]
         images = streams(config)
         self.stem = nn.Conv2d(4 * images * config.latent_channels, widths[0], 3, padding=1)
@@ -195,7 +200,8 @@ class Restorer(nn.Module):
             if level == 2:
                 gain = self.gain(x)
         assert gain is not None
-        fused = blended(self.head(x), gain, self.tone(F.silu(context)), images)
+        scale = self.config.output_scale
+        fused = blended(scale * self.head(x), scale * gain, scale * self.tone(F.silu(context)), images)
         return Prediction(fused[..., :height, :width], *routed(statistics, fused))
 
     def _layout(self, rows: int, columns: int, text: Tensor, text_mask: Tensor | None) -> TokenLayout:
@@ -230,6 +236,11 @@ def blended(
     return 2 * result - 1
 
 
+def level_channels(config: RestorerConfig) -> tuple[int, int, int]:
+    """Channels of the convolutions at 1/2, 1/4 and 1/8 of the resolution."""
+    return config.channels or (config.width, 2 * config.width, 4 * config.width)
+
+
 def streams(config: RestorerConfig) -> int:
     """The number of input images: both degraded ones, and the guess."""
     return 2 + config.guess
@@ -242,27 +253,27 @@ def inactive(config: RestorerConfig) -> int:
 
 def activations(config: RestorerConfig, height: int, width: int, text_tokens: int) -> int:
     """Peak number of values, roughly: at half resolution a block's input, two intermediates and the skip."""
-    return (height // 2) * (width // 2) * 4 * config.width
+    return (height // 2) * (width // 2) * 4 * level_channels(config)[0]
 
 
 def flops(config: RestorerConfig, height: int, width: int, text_tokens: int) -> int:
-    """2 × MAC of one forward pass on images of height × width: convolutions, linear layers, attention's products.
-
-    A 3 × 3 convolution that keeps the channels costs the same at every level: they double where pixels quarter.
-    """
-    c, d, z = config.width, 8 * config.width, streams(config) * config.latent_channels
+    """2 × MAC of one forward pass on images of height × width: convolutions, linear layers, attention's products."""
+    d, z = 8 * config.width, streams(config) * config.latent_channels
+    widths = [*level_channels(config), d]
     image = -(-height // MULTIPLE) * -(-width // MULTIPLE)
     half = image * (MULTIPLE // 2) ** 2  # cells at half resolution
-    tokens = image + (text_tokens if config.text_width else 0)
 
-    convolutions = 4 * sum(config.blocks) * 9 * c * c  # of both sides, two a block
-    convolutions += 2 * 3 * 2 * c * c  # down and up, of three levels each
-    convolutions += 9 * c * (4 * z + 4 * (streams(config) + config.latent_channels))  # stem and head
-    total = half * convolutions + half // 16 * 9 * 4 * c * z  # and the gains
+    total = half * 9 * widths[0] * (4 * z + 4 * (streams(config) + config.latent_channels))  # stem and head
+    for level, blocks in enumerate(config.blocks):
+        c, below, cells = widths[level], widths[level + 1], half // 4**level
+        total += cells * 4 * blocks * 9 * c * c  # of both sides, two a block
+        total += cells // 4 * 2 * 4 * c * below  # down and up
+    total += half // 16 * 9 * widths[2] * z  # the gains
+    tokens = image + (text_tokens if config.text_width else 0)
     total += config.depth * mmaif.block_macs(config.transformer(), image, tokens)
     total += image * 4 * d * d  # condition and the last AdaLN
     total += (tokens - image) * config.text_width * d
     total += 4 * d * d + 2 * config.text_width * d  # both contexts
-    total += 4 * sum(config.blocks[i] * 2**i for i in range(3)) * c * d + 2 * z * d  # modulations and tone
+    total += 4 * sum(n * c for n, c in zip(config.blocks, widths, strict=False)) * d + 2 * z * d  # modulations, tone
     total += (height // MULTIPLE + width // MULTIPLE) * (d + d * d)  # positions
     return 2 * total

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Literal
+from typing import Annotated, Literal
 
 from jaxtyping import Float
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -28,7 +29,7 @@ from clearfuse.train.objectives.noise import Rng
 
 @dataclass(frozen=True, config=STRICT)
 class Regression(Objective):
-    """MSE(f(Z_a, Z_b, P), Z_GT) (MMAIF eq. 8); with ``measure="log"`` the mean over samples of log(MSE + 0.001).
+    """MSE(f(Z_a, Z_b, P), Z_GT) (MMAIF eq. 8); with ``measure="log"`` the mean over samples of log(MSE + floor).
 
     Where the tokenizer's weights make the error of latents that of pixels, the logarithm optimises the mean PSNR: a
     batch of a hazy and a clear pair then trains on both, not mainly on the hazy one. No random numbers are drawn, no
@@ -37,6 +38,9 @@ class Regression(Objective):
 
     kind: Literal["regression"] = "regression"
     measure: Literal["mse", "log"] = "mse"
+    floor: Annotated[float, Field(gt=0)] = FLOOR
+    """Under ``measure="log"``: errors far below it count alike. The mean PSNR asks for a low one, learning begins with
+    a high one, as it is easily harmed where little is to be done."""
     balance: Weight = 0.01
     """Weight of the experts' load-balancing loss."""
     pixel: Weight = 0.0
@@ -46,7 +50,7 @@ class Regression(Objective):
 
     @property
     def unit(self) -> Unit:
-        """dB under ``measure="log"``: 10 log10(MSE + 0.001), the mean of it over samples."""
+        """dB under ``measure="log"``: 10 log10(MSE + floor), the mean of it over samples."""
         return DECIBEL if self.measure == "log" else PLAIN
 
     @property
@@ -66,7 +70,7 @@ class Regression(Objective):
         """The loss on clean latents."""
         prediction = predict(None, None)
         each = errors(prediction.latent, target, weight)
-        error = each if self.measure == "mse" else (each + FLOOR).log()
+        error = each if self.measure == "mse" else (each + self.floor).log()
         return total_loss(self, error, prediction, prediction.latent, pixels)
 
     def clean(

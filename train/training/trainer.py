@@ -125,6 +125,8 @@ def fit(
             if run_options.sharded:
                 what = "--lora or --freeze" if settings.lora or settings.freeze else f"'{settings.preset}'"
                 raise UserError(f"--sharded: not with {what}: the weights of a group must all learn")
+        if run_options.sharded and settings.optimizer == "muon":
+            raise UserError("--sharded: not with --set schedule.optimizer=muon: it needs each matrix whole")
         corpus = index(paths, settings.hold_out)
         check_data(settings, assembly, corpus)
         degraders = choose_degraders(corpus.lean, recipes, partial, language)
@@ -188,7 +190,7 @@ class _Run:
         if options.compiled or options.graphs:
             assembly.compile_for(partial(parallel.compile_network, graphs=options.graphs))
         self.engine = parallel.Engine(assembly, ranks, bf16, options.graphs)
-        optimizer = optim.build_optimizer(assembly, settings.lr, settings.decay, settings.cautious)
+        optimizer = optim.build_optimizer(assembly, settings.lr, settings.decay, settings.cautious, settings.optimizer)
         self.state = Training(assembly.trained(), self.shadow.trained(), optimizer)
         held_out = self._samples(training=False, cache=cache_size() // 8)
         self.validator = Validator(held_out, settings.batch, ranks, bf16)

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from clearfuse.train.models import MODELS
-from clearfuse.train.training.optim import BETAS, build_optimizer, clip_gradients, grad_norm, learning_rate, update_ema
+from clearfuse.train.training.optim import (
+    BETAS,
+    MUON_MOMENTUM,
+    build_optimizer,
+    clip_gradients,
+    grad_norm,
+    learning_rate,
+    orthogonal,
+    update_ema,
+)
 
 
 def test_the_rate_rises_then_falls_as_a_cosine() -> None:
@@ -97,6 +106,44 @@ def test_where_nothing_agrees_nothing_moves_but_by_decay() -> None:
     layer.weight.grad = torch.full((1, 1), -1e-3)  # the momentum still says +
     optimizer.step()
     assert torch.equal(layer.weight.detach(), before)
+
+
+@pytest.mark.parametrize("shape", [(8, 30), (30, 8), (16, 16), (3, 20, 12)])
+def test_newton_schulz_comes_near_the_orthogonal_factor(shape: tuple[int, ...]) -> None:
+    """Singular values of a condition up to 100 come to 0.7 to 1.2; singular vectors stay, and 0 stays 0."""
+    rng = torch.Generator().manual_seed(5)
+    u, s, vt = torch.linalg.svd(torch.randn(shape, generator=rng), full_matrices=False)
+    s = torch.logspace(0, -2, s.shape[-1]).expand_as(s)
+    found = orthogonal(3.0 * u * s[..., None, :] @ vt)
+    kept = torch.einsum("...mk,...mn,...nk->...k", u, found, vt.mT)
+    assert kept.min() > 0.6 and kept.max() < 1.25
+    torch.testing.assert_close(found, u * kept[..., None, :] @ vt, rtol=0, atol=1e-4)
+    assert not orthogonal(torch.zeros(shape)).any()
+
+
+def test_muon_steps_matrices_along_their_momentum_and_the_rest_by_adamw() -> None:
+    rng = torch.Generator().manual_seed(5)
+    layers = [nn.ModuleList([nn.Conv2d(4, 6, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Embedding(5, 4)]) for _ in "ab"]
+    layers[1].load_state_dict(layers[0].state_dict())
+    kernel = layers[0][0].weight.detach().clone()
+    lr, decay = 0.01, 0.1
+    optimizers = [build_optimizer(layers[i], lr, decay, kind=kind) for i, kind in enumerate(("muon", "adamw"))]
+    momentum = torch.zeros_like(kernel)
+    for _ in range(3):
+        gradients = {name: torch.randn(p.shape, generator=rng) for name, p in layers[0].named_parameters()}
+        for layer, optimizer in zip(layers, optimizers, strict=True):
+            for name, p in layer.named_parameters():
+                p.grad = gradients[name].clone()
+            optimizer.step()
+        momentum = MUON_MOMENTUM * momentum + gradients["0.weight"]
+        direction = orthogonal((gradients["0.weight"] + MUON_MOMENTUM * momentum).flatten(1)).view_as(kernel)
+        assert (36**0.5 * direction).square().mean().sqrt() == pytest.approx(1, abs=0.3)
+        kernel = kernel * (1 - lr * decay) - lr * 36**0.5 * direction
+    own, other = (dict(layer.named_parameters()) for layer in layers)
+    torch.testing.assert_close(own["0.weight"], kernel)
+    assert torch.equal(own["0.weight"].grad, gradients["0.weight"]) and optimizers[0].updates == 3
+    for name in own.keys() - {"0.weight"}:
+        torch.testing.assert_close(own[name], other[name])
 
 
 def test_the_average_follows_the_weights() -> None:

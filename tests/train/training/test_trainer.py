@@ -140,8 +140,11 @@ def test_the_loss_falls(shards: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_stopped_and_resumed_is_the_same_run(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(shards, tmp_path / "whole")
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_stopped_and_resumed_is_the_same_run(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    run(shards, tmp_path / "whole", optimizer=optimizer)
 
     def dies(folder: Path, state: checkpoint.Training, *more: object) -> Path:
         if state.step == 4:
@@ -151,13 +154,13 @@ def test_stopped_and_resumed_is_the_same_run(shards: Path, tmp_path: Path, monke
     kept = checkpoint.save
     monkeypatch.setattr(checkpoint, "save", dies)
     with pytest.raises(MemoryError):
-        run(shards, tmp_path / "cut")
+        run(shards, tmp_path / "cut", optimizer=optimizer)
     monkeypatch.setattr(checkpoint, "save", kept)
     with (tmp_path / "cut/log.jsonl").open("a") as file:
         file.write('{"step": 5, "kind": "tr')  # a line that the kill cut short
-    assert run(shards, tmp_path / "cut").step == 6
+    assert run(shards, tmp_path / "cut", optimizer=optimizer).step == 6
     same(tmp_path / "whole", tmp_path / "cut")
-    assert run(shards, tmp_path / "cut").step == 6  # done is done
+    assert run(shards, tmp_path / "cut", optimizer=optimizer).step == 6  # done is done
     same(tmp_path / "whole", tmp_path / "cut")
 
 
