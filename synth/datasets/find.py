@@ -13,7 +13,6 @@ from clearfuse.synth.datasets.manifest import SPLITS, Manifest, natural
 from clearfuse.synth.datasets.manifest import load_manifest as load_manifest
 from clearfuse.synth.datasets.manifest import template_regex as template_regex
 from clearfuse.synth.datasets.match import (
-    EXTENSIONS,
     PAIRINGS,
     Grouped,
     ImagePatterns,
@@ -27,6 +26,7 @@ from clearfuse.synth.datasets.match import (
 )
 from clearfuse.synth.datasets.pairs import RUN, TEXT, Files, Pairs, Table, texts
 from clearfuse.synth.files import storage
+from clearfuse.synth.files.pictures import EXTENSIONS
 from clearfuse.synth.files.remote import Remote
 from clearfuse.synth.files.storage import Location
 from clearfuse.synth.seeds import unit_hash

@@ -20,11 +20,10 @@ from clearfuse.synth.datasets.fingerprints import brightness
 from clearfuse.synth.datasets.manifest import Manifest, natural
 from clearfuse.synth.datasets.pairs import Files, texts
 from clearfuse.synth.files import archives, storage
+from clearfuse.synth.files.pictures import EXTENSIONS
 from clearfuse.synth.files.remote import Remote
 from clearfuse.synth.files.storage import Listed, Location
 from clearfuse.synth.types import LABELS, UserError
-
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 
 
 @dataclass(frozen=True)
