@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -50,20 +51,29 @@ app.command("fit")(fit_command)
 @app.command("fuse")
 @takes(FuseOptions)
 def fuse_command(json_: JsonOption = False, **options: Any) -> None:
-    """Fuse two images, or two folders of images paired by file name, of any size."""
+    """Fuse images, of any size, depth and number: pairs, stacks, frames, files, folders, data sets or shards.
+
+    Grey stays grey, 16 bits stay 16, alpha is kept; folders pair by file name.
+    """
     from clearfuse.train.pipeline.files import fuse_files
+    from clearfuse.train.pipeline.fuse import Plan
 
     chosen = check_options(FuseOptions, options)
-    with console.progress("fuse", "pairs") as progress:
+    named = ("steps", "sampler", "guidance", "guidance_images", "seed", "tile")
+    plan = Plan(
+        chosen.prompt, tuple((name, getattr(chosen, name)) for name in named), chosen.scale, chosen.registered,
+        chosen.frames, chosen.steady, chosen.compare, chosen.mask,
+    )  # fmt: skip
+    with console.progress("fuse", "images") as progress:
         done = fuse_files(
-            *(chosen.a, chosen.b, chosen.out, chosen.task),
-            prompt=chosen.prompt, model=chosen.model, steps=chosen.steps, sampler=chosen.sampler,
-            guidance=chosen.guidance, guidance_images=chosen.guidance_images, mask=chosen.mask, seed=chosen.seed,
-            device=chosen.device, parts=chosen.parts,
-            compiled=chosen.compiled, tile=chosen.tile, attention=chosen.attention, scale=chosen.scale,
-            progress=progress,
+            *(chosen.inputs, chosen.out, chosen.task),
+            data=chosen.data, match=chosen.match, split=chosen.split, limit=chosen.limit, plan=plan,
+            model=chosen.model, device=chosen.device, parts=chosen.parts, compiled=chosen.compiled,
+            attention=chosen.attention, progress=progress,
         )  # fmt: skip
-    typer.echo(json.dumps({"fused": done}) if json_ else f"fused {console.plural(len(done), 'pair')} into {chosen.out}")
+    count = len(done) // (1 + len(plan.beside(Path("x.png"))))
+    what = console.plural(count, "stack" if len(chosen.inputs) != 2 and not chosen.data else "pair")
+    typer.echo(json.dumps({"fused": done}) if json_ else f"fused {what} into {chosen.out}")
 
 
 @app.command("export")
@@ -127,8 +137,8 @@ def tokenizers_command(json_: JsonOption = False, **options: Any) -> None:
     with console.progress("tokenizers", "pictures") as progress:
         table = reconstruct(
             chosen.names,
-            data=chosen.data, shards=chosen.shards, limit=chosen.limit, crop=chosen.crop, device=chosen.device,
-            progress=progress,
+            data=chosen.data, match=chosen.match, shards=chosen.shards, limit=chosen.limit, crop=chosen.crop,
+            device=chosen.device, progress=progress,
         )  # fmt: skip
     if not chosen.names:
         console.note(f"others by name: {', '.join(others(('dct',)))}")

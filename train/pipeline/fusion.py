@@ -155,11 +155,11 @@ class FusionPipeline:
         """Fuse a pair of any size, ``(h, w)`` or ``(h, w, c)``, grey if c is 1; the same type back.
 
         a, b: code values, uint8, or float32 in [0, 1]; where one is float32, so is the fused image. task: other for a
-        pair of another kind. prompt: the instruction; None: only the task's fusion. seed: of a flow model's noise. steps, sampler, guidance (scale of classifier-free guidance by the prompt, 1: none),
-        guidance_images (the same by the images): override the design's, for flow models only. tile: larger
-        images are fused in tiles of this side in pixels, which share one field of noise; None: the family's. Raises
-        UserError if the sizes differ or an option does not apply, and WorkIncomplete if the network's result is not
-        finite.
+        pair of another kind. prompt: the instruction; None: only the task's fusion. seed: of a flow model's noise.
+        steps, sampler, guidance (scale of classifier-free guidance by the prompt, 1: none), guidance_images (the same
+        by the images): override the design's, for flow models only. tile: larger images are fused in tiles of this side
+        in pixels, which share one field of noise; None: the family's. Raises UserError if the sizes differ or an option
+        does not apply, and WorkIncomplete if the network's result is not finite.
         """
         check_name("task", task, (*TASKS, OTHER))
         if a.shape[:2] != b.shape[:2]:

@@ -16,6 +16,7 @@ from clearfuse.synth.fusers.pyramid.vif import fuse_infrared
 from clearfuse.synth.types import Task
 
 Image = UInt8[np.ndarray, "h w c"] | Float32[np.ndarray, "h w c"]
+Other = UInt8[np.ndarray, "h_b w_b d"] | Float32[np.ndarray, "h_b w_b d"]
 
 _METHODS = {"vif": fuse_infrared, "mef": fuse_exposures, "mff": fuse_focus}
 
@@ -33,7 +34,7 @@ class PyramidFuser:
         """The fused image: (h, w, 3) where one of the two is in colour, else (h, w, 1)."""
         return self.windows(a, b, task)(full_region(a.shape))
 
-    def windows(self, a: Image, b: Image, task: Task) -> Windows:
+    def windows(self, a: Image, b: Other, task: Task) -> Windows:
         """A function that computes any window of the fused image, with the same values as in the whole image.
 
         a, b: both uint8, or both float32 in [0, 1]; the fused image is of the same type.
