@@ -92,17 +92,25 @@ def export_command(json_: JsonOption = False, **options: Any) -> None:
 @app.command("eval")
 @takes(EvalOptions)
 def eval_command(json_: JsonOption = False, **options: Any) -> None:
-    """Score fused images on shards: report.md, .tex, .html with pictures, .json, report.csv by sample, summary.csv.
+    """Score fused images on shards or pairs: report.md, .tex, .html with pictures, .json, report.csv, summary.csv.
 
     The same command goes on where it was stopped, to the same bytes.
     """
-    from clearfuse.train.evaluation.evaluate import FILES, evaluate_shards
+    from clearfuse.train.evaluation.evaluate import FILES, evaluate_portions
     from clearfuse.train.evaluation.methods.choose import methods_of
+    from clearfuse.train.evaluation.pairs import pair_portions
+    from clearfuse.train.evaluation.samples import plan_portions
     from clearfuse.train.evaluation.writers.data import to_json
     from clearfuse.train.evaluation.writers.markdown import to_text
     from clearfuse.train.evaluation.writers.papers import compare_with_papers
 
     chosen = check_options(EvalOptions, options)
+    chosen.check_inputs()
+    if chosen.pairs is None:
+        portions = plan_portions(chosen.shards, chosen.limit)
+    else:
+        how = {"match": chosen.match, "scale": chosen.scale, "limit": chosen.limit}
+        portions = pair_portions(chosen.pairs, chosen.task, **how)
     loading = {"parts": chosen.parts} if chosen.tokenizer or chosen.text else None
     methods, left_out = methods_of(
         chosen.model or None, results=chosen.results, scale=chosen.scale, restorers=chosen.restorer,
@@ -112,10 +120,10 @@ def eval_command(json_: JsonOption = False, **options: Any) -> None:
     )  # fmt: skip
     metrics, papers = chosen.metrics, chosen.papers
     with console.progress("eval", "samples") as progress:
-        done = evaluate_shards(
-            *(chosen.shards, chosen.out),
+        done = evaluate_portions(
+            *(portions, chosen.out),
             metrics=USUAL if metrics is None and chosen.profile == "strict" else metrics,
-            profile=chosen.profile, limit=chosen.limit, examples=chosen.examples, methods=methods, left_out=left_out,
+            profile=chosen.profile, examples=chosen.examples, methods=methods, left_out=left_out,
             papers=papers, workers=chosen.workers, progress=progress, note=console.note,
         )  # fmt: skip
     console.note(f"wrote {', '.join(FILES)} in {chosen.out}")

@@ -176,7 +176,13 @@ class ExportOptions(PartOptions):
 class EvalOptions(ModelOptions):
     """``train eval``."""
 
-    shards: Shards
+    shards: Annotated[Texts, typer.Argument(metavar="[SHARDS...]")] = Field((), description=console.SHARDS)
+    pairs: Annotated[str | None, typer.Option(metavar="A,B[,GT]")] = None
+    """Folders of pairs in place of shards, with or without ground truth; files pair by name."""
+    match: Match = None
+    """Names in the folders of --pairs, where they differ: '{key}-A' '{key}-B'."""
+    task: Annotated[str, typer.Option(metavar="auto|vif|mef|mff")] = "auto"
+    """What --pairs are; auto: told by the pictures."""
     out: str = "report"
     """Folder of the report."""
     metrics: Annotated[str | None, typer.Option(metavar="NAME,...|all")] = Field(
@@ -191,7 +197,7 @@ class EvalOptions(ModelOptions):
     results: Repeated = ()
     """Anybody's fused images, by key or pair name; repeatable."""
     scale: Scale | None = None
-    """Count of white in results of 16 bits; the metadata's, or 65535."""
+    """Count of white in results and --pairs of 16 bits; the metadata's, or 65535."""
     restorer: Annotated[Texts, typer.Option(metavar="OP,...=FILE")] = ()
     """A restoration network of these degradations, which spandrel loads; repeatable."""
     fuser: Annotated[Texts, typer.Option(metavar="swinfusion|defuse|none")] = ()
@@ -204,6 +210,17 @@ class EvalOptions(ModelOptions):
     """Samples to show as pictures."""
     workers: Count = None
     """Processes; all cores."""
+
+    def check_inputs(self) -> None:
+        """Raise UserError unless there are shards, or pairs with what belongs to them."""
+        if self.pairs is not None and self.shards:
+            raise UserError(f"--pairs {self.pairs}: goes without shards, and here is {self.shards[0]}")
+        if self.pairs is None and not self.shards:
+            raise UserError("nothing to score: name shards, or folders of pairs by --pairs A,B[,GT]")
+        if self.pairs is None and (self.match is not None or self.task != "auto"):
+            raise UserError(f"--{'match' if self.match else 'task'}: is of --pairs; shards say theirs")
+        if self.pairs is not None and (self.papers or self.unprompted):
+            raise UserError(f"--{'papers' if self.papers else 'unprompted'}: is of shards, whose samples have prompts")
 
 
 class MetricsOptions(StrictModel):

@@ -199,9 +199,10 @@ def _paired(paths: Sequence[Path], out: Path, match: Match, frames: bool) -> lis
         raise UserError(
             f"{sum(map(len, alone))} images have no partner of the same name{_matching(match)}: {names}{hint}"
         )
-    for path, ignored in zip(paths, others, strict=True):
+    for path, pattern, ignored in zip(paths, patterns, others, strict=True):
         if ignored:
-            console.note(f"{path}: {len(ignored)} ignored, as no images: {some_names(ignored)}")
+            why = "as no images" if pattern is None else f"as no images {pattern}"
+            console.note(f"{path}: {len(ignored)} ignored, {why}: {some_names(ignored)}")
     jobs: list[Files] = []
     for key in keys:
         files = tuple(str(one[key]) for one in images)

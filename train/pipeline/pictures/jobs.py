@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from clearfuse.synth import color
 from clearfuse.synth.datasets.read import as_grey
@@ -19,6 +19,7 @@ from clearfuse.synth.shards.tar import read_members
 from clearfuse.synth.types import MODALITIES, TASKS, BadPair, Modality
 
 
+@runtime_checkable
 class Job(Protocol):
     """One fused image to make."""
 
