@@ -72,7 +72,7 @@ def fuse_command(json_: JsonOption = False, **options: Any) -> None:
             attention=chosen.attention, progress=progress,
         )  # fmt: skip
     count = len(done) // (1 + len(plan.beside(Path("x.png"))))
-    what = console.plural(count, "stack" if len(chosen.inputs) != 2 and not chosen.data else "pair")
+    what = console.plural(count, "pair" if len(chosen.inputs) == 2 or chosen.data else "image")
     typer.echo(json.dumps({"fused": done}) if json_ else f"fused {what} into {chosen.out}")
 
 

@@ -70,7 +70,7 @@ def pair_portions(
     try:
         found = find_all(load_manifest("folder"), places, _task(task))
     except UserError as error:
-        raise UserError(str(error).replace("--data folder=", "--pairs ")) from None
+        raise UserError(str(error).replace("--data folder=", "--pairs ").replace("folder=DIR", "DIR")) from None
     if found.unpaired:
         console.note(f"{len(found.unpaired)} images have no partner and are left out: {some_names(found.unpaired)}")
     pairs = [replace(ref, scale=scale) for ref in list(found.pairs)[:limit]]

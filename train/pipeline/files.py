@@ -70,6 +70,7 @@ def fuse_files(
     else:
         jobs = find_jobs(inputs, target, match=match, frames=plan.frames)[:limit]
     jobs, tasks = _with_tasks(jobs, task, plan.scale)
+    _check_stacks(jobs, tasks, plan)
     if plan.compare or plan.mask:
         check_outputs(target, [job.to(path) for job in jobs for path in plan.beside(job.target)])
     failed = _unreadable(jobs, tasks, plan)
@@ -110,8 +111,6 @@ def _check(plan: Plan, inputs: Sequence[str], data: Sequence[str], split: str | 
         raise UserError("--steady: is for a video's frames: add --frames")
     if plan.frames and data:
         raise UserError("--frames: is for folders of frames, not for --data")
-    if len(inputs) > 2 and (plan.steady or plan.mask):
-        raise UserError(f"--{'steady' if plan.steady else 'mask'}: is for pairs, and here are {len(inputs)} inputs")
 
 
 def _said(job: Job) -> str:
@@ -126,7 +125,6 @@ def _with_tasks(jobs: list[Job], task: str, scale: int | None) -> tuple[list[Job
     Of files it is told by the first that can be read, for all, and said in one line.
     """
     if task != AUTO:
-        _check_stacks(jobs, task)
         return jobs, [task] * len(jobs)
     if all(job.task is not None for job in jobs):
         return jobs, [str(job.task) for job in jobs]
@@ -136,16 +134,18 @@ def _with_tasks(jobs: list[Job], task: str, scale: int | None) -> tuple[list[Job
             dataclasses.replace(job, paths=job.paths[::-1]) if isinstance(job, Files) and len(job.paths) == 2 else job
             for job in jobs
         ]
-    _check_stacks(jobs, found.task)
     return jobs, [job.task or found.task for job in jobs]
 
 
-def _check_stacks(jobs: Sequence[Job], task: str) -> None:
-    stack = next((job for job in jobs if len(job.names) > 2), None)
-    if stack is not None and task not in ("mef", "mff"):
-        raise UserError(
-            f"{_said(stack)}: {len(stack.names)} pictures: of {task} pairs are fused; stacks are mef or mff"
-        )
+def _check_stacks(jobs: Sequence[Job], tasks: Sequence[str], plan: Plan) -> None:
+    """Refuse what is for pairs alone."""
+    for job, task in zip(jobs, tasks, strict=True):
+        count = len(job.names)
+        if count > 2 and task not in ("mef", "mff"):
+            raise UserError(f"{_said(job)}: {count} pictures: of {task} pairs are fused; stacks are mef or mff")
+        if count > 2 and (plan.steady or plan.mask):
+            option = "--steady" if plan.steady else "--mask"
+            raise UserError(f"{option}: is for pairs, and {_said(job)} are {count} pictures")
 
 
 def _found_task(jobs: Sequence[Job], scale: int | None) -> FoundTask:

@@ -65,7 +65,7 @@ def test_mistakes(folders: Path, train: Train) -> None:
         ((), "nothing to score: name shards, or folders of pairs by --pairs A,B[,GT]"),
         (("shards", "--task", "mef"), "--task: is of --pairs; shards say theirs"),
         (("--pairs", pairs, "--papers"), "--papers: is of shards"),
-        (("--pairs", str(folders / "under")), "must be --pairs DIR_A,DIR_B"),
+        (("--pairs", str(folders / "under")), "must be DIR_A,DIR_B or DIR_A,DIR_B,DIR_GT"),
         (("--pairs", f"{folders / 'under'},{folders / 'mine'}x"), "minex does not exist"),
         (("--pairs", f"{folders / 'odd'},{folders / 'over'}"), "pair 0: sizes differ: a 80x60, b 80x64"),
         (("--pairs", f"{folders / 'text'},{folders / 'over'}"), "pair 0: 0.png: is not an image"),

@@ -17,7 +17,7 @@ from clearfuse.synth.files.storage import same
 from clearfuse.synth.shards.receipts import sample_offsets
 from clearfuse.synth.shards.sample import read_meta
 from clearfuse.synth.shards.tar import read_members
-from clearfuse.synth.types import BadPair, Task, UserError
+from clearfuse.synth.types import TASKS, BadPair, Task, UserError
 from clearfuse.train.data.find import find_local_shards
 from clearfuse.train.pipeline.pictures.jobs import Files, Job, ShardSample
 from clearfuse.train.pipeline.pictures.write import FORMATS
@@ -33,6 +33,10 @@ def find_jobs(inputs: Sequence[str], out: Path, *, match: Match = None, frames: 
     if not inputs:
         raise UserError("nothing to fuse: name two pictures, two folders or shards, or a data set by --data NAME=DIR")
     if len(inputs) == 1 and _is_shards(inputs[0]):
+        if match is not None or frames:
+            raise UserError(
+                f"{'--match' if match else '--frames'}: is for folders of pictures, and {inputs[0]} holds shards"
+            )
         jobs: list[Job] = [*_of_shards(inputs, out)]
     else:
         jobs = [*_of_paths([Path(text) for text in inputs], out, match, frames)]
@@ -56,7 +60,7 @@ def find_data(
         if manifest.builtin or manifest.single:
             kind = "is built in" if manifest.builtin else "holds single pictures"
             raise UserError(f"--data {name}={location}: {kind}: there are no pairs of files to fuse")
-        of: Task = own_task(manifest, _task(task))
+        of: Task = own_task(manifest) if task not in TASKS else _task(task)
         found = find_all(manifest, location, of)
         if split is not None:
             check_split(manifest, of, split)
@@ -64,14 +68,14 @@ def find_data(
         for ref in list(pairs)[:limit]:
             paths = tuple(ref.sources.get(f"degraded_{side}", ref.sources[side]) for side in ("a", "b"))
             stem = f"{name}/{ref.key}" if len(sets) > 1 else ref.key
-            known = None if manifest.task == "any" and task is None else of
+            known = None if manifest.task == "any" else of
             jobs.append(Files(paths, _in_folder(out, stem, paths), known, ref.scale))
     check_outputs(out, jobs)
-    return jobs
+    return jobs[:limit]
 
 
 def _task(text: str | None) -> Task:
-    return text if text in ("vif", "mef", "mff") else "vif"  # type: ignore[return-value]
+    return next((task for task in TASKS if task == text), "vif")
 
 
 def _is_shards(text: str) -> bool:
