@@ -16,7 +16,7 @@ from clearfuse.synth.types import MODALITIES, BadPair, Modality, UserError, Work
 from clearfuse.train.evaluation.scoring import choose_metrics
 from clearfuse.train.metrics import evaluate
 from clearfuse.train.metrics.base import Metric
-from clearfuse.train.pipeline.pictures.find import some_names
+from clearfuse.train.pipeline.pictures.find import images_by_key, some_names
 
 Progress = Callable[[int, int], None]
 

@@ -13,9 +13,9 @@ from clearfuse.synth.datasets.read import read_image, read_pair
 from clearfuse.synth.datasets.select import Match, folders, with_match
 from clearfuse.synth.files.pictures import upright_size
 from clearfuse.synth.seeds import seed_of
-from clearfuse.synth.shards.records import SCHEMA, Origin, PromptRecord, SampleMeta
+from clearfuse.synth.shards.records import Origin, PromptRecord, SampleMeta
 from clearfuse.synth.shards.sample import Sample
-from clearfuse.synth.types import NO_TRUTH, TASKS, BadPair, PairRef, Task, UserError, check_name
+from clearfuse.synth.types import NO_TRUTH, SCHEMA, TASKS, BadPair, PairRef, Task, UserError, check_name
 from clearfuse.train.evaluation.samples import Part, Portion
 from clearfuse.train.pipeline.pictures.find import some_names
 from clearfuse.train.pipeline.task import find_task

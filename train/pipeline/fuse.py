@@ -180,7 +180,7 @@ class Fuser:
         prompt: str | None,
         task: str,
     ) -> list[Path]:
-        picture = write.as_sources(fused.picture, fused.grey)
+        picture = write.as_sources(fused.picture, fused.grey, asked=prompt is not None)
         self._lost = self._lost or write.what_is_lost(job.target, picture)
         write.write_picture(job.target, picture)
         paths = [job.target, *self.plan.beside(job.target)]

@@ -15,7 +15,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from clearfuse.synth.color import luma
+from clearfuse.synth.color import luma, srgb_to_linear
 from clearfuse.train.pipeline.task import EXPOSURES, SIDE, FoundTask
 
 Fused = TypeVar("Fused")
@@ -38,8 +38,7 @@ def brightness(image: np.ndarray) -> float:
     """Median luminance of a picture, in linear light, at the size at which pairs are compared."""
     small = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA).reshape(SIDE, SIDE, -1)
     codes = small * np.float32(1 / 255) if small.dtype == np.uint8 else small
-    linear = np.where(codes <= 0.04045, codes / 12.92, ((codes + 0.055) / 1.055) ** 2.4)
-    return float(np.median(luma(linear.astype(np.float32))))
+    return float(np.median(luma(srgb_to_linear(codes))))
 
 
 def stack_task(lights: Sequence[float]) -> FoundTask:

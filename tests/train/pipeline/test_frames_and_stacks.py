@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny import small
 
+from clearfuse.synth.color import code_to_linear, linear_to_srgb
 from clearfuse.synth.datasets.read import read_image
 from clearfuse.synth.seeds import generator
 from clearfuse.train.designs.design import Assembly
@@ -50,9 +51,9 @@ def test_a_fold_is_flat_and_even(count: int) -> None:
 
 
 def test_exposures_are_told_from_foci_and_sorted() -> None:
-    scene = textured(1) / np.float32(255)
-    lights = [brightness((scene**2.2 * 2.0**ev) ** (1 / 2.2)) for ev in (-1.0, -4.0, 0.0)]
-    assert np.allclose(np.diff(np.log2(lights))[0], -3, atol=0.2)
+    linear = code_to_linear(textured(1))
+    lights = [brightness(linear_to_srgb(linear * np.float32(2.0**ev))) for ev in (-1.0, -4.0, 0.0)]
+    assert np.allclose(np.diff(np.log2(lights)), (-3, 4), atol=0.1)
     assert stack_task(lights).task == "mef" and "span 4.0 EV" in stack_task(lights).why
     assert order_of(lights, 3) == [1, 0, 2] and order_of([], 3) == [0, 1, 2]
     assert stack_task([0.2, 0.21, 0.19]).task == "mff"

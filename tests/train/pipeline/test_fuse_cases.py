@@ -187,7 +187,7 @@ def test_outputs(tmp_path: Path, pipeline: FusionPipeline, out: str, capsys: pyt
     said = capsys.readouterr().err
     expected = pipeline(*(counts(x) / np.float32(65535) for x in pictures), task="mff")
     share = written[..., :3] / np.iinfo(written.dtype).max
-    assert np.abs(share - expected).mean() < (0.02 if "jp" in out else 1 / 255)
+    assert np.abs(share - expected).mean() < (0.06 if "jp" in out else 1 / 255)
     lost = {
         "o.webp": "16 bits",
         "o.bmp": "16 bits and alpha",

@@ -45,9 +45,8 @@ def suffixed(tmp_path: Path) -> Path:
 
 def test_patterns_in_every_command(suffixed: Path, model: Path, train: Command, synth: Command) -> None:
     both = f"{suffixed / 'set'},{suffixed / 'set'}"
-    ran = train(
-        "fuse", suffixed / "set", suffixed / "set", *MATCH, "-o", suffixed / "o", "--task", "mff", "--model", model
-    )
+    as_mff = ("--task", "mff", "--model", model)
+    ran = train("fuse", suffixed / "set", suffixed / "set", *MATCH, "-o", suffixed / "o", *as_mff)
     assert ran.code == 0 and sorted(p.name for p in (suffixed / "o").iterdir()) == ["one.png", "two.png"], ran.err
     ran = train("fuse", "--data", f"folder={both}", *MATCH, "-o", suffixed / "d", *as_mff)
     assert ran.code == 0 and sorted(p.name for p in (suffixed / "d").iterdir()) == ["one.png", "two.png"], ran.err
@@ -56,7 +55,7 @@ def test_patterns_in_every_command(suffixed: Path, model: Path, train: Command, 
     ran = train("tokenizers", "--data", f"folder={both}", *MATCH, "--limit", "1")
     assert ran.code == 0, ran.err
     ran = synth("datasets", "check", f"folder={both}", *MATCH, "--task", "mff", "--json")
-    assert json.loads(ran.out)["pairs"] == 2, ran.out
+    assert json.loads(ran.out)["sets"]["folder"]["pairs"] == 2, ran.out
     ran = synth("list", "datasets", "--data", f"folder={both}", *MATCH, "--json")
     assert json.loads(ran.out)["folder"]["found"]["pairs"] == 2, ran.out
     options = (

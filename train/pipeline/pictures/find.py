@@ -34,9 +34,8 @@ def find_jobs(inputs: Sequence[str], out: Path, *, match: Match = None, frames: 
         raise UserError("nothing to fuse: name two pictures, two folders or shards, or a data set by --data NAME=DIR")
     if len(inputs) == 1 and _is_shards(inputs[0]):
         if match is not None or frames:
-            raise UserError(
-                f"{'--match' if match else '--frames'}: is for folders of pictures, and {inputs[0]} holds shards"
-            )
+            option = "--match" if match else "--frames"
+            raise UserError(f"{option}: is for folders of pictures, and {inputs[0]} holds shards")
         jobs: list[Job] = [*_of_shards(inputs, out)]
     else:
         jobs = [*_of_paths([Path(text) for text in inputs], out, match, frames)]

@@ -42,9 +42,11 @@ PANEL = 640
 """Widest panel of a sheet, pixels."""
 
 
-def as_sources(fused: Picture, grey: bool) -> Picture:
-    """The fused picture, in one channel where all it was fused of is grey; an instruction's marks stay coloured."""
-    if not grey or _marked(fused.image):
+def as_sources(fused: Picture, grey: bool, asked: bool) -> Picture:
+    """The fused picture, in one channel where all it was fused of is grey. asked: there was an instruction, whose
+    coloured marks stay.
+    """
+    if not grey or (asked and _marked(fused.image)):
         return fused
     codes = fused.image.dtype == np.uint8
     values = color.luma(color.code_to_float(fused.image) if codes else fused.image)[..., None]
