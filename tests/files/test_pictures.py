@@ -25,6 +25,7 @@ from clearfuse.synth.shards.sample import Sample, read_samples
 from clearfuse.synth.types import BadPair, PairRef
 from clearfuse.train.cli.options import EvalOptions, FuseOptions
 from clearfuse.train.evaluation.methods.results import Results
+from clearfuse.train.pipeline.pictures.jobs import Files, load_as
 from conftest import Ran, sample_meta, save, textured
 
 

@@ -116,7 +116,7 @@ class ModelOptions(DeviceOptions, PartOptions):
 class FuseOptions(ModelOptions):
     """``train fuse``."""
 
-    inputs: Annotated[Texts, typer.Argument(metavar="[A B|STACK...|SHARDS]")] = ()
+    inputs: Annotated[Texts, typer.Argument(metavar="A B|STACK...|SHARDS")] = ()
     """Two images or folders (visible and infrared, under- and over-exposed, near and far focus), three or more of a
     stack, a folder of frames or of stacks, or shards."""
     out: Annotated[str, typer.Option("--out", "-o", metavar="FILE|DIR")]
@@ -176,7 +176,7 @@ class ExportOptions(PartOptions):
 class EvalOptions(ModelOptions):
     """``train eval``."""
 
-    shards: Annotated[Texts, typer.Argument(metavar="[SHARDS...]")] = Field((), description=console.SHARDS)
+    shards: Annotated[Texts, typer.Argument(metavar="SHARDS...")] = Field((), description=console.SHARDS)
     pairs: Annotated[str | None, typer.Option(metavar="A,B[,GT]")] = None
     """Folders of pairs in place of shards, with or without ground truth; files pair by name."""
     match: Match = None
