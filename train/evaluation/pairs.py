@@ -15,10 +15,10 @@ from clearfuse.synth.files.pictures import upright_size
 from clearfuse.synth.seeds import seed_of
 from clearfuse.synth.shards.records import Origin, PromptRecord, SampleMeta
 from clearfuse.synth.shards.sample import Sample
-from clearfuse.synth.types import NO_TRUTH, SCHEMA, TASKS, BadPair, PairRef, Task, UserError, check_name
+from clearfuse.synth.types import NO_TRUTH, SCHEMA, TASKS, BadPair, PairRef, UserError, check_name
 from clearfuse.train.evaluation.samples import Part, Portion
 from clearfuse.train.pipeline.pictures.find import some_names
-from clearfuse.train.pipeline.task import find_task
+from clearfuse.train.pipeline.task import as_task, find_task
 
 AUTO = "auto"
 
@@ -68,7 +68,7 @@ def pair_portions(
     check_name("task", task, (AUTO, *TASKS))
     places = folders(with_match((f"folder={location}",), match), "--pairs ")["folder"]
     try:
-        found = find_all(load_manifest("folder"), places, _task(task))
+        found = find_all(load_manifest("folder"), places, as_task(task))
     except UserError as error:
         raise UserError(str(error).replace("--data folder=", "--pairs ").replace("folder=DIR", "DIR")) from None
     if found.unpaired:
@@ -84,10 +84,6 @@ def pair_portions(
     if task == AUTO:
         pairs = _told(pairs)
     return (PairPortion(Path(location.split(",")[0]), len(pairs), len(pairs), True, tuple(pairs)),)
-
-
-def _task(text: str) -> Task:
-    return next((task for task in TASKS if task == text), "vif")
 
 
 def _check_sizes(ref: PairRef) -> None:

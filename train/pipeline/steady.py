@@ -29,7 +29,8 @@ class Steady:
 
     def __call__(self, sources: tuple[np.ndarray, np.ndarray], fused: np.ndarray) -> np.ndarray:
         """The steadied frame, of the type of ``fused``, (h, w, 3). sources: the pair, uint8 or float32 (h, w, c)."""
-        before = sum(_grid(source, fused.shape[2]) for source in sources) / np.float32(2)
+        a, b = (_grid(source, fused.shape[2]) for source in sources)
+        before = (a + b) / np.float32(2)
         change = _grid(fused, fused.shape[2]) - before
         kept = change
         if self._past is not None and self._past[0].shape == before.shape:

@@ -54,7 +54,7 @@ def test_exposures_are_told_from_foci_and_sorted() -> None:
     linear = code_to_linear(textured(1))
     lights = [brightness(linear_to_srgb(linear * np.float32(2.0**ev))) for ev in (-1.0, -4.0, 0.0)]
     assert np.allclose(np.diff(np.log2(lights)), (-3, 4), atol=0.1)
-    assert stack_task(lights).task == "mef" and "span 4.0 EV" in stack_task(lights).why
+    assert stack_task(lights).task == "mef" and "span 3.9 EV" in stack_task(lights).why
     assert order_of(lights, 3) == [1, 0, 2] and order_of([], 3) == [0, 1, 2]
     assert stack_task([0.2, 0.21, 0.19]).task == "mff"
 

@@ -21,6 +21,7 @@ from clearfuse.synth.types import TASKS, BadPair, Task, UserError
 from clearfuse.train.data.find import find_local_shards
 from clearfuse.train.pipeline.pictures.jobs import Files, Job, ShardSample
 from clearfuse.train.pipeline.pictures.write import FORMATS
+from clearfuse.train.pipeline.task import as_task
 
 
 def find_jobs(inputs: Sequence[str], out: Path, *, match: Match = None, frames: bool = False) -> list[Job]:
@@ -59,7 +60,7 @@ def find_data(
         if manifest.builtin or manifest.single:
             kind = "is built in" if manifest.builtin else "holds single pictures"
             raise UserError(f"--data {name}={location}: {kind}: there are no pairs of files to fuse")
-        of: Task = own_task(manifest) if task not in TASKS else _task(task)
+        of: Task = own_task(manifest) if task not in TASKS else as_task(task)
         found = find_all(manifest, location, of)
         if split is not None:
             check_split(manifest, of, split)
@@ -71,10 +72,6 @@ def find_data(
             jobs.append(Files(paths, _in_folder(out, stem, paths), known, ref.scale))
     check_outputs(out, jobs)
     return jobs[:limit]
-
-
-def _task(text: str | None) -> Task:
-    return next((task for task in TASKS if task == text), "vif")
 
 
 def _is_shards(text: str) -> bool:
