@@ -38,8 +38,8 @@ def suffixed(tmp_path: Path) -> Path:
     """One folder with both sides of two pairs, whose names end in the side, and a ground truth beside it."""
     for key in ("one", "two"):
         for number, side in enumerate("AB"):
-            save(tmp_path / f"set/{key}-{side}.png", textured(number, 64, 48))
-        save(tmp_path / f"gt/{key}_F.png", textured(0, 64, 48))
+            save(tmp_path / f"set/{key}-{side}.png", textured(number, 96, 80))
+        save(tmp_path / f"gt/{key}_F.png", textured(0, 96, 80))
     return tmp_path
 
 
@@ -58,18 +58,7 @@ def test_patterns_in_every_command(suffixed: Path, model: Path, train: Command, 
     assert json.loads(ran.out)["sets"]["folder"]["pairs"] == 2, ran.out
     ran = synth("list", "datasets", "--data", f"folder={both}", *MATCH, "--json")
     assert json.loads(ran.out)["folder"]["found"]["pairs"] == 2, ran.out
-    options = (
-        "--task",
-        "mff",
-        "--n",
-        "1",
-        "--split",
-        "train",
-        "--executor",
-        "serial",
-        "--out",
-        suffixed / "b",
-    )
+    options = ("--task", "mff", "--n", "1", "--executor", "serial", "--out", suffixed / "b")
     ran = synth("build", "--data", f"folder={both}", *MATCH, *options)
     assert ran.code == 0, ran.err
     keys = [s.meta.pair for path in sorted((suffixed / "b").glob("*.tar")) for s in read_samples(path)]
