@@ -28,6 +28,8 @@ def _texts(value: Any) -> Any:
 
 Text = Annotated[str | None, BeforeValidator(_text)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+Match = Annotated[tuple[str, str] | None, typer.Option(metavar="PATTERN_A PATTERN_B")]
+"""Patterns of the names in two folders."""
 Share = Annotated[float, Field(ge=0, le=1, title="a share")]
 
 
@@ -38,6 +40,8 @@ class Options(StrictModel):
     """vif, mef or mff; or m3, control, segment, from clean pairs and pictures of any task; all of these: ditfuse."""
     data: Annotated[Texts, typer.Option(metavar="NAME=DIR|URL")] = ()
     """A data set and its folder; repeat to merge. Without it: built-in scenes."""
+    match: Match = None
+    """Names of --data folder=A,B, where they differ: '{key}-A' '{key}-B'."""
     out: Annotated[Text, typer.Option(metavar="DIR|URL")] = None
     """Folder of the shards. [default: shards/TASK]"""
     n: Annotated[Text, typer.Option(metavar="N|LOW-HIGH")] = None
@@ -90,6 +94,17 @@ class Options(StrictModel):
     """Add variants to the finished build in --out."""
     lean: bool = False
     """Clean images, ground truth and depth alone: train fit degrades them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _matched(cls, values: Any) -> Any:
+        """The patterns go behind the folders of ``data``, where everything else reads them."""
+        from clearfuse.synth.datasets.select import with_match
+
+        match = values.get("match") if isinstance(values, dict) else None
+        if not match:
+            return values
+        return {**values, "data": with_match(_texts(values.get("data")), tuple(match)), "match": None}
 
     @model_validator(mode="after")
     def _names(self) -> Options:

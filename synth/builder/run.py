@@ -23,6 +23,7 @@ from clearfuse.synth.builder.pack import (
 )
 from clearfuse.synth.builder.resolve import Resolved, resolve
 from clearfuse.synth.builder.resume import check_finished, clear, done_shards, folder_state, own_receipts
+from clearfuse.synth.datasets.match import split_pattern
 from clearfuse.synth.datasets.pairs import Pairs
 from clearfuse.synth.depth.choice import split_unit
 from clearfuse.synth.execute.run import connect_workers, run_tasks
@@ -113,7 +114,7 @@ def _folders(build: Build, options: Options) -> Iterator[str]:
     """What every worker must see: the output and the inputs that are no URLs."""
     maps = split_unit(options.depth)[0] if options.depth.startswith(("maps=", "inverse=")) else ""
     given = [str(build.out), options.prompts or "", maps]
-    given += [part for item in options.data for part in item.partition("=")[2].split(",")]
+    given += [split_pattern(part)[0] for item in options.data for part in item.partition("=")[2].split(",")]
     return (os.path.abspath(part) for part in given if part and "://" not in part)
 
 

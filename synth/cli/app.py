@@ -239,14 +239,15 @@ def list_command(
         str, typer.Argument(metavar="KIND", help="operators, datasets, fusers, depths, codecs, prompts or recipes.")
     ],
     data: Annotated[list[str], option(Options, "data")] = [],  # noqa: B006  (typer copies it)
+    match: Annotated[tuple[str, str] | None, option(Options, "match")] = None,
     json_: JsonOption = False,
 ) -> None:
     """List what there is to choose from; of data sets, what the folders of --data hold too."""
     from clearfuse.synth.cli.listing import listing
     from clearfuse.synth.datasets.catalogue import catalogue, summary
-    from clearfuse.synth.datasets.select import folders
+    from clearfuse.synth.datasets.select import folders, with_match
 
-    facts = catalogue(folders(data, "--data ")) if kind == "datasets" else {}
+    facts = catalogue(folders(with_match(data, match), "--data ")) if kind == "datasets" else {}
     if data and not facts:
         raise UserError(f"--data {data[0]}: decides nothing in a list of {kind}; synth list datasets takes it")
     entries = {name: summary(one) for name, one in facts.items()} if facts else listing(kind)

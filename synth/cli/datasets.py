@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from clearfuse.synth import console
-from clearfuse.synth.cli.options import JsonOption
+from clearfuse.synth.builder.options import Options
+from clearfuse.synth.cli.options import JsonOption, option
 from clearfuse.synth.types import TASKS, Task, unknown
 
 app = typer.Typer(help="Folders of data sets.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -23,14 +24,15 @@ def _group() -> None:
 def check_command(
     data: Annotated[list[str], typer.Argument(metavar="NAME=DIR...", help="Data sets and their folders.")],
     task: Annotated[str, typer.Option("--task", help="For folder=DIR_A,DIR_B: vif, mef or mff.")] = "vif",
+    match: Annotated[tuple[str, str] | None, option(Options, "match")] = None,
     json_: JsonOption = False,
 ) -> None:
     """Check every pair: readable, of one size, right modality, registered, in one split. Exit code 1: problems."""
     from clearfuse.synth.datasets.check import check_sets, describe
-    from clearfuse.synth.datasets.select import folders
+    from clearfuse.synth.datasets.select import folders, with_match
 
     with console.progress("check", "pairs") as progress:
-        report = check_sets(folders(data), _task(task), progress)
+        report = check_sets(folders(with_match(data, match)), _task(task), progress)
     typer.echo(json.dumps(report.to_json(), ensure_ascii=False) if json_ else describe(report))
     raise typer.Exit(1 if report.problems else 0)
 

@@ -75,6 +75,8 @@ def _parsed(annotation: Any) -> Any:
         return _parsed(args[0])
     if origin is Literal:
         return type(args[0])
+    if origin is tuple and args[-1] is not ...:  # so many values behind one option
+        return tuple[tuple(_parsed(arg) for arg in args)]  # type: ignore[misc]
     if origin in (tuple, list):
         return list[_parsed(args[0])]
     if origin in (Union, UnionType):

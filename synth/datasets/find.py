@@ -13,7 +13,6 @@ from clearfuse.synth.datasets.manifest import SPLITS, Manifest, natural
 from clearfuse.synth.datasets.manifest import load_manifest as load_manifest
 from clearfuse.synth.datasets.manifest import template_regex as template_regex
 from clearfuse.synth.datasets.match import (
-    EXTENSIONS,
     PAIRINGS,
     Grouped,
     ImagePatterns,
@@ -22,11 +21,14 @@ from clearfuse.synth.datasets.match import (
     Side,
     check_single,
     group_by_place,
+    key_template,
     match,
     pair_up,
+    split_pattern,
 )
 from clearfuse.synth.datasets.pairs import RUN, TEXT, Files, Pairs, Table, texts
 from clearfuse.synth.files import storage
+from clearfuse.synth.files.pictures import EXTENSIONS
 from clearfuse.synth.files.remote import Remote
 from clearfuse.synth.files.storage import Location
 from clearfuse.synth.seeds import unit_hash
@@ -122,8 +124,11 @@ def find_all(
     columns, unpaired = pair_up(manifest, sides, found, thumbs, pairs)
     if not len(columns.keys):
         there = "; ".join(f"{root} has {_some_names(root)}" for root in dict.fromkeys(at for at, _ in roots.values()))
+        expected = manifest.expected
+        if manifest.name == "folder":
+            expected = " and ".join(dict.fromkeys(templates[0] for _, templates in roots.values()))
         raise UserError(
-            f"--data {manifest.name}={location}: no pair found: expected {manifest.expected} below it; "
+            f"--data {manifest.name}={location}: no pair found: expected {expected} below it; "
             f"{there}; images end in {', '.join(sorted(EXTENSIONS))}"
         )
     scenes = len(np.unique(columns.place))
@@ -148,12 +153,13 @@ def _some_names(root: Location, most: int = 3) -> str:
 def _roots(manifest: Manifest, location: str, labels: bool) -> dict[str, tuple[Location, list[str]]]:
     images = {image: templates for image, templates in manifest.templates.items() if labels or image != LABELS}
     if manifest.name == "folder":
-        parts = [part for part in location.split(",") if part]
+        parts = [split_pattern(part) for part in location.split(",") if part]
         if len(parts) not in (2, 3):
             raise UserError(f"--data folder={location}: must be folder=DIR_A,DIR_B or folder=DIR_A,DIR_B,DIR_GT")
-        if len({_real_path(storage.locate(part)) for part in parts}) < len(parts):
+        if len({(_real_path(storage.locate(part)), pattern) for part, pattern in parts}) < len(parts):
             raise UserError(f"--data folder={location}: the same folder is named twice")
-        roots = dict(zip(images, parts, strict=False))
+        roots = {image: part for image, (part, _) in zip(images, parts, strict=False)}
+        images |= {image: [key_template(own)] for image, (_, own) in zip(images, parts, strict=False) if own}
     else:
         roots = dict.fromkeys(images, location)
     places = {root: storage.locate(root) for root in roots.values()}

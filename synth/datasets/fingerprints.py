@@ -24,11 +24,12 @@ from pydantic import ConfigDict, Field
 from clearfuse.synth.datasets.manifest import load_manifest
 from clearfuse.synth.files import storage
 from clearfuse.synth.files.cache import cache_folder
-from clearfuse.synth.files.pictures import check_header, decode, is_wide
+from clearfuse.synth.files.pictures import check_header, decode
 from clearfuse.synth.files.remote import Remote, StoreError
 from clearfuse.synth.files.resources import read_toml, resource_dir
 from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, validate
 from clearfuse.synth.files.storage import Location
+from clearfuse.synth.files.wide import HEADER, float_tiff, is_wide
 from clearfuse.synth.types import Modality
 
 SIDE = 32
@@ -51,6 +52,10 @@ def thumbnail(path: str, modality: Modality = "visible", scale: int | None = Non
     """
     from PIL import Image
 
+    if not storage.is_url(path):
+        with open(path, "rb") as source:
+            if float_tiff(source) is not None:
+                return _reduced(decode(path, modality, scale).image)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         with Image.open(io.BytesIO(storage.read_bytes(path)) if storage.is_url(path) else path) as file:
@@ -71,7 +76,7 @@ def _header(path: str) -> bytes:
     if storage.is_url(path):
         return storage.read_bytes(path)
     with open(path, "rb") as file:
-        return file.read(32)
+        return file.read(HEADER)
 
 
 def _reduced(image: np.ndarray) -> np.ndarray:

@@ -17,14 +17,38 @@ from typing import NamedTuple
 import numpy as np
 
 from clearfuse.synth.datasets.fingerprints import brightness
-from clearfuse.synth.datasets.manifest import Manifest, natural
+from clearfuse.synth.datasets.manifest import Manifest, natural, template_regex
 from clearfuse.synth.datasets.pairs import Files, texts
 from clearfuse.synth.files import archives, storage
+from clearfuse.synth.files.pictures import EXTENSIONS
 from clearfuse.synth.files.remote import Remote
 from clearfuse.synth.files.storage import Listed, Location
 from clearfuse.synth.types import LABELS, UserError
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
+KEY = "{key}"
+
+
+def key_template(pattern: str) -> str:
+    """A user's pattern of names, such as ``{key}-A``, as a template: an extension is any, where it says none.
+
+    Raises UserError where ``{key}`` is not in it once.
+    """
+    if pattern.count(KEY) != 1:
+        raise UserError(f"pattern {pattern}: must have {KEY} once, such as '{{key}}-A'")
+    return pattern if Path(pattern).suffix.lower() in EXTENSIONS else f"{pattern}.*"
+
+
+def key_pattern(pattern: str) -> re.Pattern[str]:
+    """The names that a user's pattern means, the key as group ``key``: see ``key_template``."""
+    return template_regex(key_template(pattern), (), False)
+
+
+def split_pattern(location: str) -> tuple[str, str]:
+    """(folder, pattern of the names in it) of ``DIR/{key}-A``; the pattern is empty where there is none."""
+    if KEY not in location:
+        return location, ""
+    folder, _, _ = location[: location.index("{")].rpartition("/")
+    return folder or ".", location[len(folder) + 1 if folder else 0 :]
 
 
 @dataclass(frozen=True)

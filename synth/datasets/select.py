@@ -8,7 +8,7 @@ import numpy as np
 
 from clearfuse.synth.datasets.find import FoundPairs, builtin_pairs, check_split, find_all, of_split, own_task
 from clearfuse.synth.datasets.manifest import SPLITS, USES, load_manifest
-from clearfuse.synth.datasets.match import PAIRINGS
+from clearfuse.synth.datasets.match import KEY, PAIRINGS, key_template
 from clearfuse.synth.datasets.pairs import Pairs
 from clearfuse.synth.seeds import seed_of
 from clearfuse.synth.types import Task, UserError, check_name
@@ -27,6 +27,10 @@ def split_names(text: str) -> tuple[str, ...]:
     return tuple(split for split in SPLITS if split in names)
 
 
+Match = tuple[str, str] | None
+"""Patterns of the names in two folders, such as ``{key}-A`` and ``{key}-B``."""
+
+
 def folders(items: Iterable[str], option: str = "") -> dict[str, str]:
     """NAME=DIR by name. option: how the user gave them, for the message. Raises UserError, one line."""
     sets: dict[str, str] = {}
@@ -38,6 +42,29 @@ def folders(items: Iterable[str], option: str = "") -> dict[str, str]:
             raise UserError(f"{option}{item}: data set '{name}' is given twice")
         sets[name] = location
     return sets
+
+
+def with_match(items: Iterable[str], match: Match) -> tuple[str, ...]:
+    """Data sets with the patterns of ``--match`` behind the folders of ``folder=DIR_A,DIR_B``: ``DIR_A/{key}-A,…``.
+
+    Raises UserError where there is no such set, one of its folders has a pattern already, or a pattern has no key.
+    """
+    given = tuple(items)
+    if match is None:
+        return given
+    for pattern in match:
+        key_template(pattern)
+    if not any(item.startswith("folder=") for item in given):
+        raise UserError(f"--match {' '.join(match)}: is for your own folders, --data folder=DIR_A,DIR_B")
+    return tuple(_matched(item, match) if item.startswith("folder=") else item for item in given)
+
+
+def _matched(item: str, match: tuple[str, str]) -> str:
+    parts = item.partition("=")[2].split(",")
+    if any(KEY in part for part in parts):
+        raise UserError(f"--data {item}: has patterns of its own; leave out --match")
+    named = [f"{part.rstrip('/')}/{pattern}" for part, pattern in zip(parts, match, strict=False)]
+    return f"folder={','.join([*named, *parts[2:]])}"
 
 
 def check_pairing(pairs: str) -> None:

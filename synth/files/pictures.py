@@ -17,13 +17,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from clearfuse.synth import color
 from clearfuse.synth.files.archives import is_member, read_member
 from clearfuse.synth.files.storage import is_url, read_bytes
+from clearfuse.synth.files.wide import (
+    FULL_SCALE,
+    HEADER,
+    ORIENTATION,
+    colour_counts,
+    float_tiff,
+    full_scale,
+    is_wide,
+    is_wide_colour,
+)
 from clearfuse.synth.types import BadPair, Modality, reason_of
 
 if TYPE_CHECKING:
@@ -32,8 +42,10 @@ if TYPE_CHECKING:
 ROBUST = (0.1, 99.9)
 """Percentiles of an infrared image that become 0 and 255: hot and dead pixels do not set the scale."""
 
-FULL_SCALE = 65535
-"""Of integers beyond 8 bits, those that a file holds in 32 bits too: larger ones are refused."""
+EXTENSIONS = frozenset(
+    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".pgm", ".pnm", ".jp2", ".j2k"}
+)
+"""How the names of pictures end, wherever folders are searched for them."""
 
 MOST_PIXELS = 1 << 26
 """Of a picture, as its header says them: 8192 x 8192. More is refused before anything is decoded."""
@@ -62,21 +74,82 @@ def decode(path: str, modality: Modality = "visible", scale: int | None = None) 
     scale: the count of white in a visible picture of more than 8 bits; None: what its metadata say, or its container.
     Raises BadPair with the reason where the file is no usable picture, OSError where it can't be read at all.
     """
+    raw, image, _, sensor = _decoded(path, modality, scale)
+    codes = image if image.dtype == np.uint8 else color.to_uint8(image)
+    return Decoded(color.as_hwc(codes), hashlib.sha256(raw).hexdigest(), sensor)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in the depth of its file, upright.
+
+    image: code values ``(h, w, c)``, c = 1 or 3: uint8, or float32 in [0, 1] where the file has more than 8 bits.
+    alpha: ``(h, w)`` opacity of the same kind, None where the file says none. bits: 8, 16, or 32 of floating point.
+    """
+
+    image: np.ndarray
+    alpha: np.ndarray | None = None
+    bits: int = 8
+
+
+def read_picture(path: str, modality: Modality = "visible", scale: int | None = None) -> Picture:
+    """A picture with its alpha, not reduced to 8 bits. modality, scale, errors: see ``decode``."""
+    _, image, alpha, sensor = _decoded(path, modality, scale)
+    bits = 8 if image.dtype == np.uint8 else 32 if sensor["mode"].endswith("F") else 16
+    return Picture(color.as_hwc(image), alpha, bits)
+
+
+def _decoded(
+    path: str, modality: Modality, scale: int | None
+) -> tuple[bytes, np.ndarray, np.ndarray | None, dict[str, Any]]:
+    """The file's bytes, and what ``_pixels`` makes of them."""
     name = Path(path).name
     raw = _read(path, name)
+    tiff = float_tiff(io.BytesIO(raw))
+    if tiff is not None:
+        _check_pixels(tiff.width, tiff.height, name)
+        counts = colour_counts(raw, tiff.turn)
+        if counts is None:
+            raise BadPair(f"{name}: cannot be read: a colour TIFF in floating point that is damaged")
+        sensor = {"orientation": tiff.turn} if tiff.turn in range(2, 9) else {}
+        return raw, *_scaled_counts(counts, name, "F", modality, 1.0, scale, sensor)
     with _opened(io.BytesIO(raw), name) as file:
         file.load()
-        image, sensor = _pixels(file, raw, name, modality, scale)
-    return Decoded(color.as_hwc(image), hashlib.sha256(raw).hexdigest(), sensor)
+        return raw, *_pixels(file, raw, name, modality, scale)
 
 
 def upright_size(path: str) -> tuple[int, int]:
     """(width, height) of a local picture as ``decode`` gives it, by its header. Raises as ``decode`` does."""
+    return upright_header(path).size
+
+
+class Header(NamedTuple):
+    """What a picture's header says: (width, height), upright; bits a channel, 32 for floating point; grey or colour."""
+
+    size: tuple[int, int]
+    bits: int
+    grey: bool
+
+
+def upright_header(path: str) -> Header:
+    """The header of a local picture. Raises as ``decode`` does."""
     name = Path(path).name
     _check_file(path, name)
+    with open(path, "rb") as source:
+        tiff = float_tiff(source)
+        if tiff is not None:
+            _check_pixels(tiff.width, tiff.height, name)
+            return Header(_turned((tiff.width, tiff.height), tiff.turn), 32, False)
+        source.seek(0)
+        header = source.read(HEADER)
     with _opened(path, name) as file:
-        width, height = file.size
-        return (height, width) if file.getexif().get(_ORIENTATION, 1) in range(5, 9) else (width, height)
+        bits = 32 if file.mode.startswith("F") else 16 if is_wide(file, header) else 8
+        grey = file.mode in ("L", "LA", "La", "1", "F") or file.mode.startswith("I")
+        return Header(_turned(file.size, file.getexif().get(ORIENTATION, 1)), bits, grey)
+
+
+def _turned(size: tuple[int, int], turn: int) -> tuple[int, int]:
+    return (size[1], size[0]) if turn in range(5, 9) else size
 
 
 @contextmanager
@@ -127,82 +200,77 @@ def _check_file(path: str, name: str) -> None:
 
 def check_header(file: Image, name: str) -> None:
     """Refuse by the header of an open file what is too large, and what is a film. Raises BadPair."""
-    width, height = file.size
-    if width * height > MOST_PIXELS:
-        raise BadPair(f"{name}: {width}x{height} has too many pixels: at most {MOST_PIXELS} are read")
+    _check_pixels(*file.size, name)
     if file.format in _ANIMATED and getattr(file, "is_animated", False):
         raise BadPair(f"{name}: is animated: {getattr(file, 'n_frames', 'several')} frames, where one is wanted")
 
 
+def _check_pixels(width: int, height: int, name: str) -> None:
+    if width * height > MOST_PIXELS:
+        raise BadPair(f"{name}: {width}x{height} has too many pixels: at most {MOST_PIXELS} are read")
+
+
 def _pixels(
     file: Image, raw: bytes, name: str, modality: Modality, scale: int | None
-) -> tuple[np.ndarray, dict[str, Any]]:
+) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
+    """(uint8 codes or float32 shares of white, alpha of the same kind or None, what ``Decoded`` says of the sensor)."""
     from PIL import ImageOps
 
     sensor: dict[str, Any] = {}
-    turn = file.getexif().get(_ORIENTATION, 1)
+    turn = file.getexif().get(ORIENTATION, 1)
     if turn in range(2, 9):
         sensor["orientation"] = turn
     if file.mode in ("LA", "RGBA", "PA", "La", "RGBa"):
         sensor["alpha"] = "ignored"
     counts = None
     if file.mode.startswith(("I", "F")):
-        counts = np.asarray(ImageOps.exif_transpose(file), np.float64)
-    elif _wide_colour(file, raw):
-        counts = _colour_counts(raw, turn)
+        counts = np.asarray(ImageOps.exif_transpose(file))
+    elif is_wide_colour(file, raw):
+        counts = colour_counts(raw, turn)
     if counts is not None:
-        full = 1.0 if file.mode.startswith("F") else scale or _full_scale(file, raw, counts)
-        if scale and modality == "visible" and full == scale and counts.max() > scale:
-            raise BadPair(f"{name}: its counts reach {counts.max():g}, above the scale of {scale}")
-        image, low, high = scaled(counts, name, file.mode, modality, full)
-        return image, {"mode": file.mode if counts.ndim == 2 else "RGB;16", "low": low, "high": high, **sensor}
+        full = 1.0 if file.mode.startswith("F") else scale or full_scale(file, raw, counts)
+        return _scaled_counts(counts, name, file.mode, modality, full, scale, sensor)
     upright = ImageOps.exif_transpose(file)
-    grey = upright.mode in ("L", "LA", "1")
-    return np.asarray(upright.convert("L" if grey else "RGB")), sensor
+    alpha = _alpha(upright)
+    grey = upright.mode in ("L", "LA", "La", "1")
+    return np.asarray(upright.convert("L" if grey else "RGB")), alpha, sensor
 
 
-def is_wide(file: Image, header: bytes) -> bool:
-    """Whether an open file has more than 8 bits a channel. header: its first bytes, 25 at least."""
-    return file.mode.startswith(("I", "F")) or _wide_colour(file, header)
+def _scaled_counts(
+    counts: np.ndarray, name: str, mode: str, modality: Modality, full: float, scale: int | None, sensor: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
+    """``_pixels`` of counts, which may have alpha behind their colours."""
+    alpha = None
+    if counts.ndim == 3 and counts.shape[2] == 4:
+        whole = 1.0 if counts.dtype.kind == "f" else float(np.iinfo(counts.dtype).max)
+        alpha, counts = np.clip(counts[..., 3] / np.float32(whole), 0, 1).astype(np.float32), counts[..., :3]
+    if mode == "LA":
+        counts = counts[..., 0]
+    if scale and modality == "visible" and full == scale and counts.max() > scale:
+        raise BadPair(f"{name}: its counts reach {counts.max():g}, above the scale of {scale}")
+    shares, low, high = scaled(counts, name, mode, modality, full)
+    kept = mode if counts.ndim == 2 else "RGB;F" if mode == "F" else "RGB;16"
+    return shares, alpha, {"mode": kept, "low": low, "high": high} | sensor
 
 
-_ORIENTATION, _BITS_PER_SAMPLE, _MAX_SAMPLE, _WHITE_LEVEL = 0x0112, 258, 281, 50717
-_TURNS = {3: (2, False), 6: (3, False), 8: (1, False), 2: (0, True), 4: (2, True), 5: (3, True), 7: (1, True)}
-"""EXIF orientation -> quarter turns counter-clockwise, then a flip left to right (TIFF 6.0, tag 274)."""
-
-
-def _wide_colour(file: Image, raw: bytes) -> bool:
-    """Whether a colour PNG or TIFF has 16 bits a channel: Pillow opens it with the upper eight."""
-    if file.mode not in ("RGB", "RGBA"):
-        return False
-    if file.format == "PNG":
-        return raw[24] == 16
-    bits = getattr(file, "tag_v2", {}).get(_BITS_PER_SAMPLE, ()) if file.format == "TIFF" else ()
-    return 16 in (bits if isinstance(bits, tuple) else (bits,))
-
-
-def _colour_counts(raw: bytes, turn: int) -> np.ndarray | None:
-    """(h, w, 3) counts, RGB, upright; None where they can't be had in full, and the upper eight bits must do."""
-    import cv2
-
-    counts = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
-    if counts is None or counts.dtype != np.uint16 or counts.ndim != 3:
-        return None
-    counts = counts[..., 2::-1].astype(np.float64)
-    quarters, flip = _TURNS.get(turn, (0, False))
-    counts = np.rot90(counts, quarters)
-    return counts[:, ::-1] if flip else counts
+def _alpha(file: Image) -> np.ndarray | None:
+    """The opacity of a picture of 8 bits, 255 where it is opaque; None where it says none."""
+    if file.mode in ("LA", "RGBA", "La", "RGBa"):
+        return np.asarray(file.getchannel("A" if file.mode in ("LA", "RGBA") else "a"))
+    if file.mode == "PA" or "transparency" in file.info:
+        return np.asarray(file.convert("RGBA").getchannel("A"))
+    return None
 
 
 def scaled(
     counts: np.ndarray, name: str, mode: str, modality: Modality, full: float
 ) -> tuple[np.ndarray, float, float]:
-    """(uint8 image, low, high): counts low to high become 0 to 255, clipped.
+    """(float32 shares, low, high): counts low to high become 0 to 1, clipped; what is not finite 0.
 
     Infrared: the percentiles ``ROBUST``. Visible: 0 to full. Raises BadPair where nothing says a scale: one value
     throughout, none finite, or a visible image below 0 or beyond its container's full scale.
     """
-    finite = counts[np.isfinite(counts)]
+    finite = counts[np.isfinite(counts)] if counts.dtype.kind == "f" else counts
     if finite.size == 0 or finite.min() == finite.max():
         raise BadPair(f"{name}: {mode} is not 8 bit, and holds one value throughout: nothing to scale by")
     if modality == "infrared":
@@ -214,44 +282,7 @@ def scaled(
         if finite.min() < 0 or finite.max() > (full if mode.startswith("F") else FULL_SCALE):
             span = f"{finite.min():g} to {finite.max():g}"
             raise BadPair(f"{name}: {mode} is not 8 bit, and its values, {span}, have no full scale")
-    share = np.clip(np.nan_to_num((counts - low) / (high - low), nan=0.0), 0, 1)
-    return color.to_uint8(share.astype(np.float32)), low, high
-
-
-def _full_scale(file: Image, raw: bytes, counts: np.ndarray) -> float:
-    """The count of white in a file of integers: the container's, or less where its metadata say so.
-
-    A TIFF's own bits or a camera's white level (DNG) fix it. Significant bits (sBIT of a PNG, bits or a largest sample
-    of 2^n - 1 in Exif) do where the counts are those bits; PNG's standard has them scaled up to 16, lower bits filled.
-    """
-    exif = file.getexif()
-    own, largest, white = (_first(exif.get(tag)) for tag in (_BITS_PER_SAMPLE, _MAX_SAMPLE, _WHITE_LEVEL))
-    if 0 < white < FULL_SCALE:
-        return white
-    if file.format == "TIFF" and 8 < own < 16:
-        return 2**own - 1
-    bits = _png_bits(raw) or own
-    if largest & (largest + 1) == 0 and 255 < largest < FULL_SCALE:
-        bits = largest.bit_length()
-    if not 8 <= bits < 16 or counts.max() >= 2**bits:
-        return FULL_SCALE
-    codes = counts.astype(np.int64)
-    lower = codes & ((1 << 16 - bits) - 1)
-    return FULL_SCALE if not (lower & (lower ^ (codes >> bits))).any() else 2**bits - 1
-
-
-def _first(value: object) -> int:
-    """A tag's value, the first of several; 0 for none and for what is no number."""
-    value = value[0] if isinstance(value, tuple) and value else value
-    return int(value) if isinstance(value, int) else 0
-
-
-def _png_bits(raw: bytes) -> int:
-    """The significant bits of a PNG's colours (sBIT), 0 where it does not say."""
-    at = 8 if raw.startswith(b"\x89PNG") else len(raw)
-    while at + 12 <= len(raw) and (kind := raw[at + 4 : at + 8]) != b"IDAT":
-        length = int.from_bytes(raw[at : at + 4], "big")
-        if kind == b"sBIT":
-            return max(raw[at + 8 : at + 8 + (3 if length > 2 else 1)])
-        at += 12 + length
-    return 0
+    shares = np.empty(counts.shape, np.float32)
+    for row, line in enumerate(counts):  # a row at a time: in double precision a large picture would take gigabytes
+        shares[row] = np.clip(np.nan_to_num((line.astype(np.float64) - low) / (high - low), nan=0.0), 0, 1)
+    return shares, low, high

@@ -15,9 +15,9 @@ from clearfuse.synth.depth import metres as depth_maps
 from clearfuse.synth.depth.base import DepthInput
 from clearfuse.synth.depth.choice import parse_depth
 from clearfuse.synth.files import storage
-from clearfuse.synth.files.pictures import FULL_SCALE
 from clearfuse.synth.files.remote import StoreError
 from clearfuse.synth.files.storage import Location, landing
+from clearfuse.synth.files.wide import FULL_SCALE
 from clearfuse.synth.onthefly import OnTheFly
 from clearfuse.synth.operators import OPERATORS, operator_class, physical_order
 from clearfuse.synth.review import gallery

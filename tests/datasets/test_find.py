@@ -116,9 +116,9 @@ def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
 
 def test_folders_without_a_pair_name_what_they_hold(tmp_path: Path) -> None:
     """Names that differ by a suffix, and endings that are not read, are both seen in the line."""
-    for name in ("vi/1.png", "ir/1x4.png", "p/1.ppm", "q/1.ppm"):
+    for name in ("vi/1.png", "ir/1x4.png", "p/1.gif", "q/1.gif"):
         save(tmp_path / name, textured(0))
-    for a, b, names in (("vi", "ir", ("1.png", "1x4.png")), ("p", "q", ("1.ppm", "1.ppm"))):
+    for a, b, names in (("vi", "ir", ("1.png", "1x4.png")), ("p", "q", ("1.gif", "1.gif"))):
         location = f"{tmp_path / a},{tmp_path / b}"
         with pytest.raises(UserError) as error:
             find_pairs(load_manifest("folder"), location, "vif", "train")

@@ -233,7 +233,7 @@ def test_the_report_says_what_its_numbers_mean(tmp_path: Path, shards: Path, tra
 
 def test_what_can_not_be_scored_is_one_line(tmp_path: Path, shards: Path, msrs: Path, train: Run) -> None:
     ran = train("eval", shards, "--model", "none", "--metrics", "PSNR,SSIM", "--out", tmp_path / "report")
-    said = "--metrics PSNR, SSIM: needs a ground truth, which real pairs have not; allowed: VIF, VIF-authors, Qabf, "
+    said = "--metrics PSNR, SSIM: needs a ground truth, which these pairs have not; allowed: VIF, VIF-authors, Qabf, "
     assert ran.code == 2 and ran.error.startswith(f"train: error: {said}") and not (tmp_path / "report").exists()
     made(tmp_path / "msrs", msrs, "msrs", n="1", fuser="pyramid", depth="prior")
     ran = train("eval", tmp_path / "msrs", shards, "--model", "none", "--out", tmp_path / "report")

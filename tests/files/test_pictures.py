@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clearfuse.synth import color
 from clearfuse.synth.builder.run import build
 from clearfuse.synth.datasets.find import find_all
 from clearfuse.synth.datasets.fingerprints import brightness, thumbnail
@@ -24,7 +25,7 @@ from clearfuse.synth.shards.sample import Sample, read_samples
 from clearfuse.synth.types import BadPair, PairRef
 from clearfuse.train.cli.options import EvalOptions, FuseOptions
 from clearfuse.train.evaluation.methods.results import Results
-from clearfuse.train.pipeline.files import _read_both
+from clearfuse.train.pipeline.pictures.jobs import Files, load_as
 from conftest import Ran, sample_meta, save, textured
 
 
@@ -173,12 +174,13 @@ def test_degrade_takes_a_scale(synth: Callable[..., Ran], tmp_path: Path) -> Non
 def test_fuse_and_results_take_a_scale(tmp_path: Path) -> None:
     paths = [twelve_bits(tmp_path / "results" / f"{name}.png", textured(name)) for name in range(2)]
     for scale, brightest in ((4095, 240), (None, 16)):
-        images = _read_both(*paths, "mef", scale)
-        assert all((image.max() > 200) == (scale is not None) and image.max() <= brightest + 15 for image in images)
+        job = Files(tuple(map(str, paths)), tmp_path / "o.png")
+        images = [load_as(job, place, "mef", scale).image for place in (0, 1)]
+        assert all((x.max() > 200 / 255) == (scale is not None) and x.max() <= (brightest + 15) / 255 for x in images)
         sample = Sample("0", {"a": textured(0)}, None, "", sample_meta(pair="0"))
         found = Results(tmp_path / "results", frozenset(), True, scale)(sample)
-        assert found is not None and np.array_equal(found, images[0])
-    options = FuseOptions(a="a", b="b", out="o", task="mef", scale=4095), EvalOptions(shards=("s",), scale=4095)
+        assert found is not None and np.array_equal(found, color.to_uint8(images[0]))
+    options = FuseOptions(inputs=("a", "b"), out="o", task="mef", scale=4095), EvalOptions(shards=("s",), scale=4095)
     assert [each.scale for each in options] == [4095, 4095]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -50,20 +51,29 @@ app.command("fit")(fit_command)
 @app.command("fuse")
 @takes(FuseOptions)
 def fuse_command(json_: JsonOption = False, **options: Any) -> None:
-    """Fuse two images, or two folders of images paired by file name, of any size."""
+    """Fuse images, of any size, depth and number: pairs, stacks, frames, files, folders, data sets or shards.
+
+    Grey stays grey, 16 bits stay 16, alpha is kept; folders pair by file name.
+    """
     from clearfuse.train.pipeline.files import fuse_files
+    from clearfuse.train.pipeline.fuse import Plan
 
     chosen = check_options(FuseOptions, options)
-    with console.progress("fuse", "pairs") as progress:
+    named = ("steps", "sampler", "guidance", "guidance_images", "seed", "tile")
+    plan = Plan(
+        chosen.prompt, tuple((name, getattr(chosen, name)) for name in named), chosen.scale, chosen.registered,
+        chosen.frames, chosen.steady, chosen.compare, chosen.mask,
+    )  # fmt: skip
+    with console.progress("fuse", "images") as progress:
         done = fuse_files(
-            *(chosen.a, chosen.b, chosen.out, chosen.task),
-            prompt=chosen.prompt, model=chosen.model, steps=chosen.steps, sampler=chosen.sampler,
-            guidance=chosen.guidance, guidance_images=chosen.guidance_images, mask=chosen.mask, seed=chosen.seed,
-            device=chosen.device, parts=chosen.parts,
-            compiled=chosen.compiled, tile=chosen.tile, attention=chosen.attention, scale=chosen.scale,
-            progress=progress,
+            *(chosen.inputs, chosen.out, chosen.task),
+            data=chosen.data, match=chosen.match, split=chosen.split, limit=chosen.limit, plan=plan,
+            model=chosen.model, device=chosen.device, parts=chosen.parts, compiled=chosen.compiled,
+            attention=chosen.attention, progress=progress,
         )  # fmt: skip
-    typer.echo(json.dumps({"fused": done}) if json_ else f"fused {console.plural(len(done), 'pair')} into {chosen.out}")
+    count = len(done) // (1 + len(plan.beside(Path("x.png"))))
+    what = console.plural(count, "pair" if len(chosen.inputs) == 2 or chosen.data else "image")
+    typer.echo(json.dumps({"fused": done}) if json_ else f"fused {what} into {chosen.out}")
 
 
 @app.command("export")
@@ -90,17 +100,25 @@ def export_command(json_: JsonOption = False, **options: Any) -> None:
 @app.command("eval")
 @takes(EvalOptions)
 def eval_command(json_: JsonOption = False, **options: Any) -> None:
-    """Score fused images on shards: report.md, .tex, .html with pictures, .json, report.csv by sample, summary.csv.
+    """Score fused images on shards or pairs: report.md, .tex, .html with pictures, .json, report.csv, summary.csv.
 
     The same command goes on where it was stopped, to the same bytes.
     """
-    from clearfuse.train.evaluation.evaluate import FILES, evaluate_shards
+    from clearfuse.train.evaluation.evaluate import FILES, evaluate_portions
     from clearfuse.train.evaluation.methods.choose import methods_of
+    from clearfuse.train.evaluation.pairs import pair_portions
+    from clearfuse.train.evaluation.samples import plan_portions
     from clearfuse.train.evaluation.writers.data import to_json
     from clearfuse.train.evaluation.writers.markdown import to_text
     from clearfuse.train.evaluation.writers.papers import compare_with_papers
 
     chosen = check_options(EvalOptions, options)
+    chosen.check_inputs()
+    if chosen.pairs is None:
+        portions = plan_portions(chosen.shards, chosen.limit)
+    else:
+        how = {"match": chosen.match, "scale": chosen.scale, "limit": chosen.limit}
+        portions = pair_portions(chosen.pairs, chosen.task, **how)
     loading = {"parts": chosen.parts} if chosen.references else None
     methods, left_out = methods_of(
         chosen.model or None, results=chosen.results, scale=chosen.scale, restorers=chosen.restorer,
@@ -110,10 +128,10 @@ def eval_command(json_: JsonOption = False, **options: Any) -> None:
     )  # fmt: skip
     metrics, papers = chosen.metrics, chosen.papers
     with console.progress("eval", "samples") as progress:
-        done = evaluate_shards(
-            *(chosen.shards, chosen.out),
+        done = evaluate_portions(
+            *(portions, chosen.out),
             metrics=USUAL if metrics is None and chosen.profile == "strict" else metrics,
-            profile=chosen.profile, limit=chosen.limit, examples=chosen.examples, methods=methods, left_out=left_out,
+            profile=chosen.profile, examples=chosen.examples, methods=methods, left_out=left_out,
             papers=papers, workers=chosen.workers, progress=progress, note=console.note,
         )  # fmt: skip
     console.note(f"wrote {', '.join(FILES)} in {chosen.out}")
@@ -135,8 +153,8 @@ def tokenizers_command(json_: JsonOption = False, **options: Any) -> None:
     with console.progress("tokenizers", "pictures") as progress:
         table = reconstruct(
             chosen.names,
-            data=chosen.data, shards=chosen.shards, limit=chosen.limit, crop=chosen.crop, device=chosen.device,
-            progress=progress,
+            data=chosen.data, match=chosen.match, shards=chosen.shards, limit=chosen.limit, crop=chosen.crop,
+            device=chosen.device, progress=progress,
         )  # fmt: skip
     if not chosen.names:
         console.note(f"others by name: {', '.join(others(('dct',)))}")

@@ -23,7 +23,7 @@ def metrics_command(json_: JsonOption = False, **options: Any) -> None:
     with console.progress("metrics", "images") as progress:
         scores = score_files(
             *(chosen.a, chosen.b, chosen.fused, chosen.gt),
-            metrics=chosen.metrics, profile=chosen.profile, task=chosen.task, scale=chosen.scale,
+            match=chosen.match, metrics=chosen.metrics, profile=chosen.profile, task=chosen.task, scale=chosen.scale,
             workers=chosen.workers, progress=progress,
         )  # fmt: skip
     if json_:

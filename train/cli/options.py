@@ -11,7 +11,7 @@ import typer
 from pydantic import Field
 
 from clearfuse.synth import console
-from clearfuse.synth.builder.options import Share, Texts
+from clearfuse.synth.builder.options import Match, Share, Texts
 from clearfuse.synth.files.schema import StrictModel
 from clearfuse.synth.types import Scale, UserError
 from clearfuse.train.designs.schedule import HoldOut, Schedule
@@ -127,18 +127,33 @@ class ModelOptions(DeviceOptions, PartOptions):
 class FuseOptions(ModelOptions):
     """``train fuse``."""
 
-    a: Annotated[str, typer.Argument(metavar="A")]
-    """Visible, under-exposed or near-focused: image or folder."""
-    b: Annotated[str, typer.Argument(metavar="B")]
-    """Infrared, over-exposed or far-focused: image or folder."""
+    inputs: Annotated[Texts, typer.Argument(metavar="A B|STACK...|SHARDS")] = ()
+    """Two images or folders (visible and infrared, under- and over-exposed, near and far focus), three or more of a
+    stack, a folder of frames or of stacks, or shards."""
     out: Annotated[str, typer.Option("--out", "-o", metavar="FILE|DIR")]
     """The fused image, or a folder of them."""
+    data: Repeated = ()
+    """A data set in place of files, repeatable; of one that comes degraded, its degraded pictures."""
+    match: Match = None
+    """Names in two folders, where they differ: '{key}-A' '{key}-B'."""
+    split: str | None = None
+    """This split of --data alone: train, val or test; all."""
+    limit: Count = None
+    """Fuse this many pairs at most."""
     task: Annotated[str, typer.Option(metavar="auto|vif|mef|mff|other")] = "auto"
     """What the pair is; auto: told by the pictures; other: medical, near infrared, remote sensing and so on."""
     prompt: str | None = None
     """What to do; without it, to fuse the pair."""
     mask: bool = False
     """Also write what the prompt had marked, such as 'segment the car', as NAME-mask.png."""
+    registered: Annotated[bool, typer.Option("--register")] = False
+    """Lay the second picture over the first, where they are of unequal size or not registered."""
+    compare: bool = False
+    """Also write inputs and result side by side, labelled, as NAME-compare.png."""
+    frames: bool = False
+    """The folders hold frames of a video, in the order of their names; --register finds one warp for all."""
+    steady: bool = False
+    """Frames: against flicker, where nothing moves."""
     model: Annotated[str | None, typer.Option(metavar="DIR|HUB_ID")] = None
     """A run's folder, a model on the hub or a shipped one; the only run in runs/, else the shipped clearfuse-small."""
     scale: Scale | None = None
@@ -174,7 +189,13 @@ class ExportOptions(PartOptions):
 class EvalOptions(ModelOptions):
     """``train eval``."""
 
-    shards: Shards
+    shards: Annotated[Texts, typer.Argument(metavar="SHARDS...")] = Field((), description=console.SHARDS)
+    pairs: Annotated[str | None, typer.Option(metavar="A,B[,GT]")] = None
+    """Folders of pairs in place of shards, with or without ground truth; files pair by name."""
+    match: Match = None
+    """Names in the folders of --pairs, where they differ: '{key}-A' '{key}-B'."""
+    task: Annotated[str, typer.Option(metavar="auto|vif|mef|mff")] = "auto"
+    """What --pairs are; auto: told by the pictures."""
     out: str = "report"
     """Folder of the report."""
     metrics: Annotated[str | None, typer.Option(metavar="NAME,...|all")] = Field(
@@ -189,7 +210,7 @@ class EvalOptions(ModelOptions):
     results: Repeated = ()
     """Anybody's fused images, by key or pair name; repeatable."""
     scale: Scale | None = None
-    """Count of white in results of 16 bits; the metadata's, or 65535."""
+    """Count of white in results and --pairs of 16 bits; the metadata's, or 65535."""
     restorer: Annotated[Texts, typer.Option(metavar="OP,...=FILE")] = ()
     """A restoration network of these degradations, which spandrel loads; repeatable."""
     fuser: Annotated[Texts, typer.Option(metavar="swinfusion|defuse|none")] = ()
@@ -203,6 +224,17 @@ class EvalOptions(ModelOptions):
     workers: Count = None
     """Processes; all cores."""
 
+    def check_inputs(self) -> None:
+        """Raise UserError unless there are shards, or pairs with what belongs to them."""
+        if self.pairs is not None and self.shards:
+            raise UserError(f"--pairs {self.pairs}: goes without shards, and here is {self.shards[0]}")
+        if self.pairs is None and not self.shards:
+            raise UserError("nothing to score: name shards, or folders of pairs by --pairs A,B[,GT]")
+        if self.pairs is None and (self.match is not None or self.task != "auto"):
+            raise UserError(f"--{'match' if self.match else 'task'}: is of --pairs; shards say theirs")
+        if self.pairs is not None and (self.papers or self.unprompted):
+            raise UserError(f"--{'papers' if self.papers else 'unprompted'}: is of shards, whose samples have prompts")
+
 
 class MetricsOptions(StrictModel):
     """``train metrics``."""
@@ -211,6 +243,8 @@ class MetricsOptions(StrictModel):
     """Visible, under-exposed or near-focused: image or folder."""
     b: Annotated[str, typer.Argument(metavar="B")]
     """Infrared, over-exposed or far-focused: image or folder."""
+    match: Match = None
+    """Names in the folders A and B, where they differ: '{key}-A' '{key}-B'."""
     fused: Annotated[Texts, typer.Argument(metavar="[NAME=]FUSED...")]
     """Fused images: files or folders, one a method; files of folders pair by name."""
     gt: Annotated[str | None, typer.Option(metavar="FILE|DIR")] = None
@@ -250,6 +284,8 @@ class TokenizerOptions(DeviceOptions):
     """Tokenizers, NAME=DIR too; dct."""
     data: Repeated = ()
     """A data set, repeatable; all its splits."""
+    match: Match = None
+    """Names of --data folder=A,B, where they differ: '{key}-A' '{key}-B'."""
     shards: Annotated[Texts, typer.Option(metavar="SHARDS")] = Field(
         (), description=f"The clean pairs of these, repeatable. {console.SHARDS}"
     )

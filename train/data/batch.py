@@ -130,7 +130,9 @@ def to_unit(images: UInt8[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 H W"]:
 
 
 def to_tensor(images: Sequence[np.ndarray]) -> Float[Tensor, "b 3 H W"]:
-    """Stack uint8 ``(H, W, 3)`` images to a tensor in [−1, 1]."""
+    """Stack ``(H, W, 3)`` images, uint8 or float32 in [0, 1], to a tensor in [−1, 1]."""
+    if images[0].dtype == np.float32:
+        return torch.from_numpy(np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))) * 2 - 1
     return to_unit(stack_images(images))
 
 

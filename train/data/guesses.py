@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import UInt8
 
 from clearfuse.synth.fusers import PyramidFuser
+from clearfuse.synth.fusers.pyramid.fuser import Image, Other
 from clearfuse.synth.fusers.pyramid.region import Windows
 from clearfuse.synth.types import Task, look_up
 
 Guess = Callable[[np.ndarray, np.ndarray, Task], Windows]
 
 
-def pyramid(a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "h w d"], task: Task) -> Windows:
-    """The pyramid fuser on the degraded pair: it fuses, but removes no degradation."""
+def pyramid(a: Image, b: Other, task: Task) -> Windows:
+    """The pyramid fuser on the degraded pair: it fuses, but removes no degradation. a, b: see ``windows``."""
     return PyramidFuser().windows(a, b, task)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from clearfuse.synth.execute.tasks import one_thread
 from clearfuse.synth.files.folders import folder_lock, make_folder, remove_temporary
@@ -22,7 +23,7 @@ from clearfuse.train.evaluation.parts import (
     records,
     score_parts,
 )
-from clearfuse.train.evaluation.samples import Part, Portion, plan_portions, spread
+from clearfuse.train.evaluation.samples import Portion, plan_portions, spread
 from clearfuse.train.evaluation.scoring import (
     Method,
     Methods,
@@ -46,13 +47,18 @@ STANDARD = (CLASSICAL, *METHODS.values())
 """The methods in every evaluation: fusion after classical restoration, without restoration, and the upper bound."""
 
 
-def evaluate_shards(
-    paths: Sequence[str],
+def evaluate_shards(paths: Sequence[str], out: str, *, limit: int | None = None, **options: Any) -> Evaluation:
+    """``evaluate_portions`` of the samples of shards, or ``limit`` spread evenly over them."""
+    _folder(out)
+    return evaluate_portions(plan_portions(paths, limit), out, **options)
+
+
+def evaluate_portions(
+    portions: Sequence[Portion],
     out: str,
     *,
     metrics: str | None = None,
     profile: str = "strict",
-    limit: int | None = None,
     examples: int = 6,
     methods: Sequence[Method] | Methods = STANDARD,
     left_out: Mapping[str, str] | None = None,
@@ -61,7 +67,7 @@ def evaluate_shards(
     progress: Progress = lambda done, total: None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Evaluation:
-    """Score methods on shards and write the report to ``out``: all of its files, or none.
+    """Score methods on samples and write the report to ``out``: all of its files, or none.
 
     metrics: names of the profile's metrics, or ``all``; None: the default ones; those that can't run are named in the
     notes. papers: also measure what the papers' tables need, and add these tables. workers: number of processes; None:
@@ -70,7 +76,7 @@ def evaluate_shards(
     WorkIncomplete if a sample can't be read or scored.
     """
     folder = _folder(out)
-    portions = plan_portions(paths, limit)
+    portions = tuple(portions)
     chosen, absent = _metrics(metrics, profile, papers)
     candidates = methods(portions) if callable(methods) else methods
     compared, chosen = select_applicable(portions, check_names(candidates), chosen, profile)
@@ -144,7 +150,7 @@ def score_examples(work: Work, portions: Sequence[Portion], metrics: Sequence[Me
     """``examples`` samples spread over the shards, fused once more: images are not kept while samples are scored."""
     scored: list[Scored] = []
     for portion, take in zip(portions, spread(examples, [portion.take for portion in portions]), strict=True):
-        samples = Part(0, portion.path, 0, take).read()
+        samples = portion.part(0, 0, take).read()
         scored += [
             score_sample(s, portion.path.name, work.methods, metrics, work.profile) for s in islice(samples, take)
         ]
@@ -173,7 +179,7 @@ def in_memory(
     """Evaluate a few samples without writing files; return the scored samples too."""
     scored: list[Scored] = []
     for portion in portions:
-        for sample in Part(0, portion.path, 0, portion.take).read():
+        for sample in portion.part(0, 0, portion.take).read():
             scored.append(score_sample(sample, portion.path.name, methods, metrics, profile))
     done = Evaluation(tuple(methods), tuple(metrics), tuple(portions), profile=profile)
     return aggregate(done, of_records([Record.of(sample, methods) for sample in scored])), scored

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from clearfuse.synth.console import plural
 from clearfuse.synth.datasets.read import read_image
+from clearfuse.synth.datasets.select import Match
 from clearfuse.synth.types import MODALITIES, BadPair, Modality, UserError, WorkIncomplete, check_name
 from clearfuse.train.evaluation.scoring import choose_metrics
 from clearfuse.train.metrics import evaluate
 from clearfuse.train.metrics.base import Metric
-from clearfuse.train.pipeline.files import images_by_stem, some_names
+from clearfuse.train.pipeline.pictures.find import images_by_key, some_names
 
 Progress = Callable[[int, int], None]
 
@@ -45,6 +46,7 @@ def score_files(
     fused: Sequence[str],
     gt: str | None = None,
     *,
+    match: Match = None,
     metrics: str | None = None,
     profile: str = "strict",
     task: str = "vif",
@@ -54,10 +56,10 @@ def score_files(
 ) -> FileScores:
     """Score fused images beside their pair: files, or folders of files with the same names up to the extension.
 
-    fused: ``PATH`` or ``NAME=PATH``, one a method. gt: the ground truth. metrics, profile: see ``choose_metrics``;
-    without a ground truth those that need one are left out where they are not named. task: says how 16 bits of b are
-    read, as ``train fuse`` does. scale: the count of white in pictures of 16 bits. Raises UserError before work begins;
-    WorkIncomplete at the end, naming the images that could not be scored.
+    match: patterns of the names in a and b. fused: ``PATH`` or ``NAME=PATH``, one a method. gt: the ground truth.
+    metrics, profile: see ``choose_metrics``; without a ground truth those that need one are left out where they are not
+    named. task: says how 16 bits of b are read, as ``train fuse`` does. scale: the count of white in pictures of 16
+    bits. Raises UserError before work begins; WorkIncomplete at the end, naming the images that could not be scored.
     """
     check_name("task", task, MODALITIES)
     chosen = _metrics(metrics, profile, gt is not None)
@@ -65,12 +67,16 @@ def score_files(
     paths = {"a": a, "b": b} | ({} if gt is None else {"gt": gt})
     alone = all(Path(path).is_file() for path in (*paths.values(), *methods.values()))
     stem = Path(a).stem if alone else None  # the names of single files do not matter
-    pairs = {name: _images(path, stem) for name, path in paths.items()}
+    patterns = dict(zip("ab", match, strict=True)) if match else {}
+    pairs = {name: _images(path, stem, patterns.get(name)) for name, path in paths.items()}
     names = list(pairs["a"])
     for name, images in pairs.items():
-        if images.keys() != pairs["a"].keys():
-            odd = sorted(images.keys() ^ pairs["a"].keys())
-            raise UserError(f"{a} and {paths[name]}: not of the same names: {some_names(odd)}")
+        lone = [[x[key].name for key in x if key not in y] for x, y in ((pairs["a"], images), (images, pairs["a"]))]
+        if any(lone):
+            sides = "; ".join(
+                f"{path} has {some_names(one)} alone" for path, one in zip((a, paths[name]), lone, strict=True)
+            )
+            raise UserError(f"{a} and {paths[name]}: not of the same names: {sides}")
     results = {method: _images(path, stem) for method, path in methods.items()}
     missing = {method: [name for name in names if name not in images] for method, images in results.items()}
     for method, absent in missing.items():
@@ -135,14 +141,14 @@ def _named(texts: Sequence[str]) -> dict[str, str]:
     return named
 
 
-def _images(path: str, stem: str | None) -> dict[str, Path]:
-    """The images of a folder by name without extension, or the one file, by ``stem`` where it is given."""
+def _images(path: str, stem: str | None, pattern: str | None = None) -> dict[str, Path]:
+    """The images of a folder by key, see ``images_by_key``, or the one file, by ``stem`` where it is given."""
     place = Path(path)
     if not place.exists():
         raise UserError(f"{path}: no such file or folder")
     if not place.is_dir():
         return {stem or place.stem: place}
-    found, others = images_by_stem(place)
+    found, others = images_by_key(place, pattern)
     if not found:
         raise UserError(f"{path}: no images in this folder: it has {some_names(others)}")
     return found

@@ -24,7 +24,6 @@ from clearfuse.synth.execute.tasks import report as say
 from clearfuse.synth.files.storage import landing
 from clearfuse.synth.types import BadPair, WorkIncomplete
 from clearfuse.synth.version import __version__
-from clearfuse.train.data.find import shard_content
 from clearfuse.train.evaluation.samples import PART, Part, Portion, cut
 from clearfuse.train.evaluation.scoring import Method, Record, score_sample
 from clearfuse.train.metrics import Metric, find_metric
@@ -79,7 +78,7 @@ def planned(
     The digest covers methods with what decides their pixels, metrics, profile, shards with their content and how many
     samples of each, and the versions of what computes.
     """
-    shards = [[one.path.name, one.take, *shard_content(one.path)] for one in portions]
+    shards = [[one.path.name, one.take, *one.content()] for one in portions]
     named = [[method.name, method.identity, method.upper_bound] for method in methods]
     versions = [__version__, np.__version__, cv2.__version__]
     decides = [SCHEMA, PART, versions, profile, [metric.name for metric in metrics], named, shards]

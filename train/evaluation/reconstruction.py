@@ -18,6 +18,7 @@ from torch import Tensor
 from clearfuse.synth.datasets.find import builtin_pairs, find_all, own_task
 from clearfuse.synth.datasets.manifest import load_manifest
 from clearfuse.synth.datasets.read import read_pair
+from clearfuse.synth.datasets.select import Match, with_match
 from clearfuse.synth.execute.tasks import limit_threads
 from clearfuse.synth.shards.sample import read_samples
 from clearfuse.synth.types import BadPair, PairRef, UserError
@@ -67,6 +68,7 @@ def reconstruct(
     *,
     data: Sequence[str] = (),
     shards: Sequence[str] = (),
+    match: Match = None,
     limit: int | None = None,
     crop: int | None = None,
     device: str | None = None,
@@ -74,13 +76,13 @@ def reconstruct(
 ) -> Table:
     """Encode and decode the clean images of data sets (``NAME=DIR``) and shards; without any, of built-in scenes.
 
-    limit: number of pairs, spread evenly over all; crop: side of a centre crop in pixels. Raises UserError before work
-    begins.
+    match: patterns of names in your own folders. limit: number of pairs, spread evenly over all. crop: side of a centre
+    crop in pixels. Raises UserError before work begins.
     """
     limit_threads()
     where = find_device(device)
     keep_freed_memory(where)
-    sources = _sources(data, shards, limit)
+    sources = _sources(data, shards, limit, match)
     loaded = {name: find_tokenizer(name).tokenizer.to(where) for name in dict.fromkeys(names or ("dct",))}
     results: dict[str, list[tuple[float, ...]]] = {name: [] for name in loaded}
     areas: list[float] = []
@@ -103,11 +105,11 @@ def reconstruct(
 Images = Callable[[], Iterator[UInt8[np.ndarray, "h w 3"]]]
 
 
-def _sources(data: Sequence[str], shards: Sequence[str], limit: int | None) -> list[tuple[int, Images]]:
+def _sources(data: Sequence[str], shards: Sequence[str], limit: int | None, match: Match) -> list[tuple[int, Images]]:
     """(number of pairs, their images) of each data set and shard, ``limit`` pairs spread over them."""
     counts: list[int] = []
     readers: list[Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]]] = []
-    for item in data:
+    for item in with_match(data, match):
         name, _, location = item.partition("=")
         if not location:
             raise UserError(f"--data {item}: must be NAME=DIR, such as msrs=/data/MSRS")

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from clearfuse.synth.shards.receipts import sample_offsets
 from clearfuse.synth.shards.sample import Sample, decode_sample
 from clearfuse.synth.shards.tar import read_members
 from clearfuse.synth.types import UserError
-from clearfuse.train.data.find import find_local_shards
+from clearfuse.train.data.find import find_local_shards, shard_content
 
 PART = 32
 """Samples that a process takes at once at most, and that are lost where one is killed."""
@@ -28,6 +29,19 @@ class Portion:
     take: int
     total: int
     real: bool = False
+
+    @property
+    def truth(self) -> bool:
+        """Whether they have a ground truth."""
+        return not self.real
+
+    def part(self, number: int, start: int, stop: int) -> Part:
+        """Some of its samples."""
+        return Part(number, self.path, start, stop)
+
+    def content(self) -> tuple[Any, ...]:
+        """What decides its samples, besides its name and how many are taken."""
+        return tuple(shard_content(self.path))
 
 
 @dataclass(frozen=True)
@@ -90,7 +104,7 @@ def cut(portions: Sequence[Portion]) -> Iterator[Part]:
     size = max(min(PART, sum(portion.take for portion in portions) // PARTS), 1)
     for portion in portions:
         for start in range(0, portion.take, size):
-            yield Part(number, portion.path, start, min(start + size, portion.take))
+            yield portion.part(number, start, min(start + size, portion.take))
             number += 1
 
 

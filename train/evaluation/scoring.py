@@ -182,19 +182,21 @@ def absent_metrics(text: str | None, profile: str = "strict") -> dict[str, str]:
 def select_applicable(
     portions: Sequence[Portion], methods: Sequence[Method], metrics: Sequence[Metric], profile: str = "strict"
 ) -> tuple[tuple[Method, ...], tuple[Metric, ...]]:
-    """The methods and metrics that apply to the samples: for real pairs, those that need no clean images; else all.
+    """The methods and metrics that apply to the samples: those that need no clean images where there are none, and no
+    ground truth where there is none.
 
     Raises UserError if no metric is left.
     """
-    if not any(portion.real for portion in portions):
-        return tuple(methods), tuple(metrics)
+    kept = tuple(method for method in methods if not (method.upper_bound and any(p.real for p in portions)))
+    if all(portion.truth for portion in portions):
+        return kept, tuple(metrics)
     applicable = tuple(metric for metric in metrics if metric.kind != "full-reference")
     if not applicable:
         available = find_profile(profile).metrics.values()
         allowed = ", ".join(metric.name for metric in available if metric.kind != "full-reference")
         names = ", ".join(metric.name for metric in metrics)
-        raise UserError(f"--metrics {names}: needs a ground truth, which real pairs have not; allowed: {allowed}")
-    return tuple(method for method in methods if not method.upper_bound), applicable
+        raise UserError(f"--metrics {names}: needs a ground truth, which these pairs have not; allowed: {allowed}")
+    return kept, applicable
 
 
 def score_sample(

@@ -94,8 +94,13 @@ class Evaluation:
 
     @property
     def real(self) -> bool:
-        """Whether the pairs have neither clean images nor a ground truth; they are then their own sources."""
+        """Whether the pairs have no clean images; they are then their own sources."""
         return any(portion.real for portion in self.portions)
+
+    @property
+    def truth(self) -> bool:
+        """Whether the pairs have a ground truth."""
+        return all(portion.truth for portion in self.portions)
 
     def ordered(self, by: str) -> list[tuple[str, Group]]:
         """The groups of a kind sorted by name, numbers numerically; combinations by the number of degradations, then by

@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
-from clearfuse.synth import console
+from clearfuse.synth import color, console
 from clearfuse.synth.files.checkpoints import fill
 from clearfuse.synth.files.jsonstream import write_json
 from clearfuse.synth.files.schema import validate
 from clearfuse.synth.files.storage import landing
-from clearfuse.synth.fusers.pyramid.region import full_region
+from clearfuse.synth.fusers.pyramid.region import Region
 from clearfuse.synth.types import OTHER, TASKS, Task, UserError, WorkIncomplete, check_name
 from clearfuse.train import semantics as semantic
 from clearfuse.train import text as texts
@@ -169,15 +169,15 @@ class FusionPipeline:
         guidance: float | None = None,
         guidance_images: float | None = None,
         tile: int | None = None,
-    ) -> UInt8[np.ndarray, "h w 3"]:
-        """Fuse a pair of any size, uint8 ``(h, w)`` or ``(h, w, c)``, grey if c is 1.
+    ) -> UInt8[np.ndarray, "h w 3"] | Float32[np.ndarray, "h w 3"]:
+        """Fuse a pair of any size, ``(h, w)`` or ``(h, w, c)``, grey if c is 1; the same type back.
 
-        task: other for a pair of another kind. prompt: the instruction; None: only the task's fusion. seed: of a flow
-        model's noise. steps, sampler, guidance (scale of classifier-free guidance by the prompt, 1: none),
-        guidance_images (the same by the images): override the design's, for flow models only. tile: larger
-        images are fused in tiles of this side in pixels, which share one field of noise; None: the family's. Raises
-        UserError if the sizes differ or an option does not apply, and WorkIncomplete if the network's result is not
-        finite.
+        a, b: code values, uint8, or float32 in [0, 1]; where one is float32, so is the fused image. task: other for a
+        pair of another kind. prompt: the instruction; None: only the task's fusion. seed: of a flow model's noise.
+        steps, sampler, guidance (scale of classifier-free guidance by the prompt, 1: none), guidance_images (the same
+        by the images): override the design's, for flow models only. tile: larger images are fused in tiles of this side
+        in pixels, which share one field of noise; None: the family's. Raises UserError if the sizes differ or an option
+        does not apply, and WorkIncomplete if the network's result is not finite.
         """
         check_name("task", task, (*TASKS, OTHER))
         if a.shape[:2] != b.shape[:2]:
@@ -191,22 +191,21 @@ class FusionPipeline:
         if self.assembly.text.has_unknown(prompt) and prompt not in self._cut:
             self._cut.add(prompt)
             console.note(f"the prompt has characters that '{self.design.text}' does not know")
-        images = [_to_colour(a), _to_colour(b)]
-        if self.assembly.guess is not None:
-            grey = [x if x.ndim == 3 else x[..., None] for x in (a, b)]
-            images.append(_to_colour(self.assembly.guess(*grey, _guessed_as(task, b))(full_region(a.shape))))
-        tensors = [to_tensor([x]).to(self.device) for x in images]
-        semantics = self._seen(images[:2], task)
-
+        if np.float32 in (a.dtype, b.dtype):
+            a, b = (color.code_to_float(color.as_hwc(x)) if x.dtype == np.uint8 else x for x in (a, b))
+        images = [_checked(a), _checked(b)]
+        guess = None if self.assembly.guess is None else self.assembly.guess(*images, _guessed_as(task, b))
+        semantics = self._seen([_to_colour(color.to_uint8(x) if x.dtype != np.uint8 else x) for x in images], task)
         noted: list[Mapping[str, Tensor]] = []
         f, cell = self.assembly.tokenizer.f, self._cell
         rows, columns = -(-a.shape[0] // f), -(-a.shape[1] // f)
 
-        def fuse(parts: Sequence[Tensor], top: int, left: int) -> Tensor:
-            x, y, *guess = parts
-            rng = NoiseField(torch.Generator().manual_seed(seed), rows, columns, top // f, left // f)
+        def fuse(at: Region) -> Tensor:
+            parts = [image[at] for image in images] + ([] if guess is None else [guess(at)])
+            x, y, *first = (to_tensor([_to_colour(part)]).to(self.device) for part in parts)
+            rng = NoiseField(torch.Generator().manual_seed(seed), rows, columns, at[0].start // f, at[1].start // f)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                made = self.assembly.fuse(x, y, [prompt], rng, objective, *guess, semantics=semantics).float()
+                made = self.assembly.fuse(x, y, [prompt], rng, objective, *first, semantics=semantics).float()
             noted.append(self.assembly.notes)
             return made
 
@@ -214,13 +213,14 @@ class FusionPipeline:
         if side < 2 * OVERLAP:
             raise UserError(f"--tile {side}: must be at least {2 * OVERLAP} pixels")
         sides = [side // cell * cell for side in (side, OVERLAP)]
-        fused = fuse_tiled(fuse, tensors, tile=sides[0], overlap=max(sides[1], cell), multiple=cell)
+        with torch.inference_mode():
+            fused = fuse_tiled(fuse, a.shape[:2], tile=sides[0], overlap=max(sides[1], cell), multiple=cell)
         self.notes = {
             name: tuple(torch.cat([notes[name] for notes in noted]).float().mean(0).tolist()) for name in noted[0]
         }
         if not fused.isfinite().all():
             raise WorkIncomplete(f"the fused image of {a.shape[1]}x{a.shape[0]} has values that are not finite")
-        return ((fused[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        return _to_image(fused, codes=a.dtype == np.uint8)
 
     @torch.inference_mode()
     def _seen(self, pair: Sequence[np.ndarray], task: str) -> Semantics | None:
@@ -389,8 +389,22 @@ fused = FusionPipeline.from_pretrained("{repo}")(a, b, task="vif", prompt="remov
 """
 
 
-def _to_colour(image: np.ndarray) -> np.ndarray:
+def _checked(image: np.ndarray) -> np.ndarray:
     image = image[..., None] if image.ndim == 2 else image
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
-        raise ValueError(f"an image is uint8 (h, w), (h, w, 1) or (h, w, 3), not {image.dtype} {image.shape}")
+    if image.dtype not in (np.uint8, np.float32) or image.ndim != 3 or image.shape[2] not in (1, 3):
+        raise ValueError(
+            f"an image is uint8 or float32 (h, w), (h, w, 1) or (h, w, 3), not {image.dtype} {image.shape}"
+        )
+    return image
+
+
+def _to_colour(image: np.ndarray) -> np.ndarray:
     return np.repeat(image, 3, 2) if image.shape[2] == 1 else image
+
+
+@torch.inference_mode()
+def _to_image(fused: Tensor, codes: bool) -> np.ndarray:
+    """The image of a tensor in [−1, 1], which is written over: uint8, or float32 in [0, 1]."""
+    fused = fused[0].clamp_(-1, 1).add_(1)
+    fused = fused.mul_(127.5).round_().to(torch.uint8) if codes else fused.mul_(0.5)
+    return fused.permute(1, 2, 0).cpu().contiguous().numpy()

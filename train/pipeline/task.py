@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from clearfuse.synth.color import as_hwc, code_to_linear, luma
-from clearfuse.synth.types import Task
+from clearfuse.synth.types import TASKS, Task
 
 EXPOSURES = 1.0
 """Difference of two exposures of a scene, in stops of the median, from which a pair is of several exposures."""
@@ -47,6 +47,15 @@ def find_task(a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "i j d"]) -> F
     if abs(stops) >= EXPOSURES:
         return FoundTask("mef", f"the exposures differ by {abs(stops):.1f} EV", stops < 0)
     return FoundTask("mff", f"both have the same brightness (rank correlation {alike:.2f}, {abs(stops):.1f} EV apart)")
+
+
+def as_task(text: str | None) -> Task:
+    """A task by its name; of any other text, of auto and other too, that of two spectra."""
+    task: Task
+    for task in TASKS:
+        if task == text:
+            return task
+    return "vif"
 
 
 def is_grey(image: UInt8[np.ndarray, "h w c"]) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from clearfuse.synth.fusers.pyramid.region import Region, full_region
 
 TILE, OVERLAP = 2048, 128
 """Side and overlap of tiles in pixels, for images larger than a tile; overlaps are blended linearly."""
@@ -26,30 +28,33 @@ def starts(length: int, tile: int, overlap: int, multiple: int = 1) -> list[int]
 
 
 def fuse_tiled(
-    fuse: Callable[[Sequence[Tensor], int, int], Tensor],
-    images: Sequence[Float[Tensor, "1 3 H W"]],
+    fuse: Callable[[Region], Float[Tensor, "1 3 h w"]],
+    size: tuple[int, int],
     *,
     tile: int,
     overlap: int,
     multiple: int = 1,
 ) -> Float[Tensor, "1 3 H W"]:
-    """Apply ``fuse`` to the whole images if they fit in a tile, else to overlapping tiles, blended by linear ramps.
+    """Apply ``fuse`` to the whole of an image of ``size`` if it fits in a tile, else to tiles, blended by linear ramps.
 
-    fuse(images, top, left): the fused tile of the same size; top, left: its place in the whole, pixels.
+    fuse(region): the fused tile. The inputs are cut, converted and moved a tile at a time: of a large image no second
+    copy in floating point is held.
     """
-    first = images[0]
-    height, width = first.shape[2:]
+    height, width = size
     if max(height, width) <= tile:
-        return fuse(images, 0, 0)
-    total, weight = torch.zeros_like(first), torch.zeros_like(first[:, :1])
+        return fuse(full_region(size))
+    total = weight = None
     for top in starts(height, tile, overlap, multiple):
         for left in starts(width, tile, overlap, multiple):
-            region = (slice(None), slice(None), slice(top, top + tile), slice(left, left + tile))
-            part = fuse([image[region] for image in images], top, left)
-            ramp = _ramp(part.shape[2], overlap, first)[:, None] * _ramp(part.shape[3], overlap, first)[None]
-            total[region] += part * ramp
-            weight[region] += ramp
-    return total / weight
+            rows, columns = slice(top, min(top + tile, height)), slice(left, min(left + tile, width))
+            part = fuse((rows, columns))
+            if total is None or weight is None:
+                total, weight = part.new_zeros((1, 3, *size)), part.new_zeros((1, 1, *size))
+            ramp = _ramp(part.shape[2], overlap, part)[:, None] * _ramp(part.shape[3], overlap, part)[None]
+            total[:, :, rows, columns] += part * ramp
+            weight[:, :, rows, columns] += ramp
+    assert total is not None and weight is not None
+    return total.div_(weight)
 
 
 def _ramp(length: int, overlap: int, like: Tensor) -> Float[Tensor, " length"]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from clearfuse.synth import color
 from clearfuse.synth.fusers.pyramid.mef import fuse_exposures
@@ -14,6 +14,9 @@ from clearfuse.synth.fusers.pyramid.mff import fuse_focus
 from clearfuse.synth.fusers.pyramid.region import Region, Windows, full_region
 from clearfuse.synth.fusers.pyramid.vif import fuse_infrared
 from clearfuse.synth.types import Task
+
+Image = UInt8[np.ndarray, "h w c"] | Float32[np.ndarray, "h w c"]
+Other = UInt8[np.ndarray, "h_b w_b d"] | Float32[np.ndarray, "h_b w_b d"]
 
 _METHODS = {"vif": fuse_infrared, "mef": fuse_exposures, "mff": fuse_focus}
 
@@ -31,10 +34,15 @@ class PyramidFuser:
         """The fused image: (h, w, 3) where one of the two is in colour, else (h, w, 1)."""
         return self.windows(a, b, task)(full_region(a.shape))
 
-    def windows(self, a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "h_b w_b d"], task: Task) -> Windows:
-        """A function that computes any window of the fused image, with the same values as in the whole image."""
+    def windows(self, a: Image, b: Other, task: Task) -> Windows:
+        """A function that computes any window of the fused image, with the same values as in the whole image.
+
+        a, b: both uint8, or both float32 in [0, 1]; the fused image is of the same type.
+        """
         if a.shape[:2] != b.shape[:2]:
             raise ValueError(f"a is {a.shape[:2]}, b is {b.shape[:2]}: a pair has one height and width")
+        if a.dtype == np.float32:
+            return _METHODS[task](a, b)
         return partial(_to_codes, _METHODS[task](color.code_to_float(a), color.code_to_float(b)))
 
 

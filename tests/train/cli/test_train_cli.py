@@ -69,7 +69,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["{shards}/mef", "--out", "bad.tar"], "--out bad.tar: is a file, must be a folder"),
     (["{shards}/mef", "--out", "s3://bucket/r"], "--out s3://bucket/r: must be a local folder"),
     (["{shards}/mef", "--metric", "psnr"], "No such option: --metric"),
-    ([], "Missing argument 'SHARDS...'"),
+    ([], "nothing to score: name shards, or folders of pairs by --pairs A,B[,GT]"),
 ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from tiny import small
 from torch import Tensor
 
+from clearfuse.synth.fusers.pyramid.region import Region
 from clearfuse.train.designs.design import Assembly
 from clearfuse.train.models.base import Prediction
 from clearfuse.train.objectives.flow import FlowMatching
@@ -37,9 +37,9 @@ def test_tiles_cover_a_side(length: int, tile: int, overlap: int, multiple: int)
 
 def test_tiles_leave_no_seams() -> None:
     a = torch.rand(1, 3, 70, 90, generator=torch.Generator().manual_seed(0))
-    whole = fuse_tiled(lambda parts, top, left: parts[0] + 2 * parts[1], [a, a], tile=32, overlap=8)
+    whole = fuse_tiled(lambda at: 3 * a[:, :, *at], (70, 90), tile=32, overlap=8)
     torch.testing.assert_close(whole, 3 * a)
-    steps = fuse_tiled(lambda parts, top, left: torch.full_like(parts[0], left % 2), [a, a], tile=32, overlap=8)
+    steps = fuse_tiled(lambda at: torch.full_like(a[:, :, *at], at[1].start % 2), (70, 90), tile=32, overlap=8)
     assert steps.diff(dim=3).abs().max() < 0.15, "tiles that differ by one fade over the overlap"
 
 
@@ -49,18 +49,20 @@ def test_a_flow_in_tiles_is_the_flow_of_the_whole(sampler: str) -> None:
     objective = FlowMatching(sampler=sampler, steps=3)
     pair = torch.rand(2, 1, 3, 40, 56, generator=torch.Generator().manual_seed(1))
 
-    def sample(parts: Sequence[Tensor], top: int, left: int) -> Tensor:
+    def sample(at: Region) -> Tensor:
+        parts = [image[:, :, *at] for image in pair]
+
         def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
             assert z_t is not None and t is not None
             latent = (parts[0] - parts[1]) * (1 - t) - z_t.tanh()
             return Prediction(latent, latent.new_zeros(()), latent.new_zeros(1, 0))
 
-        rng = NoiseField(torch.Generator().manual_seed(7), 40, 56, top, left)
+        rng = NoiseField(torch.Generator().manual_seed(7), 40, 56, at[0].start, at[1].start)
         return objective.sample(predict, (parts[0], parts[1]), rng)
 
-    whole = fuse_tiled(sample, list(pair), tile=64, overlap=8)
-    torch.testing.assert_close(fuse_tiled(sample, list(pair), tile=24, overlap=8), whole)
-    torch.testing.assert_close(fuse_tiled(sample, list(pair), tile=24, overlap=20), whole)
+    whole = fuse_tiled(sample, (40, 56), tile=64, overlap=8)
+    torch.testing.assert_close(fuse_tiled(sample, (40, 56), tile=24, overlap=8), whole)
+    torch.testing.assert_close(fuse_tiled(sample, (40, 56), tile=24, overlap=20), whole)
 
 
 def test_a_pipeline_in_tiles_has_one_noise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from clearfuse.train.evaluation.methods.fusers import CLASSICAL, METHODS, absent_fusers, fuser_methods, model_methods
 from clearfuse.train.evaluation.methods.networks import network_methods
 from clearfuse.train.evaluation.methods.results import result_methods
+from clearfuse.train.evaluation.pairs import PairPortion
 from clearfuse.train.evaluation.samples import Portion
 from clearfuse.train.evaluation.scoring import Method, Methods
 
@@ -25,7 +26,7 @@ def methods_of(
     **sampling: Any,
 ) -> tuple[Methods, dict[str, str]]:
     """The models, folders of results, restoration networks, learned fusers, and the standard methods; and the fusers
-    without weights, with the reasons.
+    without weights, with the reasons. Pairs of plain folders tell no degradations for classical restoration to undo.
 
     models: None: the default one (``pipeline.shipped``); ``none``: no model. scale: of the results' pictures of
     16 bits. loading: options of ``load_pipeline``. unprompted: each model without prompts too. sampling: steps,
@@ -35,6 +36,7 @@ def methods_of(
     others = (*network_methods(restorers), *fuser_methods(fusers))
 
     def choose(portions: Sequence[Portion]) -> tuple[Method, ...]:
-        return (*fitted_models, *result_methods(results, portions, scale), *others, CLASSICAL, *METHODS.values())
+        told = () if any(isinstance(portion, PairPortion) for portion in portions) else (CLASSICAL,)
+        return (*fitted_models, *result_methods(results, portions, scale), *others, *told, *METHODS.values())
 
     return choose, absent_fusers() if fusers is None else {}

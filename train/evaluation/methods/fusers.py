@@ -133,7 +133,7 @@ class ModelMethod:
     def __call__(self, sample: Sample) -> np.ndarray:
         """The fused image."""
         images, pipeline = sample.images, load_cached(self.model, self.device, self.loading)
-        task, prompt = sample.meta.task, sample.prompt if self.prompted else None
+        task, prompt = sample.meta.task, (sample.prompt or None) if self.prompted else None
         return pipeline(images["a"], images["b"], task=task, prompt=prompt, **dict(self.sampling))
 
     def notes(self) -> Mapping[str, tuple[float, ...]]:
@@ -191,7 +191,7 @@ def trained_on(methods: Sequence[Method], portions: Sequence[Portion]) -> dict[s
         rows = _shards_of(method.fuse.model) if isinstance(method.fuse, ModelMethod) else []
         named = {(name, size): content for _, name, size, *content in rows if split_of(name) != "val"}
         count = 0
-        for path in (portion.path for portion in portions):
+        for path in (portion.path for portion in portions if portion.path.is_file()):
             content = named.get((path.name, path.stat().st_size))
             count += content is not None and not content_differs(content, shard_content(path))
         if count:

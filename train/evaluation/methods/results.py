@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from clearfuse.synth.datasets.read import read_image
+from clearfuse.synth.files.pictures import EXTENSIONS
 from clearfuse.synth.seeds import seed_of
 from clearfuse.synth.shards.sample import Sample
 from clearfuse.synth.shards.tar import SHARD
@@ -17,7 +18,8 @@ from clearfuse.synth.types import BadPair, UserError
 from clearfuse.train.evaluation.samples import Portion
 from clearfuse.train.evaluation.scoring import Method
 
-ENDINGS = (".png", ".webp", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
+PREFERRED = (".png", ".webp", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
+ENDINGS = (*PREFERRED, *sorted(EXTENSIONS - set(PREFERRED)))
 """File extensions of images, in order of preference."""
 
 

@@ -183,7 +183,7 @@ def _viewer(evaluation: Evaluation, scored: Scored) -> str:
     sample, meta = scored.sample, scored.sample.meta
     roles = ROLES[meta.task]
     shots = {f"degraded {roles[name]}": sample.images[name] for name in ("a", "b")} | dict(scored.fused)
-    if not sample.meta.real:
+    if "gt" in sample.images:
         shots[f"ground truth ({meta.fuser.name})"] = sample.images["gt"]
     names = list(shots)
     options = "".join(f"<option value={i}>{html.escape(name)}</option>" for i, name in enumerate(names))

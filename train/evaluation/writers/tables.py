@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from clearfuse.synth.console import plural
 from clearfuse.train.evaluation.bootstrap import INTERVAL, LEVEL, MIN_PAIRS, RESAMPLES, Stat
 from clearfuse.train.evaluation.methods.fusers import METHODS
 from clearfuse.train.evaluation.summary import Evaluation
@@ -101,8 +102,10 @@ def notes(evaluation: Evaluation) -> list[str]:
     tasks = ", ".join(f"{name} {group.samples}" for name, group in evaluation.ordered("task"))
     total = sum(portion.total for portion in evaluation.portions)
     kinds = {kind: [m.name for m in evaluation.metrics if m.kind == kind] for kind in KINDS}
-    shards = "1 shard" if len(evaluation.portions) == 1 else f"{len(evaluation.portions)} shards"
-    lines = [f"{evaluation.samples} of {total} samples in {shards} ({tasks})."]
+    where = plural(len(evaluation.portions), "source")
+    if all(portion.path.suffix == ".tar" for portion in evaluation.portions):
+        where = plural(len(evaluation.portions), "shard")
+    lines = [f"{evaluation.samples} of {total} samples in {where} ({tasks})."]
     if kinds["full-reference"]:
         lines.append(f"{', '.join(kinds['full-reference'])}: against the ground truth.")
     if evaluation.real:
@@ -142,7 +145,7 @@ def _of_real(evaluation: Evaluation) -> list[str]:
     """What the numbers of real pairs mean, and which are left out."""
     profile = find_profile(evaluation.profile)
     defaults = (profile.metrics[name] for name in profile.usual or profile.metrics)
-    absent = ", ".join(metric.name for metric in defaults if metric.kind == "full-reference")
+    absent = ", ".join(metric.name for metric in defaults if metric.kind == "full-reference" and not evaluation.truth)
     upper_bounds = ", ".join(method.name for method in METHODS.values() if method.upper_bound)
     fusion = ", ".join(metric.name for metric in evaluation.metrics if metric.kind == "fusion")
     lines = [f"Left out: {absent + ' (no ground truth) and ' if absent else ''}{upper_bounds} (no clean pair)."]
@@ -150,7 +153,7 @@ def _of_real(evaluation: Evaluation) -> list[str]:
         return lines
     kept = "what a method keeps of noise and haze counts for it"
     return [
-        f"{fusion}: the degraded pair itself as the two sources, since real pairs have no clean side: {kept}.",
+        f"{fusion}: the pair itself as the two sources, since it has no clean side: {kept}.",
         *lines,
     ]
 
