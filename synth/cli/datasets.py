@@ -23,6 +23,9 @@ def _group() -> None:
 def check_command(
     data: Annotated[list[str], typer.Argument(metavar="NAME=DIR...", help="Data sets and their folders.")],
     task: Annotated[str, typer.Option("--task", help="For folder=DIR_A,DIR_B: vif, mef or mff.")] = "vif",
+    degradations: Annotated[
+        bool, typer.Option("--degradations", help="Also estimate what is wrong with the pictures as they are.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Check every pair: readable, of one size, right modality, registered, in one split. Exit code 1: problems."""
@@ -31,7 +34,15 @@ def check_command(
 
     with console.progress("check", "pairs") as progress:
         report = check_sets(folders(data), _task(task), progress)
-    typer.echo(json.dumps(report.to_json(), ensure_ascii=False) if json_ else describe(report))
+    facts, text = report.to_json(), describe(report)
+    if degradations:
+        from clearfuse.synth.estimation import audit
+
+        with console.progress("estimate", "pairs") as progress:
+            audited = audit.audit(folders(data), _task(task), progress)
+        facts["degradations"] = audited
+        text += "\n" + audit.describe(audited)
+    typer.echo(json.dumps(facts, ensure_ascii=False) if json_ else text)
     raise typer.Exit(1 if report.problems else 0)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from clearfuse.synth import console
 from clearfuse.synth.datasets.read import as_grey, read_image
+from clearfuse.synth.estimation.prompt import estimate_pair, write_prompt
 from clearfuse.synth.execute.tasks import limit_threads
 from clearfuse.synth.files.pictures import upright_size
 from clearfuse.synth.files.storage import landing, same
@@ -35,7 +36,7 @@ from clearfuse.train.pipeline.task import FoundTask, find_task
 
 Progress = Callable[[int, int], None]
 AUTO = "auto"
-"""The task that the pictures themselves tell."""
+"""The task, or the prompt, that the pictures themselves tell."""
 FORMATS = {
     ".png": "PNG",
     ".webp": "WEBP",
@@ -83,14 +84,17 @@ def fuse_files(
 ) -> list[str]:
     """Fuse two images or two folders of images; return the paths written.
 
+    prompt: None: only to fuse; ``AUTO``: to remove what is found wrong with each pair, which is said in a line.
     mask: write what the prompt had marked as well, white on black, as ``NAME-mask.png``: see ``pipeline.mask``.
 
     Raises UserError before work begins, also where no pair can be read, before the model is loaded; WorkIncomplete at
     the end, naming the pairs that could not be fused.
     """
     check_name("task", task, (AUTO, *TASKS, OTHER))
-    if mask and prompt is None:
+    if mask and prompt in (None, AUTO):
         raise UserError("--mask: is of what a --prompt has marked, such as 'segment the car'")
+    if prompt == AUTO and task == OTHER:
+        raise UserError(f"--prompt auto: is for pairs of {', '.join(TASKS)}, not of --task {OTHER}")
     kernel = find_kernel(attention)
     pairs = find_images(Path(a), Path(b), Path(out))
     if task == AUTO:
@@ -110,8 +114,9 @@ def fuse_files(
                 images = _read_both(first, second, task, scale)
                 how = {"steps": steps, "sampler": sampler, "guidance": guidance, "guidance_images": guidance_images}
                 how |= {"task": task, "seed": seed, "tile": tile}
+                wanted = _prompt_for(first, second, task, images) if prompt == AUTO else prompt
                 with attention_kernel(kernel):
-                    image = pipeline(*images, prompt=prompt, **how)
+                    image = pipeline(*images, prompt=wanted, **how)
                     plain = pipeline(*images, **how) if mask else None
                 write_image(target, image)
                 written.append(str(target))
@@ -129,6 +134,23 @@ def fuse_files(
         reasons = [failed[number] for number in sorted(failed)]
         raise WorkIncomplete(f"{len(failed)} of {len(pairs)} pairs could not be fused: {'; '.join(reasons[:5])}")
     return written
+
+
+def _prompt_for(first: Path, second: Path, task: str, images: tuple[np.ndarray, np.ndarray]) -> str | None:
+    """The prompt that asks to remove what is wrong with a pair, said in a line; None where nothing is found."""
+    kind = next(one for one in TASKS if one == task)
+    try:
+        found = estimate_pair(kind, *images)
+    except ValueError as error:
+        raise BadPair(str(error)) from None
+    prompt = write_prompt(kind, found)
+    told = ", ".join(
+        f"{one.finding.op} in {one.target}, {one.finding.strength()}, {100 * one.finding.certainty:.0f} % sure"
+        for one in found
+    )
+    what = "nothing found" if prompt is None else f"{told}; prompt: {prompt.text}"
+    console.note(f"{first.name}, {second.name}: {what}")
+    return None if prompt is None else prompt.text
 
 
 def _found_task(pairs: list[tuple[Path, Path, Path]], scale: int | None) -> FoundTask:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from clearfuse.synth.color import as_hwc, code_to_linear, luma
+from clearfuse.synth.color import as_hwc, code_to_linear, is_grey, luma
 from clearfuse.synth.types import Task
 
 EXPOSURES = 1.0
@@ -47,14 +47,6 @@ def find_task(a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "i j d"]) -> F
     if abs(stops) >= EXPOSURES:
         return FoundTask("mef", f"the exposures differ by {abs(stops):.1f} EV", stops < 0)
     return FoundTask("mff", f"both have the same brightness (rank correlation {alike:.2f}, {abs(stops):.1f} EV apart)")
-
-
-def is_grey(image: UInt8[np.ndarray, "h w c"]) -> bool:
-    """Whether a picture has no colour: one channel, or three that differ by at most 2 codes but for a thousandth."""
-    if image.shape[2] == 1:
-        return True
-    spread = image.max(2).astype(np.int16) - image.min(2)
-    return bool(np.mean(spread > 2) < 1e-3)
 
 
 def _brightness(image: UInt8[np.ndarray, "h w c"]) -> np.ndarray:
