@@ -56,8 +56,9 @@ def kernel(
 class Network:
     """The weights by name.
 
-    ``mean``, ``scale`` (d) of the statistics; ``axes`` (p, d), which weight them too; ``centres`` (m, p); ``presence``,
-    ``severity`` (m, k) with ``presence_bias``, ``severity_bias`` (k); ``slope``, ``offset`` (k) of the logit (Platt 1999); ``spread`` (k).
+    ``mean``, ``scale`` (d) of the statistics; ``axes`` (p, d), which weight them too; ``centres`` (m, p);
+    ``presence``, ``severity`` (m, k) with ``presence_bias``, ``severity_bias`` (k); ``slope``, ``offset`` (k) of the
+    logit (Platt 1999); ``spread`` (k).
     """
 
     tensors: Mapping[str, np.ndarray]
