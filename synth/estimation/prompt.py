@@ -45,9 +45,11 @@ def found_of_pair(task: Task, estimates: Mapping[ImageName, Estimate], sure: flo
         for finding in one.found(sure):
             if finding.op not in recipe.operators:
                 continue
-            before = surest.get(finding.op)
-            better = before is None or finding.certainty > before.finding.certainty
-            surest[finding.op] = Found(image if before is None else "both", finding if better else before.finding)
+            if (before := surest.get(finding.op)) is None:
+                surest[finding.op] = Found(image, finding)
+            else:
+                better = max(before.finding, finding, key=lambda one: one.certainty)
+                surest[finding.op] = Found("both", better)
     ordered = sorted(surest.values(), key=lambda found: -found.finding.certainty)
     return tuple(_compatible(recipe, ordered))
 
