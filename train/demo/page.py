@@ -40,6 +40,7 @@ CSS = """
 .cf-block table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 .cf-block th, .cf-block td { padding: 5px 10px 5px 0 !important; text-align: left; border: none !important;
   border-bottom: 1px solid var(--border-color-primary) !important; }
+#scores td + td { white-space: nowrap; }
 .cf-block th { font-weight: 500; color: var(--body-text-color-subdued); }
 #examples, #examples .grid-wrap { height: auto !important; min-height: 0 !important; max-height: none !important; }
 #examples .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; }

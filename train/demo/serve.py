@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from clearfuse.synth.types import UserError
+from clearfuse.synth.types import UserError, reason_of
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -18,6 +19,15 @@ POLICY = (
     "connect-src 'self' ws: wss: data: blob:; img-src 'self' data: blob:"
 )
 """Content-Security-Policy: gradio's own page names hosts of fonts and scripts, which no browser shall ask."""
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise UserError where a port of an address can't be listened on, before anything is loaded."""
+    try:
+        socket.create_server((host, port)).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or reason_of(error)
+        raise UserError(f"--host {host} --port {port}: cannot be listened on: {reason}") from None
 
 
 def check_gradio() -> None:
@@ -42,7 +52,7 @@ def build_page(models: Sequence[str] = (), device: str | None = None) -> gr.Bloc
 
 def launch(page: gr.Blocks, host: str | None, port: int | None, share: bool, block: bool = True) -> Any:
     """Serve a page; returns at once unless ``block``. Raises UserError where the port can't be had."""
-    import gradio as gr
+    from gradio.themes import Default
     from starlette.middleware import Middleware
 
     from clearfuse.train.demo.page import CSS
@@ -51,7 +61,7 @@ def launch(page: gr.Blocks, host: str | None, port: int | None, share: bool, blo
     try:
         return page.launch(
             server_name=host, server_port=port, share=share, quiet=True, css=CSS, prevent_thread_lock=not block,
-            theme=gr.themes.Default(font=fonts, font_mono=["ui-monospace", "monospace"]),
+            theme=Default(font=fonts, font_mono=["ui-monospace", "monospace"]),
             app_kwargs={"middleware": [Middleware(_OwnHost)]}, max_file_size=LARGEST,
         )  # fmt: skip
     except OSError as error:

@@ -1,34 +1,46 @@
-"""What ``train demo`` refuses before it opens a page."""
+"""What ``train demo`` refuses before it loads or opens anything."""
 
 from __future__ import annotations
 
 import socket
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
+from clearfuse.synth.types import UserError
+from clearfuse.train.demo.result import methods_of
 from conftest import Ran
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def test_without_gradio_it_says_what_to_install(train: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
-    ran = train("demo")
+    ran = train("demo", "--port", free_port())
     assert ran.code == 2 and "needs gradio: pip install 'clearfuse[demo]'" in ran.error
+    monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(__version__="3.18.0"))
+    ran = train("demo", "--port", free_port())
+    assert ran.code == 2 and "needs gradio 6, here is 3.18.0" in ran.error
 
 
-def test_bad_options_are_one_line(train: Callable[..., Ran]) -> None:
+def test_an_address_that_cannot_be_had(train: Callable[..., Ran]) -> None:
     assert train("demo", "--port", "70000").code == 2
-    pytest.importorskip("gradio", reason="gradio is not installed: pip install 'clearfuse[demo]'")
-    ran = train("demo", "--model", "no/such/../model")
-    assert ran.code == 2 and "no/such" in ran.error
-
-
-def test_a_port_that_is_taken(train: Callable[..., Ran]) -> None:
-    pytest.importorskip("gradio", reason="gradio is not installed: pip install 'clearfuse[demo]'")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        port = taken.getsockname()[1]
-        ran = train("demo", "--port", str(port), "--device", "cpu")
-    assert ran.code == 2 and f"--port {port}" in ran.error and "listened" in ran.error
+        port = str(taken.getsockname()[1])
+        ran = train("demo", "--port", port)
+    assert ran.code == 2 and f"--port {port}: cannot be listened on" in ran.error
+    ran = train("demo", "--host", "no such host")
+    assert ran.code == 2 and "no such host" in ran.error
+
+
+def test_a_model_that_is_not_there() -> None:
+    with pytest.raises(UserError, match="no/such"):
+        methods_of(("no/such/../model",), "cpu")
