@@ -14,6 +14,7 @@ from clearfuse.synth.files.schema import check_options
 from clearfuse.synth.version import __version__
 from clearfuse.train.cli.cache import cache_command
 from clearfuse.train.cli.compare import compare_command
+from clearfuse.train.cli.demo import demo_command
 from clearfuse.train.cli.fit import fit_command
 from clearfuse.train.cli.info import info_command
 from clearfuse.train.cli.listing import list_command
@@ -163,6 +164,7 @@ def tokenizers_command(json_: JsonOption = False, **options: Any) -> None:
 
 app.command("list")(list_command)
 app.command("compare")(compare_command)
+app.command("demo")(demo_command)
 app.command("cache")(cache_command)
 
 

@@ -168,6 +168,19 @@ class FuseOptions(ModelOptions):
     """Compile the network; its first call takes longer."""
 
 
+class DemoOptions(DeviceOptions):
+    """``train demo``."""
+
+    model: Annotated[Texts, typer.Option(metavar="DIR|HUB_ID")] = ()
+    """A model to offer, repeatable, the first by default; the only run in runs/, else the shipped clearfuse-small."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for other machines too."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 7860
+    """Port to listen on."""
+    share: bool = False
+    """Open a public link through gradio's servers."""
+
+
 class ExportOptions(PartOptions):
     """``train export``."""
 

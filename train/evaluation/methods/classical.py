@@ -7,7 +7,7 @@ classical restoration, not a blind competitor. Degradations are undone in the re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,13 +137,19 @@ NOISY = frozenset({"sensor_noise", "gaussian_noise", "low_contrast", "jpeg"})
 
 def restore(sample: Sample, name: ImageName, table: dict[str, Restorer]) -> UInt8[np.ndarray, "h w c"]:
     """An image of a sample with its recorded degradations undone, the last first."""
-    modality = MODALITIES[sample.meta.task][name]
-    steps = [step for step in sample.meta.steps if reaches(step, name)]
+    return undo(sample.images[name], sample.meta.steps, sample.meta.task, name, table)
+
+
+def undo(
+    codes: UInt8[np.ndarray, "h w c"], steps: Sequence[Step], task: Task, name: ImageName, table: dict[str, Restorer]
+) -> UInt8[np.ndarray, "h w c"]:
+    """The image ``name`` of a pair with those of the steps undone that reach it, the last first."""
+    modality = MODALITIES[task][name]
+    steps = [step for step in steps if reaches(step, name)]
     faults = [
         Fault(step, name, modality, any(later.op in NOISY for later in steps[at + 1 :]))
         for at, step in enumerate(steps)
     ]
-    codes = sample.images[name]
     if not any(fault.step.op in table for fault in faults):
         return codes
     image = color.code_to_float(codes)
