@@ -59,6 +59,8 @@ class Schedule(StrictModel):
     """Largest norm of the gradients."""
     plain: Share = 0.1
     """Share of prompts that the task's plain request stands in for."""
+    reading: Annotated[int, Field(ge=0, le=10**6)] = 0
+    """Steps of 64 prompts, before any picture, in which a prompt encoder that learns is taught what they ask for."""
     rephrase: Share = 0.0
     """Share of the others that are put in other words, from the sample's recorded steps."""
     undegraded: Share = 0.0

@@ -43,6 +43,7 @@ from clearfuse.train.runs.logs import Log, NoLog
 from clearfuse.train.runs.options import RunOptions
 from clearfuse.train.runs.settings import Settings
 from clearfuse.train.runs.trackers import choose_trackers
+from clearfuse.train.text.pretrain import pretrain
 from clearfuse.train.training import checkpoint, optim, parallel
 from clearfuse.train.training.checkpoint import Training
 from clearfuse.train.training.inputs import check_data, samples_of
@@ -127,6 +128,8 @@ def fit(
                 raise UserError(f"--sharded: not with {what}: the weights of a group must all learn")
         if run_options.sharded and settings.optimizer == "muon":
             raise UserError("--sharded: not with --set schedule.optimizer=muon: it needs each matrix whole")
+        if settings.reading and not assembly.text.trainable:
+            raise UserError(f"--set schedule.reading: the prompt encoder '{assembly.design.text}' does not learn")
         corpus = index(paths, settings.hold_out)
         check_data(settings, assembly, corpus)
         degraders = choose_degraders(corpus.lean, recipes, partial, language)
@@ -139,6 +142,8 @@ def fit(
             check_parts(folder, assembly)
             write_design(folder, assembly.design, assembly.found)
         ranks.wait()
+        if settings.reading and settings.init is None and not checkpoint.found(folder / "checkpoints"):
+            pretrain(assembly.text, steps=settings.reading, seed=settings.seed, language=language, note=note)
         run = _Run(settings, corpus, degraders, assembly.to(ranks.device), folder, run_options, ranks)
         stack.callback(run.engine.close)
         checkpoints = checkpoint.found(folder / "checkpoints")
