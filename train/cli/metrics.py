@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from clearfuse.synth import console
 from clearfuse.synth.cli.options import JsonOption, takes
@@ -14,22 +15,47 @@ from clearfuse.synth.files.schema import check_options
 from clearfuse.train.cli.options import MetricsOptions
 
 
+class FilesByDefault(TyperGroup):
+    """A group whose command is ``files`` where none is named: ``train metrics A B FUSED`` needs no more words."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See ``click.Group``."""
+        known = [*self.commands, "--help"]
+        return super().parse_args(ctx, args if args and args[0] in known else ["files", *args])
+
+
+app = typer.Typer(
+    cls=FilesByDefault,
+    help="Score fused images (train metrics A B FUSED... is train metrics files), or test the metrics themselves.",
+    rich_markup_mode=None,
+)
+
+
+@app.command("files")
 @takes(MetricsOptions)
 def metrics_command(json_: JsonOption = False, **options: Any) -> None:
     """Score fused images beside their pair, files or folders: a table of means; --json has every image."""
     from clearfuse.train.evaluation.files import score_files, to_text
+    from clearfuse.train.metrics.faithfulness import ORIGINS
 
     chosen = check_options(MetricsOptions, options)
     with console.progress("metrics", "images") as progress:
         scores = score_files(
             *(chosen.a, chosen.b, chosen.fused, chosen.gt),
             match=chosen.match, metrics=chosen.metrics, profile=chosen.profile, task=chosen.task, scale=chosen.scale,
-            workers=chosen.workers, progress=progress,
+            faithfulness=chosen.faithfulness, workers=chosen.workers, progress=progress,
         )  # fmt: skip
     if json_:
         means = {name: _finite(values) for name, values in scores.means().items()}
         images = {m: {n: _finite(values) for n, values in found.items()} for m, found in scores.values.items()}
-        typer.echo(json.dumps({"means": means, "images": images, "missing": dict(scores.missing)}))
+        told = {"means": means, "images": images, "missing": dict(scores.missing)}
+        if scores.origins:
+            named = {
+                m: {n: dict(zip(ORIGINS, one, strict=True)) for n, one in of.items()}
+                for m, of in scores.origins.items()
+            }
+            told["faithfulness"] = named
+        typer.echo(json.dumps(told))
     else:
         typer.echo(to_text(scores))
 

@@ -255,6 +255,8 @@ class MetricsOptions(StrictModel):
     """What the names mean: strict, or a toolbox as it is: see docs."""
     task: str = "vif"
     """vif, mef or mff: of vif, 16 bits of B are infrared counts."""
+    faithfulness: Annotated[str | None, typer.Option(metavar="DIR")] = None
+    """Also tell by pixel what is from A, B, both or neither (invented): shares, and maps as DIR/METHOD/NAME.png."""
     scale: Scale | None = None
     """Count of white in visible pictures of 16 bits; the metadata's, or 65535."""
     workers: Count = None

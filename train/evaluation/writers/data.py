@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from clearfuse.train.evaluation.bootstrap import INTERVAL, LEVEL, RESAMPLES, Stat
-from clearfuse.train.evaluation.scoring import Method, Record
+from clearfuse.train.evaluation.scoring import FAITHFULNESS, Method, Record
 from clearfuse.train.evaluation.summary import Evaluation, Group
 from clearfuse.train.evaluation.writers.papers import ABSENT, PaperComparison
 from clearfuse.train.evaluation.writers.tables import notes
 from clearfuse.train.metrics import Metric
+from clearfuse.train.metrics.faithfulness import ORIGINS
 
 
 def _csv(*cells: Any) -> bytes:
@@ -26,7 +27,7 @@ def _csv(*cells: Any) -> bytes:
 def csv_header(metrics: Sequence[Metric]) -> bytes:
     """The first line of report.csv."""
     about = ("shard", "key", "dataset", "pair", "task", "n", "steps", "severity", "ground_truth", "method")
-    return _csv(*about, *(metric.name for metric in metrics))
+    return _csv(*about, *(metric.name for metric in metrics), *(f"from {one}" for one in ORIGINS))
 
 
 def csv_lines(record: Record, methods: Sequence[Method]) -> Iterator[bytes]:
@@ -35,7 +36,11 @@ def csv_lines(record: Record, methods: Sequence[Method]) -> Iterator[bytes]:
     severity = "" if record.severity is None else f"{record.severity:.6g}"
     about = (record.shard, record.key, record.dataset, record.pair, record.task, record.n, steps, severity)
     for method, row, missing in zip(methods, record.values.tolist(), record.missing, strict=True):
-        yield _csv(*about, record.truth or "", method.name, *("" if missing else f"{value:.10g}" for value in row))
+        shares = record.noted.get(method.name, {}).get(FAITHFULNESS, ("",) * len(ORIGINS))
+        cells = ("" if missing else f"{value:.10g}" for value in row)
+        yield _csv(
+            *about, record.truth or "", method.name, *cells, *(f"{one:.6g}" if one != "" else "" for one in shares)
+        )
 
 
 def summary_csv(evaluation: Evaluation) -> Iterator[bytes]:
@@ -81,6 +86,12 @@ def to_json(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> d
                 for name, group in evaluation.ordered(by)
             }
             for by in evaluation.groups
+        },
+        "faithfulness": {
+            method: {
+                group: dict(zip(ORIGINS, (round(one, 6) for one in means), strict=True)) for group, means in of.items()
+            }
+            for method, of in evaluation.faithfulness.items()
         },
         **({"noted": evaluation.noted} if evaluation.noted else {}),
         **({"preferences": evaluation.preferences} if evaluation.preferences else {}),

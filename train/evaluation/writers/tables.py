@@ -11,6 +11,7 @@ from clearfuse.train.evaluation.bootstrap import INTERVAL, LEVEL, MIN_PAIRS, RES
 from clearfuse.train.evaluation.methods.fusers import METHODS
 from clearfuse.train.evaluation.summary import Evaluation
 from clearfuse.train.metrics import find_profile
+from clearfuse.train.metrics.faithfulness import ORIGINS
 
 LEAST = 64
 """The minimum side of a sample, pixels."""
@@ -28,6 +29,7 @@ TITLES = {
     "combination": "By combination",
     "ground truth": "By what made the ground truth",
 }
+ORIGINS_TITLE = "Where the pixels come from"
 ARROWS = {"higher": "↑", "lower": "↓"}
 LEVEL_SIGN = "†"
 
@@ -92,6 +94,19 @@ def table(evaluation: Evaluation, by: str, *, interval: bool = True, arrows: boo
     return Table(TITLES[by], header, tuple(rows), 3, max(len(groups) - SHOWN, 0))
 
 
+def faithfulness_table(evaluation: Evaluation) -> Table | None:
+    """The shares of the pixels by origin, a row per method; None where no image was scored."""
+    rows = [
+        (
+            Cell(method.name + (" (upper bound)" if method.upper_bound else "")),
+            *(Cell(f"{one:.1%}") for one in found["all"]),
+        )
+        for method in evaluation.methods
+        if (found := evaluation.faithfulness.get(method.name))
+    ]
+    return Table(ORIGINS_TITLE, ("method", *ORIGINS), tuple(rows), 1) if rows else None
+
+
 def group_kinds(evaluation: Evaluation) -> list[str]:
     """The kinds of groups to tabulate: those that the evaluation has."""
     return [by for by in TITLES if by in evaluation.groups]
@@ -114,6 +129,12 @@ def notes(evaluation: Evaluation) -> list[str]:
         lines.append(f"{', '.join(kinds['fusion'])}: the clean pair as the two sources.")
     if kinds["no-reference"]:
         lines.append(f"{', '.join(kinds['no-reference'])}: of the fused image alone.")
+    if evaluation.faithfulness:
+        sources = "the pair itself" if evaluation.real else "the clean pair"
+        lines.append(
+            f"{ORIGINS_TITLE}: shares of the pixels whose surroundings are those of a of {sources}, of b, of both, or "
+            "of neither: invented, or left of a degradation (local linear regression of the luma)."
+        )
     lines += [f"{name} {what}." for name, what in evaluation.trained_on.items()]
     lines += [f"Not run: {name} {reason}." for name, reason in {**evaluation.absent, **evaluation.left_out}.items()]
     lines.append(
