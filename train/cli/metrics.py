@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from clearfuse.synth import console
 from clearfuse.synth.cli.options import JsonOption, takes
 from clearfuse.synth.files.schema import check_options
-from clearfuse.train.cli.options import MetricsOptions
+from clearfuse.train.cli.options import MetricsOptions, StressOptions
 
 
 class FilesByDefault(TyperGroup):
@@ -58,6 +58,30 @@ def metrics_command(json_: JsonOption = False, **options: Any) -> None:
         typer.echo(json.dumps(told))
     else:
         typer.echo(to_text(scores))
+
+
+@app.command("stress")
+@takes(StressOptions)
+def stress_command(json_: JsonOption = False, **options: Any) -> None:
+    """Test the metrics: what noise, haze, blur, over-sharpening, halos and misregistration do to each, and who agrees.
+
+    They are added to a good fusion at four strengths; a metric that calls the worse image better is marked.
+    """
+    from clearfuse.train.evaluation.stress.report import FILES, check_folder, to_json, to_text, write
+    from clearfuse.train.evaluation.stress.run import stress
+
+    chosen = check_options(StressOptions, options)
+    if chosen.out is not None:
+        check_folder(chosen.out)
+    with console.progress("stress", "pairs") as progress:
+        found = stress(
+            data=chosen.data, match=chosen.match, task=chosen.task, limit=chosen.limit, crop=chosen.crop or None,
+            metrics=chosen.metrics, profile=chosen.profile, workers=chosen.workers, progress=progress,
+        )  # fmt: skip
+    if chosen.out is not None:
+        write(found, chosen.out)
+        console.note(f"wrote {', '.join(FILES)} in {chosen.out}")
+    typer.echo(json.dumps(to_json(found), ensure_ascii=False) if json_ else to_text(found))
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | str]:

@@ -21,6 +21,7 @@ from clearfuse.train.evaluation.scoring import choose_metrics
 from clearfuse.train.metrics import evaluate
 from clearfuse.train.metrics.base import Metric
 from clearfuse.train.metrics.faithfulness import ORIGINS, shares
+from clearfuse.train.metrics.marks import explain, mark
 from clearfuse.train.pipeline.pictures.find import images_by_key, some_names
 from clearfuse.train.pipeline.pictures.write import write_image
 from clearfuse.train.pipeline.task import as_task
@@ -40,6 +41,7 @@ class FileScores:
     values: Mapping[str, Mapping[str, Mapping[str, float]]]
     missing: Mapping[str, Sequence[str]]
     origins: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict[str, Any])
+    profile: str = "strict"
 
     def mean_origins(self) -> dict[str, list[float]]:
         """The shares of the pixels by origin, by method, means over its images."""
@@ -137,7 +139,7 @@ def score_files(
             progress(done + 1, len(names))
     if wrong:
         raise WorkIncomplete(f"{plural(len(wrong), 'image')} could not be scored: {'; '.join(wrong[:5])}")
-    return FileScores(chosen, scored, missing, origins)
+    return FileScores(chosen, scored, missing, origins, profile)
 
 
 def _maps_folder(path: str, methods: Sequence[str]) -> Path:
@@ -197,7 +199,8 @@ def to_text(scores: FileScores) -> str:
     means = scores.means()
     origins = scores.mean_origins()
     about = [f"from {name}" for name in ORIGINS] if origins else []
-    rows = [("method", *(metric.name for metric in scores.metrics), *about, "images")]
+    names = [metric.name + mark(metric.name, scores.profile, plain=True) for metric in scores.metrics]
+    rows = [("method", *names, *about, "images")]
     for method, values in means.items():
         cells = [_cell(metric, values[metric.name], [other[metric.name] for other in means.values()])
                  for metric in scores.metrics]  # fmt: skip
@@ -212,7 +215,8 @@ def to_text(scores: FileScores) -> str:
     ]
     lines += [f"{method}: {plural(len(names), 'image')} missing: {some_names(names)}"
               for method, names in scores.missing.items() if names]  # fmt: skip
-    return "\n".join(lines)
+    rewarded = explain((metric.name for metric in scores.metrics), scores.profile, plain=True)
+    return "\n".join([*lines, rewarded] if rewarded else lines)
 
 
 def _cell(metric: Metric, value: float, all_values: Sequence[float]) -> str:

@@ -14,7 +14,7 @@ from clearfuse.synth.fusers import PyramidFuser
 from clearfuse.synth.seeds import generator
 from clearfuse.synth.types import Task
 
-Image = UInt8[np.ndarray, "h w c"]
+Image = UInt8[np.ndarray, "h w _"]
 SEED = 7
 AIRLIGHT = 0.8
 """Of the veil, linear light."""

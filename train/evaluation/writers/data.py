@@ -16,6 +16,7 @@ from clearfuse.train.evaluation.writers.papers import ABSENT, PaperComparison
 from clearfuse.train.evaluation.writers.tables import notes
 from clearfuse.train.metrics import Metric
 from clearfuse.train.metrics.faithfulness import ORIGINS
+from clearfuse.train.metrics.marks import rewards
 
 
 def _csv(*cells: Any) -> bytes:
@@ -76,7 +77,7 @@ def to_json(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> d
         "samples": evaluation.samples,
         "shards": [{"shard": p.path.name, "samples": p.take, "of": p.total} for p in evaluation.portions],
         "methods": [{"name": method.name, "ceiling": method.upper_bound} for method in evaluation.methods],
-        "metrics": [{"name": m.name, "direction": m.direction, "kind": m.kind} for m in evaluation.metrics],
+        "metrics": [_metric_json(m, evaluation.profile) for m in evaluation.metrics],
         **({"not_run": not_run_at_all} if (not_run_at_all := {**evaluation.absent, **evaluation.left_out}) else {}),
         "bootstrap": {"resamples": RESAMPLES, "interval": INTERVAL, "of": "pairs"},
         "significance": {"test": "paired bootstrap", "correction": "Holm", "level": LEVEL},
@@ -103,6 +104,15 @@ def to_json(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> d
 def json_text(data: dict[str, Any]) -> bytes:
     """The bytes of report.json."""
     return json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False).encode() + b"\n"
+
+
+def _metric_json(metric: Metric, profile: str) -> dict[str, Any]:
+    """A metric, with what it gains at best by noise or haze that is left in, where it does."""
+    found = {
+        name: None if one.best is None else round(one.best, 6) for name, one in rewards(metric.name, profile).items()
+    }
+    about = {"name": metric.name, "direction": metric.direction, "kind": metric.kind}
+    return {**about, **({"rewards": found} if found else {})}
 
 
 def _comparison_json(comparison: PaperComparison) -> dict[str, Any]:

@@ -12,7 +12,7 @@ TEX = str.maketrans(
     {
         "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
-        "†": r"$^\dagger$", "≥": r"$\geq$",
+        "†": r"$^\dagger$", "‡": r"$^\ddagger$", "≥": r"$\geq$",
     }
 )  # fmt: skip
 

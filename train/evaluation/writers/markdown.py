@@ -15,6 +15,7 @@ from clearfuse.train.evaluation.writers.tables import (
     notes,
     table,
 )
+from clearfuse.train.metrics.marks import explain
 
 PAPERS_TITLE = "Beside the papers"
 
@@ -69,7 +70,8 @@ def to_text(evaluation: Evaluation) -> str:
         lines = [table_.header, *(tuple(c.text + ("*" if c.rank == 1 else " ") for c in row) for row in table_.rows)]
         widths = [max(len(line[k].rstrip(" ")) for line in lines) + 1 for k in range(len(table_.header))]
         blocks.append("\n".join(_align(line, widths, table_.text) for line in lines))
-    return "\n\n".join(blocks)
+    rewarded = explain((metric.name for metric in evaluation.metrics), evaluation.profile, plain=True)
+    return "\n\n".join([*blocks, rewarded] if rewarded else blocks)
 
 
 def _align(line: tuple[str, ...], widths: Sequence[int], left: int) -> str:

@@ -12,6 +12,7 @@ from clearfuse.train.evaluation.methods.fusers import METHODS
 from clearfuse.train.evaluation.summary import Evaluation
 from clearfuse.train.metrics import find_profile
 from clearfuse.train.metrics.faithfulness import ORIGINS
+from clearfuse.train.metrics.marks import explain, mark
 
 LEAST = 64
 """The minimum side of a sample, pixels."""
@@ -71,7 +72,12 @@ def table(evaluation: Evaluation, by: str, *, interval: bool = True, arrows: boo
     the metrics.
     """
     signs = {name: f" {sign}" if arrows else "" for name, sign in ARROWS.items()}
-    header = (by, "samples", "method", *(m.name + signs[m.direction] for m in evaluation.metrics), "mean rank")
+    marks = {m.name: mark(m.name, evaluation.profile, plain=not arrows) for m in evaluation.metrics}
+    names = (
+        m.name + signs[m.direction] + (f" {marks[m.name]}" if arrows and marks[m.name] else marks[m.name])
+        for m in evaluation.metrics
+    )
+    header = (by, "samples", "method", *names, "mean rank")
     rows: list[tuple[Cell, ...]] = []
     groups = evaluation.ordered(by)
     for name, group in groups[:SHOWN]:
@@ -129,6 +135,8 @@ def notes(evaluation: Evaluation) -> list[str]:
         lines.append(f"{', '.join(kinds['fusion'])}: the clean pair as the two sources.")
     if kinds["no-reference"]:
         lines.append(f"{', '.join(kinds['no-reference'])}: of the fused image alone.")
+    if rewarded := explain((m.name for m in evaluation.metrics), evaluation.profile):
+        lines.append(rewarded)
     if evaluation.faithfulness:
         sources = "the pair itself" if evaluation.real else "the clean pair"
         lines.append(
