@@ -270,7 +270,7 @@ class StressOptions(StrictModel):
     """A data set whose pairs are fused and disturbed, repeatable; the built-in scenes."""
     match: Match = None
     """Names of --data folder=A,B, where they differ: '{key}-A' '{key}-B'."""
-    task: Literal["vif", "mef", "mff"] | None = None
+    task: Annotated[Literal["vif", "mef", "mff"] | None, typer.Option(metavar="vif|mef|mff")] = None
     """Scenes of this task alone, or what the pairs of --data folder=A,B are."""
     metrics: Annotated[str | None, typer.Option(metavar="NAME,...|all")] = None
     """What to test; all of the profile that can run here."""
