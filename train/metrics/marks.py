@@ -18,6 +18,9 @@ PLAIN_SIGN = "!"
 MARKED = ("noise", "haze")
 """The disturbances that count for a mark: a method that leaves them in should not gain by it."""
 
+CLEAR = 0.3
+"""The trend above which a metric counts as raised; below, scenes or strengths are of two minds."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -35,7 +38,7 @@ class Answer:
     @property
     def rewards(self) -> bool:
         """Whether the metric calls the disturbed image better, by and large."""
-        return self.trend > 0
+        return self.trend > CLEAR
 
 
 class MarkFields(StrictModel):

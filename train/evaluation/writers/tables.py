@@ -140,8 +140,8 @@ def notes(evaluation: Evaluation) -> list[str]:
     if evaluation.faithfulness:
         sources = "the pair itself" if evaluation.real else "the clean pair"
         lines.append(
-            f"{ORIGINS_TITLE}: shares of the pixels whose surroundings are those of a of {sources}, of b, of both, or "
-            "of neither: invented, or left of a degradation (local linear regression of the luma)."
+            f"{ORIGINS_TITLE}: shares of the pixels around which the structure is that of a, b, both or neither of "
+            f"{sources}; of neither is what is invented or left of a degradation (local linear regression of the luma)."
         )
     lines += [f"{name} {what}." for name, what in evaluation.trained_on.items()]
     lines += [f"Not run: {name} {reason}." for name, reason in {**evaluation.absent, **evaluation.left_out}.items()]
