@@ -33,6 +33,7 @@ from clearfuse.synth.shards.records import DatasetIndex, LatentMeta, Receipt, Sa
 from clearfuse.train.cli.app import app as train_app
 from clearfuse.train.designs.design import DesignFile
 from clearfuse.train.evaluation.writers.papers import PublishedFields
+from clearfuse.train.metrics.marks import MarkFields
 from clearfuse.train.runs.manifest import RunManifest
 from clearfuse.train.runs.record import RunRecord
 
@@ -142,6 +143,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "dataset": DatasetIndex,
     "index": WidsIndex,
     "published": PublishedFields,
+    "stress": MarkFields,
     "pipeline": DesignFile,
     "run": RunRecord,
     "training": RunManifest,

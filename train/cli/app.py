@@ -12,13 +12,13 @@ from clearfuse.synth import console
 from clearfuse.synth.cli.options import JsonOption, takes
 from clearfuse.synth.files.schema import check_options
 from clearfuse.synth.version import __version__
+from clearfuse.train.cli import metrics
 from clearfuse.train.cli.cache import cache_command
 from clearfuse.train.cli.compare import compare_command
 from clearfuse.train.cli.demo import demo_command
 from clearfuse.train.cli.fit import fit_command
 from clearfuse.train.cli.info import info_command
 from clearfuse.train.cli.listing import list_command
-from clearfuse.train.cli.metrics import metrics_command
 from clearfuse.train.cli.options import (
     USUAL,
     EvalOptions,
@@ -140,7 +140,7 @@ def eval_command(json_: JsonOption = False, **options: Any) -> None:
     typer.echo(json.dumps(told, ensure_ascii=False) if json_ else to_text(done))
 
 
-app.command("metrics")(metrics_command)
+app.add_typer(metrics.app, name="metrics")
 app.command("info")(info_command)
 
 

@@ -268,10 +268,35 @@ class MetricsOptions(StrictModel):
     """What the names mean: strict, or a toolbox as it is: see docs."""
     task: str = "vif"
     """vif, mef or mff: of vif, 16 bits of B are infrared counts."""
+    faithfulness: Annotated[str | None, typer.Option(metavar="DIR")] = None
+    """Also tell by pixel what is from A, B, both or neither (invented): shares, and maps as DIR/METHOD/NAME.png."""
     scale: Scale | None = None
     """Count of white in visible pictures of 16 bits; the metadata's, or 65535."""
     workers: Count = None
     """Threads; all cores."""
+
+
+class StressOptions(StrictModel):
+    """``train metrics stress``."""
+
+    data: Repeated = ()
+    """A data set whose pairs are fused and disturbed, repeatable; the built-in scenes."""
+    match: Match = None
+    """Names of --data folder=A,B, where they differ: '{key}-A' '{key}-B'."""
+    task: Annotated[Literal["vif", "mef", "mff"] | None, typer.Option(metavar="vif|mef|mff")] = None
+    """Scenes of this task alone, or what the pairs of --data folder=A,B are."""
+    metrics: Annotated[str | None, typer.Option(metavar="NAME,...|all")] = None
+    """What to test; all of the profile that can run here."""
+    profile: Annotated[str, typer.Option(metavar="NAME")] = "strict"
+    """What the names mean: strict, or a toolbox as it is: see docs."""
+    limit: Count = None
+    """Pairs of each set, or scenes of each task; all, or 4."""
+    crop: Annotated[int, Field(ge=0)] = 320
+    """Side of the centre crop that is disturbed, pixels; 0: whole pictures."""
+    out: Annotated[str | None, typer.Option(metavar="DIR")] = None
+    """Also write the tables: stress.md, .json, .csv, agreement.csv, and stress.toml, the marks of reports."""
+    workers: Count = None
+    """Processes; all cores."""
 
 
 class InfoOptions(DesignOptions):

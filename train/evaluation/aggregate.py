@@ -10,7 +10,7 @@ import numpy as np
 
 from clearfuse.synth.seeds import seed_of
 from clearfuse.train.evaluation.bootstrap import RunningSums, resample_weights
-from clearfuse.train.evaluation.scoring import FUSION, Method, Record
+from clearfuse.train.evaluation.scoring import FAITHFULNESS, FUSION, Method, Record
 from clearfuse.train.evaluation.summary import Evaluation, summarise
 from clearfuse.train.metrics import Metric
 
@@ -40,7 +40,9 @@ def aggregate(evaluation: Evaluation, records: Records) -> Evaluation:
                     names.append(f"{record.shard} {record.key} ({record.dataset}/{record.pair})")
     if {name for by, name in counts if by == "category"} <= {FUSION}:
         del counts["category", FUSION]  # nothing is asked for but fusion: that is the overall table again
-    evaluation.without_image, evaluation.noted = without_image, sums.means()
+    evaluation.without_image, noted = without_image, sums.means()
+    evaluation.faithfulness = {name: notes.pop(FAITHFULNESS) for name, notes in noted.items() if FAITHFULNESS in notes}
+    evaluation.noted = {name: notes for name, notes in noted.items() if notes}
     known = {method.name: method.preferences() for method in methods if method.preferences is not None}
     evaluation.preferences = {name: found for name, found in known.items() if found}
     pass_size = max(MEMORY // RunningSums.size(len(methods), len(metrics)), 1)

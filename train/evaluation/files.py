@@ -6,17 +6,25 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from clearfuse.synth.console import plural
 from clearfuse.synth.datasets.read import read_image
 from clearfuse.synth.datasets.select import Match
 from clearfuse.synth.types import MODALITIES, BadPair, Modality, UserError, WorkIncomplete, check_name
+from clearfuse.train.evaluation.origins import origin_map, origin_picture
 from clearfuse.train.evaluation.scoring import choose_metrics
 from clearfuse.train.metrics import evaluate
 from clearfuse.train.metrics.base import Metric
+from clearfuse.train.metrics.faithfulness import ORIGINS, shares
+from clearfuse.train.metrics.marks import explain, mark
 from clearfuse.train.pipeline.pictures.find import images_by_key, some_names
+from clearfuse.train.pipeline.pictures.write import write_image
+from clearfuse.train.pipeline.task import as_task
 
 Progress = Callable[[int, int], None]
 
@@ -25,12 +33,19 @@ Progress = Callable[[int, int], None]
 class FileScores:
     """Values by method, image and metric, NaN where a metric is undefined or the image too small for it.
 
-    metrics: what was measured. missing: methods' images that are not there.
+    metrics: what was measured. missing: methods' images that are not there. origins: the shares of the pixels by
+    origin, by method and image, where they were asked for.
     """
 
     metrics: tuple[Metric, ...]
     values: Mapping[str, Mapping[str, Mapping[str, float]]]
     missing: Mapping[str, Sequence[str]]
+    origins: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict[str, Any])
+    profile: str = "strict"
+
+    def mean_origins(self) -> dict[str, list[float]]:
+        """The shares of the pixels by origin, by method, means over its images."""
+        return {name: np.mean(list(images.values()), 0).tolist() for name, images in self.origins.items()}
 
     def means(self) -> dict[str, dict[str, float]]:
         """By method and metric, over the images where the metric is defined; NaN where it is in none."""
@@ -51,6 +66,7 @@ def score_files(
     profile: str = "strict",
     task: str = "vif",
     scale: int | None = None,
+    faithfulness: str | None = None,
     workers: int | None = None,
     progress: Progress = lambda done, total: None,
 ) -> FileScores:
@@ -59,7 +75,9 @@ def score_files(
     match: patterns of the names in a and b. fused: ``PATH`` or ``NAME=PATH``, one a method. gt: the ground truth.
     metrics, profile: see ``choose_metrics``; without a ground truth those that need one are left out where they are not
     named. task: says how 16 bits of b are read, as ``train fuse`` does. scale: the count of white in pictures of 16
-    bits. Raises UserError before work begins; WorkIncomplete at the end, naming the images that could not be scored.
+    bits. faithfulness: a folder for pictures of where pixels come from, METHOD/NAME.png.
+
+    Raises UserError before work begins; WorkIncomplete at the end, naming the images that could not be scored.
     """
     check_name("task", task, MODALITIES)
     chosen = _metrics(metrics, profile, gt is not None)
@@ -83,6 +101,9 @@ def score_files(
         if len(absent) == len(names):
             raise UserError(f"{methods[method]}: has no image of a name in {a}, such as {some_names(names)}")
 
+    maps = None if faithfulness is None else _maps_folder(faithfulness, list(results))
+    origins: dict[str, dict[str, tuple[float, ...]]] = {method: {} for method in results} if maps else {}
+
     def score(name: str) -> dict[str, dict[str, float] | str]:
         """The values by method, or what was wrong with its image."""
         found: dict[str, dict[str, float] | str] = {}
@@ -97,6 +118,10 @@ def score_files(
                     image = read_image(str(files[name]), scale=scale)[0]
                     measured = [m.name for m in chosen if m.smallest <= min(image.shape[:2])]
                     values = evaluate(image, images["a"], images["b"], images.get("gt"), measured, profile)
+                    if maps is not None:
+                        origin = origin_map(image, images["a"], images["b"])
+                        write_image(maps / method / f"{name}.png", origin_picture(image, origin, as_task(task)))
+                        origins[method][name] = shares(origin)
                     found[method] = {metric.name: values.get(metric.name, math.nan) for metric in chosen}
                 except (BadPair, ValueError) as error:
                     found[method] = f"{files[name].name}: {error}"
@@ -114,7 +139,17 @@ def score_files(
             progress(done + 1, len(names))
     if wrong:
         raise WorkIncomplete(f"{plural(len(wrong), 'image')} could not be scored: {'; '.join(wrong[:5])}")
-    return FileScores(chosen, scored, missing)
+    return FileScores(chosen, scored, missing, origins, profile)
+
+
+def _maps_folder(path: str, methods: Sequence[str]) -> Path:
+    """The folder of the maps. Raises UserError where it is a file, or a method's name is no name of a folder."""
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--faithfulness {path}: is a file, must be a folder")
+    if wrong := next((name for name in methods if Path(name).name != name), None):
+        raise UserError(f"--faithfulness: the method '{wrong}' can't be a folder's name: say NAME=PATH")
+    return folder
 
 
 def _metrics(text: str | None, profile: str, truth: bool) -> tuple[Metric, ...]:
@@ -162,10 +197,14 @@ def _mean(values: Sequence[float]) -> float:
 def to_text(scores: FileScores) -> str:
     """Aligned columns for a terminal: the means, the best of several marked with a star."""
     means = scores.means()
-    rows = [("method", *(metric.name for metric in scores.metrics), "images")]
+    origins = scores.mean_origins()
+    about = [f"from {name}" for name in ORIGINS] if origins else []
+    names = [metric.name + mark(metric.name, scores.profile, plain=True) for metric in scores.metrics]
+    rows = [("method", *names, *about, "images")]
     for method, values in means.items():
         cells = [_cell(metric, values[metric.name], [other[metric.name] for other in means.values()])
                  for metric in scores.metrics]  # fmt: skip
+        cells += [f"{share:.1%}" for share in origins.get(method, ())]
         rows.append((method, *cells, str(len(scores.values[method]))))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -176,7 +215,8 @@ def to_text(scores: FileScores) -> str:
     ]
     lines += [f"{method}: {plural(len(names), 'image')} missing: {some_names(names)}"
               for method, names in scores.missing.items() if names]  # fmt: skip
-    return "\n".join(lines)
+    rewarded = explain((metric.name for metric in scores.metrics), scores.profile, plain=True)
+    return "\n".join([*lines, rewarded] if rewarded else lines)
 
 
 def _cell(metric: Metric, value: float, all_values: Sequence[float]) -> str:

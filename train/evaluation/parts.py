@@ -29,7 +29,7 @@ from clearfuse.train.evaluation.scoring import Method, Record, score_sample
 from clearfuse.train.metrics import Metric, find_metric
 
 Progress = Callable[[int, int], None]
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)

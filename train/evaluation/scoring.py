@@ -14,6 +14,8 @@ from clearfuse.synth.shards.sample import Sample
 from clearfuse.synth.types import UserError
 from clearfuse.train.evaluation.samples import Portion
 from clearfuse.train.metrics import Metric, evaluate, find_metric, find_profile, usual_metrics
+from clearfuse.train.metrics.base import codes, luma
+from clearfuse.train.metrics.faithfulness import Sources
 
 SEVERITIES = ("0 to 0.33", "0.33 to 0.67", "0.67 to 1")
 """Groups by the mean severity of a sample's degradations."""
@@ -39,6 +41,9 @@ class Method:
 
 FUSION = "fusion"
 """The category of a sample that says none."""
+
+FAITHFULNESS = "faithfulness"
+"""The note of every fused image: the shares of its pixels by origin, in the order of ``faithfulness.ORIGINS``."""
 
 Noted = Mapping[str, Mapping[str, tuple[float, ...]]]
 """By method and name."""
@@ -206,7 +211,7 @@ def score_sample(
 
     The sources are the clean pair, so that keeping the noise and haze of the degraded pair is not rewarded. For real
     pairs, which have neither a clean pair nor a ground truth, they are the pair itself. A metric is NaN on a sample
-    smaller than its minimum size.
+    smaller than its minimum size. Of each fused image it is noted where its pixels come from, by the same sources.
     """
     images = sample.images
     a, b = (images[name if sample.meta.real else f"clean_{name}"] for name in ("a", "b"))
@@ -214,17 +219,18 @@ def score_sample(
     fused: dict[str, np.ndarray] = {}
     noted: dict[str, Mapping[str, tuple[float, ...]]] = {}
     values = np.full((len(methods), len(metrics)), np.nan)
+    sources = Sources(*(luma(codes(image, name)) for name, image in (("a", a), ("b", b))))
     for i, method in enumerate(methods):
         try:
             image = method.fuse(sample)
             if image is None:
                 continue
             fused[method.name] = image
-            if method.notes is not None and (notes := method.notes()):
-                noted[method.name] = notes
+            notes = dict(method.notes() if method.notes is not None else {})
             row: Mapping[str, Any] = evaluate(image, a, b, images.get("gt"), names, profile)
         except (ValueError, UserError) as error:
             raise ValueError(f"sample {sample.key}: {method.name}: {error}") from None
+        noted[method.name] = notes | {FAITHFULNESS: sources.shares(luma(codes(image, method.name)))}
         values[i] = [row.get(metric.name, np.nan) for metric in metrics]
     return Scored(shard, sample, fused, values, noted)
 

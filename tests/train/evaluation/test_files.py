@@ -69,3 +69,19 @@ def test_what_cannot_be_scored_is_one_line(folders: Path, train: Callable[..., R
     ):
         ran = train("metrics", *arguments)
         assert ran.code == code and message in ran.error, ran.error
+
+
+def test_faithfulness_adds_shares_and_maps(folders: Path, train: Callable[..., Ran]) -> None:
+    for name in NAMES:
+        save(folders / f"mine/{name}.png", textured(NAMES.index(name), 64, 52, 3))  # a itself
+    arguments = (folders / "a", folders / "b", folders / "mine", folders / "y", "--faithfulness", folders / "maps")
+    ran = train("metrics", *arguments, "--json")
+    told = json.loads(ran.out)["faithfulness"]
+    assert set(told["mine"]) == set(NAMES) and set(told["y"]) == {"one", "three"}
+    for shares in told["mine"].values():
+        assert sum(shares.values()) == pytest.approx(1) and shares["neither"] == 0 and shares["a"] > shares["b"] == 0
+    assert sorted(path.name for path in (folders / "maps/mine").iterdir()) == ["one.png", "three.png", "two.png"]
+    lines = train("metrics", *arguments).out.splitlines()
+    assert "from a" in lines[0] and "0.0%" in lines[1]
+    ran = train("metrics", *arguments[:-1], folders / "a/one.png")
+    assert ran.code == 2 and "is a file, must be a folder" in ran.error

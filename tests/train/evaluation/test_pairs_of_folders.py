@@ -42,7 +42,9 @@ def test_with_and_without_ground_truth(folders: Path, train: Train) -> None:
         assert [method["name"] for method in told["methods"]] == ["mine", "pyramid on degraded"]
         rows = (folders / name / "report.csv").read_text().splitlines()
         header, line = rows[0].split(","), next(row.split(",") for row in rows if ",mine," in row and ",0," in row)
-        scores[name] = {metric: float(line[header.index(metric)]) for metric in header[header.index("method") + 1 :]}
+        measured = header[header.index("method") + 1 : header.index("from a")]
+        scores[name] = {metric: float(line[header.index(metric)]) for metric in measured}
+        assert sum(map(float, line[header.index("from a") :])) == pytest.approx(1, abs=1e-5)
     assert set(scores["without"]) == {"VIF", "Qabf"} and set(scores["with"]) == {"PSNR", "SSIM", "VIF", "Qabf"}
     scene = textured(0, 80, 64)
     fused, a, b = np.clip(scene + 3.0, 0, 255), scene // 4, np.clip(scene * 1.6, 0, 255)

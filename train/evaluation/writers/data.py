@@ -10,11 +10,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from clearfuse.train.evaluation.bootstrap import INTERVAL, LEVEL, RESAMPLES, Stat
-from clearfuse.train.evaluation.scoring import Method, Record
+from clearfuse.train.evaluation.scoring import FAITHFULNESS, Method, Record
 from clearfuse.train.evaluation.summary import Evaluation, Group
 from clearfuse.train.evaluation.writers.papers import ABSENT, PaperComparison
 from clearfuse.train.evaluation.writers.tables import notes
 from clearfuse.train.metrics import Metric
+from clearfuse.train.metrics.faithfulness import ORIGINS
+from clearfuse.train.metrics.marks import rewards
 
 
 def _csv(*cells: Any) -> bytes:
@@ -26,7 +28,7 @@ def _csv(*cells: Any) -> bytes:
 def csv_header(metrics: Sequence[Metric]) -> bytes:
     """The first line of report.csv."""
     about = ("shard", "key", "dataset", "pair", "task", "n", "steps", "severity", "ground_truth", "method")
-    return _csv(*about, *(metric.name for metric in metrics))
+    return _csv(*about, *(metric.name for metric in metrics), *(f"from {one}" for one in ORIGINS))
 
 
 def csv_lines(record: Record, methods: Sequence[Method]) -> Iterator[bytes]:
@@ -35,7 +37,11 @@ def csv_lines(record: Record, methods: Sequence[Method]) -> Iterator[bytes]:
     severity = "" if record.severity is None else f"{record.severity:.6g}"
     about = (record.shard, record.key, record.dataset, record.pair, record.task, record.n, steps, severity)
     for method, row, missing in zip(methods, record.values.tolist(), record.missing, strict=True):
-        yield _csv(*about, record.truth or "", method.name, *("" if missing else f"{value:.10g}" for value in row))
+        shares = record.noted.get(method.name, {}).get(FAITHFULNESS, ("",) * len(ORIGINS))
+        cells = ("" if missing else f"{value:.10g}" for value in row)
+        yield _csv(
+            *about, record.truth or "", method.name, *cells, *(f"{one:.6g}" if one != "" else "" for one in shares)
+        )
 
 
 def summary_csv(evaluation: Evaluation) -> Iterator[bytes]:
@@ -71,7 +77,7 @@ def to_json(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> d
         "samples": evaluation.samples,
         "shards": [{"shard": p.path.name, "samples": p.take, "of": p.total} for p in evaluation.portions],
         "methods": [{"name": method.name, "ceiling": method.upper_bound} for method in evaluation.methods],
-        "metrics": [{"name": m.name, "direction": m.direction, "kind": m.kind} for m in evaluation.metrics],
+        "metrics": [_metric_json(m, evaluation.profile) for m in evaluation.metrics],
         **({"not_run": not_run_at_all} if (not_run_at_all := {**evaluation.absent, **evaluation.left_out}) else {}),
         "bootstrap": {"resamples": RESAMPLES, "interval": INTERVAL, "of": "pairs"},
         "significance": {"test": "paired bootstrap", "correction": "Holm", "level": LEVEL},
@@ -81,6 +87,12 @@ def to_json(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> d
                 for name, group in evaluation.ordered(by)
             }
             for by in evaluation.groups
+        },
+        "faithfulness": {
+            method: {
+                group: dict(zip(ORIGINS, (round(one, 6) for one in means), strict=True)) for group, means in of.items()
+            }
+            for method, of in evaluation.faithfulness.items()
         },
         **({"noted": evaluation.noted} if evaluation.noted else {}),
         **({"preferences": evaluation.preferences} if evaluation.preferences else {}),
@@ -92,6 +104,15 @@ def to_json(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> d
 def json_text(data: dict[str, Any]) -> bytes:
     """The bytes of report.json."""
     return json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False).encode() + b"\n"
+
+
+def _metric_json(metric: Metric, profile: str) -> dict[str, Any]:
+    """A metric, with what it gains at best by noise or haze that is left in, where it does."""
+    found = {
+        name: None if one.best is None else round(one.best, 6) for name, one in rewards(metric.name, profile).items()
+    }
+    about = {"name": metric.name, "direction": metric.direction, "kind": metric.kind}
+    return {**about, **({"rewards": found} if found else {})}
 
 
 def _comparison_json(comparison: PaperComparison) -> dict[str, Any]:

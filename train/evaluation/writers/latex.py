@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from clearfuse.train.evaluation.summary import Evaluation
 from clearfuse.train.evaluation.writers.papers import ComparisonRow, PaperComparison
-from clearfuse.train.evaluation.writers.tables import Cell, group_kinds, notes, table
+from clearfuse.train.evaluation.writers.tables import Cell, faithfulness_table, group_kinds, notes, table
 
 TEX = str.maketrans(
     {
         "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
-        "†": r"$^\dagger$", "≥": r"$\geq$",
+        "†": r"$^\dagger$", "‡": r"$^\ddagger$", "≥": r"$\geq$",
     }
 )  # fmt: skip
 
@@ -31,6 +31,10 @@ def to_latex(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> 
             cells = [*row[:lead], *row[table_.text - 1 :]]
             lines.append(" & ".join(map(_tex, cells)) + r" \\")
         parts.append(_float(table_.title, "l" * (lead + 1) + "r" * (len(header) - lead - 1), [header], lines))
+    if origins := faithfulness_table(evaluation):
+        head = [text.translate(TEX) for text in origins.header]
+        lines = [" & ".join(map(_tex, row)) + r" \\" for row in origins.rows]
+        parts.append(_float(origins.title, "l" + "r" * (len(head) - 1), [head], lines))
     for comparison in papers:
         lines = [
             " & ".join(text.translate(TEX) for text in (_label(row), *row.texts)) + r" \\" for row in comparison.rows

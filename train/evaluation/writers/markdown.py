@@ -6,7 +6,16 @@ from collections.abc import Iterable, Sequence
 
 from clearfuse.train.evaluation.summary import Evaluation
 from clearfuse.train.evaluation.writers.papers import PaperComparison
-from clearfuse.train.evaluation.writers.tables import LEVEL_SIGN, Cell, Table, group_kinds, notes, table
+from clearfuse.train.evaluation.writers.tables import (
+    LEVEL_SIGN,
+    Cell,
+    Table,
+    faithfulness_table,
+    group_kinds,
+    notes,
+    table,
+)
+from clearfuse.train.metrics.marks import explain
 
 PAPERS_TITLE = "Beside the papers"
 
@@ -14,8 +23,9 @@ PAPERS_TITLE = "Beside the papers"
 def to_markdown(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> str:
     """The report as a Markdown page."""
     parts = ["# Fused images, scored", "\n".join(f"- {_md(line)}" for line in notes(evaluation))]
-    for by in group_kinds(evaluation):
-        table_ = table(evaluation, by)
+    origins = faithfulness_table(evaluation)
+    tables = [*(table(evaluation, by) for by in group_kinds(evaluation)), *([origins] if origins else [])]
+    for table_ in tables:
         lines = [_line(table_.header), "|" + "---|" * len(table_.header)]
         lines += [_line(_format_cell(cell) for cell in row) for row in table_.rows]
         parts += [f"## {table_.title}", "\n".join(lines), *_omitted(table_)]
@@ -60,7 +70,8 @@ def to_text(evaluation: Evaluation) -> str:
         lines = [table_.header, *(tuple(c.text + ("*" if c.rank == 1 else " ") for c in row) for row in table_.rows)]
         widths = [max(len(line[k].rstrip(" ")) for line in lines) + 1 for k in range(len(table_.header))]
         blocks.append("\n".join(_align(line, widths, table_.text) for line in lines))
-    return "\n\n".join(blocks)
+    rewarded = explain((metric.name for metric in evaluation.metrics), evaluation.profile, plain=True)
+    return "\n\n".join([*blocks, rewarded] if rewarded else blocks)
 
 
 def _align(line: tuple[str, ...], widths: Sequence[int], left: int) -> str:

@@ -11,7 +11,15 @@ from clearfuse.train.evaluation.scoring import Scored
 from clearfuse.train.evaluation.summary import Evaluation
 from clearfuse.train.evaluation.writers.charts import bars, radar
 from clearfuse.train.evaluation.writers.papers import PaperComparison
-from clearfuse.train.evaluation.writers.tables import LEVEL_SIGN, Cell, Table, group_kinds, notes, table
+from clearfuse.train.evaluation.writers.tables import (
+    LEVEL_SIGN,
+    Cell,
+    Table,
+    faithfulness_table,
+    group_kinds,
+    notes,
+    table,
+)
 
 WIDTH = 1280
 """Maximum width of images in pixels; wider ones are downsampled."""
@@ -117,6 +125,7 @@ def to_html(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> s
         f"<title>Fused images, scored</title><style>{STYLE}</style><h1>Fused images, scored</h1>",
         "<ul>", *(f"<li>{html.escape(line)}</li>" for line in notes(evaluation)), "</ul>",
         *(_table(table(evaluation, by)) for by in first),
+        *([_table(origins)] if (origins := faithfulness_table(evaluation)) else []),
     ]  # fmt: skip
     if evaluation.examples:
         parts += ["<h2>Pictures</h2>", f"<p class=small>{HOW}</p>"]

@@ -11,6 +11,8 @@ from clearfuse.train.evaluation.bootstrap import INTERVAL, LEVEL, MIN_PAIRS, RES
 from clearfuse.train.evaluation.methods.fusers import METHODS
 from clearfuse.train.evaluation.summary import Evaluation
 from clearfuse.train.metrics import find_profile
+from clearfuse.train.metrics.faithfulness import ORIGINS
+from clearfuse.train.metrics.marks import explain, mark
 
 LEAST = 64
 """The minimum side of a sample, pixels."""
@@ -28,6 +30,7 @@ TITLES = {
     "combination": "By combination",
     "ground truth": "By what made the ground truth",
 }
+ORIGINS_TITLE = "Where the pixels come from"
 ARROWS = {"higher": "↑", "lower": "↓"}
 LEVEL_SIGN = "†"
 
@@ -69,7 +72,12 @@ def table(evaluation: Evaluation, by: str, *, interval: bool = True, arrows: boo
     the metrics.
     """
     signs = {name: f" {sign}" if arrows else "" for name, sign in ARROWS.items()}
-    header = (by, "samples", "method", *(m.name + signs[m.direction] for m in evaluation.metrics), "mean rank")
+    marks = {m.name: mark(m.name, evaluation.profile, plain=not arrows) for m in evaluation.metrics}
+    names = (
+        m.name + signs[m.direction] + (f" {marks[m.name]}" if arrows and marks[m.name] else marks[m.name])
+        for m in evaluation.metrics
+    )
+    header = (by, "samples", "method", *names, "mean rank")
     rows: list[tuple[Cell, ...]] = []
     groups = evaluation.ordered(by)
     for name, group in groups[:SHOWN]:
@@ -90,6 +98,19 @@ def table(evaluation: Evaluation, by: str, *, interval: bool = True, arrows: boo
     if by == "overall":
         return Table(TITLES[by], header[1:], tuple(row[1:] for row in rows), 2)
     return Table(TITLES[by], header, tuple(rows), 3, max(len(groups) - SHOWN, 0))
+
+
+def faithfulness_table(evaluation: Evaluation) -> Table | None:
+    """The shares of the pixels by origin, a row per method; None where no image was scored."""
+    rows = [
+        (
+            Cell(method.name + (" (upper bound)" if method.upper_bound else "")),
+            *(Cell(f"{one:.1%}") for one in found["all"]),
+        )
+        for method in evaluation.methods
+        if (found := evaluation.faithfulness.get(method.name))
+    ]
+    return Table(ORIGINS_TITLE, ("method", *ORIGINS), tuple(rows), 1) if rows else None
 
 
 def group_kinds(evaluation: Evaluation) -> list[str]:
@@ -114,6 +135,14 @@ def notes(evaluation: Evaluation) -> list[str]:
         lines.append(f"{', '.join(kinds['fusion'])}: the clean pair as the two sources.")
     if kinds["no-reference"]:
         lines.append(f"{', '.join(kinds['no-reference'])}: of the fused image alone.")
+    if rewarded := explain((m.name for m in evaluation.metrics), evaluation.profile):
+        lines.append(rewarded)
+    if evaluation.faithfulness:
+        sources = "the pair itself" if evaluation.real else "the clean pair"
+        lines.append(
+            f"{ORIGINS_TITLE}: shares of the pixels around which the structure is that of a, b, both or neither of "
+            f"{sources}; of neither is what is invented or left of a degradation (local linear regression of the luma)."
+        )
     lines += [f"{name} {what}." for name, what in evaluation.trained_on.items()]
     lines += [f"Not run: {name} {reason}." for name, reason in {**evaluation.absent, **evaluation.left_out}.items()]
     lines.append(
