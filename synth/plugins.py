@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from clearfuse.synth import console
 from clearfuse.synth.files.schema import StrictModel, validate
 from clearfuse.synth.tables import MANIFESTS, Plugin, Table, added_by, adding, take_out
 from clearfuse.synth.types import UserError
@@ -41,6 +42,7 @@ PREFIX = "clearfuse_plugin_"
 """Of the names under which files are modules: ``fog.py`` is ``clearfuse_plugin_fog``."""
 
 _loaded: list[Plugin] = []
+_said: set[str] = set()
 
 
 class PluginRecord(StrictModel):
@@ -78,15 +80,17 @@ class Own:
 
     plugins: tuple[Plugin, ...]
     manifests: dict[str, tuple[str, bytes]]
+    said: frozenset[str] = frozenset()
 
 
 def own() -> Own:
     """What this process has of the user's own, for ``adopt``."""
-    return Own(tuple(_loaded), dict(MANIFESTS))
+    return Own(tuple(_loaded), dict(MANIFESTS), frozenset(_said))
 
 
 def adopt(given: Own) -> None:
     """Have the same as another process: what a worker does before it is given work. Raises UserError as a load does."""
+    _said.update(given.said)
     MANIFESTS.clear()
     MANIFESTS.update(given.manifests)
     for plugin in [one for one in _loaded if one not in given.plugins]:
@@ -232,6 +236,14 @@ def require(wanted: Sequence[Any], where: str) -> list[str]:
             f"{where}: was made with {what} of sha256 {record.sha256[:12]}, and {same.path} has {same.sha256[:12]}"
         )
     return changed
+
+
+def warn_changed(wanted: Sequence[Any], where: str) -> None:
+    """Say, once each, which plugins differ from those that something was made with. Raises UserError as ``require``."""
+    for line in require(wanted, where):
+        if line not in _said:
+            _said.add(line)
+            console.note(f"warning: {line}")
 
 
 def require_same(wanted: Sequence[Any], where: str) -> None:

@@ -39,7 +39,7 @@ class Options(StrictModel):
     task: BuildTask
     """vif, mef or mff; or m3, control, segment, from clean pairs and pictures of any task; all of these: ditfuse."""
     data: Annotated[Texts, typer.Option(metavar="NAME=DIR|URL")] = ()
-    """A data set and its folder; repeat to merge; my.toml=DIR: by a manifest of your own. Without it: built-in scenes."""
+    """A data set and its folder; repeat to merge; my.toml=DIR: by your own manifest. Without it: built-in scenes."""
     match: Match = None
     """Names of --data folder=A,B, where they differ: '{key}-A' '{key}-B'."""
     out: Annotated[Text, typer.Option(metavar="DIR|URL")] = None

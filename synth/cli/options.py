@@ -18,12 +18,11 @@ from clearfuse.synth.files.schema import option_name
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
-def _load(context: typer.Context, files: list[str]) -> list[str]:
+def _load(files: list[str]) -> list[str]:
     """Load plugins before any other option is looked at: these may name what plugins add."""
-    if not context.resilient_parsing:
-        from clearfuse.synth.plugins import load_plugins
+    from clearfuse.synth.plugins import load_plugins
 
-        load_plugins(files)
+    load_plugins(files)
     return files
 
 

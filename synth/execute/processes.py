@@ -31,6 +31,7 @@ from clearfuse.synth.execute.tasks import (
     listen,
     report,
 )
+from clearfuse.synth.types import UserError
 
 POLL = 1.0
 """Seconds between checks of silent workers."""

@@ -20,9 +20,8 @@ from pydantic import Field, RootModel, create_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clearfuse.synth import console
 from clearfuse.synth.files.schema import OneOf, Schema, StrictModel, validate
-from clearfuse.synth.plugins import PluginRecord, require
+from clearfuse.synth.plugins import PluginRecord, warn_changed
 from clearfuse.synth.tables import plugins_of
 from clearfuse.synth.types import SCHEMA, UserError
 from clearfuse.train import text as texts
@@ -148,8 +147,7 @@ def read_design(data: Any, where: str) -> DesignFields:
     """
     if isinstance(data, bytes) and b'"prior"' in data:
         data = _renamed(data)
-    for line in require(_named_plugins(data), where):
-        console.note(f"warning: {line}")
+    warn_changed(_named_plugins(data), where)
     file: Any = validate(design_file(), data, where)
     return file.root
 

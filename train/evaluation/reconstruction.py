@@ -18,7 +18,7 @@ from torch import Tensor
 from clearfuse.synth.datasets.find import builtin_pairs, find_all, own_task
 from clearfuse.synth.datasets.manifest import load_manifest
 from clearfuse.synth.datasets.read import read_pair
-from clearfuse.synth.datasets.select import Match, with_match
+from clearfuse.synth.datasets.select import Match, folders, with_match
 from clearfuse.synth.execute.tasks import limit_threads
 from clearfuse.synth.shards.sample import read_samples
 from clearfuse.synth.types import BadPair, PairRef, UserError
