@@ -1,4 +1,4 @@
-"""The modules in ``examples/``, as a user runs them: an operator, a metric, a model and a loss through every command."""
+"""The modules in ``examples/``, as a user runs them: an operator, a metric, a model, a loss through every command."""
 
 from __future__ import annotations
 
@@ -54,22 +54,8 @@ def test_an_operator_a_metric_and_a_model_go_the_whole_way(
 
     operator, model = with_plugins("vignette"), with_plugins("three_layers", "edge_loss")
     drawn = ["--recipe", EXAMPLES / "vignette.toml", "--prompts", EXAMPLES / "prompts"]
-    ran = alone(
-        synth,
-        "build",
-        "--task",
-        "vif",
-        "--limit",
-        4,
-        "--workers",
-        2,
-        "--codec",
-        "pnm",
-        *drawn,
-        "--out",
-        shards,
-        *operator,
-    )
+    made = ["build", "--task", "vif", "--limit", 4, "--workers", 2, "--codec", "pnm", "--out", shards]
+    ran = alone(synth, *made, *drawn, *operator)
     assert ran.code == 0, ran.error
     record = json.loads((shards / "dataset.json").read_text())["settings"]["plugins"]
     assert [(one["name"], one["version"]) for one in record] == [("vignette.py", "1.0")]

@@ -140,9 +140,7 @@ def test_workers_run_the_bytes_that_the_command_read(dim: Path, executor: str, m
     if executor == "ray":
         pytest.importorskip("ray")
         monkeypatch.setenv("RAY_ADDRESS", "local")
-        monkeypatch.setenv(
-            "PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-        )
+        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     load_plugins(dim)
     common = OPERATORS["dim"](factor=0.5)
     dim.unlink()
