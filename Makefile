@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 # The tests start many processes; each would compile every module again where writing bytecode is switched off.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help demo eval test coverage check lint quick bench model depth-model docs clean
+.PHONY: help demo eval test coverage check lint quick bench model depth-model estimation-model docs clean
 
 DEMO := demo/shards/vif demo/shards/mef demo/shards/mff
 TESTS := $(DEMO:%=%-test)
@@ -78,6 +78,9 @@ bench: $(READY)  ## the benchmarks: a table and a ratio for each claim
 # MAPS: pictures with inverse depth, "PICTURES,MAPS[,COUNT] ...", as the card names them. A checkpoint is kept; it goes on.
 depth-model: $(READY)  ## train the small depth network on MAPS="..." and the built-in scenes: models/depth/README.md
 	OMP_NUM_THREADS=1 $(BIN)/python models/depth/train.py --work models/depth/work --out synth/depth/small.safetensors $(MAPS:%=--maps %)
+
+estimation-model: $(READY)  ## train the network of synth estimate on DATA="NAME=DIR ..." and the built-in scenes: models/estimation/README.md
+	OMP_NUM_THREADS=1 $(BIN)/python models/estimation/train.py --work models/estimation/work $(DATA:%=--data %)
 
 model: $(READY)  ## train a shipped model for hours: NAME=clearfuse-small DATA=dir WORK=dir; goes on where it was stopped
 	$(BIN)/python models/train.py $(NAME) --data $(DATA) --work $(WORK)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 _HOMES = {
     "build": "clearfuse.synth.builder.run",
     "degrade": "clearfuse.synth.samples.chain",
+    "estimate": "clearfuse.synth.estimation.estimate",
     "load_recipe": "clearfuse.synth.samples.recipe",
     "OPERATORS": "clearfuse.synth.operators",
     "__version__": "clearfuse.synth.version",
@@ -18,6 +19,7 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from clearfuse.synth.builder.run import build as build
+    from clearfuse.synth.estimation.estimate import estimate as estimate
     from clearfuse.synth.operators import OPERATORS as OPERATORS
     from clearfuse.synth.samples.chain import degrade as degrade
     from clearfuse.synth.samples.recipe import load_recipe as load_recipe

@@ -85,3 +85,11 @@ def luma(image: Float[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
 def as_hwc(image: np.ndarray) -> np.ndarray:
     """``(h, w)`` to ``(h, w, 1)``; ``(h, w, c)`` unchanged. For results of cv2, which drops a last axis of one."""
     return image[..., None] if image.ndim == 2 else image
+
+
+def is_grey(image: UInt8[np.ndarray, "h w c"]) -> bool:
+    """Whether a picture has no colour: one channel, or three that differ by at most 2 codes but for a thousandth."""
+    if image.shape[2] == 1:
+        return True
+    spread = image.max(2).astype(np.int16) - image.min(2)
+    return bool(np.mean(spread > 2) < 1e-3)

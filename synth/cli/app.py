@@ -9,7 +9,7 @@ import typer
 
 from clearfuse.synth import console
 from clearfuse.synth.builder.options import Options
-from clearfuse.synth.cli import builds, cache, datasets, weights
+from clearfuse.synth.cli import builds, cache, datasets, estimate, weights
 from clearfuse.synth.cli.options import JsonOption, PluginOption, option, takes
 from clearfuse.synth.files.schema import check_options
 from clearfuse.synth.types import UserError, WorkIncomplete, unknown
@@ -172,6 +172,7 @@ def degrade_command(
     _result({"written": written}, json_, "\n".join(f"wrote {path}" for path in written))
 
 
+app.command("estimate")(estimate.estimate_command)
 app.command("inspect")(builds.inspect_command)
 app.command("verify", cls=builds.ShareCommand)(builds.verify_command)
 app.command("push")(builds.push_command)

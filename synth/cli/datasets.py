@@ -25,15 +25,27 @@ def check_command(
     data: Annotated[list[str], typer.Argument(metavar="NAME=DIR...", help="Data sets and their folders.")],
     task: Annotated[str, typer.Option("--task", help="For folder=DIR_A,DIR_B: vif, mef or mff.")] = "vif",
     match: Annotated[tuple[str, str] | None, option(Options, "match")] = None,
+    degradations: Annotated[
+        bool, typer.Option("--degradations", help="Also estimate what is wrong with the pictures as they are.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Check every pair: readable, of one size, right modality, registered, in one split. Exit code 1: problems."""
     from clearfuse.synth.datasets.check import check_sets, describe
     from clearfuse.synth.datasets.select import folders, with_match
 
+    named = folders(with_match(data, match))
     with console.progress("check", "pairs") as progress:
-        report = check_sets(folders(with_match(data, match)), _task(task), progress)
-    typer.echo(json.dumps(report.to_json(), ensure_ascii=False) if json_ else describe(report))
+        report = check_sets(named, _task(task), progress)
+    facts, text = report.to_json(), describe(report)
+    if degradations:
+        from clearfuse.synth.estimation import audit
+
+        with console.progress("estimate", "pairs") as progress:
+            audited = audit.audit(named, _task(task), progress)
+        facts["degradations"] = audited
+        text += "\n" + audit.describe(audited)
+    typer.echo(json.dumps(facts, ensure_ascii=False) if json_ else text)
     raise typer.Exit(1 if report.problems else 0)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +14,13 @@ from clearfuse.train.cli.options import FitOptions
 
 
 @takes(FitOptions)
-def fit_command(json_: JsonOption = False, **options: Any) -> None:
+def fit_command(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Take a few steps, say how long all would take; write nothing.")
+    ] = False,
+    json_: JsonOption = False,
+    **options: Any,
+) -> None:
     """Fit a model on shards. The same command goes on where it was stopped, to the same numbers."""
     import dataclasses
 
@@ -22,6 +28,12 @@ def fit_command(json_: JsonOption = False, **options: Any) -> None:
     from clearfuse.train.training.progress import show_progress
 
     chosen = check_options(FitOptions, options)
+    if dry_run:
+        from clearfuse.train.cli.estimate import estimate_fit
+
+        found = estimate_fit(chosen)
+        typer.echo(json.dumps(found.to_json()) if json_ else found.line())
+        return
     with show_progress() as progress:
         done = run_fit(chosen, progress, console.note)
     if done.rank == 0:

@@ -15,6 +15,7 @@ from clearfuse.synth.types import OTHER, TASKS, BadPair, UserError, WorkIncomple
 from clearfuse.train.designs.design import AS_DESIGNED, Parts
 from clearfuse.train.device import find_device, keep_freed_memory
 from clearfuse.train.models.attention import attention_kernel, find_kernel
+from clearfuse.train.pipeline.blind import AUTO
 from clearfuse.train.pipeline.fuse import PLAIN, Fuser, Plan
 from clearfuse.train.pipeline.fusion import FusionPipeline
 from clearfuse.train.pipeline.pictures.find import check_outputs, find_data, find_jobs
@@ -24,8 +25,6 @@ from clearfuse.train.pipeline.stack import brightness, stack_task
 from clearfuse.train.pipeline.task import FoundTask, find_task
 
 Progress = Callable[[int, int], None]
-AUTO = "auto"
-"""The task that the pictures themselves tell."""
 
 
 def load_pipeline(
@@ -62,7 +61,7 @@ def fuse_files(
     before the model is loaded; WorkIncomplete at the end, naming the pairs that could not be fused.
     """
     check_name("task", task, (AUTO, *TASKS, OTHER))
-    _check(plan, inputs, data, split)
+    _check(plan, task, inputs, data, split)
     kernel = find_kernel(attention)
     target = Path(out)
     if data:
@@ -99,9 +98,11 @@ def fuse_files(
     return written
 
 
-def _check(plan: Plan, inputs: Sequence[str], data: Sequence[str], split: str | None) -> None:
+def _check(plan: Plan, task: str, inputs: Sequence[str], data: Sequence[str], split: str | None) -> None:
     """Refuse options that contradict each other, or decide nothing."""
-    if plan.mask and plan.prompt is None:
+    if plan.prompt == AUTO and task == OTHER:
+        raise UserError(f"--prompt auto: is for pairs of {', '.join(TASKS)}, not of --task {OTHER}")
+    if plan.mask and plan.prompt in (None, AUTO):
         raise UserError("--mask: is of what a --prompt has marked, such as 'segment the car'")
     if data and inputs:
         raise UserError(f"--data {data[0]}: goes without other inputs, and here is {inputs[0]}")
@@ -143,8 +144,8 @@ def _check_stacks(jobs: Sequence[Job], tasks: Sequence[str], plan: Plan) -> None
         count = len(job.names)
         if count > 2 and task not in ("mef", "mff"):
             raise UserError(f"{_said(job)}: {count} pictures: of {task} pairs are fused; stacks are mef or mff")
-        if count > 2 and (plan.steady or plan.mask):
-            option = "--steady" if plan.steady else "--mask"
+        if count > 2 and (plan.steady or plan.mask or plan.prompt == AUTO):
+            option = "--steady" if plan.steady else "--mask" if plan.mask else "--prompt auto"
             raise UserError(f"{option}: is for pairs, and {_said(job)} are {count} pictures")
 
 

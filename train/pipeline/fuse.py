@@ -9,10 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from clearfuse.synth import color
+from clearfuse.synth import color, console
 from clearfuse.synth.datasets.registration import displacement
 from clearfuse.synth.files.pictures import Picture
 from clearfuse.synth.types import ROLES, BadPair
+from clearfuse.train.pipeline.blind import AUTO, find_prompt
 from clearfuse.train.pipeline.fusion import FusionPipeline
 from clearfuse.train.pipeline.mask import mask_of
 from clearfuse.train.pipeline.pictures import write
@@ -20,6 +21,7 @@ from clearfuse.train.pipeline.pictures.jobs import Job, load_as
 from clearfuse.train.pipeline.pictures.register import Warp, find_warp, warped
 from clearfuse.train.pipeline.stack import brightness, fold, order_of
 from clearfuse.train.pipeline.steady import Steady
+from clearfuse.train.pipeline.task import as_task
 
 Panels = list[tuple[str, np.ndarray]]
 """Labels and pictures of a sheet."""
@@ -30,8 +32,8 @@ SHOWN = 5
 @dataclass(frozen=True)
 class Plan:
     """How ``train fuse`` goes about it. sampling: keywords of ``FusionPipeline.__call__``; prompt: in place of the
-    inputs' own; scale: the count of white; register: lay pictures over each other; frames: they are a video's; steady:
-    against flicker; compare, mask: write those beside the fused image.
+    inputs' own, ``auto`` what each pair asks for; scale: the count of white; register: lay pictures over each other;
+    frames: they are a video's; steady: against flicker; compare, mask: write those beside the fused image.
     """
 
     prompt: str | None = None
@@ -74,6 +76,7 @@ class Fuser:
         self.pipeline, self.plan = pipeline, plan
         self._steady = Steady() if plan.steady else None
         self._warp: tuple[tuple[int, ...], tuple[int, ...], Warp] | None = None
+        self._first_prompt: tuple[str | None] | None = None
         self._lost = ""
         self._moved: list[str] = []
         self._laid: list[tuple[str, Warp]] = []
@@ -84,6 +87,8 @@ class Fuser:
         plain: np.ndarray | None = None
         if len(job.names) == 2:
             pair = self._pair(job, task)
+            if self.plan.prompt == AUTO:
+                prompt = self._found_prompt(job, task, pair)
             fused = self._fused(*pair, task, prompt)
             if self._steady is not None:
                 image = self._steady((pair[0].image, pair[1].image), fused.image)
@@ -114,6 +119,17 @@ class Fuser:
     def _pair(self, job: Job, task: str) -> tuple[Layer, Layer]:
         first, second = (self._layer(job, place, task) for place in (0, 1))
         return first, self._laid_over(first, second, job.names[1])
+
+    def _found_prompt(self, job: Job, task: str, pair: tuple[Layer, Layer]) -> str | None:
+        """What a pair asks for, said in a line. Of a video, what its first frame asks for: else it would flicker."""
+        if self._first_prompt is not None:
+            return self._first_prompt[0]
+        a, b = (_codes(layer.image) for layer in pair)
+        prompt, line = find_prompt(as_task(task), a, b)
+        console.note(f"{', '.join(job.names)}: {line}")
+        if self.plan.frames:
+            self._first_prompt = (prompt,)
+        return prompt
 
     def _layer(self, job: Job, place: int, task: str) -> Layer:
         picture = load_as(job, place, task, self.plan.scale)

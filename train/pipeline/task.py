@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from clearfuse.synth.color import as_hwc, code_to_linear, luma
+from clearfuse.synth.color import as_hwc, code_to_linear, is_grey, luma
 from clearfuse.synth.types import TASKS, Task
 
 EXPOSURES = 1.0
@@ -56,14 +56,6 @@ def as_task(text: str | None) -> Task:
         if task == text:
             return task
     return "vif"
-
-
-def is_grey(image: UInt8[np.ndarray, "h w c"]) -> bool:
-    """Whether a picture has no colour: one channel, or three that differ by at most 2 codes but for a thousandth."""
-    if image.shape[2] == 1:
-        return True
-    spread = image.max(2).astype(np.int16) - image.min(2)
-    return bool(np.mean(spread > 2) < 1e-3)
 
 
 def _brightness(image: UInt8[np.ndarray, "h w c"]) -> np.ndarray:

@@ -325,7 +325,9 @@ class _Run:
             state.best, state.best_step, state.best_psnr = scores.loss, state.step, scores.psnr
             self._publish()
         said = self.assembly.objective.unit.say(scores.loss)
-        note(f"step {state.step}: validation loss {said}, PSNR {scores.psnr:.2f} dB")
+        guess = scores.values.get("PSNR-guess")
+        beside = "" if guess is None else f", of the first guess {guess:.2f}"
+        note(f"step {state.step}: validation loss {said}, PSNR {scores.psnr:.2f} dB{beside}")
 
     def _save(self, log: NoLog) -> None:
         log.flush()

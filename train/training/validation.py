@@ -34,6 +34,8 @@ SHOWN = 6
 """Number of these that are shown as images."""
 CELL, CAPTION = 256, 140
 """Maximum width of an image, and minimum width of a column, in pixels."""
+SCORES = ("error", "PSNR", "PSNR-guess", "SSIM")
+"""Of each sample; PSNR-guess where the network is given a first guess: what it starts from."""
 MAX_PSNR = 100.0
 """PSNR in dB of an image without error, so that means stay finite."""
 ALWAYS, EVERY = 20, 10
@@ -44,9 +46,9 @@ ALWAYS, EVERY = 20, 10
 class Scores:
     """Means over the held-out samples. psnr: of the fused crops, dB.
 
-    values: all values by name, for the log: also ``error``, ``PSNR`` and ``SSIM`` for each task and for the samples
-    with each degradation (``error/haze``; their number is ``samples/haze``), the network's notes (``expert-0/haze``:
-    see ``Prediction``), and the load of each layer's experts.
+    values: all values by name, for the log: also ``SCORES`` for each task and for the samples with each degradation
+    (``error/haze``; their number is ``samples/haze``), the network's notes (``expert-0/haze``: see ``Prediction``), and
+    the load of each layer's experts.
     picture: a sheet of some samples, on rank 0, if requested.
     """
 
@@ -117,6 +119,8 @@ class Validator:
         row: dict[str, Any] = {"place": place, "task": batch.tasks[index], "operators": list(batch.operators[index])}
         row |= {"category": batch.categories[index]}
         row |= {"error": error, "PSNR": min(psnr(fused, truth), MAX_PSNR), "notes": {}}
+        if "guess" in images:
+            row["PSNR-guess"] = min(psnr(images["guess"].astype(np.float32), truth), MAX_PSNR)
         if min(fused.shape[:2]) >= WINDOW:
             row["SSIM"] = ssim(fused, truth)
         if draw and place in self.shown:
@@ -148,7 +152,7 @@ def _summarise(results: Sequence[dict[str, Any]], shown: Sequence[int]) -> Score
 
 def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """The means of the scores that all rows have, and of the network's notes."""
-    scored = [{name: row[name] for name in ("error", "PSNR", "SSIM") if name in row} | row["notes"] for row in rows]
+    scored = [{name: row[name] for name in SCORES if name in row} | row["notes"] for row in rows]
     names = [name for name in scored[0] if all(name in row for row in scored)]
     return {name: sum(row[name] for row in scored) / len(rows) for name in names}
 

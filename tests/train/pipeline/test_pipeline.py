@@ -19,6 +19,8 @@ from torch import Tensor
 
 from clearfuse.synth.datasets.read import read_pair
 from clearfuse.synth.files.pictures import decode
+from clearfuse.synth.samples.chain import degrade
+from clearfuse.synth.scenes import scene_pair
 from clearfuse.synth.types import BadPair, PairRef, UserError, WorkIncomplete
 from clearfuse.train.designs.design import Assembly, Design
 from clearfuse.train.pipeline import fusion as module
@@ -328,6 +330,28 @@ def test_fuse_never_writes_over_its_inputs(train: Train, folder: Path, tmp_path:
         ran = train("fuse", first, second, "-o", out, "--task", "vif", "--model", tmp_path / "no model")
         assert (ran.code, f"-o {out}: " in ran.error) == (2, True), ran.err
     assert [path.read_bytes() for path in (a, b)] == before and (tmp_path / "linked/0.png").is_symlink()
+
+
+def test_fuse_asks_for_what_it_finds(train: Train, folder: Path, tmp_path: Path) -> None:
+    """``--prompt auto``: the prompt is said in a line, and used; it is for the known tasks, and marks nothing."""
+    scene = scene_pair("vif", 70002, (320, 240))
+    save(tmp_path / "vi/noisy.png", degrade(scene.a, "gaussian_noise", severity=0.9, seed=1))
+    save(tmp_path / "ir/noisy.png", scene.b)
+    out = tmp_path / "o.png"
+    paths = (tmp_path / "vi/noisy.png", tmp_path / "ir/noisy.png", "-o", out, "--model", folder)
+    ran = train("fuse", *paths, "--task", "vif", "--prompt", "auto")
+    said = next(line for line in ran.err.splitlines() if "; prompt: " in line)
+    assert ran.code == 0 and "gaussian_noise in a, σ " in said
+    prompt = said.partition("; prompt: ")[2]
+    images = [np.asarray(Image.open(path)) for path in paths[:2]]
+    expected = FusionPipeline.from_pretrained(folder)(*images, task="vif", prompt=prompt)
+    np.testing.assert_array_equal(np.asarray(Image.open(out)), expected)
+    for option, message in (
+        (("--task", "other"), "--prompt auto: is for pairs of"),
+        (("--mask",), "--mask: is of what"),
+    ):
+        ran = train("fuse", *paths, "--prompt", "auto", *option)
+        assert ran.code == 2 and message in ran.error
 
 
 @pytest.mark.parametrize("values", ["counts", "degrees", "colour"])

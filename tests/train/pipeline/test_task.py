@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from clearfuse.synth.color import is_grey
 from clearfuse.synth.samples.chain import degrade
 from clearfuse.synth.scenes import scene_pair
 from clearfuse.synth.types import TASKS, Task
-from clearfuse.train.pipeline.task import FoundTask, find_task, is_grey
+from clearfuse.train.pipeline.task import FoundTask, find_task
 
 
 @pytest.mark.parametrize("task", TASKS)

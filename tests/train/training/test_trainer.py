@@ -124,7 +124,10 @@ def test_the_weights_before_training_are_the_mean_of_both_images(shards: Path, t
 
 @pytest.mark.slow
 def test_the_weights_before_training_are_the_guess(shards: Path, tmp_path: Path) -> None:
-    run(shards, tmp_path / "run", "small-guess", steps=1, lr=1e-12)
+    run(shards, tmp_path / "run", "small-guess", steps=1, lr=1e-12, hold_out=2)
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    (scores,) = [line for line in lines if line["kind"] == "validation"]
+    assert scores["PSNR-guess"] == pytest.approx(scores["PSNR"], abs=0.2)
     a, b = textured(1), textured(2, channels=1)
     fused = FusionPipeline.from_pretrained(tmp_path / "run")(a, b, task="vif")
     assert abs(fused.astype(int) - PyramidFuser()(a, b, "vif")).max() <= 1
