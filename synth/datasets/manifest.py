@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
-from clearfuse.synth.files.resources import read_toml, resource_dir, resource_names
+from clearfuse.synth.files.resources import parse_toml, read_toml, resource_dir, resource_names
 from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, validate
 from clearfuse.synth.tables import MANIFESTS, NAME
 from clearfuse.synth.types import DEGRADED, LABELS, Scale, Target, UserError, check_name, unknown

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, RootModel, create_model
+from pydantic import BaseModel, Field, RootModel, create_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -114,13 +114,13 @@ class DesignFields(StrictModel):
         return Design(*values, self.semantics, self.questions, self.base)
 
 
-def design_file() -> type[RootModel[Any]]:
+def design_file() -> type[BaseModel]:
     """The model of ``pipeline.json``, of the families and objectives that there are now, plugins' among them."""
     return _design_file(tuple(MODELS.items()), tuple(OBJECTIVES.values()))
 
 
 @functools.lru_cache(maxsize=2)
-def _design_file(models: tuple[tuple[str, Family], ...], objectives: tuple[Any, ...]) -> type[RootModel[Any]]:
+def _design_file(models: tuple[tuple[str, Family], ...], objectives: tuple[Any, ...]) -> type[BaseModel]:
     objective: Any = Annotated[Union[objectives], Field(discriminator="kind")]  # noqa: UP007
     families = tuple(
         create_model(
