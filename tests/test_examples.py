@@ -84,7 +84,7 @@ def test_an_operator_a_metric_and_a_model_go_the_whole_way(
         save(tmp_path / name, textured(number))
     fuse = ["fuse", tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "o.png", "--task", "vif", "--model", run]
     ran = alone(train, *fuse)
-    assert ran.code == 2 and "needs the plugin edge_loss.py 1.0" in ran.error and ran.error.count("\n") == 1
+    assert ran.code == 2 and "needs the plugin edge_loss.py 1.0" in ran.error and ran.err.count("\n") == 1
     (tmp_path / "edge_loss.py").write_text((EXAMPLES / "edge_loss.py").read_text() + "\n# another\n")
     ran = alone(train, *fuse, "--plugin", tmp_path / "edge_loss.py", *with_plugins("three_layers"))
     assert ran.code == 0 and ran.err.count("was made with the plugin edge_loss.py 1.0") == 1
