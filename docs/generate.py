@@ -31,7 +31,7 @@ from clearfuse.synth.samples.mixture import MixtureFile
 from clearfuse.synth.samples.recipe import RecipeFile
 from clearfuse.synth.shards.records import DatasetIndex, LatentMeta, Receipt, SampleMeta, WidsIndex
 from clearfuse.train.cli.app import app as train_app
-from clearfuse.train.designs.design import DesignFile
+from clearfuse.train.designs.design import design_file
 from clearfuse.train.evaluation.writers.papers import PublishedFields
 from clearfuse.train.metrics.marks import MarkFields
 from clearfuse.train.runs.manifest import RunManifest
@@ -144,7 +144,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "index": WidsIndex,
     "published": PublishedFields,
     "stress": MarkFields,
-    "pipeline": DesignFile,
+    "pipeline": design_file(),
     "run": RunRecord,
     "training": RunManifest,
 }

@@ -4,6 +4,9 @@
     for sample in map(degrade, read_samples(path)):
         sample.images["a"], sample.prompt, sample.meta.steps
 
+    for epoch in range(10):  # or as a data set of torch, with other degradations each time
+        loader = DataLoader(degrade.dataset("shards/lean", epoch=epoch), batch_size=None, num_workers=4)
+
 A shard made with ``synth build --lean`` stores no degraded images, only what is needed to make them: the clean crops,
 the ground truth and the depth. With the seed and the variant of a full build, the sample is that build's, byte for
 byte.
@@ -11,9 +14,11 @@ byte.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +26,14 @@ from clearfuse.synth.samples.recipe import Recipe, read_pools
 from clearfuse.synth.samples.render import Seeds, channels, degrade_clean
 from clearfuse.synth.shards.records import LEAN_IMAGES, Origin
 from clearfuse.synth.shards.sample import Sample
+from clearfuse.synth.shards.stream import open_shards
 from clearfuse.synth.types import BadPair, UserError
+
+if TYPE_CHECKING:
+    from webdataset import WebDataset
+
+EPOCH = 1 << 20
+"""Variants of a pair that an epoch sets apart: more than any build has."""
 
 
 @dataclass(frozen=True)
@@ -92,3 +104,27 @@ class OnTheFly:
         # The model has the order of the fields, so that the json is a build's to the byte.
         full = meta.model_copy(update=changes)
         return Sample(sample.key, degraded.images, degraded.depth, degraded.prompt.text, full)
+
+    def dataset(
+        self,
+        urls: str | Sequence[str],
+        *,
+        epoch: int = 0,
+        tensors: bool = True,
+        names: Sequence[str] | None = None,
+        shuffle: int = 0,
+        seed: int = 0,
+    ) -> WebDataset:
+        """The samples of shards, degraded as they are read: an iterable data set of torch, see ``open_shards``.
+
+        epoch: each has other degradations; 0 has those of a full build. seed: of the order, which is another each epoch
+        too. Make one for each epoch: what it gives depends on these values alone, not on how often it was read.
+        """
+        if epoch < 0:
+            raise UserError(f"epoch = {epoch}: must be 0 or more")
+        how = {"tensors": tensors, "names": names, "shuffle": shuffle, "seed": seed + epoch}
+        return open_shards(urls, degrade=partial(_of_epoch, self, epoch), **how)
+
+
+def _of_epoch(degrade: OnTheFly, epoch: int, sample: Sample) -> Sample:
+    return degrade(sample, variant=sample.meta.variant + EPOCH * epoch)

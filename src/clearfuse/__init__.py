@@ -19,14 +19,20 @@ _HOMES = {
     "OPERATORS": "clearfuse.synth.operators",
     "FusionPipeline": "clearfuse.train.pipeline.fusion",
     "evaluate": "clearfuse.train.metrics",
+    "OnTheFly": "clearfuse.synth.onthefly",
+    "open_shards": "clearfuse.synth.shards.stream",
+    "load_plugins": "clearfuse.synth.plugins",
     "__version__": "clearfuse.synth.version",
 }
 
 if TYPE_CHECKING:
     from clearfuse.synth.builder.run import build as build
+    from clearfuse.synth.onthefly import OnTheFly as OnTheFly
     from clearfuse.synth.operators import OPERATORS as OPERATORS
+    from clearfuse.synth.plugins import load_plugins as load_plugins
     from clearfuse.synth.samples.chain import degrade as degrade
     from clearfuse.synth.samples.recipe import load_recipe as load_recipe
+    from clearfuse.synth.shards.stream import open_shards as open_shards
     from clearfuse.synth.version import __version__ as __version__
     from clearfuse.train.metrics import evaluate as evaluate
     from clearfuse.train.pipeline.fusion import FusionPipeline as FusionPipeline

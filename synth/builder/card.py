@@ -177,7 +177,14 @@ for sample in wds.WebDataset("{build.spec.task}-{build.splits[0]}-000000.tar", s
     print(sample["txt"], sample["a.{codec}"].size)
 ```
 `synth verify --replay` makes every degraded image again from the sample alone and compares it bit for bit.\
+{_needs(build)}\
 {"" if isinstance(build.spec.recipe, Mixture) else _given(build) + _single(build)}"""
+
+
+def _needs(build: Build) -> str:
+    """A sentence about the plugins that it was made with, where there are any."""
+    named = [f"`{one['name']}` (sha256 `{one['sha256'][:12]}`)" for one in build.settings.get("plugins", ())]
+    return f" It needs {', '.join(named)} by `--plugin`." if named else ""
 
 
 def _single(build: Build) -> str:

@@ -39,7 +39,7 @@ class Options(StrictModel):
     task: BuildTask
     """vif, mef or mff; or m3, control, segment, from clean pairs and pictures of any task; all of these: ditfuse."""
     data: Annotated[Texts, typer.Option(metavar="NAME=DIR|URL")] = ()
-    """A data set and its folder; repeat to merge. Without it: built-in scenes."""
+    """A data set and its folder; repeat to merge; my.toml=DIR: by your own manifest. Without it: built-in scenes."""
     match: Match = None
     """Names of --data folder=A,B, where they differ: '{key}-A' '{key}-B'."""
     out: Annotated[Text, typer.Option(metavar="DIR|URL")] = None
@@ -49,7 +49,7 @@ class Options(StrictModel):
     recipe: Text = None
     """A recipe's name or TOML file. [default: the task's]"""
     prompts: Text = None
-    """A folder of your own prompt pools. [default: those that ship]"""
+    """A folder of your own prompt pools, over those that ship: a page of the same name stands in its place."""
     language: str = "en"
     """Language of the prompts: en, zh (Chinese) or mix (half of each)."""
     sets: Annotated[Texts, typer.Option("--set", metavar="A.B=C")] = ()
@@ -110,13 +110,13 @@ class Options(StrictModel):
     def _names(self) -> Options:
         """Names of tables that are there without the data."""
         from clearfuse.synth.datasets.select import check_pairing, split_names
-        from clearfuse.synth.fusers import FUSER_HELP
+        from clearfuse.synth.fusers import fuser_help
         from clearfuse.synth.prompts.pools import languages_of
 
         languages_of(self.language)
         split_names(self.split)
         check_pairing(self.pairs)
-        check_name("fuser", self.fuser, FUSER_HELP)
+        check_name("fuser", self.fuser, fuser_help())
         return self
 
     @model_validator(mode="after")

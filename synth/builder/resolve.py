@@ -17,6 +17,7 @@ from clearfuse.synth.execute.run import find_executor
 from clearfuse.synth.files import storage
 from clearfuse.synth.fusers.choice import better_fuser, choose_fuser
 from clearfuse.synth.prompts.instructions import load_instructions
+from clearfuse.synth.prompts.pages import check_pages
 from clearfuse.synth.prompts.pools import languages_of, load_pool, load_tasks
 from clearfuse.synth.samples.mixture import Mixture, load_mixture
 from clearfuse.synth.samples.prepare import Spec, uses_network
@@ -113,6 +114,8 @@ def _prompts(options: Options, recipe: Recipe | Mixture) -> Path | None:
     folder = None if options.prompts is None else storage.local(options.prompts, "--prompts")
     if folder is not None and not folder.is_dir():
         raise UserError(f"--prompts {options.prompts}: folder does not exist")
+    if folder is not None:
+        check_pages(folder)
     for cached in (load_tasks, load_pool, load_instructions):  # the files as they are now, as the digest has them
         cached.cache_clear()
     if isinstance(recipe, Mixture):

@@ -12,15 +12,18 @@ from clearfuse.synth.builder.options import Options
 from clearfuse.synth.datasets.find import FoundPairs
 from clearfuse.synth.datasets.pairs import RUN, Pairs
 from clearfuse.synth.datasets.select import split_names, without_clean_side
-from clearfuse.synth.depth.base import DepthSource
+from clearfuse.synth.depth import DEPTHS, DepthSource
 from clearfuse.synth.files.jsonstream import dumps
+from clearfuse.synth.fusers import FUSERS
 from clearfuse.synth.fusers.choice import fuser_weights
+from clearfuse.synth.operators import OPERATORS
 from clearfuse.synth.operators import albumentations as bridge
 from clearfuse.synth.prompts.instructions import instructions_digest
 from clearfuse.synth.prompts.pools import pools_digest
 from clearfuse.synth.samples.mixture import Mixture
 from clearfuse.synth.samples.prepare import uses_network
 from clearfuse.synth.samples.recipe import Recipe
+from clearfuse.synth.tables import MANIFESTS, plugins_of
 from clearfuse.synth.version import __version__
 
 
@@ -49,6 +52,12 @@ def build_settings(
         drawn = {"lean": True, **crops}
     elif without_clean_side(pairs):
         drawn = crops | {name: drawn[name] for name in ("prompts", "language") if name in drawn}
+    degrades = not (options.lean or isinstance(recipe, Mixture) or without_clean_side(pairs))
+    ours = plugins_of(
+        (OPERATORS, recipe.operators if degrades and isinstance(recipe, Recipe) else ()),
+        (FUSERS, fusers.values()),
+        (DEPTHS, (depth.name for depth in depths.values())),
+    )
     return {
         "task": options.task,
         "split": ",".join(split_names(options.split)),
@@ -59,7 +68,7 @@ def build_settings(
         "codec": options.codec,
         "min_gt": options.min_gt,
         **drawn,
-        "data": {name: _data_record(mine) for name, mine in pairs.by_dataset.items()},
+        "data": {name: _data_record(name, mine) for name, mine in pairs.by_dataset.items()},
         "fuser": {
             name: {"name": one, "weights": fuser_weights(one, pairs.by_dataset[name].task)}
             for name, one in fusers.items()
@@ -71,10 +80,11 @@ def build_settings(
             network=uses_network(fusers, depths),
             torch=any(depth.torch for depth in depths.values()),
         ),
+        **({"plugins": ours} if ours else {}),
     }
 
 
-def _data_record(pairs: Pairs) -> dict[str, Any]:
+def _data_record(name: str, pairs: Pairs) -> dict[str, Any]:
     """What the digest says of a set: how many pairs, and a hash over their keys with the sizes of their files."""
     hashed = hashlib.sha256(b"[")
     for start in range(0, len(pairs), RUN):
@@ -84,6 +94,7 @@ def _data_record(pairs: Pairs) -> dict[str, Any]:
     record |= {} if pairs.scale is None else {"scale": pairs.scale}
     kind = "real" if pairs.real else "given"
     record |= {"single": True} if pairs.single else {}
+    record |= {"manifest": hashlib.sha256(MANIFESTS[name][1]).hexdigest()} if name in MANIFESTS else {}
     return record | ({kind: True} if pairs.predegraded.any() else {})
 
 

@@ -10,7 +10,7 @@ import typer
 from clearfuse.synth import console
 from clearfuse.synth.builder.options import Options
 from clearfuse.synth.cli import builds, cache, datasets, estimate, weights
-from clearfuse.synth.cli.options import JsonOption, option, takes
+from clearfuse.synth.cli.options import JsonOption, PluginOption, option, takes
 from clearfuse.synth.files.schema import check_options
 from clearfuse.synth.types import UserError, WorkIncomplete, unknown
 
@@ -161,6 +161,7 @@ def degrade_command(
     modality: Annotated[str, typer.Option("--modality", help="visible or infrared.")] = "visible",
     scale: Annotated[int | None, option(Options, "scale")] = None,
     json_: JsonOption = False,
+    plugin: PluginOption = [],  # noqa: B006
 ) -> None:
     """Degrade single images."""
     from clearfuse.synth.review.preview import degrade_files
@@ -242,6 +243,7 @@ def list_command(
     data: Annotated[list[str], option(Options, "data")] = [],  # noqa: B006  (typer copies it)
     match: Annotated[tuple[str, str] | None, option(Options, "match")] = None,
     json_: JsonOption = False,
+    plugin: PluginOption = [],  # noqa: B006
 ) -> None:
     """List what there is to choose from; of data sets, what the folders of --data hold too."""
     from clearfuse.synth.cli.listing import listing

@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 
 from clearfuse.synth import console
 from clearfuse.synth.builder.options import Options
-from clearfuse.synth.cli.options import JsonOption, option
+from clearfuse.synth.cli.options import JsonOption, PluginOption, option
 from clearfuse.synth.types import UserError
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def verify_command(
     workers: Annotated[int | None, option(Options, "workers")] = None,
     out: Annotated[str | None, typer.Option("--out", metavar="FILE", help="Write the JSON report there too.")] = None,
     json_: JsonOption = False,
+    plugin: PluginOption = [],  # noqa: B006  (typer copies it)
 ) -> None:
     """Check receipts, hashes, members and pixels; exit code 1 where there is a problem."""
     import os

@@ -26,15 +26,15 @@ def _datasets() -> dict[str, str]:
 
 
 def _fusers() -> dict[str, str]:
-    from clearfuse.synth.fusers import FUSER_HELP
+    from clearfuse.synth.fusers import fuser_help
 
-    return dict(FUSER_HELP)
+    return fuser_help()
 
 
 def _depths() -> dict[str, str]:
-    from clearfuse.synth.depth import DEPTH_HELP
+    from clearfuse.synth.depth import depth_help
 
-    return dict(DEPTH_HELP)
+    return depth_help()
 
 
 def _codecs() -> dict[str, str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
+from functools import wraps
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -15,6 +16,25 @@ from typer.models import OptionInfo, ParameterInfo
 from clearfuse.synth.files.schema import option_name
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+def _load(files: list[str]) -> list[str]:
+    """Load plugins before any other option is looked at: these may name what plugins add."""
+    from clearfuse.synth.plugins import load_plugins
+
+    load_plugins(files)
+    return files
+
+
+PluginOption = Annotated[
+    list[str],
+    typer.Option(
+        "--plugin", metavar="FILE", help="A Python file that adds to the tables; repeatable.", callback=_load,
+        is_eager=True, show_default=False,
+    ),
+]  # fmt: skip
+"""Of every command that reads the tables."""
+PLUGIN = inspect.Parameter("plugin", inspect.Parameter.KEYWORD_ONLY, default=[], annotation=PluginOption)
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -32,8 +52,14 @@ def takes(model: type[BaseModel], *names: str) -> Callable[[Command], Command]:
         taken = {name: own.pop(name, None) or _parameter(model, name) for name in names or _own_first(model)}
         rest = [one for one in own.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
         keywords = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*taken.values(), *rest)]
-        command.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
-        return command
+
+        @wraps(command)
+        def run(*, plugin: Sequence[str] = (), **options: Any) -> None:
+            del plugin  # loaded as the line was read
+            command(**options)
+
+        run.__signature__ = inspect.Signature([*keywords, PLUGIN])  # type: ignore[attr-defined]
+        return cast(Command, run)
 
     return decorate
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clearfuse.synth.datasets.find import find_all, own_task
-from clearfuse.synth.datasets.manifest import Manifest, load_manifest
-from clearfuse.synth.files.resources import resource_names
+from clearfuse.synth.datasets.manifest import Manifest, load_manifest, manifest_names
 from clearfuse.synth.types import UserError
 
 
@@ -18,7 +17,7 @@ def catalogue(folders: Mapping[str, str] | None = None) -> dict[str, dict[str, A
     UserError where a folder does not exist or nothing matches its layout.
     """
     folders = folders or {}
-    entries = {name: _facts(load_manifest(name)) for name in resource_names("manifests/datasets")}
+    entries = {name: _facts(load_manifest(name)) for name in manifest_names()}
     for name, location in folders.items():
         manifest = load_manifest(name)
         if manifest.builtin:

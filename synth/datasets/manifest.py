@@ -9,8 +9,9 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
-from clearfuse.synth.files.resources import read_toml, resource_dir, resource_names
+from clearfuse.synth.files.resources import parse_toml, read_toml, resource_dir, resource_names
 from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, validate
+from clearfuse.synth.tables import MANIFESTS, NAME
 from clearfuse.synth.types import DEGRADED, LABELS, Scale, Target, UserError, check_name, unknown
 
 SPLITS = {"train": 157_500, "val": 31_500, "test": 6_300}
@@ -234,13 +235,41 @@ class Manifest(StrictModel):
 
 def load_manifest(name: str, path: Path | None = None) -> Manifest:
     """The manifest of a data set by name, checked; or the TOML file at ``path``. Raises UserError, one line."""
-    names = resource_names("manifests/datasets")
-    if path is None:
-        check_name("data set", name, names)
-        path = resource_dir("manifests/datasets") / f"{name}.toml"
-    manifest = validate(Manifest, read_toml(path), str(path))
+    if path is None and name in MANIFESTS:
+        where, content = MANIFESTS[name]
+        manifest = validate(Manifest, parse_toml(content, where), where)
+    else:
+        if path is None:
+            check_name("data set", name, manifest_names())
+            path = resource_dir("manifests/datasets") / f"{name}.toml"
+        manifest = validate(Manifest, read_toml(path), str(path))
     manifest._name = name
     return manifest
+
+
+def manifest_names() -> list[str]:
+    """The data sets that ship, and the user's own of this process."""
+    return [*resource_names("manifests/datasets"), *MANIFESTS]
+
+
+def add_manifest(file: str) -> str:
+    """Take a data set of the user's own by its TOML file, and give the name that it then has: the file's.
+
+    Raises UserError, one line, where the file is missing or wrong, or the name is a shipped set's.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f"--data {file}: there is no such file")
+    if not NAME.fullmatch(path.stem):
+        raise UserError(f"--data {file}: a data set's name is of letters, digits and _ . -: rename the file")
+    if path.stem in resource_names("manifests/datasets"):
+        raise UserError(f"--data {file}: '{path.stem}' is a data set that ships: rename the file")
+    content = path.read_bytes()
+    if MANIFESTS.get(path.stem, (file, content))[1] != content:
+        raise UserError(f"--data {file}: another data set of the name '{path.stem}' was read: rename one")
+    load_manifest(path.stem, path)
+    MANIFESTS[path.stem] = (file, content)
+    return path.stem
 
 
 def _in_order(degradation: dict[str, Target]) -> tuple[tuple[str, Target], ...]:

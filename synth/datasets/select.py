@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from clearfuse.synth.datasets.find import FoundPairs, builtin_pairs, check_split, find_all, of_split, own_task
-from clearfuse.synth.datasets.manifest import SPLITS, USES, load_manifest
+from clearfuse.synth.datasets.manifest import SPLITS, USES, add_manifest, load_manifest
 from clearfuse.synth.datasets.match import KEY, PAIRINGS, key_template
 from clearfuse.synth.datasets.pairs import Pairs
 from clearfuse.synth.seeds import seed_of
@@ -32,12 +32,17 @@ Match = tuple[str, str] | None
 
 
 def folders(items: Iterable[str], option: str = "") -> dict[str, str]:
-    """NAME=DIR by name. option: how the user gave them, for the message. Raises UserError, one line."""
+    """NAME=DIR by name; of FILE.toml=DIR, a data set of the user's own, the file's name. UserError, one line.
+
+    option: how the user gave them, for the message.
+    """
     sets: dict[str, str] = {}
     for item in items:
         name, equals, location = item.partition("=")
         if not equals or not location:
             raise UserError(f"{option}{item}: must be NAME=DIR, such as msrs=/data/MSRS")
+        if name.endswith(".toml"):
+            name = add_manifest(name)
         if name in sets:
             raise UserError(f"{option}{item}: data set '{name}' is given twice")
         sets[name] = location

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import clearfuse
+from clearfuse.synth import plugins
 from clearfuse.synth.execute.tasks import (
     ATTEMPTS,
     Losses,
@@ -30,6 +31,7 @@ from clearfuse.synth.execute.tasks import (
     listen,
     report,
 )
+from clearfuse.synth.types import UserError
 
 POLL = 1.0
 """Seconds between checks of silent workers."""
@@ -85,6 +87,7 @@ class _Worker:
             self.process.start()
         child_end.close()
         with suppress(OSError):  # a dead worker is noticed on receiving
+            self.pipe.send(plugins.own())
             self.pipe.send((work, common))
         self.ticket: Ticket | None = None
         self.answer: tuple[Any] | None = None
@@ -197,6 +200,12 @@ def _run_worker(pipe: Connection, parent: int) -> None:
 
 def _serve_tasks(pipe: Connection) -> None:
     try:
+        given = pipe.recv()
+        try:
+            plugins.adopt(given)
+        except UserError:
+            pipe.recv_bytes()  # the work, which may be of a plugin's classes
+            raise
         work, common = pipe.recv()  # unpickling imports the modules
         limit_threads()
         report("")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, no_type_check
 
+from clearfuse.synth import plugins
 from clearfuse.synth.execute.tasks import (
     ATTEMPTS,
     Losses,
@@ -256,13 +257,14 @@ def run_ray(work: Work, common: Any, tasks: Iterable[Any], workers: int, watch: 
         ledger = ray.remote(num_cpus=0)(_make_ledger()).remote()
         environment = {name: value for name, value in os.environ.items() if name.startswith("CLEARFUSE_")}
         job = ray.put((work, common, watch.timeout, os.getcwd(), environment))
+        ours = ray.put(plugins.own())
         results, lost = Results(tasks, 2 * workers), Losses(watch)
         flight: dict[Any, Ticket] = {}
         try:
             while True:
                 yield from results.ready()
                 while len(flight) < workers and (ticket := results.take()) is not None:
-                    flight[remote.remote([job], job.hex(), ticket.number, ticket.task, ledger)] = ticket
+                    flight[remote.remote([ours, job], job.hex(), ticket.number, ticket.task, ledger)] = ticket
                 if not flight:
                     break
                 for ref in ray.wait(list(flight))[0]:
@@ -309,10 +311,11 @@ _job: tuple[str, Any] = ("", None)
 
 
 def do_task(job: Sequence[Any], key: str, number: int, task: Any, ledger: Any) -> Any:
-    """Run a task, on a worker. ``job`` is fetched once per process."""
+    """Run a task, on a worker. ``job``, its plugins before its work, is fetched once per process."""
     global _job
     if _job[0] != key:
-        _job = (key, ray_module().get(job[0]))
+        plugins.adopt(ray_module().get(job[0]))
+        _job = (key, ray_module().get(job[1]))
         limit_threads()
     work, common, timeout, folder, environment = _job[1]
     os.environ.update(environment)

@@ -27,13 +27,21 @@ def resource_names(name: str) -> list[str]:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file with its schema checked; a user's error names the file and the place."""
     try:
-        with path.open("rb") as file:
-            data = tomllib.load(file)
-    except RecursionError:
-        raise UserError(f"{path}: not valid TOML: nested too deeply") from None
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
+    return parse_toml(content, str(path))
+
+
+def parse_toml(content: bytes, where: str) -> dict[str, Any]:
+    """The same of a file's bytes."""
+    try:
+        data = tomllib.loads(content.decode())
+    except RecursionError:
+        raise UserError(f"{where}: not valid TOML: nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: cannot be read: {error}") from None
     except ValueError as error:  # of the parser, or of Python for a number of thousands of digits
-        raise UserError(f"{path}: not valid TOML: {error}") from None
-    check_schema(data.get("schema"), str(path))
+        raise UserError(f"{where}: not valid TOML: {error}") from None
+    check_schema(data.get("schema"), where)
     return data

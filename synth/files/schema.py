@@ -11,15 +11,16 @@ import json
 import math
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
-from pydantic_core.core_schema import custom_error_schema, literal_schema
+from pydantic_core.core_schema import custom_error_schema, literal_schema, no_info_wrap_validator_function
 
+from clearfuse.synth.tables import Table
 from clearfuse.synth.types import SCHEMA, UserError, check_name, shorten, unknown
 
 LARGEST = int(sys.float_info.max)
@@ -46,12 +47,20 @@ class StrictModel(BaseModel):
 
 @dataclass(frozen=True)
 class OneOf:
-    """An annotation of a text that is one of a table's names: ``Annotated[str, OneOf(SAMPLERS)]``."""
+    """An annotation of a text that is one of a table's names: ``Annotated[str, OneOf(SAMPLERS)]``.
+
+    Of a ``Table``, those that plugins have added since are names too.
+    """
 
     names: Iterable[str]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return literal_schema(list(self.names))
+        fixed = literal_schema(list(self.names))
+        return no_info_wrap_validator_function(self._admit, fixed) if isinstance(self.names, Table) else fixed
+
+    def _admit(self, value: Any, check: Callable[[Any], Any]) -> Any:
+        added = isinstance(value, str) and value in self.names.added  # pyright: ignore[reportAttributeAccessIssue]
+        return value if added else check(value)
 
 
 Schema = Annotated[int, Field(alias="schema", ge=1, le=SCHEMA, description="The version of this file's form.")]

@@ -7,14 +7,18 @@ from collections.abc import Callable
 from clearfuse.synth.fusers.base import Fuser
 from clearfuse.synth.fusers.learned import DeFuseFuser, SwinFusionFuser
 from clearfuse.synth.fusers.pyramid.fuser import PyramidFuser
+from clearfuse.synth.tables import Table
 
-FUSERS: dict[str, Callable[[], Fuser]] = {
-    "pyramid": PyramidFuser,
-    "swinfusion": SwinFusionFuser,
-    "defuse": DeFuseFuser,
-}
+FUSERS: Table[Callable[[], Fuser]] = Table(
+    "fuser",
+    {
+        "pyramid": PyramidFuser,
+        "swinfusion": SwinFusionFuser,
+        "defuse": DeFuseFuser,
+    },
+)
 
-FUSER_HELP: dict[str, str] = {
+_HELP = {
     "auto": "the data set's own ground truth, else the paper's fuser where its weights are on disk, else pyramid",
     "paper": "swinfusion for VIF, defuse for MEF and MFF, even where a data set has its own ground truth",
     "dataset": "the data set's own ground truth",
@@ -23,4 +27,10 @@ FUSER_HELP: dict[str, str] = {
     "defuse": "DeFuse; weights: synth weights add defuse FILE",
 }
 
-__all__ = ["FUSERS", "FUSER_HELP", "DeFuseFuser", "Fuser", "PyramidFuser", "SwinFusionFuser"]
+
+def fuser_help() -> dict[str, str]:
+    """What ``--fuser`` takes, a line each; of a plugin's fuser the first line of its docstring."""
+    return _HELP | {name: (FUSERS[name].__doc__ or "").strip().partition("\n")[0] for name in FUSERS.added}
+
+
+__all__ = ["FUSERS", "DeFuseFuser", "Fuser", "PyramidFuser", "SwinFusionFuser", "fuser_help"]

@@ -16,30 +16,35 @@ from clearfuse.synth.operators.lens import LensRain
 from clearfuse.synth.operators.optics import GaussianBlur, MotionBlur
 from clearfuse.synth.operators.sensor import GaussianNoise, IrDeadPixels, IrStripes, SensorNoise
 from clearfuse.synth.operators.weather import Haze, Rain, Snow
+from clearfuse.synth.tables import Table
 from clearfuse.synth.types import ImageName, Step, unknown
 
-OPERATORS: dict[str, type[Operator]] = {
-    "misregistration": Misregistration,
-    "ghosting": Ghosting,
-    "haze": Haze,
-    "rain": Rain,
-    "snow": Snow,
-    "defocus_blur": DefocusBlur,
-    "motion_blur": MotionBlur,
-    "lens_rain": LensRain,
-    "gaussian_blur": GaussianBlur,
-    "low_exposure": LowExposure,
-    "high_exposure": HighExposure,
-    "sensor_noise": SensorNoise,
-    "ir_stripes": IrStripes,
-    "ir_dead_pixels": IrDeadPixels,
-    "low_contrast": LowContrast,
-    "high_contrast": HighContrast,
-    "ir_low_contrast": IrLowContrast,
-    "gaussian_noise": GaussianNoise,
-    "downsample": Downsample,
-    "jpeg": Jpeg,
-}
+OPERATORS: Table[type[Operator]] = Table(
+    "operator",
+    {
+        "misregistration": Misregistration,
+        "ghosting": Ghosting,
+        "haze": Haze,
+        "rain": Rain,
+        "snow": Snow,
+        "defocus_blur": DefocusBlur,
+        "motion_blur": MotionBlur,
+        "lens_rain": LensRain,
+        "gaussian_blur": GaussianBlur,
+        "low_exposure": LowExposure,
+        "high_exposure": HighExposure,
+        "sensor_noise": SensorNoise,
+        "ir_stripes": IrStripes,
+        "ir_dead_pixels": IrDeadPixels,
+        "low_contrast": LowContrast,
+        "high_contrast": HighContrast,
+        "ir_low_contrast": IrLowContrast,
+        "gaussian_noise": GaussianNoise,
+        "downsample": Downsample,
+        "jpeg": Jpeg,
+    },
+    own="name",
+)
 _INDEX = {name: index for index, name in enumerate(OPERATORS)}
 
 

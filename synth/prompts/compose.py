@@ -10,8 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from clearfuse.synth.datasets.manifest import load_manifest
-from clearfuse.synth.files.resources import resource_names
+from clearfuse.synth.datasets.manifest import load_manifest, manifest_names
 from clearfuse.synth.prompts.pools import (
     KINDS,
     LANGUAGES,
@@ -133,7 +132,7 @@ def sides_known(task: Task, dataset: str) -> bool:
     """Whether it is known what a and b are: always but of two focus distances, where the data set must say so."""
     if task != "mff":
         return True
-    return dataset in resource_names("manifests/datasets") and load_manifest(dataset).near_first
+    return dataset in manifest_names() and load_manifest(dataset).near_first
 
 
 def language_of(templates: Sequence[str]) -> Language | None:

@@ -17,8 +17,8 @@ from typing import Any
 
 from clearfuse.synth.console import plural
 from clearfuse.synth.files.folders import check_new, new_folder
-from clearfuse.synth.files.resources import resource_dir
 from clearfuse.synth.files.storage import local
+from clearfuse.synth.prompts.pages import all_pages
 from clearfuse.synth.prompts.pools import (
     SUFFIXES,
     Language,
@@ -220,10 +220,9 @@ def read_answer(answer: str) -> tuple[list[dict[str, Any]], int]:
 
 
 def write_pools(out: Path, kept: dict[str, list[Phrase]], folder: Path | None, language: Language = "en") -> None:
-    """Write all files of ``folder`` to ``out``, whole or not at all, with the new phrases in their pools."""
-    source = folder or resource_dir("prompts")
+    """Write all pages, those of ``folder`` first, to ``out``, whole or not at all, with new phrases in their pools."""
     with new_folder(out) as temporary:
-        for path in sorted(source.glob("*.toml")):
+        for path in all_pages(folder):
             op = path.name.removesuffix(SUFFIXES[language])
             added = kept.get(op, [])
             pool = load_pool(op, folder, language) if added else None

@@ -16,8 +16,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from clearfuse.synth.files.resources import read_toml, resource_dir
+from clearfuse.synth.files.resources import read_toml
 from clearfuse.synth.files.schema import Schema, StrictModel, validate
+from clearfuse.synth.prompts.pages import find_page
 from clearfuse.synth.prompts.pools import (
     LANGUAGES,
     MIX,
@@ -105,7 +106,7 @@ def load_instructions(folder: Path | None = None, language: Language = "en") -> 
 
 
 def _page(folder: Path | None, language: Language) -> Path:
-    return (folder or resource_dir("prompts")) / FOLDER / f"{language}.toml"
+    return find_page(f"{FOLDER}/{language}.toml", folder)
 
 
 def instructions_digest(folder: Path | None, language: str) -> str:

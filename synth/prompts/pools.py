@@ -18,10 +18,11 @@ from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, Field
 
-from clearfuse.synth.files.resources import read_toml, resource_dir
+from clearfuse.synth.files.resources import read_toml
 from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, validate
 from clearfuse.synth.operators.albumentations import PREFIX, is_bridged, words_of
 from clearfuse.synth.operators.authors import our_name
+from clearfuse.synth.prompts.pages import all_pages, find_page
 from clearfuse.synth.types import Target, Task, UserError, shorten, unknown
 
 Kind = Literal["imperative", "question", "terse"]
@@ -301,22 +302,22 @@ class Tasks(StrictModel):
 
 @functools.cache
 def load_pool(op: str, folder: Path | None = None, language: Language = "en") -> Pool:
-    """The pool of an operator, from ``folder`` or from those that ship; an operator of the authors has that of ours."""
-    base, op = folder or resource_dir("prompts"), our_name(op)
+    """The pool of an operator, of ``folder`` or of those that ship; an operator of the authors has that of ours."""
+    op = our_name(op)
     if is_bridged(op):
-        path = base / f"{GENERIC}{SUFFIXES[language]}"
+        path = find_page(f"{GENERIC}{SUFFIXES[language]}", folder)
         return validate(BridgedPool, read_toml(path), str(path)).of(op)
-    path = base / f"{op}{SUFFIXES[language]}"
+    path = find_page(f"{op}{SUFFIXES[language]}", folder)
     if op in (GENERIC, "tasks") or not path.is_file():
         what = "prompt pool" if language == "en" else f"prompt pool in '{language}'"
-        raise UserError(f"{base}: {unknown(what, op, pool_names(folder, language))}")
+        raise UserError(f"{folder or path.parent}: {unknown(what, op, pool_names(folder, language))}")
     return validate(Pool, read_toml(path), str(path))
 
 
 @functools.cache
 def load_tasks(folder: Path | None = None, language: Language = "en") -> Tasks:
-    """The wordings by task, from ``folder`` or from those that ship with the package."""
-    path = (folder or resource_dir("prompts")) / f"tasks{SUFFIXES[language]}"
+    """The wordings by task, of ``folder`` or of those that ship with the package."""
+    path = find_page(f"tasks{SUFFIXES[language]}", folder)
     return validate(Tasks, read_toml(path), str(path))
 
 
@@ -329,8 +330,7 @@ def pool_names(folder: Path | None = None, language: Language = "en") -> list[st
 def page_paths(language: str, folder: Path | None = None) -> list[Path]:
     """The prompt files of a language, or of all with ``mix``, in name order."""
     languages = languages_of(language)
-    paths = sorted((folder or resource_dir("prompts")).glob("*.toml"), key=lambda path: path.name)
-    return [path for path in paths if ("zh" if path.name.endswith(SUFFIXES["zh"]) else "en") in languages]
+    return [path for path in all_pages(folder) if ("zh" if path.name.endswith(SUFFIXES["zh"]) else "en") in languages]
 
 
 def languages_of(language: str) -> tuple[Language, ...]:

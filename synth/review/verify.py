@@ -18,6 +18,7 @@ from clearfuse.synth.files import storage
 from clearfuse.synth.files.jsonstream import dumps
 from clearfuse.synth.files.storage import Location
 from clearfuse.synth.operators import AUTHORS, operator_class, physical_order
+from clearfuse.synth.plugins import require, require_same
 from clearfuse.synth.samples.blocks import apply_blocks
 from clearfuse.synth.samples.control import adjust, marked
 from clearfuse.synth.samples.render import degrade_pair
@@ -72,7 +73,8 @@ def verify(
 
     replay: the share of samples whose degraded images are made again from the sample alone and compared; True is all.
     Which ones depends on their keys, so that it is the same ones each time, and those of 0.1 are among those of 0.2.
-    Held in memory are the problems, not the samples.
+    Held in memory are the problems, not the samples. Raises UserError where a plugin that a shard was made with is not
+    loaded, or, where it is to be made again, is another.
     """
     if not 0 <= replay <= 1:
         raise UserError(f"--replay {replay:g}: must be a share of the samples in [0, 1]")
@@ -142,6 +144,8 @@ def _shard_work(replay: float, path: Location) -> VerifyReport:
 def _check_shard(replay: float, path: Location, file: Path) -> VerifyReport:
     """A shard's report. file: the shard itself, or a local copy of it."""
     receipt, problems = check_receipt(path, file)
+    if receipt is not None:
+        (require_same if replay else require)(receipt.settings.get("plugins", ()), path.name)
     report = VerifyReport(problems=problems)
     offsets: dict[str, int] = {}
     end = 0

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from clearfuse.synth.cli.listing import listing
-from clearfuse.synth.depth import DEPTH_HELP, DEPTHS, DepthInput, DepthNetwork, DepthSource
+from clearfuse.synth.depth import DEPTHS, DepthInput, DepthNetwork, DepthSource, depth_help
 from clearfuse.synth.depth.choice import parse_depth
 from clearfuse.synth.depth.metres import dequantise, quantise
 from clearfuse.synth.types import BadPair, UserError
@@ -66,7 +66,7 @@ def estimated(source: DepthSource, image: np.ndarray, key: str = "one") -> np.nd
 def test_every_source_says_what_it_is(name: str) -> None:
     cls = DEPTHS[name]
     assert cls.name == name and "\n" not in cls.help and len(cls.help) > 20
-    assert listing("depths")[name] == cls.help and list(listing("depths")) == ["auto", *DEPTHS] == list(DEPTH_HELP)
+    assert listing("depths")[name] == cls.help and list(listing("depths")) == ["auto", *DEPTHS] == list(depth_help())
 
 
 @pytest.mark.parametrize("source", NAMES, indirect=True)

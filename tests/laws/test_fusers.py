@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clearfuse.synth.fusers import FUSER_HELP, FUSERS
+from clearfuse.synth.fusers import FUSERS, fuser_help
 from clearfuse.synth.fusers.choice import PAPER, checkpoint_of
 from clearfuse.synth.fusers.weights import WEIGHTS
 from clearfuse.synth.types import TASKS, Task
@@ -26,7 +26,7 @@ def picture(height: int, width: int, channels: int, seed: int) -> np.ndarray:
 
 
 def test_every_fuser_is_described() -> None:
-    assert set(FUSERS) <= set(FUSER_HELP) and {"auto", "dataset", "paper"} <= set(FUSER_HELP)
+    assert set(FUSERS) <= set(fuser_help()) and {"auto", "dataset", "paper"} <= set(fuser_help())
 
 
 def test_every_checkpoint_is_of_a_fuser_and_has_weights_to_get() -> None:

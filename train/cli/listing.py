@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clearfuse.synth.cli.options import JsonOption
+from clearfuse.synth.cli.options import JsonOption, PluginOption
 from clearfuse.synth.console import plural
 from clearfuse.synth.types import check_name
 
@@ -116,6 +116,7 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
 def list_command(
     kind: Annotated[str, typer.Argument(metavar="KIND", help=f"{', '.join([*KINDS][:-1])} or {[*KINDS][-1]}.")],
     json_: JsonOption = False,
+    plugin: PluginOption = [],  # noqa: B006  (typer copies it)
 ) -> None:
     """List what there is to choose from, with what each costs or needs; models: those that ship."""
     check_name("kind", kind, KINDS)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, get_worker_info
 
+from clearfuse.synth import plugins
 from clearfuse.synth.execute.memory import memory_limit
 from clearfuse.synth.execute.processes import die_with_parent
 from clearfuse.synth.execute.tasks import limit_threads
@@ -37,7 +38,7 @@ def batches(
     schedule = groups if isinstance(groups, RankBatches) else None
     if workers:
         options = {"multiprocessing_context": "spawn", "prefetch_factor": 4}
-        options["worker_init_fn"] = partial(_start_worker, os.getpid(), schedule)
+        options["worker_init_fn"] = partial(_start_worker, os.getpid(), plugins.own(), schedule)
     elif schedule:
         samples.set_schedule(schedule)
     return iter(
@@ -53,12 +54,13 @@ def batches(
     )
 
 
-def _start_worker(trainer: int, schedule: RankBatches | None, number: int) -> None:
+def _start_worker(trainer: int, own: plugins.Own, schedule: RankBatches | None, number: int) -> None:
     # If the trainer is killed, torch's worker waits forever for somebody to read its batches.
     die_with_parent(trainer)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer gets it too, and ends the workers
     torch.set_num_threads(1)
     limit_threads()
+    plugins.adopt(own)
     info = get_worker_info()
     if schedule and info and isinstance(info.dataset, Samples):
         info.dataset.set_schedule(schedule, number, info.num_workers)

@@ -7,6 +7,7 @@ name.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,20 +16,23 @@ from typing import Annotated, Any, Literal, NamedTuple, Union
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, RootModel, create_model
+from pydantic import BaseModel, Field, RootModel, create_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearfuse.synth.files.schema import OneOf, Schema, StrictModel, validate
+from clearfuse.synth.plugins import PluginRecord, warn_changed
+from clearfuse.synth.tables import plugins_of
 from clearfuse.synth.types import SCHEMA, UserError
 from clearfuse.train import text as texts
 from clearfuse.train import tokenizers
 from clearfuse.train.data.guesses import GUESSES
 from clearfuse.train.models import MODELS, build_model, find_model
-from clearfuse.train.models.base import Inputs, Latent, Prediction, Semantics
+from clearfuse.train.models.base import Family, Inputs, Latent, Prediction, Semantics
 from clearfuse.train.objectives import OBJECTIVES, Objective
 from clearfuse.train.objectives.base import Pair, Predict, guide, guide_twice
 from clearfuse.train.objectives.noise import Rng
+from clearfuse.train.objectives.pixels import PIXEL_LOSSES
 from clearfuse.train.semantics import LoadedSemantics, blank_semantics, find_semantics
 from clearfuse.train.weights import base as bases
 from clearfuse.train.weights.source import named
@@ -61,7 +65,13 @@ class Design:
             "questions": list(self.questions),
             "base": self.base,
             "objective": dataclasses.asdict(self.objective),
+            **({"plugins": found} if (found := self.plugins()) else {}),
         }
+
+    def plugins(self) -> list[dict[str, Any]]:
+        """The records of the plugins that it has parts of."""
+        terms = [*self.objective.pixels] if self.objective.pixel else []
+        return plugins_of((MODELS, [self.model]), (OBJECTIVES, [self.objective.kind]), (PIXEL_LOSSES, terms))
 
     @staticmethod
     def from_json(data: Any, where: str) -> Design:
@@ -95,6 +105,8 @@ class DesignFields(StrictModel):
     objective: Any
     digests: dict[str, str] = Field(default_factory=dict)
     """Of the parts that only their content names."""
+    plugins: Annotated[tuple[PluginRecord, ...], Field(max_length=64)] = ()
+    """What adds its network, its objective or a loss to this package."""
 
     def design(self) -> Design:
         """The values, without the file's."""
@@ -102,29 +114,54 @@ class DesignFields(StrictModel):
         return Design(*values, self.semantics, self.questions, self.base)
 
 
-_OBJECTIVE: Any = Annotated[Union[tuple(OBJECTIVES.values())], Field(discriminator="kind")]  # noqa: UP007
-_FAMILIES = tuple(
-    create_model(
-        f"{name}_design",
-        __base__=DesignFields,
-        model=(Literal[name], Field(description="The network's family.")),
-        config=(family.config, Field(description="Its sizes and switches.")),
-        objective=(_OBJECTIVE, Field(description="What its prediction stands for.")),
+def design_file() -> type[BaseModel]:
+    """The model of ``pipeline.json``, of the families and objectives that there are now, plugins' among them."""
+    return _design_file(tuple(MODELS.items()), tuple(OBJECTIVES.values()))
+
+
+@functools.lru_cache(maxsize=2)
+def _design_file(models: tuple[tuple[str, Family], ...], objectives: tuple[Any, ...]) -> type[BaseModel]:
+    objective: Any = Annotated[Union[objectives], Field(discriminator="kind")]  # noqa: UP007
+    families = tuple(
+        create_model(
+            f"{name}_design",
+            __base__=DesignFields,
+            model=(Literal[name], Field(description="The network's family.")),
+            config=(family.config, Field(description="Its sizes and switches.")),
+            objective=(objective, Field(description="What its prediction stands for.")),
+        )
+        for name, family in models
     )
-    for name, family in MODELS.items()
-)
 
+    class DesignFile(RootModel[Annotated[Union[families], Field(discriminator="model")]]):  # noqa: UP007
+        """``pipeline.json``: the fields of the family that it names."""
 
-class DesignFile(RootModel[Annotated[Union[_FAMILIES], Field(discriminator="model")]]):  # noqa: UP007
-    """``pipeline.json``: the fields of the family that it names."""
+    return DesignFile
 
 
 def read_design(data: Any, where: str) -> DesignFields:
-    """What ``pipeline.json`` holds, an object or JSON text as bytes. Raises UserError, naming ``where``."""
+    """What ``pipeline.json`` holds, an object or JSON text as bytes. Raises UserError, naming ``where``.
+
+    That of a plugin that is not loaded is told as that: its model or objective is no name here. One that has changed is
+    said.
+    """
     if isinstance(data, bytes) and b'"prior"' in data:
         data = _renamed(data)
-    file: Any = validate(DesignFile, data, where)
+    warn_changed(_named_plugins(data), where)
+    file: Any = validate(design_file(), data, where)
     return file.root
+
+
+def _named_plugins(data: Any) -> list[Any]:
+    if isinstance(data, bytes):
+        if b'"plugins"' not in data:
+            return []
+        try:
+            data = json.loads(data)
+        except (ValueError, RecursionError):
+            return []  # what is wrong with it is told by who validates it
+    named = data.get("plugins") if isinstance(data, dict) else None
+    return named if isinstance(named, list) else []
 
 
 def _renamed(text: bytes) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from clearfuse.synth.tables import Table
 from clearfuse.synth.types import UserError, look_up
 from clearfuse.train import semantics, tokenizers
 from clearfuse.train import text as texts
@@ -156,50 +157,59 @@ def _paper(about: str, design: Design, schedule: Schedule | None = None) -> Pres
     return Preset(about, design, schedule or Schedule(), every=2000, paper=True)
 
 
-PRESETS: dict[str, Preset] = {
-    "tiny-reg": Preset("regression for a CPU, no download", _TINY_REG, _TINY),
-    "tiny-fm": Preset("flow matching for a CPU, no download", _TINY_FM, _TINY),
-    "tiny-i2sb": Preset("a bridge from the mean of both images for a CPU, no download", _TINY_I2SB, _TINY),
-    "small-tune": Preset("clearfuse-small on own pairs, for a CPU in minutes: --init small", _SMALL, _SMALL_TUNE),
-    "small": Preset(
-        "the shipped models: on pixels, restored beside the tokens, for a CPU in hours", _SMALL, _SMALL_FIT
-    ),
-    "nafnet": Preset("a U-Net of NAF blocks on pixels, to compare with, for a CPU in hours", _NAFNET, _SMALL_FIT),
-    "ditfuse-tiny": Preset(
-        "text, both images and the target in one sequence, for a CPU, no download", _DITFUSE_TINY, _TINY
-    ),
-    "ditfuse-small": Preset("the same for one small GPU, trained from nothing", _DITFUSE_SMALL, _S_FIT),
-    "ditfuse": Preset(
-        "DiTFuse itself: LoRA on OmniGen's 3.8 billion weights, for one GPU", _DITFUSE, _DITFUSE_FIT, 500
-    ),
-    "mmaif-s": Preset("small regression, for one small GPU", _mmaif(_S, "taesd3", "t5-small"), _S_FIT),
-    "mmaif-s-fm": Preset(
-        "small flow matching, for one small GPU", _mmaif(replace(_S, flow=True), "taesd3", "t5-small"), _S_FIT
-    ),
-    "mmaif-b": Preset("middling regression, for one small GPU", _mmaif(_B, "cosmos", "t5-base"), _B_FIT),
-    "mmaif-b-fm": Preset(
-        "middling flow matching, for one small GPU", _mmaif(replace(_B, flow=True), "cosmos", "t5-base"), _B_FIT
-    ),
-    "mmaif-reg": _paper("the paper's regression model, for one GPU of 24 GB", _REG),
-    "mmaif-fm": _paper("the paper's flow matching model, for one GPU of 24 GB", _FM),
-    "mmaif-reg-2x24gb": _paper("the same regression model for two GPUs of 24 GB, or more", _REG, _TWO_24GB),
-    "mmaif-fm-2x24gb": _paper("the same flow matching model for two GPUs of 24 GB, or more", _FM, _TWO_24GB),
-    "mmaif-reg-80gb": _paper("the same regression model for one GPU of 80 to 141 GB, or more", _REG, _80GB),
-    "mmaif-fm-80gb": _paper("the same flow matching model for one GPU of 80 to 141 GB, or more", _FM, _80GB),
-    "mdaif": Preset(
-        "MdaIF, its prior from BLIP-2, for one GPU of 24 GB", _mdaif(MdaIFConfig(), "blip2", _WEATHER), _MDAIF_FIT, 2000
-    ),
-    "mdaif-s": Preset(
-        "small MdaIF, its prior from DINOv2, for one small GPU", _mdaif(_MDAIF_S, "dinov2", _WEATHER), _MDAIF_FIT, 1000
-    ),
-    "mdaif-tiny": Preset(
-        "MdaIF for a CPU, its prior learned, no download",
-        _mdaif(_MDAIF_TINY, "learned", Regression(measure="log", pixel=1.0, pixels={"ssim": 2.0}), "pyramid"),
-        _MDAIF_TINY_FIT,
-    ),
-    "mmaif-authors": _paper("flow matching, with the layers of the authors' code", _mmaif(_AUTHORS)),
-    **{name: _paper(about, design) for name, (about, design) in ablations(_FM).items()},
-}
+PRESETS: Table[Preset] = Table(
+    "preset",
+    {
+        "tiny-reg": Preset("regression for a CPU, no download", _TINY_REG, _TINY),
+        "tiny-fm": Preset("flow matching for a CPU, no download", _TINY_FM, _TINY),
+        "tiny-i2sb": Preset("a bridge from the mean of both images for a CPU, no download", _TINY_I2SB, _TINY),
+        "small-tune": Preset("clearfuse-small on own pairs, for a CPU in minutes: --init small", _SMALL, _SMALL_TUNE),
+        "small": Preset(
+            "the shipped models: on pixels, restored beside the tokens, for a CPU in hours", _SMALL, _SMALL_FIT
+        ),
+        "nafnet": Preset("a U-Net of NAF blocks on pixels, to compare with, for a CPU in hours", _NAFNET, _SMALL_FIT),
+        "ditfuse-tiny": Preset(
+            "text, both images and the target in one sequence, for a CPU, no download", _DITFUSE_TINY, _TINY
+        ),
+        "ditfuse-small": Preset("the same for one small GPU, trained from nothing", _DITFUSE_SMALL, _S_FIT),
+        "ditfuse": Preset(
+            "DiTFuse itself: LoRA on OmniGen's 3.8 billion weights, for one GPU", _DITFUSE, _DITFUSE_FIT, 500
+        ),
+        "mmaif-s": Preset("small regression, for one small GPU", _mmaif(_S, "taesd3", "t5-small"), _S_FIT),
+        "mmaif-s-fm": Preset(
+            "small flow matching, for one small GPU", _mmaif(replace(_S, flow=True), "taesd3", "t5-small"), _S_FIT
+        ),
+        "mmaif-b": Preset("middling regression, for one small GPU", _mmaif(_B, "cosmos", "t5-base"), _B_FIT),
+        "mmaif-b-fm": Preset(
+            "middling flow matching, for one small GPU", _mmaif(replace(_B, flow=True), "cosmos", "t5-base"), _B_FIT
+        ),
+        "mmaif-reg": _paper("the paper's regression model, for one GPU of 24 GB", _REG),
+        "mmaif-fm": _paper("the paper's flow matching model, for one GPU of 24 GB", _FM),
+        "mmaif-reg-2x24gb": _paper("the same regression model for two GPUs of 24 GB, or more", _REG, _TWO_24GB),
+        "mmaif-fm-2x24gb": _paper("the same flow matching model for two GPUs of 24 GB, or more", _FM, _TWO_24GB),
+        "mmaif-reg-80gb": _paper("the same regression model for one GPU of 80 to 141 GB, or more", _REG, _80GB),
+        "mmaif-fm-80gb": _paper("the same flow matching model for one GPU of 80 to 141 GB, or more", _FM, _80GB),
+        "mdaif": Preset(
+            "MdaIF, its prior from BLIP-2, for one GPU of 24 GB",
+            _mdaif(MdaIFConfig(), "blip2", _WEATHER),
+            _MDAIF_FIT,
+            2000,
+        ),
+        "mdaif-s": Preset(
+            "small MdaIF, its prior from DINOv2, for one small GPU",
+            _mdaif(_MDAIF_S, "dinov2", _WEATHER),
+            _MDAIF_FIT,
+            1000,
+        ),
+        "mdaif-tiny": Preset(
+            "MdaIF for a CPU, its prior learned, no download",
+            _mdaif(_MDAIF_TINY, "learned", Regression(measure="log", pixel=1.0, pixels={"ssim": 2.0}), "pyramid"),
+            _MDAIF_TINY_FIT,
+        ),
+        "mmaif-authors": _paper("flow matching, with the layers of the authors' code", _mmaif(_AUTHORS)),
+        **{name: _paper(about, design) for name, (about, design) in ablations(_FM).items()},
+    },
+)
 
 TEXT_TOKENS = 64
 

@@ -22,6 +22,7 @@ from clearfuse.synth.execute.run import run_tasks
 from clearfuse.synth.execute.tasks import Watch, limit_threads, one_thread
 from clearfuse.synth.execute.tasks import report as say
 from clearfuse.synth.files.storage import landing
+from clearfuse.synth.plugins import loaded
 from clearfuse.synth.types import BadPair, WorkIncomplete
 from clearfuse.synth.version import __version__
 from clearfuse.train.evaluation.samples import PART, Part, Portion, cut
@@ -76,12 +77,13 @@ def planned(
     """The work of an evaluation, whose parts lie in a folder of ``folder`` that the digest names.
 
     The digest covers methods with what decides their pixels, metrics, profile, shards with their content and how many
-    samples of each, and the versions of what computes.
+    samples of each, and the versions and plugins that compute.
     """
     shards = [[one.path.name, one.take, *one.content()] for one in portions]
     named = [[method.name, method.identity, method.upper_bound] for method in methods]
     versions = [__version__, np.__version__, cv2.__version__]
     decides = [SCHEMA, PART, versions, profile, [metric.name for metric in metrics], named, shards]
+    decides += [plugin.record() for plugin in loaded()]
     digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
     names = tuple(metric.name for metric in metrics)
     return Work(tuple(methods), names, profile, folder / f"parts-{digest}", digest)

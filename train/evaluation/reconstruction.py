@@ -18,7 +18,7 @@ from torch import Tensor
 from clearfuse.synth.datasets.find import builtin_pairs, find_all, own_task
 from clearfuse.synth.datasets.manifest import load_manifest
 from clearfuse.synth.datasets.read import read_pair
-from clearfuse.synth.datasets.select import Match, with_match
+from clearfuse.synth.datasets.select import Match, folders, with_match
 from clearfuse.synth.execute.tasks import limit_threads
 from clearfuse.synth.shards.sample import read_samples
 from clearfuse.synth.types import BadPair, PairRef, UserError
@@ -109,10 +109,7 @@ def _sources(data: Sequence[str], shards: Sequence[str], limit: int | None, matc
     """(number of pairs, their images) of each data set and shard, ``limit`` pairs spread over them."""
     counts: list[int] = []
     readers: list[Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]]] = []
-    for item in with_match(data, match):
-        name, _, location = item.partition("=")
-        if not location:
-            raise UserError(f"--data {item}: must be NAME=DIR, such as msrs=/data/MSRS")
+    for name, location in folders(with_match(data, match), "--data ").items():
         manifest = load_manifest(name)
         refs = find_all(manifest, location, own_task(manifest)).pairs
         counts.append(len(refs))

@@ -9,9 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from clearfuse.synth.shards.receipts import sample_offsets
+from clearfuse.synth.plugins import warn_changed
+from clearfuse.synth.shards.receipts import read_receipt, sample_offsets
 from clearfuse.synth.shards.sample import Sample, decode_sample
-from clearfuse.synth.shards.tar import read_members
+from clearfuse.synth.shards.tar import read_members, receipt_path
 from clearfuse.synth.types import UserError
 from clearfuse.train.data.find import find_local_shards, shard_content
 
@@ -81,12 +82,15 @@ def starts_of(path: Path, size: int, mtime_ns: int) -> list[int]:
 def plan_portions(paths: Sequence[str], limit: int | None = None) -> tuple[Portion, ...]:
     """The shards and how many samples of each: all, or ``limit`` spread evenly over them.
 
-    Reads headers only. Raises UserError, before work begins, where there are no samples, a shard is cut short, or some
-    shards are of real pairs and others not, whose numbers have other meanings.
+    Reads headers only. Raises UserError, before work begins, where there are no samples, a shard is cut short, a plugin
+    that it was made with is not loaded, or some shards are of real pairs and others not, whose numbers have other
+    meanings.
     """
     if limit is not None and limit < 1:
         raise UserError(f"--limit {limit}: must be at least 1")
     found = list({path.resolve(): path for path in find_local_shards(paths)}.values())
+    for path in found:
+        warn_changed(_plugins_of(path), path.name)
     counted = [count_samples(path) for path in found]
     totals, real = [total for total, _ in counted], [is_real for total, is_real in counted if total]
     if not sum(totals):
@@ -96,6 +100,14 @@ def plan_portions(paths: Sequence[str], limit: int | None = None) -> tuple[Porti
         raise UserError(f"{one}: its pairs are real, without ground truth, those of other shards not: score them apart")
     takes = spread(sum(totals) if limit is None else limit, totals)
     return tuple(Portion(p, take, *of) for p, take, of in zip(found, takes, counted, strict=True) if take)
+
+
+def _plugins_of(shard: Path) -> Sequence[Any]:
+    """The plugins that a shard was made with, as its receipt has them; what else is wrong with one, verify tells."""
+    try:
+        return read_receipt(receipt_path(shard)).settings.get("plugins", ()) if receipt_path(shard).is_file() else ()
+    except UserError:
+        return ()
 
 
 def cut(portions: Sequence[Portion]) -> Iterator[Part]:

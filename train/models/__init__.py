@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clearfuse.synth.tables import Table
 from clearfuse.synth.types import look_up
 from clearfuse.train.models import joint, mdaif, mmaif, nafnet, restorer, unet
 from clearfuse.train.models.base import Family, Inputs, Prediction
@@ -21,7 +22,7 @@ from clearfuse.train.models.omnigen.network import OmniGen
 from clearfuse.train.models.restorer import RestorerConfig
 from clearfuse.train.models.unet import UNetConfig
 
-MODELS: dict[str, Family] = {
+MODELS: Table[Family] = Table("model", {
     "joint": Family(JointConfig, joint.Joint, joint.inactive, joint.flops, joint.activations),
     "mdaif": Family(MdaIFConfig, mdaif.MdaIF, mdaif.inactive, mdaif.flops, mdaif.activations, mdaif.preferences),
     "mmaif": Family(MMAIFConfig, mmaif.MMAIF, mmaif.inactive, mmaif.flops, mmaif.activations),
@@ -32,7 +33,7 @@ MODELS: dict[str, Family] = {
     ),
     "restorer": Family(RestorerConfig, restorer.Restorer, restorer.inactive, restorer.flops, restorer.activations),
     "unet": Family(UNetConfig, unet.UNet, unet.inactive, unet.flops, unet.activations),
-}  # fmt: skip
+})  # fmt: skip
 
 
 def find_model(name: str) -> Family:

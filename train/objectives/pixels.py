@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from clearfuse.synth.tables import Table
+
 Image = Float[Tensor, "b c h w"]
 
 
@@ -65,15 +67,18 @@ def sources(fused: Image, clean: CleanImages) -> Float[Tensor, ""]:
     return total
 
 
-PIXEL_LOSSES: dict[str, Callable[[Tensor, CleanImages], Tensor]] = {
-    "truth": ground_truth,
-    "charbonnier": charbonnier,
-    "frequency": frequency,
-    "intensity": intensity,
-    "gradient": gradient,
-    "ssim": structure,
-    "sources": sources,
-}
+PIXEL_LOSSES: Table[Callable[[Tensor, CleanImages], Tensor]] = Table(
+    "pixel loss",
+    {
+        "truth": ground_truth,
+        "charbonnier": charbonnier,
+        "frequency": frequency,
+        "intensity": intensity,
+        "gradient": gradient,
+        "ssim": structure,
+        "sources": sources,
+    },
+)
 
 
 def sobel(x: Image) -> Image:

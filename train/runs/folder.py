@@ -18,9 +18,13 @@ from clearfuse.synth.files.folders import LOCK, difference, folder_lock, remove_
 from clearfuse.synth.files.jsonstream import write_json
 from clearfuse.synth.files.schema import validate
 from clearfuse.synth.files.storage import TEMPORARY
+from clearfuse.synth.operators import OPERATORS
+from clearfuse.synth.plugins import require_same
+from clearfuse.synth.tables import plugins_of
 from clearfuse.synth.types import SCHEMA, UserError, WorkIncomplete
 from clearfuse.train.data.corpus import BEFORE, Corpus, shards_changed
 from clearfuse.train.data.degrade import Degraders, degraders_record
+from clearfuse.train.designs.presets import PRESETS
 from clearfuse.train.runs.logs import LOG, PICTURES, SPEED
 from clearfuse.train.runs.record import RUN, RunRecord, read_record
 from clearfuse.train.runs.settings import Settings
@@ -36,7 +40,12 @@ FREE = ("recompute",)
 
 def run_record(settings: Settings, corpus: Corpus, degraders: Degraders | None = None) -> RunRecord:
     """What ``run.json`` is to hold."""
-    facts: dict[str, Any] = {"loss_unit": settings.design().objective.unit.name}
+    design = settings.design()
+    facts: dict[str, Any] = {"loss_unit": design.objective.unit.name}
+    drawn = plugins_of(
+        (PRESETS, [settings.preset]), *((OPERATORS, each.recipe.operators) for each in (degraders or {}).values())
+    )
+    facts["plugins"] = [*design.plugins(), *(one for one in drawn if one not in design.plugins())]
     facts |= {"degrade": degraders_record(degraders or {}), "shards": corpus.fingerprint()}
     return validate(RunRecord, {"schema": SCHEMA, "settings": settings.model_dump(), **facts}, RUN)
 
@@ -83,6 +92,9 @@ def _same(folder: Path, record: RunRecord, shards: Sequence[Path]) -> int | None
                 f"{folder}: a run with {name} {before}, not {now}; go on with {before}, choose another --out, "
                 "or start anew with --overwrite"
             )
+    if held.plugins != record.plugins:
+        require_same(held.plugins, f"{folder}: a run")
+        raise UserError(f"{folder}: a run without these plugins; choose another --out, or start anew with --overwrite")
     if (change := shards_changed(held.shards, record.shards, shards)) is not None:
         raise UserError(
             f"{folder}: a run on other shards: {change}; choose another --out, or start anew with --overwrite"

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from clearfuse.synth.console import UNITS
 from clearfuse.synth.files.schema import OneOf, Schema, StrictModel, validate
+from clearfuse.synth.plugins import PluginRecord
 from clearfuse.train.data.corpus import Mix
 from clearfuse.train.data.find import ShardRow
 from clearfuse.train.designs.schedule import HoldOut, Schedule
@@ -44,6 +45,8 @@ class RunRecord(StrictModel):
     settings: RunSettings
     loss_unit: Annotated[str, OneOf(UNITS)] = ""
     """What the losses of the log are said in: dB for natural logarithms, times 4.343."""
+    plugins: tuple[PluginRecord, ...] = ()
+    """What adds its preset, its design's parts or what degrades its data to this package."""
     degrade: dict[str, Any] | None = None
     """What lean shards are degraded by; null where there are none."""
     shards: list[ShardRow | tuple[int, str, int]]
@@ -52,8 +55,8 @@ class RunRecord(StrictModel):
     """
 
     def to_json(self) -> dict[str, Any]:
-        """The object that is written."""
-        return self.model_dump(mode="json", by_alias=True)
+        """The object that is written; ``plugins`` where there are any."""
+        return self.model_dump(mode="json", by_alias=True, exclude=None if self.plugins else {"plugins"})
 
     def given(self) -> dict[str, Any]:
         """The settings that the file has: an earlier version's lacks some."""

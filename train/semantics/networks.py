@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from clearfuse.synth.files.checkpoints import check_weights
+from clearfuse.synth.tables import Table
 from clearfuse.synth.types import UserError, reason_of
 from clearfuse.train.semantics.base import SemanticEncoder, View
 from clearfuse.train.weights.frozen import Frozen
@@ -72,14 +73,17 @@ class Kind:
     prompt: Callable[[Any, Callable[[str], list[int]], str], list[int]] | None = None
 
 
-KINDS: dict[str, Kind] = {
-    "blip-2": Kind("Blip2ForConditionalGeneration", _blip2, _blip2_prompt),
-    "smolvlm": Kind("SmolVLMForConditionalGeneration", _idefics, _idefics_prompt),
-    "clip": Kind("CLIPVisionModel"),
-    "siglip": Kind("SiglipVisionModel"),
-    "dinov2": Kind("Dinov2Model"),
-    "dinov3_vit": Kind("DINOv3ViTModel"),
-}
+KINDS: Table[Kind] = Table(
+    "encoder",
+    {
+        "blip-2": Kind("Blip2ForConditionalGeneration", _blip2, _blip2_prompt),
+        "smolvlm": Kind("SmolVLMForConditionalGeneration", _idefics, _idefics_prompt),
+        "clip": Kind("CLIPVisionModel"),
+        "siglip": Kind("SiglipVisionModel"),
+        "dinov2": Kind("Dinov2Model"),
+        "dinov3_vit": Kind("DINOv3ViTModel"),
+    },
+)
 """By the ``model_type`` of config.json."""
 
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from clearfuse.synth.plugins import loaded
 from clearfuse.train.evaluation.bootstrap import INTERVAL, LEVEL, RESAMPLES, Stat
 from clearfuse.train.evaluation.scoring import FAITHFULNESS, Method, Record
 from clearfuse.train.evaluation.summary import Evaluation, Group
@@ -79,6 +80,7 @@ def to_json(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> d
         "methods": [{"name": method.name, "ceiling": method.upper_bound} for method in evaluation.methods],
         "metrics": [_metric_json(m, evaluation.profile) for m in evaluation.metrics],
         **({"not_run": not_run_at_all} if (not_run_at_all := {**evaluation.absent, **evaluation.left_out}) else {}),
+        **({"plugins": plugins} if (plugins := [plugin.record() for plugin in loaded()]) else {}),
         "bootstrap": {"resamples": RESAMPLES, "interval": INTERVAL, "of": "pairs"},
         "significance": {"test": "paired bootstrap", "correction": "Holm", "level": LEVEL},
         "groups": {
