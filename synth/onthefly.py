@@ -30,7 +30,7 @@ from clearfuse.synth.shards.stream import open_shards
 from clearfuse.synth.types import BadPair, UserError
 
 if TYPE_CHECKING:
-    from webdataset import WebDataset
+    from webdataset.compat import WebDataset
 
 EPOCH = 1 << 20
 """Variants of a pair that an epoch sets apart: more than any build has."""

@@ -96,7 +96,7 @@ def test_an_operator_a_metric_and_a_model_go_the_whole_way(
     assert ran.code == 0, ran.error
     report = json.loads(ran.out)
     assert {one["name"] for one in report["plugins"]} >= {"vignette.py", "colourfulness.py", "three_layers.py"}
-    assert report["groups"]["all"]["all"]["methods"]["run"]["Colourfulness"]["count"] == 4
+    assert report["groups"]["task"]["vif"]["methods"]["run"]["Colourfulness"]["count"] == 4
 
 
 @pytest.fixture(scope="module")

@@ -96,8 +96,6 @@ class Instructions(StrictModel):
 def load_instructions(folder: Path | None = None, language: Language = "en") -> Instructions:
     """The wordings of a language, from a folder of prompt pools or from those that ship. UserError where wrong."""
     path = _page(folder, language)
-    if not path.is_file():
-        raise UserError(f"{path}: is missing: instructed samples take their prompts from it")
     page = validate(Instructions, read_toml(path), str(path))
     missing = [tag for tag in TAGS if tag not in page.control]
     if missing:

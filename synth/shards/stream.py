@@ -14,7 +14,7 @@ from clearfuse.synth.shards.tar import read_shard
 from clearfuse.synth.types import UserError
 
 if TYPE_CHECKING:
-    from webdataset import WebDataset
+    from webdataset.compat import WebDataset
 
 Degrade = Callable[[Sample], Sample]
 
@@ -43,9 +43,13 @@ def open_shards(
     Shards are dealt out to the ranks of torch.distributed and to the workers of a DataLoader: have as many. Raises
     UserError where there are none; a damaged sample is a ValueError that names it as it is read.
     """
-    import webdataset
+    from webdataset.compat import FluidInterface
+    from webdataset.filters import detshuffle
+    from webdataset.pipeline import DataPipeline
+    from webdataset.shardlists import SimpleShardList, split_by_node, split_by_worker
 
-    class Shards(webdataset.DataPipeline, webdataset.FluidInterface):  # as webdataset's own WebDataset
+    # As webdataset's own WebDataset is made.
+    class Shards(DataPipeline, FluidInterface):  # pyright: ignore[reportIncompatibleMethodOverride]
         pass
 
     if shuffle < 0:
@@ -53,13 +57,13 @@ def open_shards(
     found, _ = find_shards([urls] if isinstance(urls, str) else list(urls), whole=False)
     order = np.random.default_rng(seed).permutation(len(found)) if shuffle else range(len(found))
     stages: list[Any] = [
-        webdataset.SimpleShardList([str(found[int(at)]) for at in order]),
-        webdataset.split_by_node,
-        webdataset.split_by_worker,
+        SimpleShardList([str(found[int(at)]) for at in order]),
+        split_by_node,
+        split_by_worker,
         _Reader(tensors, None if names is None else tuple(names), degrade),
     ]
     if shuffle:
-        stages.append(webdataset.detshuffle(shuffle, seed=seed))
+        stages.append(detshuffle(shuffle, seed=seed))
     return Shards(*stages)  # type: ignore[return-value]
 
 

@@ -49,7 +49,7 @@ def test_the_command_line_shows_what_the_model_declares() -> None:
     options = shown[shown.index("Options:") + 1 :]
     assert [line.split("  ")[0] for line in options if line.startswith("--")] == [
         *("--task <str>", "--shard-size <int>", "--set A.B=C", "--share <float>", "--lean", "--json"),
-        *("--install-completion", "--show-completion", "--help"),
+        *("--plugin FILE", "--install-completion", "--show-completion", "--help"),
     ]
     assert any(line.endswith("Samples a shard.  [default: 256]") for line in options)
     assert any(line.endswith("Change a value; repeatable.") for line in options)
