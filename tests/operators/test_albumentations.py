@@ -269,11 +269,6 @@ def test_prompts_of_every_combination(task: str) -> None:
         assert not re.search(r"\s\s|[{}\[\]]|\s[,.?]", prompt.text) and len(prompt.text.split()) <= 45
 
 
-def test_a_folder_without_the_pool(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"albumentations\.toml: cannot be read"):
-        load_pool(NOISE, tmp_path)
-
-
 def test_degrade_command(synth: Callable[..., Ran], tmp_path: Path) -> None:
     image = save(tmp_path / "one.png", textured(1))
     args = ("degrade", image, "--op", f"haze,{NOISE}", "--out", tmp_path / "out", "--json")

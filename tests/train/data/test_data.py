@@ -167,7 +167,8 @@ def test_repeats_are_several_crops_of_one_decoding(shards: Path, monkeypatch: py
     assert len(made) == len(positions) and data.order is not None
     visits = {(pick.row, pick.epoch // 2) for pick in map(data.order.at, positions)}
     # 20 samples begin and as many end; the two that began before the run are decoded at their second repeat.
-    assert len(visits) == 22 and len(began) == (len({row for row, _ in visits}) if cache else 22)
+    rows = {row for row, _ in visits}
+    assert len(visits) == 22 and (len(began) == len(rows) if cache else len(rows) < len(began) <= 22)
     alone = [Samples(corpus, repeats=2, **more)[position] for position in positions]
     for one, other in zip(made, alone, strict=True):
         assert isinstance(other, Item) and one.prompt == other.prompt

@@ -19,7 +19,7 @@ from jaxtyping import Float32, Float64
 from clearfuse.synth import color
 from clearfuse.synth.types import BadPair
 
-Plane = Float32[np.ndarray, "h w"]
+Plane = Float32[np.ndarray, "_ _"]
 Matrix = Float64[np.ndarray, "3 3"]
 """A homography: pixels of the first picture to pixels of the second."""
 
