@@ -167,6 +167,7 @@ def test_it_needs_no_torch(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_audit_of_a_data_set(msrs: Path, synth: Synth) -> None:
     ran = synth("datasets", "check", f"msrs={msrs}", "--degradations", "--json")
     facts = json.loads(ran.out)

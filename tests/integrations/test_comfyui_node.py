@@ -33,6 +33,7 @@ def images() -> tuple[torch.Tensor, torch.Tensor]:
     return a, b
 
 
+@pytest.mark.slow
 def test_the_node_fuses_as_the_pipeline_does(comfy: ModuleType, images: tuple[torch.Tensor, torch.Tensor]) -> None:
     from clearfuse import FusionPipeline
 
@@ -54,6 +55,7 @@ def test_the_node_fuses_as_the_pipeline_does(comfy: ModuleType, images: tuple[to
     assert np.abs(wanted.astype(float) - PyramidFuser()(x, y[..., :1], "vif")).mean() < 20
 
 
+@pytest.mark.slow
 def test_order_and_batches(comfy: ModuleType, images: tuple[torch.Tensor, torch.Tensor]) -> None:
     a, b = images
     node = comfy.ClearFuseNode()
@@ -62,6 +64,7 @@ def test_order_and_batches(comfy: ModuleType, images: tuple[torch.Tensor, torch.
     assert torch.equal(turned, one.repeat(2, 1, 1, 1))
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line(comfy: ModuleType, images: tuple[torch.Tensor, torch.Tensor]) -> None:
     a, b = images
     node = comfy.ClearFuseNode()

@@ -22,6 +22,9 @@ from clearfuse.train.demo.words import OPERATOR_WORDS, WORDS
 SMALL = (96, 64)
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def methods() -> Mapping[str, Method]:
     return methods_of((), "cpu")

@@ -223,6 +223,7 @@ def test_stacks(tmp_path: Path, pipeline: FusionPipeline, count: int, task: str)
     np.testing.assert_array_equal(again, written)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(17, 23), (8, 40), (513, 300), (320, 1030)])
 def test_sizes_in_tiles_and_whole(tmp_path: Path, pipeline: FusionPipeline, size: tuple[int, int]) -> None:
     a, b = textured(1, *size), textured(2, *size)
