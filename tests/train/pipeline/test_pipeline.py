@@ -158,7 +158,7 @@ def test_a_folder_that_is_no_model_is_named(folder: Path, tmp_path: Path) -> Non
         ("config", None, "config = None: must be a table"),
         ("objective", {}, "objective.kind is missing"),
         ("digests", {"text": 1}, "digests.text = 1: must be a text"),
-        ("zz", 1, "unknown key 'zz': allowed: config, "),
+        ("zz", 1, "unknown key 'zz': allowed: base, config, "),
     ):
         assert words in said(lambda p, part=part, value=value: edit(p, **{part: value}))
     assert "unknown tokenizer 'jpeg'" in said(lambda p: edit(p, tokenizer="jpeg"))
@@ -229,7 +229,8 @@ def test_from_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     pipeline = FusionPipeline.from_pretrained("lab/fusion", revision="abc")
     assert pipeline.design.tokenizer == "dct"
-    patterns = ["pipeline.json", "model.safetensors", "tokenizer/*", "text/*", "semantics/*"]
+    patterns = ["pipeline.json", "model.safetensors", "tokenizer/*", "text/*", "semantics/*", "base/*"]
+    patterns += ["adapter_config.json", "adapter_model.safetensors", "*/adapter_config.json", "*/adapter_model.safetensors"]
     assert asked == ["lab/fusion", {"revision": "abc", "allow_patterns": patterns}]
     with pytest.raises(UserError, match="lab/other: no such folder, and the Hugging Face hub has none either: You are"):
         FusionPipeline.from_pretrained("lab/other")

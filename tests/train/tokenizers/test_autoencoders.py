@@ -237,7 +237,7 @@ def test_from_the_hub_at_a_pinned_revision(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_published_revisions_are_commits() -> None:
-    assert {name for name, one in PUBLISHED.items() if one.revision is None} == {"taef2"}
+    assert {name for name, one in PUBLISHED.items() if one.revision is None} == {"omnigen", "taef2"}
     assert all(one.revision is None or re.fullmatch("[0-9a-f]{40}", one.revision) for one in PUBLISHED.values())
     assert GRIDS.keys() == {"dct", "pixels", *PUBLISHED}
     assert isinstance(sources.Published("a/b", None), sources.Published)
