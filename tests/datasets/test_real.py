@@ -228,7 +228,7 @@ def test_the_report_says_what_its_numbers_mean(tmp_path: Path, shards: Path, tra
     assert facts["real"] is True and [metric["name"] for metric in facts["metrics"]] == ["VIF", "Qabf"]
     assert "ground truth (" not in (tmp_path / "report/report.html").read_text()
     header, *rows = (tmp_path / "report/report.csv").read_text().splitlines()
-    assert header.endswith("method,VIF,Qabf") and len(rows) == 2 * 4
+    assert header.endswith("method,VIF,Qabf,from a,from b,from both,from neither") and len(rows) == 2 * 4
 
 
 def test_what_can_not_be_scored_is_one_line(tmp_path: Path, shards: Path, msrs: Path, train: Run) -> None:
