@@ -12,7 +12,7 @@ AUTO = "auto"
 """In place of a prompt: what the pictures themselves tell."""
 
 
-def find_prompt(task: Task, a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "h w c"]) -> tuple[str | None, str]:
+def find_prompt(task: Task, a: UInt8[np.ndarray, "h w _"], b: UInt8[np.ndarray, "h w _"]) -> tuple[str | None, str]:
     """The prompt that asks to remove what is wrong with a pair, None where nothing is found; and a line that says it.
 
     Raises BadPair where a picture is too small to tell.

@@ -230,7 +230,12 @@ def test_from_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = FusionPipeline.from_pretrained("lab/fusion", revision="abc")
     assert pipeline.design.tokenizer == "dct"
     patterns = ["pipeline.json", "model.safetensors", "tokenizer/*", "text/*", "semantics/*", "base/*"]
-    patterns += ["adapter_config.json", "adapter_model.safetensors", "*/adapter_config.json", "*/adapter_model.safetensors"]
+    patterns += [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "*/adapter_config.json",
+        "*/adapter_model.safetensors",
+    ]
     assert asked == ["lab/fusion", {"revision": "abc", "allow_patterns": patterns}]
     with pytest.raises(UserError, match="lab/other: no such folder, and the Hugging Face hub has none either: You are"):
         FusionPipeline.from_pretrained("lab/other")
