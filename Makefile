@@ -6,6 +6,8 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 # The tests start many processes; each would compile every module again where writing bytecode is switched off.
 unexport PYTHONDONTWRITEBYTECODE
+# Several workers, a thread each: numpy's pools, which wait by spinning, are made before any test is read.
+ONE_THREAD := OMP_NUM_THREADS=1
 .PHONY: help demo eval test coverage check lint quick bench model depth-model estimation-model docs clean
 
 DEMO := demo/shards/vif demo/shards/mef demo/shards/mff
@@ -43,10 +45,10 @@ eval: $(READY)  ## score MODEL=dir and pipelines on SHARDS="dir ..." (the demo's
 	$(BIN)/train eval $(SHARDS) --out $(REPORT) --papers $(if $(MODEL),--model $(MODEL))
 
 test: $(READY)  ## every test: under 15 minutes on two cores
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS)
 
 coverage: $(READY)  ## every test, with coverage, which tells of each line that runs: a third longer
-	$(BIN)/python -m pytest -n $(JOBS) --cov=clearfuse --cov-report=term:skip-covered --cov-fail-under=85
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --cov=clearfuse --cov-report=term:skip-covered --cov-fail-under=85
 
 check: $(READY)  ## lint, types, quick tests, generated docs fresh: under two minutes on two cores
 	@$(MAKE) --no-print-directory -j2 lint quick
@@ -60,7 +62,7 @@ lint: $(READY)
 
 # Without the check of every call's types and shapes, which takes two fifths of this time: `make test` has it.
 quick: $(READY)
-	$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow and not gpu" -o addopts="-ra --strict-markers"
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow and not gpu" -o addopts="-ra --strict-markers"
 
 bench: $(READY)  ## the benchmarks: a table and a ratio for each claim
 	$(BIN)/python benchmarks/scenes.py

@@ -68,6 +68,11 @@ def to_uint8(image: Float[np.ndarray, "*dims"]) -> UInt8[np.ndarray, "*dims"]:
     return _in_strips(_quantize, image, np.uint8)
 
 
+def as_codes(image: np.ndarray) -> UInt8[np.ndarray, "..."]:
+    """Code values 0..255: of an image that has them itself, of others, float32 in [0, 1], as ``to_uint8``."""
+    return image if image.dtype == np.uint8 else to_uint8(image)
+
+
 def _quantize(image: np.ndarray) -> np.ndarray:
     codes = image * np.float32(255)
     codes += np.float32(0.5)

@@ -24,7 +24,7 @@ from clearfuse.synth.shards.records import Origin, PromptRecord, SampleMeta
 from clearfuse.synth.shards.sample import Sample
 from fakehub import TOKEN, FakeHub, fake_hub
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is loaded: several workers, a thread each
+if "PYTEST_XDIST_WORKER" in os.environ:  # several workers, a thread each: torch's here, numpy's by the Makefile
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("suite", deadline=None)  # a machine that does other work too takes its time

@@ -27,6 +27,7 @@ def generate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     sys.modules.pop("generate", None)
 
 
+@pytest.mark.slow
 def test_generated_pages_are_fresh(generate: Any) -> None:
     assert generate.stale() == []
 

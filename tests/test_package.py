@@ -27,6 +27,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "site"
 
 
+@pytest.mark.slow
 def test_the_wheel_carries_its_prompts_and_manifests(installed: Path) -> None:
     for folder in ("prompts", "manifests/datasets", "manifests/recipes"):
         shipped = {path.name for path in (installed / "clearfuse/data" / folder).glob("*.toml")}
@@ -95,6 +96,7 @@ def run_in(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_users_modules_do_not_stand_in_for_ours(user_folder: Path) -> None:
     code = "from clearfuse import FusionPipeline, build; print(FusionPipeline.__module__, build.__module__)"
     ran = run_in(user_folder, "python", "-c", code)

@@ -34,6 +34,16 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def check_folder(out: str | Path, option: str = "--out") -> Path:
+    """A local folder that is there or is to be made. Raises UserError, which names the option, for a file or a URL."""
+    if "://" in str(out):
+        raise UserError(f"{option} {out}: must be a local folder")
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{option} {out}: is a file, must be a folder")
+    return folder
+
+
 def make_folder(out: Location) -> list[Path]:
     """Make the folder, and see that it can be written to, before any work. The folders that were not there before."""
     made = [] if isinstance(out, Remote) else [folder for folder in (out, *out.parents) if not folder.exists()]

@@ -75,8 +75,7 @@ def decode(path: str, modality: Modality = "visible", scale: int | None = None) 
     Raises BadPair with the reason where the file is no usable picture, OSError where it can't be read at all.
     """
     raw, image, _, sensor = _decoded(path, modality, scale)
-    codes = image if image.dtype == np.uint8 else color.to_uint8(image)
-    return Decoded(color.as_hwc(codes), hashlib.sha256(raw).hexdigest(), sensor)
+    return Decoded(color.as_hwc(color.as_codes(image)), hashlib.sha256(raw).hexdigest(), sensor)
 
 
 @dataclass(frozen=True)

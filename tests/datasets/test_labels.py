@@ -146,6 +146,7 @@ def test_run_lengths_are_coco_s() -> None:
     assert rasterise({"size": [2, 3], "counts": [1, 1, 2, 2]}, (2, 3)).tolist() == mask.tolist()
 
 
+@pytest.mark.slow
 def test_built_in_scenes_have_exact_label_maps() -> None:
     """The sky is where the depth is infinite, and people are warmer than what is around them."""
     shown: set[str] = set()

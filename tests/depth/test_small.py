@@ -110,6 +110,7 @@ def error(estimated: np.ndarray, metres: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.log(estimated[known] / metres[known]) ** 2)))
 
 
+@pytest.mark.slow
 def test_it_beats_the_prior_on_pictures_it_has_not_seen(shared: Path) -> None:
     """Over all sets by a tenth or so, and in none by far the other way: LLVIP's two places are about even."""
     found: dict[str, tuple[float, float]] = {}
@@ -120,6 +121,7 @@ def test_it_beats_the_prior_on_pictures_it_has_not_seen(shared: Path) -> None:
     assert all(network < 1.08 * usual for network, usual in found.values()), found
 
 
+@pytest.mark.slow
 def test_it_beats_the_prior_on_scenes_it_has_not_seen() -> None:
     found: list[tuple[float, float]] = []
     for seed in range(8):

@@ -132,6 +132,7 @@ def test_a_pair_has_one_prompt() -> None:
     assert write_prompt("mef", ()) is None
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, pair: tuple[np.ndarray, np.ndarray], synth: Synth) -> None:
     assert MODALITIES["vif"]["b"] == "infrared"
     save(tmp_path / "noisy.png", degrade(pair[0], "gaussian_noise", severity=0.9, seed=1))

@@ -264,6 +264,7 @@ def test_a_fault_of_one_image_names_it_where_the_other_has_another(task: Task, l
         assert all("{image}" in phrase.clause for phrase in load_pool(op, None, language).phrases)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_a_third_asks_for_the_fusion(task: Task) -> None:
     steps = [step("haze", "a", 0.5), step("gaussian_noise", "b", 0.5), step("jpeg", "both", 0.5)]
@@ -273,6 +274,7 @@ def test_a_third_asks_for_the_fusion(task: Task) -> None:
         assert abs(share - 1 / 3) < 0.05  # three standard deviations
 
 
+@pytest.mark.slow
 def test_a_vague_request_takes_the_place_of_the_prompt() -> None:
     steps = [step("haze", "a", 0.5), step("gaussian_noise", "b", 0.5), step("jpeg", "both", 0.5)]
     known = {one.id: one for one in load_tasks().vague}

@@ -23,6 +23,7 @@ def drawn(count: int, both: float = 0.0) -> list[Blocks]:
     return [draw_blocks((480, 640), SIZES, both, BLOCK_WEIGHTS, seed) for seed in range(count)]
 
 
+@pytest.mark.slow
 def test_shares_of_sizes_operators_and_sides_are_those_asked_for() -> None:
     """Over 500 samples within 2 %: operators and sides over 30,000 blocks, sizes within four standard deviations."""
     samples = drawn(500)

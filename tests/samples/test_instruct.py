@@ -122,6 +122,7 @@ def test_a_mixture_draws_what_a_pair_can_be_of() -> None:
     assert set(mixture.categories) == {"m3", "control", "segment", "fusion"} and total > 0
 
 
+@pytest.mark.slow
 def test_all_four_in_one_build_and_what_inspect_says(
     tmp_path: Path, labelled: Path, pictures: Path, synth: Synth
 ) -> None:
@@ -143,12 +144,14 @@ def test_all_four_in_one_build_and_what_inspect_says(
     assert 0.3 < len(tagged) / len(samples) < 0.7
 
 
+@pytest.mark.slow
 def test_workers_and_order_change_no_byte(tmp_path: Path, labelled: Path) -> None:
     for name, workers in (("one", 1), ("two", 2)):
         build(task="ditfuse", out=tmp_path / name, data=[f"msrs={labelled}"], workers=workers, shard_size=2)
     assert folder_bytes(tmp_path / "one") == folder_bytes(tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_built_in_scenes_serve_every_category_without_data(tmp_path: Path) -> None:
     report = build(task="ditfuse", out=tmp_path / "out", executor="serial", limit=4, variants=2)
     assert report.samples == 8 and not report.rejected

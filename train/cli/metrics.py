@@ -67,7 +67,8 @@ def stress_command(json_: JsonOption = False, **options: Any) -> None:
 
     They are added to a good fusion at four strengths; a metric that calls the worse image better is marked.
     """
-    from clearfuse.train.evaluation.stress.report import FILES, check_folder, to_json, to_text, write
+    from clearfuse.synth.files.folders import check_folder
+    from clearfuse.train.evaluation.stress.report import FILES, to_json, to_text, write
     from clearfuse.train.evaluation.stress.run import stress
 
     chosen = check_options(StressOptions, options)

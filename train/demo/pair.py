@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from clearfuse.synth.color import as_hwc
-from clearfuse.synth.datasets.read import as_grey, read_image
+from clearfuse.synth.color import as_codes, as_hwc
 from clearfuse.synth.depth.base import DepthInput
 from clearfuse.synth.depth.choice import parse_depth
 from clearfuse.synth.depth.metres import USUAL_FAR
@@ -22,8 +21,9 @@ from clearfuse.synth.samples.draw import CleanFrames
 from clearfuse.synth.samples.render import degrade_pair
 from clearfuse.synth.scenes import scene_pair
 from clearfuse.synth.seeds import generator, seed_of
-from clearfuse.synth.types import MODALITIES, TASKS, BadPair, Step, Target, Task, UserError
+from clearfuse.synth.types import TASKS, BadPair, Step, Target, Task, UserError
 from clearfuse.train.demo.state import AUTO, State
+from clearfuse.train.pipeline.pictures.jobs import Files, load_as
 from clearfuse.train.pipeline.task import find_task
 
 Image = UInt8[np.ndarray, "h w _"]
@@ -70,22 +70,23 @@ def read_files(paths: Sequence[str], task: str) -> Pair:
     if len(paths) != 2:
         raise UserError(f"two pictures make a pair, here {'is 1' if len(paths) == 1 else f'are {len(paths)}'}")
     names = " and ".join(Path(path).name for path in paths)
+    files = Files(tuple(paths), Path())
     try:
         sizes = [upright_size(path) for path in paths]
         if sizes[0] != sizes[1]:
             told = " and ".join(f"{width}x{height}" for width, height in sizes)
             raise UserError(f"{names}: the two images differ in size: {told}")
         if task == AUTO:
-            found = find_task(*(read_image(path)[0] for path in paths))
+            found = find_task(*(as_codes(files.load(number).image) for number in (0, 1)))
             task, why, swapped = found.task, found.why, found.swapped
-            paths = paths[::-1] if swapped else paths
+            files = replace(files, paths=files.paths[::-1]) if swapped else files
         else:
             why, swapped = "", False
         known = next(one for one in TASKS if one == task)
-        a, b = (read_image(path, MODALITIES[known][name])[0] for name, path in zip(("a", "b"), paths, strict=True))
+        a, b = (as_codes(load_as(files, number, known, None).image) for number in (0, 1))
     except (BadPair, OSError) as error:
         raise UserError(str(error)) from None
-    return Pair(known, a, as_grey(b) if known == "vif" else b, why=why, swapped=swapped)
+    return Pair(known, a, b, why=why, swapped=swapped)
 
 
 def pair_of(state: State, files: Sequence[str]) -> Pair:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clearfuse.synth.execute.tasks import one_thread
-from clearfuse.synth.files.folders import folder_lock, make_folder, remove_temporary
+from clearfuse.synth.files.folders import check_folder, folder_lock, make_folder, remove_temporary
 from clearfuse.synth.files.storage import landing
 from clearfuse.synth.types import UserError
 from clearfuse.train.evaluation.aggregate import aggregate, of_records
@@ -49,7 +49,7 @@ STANDARD = (CLASSICAL, *METHODS.values())
 
 def evaluate_shards(paths: Sequence[str], out: str, *, limit: int | None = None, **options: Any) -> Evaluation:
     """``evaluate_portions`` of the samples of shards, or ``limit`` spread evenly over them."""
-    _folder(out)
+    check_folder(out)
     return evaluate_portions(plan_portions(paths, limit), out, **options)
 
 
@@ -75,7 +75,7 @@ def evaluate_portions(
     until the report is written. left_out: methods that could not run, and why. Raises UserError before work begins,
     WorkIncomplete if a sample can't be read or scored.
     """
-    folder = _folder(out)
+    folder = check_folder(out)
     portions = tuple(portions)
     chosen, absent = _metrics(metrics, profile, papers)
     candidates = methods(portions) if callable(methods) else methods
@@ -106,15 +106,6 @@ def check_names(methods: Sequence[Method]) -> tuple[Method, ...]:
             f"two methods are called '{duplicate}': give --results another NAME, or rename the model's folder"
         )
     return tuple(methods)
-
-
-def _folder(out: str) -> Path:
-    if "://" in out:
-        raise UserError(f"--out {out}: must be a local folder")
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {out}: is a file, must be a folder")
-    return folder
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import numpy as np
 from clearfuse.synth.console import plural
 from clearfuse.synth.datasets.read import read_image
 from clearfuse.synth.datasets.select import Match
+from clearfuse.synth.files.folders import check_folder
 from clearfuse.synth.types import MODALITIES, BadPair, Modality, UserError, WorkIncomplete, check_name
 from clearfuse.train.evaluation.origins import origin_map, origin_picture
 from clearfuse.train.evaluation.scoring import choose_metrics
@@ -144,9 +145,7 @@ def score_files(
 
 def _maps_folder(path: str, methods: Sequence[str]) -> Path:
     """The folder of the maps. Raises UserError where it is a file, or a method's name is no name of a folder."""
-    folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--faithfulness {path}: is a file, must be a folder")
+    folder = check_folder(path, "--faithfulness")
     if wrong := next((name for name in methods if Path(name).name != name), None):
         raise UserError(f"--faithfulness: the method '{wrong}' can't be a folder's name: say NAME=PATH")
     return folder

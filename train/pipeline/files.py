@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from clearfuse.synth import color, console
 from clearfuse.synth.datasets.select import Match
 from clearfuse.synth.execute.tasks import limit_threads
@@ -153,7 +151,7 @@ def _found_task(jobs: Sequence[Job], scale: int | None) -> FoundTask:
     """The task of the first job that can be read."""
     for job in jobs:
         try:
-            images = [color.as_hwc(_in_codes(job.load(number, scale=scale).image)) for number in (0, 1)]
+            images = [color.as_hwc(color.as_codes(job.load(number, scale=scale).image)) for number in (0, 1)]
             if len(job.names) > 2:
                 lights = [brightness(job.load(number, scale=scale).image) for number in range(len(job.names))]
                 found = stack_task(lights)
@@ -166,10 +164,6 @@ def _found_task(jobs: Sequence[Job], scale: int | None) -> FoundTask:
         console.note(f"task: {found.task}, as {found.why}{order}; else --task {others}")
         return found
     raise UserError(f"{_said(jobs[0])}: cannot be read, so no task is told; say it by --task")
-
-
-def _in_codes(image: np.ndarray) -> np.ndarray:
-    return image if image.dtype == np.uint8 else color.to_uint8(image)
 
 
 def _unreadable(jobs: Sequence[Job], tasks: Sequence[str], plan: Plan) -> dict[int, str]:

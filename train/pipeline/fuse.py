@@ -124,7 +124,7 @@ class Fuser:
         """What a pair asks for, said in a line. Of a video, what its first frame asks for: else it would flicker."""
         if self._first_prompt is not None:
             return self._first_prompt[0]
-        a, b = (_codes(layer.image) for layer in pair)
+        a, b = (color.as_codes(layer.image) for layer in pair)
         prompt, line = find_prompt(as_task(task), a, b)
         console.note(f"{', '.join(job.names)}: {line}")
         if self.plan.frames:
@@ -151,7 +151,7 @@ class Fuser:
         if a.shape[:2] != b.shape[:2]:
             sizes = (f"{x.shape[1]}x{x.shape[0]}" for x in (a, b))
             raise BadPair("the two images differ in size: {} and {}; --register lays one over the other".format(*sizes))
-        shift = displacement(_codes(a), _codes(b))
+        shift = displacement(color.as_codes(a), color.as_codes(b))
         if shift is not None:
             self._moved.append(f"{name} (by {shift[0]}, {shift[1]} pixels)")
         return second
@@ -202,7 +202,7 @@ class Fuser:
         paths = [job.target, *self.plan.beside(job.target)]
         for path in paths[1:]:
             if plain is not None and path.stem.endswith("-mask"):
-                mask = mask_of(_codes(fused.image), _codes(plain))
+                mask = mask_of(color.as_codes(fused.image), color.as_codes(plain))
                 write.write_image(path, mask.astype(np.uint8) * 255)
             else:
                 lines = [f"{task}, {len(job.names)} pictures", f'"{prompt}"' if prompt else "no prompt"]
@@ -224,12 +224,8 @@ def _labels(job: Job, task: str) -> list[str]:
     return [f"{role}: {name}" for role, name in zip(roles, job.names, strict=True)]
 
 
-def _codes(image: np.ndarray) -> np.ndarray:
-    return image if image.dtype == np.uint8 else color.to_uint8(image)
-
-
 def _reduced(image: np.ndarray) -> np.ndarray:
     """A picture no wider than a panel of a sheet, so that a stack's frames do not stay in memory."""
     width = min(image.shape[1], write.PANEL)
     size = (width, max(1, round(image.shape[0] * width / image.shape[1])))
-    return color.as_hwc(cv2.resize(_codes(image), size, interpolation=cv2.INTER_AREA))
+    return color.as_hwc(cv2.resize(color.as_codes(image), size, interpolation=cv2.INTER_AREA))

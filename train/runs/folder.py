@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clearfuse.synth.files.folders import LOCK, difference, folder_lock, remove_temporary
+from clearfuse.synth.files.folders import LOCK, check_folder, difference, folder_lock, remove_temporary
 from clearfuse.synth.files.jsonstream import write_json
 from clearfuse.synth.files.schema import validate
 from clearfuse.synth.files.storage import TEMPORARY
@@ -58,8 +58,7 @@ def run_folder(folder: Path, record: RunRecord, overwrite: bool, shards: Sequenc
     written is removed. Raises UserError where the folder is something else's, the run's settings or data were others,
     or another process is at it.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder}: is a file, must be a folder")
+    check_folder(folder)
     if not (folder / RUN).exists():
         if folder.exists() and any(not (TEMPORARY.match(path.name) or path.name == LOCK) for path in folder.iterdir()):
             raise UserError(f"--out {folder}: holds other files and no {RUN}; choose an empty folder")

@@ -17,7 +17,7 @@ from clearfuse.train.objectives.samplers import SAMPLERS
 from conftest import ROOT, Ran
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] * (k == "presets")) for k in KINDS])
 def test_list_says_a_line_each(train: Callable[..., Ran], kind: str) -> None:
     entries = json.loads(train("list", kind, "--json").out)
     lines = train("list", kind).out.splitlines()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import warnings
@@ -159,15 +158,3 @@ def test_a_bad_link_is_one_line(browser: Any, address: str) -> None:
     page.goto(f"{address}?task=vfi")
     page.wait_for_function("document.querySelector('#status')?.innerText.includes(\"did you mean 'vif'\")")
     page.close()
-
-
-def test_shots(browser: Any, address: str) -> None:
-    """Screenshots for whoever looks at the page: CLEARFUSE_SHOTS names their folder."""
-    folder = os.environ.get("CLEARFUSE_SHOTS")
-    if not folder:
-        pytest.skip("CLEARFUSE_SHOTS names no folder")
-    for width, locale in ((1280, "en-US"), (390, "zh-CN")):
-        page, _ = visit(browser, address, width, locale)
-        page.wait_for_timeout(1500)
-        page.screenshot(path=f"{folder}/demo-{width}.png", full_page=True)
-        page.close()

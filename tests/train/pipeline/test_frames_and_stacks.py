@@ -79,6 +79,7 @@ def test_flicker_goes_and_movement_stays() -> None:
     assert deep((scene, scene[..., :1]), fused / np.float32(255)).dtype == np.float32
 
 
+@pytest.mark.slow
 def test_frames_pair_by_their_order_and_are_steadied(train: Train, model: Path, tmp_path: Path) -> None:
     for number in range(12):  # natural order: 2 before 10
         save(tmp_path / f"vi/v{number}.png", textured(1, 64, 48))

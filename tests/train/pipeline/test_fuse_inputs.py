@@ -94,6 +94,7 @@ def test_mistakes_of_patterns(suffixed: Path, train: Command, synth: Command) ->
         assert ran.code == 2 and said in ran.error, ran.error
 
 
+@pytest.mark.slow
 def test_shards_and_data_sets(tmp_path: Path, model: Path, train: Command, msrs: Path) -> None:
     """Samples go where ``train eval --results`` looks, with their own prompts; sets by split, task known."""
     shards = made_shards(tmp_path)

@@ -98,6 +98,7 @@ def test_pictures_of_other_things_are_not_laid_over_each_other() -> None:
         find_warp(np.random.default_rng(1).integers(0, 255, (96, 128, 3), np.uint8), scene_pair("mff", 1, (128, 96)).a)
 
 
+@pytest.mark.slow
 def test_from_the_command_line(train: Callable[..., Ran], tmp_path: Path) -> None:
     """Refused by the size, said where a pair seems displaced, warped on demand; a video has one warp."""
     pair = scene_pair("mff", 3, (320, 240))

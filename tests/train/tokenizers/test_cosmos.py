@@ -137,6 +137,7 @@ def test_of_bf16_files_it_computes_in_float32(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_a_folder_is_one_line(tmp_path: Path) -> None:
     def said() -> str:
         with pytest.raises(UserError) as error:

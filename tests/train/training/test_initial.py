@@ -94,6 +94,7 @@ def test_lora_starts_as_the_model_and_merges_to_what_it_became() -> None:
     assert all(torch.equal(net.state_dict()[name], tensor) for name, tensor in plain.items()), "the base stays"
 
 
+@pytest.mark.slow
 def test_a_lora_run_learns_adapters_alone_and_resumes_to_the_same_numbers(
     shards: Path, first: Path, tmp_path: Path
 ) -> None:

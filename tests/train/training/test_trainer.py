@@ -492,6 +492,7 @@ def test_cuda_graphs_train_to_the_same_losses(shards: Path, tmp_path: Path) -> N
     assert losses[1] == pytest.approx(losses[0], rel=1e-2) and len(losses[0]) == 6, "in bf16"
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_another_models_weights(shards: Path, tmp_path: Path) -> None:
     run(shards, tmp_path / "first", steps=4)
     lines: list[str] = []

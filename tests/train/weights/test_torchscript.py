@@ -194,6 +194,7 @@ def test_the_zip_is_looked_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "it unpacks to more than" in said()
 
 
+@pytest.mark.slow
 def test_mutated_ones_are_read_or_refused(tmp_path: Path) -> None:
     """Of the pickle, under a checksum that is right, and of the file: no other error, and no hang."""
     cosmos(tmp_path)

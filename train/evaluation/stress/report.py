@@ -8,14 +8,12 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from clearfuse.synth.files.folders import make_folder
+from clearfuse.synth.files.folders import check_folder, make_folder
 from clearfuse.synth.files.storage import landing
-from clearfuse.synth.types import UserError
 from clearfuse.train.evaluation.stress.disturb import DISTURBANCES
 from clearfuse.train.evaluation.stress.ranks import kendall, spearman
 from clearfuse.train.evaluation.stress.run import Stress
@@ -88,16 +86,6 @@ def write(found: Stress, out: str) -> None:
         matrix = [("metric", *names), *((n, *map(_cell, row)) for n, row in zip(names, found.agreement(), strict=True))]
         files["agreement.csv"].write(_csv(matrix))
         files["stress.toml"].write(to_marks([found]).encode())
-
-
-def check_folder(out: str) -> Path:
-    """The folder of ``--out``. Raises UserError where it is a file, or no local one."""
-    if "://" in out:
-        raise UserError(f"--out {out}: must be a local folder")
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {out}: is a file, must be a folder")
-    return folder
 
 
 def to_marks(found: Sequence[Stress]) -> str:

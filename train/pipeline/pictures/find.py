@@ -12,6 +12,7 @@ from clearfuse.synth.datasets.find import check_split, find_all, of_split, own_t
 from clearfuse.synth.datasets.manifest import load_manifest, natural
 from clearfuse.synth.datasets.match import key_pattern
 from clearfuse.synth.datasets.select import Match, folders, with_match
+from clearfuse.synth.files.folders import check_folder
 from clearfuse.synth.files.pictures import EXTENSIONS, upright_header
 from clearfuse.synth.files.storage import same
 from clearfuse.synth.shards.receipts import sample_offsets
@@ -51,8 +52,7 @@ def find_data(
 
     task: of sets that are for any task. split: None for all. Raises UserError, see ``datasets.find.find_all``.
     """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"-o {out}: is a file, must be a folder")
+    check_folder(out, "-o")
     jobs: list[Job] = []
     sets = folders(with_match(data, match), "--data ")
     for name, location in sets.items():
@@ -84,8 +84,7 @@ def _is_shards(text: str) -> bool:
 
 def _of_shards(paths: Sequence[str], out: Path) -> list[ShardSample]:
     """The samples of shards, to ``TASK/KEY.png``: the names that ``train eval --results`` reads."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"-o {out}: is a file, must be a folder")
+    check_folder(out, "-o")
     jobs: list[ShardSample] = []
     for shard in find_local_shards(paths):
         try:
@@ -163,8 +162,7 @@ def _stacks(folder: Path, out: Path) -> list[Files]:
 
 
 def _check_folder(out: Path, paths: Iterable[Path]) -> None:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"-o {out}: is a file, must be a folder")
+    check_folder(out, "-o")
     if any(same(out, path) for path in paths):
         raise UserError(f"-o {out}: is a folder of the images to fuse; choose another")
 

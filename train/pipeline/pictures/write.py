@@ -84,7 +84,7 @@ def write_picture(path: Path, picture: Picture) -> None:
     alpha = picture.alpha if format.alpha else None
     bits = min(picture.bits, format.bits)
     if bits == 8 or picture.image.dtype == np.uint8:
-        image = picture.image if picture.image.dtype == np.uint8 else color.to_uint8(picture.image)
+        image = color.as_codes(picture.image)
         write_image(path, image if alpha is None else np.dstack([image, color.to_uint8(alpha)]))
         return
     values = picture.image[..., ::-1]
@@ -109,7 +109,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
 
 def write_sheet(path: Path, panels: Sequence[tuple[str, np.ndarray]], lines: Sequence[str]) -> None:
     """Write labelled pictures side by side, no wider than ``PANEL`` each, with lines of text below."""
-    cells = tuple((label, image if image.dtype == np.uint8 else color.to_uint8(image)) for label, image in panels)
+    cells = tuple((label, color.as_codes(image)) for label, image in panels)
     width = min(max(image.shape[1] for _, image in cells), PANEL)
     made = sheet(path.name, [GalleryRow(cells, tuple(lines))], cell=max(width, 160))
     path.parent.mkdir(parents=True, exist_ok=True)
