@@ -12,6 +12,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 from jaxtyping import Float32, Float64
+from scipy import fft  # in single precision twice as fast as numpy's
 
 from clearfuse.synth.color import as_hwc, luma, to_uint8
 from clearfuse.synth.operators.codec import jpeg_bytes
@@ -99,13 +100,23 @@ def _spectrum(psf: Float32[np.ndarray, "k l"], shape: tuple[int, int]) -> np.nda
     placed = np.zeros(shape, np.float32)
     kh, kw = psf.shape
     placed[:kh, :kw] = psf
-    return np.fft.rfft2(np.roll(placed, (-(kh // 2), -(kw // 2)), (0, 1)))
+    return np.asarray(fft.rfft2(np.roll(placed, (-(kh // 2), -(kw // 2)), (0, 1))))
+
+
+def _filtered(plane: Float32[np.ndarray, "h w"], transfer: np.ndarray) -> Float32[np.ndarray, "h w"]:
+    """A periodic image convolved with the kernel of a transfer function."""
+    return np.asarray(fft.irfft2(np.asarray(fft.rfft2(plane)) * transfer, s=plane.shape))
 
 
 def _pad_periodic(image: Image, psf: Float32[np.ndarray, "k l"]) -> tuple[np.ndarray, tuple[int, int]]:
-    """Pad the image by the kernel's size, mirrored and blended into the opposite side, so that it is periodic."""
+    """Pad the image by the kernel's size, mirrored and blended into the opposite side, so that it is periodic.
+
+    Further on the far sides, to a length without large prime factors: a transform takes up to three times as long else.
+    """
     ry, rx = psf.shape
-    padded = as_hwc(cv2.copyMakeBorder(image, ry, ry, rx, rx, cv2.BORDER_REFLECT_101))
+    h, w = (length + 2 * r for length, r in zip(image.shape[:2], (ry, rx), strict=True))
+    more = [cv2.getOptimalDFTSize(length) - length for length in (h, w)]
+    padded = as_hwc(cv2.copyMakeBorder(image, ry, ry + more[0], rx, rx + more[1], cv2.BORDER_REFLECT_101))
     for axis, r in ((0, ry), (1, rx)):
         first, last = (np.take(padded, i, axis) for i in (range(r), range(padded.shape[axis] - r, padded.shape[axis])))
         ramp = (0.5 * (np.arange(r, dtype=np.float32) + 0.5) / r).reshape(*((-1, 1, 1) if axis == 0 else (1, -1, 1)))
@@ -123,7 +134,7 @@ def wiener(image: Image, psf: Float32[np.ndarray, "k l"], noise: float) -> Image
     padded, (ry, rx) = _pad_periodic(image, psf)
     h = _spectrum(psf, padded.shape[:2])
     inverse = np.conj(h) / (np.abs(h) ** 2 + np.float32(noise))
-    planes = [np.fft.irfft2(np.fft.rfft2(padded[..., c]) * inverse, s=padded.shape[:2]) for c in range(padded.shape[2])]
+    planes = [_filtered(padded[..., c], inverse) for c in range(padded.shape[2])]
     out = np.stack(planes, axis=2)[ry : ry + image.shape[0], rx : rx + image.shape[1]]
     return np.clip(out, 0, 1).astype(np.float32)
 
@@ -140,9 +151,9 @@ def richardson_lucy(image: Image, psf: Float32[np.ndarray, "k l"], iterations: i
         y = np.maximum(padded[..., c], np.float32(1e-4))
         x = y
         for _ in range(iterations):
-            blurred = np.fft.irfft2(np.fft.rfft2(x) * h, s=x.shape)
+            blurred = _filtered(x, h)
             ratio = y / np.maximum(blurred, np.float32(1e-4))
-            x = np.maximum(x * np.fft.irfft2(np.fft.rfft2(ratio) * np.conj(h), s=x.shape), 0).astype(np.float32)
+            x = np.maximum(x * _filtered(ratio, np.conj(h)), 0)
         out[..., c] = x
     return np.clip(out[ry : ry + image.shape[0], rx : rx + image.shape[1]], 0, 1)
 
