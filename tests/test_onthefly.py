@@ -179,7 +179,7 @@ def test_what_decides_nothing_is_refused(synth: Synth, tmp_path: Path, option: s
     ran = synth("build", "--task", "vif", "--lean", option, value, "--out", tmp_path / "o")
     assert ran.code == 2 and not (tmp_path / "o").exists()
     assert ran.error == (
-        f"synth: error: {said}: decides nothing with --lean, which degrades nothing; "
+        f"synth: error: {said}: has no effect with --lean, which degrades nothing; "
         "give train fit a recipe with --recipe"
     )
 

@@ -121,14 +121,14 @@ class Options(StrictModel):
 
     @model_validator(mode="after")
     def _together(self) -> Options:
-        """What decides nothing, or contradicts another option."""
+        """What has no effect, or contradicts another option."""
         if self.executor == "serial" and self.timeout not in (0, TIMEOUT):
             raise UserError(
-                f"--timeout {self.timeout:g}: decides nothing with --executor serial, where nobody watches: "
+                f"--timeout {self.timeout:g}: has no effect with --executor serial, where nobody watches: "
                 "take processes with --workers 1"
             )
         if self.scale is not None and not self.data:
-            raise UserError(f"--scale {self.scale}: decides nothing without --data: the built-in scenes have 8 bits")
+            raise UserError(f"--scale {self.scale}: has no effect without --data: the built-in scenes have 8 bits")
         if self.out is not None and not self.out.strip():
             raise UserError("--out is empty: name a folder")
         self._check_one_process()
@@ -141,12 +141,12 @@ class Options(StrictModel):
         return self
 
     def _check_instructed(self) -> None:
-        """Refuse what would decide nothing: nothing is degraded as a whole, so there are no steps and no depth."""
+        """Refuse what would have no effect: nothing is degraded as a whole, so there are no steps and no depth."""
         idle = {"--n": self.n, "--partial": self.partial or None, "--lean": "" if self.lean else None}
         idle |= {"--depth": None if self.depth == "auto" else self.depth}
         for name, value in idle.items():
             if value is not None:
-                raise UserError(f"{name} {value}".rstrip() + f": decides nothing with --task {self.task}")
+                raise UserError(f"{name} {value}".rstrip() + f": has no effect with --task {self.task}")
 
     def _check_one_process(self) -> None:
         """Refuse a store that lives in one process where the work is in others."""
@@ -162,14 +162,14 @@ class Options(StrictModel):
                 raise UserError(f"{place}: {IN_PROCESS} is one process's own: add --executor serial")
 
     def _check_lean(self) -> None:
-        """Refuse what would decide nothing: a lean build degrades nothing, and has no prompt."""
+        """Refuse what would have no effect: a lean build degrades nothing, and has no prompt."""
         idle = {"--n": self.n, "--partial": self.partial or None, "--prompts": self.prompts}
         idle |= {"--language": None if self.language == "en" else self.language}
         idle |= {"--set": self.beyond_ratios}
         for name, value in idle.items():
             if value is not None:
                 raise UserError(
-                    f"{name} {value}: decides nothing with --lean, which degrades nothing; "
+                    f"{name} {value}: has no effect with --lean, which degrades nothing; "
                     "give train fit a recipe with --recipe"
                 )
 

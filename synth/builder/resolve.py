@@ -128,14 +128,14 @@ def _prompts(options: Options, recipe: Recipe | Mixture) -> Path | None:
 
 
 def _given(options: Options, pairs: Pairs, prompts: Path | None) -> list[str]:
-    """A line for each set that comes degraded. Refuses what would decide nothing there; reads the pools it needs."""
+    """A line for each set that comes degraded. Refuses what would have no effect there; reads the pools it needs."""
     counts = {name: len(mine) for name, mine in pairs.by_dataset.items() if mine.predegraded.any()}
     if counts and options.lean:
         raise UserError(f"--lean: the pairs of '{next(iter(counts))}' come degraded: build them without --lean")
     if pairs.predegraded.all():
         for name, value in {"--n": options.n, "--partial": options.partial or None}.items():
             if value is not None:
-                raise UserError(f"{name} {value}: decides nothing: the pairs of {', '.join(counts)} come degraded")
+                raise UserError(f"{name} {value}: has no effect: the pairs of {', '.join(counts)} come degraded")
     _read_pools_of(pairs, prompts, options.language)
     return [
         f"given: {count} pairs of {name} come degraded and are packed as they are" for name, count in counts.items()
@@ -150,7 +150,7 @@ def _read_pools_of(pairs: Pairs, prompts: Path | None, language: str) -> None:
 
 
 def _real(options: Options, pairs: Pairs, prompts: Path | None) -> list[str]:
-    """A line for each real set. Refuses what would decide nothing there; reads the pools it needs."""
+    """A line for each real set. Refuses what would have no effect there; reads the pools it needs."""
     names = list(pairs.by_dataset)
     idle = {"--lean": "" if options.lean else None, "--n": options.n, "--partial": options.partial or None}
     choices = {"--fuser": options.fuser, "--depth": options.depth}
@@ -159,7 +159,7 @@ def _real(options: Options, pairs: Pairs, prompts: Path | None) -> list[str]:
     for name, value in idle.items():
         if value is not None:
             said = f"{name} {value}".rstrip()
-            raise UserError(f"{said}: decides nothing: the pairs of {', '.join(names)} are real: packed as they are")
+            raise UserError(f"{said}: has no effect: the pairs of {', '.join(names)} are real: packed as they are")
     _read_pools_of(pairs, prompts, options.language)
     return [
         f"real: {len(mine)} pairs of {name} have no clean side: for train eval"

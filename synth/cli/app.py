@@ -252,7 +252,7 @@ def list_command(
 
     facts = catalogue(folders(with_match(data, match), "--data ")) if kind == "datasets" else {}
     if data and not facts:
-        raise UserError(f"--data {data[0]}: decides nothing in a list of {kind}; synth list datasets takes it")
+        raise UserError(f"--data {data[0]}: has no effect in a list of {kind}; synth list datasets takes it")
     entries = {name: summary(one) for name, one in facts.items()} if facts else listing(kind)
     width = max((len(name) for name in entries), default=0)
     _result(facts or entries, json_, "\n".join(f"{name:<{width}}  {text}" for name, text in entries.items()))

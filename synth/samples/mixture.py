@@ -61,7 +61,7 @@ class MixtureFile(StrictModel):
     @model_validator(mode="after")
     def _used(self) -> MixtureFile:
         if self.pairs == 1 and not self.categories.get("m3") and "blocks" in self.model_fields_set:
-            raise ValueError("blocks decide nothing with pairs = 1 and no m3")
+            raise ValueError("blocks have no effect with pairs = 1 and no m3")
         return self
 
 

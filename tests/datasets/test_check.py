@@ -155,7 +155,7 @@ def test_list_datasets_counts_what_a_folder_holds(synth: Synth, msrs: Path) -> N
     )
     assert "pairs: 1083 train, 361 test; found: 8 pairs, 6 train, 2 test" in line and "licence: " in line
     ran = synth("list", "fusers", "--data", f"msrs={msrs}")
-    assert (ran.code, "decides nothing in a list of fusers" in ran.error) == (2, True)
+    assert (ran.code, "has no effect in a list of fusers" in ran.error) == (2, True)
 
 
 def test_fingerprints_are_lines_of_the_table(synth: Synth, msrs: Path) -> None:

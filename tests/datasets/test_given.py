@@ -196,8 +196,8 @@ def test_verify_finds_what_pretends(tmp_path: Path, drmf: Path) -> None:
     ("option", "said"),
     [
         (("--lean",), "--lean: the pairs of 'drmf' come degraded: build them without --lean"),
-        (("--n", "2"), "--n 2: decides nothing: the pairs of drmf come degraded"),
-        (("--partial", "0.5"), "--partial 0.5: decides nothing: the pairs of drmf come degraded"),
+        (("--n", "2"), "--n 2: has no effect: the pairs of drmf come degraded"),
+        (("--partial", "0.5"), "--partial 0.5: has no effect: the pairs of drmf come degraded"),
     ],
 )
 def test_what_decides_nothing_is_refused(

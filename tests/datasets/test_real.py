@@ -131,7 +131,7 @@ def test_what_decides_nothing_is_refused(
 ) -> None:
     at = ("--data", f"awfusion-real={weather}", "--split", "test", "--out", tmp_path / "out")
     ran = synth("build", "--task", "vif", *at, *options)
-    idle = f"{said}: decides nothing: the pairs of awfusion-real are real: packed as they are"
+    idle = f"{said}: has no effect: the pairs of awfusion-real are real: packed as they are"
     assert (ran.code, ran.error) == (2, f"synth: error: {idle}") and not (tmp_path / "out").exists()
 
 

@@ -212,7 +212,7 @@ def test_a_build_that_an_executor_refuses_leaves_no_folder(tmp_path: Path, monke
 
 
 def test_a_time_limit_that_nobody_keeps_is_refused() -> None:
-    with pytest.raises(UserError, match="--timeout 5: decides nothing with --executor serial, where nobody watches"):
+    with pytest.raises(UserError, match="--timeout 5: has no effect with --executor serial, where nobody watches"):
         build("vif", limit=1, executor="serial", timeout=5.0)
 
 

@@ -157,7 +157,7 @@ def test_one_scale_for_a_set(synth: Callable[..., Ran], tmp_path: Path) -> None:
     assert [ref.scale for ref in pairs] == [4095, 4095]
     np.testing.assert_array_equal(read_pair(pairs[0]).b, textured(int(pairs[0].key)))
     ran = synth("build", "--task", "mef", "--scale", "4095", "--out", tmp_path / "x")
-    assert ran.code == 2 and "--scale 4095: decides nothing without --data" in ran.error
+    assert ran.code == 2 and "--scale 4095: has no effect without --data" in ran.error
     ran = synth("build", *options, "--scale", "100", "--out", tmp_path / "x")
     assert ran.code == 2 and ran.error.endswith("--scale 100: must be at least 256")
 

@@ -194,10 +194,10 @@ def test_instructed_samples_are_not_degraded_on_the_fly(tmp_path: Path, pictures
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--n", "2"], "--n 2: decides nothing with --task m3"),
-        (["--lean"], "--lean: decides nothing with --task m3"),
-        (["--partial", "0.5"], "--partial 0.5: decides nothing with --task m3"),
-        (["--depth", "prior"], "--depth prior: decides nothing with --task m3"),
+        (["--n", "2"], "--n 2: has no effect with --task m3"),
+        (["--lean"], "--lean: has no effect with --task m3"),
+        (["--partial", "0.5"], "--partial 0.5: has no effect with --task m3"),
+        (["--depth", "prior"], "--depth prior: has no effect with --task m3"),
         (["--recipe", "ditfuse"], "recipe 'ditfuse' draws m3, control, segment, fusion: it is for --task ditfuse, not"),
         (["--recipe", "vif"], "unknown recipe of samples by instruction 'vif'"),
         (["--set", "blocks.operators={haze=1}"], "unknown block operator 'haze'"),

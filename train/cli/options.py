@@ -240,13 +240,13 @@ class EvalOptions(ModelOptions):
     def check_inputs(self) -> None:
         """Raise UserError unless there are shards, or pairs with what belongs to them."""
         if self.pairs is not None and self.shards:
-            raise UserError(f"--pairs {self.pairs}: goes without shards, and here is {self.shards[0]}")
+            raise UserError(f"--pairs {self.pairs}: takes no shards beside it, and {self.shards[0]} is one")
         if self.pairs is None and not self.shards:
             raise UserError("nothing to score: name shards, or folders of pairs by --pairs A,B[,GT]")
         if self.pairs is None and (self.match is not None or self.task != "auto"):
-            raise UserError(f"--{'match' if self.match else 'task'}: is of --pairs; shards say theirs")
+            raise UserError(f"--{'match' if self.match else 'task'}: goes with --pairs; shards have their own")
         if self.pairs is not None and (self.papers or self.unprompted):
-            raise UserError(f"--{'papers' if self.papers else 'unprompted'}: is of shards, whose samples have prompts")
+            raise UserError(f"--{'papers' if self.papers else 'unprompted'}: needs shards, whose samples have prompts")
 
 
 class MetricsOptions(StrictModel):

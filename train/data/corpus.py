@@ -215,7 +215,7 @@ def index(paths: Sequence[str], hold_out: float | None = None) -> Corpus:
     ``*-val-*`` is validated on where there is any, else 5 % of the pairs by hash, or what ``hold_out`` says: below 1 a
     share of the pairs, else their number. ``*-test-*`` is left alone. A shard of another name is trained on. Raises
     UserError where there is nothing to train on, a shard is cut short or lacks a member, its pairs are real, without
-    ground truth, or ``hold_out`` decides nothing.
+    ground truth, or ``hold_out`` has no effect.
     """
     found = find_local_sources(paths)
     rows = [(number, path) for number, source in enumerate(found) for path in source.shards if _split(path) != "test"]

@@ -97,7 +97,7 @@ def fuse_files(
 
 
 def _check(plan: Plan, task: str, inputs: Sequence[str], data: Sequence[str], split: str | None) -> None:
-    """Refuse options that contradict each other, or decide nothing."""
+    """Refuse options that contradict each other, or have no effect."""
     if plan.prompt == AUTO and task == OTHER:
         raise UserError(f"--prompt auto: is for pairs of {', '.join(TASKS)}, not of --task {OTHER}")
     if plan.mask and plan.prompt in (None, AUTO):

@@ -341,7 +341,7 @@ def check_parts(folder: Path, assembly: Assembly) -> None:
         digest = recorded.get(kind)
         if part.digest is not None and digest is not None and digest != part.digest:
             raise UserError(
-                f"{folder}: its {kind} is another than '{part.reference}': it was trained with the files of digest "
+                f"{folder}: its {kind} is not the '{part.reference}' of its training: that had the files of digest "
                 f"{digest}, and these have {part.digest}"
             )
 

@@ -88,9 +88,10 @@ def limit_learning(assembly: Assembly, settings: Settings, rng: torch.Generator)
     layers = 0
     if settings.lora is not None:
         if based:
-            raise UserError(f"--lora {settings.lora}: it learns LoRA as it is: --set config.rank={settings.lora}")
+            rank = f"--set config.rank={settings.lora}"
+            raise UserError(f"--lora {settings.lora}: this preset trains LoRA already; its rank is {rank}")
         if settings.init is None:
-            raise UserError(f"--lora {settings.lora}: changes a model that is there: say which by --init")
+            raise UserError(f"--lora {settings.lora}: adapts a model that is there: name it by --init")
         assembly.text.requires_grad_(False)
         layers = lora.adapt(assembly.network, settings.lora, rng)
         if not layers:

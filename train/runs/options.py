@@ -1,4 +1,4 @@
-"""How a run is carried out: options that decide nothing of what it computes."""
+"""How a run is carried out: options that do not change what it computes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Every = Annotated[int, Field(ge=1), typer.Option(metavar="STEPS")]
 
 
 class RunOptions(StrictModel):
-    """How a run is carried out, which decides nothing of what it computes."""
+    """How a run is carried out, which does not change what it computes."""
 
     workers: Annotated[int | None, Field(ge=0)] = 0
     """Processes that decode, of each process that trains; 0: none."""

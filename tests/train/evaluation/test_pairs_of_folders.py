@@ -63,10 +63,10 @@ def test_mistakes(folders: Path, train: Train) -> None:
     (folders / "text").mkdir()
     (folders / "text/0.png").write_text("no picture")
     for arguments, said in (
-        (("--pairs", pairs, "shards"), "goes without shards, and here is shards"),
+        (("--pairs", pairs, "shards"), "takes no shards beside it, and shards is one"),
         ((), "nothing to score: name shards, or folders of pairs by --pairs A,B[,GT]"),
-        (("shards", "--task", "mef"), "--task: is of --pairs; shards say theirs"),
-        (("--pairs", pairs, "--papers"), "--papers: is of shards"),
+        (("shards", "--task", "mef"), "--task: goes with --pairs; shards have their own"),
+        (("--pairs", pairs, "--papers"), "--papers: needs shards"),
         (("--pairs", str(folders / "under")), "must be DIR_A,DIR_B or DIR_A,DIR_B,DIR_GT"),
         (("--pairs", f"{folders / 'under'},{folders / 'mine'}x"), "minex does not exist"),
         (("--pairs", f"{folders / 'odd'},{folders / 'over'}"), "pair 0: sizes differ: a 80x60, b 80x64"),

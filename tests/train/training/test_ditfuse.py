@@ -194,7 +194,7 @@ def test_it_is_fitted_fused_and_merged_as_typed(
     ("sets", "changed", "message"),
     [
         ([], {"options": {"sharded": True}}, "--sharded: not with 'ditfuse': the weights of a group must all learn"),
-        ([], {"lora": 4}, "--lora 4: it learns LoRA as it is: --set config.rank=4"),
+        ([], {"lora": 4}, "--lora 4: this preset trains LoRA already; its rank is --set config.rank=4"),
         (["config.rank=0"], {}, "config.rank 0: leaves nothing to learn"),
         (["config.bits=4"], {}, "config.bits 4: a base of 4 bits (QLoRA) takes bitsandbytes on a GPU"),
         (['base="none"'], {}, "the network changes a base: --base NAME, ID or DIR; by name omnigen"),

@@ -139,7 +139,7 @@ def test_frozen_weights_stay_and_the_others_learn(shards: Path, first: Path, tmp
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"lora": 4}, "--lora 4: changes a model that is there: say which by --init"),
+        ({"lora": 4}, "--lora 4: adapts a model that is there: name it by --init"),
         ({"freeze": ["nothing*"]}, "--freeze nothing*: no weight has such a name; there are network."),
         ({"freeze": ["*"]}, "--freeze *: leaves nothing to learn"),
     ],

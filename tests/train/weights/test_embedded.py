@@ -90,7 +90,7 @@ def test_the_paper_s_presets_take_other_parts(train: Train, shards: Path, tmp_pa
     assert again.code == 0 and "going on after step 2" in again.err
     saved(vae, kl, seed=1)
     again = train("fit", shards, "--preset", "mmaif-fm", *parts, "--out", out, *FIT, *narrow)
-    assert again.code == 2 and "its tokenizer is another than" in again.error
+    assert again.code == 2 and "its tokenizer is not the" in again.error
 
 
 def test_parts_that_moved_are_named_and_found_again(run: Path, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_parts_that_moved_are_named_and_found_again(run: Path, tmp_path: Path) -
     parts = Parts(tokenizer=str(tmp_path / "moved/vae"), text=str(tmp_path / "moved/t5"))
     np.testing.assert_array_equal(fused(run, parts=parts), expected)
     saved(tmp_path / "moved/vae", tiny, seed=1)
-    with pytest.raises(UserError, match=r"its tokenizer is another than .*: it was trained with the files of digest"):
+    with pytest.raises(UserError, match=r"its tokenizer is not the .* of its training: that had the files of digest"):
         fused(run, parts=parts)
 
 
