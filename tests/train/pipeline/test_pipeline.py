@@ -407,7 +407,7 @@ def test_eval_scores_a_model_beside_the_fusers(
     text = (tmp_path / "r/report.html").read_text()
     assert text.count("data:image") >= 2 * 6 and folder.name in text
     monkeypatch.chdir(tmp_path)
-    ran = train("eval", shards / "vif", "--out", tmp_path / "none")
+    ran = train("eval", shards / "vif", "--out", tmp_path / "none", "--limit", "1")
     assert ran.code == 0 and "model: clearfuse-small" in ran.err
     for name in ("one", "two"):
         shutil.copytree(folder, tmp_path / "runs" / name)
