@@ -110,7 +110,7 @@ def read_boxes(ref: PairRef, manifest: Manifest, size: tuple[int, int]) -> tuple
             raise BadPair(f"{where}: class {words[0][:20]} has no name: there are {', '.join(manifest.box_classes)}")
         slack = [1 / side for side in (size[1], size[0])]
         ends = zip((x, y), (width, height), slack, strict=True)
-        if not all(0 < span and at - span / 2 >= -one and at + span / 2 <= 1 + one for at, span, one in ends):
+        if not all(span > 0 and at - span / 2 >= -one and at + span / 2 <= 1 + one for at, span, one in ends):
             raise BadPair(f"{where}: the box is not in the picture: {line[:60]}")
         box = ((x - width / 2) * size[1], (y - height / 2) * size[0], width * size[1], height * size[0])
         found.append(Box(manifest.box_classes[words[0]], *box))

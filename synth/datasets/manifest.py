@@ -12,7 +12,18 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_
 from clearfuse.synth.files.resources import parse_toml, read_toml, resource_dir, resource_names
 from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, validate
 from clearfuse.synth.tables import MANIFESTS, NAME
-from clearfuse.synth.types import BOXES, DEGRADED, LABELS, PROMPTS, SIDECARS, Scale, Target, UserError, check_name, unknown
+from clearfuse.synth.types import (
+    BOXES,
+    DEGRADED,
+    LABELS,
+    PROMPTS,
+    SIDECARS,
+    Scale,
+    Target,
+    UserError,
+    check_name,
+    unknown,
+)
 
 SPLITS = {"train": 157_500, "val": 31_500, "test": 6_300}
 """Shares of a set that has no split of its own: the paper's counts (MMAIF, section 4.1)."""
@@ -44,10 +55,10 @@ class Manifest(StrictModel):
     """A data set's layout: path templates below its folder, several where it is found in several forms.
 
     Templates hold ``{key}``, ``{split}``, ``{part}``, ``{one|other}`` (either; may be empty), ``*`` and a last ``.*``.
-    A set of sequences has ``sequence`` with a ``{frame}`` instead of a and b, or ``{frame:d}``, a number. A set of videos
-    has ``{frame}`` in a, b and what else there is: a pair a frame, its key ``KEY/FRAME``, and no video is in two splits.
-    A set that comes degraded has ``degraded_a``, ``degraded_b`` or both beside the clean a and b; where one is absent,
-    that image is the clean one.
+    A set of sequences has ``sequence`` with a ``{frame}`` instead of a and b, or ``{frame:d}``, a number. A set of
+    videos has ``{frame}`` in a, b and what else there is: a pair a frame, its key ``KEY/FRAME``, and no video is in two
+    splits. A set that comes degraded has ``degraded_a``, ``degraded_b`` or both beside the clean a and b; where one is
+    absent, that image is the clean one.
     """
 
     schema_: Schema

@@ -41,9 +41,9 @@ class CleanPair:
     sensor: by image, the conversions of files that are not 8 bit, upright and without alpha: see ``pictures.Decoded``.
     degraded: a, b or both where the data set provides degraded images; an absent one equals the clean image. Of a real
     pair, a and b are the degraded images. degradation: what the pair's own file says was done to it, as (operator,
-    target), instruction: the set's own prompt for it; empty where it has none. Of a single picture, all three images are that
-    picture, until ``samples.single`` makes a and b of it. labels: its label map, None where it has none. boxes: of its
-    objects, where the set has such.
+    target), instruction: the set's own prompt for it; empty where it has none. Of a single picture, all three images
+    are that picture, until ``samples.single`` makes a and b of it. labels: its label map, None where it has none.
+    boxes: of its objects, where the set has such.
     """
 
     a: np.ndarray

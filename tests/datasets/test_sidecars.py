@@ -1,4 +1,4 @@
-"""What stands beside a pair's pictures, a set's own prompts, boxes and label maps, and frames of videos and sequences."""
+"""What stands beside a pair's pictures: prompts, boxes, label maps; and frames of videos and sequences."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from clearfuse.synth.datasets.manifest import Manifest, load_manifest
 from clearfuse.synth.datasets.read import read_pair
 from clearfuse.synth.review.verify import verify
 from clearfuse.synth.shards.sample import read_samples
-from clearfuse.synth.types import BadPair
+from clearfuse.synth.types import BadPair, UserError
 from clearfuse.train.pipeline.pictures.find import find_data
+from clearfuse.train.pipeline.pictures.jobs import Files
 from conftest import Ran, save, textured
 
 Run = Callable[..., Ran]
@@ -64,6 +65,15 @@ def test_a_line_of_the_parts_own_prompts_is_the_pairs(tmp_path: Path) -> None:
     assert said.pop("rain_haze-1") == "", "a part without the file has none"
     assert set(said.values()) <= {" ".join(line.split()) for line in LINES if line} and len(set(said.values())) > 1
     assert {ref.degradation for ref in found.pairs} == {(("haze", "a"),), (("haze", "a"), ("rain", "a"))}
+
+
+@pytest.mark.slow
+def test_a_build_packs_the_sets_own_prompts(tmp_path: Path) -> None:
+    control(tmp_path / "data")
+    control(tmp_path / "data", "VI_Rain_Haze", (1,))
+    (tmp_path / "data/WYD_TextDataset/VI_Rain_Haze/train/text.txt").unlink()
+    pairs = find_all(load_manifest("controlfusion"), str(tmp_path / "data"), "vif").pairs
+    said = {ref.key: read_pair(ref).instruction for ref in pairs if "prompts" in ref.sources}
     out = made(tmp_path / "out", f"controlfusion={tmp_path / 'data'}")
     packed = prompts(out)
     assert {key: packed[key] for key in said} == said and "haze" in packed["rain_haze-1"], "the last is composed"
@@ -121,7 +131,10 @@ def test_boxes_and_label_maps_are_read_where_asked_for(ivoe: Path, tmp_path: Pat
     ("line", "reason"),
     [
         ("3 0.5 0.5 0.1 0.1", "FLIR_1.txt, line 2: class 3 has no name: there are 0, 1, 2"),
-        ("1 0.5 0.5 0.1", "FLIR_1.txt, line 2: is no box, which is a class and four shares of the picture: 1 0.5 0.5 0.1"),
+        (
+            "1 0.5 0.5 0.1",
+            "FLIR_1.txt, line 2: is no box, which is a class and four shares of the picture: 1 0.5 0.5 0.1",
+        ),
         ("1 0.9 0.5 0.5 0.1", "FLIR_1.txt, line 2: the box is not in the picture: 1 0.9 0.5 0.5 0.1"),
         ("1 0.5 nan 0.5 0.1", "FLIR_1.txt, line 2: the box is not in the picture: 1 0.5 nan 0.5 0.1"),
     ],
@@ -151,7 +164,7 @@ def test_a_pair_of_a_video_is_a_frame_and_a_clip_has_one_split(tmp_path: Path) -
     assert len(found.pairs) == 11 and len(found.unpaired) == 3 and found.pairs[0].key == "0111_1716/000001"
     assert {ref.scene for ref in found.pairs} == {f"m3svd/{n}" for n in ("0111_1716", "0112_1705", "1230_1154")}
     assert found.pairs[0].degradation == (("motion_blur", "a"), ("ir_stripes", "b"))
-    own = Manifest(**{"schema": 1, "task": "vif", "a": "v/{key}/{frame}.*", "b": "i/{key}/{frame}.*"})  # type: ignore[arg-type]
+    own = Manifest(schema=1, task="vif", a="v/{key}/{frame}.*", b="i/{key}/{frame}.*")  # type: ignore[arg-type]
     clips(tmp_path / "own", ("v", "i"))
     drawn = find_all(own, str(tmp_path / "own"), "vif").pairs
     by_clip = {ref.key.split("/")[0]: {one.split for one in drawn if one.scene == ref.scene} for ref in drawn}
@@ -168,20 +181,36 @@ def test_frames_of_a_video_are_built_and_fused_to_folders_by_clip(tmp_path: Path
     assert targets == [f"0111_1716/00000{k}.png" for k in (1, 2, 3)]
 
 
-def test_the_truth_beside_numbered_frames_is_no_frame(tmp_path: Path) -> None:
+def raim(root: Path) -> Path:
     """RAIM-HDR: seven exposures and HDR.jpg for training, five exposures alone for the test."""
     scene = textured(3, 96, 80).astype(float)
     for split, frames in (("train", range(7)), ("test", range(1, 6))):
         for k in frames:
-            save(tmp_path / split / "001" / f"{k}.jpg", (scene * (0.1 + 0.12 * k)).astype(np.uint8))
-    save(tmp_path / "train/001/HDR.jpg", (scene * 0.9).astype(np.uint8))
+            save(root / split / "001" / f"{k}.jpg", (scene * (0.1 + 0.12 * k)).astype(np.uint8))
+    save(root / "train/001/HDR.jpg", (scene * 0.9).astype(np.uint8))
+    return root
+
+
+def test_the_truth_beside_numbered_frames_is_no_frame(tmp_path: Path) -> None:
+    raim(tmp_path)
     found = find_all(load_manifest("raim-hdr"), str(tmp_path), "mef")
     assert (found.ignored, found.unpaired, found.splits) == (0, (), {"train": 1, "test": 1})
     names = {ref.split: {image: Path(path).name for image, path in ref.sources.items()} for ref in found.pairs}
     assert names["train"] == {"a": "0.jpg", "b": "6.jpg", "gt": "HDR.jpg"}
     assert names["test"] == {"a": "1.jpg", "b": "5.jpg"}
     assert len(find_all(load_manifest("raim-hdr"), str(tmp_path), "mef", "all").pairs) == 21 + 10
-    out = made(tmp_path / "out", f"raim-hdr={tmp_path}", "mef", n="1")
+    data = [f"raim-hdr={tmp_path}"]
+    for split, frames in (("train", range(7)), ("test", range(1, 6))):
+        (stack,) = find_data(data, None, tmp_path / "fused", split, None, None, stacks=True)
+        assert isinstance(stack, Files) and [Path(path).name for path in stack.paths] == [f"{k}.jpg" for k in frames]
+    with pytest.raises(UserError, match=r"two pairs would both be .*001.png: name a split by --split"):
+        find_data(data, None, tmp_path / "fused", None, None, None)
+
+
+@pytest.mark.slow
+def test_a_sequence_is_built_with_its_own_truth(tmp_path: Path) -> None:
+    raim(tmp_path)
+    out = made(tmp_path / "out", f"raim-hdr={tmp_path}", "mef", n="1", depth="prior")
     (sample,) = read_samples(next(out.glob("*.tar")))
     assert sample.meta.fuser.name == "dataset" and "gt" in sample.meta.sources
 

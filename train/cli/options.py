@@ -150,6 +150,8 @@ class FuseOptions(ModelOptions):
     """Lay the second picture over the first, where they are of unequal size or not registered."""
     compare: bool = False
     """Also write inputs and result side by side, labelled, as NAME-compare.png."""
+    stacks: bool = False
+    """Of --data of sequences: all frames of each, not the darkest and the brightest alone."""
     frames: bool = False
     """The folders hold frames of a video, in the order of their names; --register finds one warp for all."""
     steady: bool = False

@@ -76,10 +76,10 @@ def score_files(
     """Score fused images beside their pair: files, or folders of files with the same names up to the extension.
 
     match: patterns of the names in a and b. fused: ``PATH`` or ``NAME=PATH``, one a method; a path may end in a pattern
-    of names, as ``DIR/{key}_CNN``. only: called before work begins with the names of each method's images. gt: the ground truth.
-    metrics, profile: see ``choose_metrics``; without a ground truth those that need one are left out where they are not
-    named. task: says how 16 bits of b are read, as ``train fuse`` does. scale: the count of white in pictures of 16
-    bits. faithfulness: a folder for pictures of where pixels come from, METHOD/NAME.png.
+    of names, as ``DIR/{key}_CNN``. only: called before work begins with the names of each method's images. gt: the
+    ground truth. metrics, profile: see ``choose_metrics``; without a ground truth those that need one are left out
+    where they are not named. task: says how 16 bits of b are read, as ``train fuse`` does. scale: the count of white in
+    pictures of 16 bits. faithfulness: a folder for pictures of where pixels come from, METHOD/NAME.png.
 
     Raises UserError before work begins; WorkIncomplete at the end, naming the images that could not be scored.
     """

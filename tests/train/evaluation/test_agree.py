@@ -22,7 +22,7 @@ Run = Callable[..., Ran]
 
 
 def test_ranks_are_those_worked_by_hand() -> None:
-    """Three methods of two scenes: in one of them a pair of three is the other way round, τ = 1/3, in the other none."""
+    """Three methods of two scenes: in one of them a pair of three is the other way, τ = 1/3, in the other none."""
     ours = {"x": (1, 10), "y": (2, 20), "z": (3, 30)}
     theirs = {"x": (1, 1), "y": (3, 2), "z": (2, 3)}
     measured = FileScores(
@@ -30,7 +30,9 @@ def test_ranks_are_those_worked_by_hand() -> None:
         {m: {str(k): {"EN": float(v), "CE": -float(v)} for k, v in enumerate(of)} for m, of in ours.items()},
         {},
     )
-    table = Scores(("people",), {m: {str(k): {"people": float(v)} for k, v in enumerate(of)} for m, of in theirs.items()})
+    table = Scores(
+        ("people",), {m: {str(k): {"people": float(v)} for k, v in enumerate(of)} for m, of in theirs.items()}
+    )
     found = compare(table, "people", measured, METRICS["EN"])
     assert (found.within, found.scenes, found.images) == (pytest.approx((1 / 3 + 1) / 2), 2, 6)
     # Ranks of ours 1..6; of theirs 1.5 5.5 3.5 and 1.5 3.5 5.5 in the order of ours: Σd² = 11.5.
@@ -88,8 +90,12 @@ def test_json_lines_with_scores_in_an_object_and_one_method(scene: Path) -> None
     for k in (1, 2):
         save(folder / f"{k}.png", np.asarray(Image.open(scene / "fused" / f"{k}_mean.png")))
     found = agree(str(scene / "vi"), str(scene / "ir"), [str(folder)], str(table), metrics="EN,CE", workers=1)
-    first = {m: [evaluate(*(np.asarray(Image.open(scene / d / f"{k}.png")) for d in ("one", "vi", "ir")), metrics=[m])[m]
-                 for k in (1, 2)] for m in ("EN", "CE")}  # fmt: skip
+
+    def value(metric: str, k: int) -> float:
+        images = (np.asarray(Image.open(scene / side / f"{k}.png")) for side in ("one", "vi", "ir"))
+        return evaluate(*images, metrics=[metric])[metric]
+
+    first = {metric: [value(metric, k) for k in (1, 2)] for metric in ("EN", "CE")}
     for one in found:
         rises = (first[one.metric][1] > first[one.metric][0]) == (one.metric == "EN")
         assert one.overall == (1 if rises == (one.column == "Overall Score") else -1)
@@ -123,7 +129,10 @@ def test_what_does_not_fit_together_is_refused_before_work(scene: Path, train: R
     for options, reason in (
         ((fused, "--scores", scene / "none.csv"), "cannot be read: No such file or directory"),
         ((fused, "--scores", table, "--lower", "Artefacts"), "did you mean 'Artifacts'?"),
-        ((fused, "--scores", other), "none of its images is one of these: it has 7 of mean, noisy, and there are 1, 2 of mean"),
+        (
+            (fused, "--scores", other),
+            "none of its images is one of these: it has 7 of mean, noisy, and there are 1, 2 of mean",
+        ),
         ((f"{scene}/fused/{{key}}_gone", "--scores", table), "no images in this folder"),
     ):
         done = train(*pairs, *options)
@@ -136,7 +145,10 @@ def test_ranks_of_vifb_are_the_published_ones(shared: Path, tmp_path: Path) -> N
     root = shared / "data/vif/VIFB"
     for side in ("VI", "IR"):
         for image in ("man", "snow"):
-            save(tmp_path / side / f"{image}.png", np.asarray(Image.open(root / "input" / side / f"{image}.jpg").convert("RGB")))
+            save(
+                tmp_path / side / f"{image}.png",
+                np.asarray(Image.open(root / "input" / side / f"{image}.jpg").convert("RGB")),
+            )
     with (root / "published_metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["method"] in ("CNN", "DLF", "GFF", "LatLRR", "MSVD")]
     names = ("image", "method", "Entropy", "Variance", "Cross_entropy", "Rmse")

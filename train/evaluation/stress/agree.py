@@ -1,4 +1,4 @@
-"""``train metrics agree``: how far metrics rank fused images as others do: as people who scored them, or as published."""
+"""``train metrics agree``: how far metrics rank fused images as others do: as people did, or as published."""
 
 from __future__ import annotations
 
@@ -239,15 +239,12 @@ def to_text(found: Sequence[Agreement]) -> str:
     for one in sorted(found, key=lambda one: (order[one.column], -_or_least(one.within), -_or_least(one.overall))):
         numbers = [f"{v:+.3f}" if not math.isnan(v) else "–" for v in (one.within, one.overall, one.methods)]
         largest = "" if one.largest is None else f"{one.largest:.2%}"
-        rows.append((one.column, one.metric, *numbers, f"{one.same} of {one.of}", largest))
+        rows.append((one.column, one.metric, *numbers, f"{one.same} of {one.of}" if one.of > 1 else "–", largest))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     scenes, images = max(one.scenes for one in found), max(one.images for one in found)
-    return "\n".join([
-        *lines,
-        f"Kendall's tau within a scene (mean of {scenes}) and of the methods' means, Spearman's rho over all {images} images; "
-        "1: the same order.",
-    ])  # fmt: skip
+    about = f"Kendall's tau within a scene (mean of {scenes}) and of the methods' means, "
+    return "\n".join([*lines, about + f"Spearman's rho over all {images} images; 1: the same order."])
 
 
 def _or_least(value: float) -> float:
