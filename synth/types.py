@@ -35,6 +35,12 @@ INSTRUCTED: tuple[BuildTask, ...] = ("m3", "control", "segment", "ditfuse")
 """The builds whose samples are made from clean pairs and pictures of any task by an instruction."""
 LABELS = "labels"
 """Key, in manifests and in a sample's sources, of a pair's label map."""
+BOXES = "boxes"
+"""Key, in manifests and in a pair's sources, of the file with the boxes of a pair's objects."""
+PROMPTS = "prompts"
+"""Key, in manifests and in a sample's sources, of the text file with a pair's own prompt, or a prompt a line."""
+SIDECARS = (LABELS, BOXES, PROMPTS)
+"""What stands beside a pair's pictures: a pair is whole without."""
 DEGRADED = ("degraded_a", "degraded_b")
 """Keys, in manifests and in a sample's sources, of the degraded images that a data set itself provides."""
 NO_TRUTH = "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,9 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         "real": manifest.real,
         "single": manifest.single,
         "labels": bool(manifest.labels or manifest.annotations or manifest.builtin),
+        "boxes": bool(manifest.boxes),
+        "prompts": bool(manifest.prompts),
+        "videos": manifest.video,
         "licence": manifest.licence,
         "use": manifest.use,
         "citation": manifest.citation,
@@ -50,7 +54,9 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
 
 def _found(manifest: Manifest, location: str) -> dict[str, Any]:
     found = find_all(manifest, location, own_task(manifest))
-    parts = {name: sum(ref.key.startswith(f"{name}-") for ref in found.pairs) for name in manifest.parts}
+    named = sorted(manifest.parts, key=len, reverse=True)  # of rain and rain-heavy the latter
+    of = Counter(next((name for name in named if ref.key.startswith(f"{name}-")), "") for ref in found.pairs)
+    parts = {name: of[name] for name in manifest.parts}
     return {
         "pairs": len(found.pairs),
         **dict(found.splits),
@@ -67,11 +73,12 @@ def summary(facts: Mapping[str, Any]) -> str:
 
 
 def _fact_lines(facts: Mapping[str, Any]) -> list[str]:
-    what = "sequences" if facts["sequences"] else "pairs"
+    what = "sequences" if facts["sequences"] else "frames of videos" if facts["videos"] else "pairs"
     expected = ", ".join(f"{count} {name}" for name, count in facts["expected"].items())
     degraded = "; with degraded images" if facts["degraded"] else ""
     degraded += "; made of single pictures" if facts["single"] else ""
     degraded += "; real: no clean images, for evaluation only" if facts["real"] else ""
+    degraded += "".join(f"; {name}" for name in ("boxes", "prompts") if facts[name])
     splits = facts["splits"] if isinstance(facts["splits"], str) else f"its own ({', '.join(facts['splits'])})"
     lines = [
         f"{what}: {expected or 'any'}{_found_text(facts)}; splits: {splits}; ground truth: "

@@ -15,10 +15,10 @@ import numpy as np
 from clearfuse.synth.datasets.find import FoundPairs, find_all, own_task
 from clearfuse.synth.datasets.fingerprints import FLAT, SAME, distances, fingerprint, thumbnails, to_hex
 from clearfuse.synth.datasets.manifest import Manifest, load_manifest
-from clearfuse.synth.datasets.read import modality_of, read_image
+from clearfuse.synth.datasets.read import modality_of, read_image, read_sidecars
 from clearfuse.synth.datasets.registration import displacement
 from clearfuse.synth.files.remote import StoreError
-from clearfuse.synth.types import MODALITIES, BadPair, PairRef, Task, UserError
+from clearfuse.synth.types import MODALITIES, SIDECARS, BadPair, PairRef, Task, UserError
 
 Progress = Callable[[int, int], None]
 
@@ -78,12 +78,14 @@ def check_sets(
         manifest = load_manifest(name)
         if manifest.builtin:
             raise UserError(f"{name}={location}: '{name}' is built in: there is no folder to check")
-        found = find_all(manifest, location, own_task(manifest, task))
+        found = find_all(manifest, location, own_task(manifest, task), labels=True)
+        beside = {image: found.pairs.having(image) for image in SIDECARS if image in manifest.templates}
         report.sets[name] = {
             "pairs": len(found.pairs),
             "splits": dict(found.splits),
             "expected": dict(manifest.counts),
             "ignored": found.ignored,
+            **beside,
         }
         report.problems += _unpaired(name, found, location)
         refs += [(ref, manifest) for ref in found.pairs]
@@ -99,7 +101,7 @@ def check_sets(
 
 
 def _thumbnails(found: FoundPairs, location: str) -> dict[str, np.ndarray]:
-    kinds = {path: modality_of(ref, image) for ref in found.pairs for image, path in ref.sources.items()}
+    kinds = {path: modality_of(ref, image) for ref in found.pairs for image, path in pictures(ref).items()}
     infrared = {path for path, kind in kinds.items() if kind == "infrared"}
     return thumbnails(list(kinds), location, infrared, found.pairs.scale)
 
@@ -118,13 +120,17 @@ def _check_pair(ref: PairRef, manifest: Manifest) -> _PairResult:
     images: dict[str, np.ndarray] = {}
     hashes: dict[str, str] = {}
     problems: list[Problem] = []
-    for name, path in ref.sources.items():
+    for name, path in pictures(ref).items():
         try:
             images[name], hashes[name] = read_image(path, modality_of(ref, name), ref.scale)
         except StoreError:
             raise
         except (BadPair, OSError) as error:
             problems.append(Problem(ref.dataset, ref.key, "unreadable", f"{name}: {error}"))
+    try:
+        hashes |= read_sidecars(ref, next(iter(images.values())).shape[:2]).sha256 if images else {}
+    except (BadPair, OSError) as error:
+        problems.append(Problem(ref.dataset, ref.key, "unreadable", str(error)))
     checks = [_size] if problems or ref.single else [_size, _modality, _exposure, _registration]
     for check in checks:
         finding = check(ref, manifest, images)
@@ -132,6 +138,11 @@ def _check_pair(ref: PairRef, manifest: Manifest) -> _PairResult:
             problems.append(Problem(ref.dataset, ref.key, *finding))
             break  # later checks would report the same cause
     return _PairResult(problems, hashes)
+
+
+def pictures(ref: PairRef) -> dict[str, str]:
+    """The paths of a pair's pictures, by image: without what stands beside them."""
+    return {image: path for image, path in ref.sources.items() if image not in SIDECARS}
 
 
 Finding = tuple[str, str] | None

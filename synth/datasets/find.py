@@ -32,7 +32,7 @@ from clearfuse.synth.files.pictures import EXTENSIONS
 from clearfuse.synth.files.remote import Remote
 from clearfuse.synth.files.storage import Location
 from clearfuse.synth.seeds import unit_hash
-from clearfuse.synth.types import DEGRADED, LABELS, MODALITIES, Task, UserError, check_name
+from clearfuse.synth.types import BOXES, DEGRADED, LABELS, MODALITIES, SIDECARS, Task, UserError, check_name
 
 _EDGES = (np.cumsum(list(SPLITS.values())) / sum(SPLITS.values())).tolist()
 """Upper ends of the splits in [0, 1]."""
@@ -92,8 +92,8 @@ def find_all(
     """The pairs of every split below a folder.
 
     location: the data set's folder, a path or a URL, or for ``folder`` ``DIR_A,DIR_B[,DIR_GT]``. pairs: which
-    exposures of a sequence make a pair: extreme, adjacent or all. labels: whether label maps are looked for. Raises
-    UserError where the folder is missing, the set is for another task, or nothing matches its layout.
+    exposures of a sequence make a pair: extreme, adjacent or all. labels: whether label maps and boxes are looked
+    for. Raises UserError where the folder is missing, the set is for another task, or nothing matches its layout.
     """
     if manifest.task not in (task, "any"):
         raise UserError(f"data set '{manifest.name}' is for {manifest.task}, not for {task}")
@@ -117,7 +117,7 @@ def find_all(
     sides = {image: sides[image] for image in roots}
     found = group_by_place(sides)
     check_single(sides, found, {image: root for image, (root, _) in roots.items()})
-    compared = [image for image in sides if image not in (*DEGRADED, LABELS)] if manifest.like else ["frames"]
+    compared = [image for image in sides if image not in (*DEGRADED, *SIDECARS)] if manifest.like else ["frames"]
     paths = [path for image in compared if image in sides for path in sides[image].files.paths()]
     infrared = sides["b"].files.paths() if MODALITIES[task]["b"] == "infrared" and "b" in sides else ()
     thumbs = thumbnails(paths, location, set(infrared).intersection(paths), manifest.scale)
@@ -151,7 +151,9 @@ def _some_names(root: Location, most: int = 3) -> str:
 
 
 def _roots(manifest: Manifest, location: str, labels: bool) -> dict[str, tuple[Location, list[str]]]:
-    images = {image: templates for image, templates in manifest.templates.items() if labels or image != LABELS}
+    images = {
+        image: templates for image, templates in manifest.templates.items() if labels or image not in (LABELS, BOXES)
+    }
     if manifest.name == "folder":
         parts = [split_pattern(part) for part in location.split(",") if part]
         if len(parts) not in (2, 3):
@@ -271,7 +273,7 @@ def _known(
         rows.setdefault(number, []).append(row)
     found: dict[int, Known] = {}
     for number, rows_of_place in rows.items():
-        compared = [of for image, of in files.items() if image not in (*DEGRADED, LABELS)]
+        compared = [of for image, of in files.items() if image not in (*DEGRADED, *SIDECARS)]
         columns = [(of, row) for row in rows_of_place for of in compared]
         clean = [of.path(row) for of, row in columns if of.folder[row] >= 0]
         known = known_scene([small[path] for path in dict.fromkeys(clean) if path in small], manifest.like)

@@ -1,4 +1,4 @@
-"""Label maps: which class each pixel of a picture shows, from maps of numbers, COCO annotations or built-in scenes."""
+"""What a picture shows and where: label maps, of numbers, COCO annotations or built-in scenes, and boxes of objects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ from clearfuse.synth.datasets.manifest import Manifest
 from clearfuse.synth.files import storage
 from clearfuse.synth.files.pictures import check_header
 from clearfuse.synth.files.storage import read_bytes
-from clearfuse.synth.types import LABELS, BadPair, PairRef, UserError, reason_of
+from clearfuse.synth.types import BOXES, LABELS, BadPair, PairRef, UserError, reason_of
 
 LEAST = 1 / 1000
 """Share of the picture below which a class is not shown: a model could not find it."""
@@ -76,6 +76,45 @@ def class_names(manifest: Manifest, path: str) -> dict[int, str]:
         folder = folder.parent
     lines = read_bytes(str(folder / manifest.classes)).decode(errors="replace").splitlines()
     return {number: line.strip() for number, line in enumerate(lines) if line.strip() and number > 0}
+
+
+class Box(NamedTuple):
+    """An object's class and its rectangle in pixels from the top left corner of the picture, not rounded."""
+
+    name: str
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def read_boxes(ref: PairRef, manifest: Manifest, size: tuple[int, int]) -> tuple[tuple[Box, ...], str]:
+    """The boxes of a pair of which the data set has such, and the sha256 of their file: see ``Manifest.boxes``.
+
+    size: (height, width) of the pair. Raises BadPair, naming the line, for what is no box, a class without a name, and
+    a box that lies outside of the picture by more than a pixel.
+    """
+    path = ref.sources[BOXES]
+    raw, name = read_bytes(path), Path(path).name
+    found: list[Box] = []
+    for number, line in enumerate(raw.decode(errors="replace").splitlines(), 1):
+        words = line.split()
+        if not words:
+            continue
+        where = f"{name}, line {number}"
+        try:
+            x, y, width, height = (float(word) for word in words[1:])
+        except ValueError:
+            raise BadPair(f"{where}: is no box, which is a class and four shares of the picture: {line[:60]}") from None
+        if words[0] not in manifest.box_classes:
+            raise BadPair(f"{where}: class {words[0][:20]} has no name: there are {', '.join(manifest.box_classes)}")
+        slack = [1 / side for side in (size[1], size[0])]
+        ends = zip((x, y), (width, height), slack, strict=True)
+        if not all(span > 0 and at - span / 2 >= -one and at + span / 2 <= 1 + one for at, span, one in ends):
+            raise BadPair(f"{where}: the box is not in the picture: {line[:60]}")
+        box = ((x - width / 2) * size[1], (y - height / 2) * size[0], width * size[1], height * size[0])
+        found.append(Box(manifest.box_classes[words[0]], *box))
+    return tuple(found), hashlib.sha256(raw).hexdigest()
 
 
 def _read_ids(raw: bytes, name: str) -> Integer[np.ndarray, "h w"]:

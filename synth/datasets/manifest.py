@@ -12,7 +12,18 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_
 from clearfuse.synth.files.resources import parse_toml, read_toml, resource_dir, resource_names
 from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, validate
 from clearfuse.synth.tables import MANIFESTS, NAME
-from clearfuse.synth.types import DEGRADED, LABELS, Scale, Target, UserError, check_name, unknown
+from clearfuse.synth.types import (
+    BOXES,
+    DEGRADED,
+    LABELS,
+    PROMPTS,
+    SIDECARS,
+    Scale,
+    Target,
+    UserError,
+    check_name,
+    unknown,
+)
 
 SPLITS = {"train": 157_500, "val": 31_500, "test": 6_300}
 """Shares of a set that has no split of its own: the paper's counts (MMAIF, section 4.1)."""
@@ -44,8 +55,10 @@ class Manifest(StrictModel):
     """A data set's layout: path templates below its folder, several where it is found in several forms.
 
     Templates hold ``{key}``, ``{split}``, ``{part}``, ``{one|other}`` (either; may be empty), ``*`` and a last ``.*``.
-    A set of sequences has ``sequence`` with a ``{frame}`` instead of a and b. A set that comes degraded has
-    ``degraded_a``, ``degraded_b`` or both beside the clean a and b; where one is absent, that image is the clean one.
+    A set of sequences has ``sequence`` with a ``{frame}`` instead of a and b, or ``{frame:d}``, a number. A set of
+    videos has ``{frame}`` in a, b and what else there is: a pair a frame, its key ``KEY/FRAME``, and no video is in two
+    splits. A set that comes degraded has ``degraded_a``, ``degraded_b`` or both beside the clean a and b; where one is
+    absent, that image is the clean one.
     """
 
     schema_: Schema
@@ -75,6 +88,14 @@ class Manifest(StrictModel):
     classes: dict[str, str] | str = {}  # noqa: RUF012
     """Names by number of the classes in label maps, or the path of a text file below the folder with a name a
     line, the first that of 0, which is not marked."""
+    boxes: Templates = []  # noqa: RUF012
+    """Paths of text files with a box a line, as YOLO has them: the number of its class, then centre x, centre y, width
+    and height as shares of the picture."""
+    box_classes: dict[str, str] = {}  # noqa: RUF012
+    """Names by number of the classes of boxes."""
+    prompts: Templates = []  # noqa: RUF012
+    """Paths of text files with the set's own prompts, for pairs that come degraded: with {key} one of a pair, without
+    it a prompt a line, of which every pair of the split and part has one."""
     sequence: Templates = []  # noqa: RUF012
     """Paths of the frames of a set of sequences."""
     exclude: Annotated[frozenset[str], AfterValidator(_folded)] = frozenset()
@@ -127,19 +148,27 @@ class Manifest(StrictModel):
             more = next((image for image in ("a", "b", *DEGRADED, "sequence") if image in self.model_fields_set), None)
             if more is not None:
                 raise ValueError(f"{more} does not go with kind single: there gt is the picture, and all")
-        needed = {"sequence": "{frame}"} if self.sequence else {"a": "{key}", "b": "{key}"}
+        video = not self.sequence and any("{frame" in text for text in self.a)
+        each = "{frame}" if video else "{key}"
+        needed = {"sequence": "{frame}"} if self.sequence else {"a": each, "b": each}
         needed = {"gt": "{key}"} if self.single else needed
         given = [image for image in DEGRADED if getattr(self, image)]
-        if given and self.sequence:
-            raise ValueError(f"{given[0]} goes with a and b, not with a sequence")
-        needed |= dict.fromkeys(given, "{key}")
+        beside = [image for image in (BOXES, PROMPTS) if getattr(self, image)]
+        if (given or beside) and self.sequence:
+            raise ValueError(f"{(given + beside)[0]} goes with a and b, not with a sequence")
+        if len({"{key}" in text for text in self.prompts}) > 1:
+            raise ValueError("prompts: all with {key}, one of a pair, or all without, a prompt a line")
+        needed |= dict.fromkeys(given, each)
+        if bool(self.boxes) != bool(self.box_classes):
+            raise ValueError("boxes go with box_classes, the names of their numbers")
+        needed |= {BOXES: each} if self.boxes else {}
         if self.labels:
             needed[LABELS] = "{key}"
             if not self.classes or self.annotations:
                 raise ValueError("labels go with classes, the names of their numbers, and not with annotations")
         for image, token in {} if self.builtin else needed.items():
             templates = getattr(self, image)
-            if not templates or not all("{key}" in text and token in text for text in templates):
+            if not templates or not all("{key}" in text and token[:-1] in text for text in templates):
                 what = token if token == "{key}" else "{key} and {frame}"
                 raise ValueError(f"{image} must be a path template with {what} in it")
         return self
@@ -179,6 +208,11 @@ class Manifest(StrictModel):
         return self.kind == "single"
 
     @property
+    def video(self) -> bool:
+        """Whether its pairs are frames of videos."""
+        return not self.sequence and any("{frame" in template for template in self.a)
+
+    @property
     def leading(self) -> str:
         """The image whose files name the pairs: a, or frames, or gt of single pictures."""
         return "gt" if self.single else "frames" if self.sequence else "a"
@@ -186,12 +220,13 @@ class Manifest(StrictModel):
     @property
     def templates(self) -> dict[str, list[str]]:
         """The templates by image: a, b or frames, and the degraded ones and gt where the set has them."""
-        labels = {LABELS: self.labels} if self.labels else {}
+        beside = {LABELS: self.labels, BOXES: self.boxes, PROMPTS: self.prompts}
+        beside = {name: templates for name, templates in beside.items() if templates}
         if self.single:
-            return {"gt": self.gt} | labels
+            return {"gt": self.gt} | beside
         images = {"frames": self.sequence} if self.sequence else {"a": self.a, "b": self.b}
         more = {"degraded_a": self.degraded_a, "degraded_b": self.degraded_b, "gt": self.gt}
-        return images | {image: templates for image, templates in more.items() if templates} | labels
+        return images | {image: templates for image, templates in more.items() if templates} | beside
 
     def degradation_of(self, part: str) -> tuple[tuple[str, Target], ...]:
         """What was done to the pairs of a part (its folder; "" of a set without parts); empty where nothing is known.
@@ -228,7 +263,7 @@ class Manifest(StrictModel):
     def expected(self) -> str:
         """What a folder should hold, for a message: the first layout."""
         images = {image: templates for image, templates in self.templates.items() if templates}
-        optional = (LABELS,) if self.single else ("gt", LABELS)
+        optional = SIDECARS if self.single else ("gt", *SIDECARS)
         firsts = [templates[0] for image, templates in images.items() if image not in optional]
         return " and ".join(firsts)
 
@@ -301,15 +336,16 @@ def template_regex(
 ) -> re.Pattern[str]:
     """A path template as a regular expression.
 
-    {key} and {frame} are captured once and repeated after that, {split} and {part} are one of the folders, {x|y} is x
-    or y, * a piece of a name; a last .* is the extension, so that a key may hold dots.
+    {key} and {frame} are captured once and repeated after that, and with :d are a number; {split} and {part} are one of
+    the folders, {x|y} is x or y, * a piece of a name; a last .* is the extension, so that a key may hold dots.
     """
     folders = {"split": splits, "part": parts}
     out, seen = "", set[str]()
     for part in _TOKEN.split(template):
-        name = part[1:-1]
-        if part in ("{key}", "{frame}", "{split}", "{part}"):
-            body = "|".join(re.escape(folder) for folder in folders[name]) if name in folders else "[^/]+?"
+        name, _, number = part[1:-1].partition(":")
+        if name in ("key", "frame", "split", "part") and part[0] == "{":
+            body = r"[0-9]+" if number == "d" else "[^/]+?"
+            body = "|".join(re.escape(folder) for folder in folders[name]) if name in folders else body
             out += f"(?P={name})" if name in seen else f"(?P<{name}>{body})"
             seen.add(name)
         elif part.startswith("{"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -23,9 +23,11 @@ from clearfuse.synth.files import archives, storage
 from clearfuse.synth.files.pictures import EXTENSIONS
 from clearfuse.synth.files.remote import Remote
 from clearfuse.synth.files.storage import Listed, Location
-from clearfuse.synth.types import LABELS, UserError
+from clearfuse.synth.types import BOXES, PROMPTS, SIDECARS, UserError
 
 KEY = "{key}"
+TEXTS = (BOXES, PROMPTS)
+"""What is in text files."""
 
 
 def key_template(pattern: str) -> str:
@@ -121,9 +123,11 @@ def match(manifest: Manifest, root: Location, images: Sequence[ImagePatterns]) -
     folders: list[str] = []
     ignored = 0
     for listed in archives.scan(root) if manifest.archives else storage.scan(root):
-        rows = _usable(listed)
+        pictures = _usable(listed, EXTENSIONS)
+        written = _usable(listed, {".txt"}) if any(image.image in TEXTS for image in images) else []
         matched: set[int] = set()
         for image in images:
+            rows = written if image.image in TEXTS else pictures
             matched |= _match_rows(manifest, places, image, listed, rows, inside, columns[image.image], len(folders))
         ignored += len(listed.names) - len(matched)
         if matched:
@@ -140,14 +144,14 @@ def _root_prefix(manifest: Manifest, root: Location) -> str:
     return f"{name}/" if name.casefold() in known else ""
 
 
-def _usable(listed: Listed) -> list[int]:
-    """The rows of files that may be images, without undecodable names, dangling links and pipes."""
+def _usable(listed: Listed, endings: Collection[str]) -> list[int]:
+    """The rows of files with these extensions, without undecodable names, dangling links and pipes."""
     if not listed.folder.isprintable():
         return []
     return [
         row
         for row, name in enumerate(listed.names)
-        if listed.sizes[row] >= 0 and name[name.rfind(".") :].lower() in EXTENSIONS and name.isprintable()
+        if listed.sizes[row] >= 0 and name[name.rfind(".") :].lower() in endings and name.isprintable()
     ]
 
 
@@ -171,7 +175,7 @@ def _match_rows(
             if not found:
                 continue
             remaining = [] if len(remaining) == len(found) else sorted(set(remaining) - {row for row, _ in found})
-            if manifest.exclude:
+            if manifest.exclude and "key" in pattern.groupindex:
                 found = [(row, hit) for row, hit in found if hit["key"].casefold() not in manifest.exclude]
             _append(manifest, places, image.image, listed, found, columns)
             columns.folder.append(np.full(len(found), folder, np.int32))
@@ -189,7 +193,9 @@ def _append(
 ) -> None:
     """Append the files of one folder that match one pattern to the columns, except ``folder``."""
     groups = found[0][1].re.groupindex if found else {}
-    keys = [hit["key"] for _, hit in found]
+    keys = [hit["key"] if "key" in groups else "" for _, hit in found]
+    if manifest.video and "frame" in groups:
+        keys = [f"{key}/{hit['frame']}" for key, (_, hit) in zip(keys, found, strict=True)]
     of = [[hit[name] for _, hit in found] if name in groups else [""] * len(found) for name in ("split", "part")]
     marks = {one: places.mark(*one) for one in set(zip(*of, strict=True))}
     at = [marks[one] + key for one, key in zip(zip(*of, strict=True), places.compared(keys), strict=True)]
@@ -317,14 +323,23 @@ def pair_up(
     """The pairs, and the paths of images without a partner."""
     if manifest.sequence:
         return _pair_frames(sides, found, small, pairing)
-    optional = [image for image in sides if image == LABELS or (image == "gt" and not manifest.single)]
+    optional = [image for image in sides if image in SIDECARS or (image == "gt" and not manifest.single)]
     needed = [image for image in sides if image not in optional]
     first = {image: found.first(image) for image in sides}
     complete = np.all([first[image] >= 0 for image in needed], axis=0)
     unpaired = [sides[image].files.path(int(row)) for image in needed for row in first[image][~complete] if row >= 0]
     keys = sides[manifest.leading].keys[first[manifest.leading][complete]]
     rows = {image: first[image][complete] for image in [*needed, *optional]}
-    return PairColumns(keys, keys, np.flatnonzero(complete), rows), tuple(sorted(unpaired))
+    if PROMPTS in rows and KEY not in manifest.prompts[0]:
+        rows[PROMPTS] = _of_folders(found, first[PROMPTS], np.flatnonzero(complete))
+    scene_keys = texts(key.rpartition("/")[0] for key in keys.tolist()) if manifest.video else keys
+    return PairColumns(keys, scene_keys, np.flatnonzero(complete), rows), tuple(sorted(unpaired))
+
+
+def _of_folders(found: Grouped, first: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The row of the file of each pair's split and part, which has no key; -1 where there is none."""
+    alone = {str(found.places[at]): int(first[at]) for at in np.flatnonzero(first >= 0)}
+    return np.array([alone.get(str(found.places[at])[0], -1) for at in places], np.int64)
 
 
 def _pair_frames(

@@ -5,18 +5,33 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from clearfuse.synth import color
-from clearfuse.synth.datasets.labels import Labels, read_labels
+from clearfuse.synth.datasets.labels import Box, Labels, read_boxes, read_labels
+from clearfuse.synth.datasets.manifest import Manifest
 from clearfuse.synth.datasets.manifest import load_manifest as load_manifest
 from clearfuse.synth.datasets.manifest import template_regex as template_regex
 from clearfuse.synth.datasets.mmaif import read_info
 from clearfuse.synth.files.archives import is_member
 from clearfuse.synth.files.pictures import decode
-from clearfuse.synth.types import DEGRADED, LABELS, MODALITIES, BadPair, Modality, PairRef, Target
+from clearfuse.synth.files.storage import read_bytes
+from clearfuse.synth.seeds import seed_of
+from clearfuse.synth.types import (
+    BOXES,
+    DEGRADED,
+    LABELS,
+    MODALITIES,
+    PROMPTS,
+    SIDECARS,
+    BadPair,
+    Modality,
+    PairRef,
+    Target,
+)
 
 
 @dataclass(frozen=True)
@@ -25,9 +40,10 @@ class CleanPair:
 
     sensor: by image, the conversions of files that are not 8 bit, upright and without alpha: see ``pictures.Decoded``.
     degraded: a, b or both where the data set provides degraded images; an absent one equals the clean image. Of a real
-    pair, a and b are the degraded images. degradation, instruction: what the pair's own file says was done to it, as
-    (operator, target), and its prompt; empty where it has no such file. Of a single picture, all three images are that
-    picture, until ``samples.single`` makes a and b of it. labels: its label map, None where it has none.
+    pair, a and b are the degraded images. degradation: what the pair's own file says was done to it, as (operator,
+    target), instruction: the set's own prompt for it; empty where it has none. Of a single picture, all three images
+    are that picture, until ``samples.single`` makes a and b of it. labels: its label map, None where it has none.
+    boxes: of its objects, where the set has such.
     """
 
     a: np.ndarray
@@ -40,6 +56,7 @@ class CleanPair:
     degradation: tuple[tuple[str, Target], ...] = ()
     instruction: str = ""
     labels: Labels | None = None
+    boxes: tuple[Box, ...] = ()
 
 
 def read_image(path: str, modality: Modality = "visible", scale: int | None = None) -> tuple[np.ndarray, str]:
@@ -71,7 +88,7 @@ def read_pair(ref: PairRef) -> CleanPair:
     hashes: dict[str, str] = {}
     sensor: dict[str, Mapping[str, Any]] = {}
     for image, path in ref.sources.items():
-        if image == LABELS:
+        if image in SIDECARS:
             continue
         modality = modality_of(ref, image)
         decoded = decode(path, modality, ref.scale)
@@ -83,17 +100,63 @@ def read_pair(ref: PairRef) -> CleanPair:
     if len(set(sizes.values())) > 1:
         raise BadPair("sizes differ: " + ", ".join(f"{image} {size}" for image, size in sizes.items()))
     _same_channels(images)
-    labels = None
-    if LABELS in ref.sources:
-        size = next(iter(images.values())).shape[:2]
-        labels, hashes[LABELS] = read_labels(ref, load_manifest(ref.dataset), size)
+    beside = read_sidecars(ref, next(iter(images.values())).shape[:2])
+    hashes |= beside.sha256
     if ref.single:
-        return CleanPair(images["gt"], images["gt"], images["gt"], None, hashes, sensor, labels=labels)
+        return CleanPair(
+            *(images["gt"], images["gt"], images["gt"], None, hashes, sensor), labels=beside.labels, boxes=beside.boxes
+        )
     degraded = {image.removeprefix("degraded_"): images[image] for image in DEGRADED if image in images}
-    known, instruction = read_info(ref.sources["a"], ref.task) if is_member(ref.sources["a"]) else ((), "")
+    known, instruction = read_info(ref.sources["a"], ref.task) if is_member(ref.sources["a"]) else ((), beside.prompt)
     return CleanPair(
-        images["a"], images["b"], images.get("gt"), None, hashes, sensor, degraded, known, instruction, labels
+        *(images["a"], images["b"], images.get("gt"), None, hashes, sensor, degraded, known, instruction),
+        *(beside.labels, beside.boxes),
     )
+
+
+class Sidecars(NamedTuple):
+    """What stands beside a pair's pictures, and the sha256 of each file."""
+
+    labels: Labels | None
+    boxes: tuple[Box, ...]
+    prompt: str
+    sha256: Mapping[str, str]
+
+
+def read_sidecars(ref: PairRef, size: tuple[int, int]) -> Sidecars:
+    """The label map, the boxes and the prompt of a pair, as far as it has such. size: its (height, width).
+
+    Raises BadPair where one does not fit the pair or cannot be read.
+    """
+    labels, boxes, prompt = None, (), ""
+    hashes: dict[str, str] = {}
+    if LABELS in ref.sources:
+        labels, hashes[LABELS] = read_labels(ref, load_manifest(ref.dataset), size)
+    if BOXES in ref.sources:
+        boxes, hashes[BOXES] = read_boxes(ref, load_manifest(ref.dataset), size)
+    if PROMPTS in ref.sources:
+        prompt, hashes[PROMPTS] = read_prompt(ref, load_manifest(ref.dataset))
+    return Sidecars(labels, boxes, prompt, hashes)
+
+
+def read_prompt(ref: PairRef, manifest: Manifest) -> tuple[str, str]:
+    """The set's own prompt for a pair, on one line, and the sha256 of the file that it is in.
+
+    Of a file with a prompt a line the pair's is drawn by its key, one and the same in every build. Raises BadPair for a
+    file that is no text or has no word.
+    """
+    path = ref.sources[PROMPTS]
+    raw = read_bytes(path)
+    try:
+        lines = [" ".join(line.split()) for line in raw.decode("utf-8-sig").splitlines()]
+    except UnicodeDecodeError:
+        raise BadPair(f"{Path(path).name}: is no text in UTF-8") from None
+    if not any(lines):
+        raise BadPair(f"{Path(path).name}: is empty, where a prompt is wanted")
+    said = [line for line in lines if line]
+    own = "{key}" in manifest.prompts[0]
+    text = " ".join(said) if own else said[seed_of("prompt line", ref.dataset, ref.key) % len(said)]
+    return text, hashlib.sha256(raw).hexdigest()
 
 
 def _same_channels(images: dict[str, np.ndarray]) -> None:

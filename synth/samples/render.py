@@ -92,7 +92,8 @@ def _render_real(spec: Spec, prepared: Prepared, variant: int, key: str, crop: C
     """The sample of a pair without clean images: its two images, their known degradation, and the prompt."""
     provided = {"a": crop.of(prepared.pair.a), "b": crop.of(prepared.pair.b)}
     degraded = use_provided(
-        prepared.ref.task, seed, {}, provided, prepared.ref.degradation, NO_TRUTH, spec.prompts, spec.language
+        *(prepared.ref.task, seed, {}, provided, prepared.ref.degradation, NO_TRUTH, spec.prompts, spec.language),
+        instruction=prepared.pair.instruction,
     )
     meta = _meta(spec, prepared, variant, crop, degraded.record(), degraded.fuser, None, degraded.images, real=True)
     return Sample(key, degraded.images, None, degraded.prompt.text, meta)

@@ -36,7 +36,7 @@ def test_it_states_what_a_user_must_know(name: str) -> None:
 
 def _made(template: str, **names: str) -> str:
     """A path of a template's first form: of ``{one|other}`` the first, and the extension png."""
-    filled = re.sub(r"\{([^{}|]*)\|[^{}]*\}", r"\1", template)
+    filled = re.sub(r"\{([^{}|]*)\|[^{}]*\}", r"\1", template).replace("{frame:d}", "{frame}")
     for name, value in names.items():
         filled = filled.replace(f"{{{name}}}", value)
     return re.sub(r"\.\*\Z", ".png", filled)
@@ -51,12 +51,16 @@ def _make(root: Path, name: str, form: int) -> int:
     for split, part, key in itertools.product(splits, parts, ("1", "2", "10")):
         scenes += 1
         of_split = f"{key}{split}" if "{split}" in next(iter(manifest.templates.values()))[form] else key
-        for i, templates in enumerate(manifest.templates.values()):
+        for i, (image, templates) in enumerate(manifest.templates.items()):
             template = templates[min(form, len(templates) - 1)]
-            for frame in range(3 if "{frame}" in template else 1):
-                path = _made(template, key=of_split, split=split, part=part, frame=f"f{frame}")
-                if not (root / path).exists():
-                    save(root / path, textured(10 * scenes + i, 80, 64) // (frame + 1))
+            for frame in range(3 if "{frame" in template else 1):
+                said = f"{frame}" if "{frame:d}" in template else f"f{frame}"
+                path = root / _made(template, key=of_split, split=split, part=part, frame=said)
+                if image in ("boxes", "prompts"):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text("0 0.5 0.5 0.25 0.5\n" if image == "boxes" else "remove it\nclear it\n")
+                elif not path.exists():
+                    save(path, textured(10 * scenes + i, 80, 64) // (frame + 1))
     if "{split}" not in next(iter(manifest.templates.values()))[form]:
         scenes //= len(splits)
     if manifest.archives:
@@ -79,16 +83,19 @@ FORMS = [(name, form) for name in ON_DISK for form in range(len(next(iter(load_m
 @pytest.mark.parametrize(("name", "form"), FORMS)
 def test_it_finds_its_own_layout(tmp_path: Path, name: str, form: int) -> None:
     manifest = load_manifest(name)
-    scenes = _make(tmp_path, name, form)
+    scenes = _make(tmp_path, name, form) * (3 if manifest.video else 1)
     found = find_all(manifest, str(tmp_path), own_task(manifest), labels=True)
     assert (len(found.pairs), found.scenes, found.ignored, found.unpaired) == (scenes, scenes, 0, ())
     assert sum(found.splits.values()) == scenes
     assert [p.key for p in found.pairs] == sorted((p.key for p in found.pairs), key=natural)
     assert len({p.key for p in found.pairs}) == scenes
     ref = found.pairs[0]
-    assert ("labels" in ref.sources) == bool(manifest.labels)
+    for image in ("labels", "boxes", "prompts"):
+        assert (image in ref.sources) == bool(getattr(manifest, image))
     pair = read_pair(replace(ref, sources={image: path for image, path in ref.sources.items() if image != "labels"}))
+    assert bool(pair.boxes) == bool(manifest.boxes) and bool(pair.instruction) == bool(manifest.prompts)
     assert (pair.gt is not None) == bool(manifest.gt)
+    assert not manifest.video or len({p.scene for p in found.pairs}) == len({p.key.split("/")[0] for p in found.pairs})
     if manifest.sequence:
         assert pair.a.mean() < pair.b.mean()
 

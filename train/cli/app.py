@@ -68,7 +68,8 @@ def fuse_command(json_: JsonOption = False, **options: Any) -> None:
     with console.progress("fuse", "images") as progress:
         done = fuse_files(
             *(chosen.inputs, chosen.out, chosen.task),
-            data=chosen.data, match=chosen.match, split=chosen.split, limit=chosen.limit, plan=plan,
+            data=chosen.data, match=chosen.match, split=chosen.split, limit=chosen.limit,
+            stacks=chosen.stacks, plan=plan,
             model=chosen.model, device=chosen.device, parts=chosen.parts, compiled=chosen.compiled,
             attention=chosen.attention, progress=progress,
         )  # fmt: skip

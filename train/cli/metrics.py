@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from clearfuse.synth import console
 from clearfuse.synth.cli.options import JsonOption, takes
 from clearfuse.synth.files.schema import check_options
-from clearfuse.train.cli.options import MetricsOptions, StressOptions
+from clearfuse.train.cli.options import AgreeOptions, MetricsOptions, StressOptions
 
 
 class FilesByDefault(TyperGroup):
@@ -83,6 +83,25 @@ def stress_command(json_: JsonOption = False, **options: Any) -> None:
         write(found, chosen.out)
         console.note(f"wrote {', '.join(FILES)} in {chosen.out}")
     typer.echo(json.dumps(to_json(found), ensure_ascii=False) if json_ else to_text(found))
+
+
+@app.command("agree")
+@takes(AgreeOptions)
+def agree_command(json_: JsonOption = False, **options: Any) -> None:
+    """Compare ranks: of fused images by each metric, and by the scores of others, of people or as published.
+
+    Scores that are called as a metric of the profile are its published values and compared with it alone.
+    """
+    from clearfuse.train.evaluation.stress.agree import agree, to_json, to_text
+
+    chosen = check_options(AgreeOptions, options)
+    with console.progress("metrics", "images") as progress:
+        found = agree(
+            *(chosen.a, chosen.b, chosen.fused, chosen.scores),
+            lower=chosen.lower, gt=chosen.gt, match=chosen.match, metrics=chosen.metrics, profile=chosen.profile,
+            task=chosen.task, scale=chosen.scale, workers=chosen.workers, progress=progress,
+        )  # fmt: skip
+    typer.echo(json.dumps(to_json(found, chosen.profile), ensure_ascii=False) if json_ else to_text(found))
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | str]:

@@ -150,6 +150,8 @@ class FuseOptions(ModelOptions):
     """Lay the second picture over the first, where they are of unequal size or not registered."""
     compare: bool = False
     """Also write inputs and result side by side, labelled, as NAME-compare.png."""
+    stacks: bool = False
+    """Of --data of sequences: all frames of each, not the darkest and the brightest alone."""
     frames: bool = False
     """The folders hold frames of a video, in the order of their names; --register finds one warp for all."""
     steady: bool = False
@@ -270,6 +272,35 @@ class MetricsOptions(StrictModel):
     """vif, mef or mff: of vif, 16 bits of B are infrared counts."""
     faithfulness: Annotated[str | None, typer.Option(metavar="DIR")] = None
     """Also tell by pixel what is from A, B, both or neither (invented): shares, and maps as DIR/METHOD/NAME.png."""
+    scale: Scale | None = None
+    """Count of white in visible pictures of 16 bits; the metadata's, or 65535."""
+    workers: Count = None
+    """Threads; all cores."""
+
+
+class AgreeOptions(StrictModel):
+    """``train metrics agree``."""
+
+    a: Annotated[str, typer.Argument(metavar="A")]
+    """Visible, under-exposed or near-focused: image or folder."""
+    b: Annotated[str, typer.Argument(metavar="B")]
+    """Infrared, over-exposed or far-focused: image or folder."""
+    match: Match = None
+    """Names in the folders A and B, where they differ: '{key}-A' '{key}-B'."""
+    fused: Annotated[Texts, typer.Argument(metavar="[NAME=]FUSED...")]
+    """Fused images: a folder a method, or 'DIR/{key}_{method}' for all methods of the table."""
+    scores: Annotated[str, typer.Option(metavar="FILE")]
+    """The scores of others: CSV or .jsonl with image, method and numbers by name."""
+    lower: Annotated[str | None, typer.Option(metavar="NAME,...")] = None
+    """Scores of which less is better."""
+    gt: Annotated[str | None, typer.Option(metavar="FILE|DIR")] = None
+    """The ground truth, for PSNR, SSIM and others that compare with it."""
+    metrics: Annotated[str | None, typer.Option(metavar="NAME,...|all")] = None
+    """What to measure; all, or those whose published values the table has."""
+    profile: Annotated[str, typer.Option(metavar="NAME")] = "strict"
+    """What the names mean: strict, or a toolbox as it is: see docs."""
+    task: str = "vif"
+    """vif, mef or mff: of vif, 16 bits of B are infrared counts."""
     scale: Scale | None = None
     """Count of white in visible pictures of 16 bits; the metadata's, or 65535."""
     workers: Count = None

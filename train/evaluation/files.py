@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from clearfuse.synth.console import plural
+from clearfuse.synth.datasets.match import split_pattern
 from clearfuse.synth.datasets.read import read_image
 from clearfuse.synth.datasets.select import Match
 from clearfuse.synth.files.folders import check_folder
@@ -70,13 +71,15 @@ def score_files(
     faithfulness: str | None = None,
     workers: int | None = None,
     progress: Progress = lambda done, total: None,
+    only: Callable[[Mapping[str, Sequence[str]]], None] = lambda there: None,
 ) -> FileScores:
     """Score fused images beside their pair: files, or folders of files with the same names up to the extension.
 
-    match: patterns of the names in a and b. fused: ``PATH`` or ``NAME=PATH``, one a method. gt: the ground truth.
-    metrics, profile: see ``choose_metrics``; without a ground truth those that need one are left out where they are not
-    named. task: says how 16 bits of b are read, as ``train fuse`` does. scale: the count of white in pictures of 16
-    bits. faithfulness: a folder for pictures of where pixels come from, METHOD/NAME.png.
+    match: patterns of the names in a and b. fused: ``PATH`` or ``NAME=PATH``, one a method; a path may end in a pattern
+    of names, as ``DIR/{key}_CNN``. only: called before work begins with the names of each method's images. gt: the
+    ground truth. metrics, profile: see ``choose_metrics``; without a ground truth those that need one are left out
+    where they are not named. task: says how 16 bits of b are read, as ``train fuse`` does. scale: the count of white in
+    pictures of 16 bits. faithfulness: a folder for pictures of where pixels come from, METHOD/NAME.png.
 
     Raises UserError before work begins; WorkIncomplete at the end, naming the images that could not be scored.
     """
@@ -96,11 +99,15 @@ def score_files(
                 f"{path} has {some_names(one)} alone" for path, one in zip((a, paths[name]), lone, strict=True)
             )
             raise UserError(f"{a} and {paths[name]}: not of the same names: {sides}")
-    results = {method: _images(path, stem) for method, path in methods.items()}
+    results: dict[str, dict[str, Path]] = {}
+    for method, path in methods.items():
+        folder, pattern = split_pattern(path)
+        results[method] = _images(folder, None if pattern else stem, pattern or None)
     missing = {method: [name for name in names if name not in images] for method, images in results.items()}
     for method, absent in missing.items():
         if len(absent) == len(names):
             raise UserError(f"{methods[method]}: has no image of a name in {a}, such as {some_names(names)}")
+    only({method: [name for name in names if name in images] for method, images in results.items()})
 
     maps = None if faithfulness is None else _maps_folder(faithfulness, list(results))
     origins: dict[str, dict[str, tuple[float, ...]]] = {method: {} for method in results} if maps else {}

@@ -60,6 +60,9 @@ METRICS: Table[Metric] = Table(
             _pyiqa(
                 "LPIPS", noreference.by_pyiqa("lpips"), "lower", "full-reference", "distance in AlexNet's features", 32
             ),
+            _pyiqa(
+                "RAIM", noreference.raim, "higher", "full-reference", "NTIRE 2026's score of PSNR, SSIM, LPIPS", 32, 2
+            ),
             _fusion("VIFF", fusion.viff, "higher", "information for fusion (Han et al.)", fusion.VIF_SMALLEST),
             _fusion("Qcv", perception.qcv, "lower", "perceived difference to both sources", digits=2),
             _fusion("Qcb", perception.qcb, "higher", "local contrast kept of both sources"),

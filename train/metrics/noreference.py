@@ -193,6 +193,20 @@ def by_pyiqa(name: str) -> Callable[..., float]:
     return score
 
 
+def raim(image: Float[np.ndarray, "h w c"], reference: Float[np.ndarray, "h w c"]) -> float:
+    """The score of the RAIM challenge on multi-exposure fusion in dynamic scenes: see ``raim_score``.
+
+    PSNR, SSIM and LPIPS are pyiqa's, with which the challenge measures: its SSIM is not this package's. Source: NTIRE
+    2026, the 3rd Restore Any Image Model challenge, track 2, arXiv:2604.09030, and its repository's eval.py.
+    """
+    return raim_score(*(by_pyiqa(name)(image, reference) for name in ("psnr", "ssim", "lpips")))
+
+
+def raim_score(psnr: float, ssim: float, lpips: float) -> float:
+    """30 PSNR/50 + 22.5 (SSIM − 0.5)/0.5 + 30 (1 − LPIPS/0.4), nothing clipped: 82.5 at 50 dB, SSIM 1 and LPIPS 0."""
+    return 30 * psnr / 50 + 22.5 * (ssim - 0.5) / 0.5 + 30 * (1 - lpips / 0.4)
+
+
 def pyiqa_missing() -> str:
     """Why pyiqa's metrics can't run here, or ""."""
     return "" if find_spec("pyiqa") else "needs pyiqa: pip install 'clearfuse[iqa]'"

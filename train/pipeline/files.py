@@ -44,6 +44,7 @@ def fuse_files(
     match: Match = None,
     split: str | None = None,
     limit: int | None = None,
+    stacks: bool = False,
     plan: Plan = PLAIN,
     model: str | None = None,
     device: str | None = None,
@@ -54,16 +55,18 @@ def fuse_files(
 ) -> list[str]:
     """Fuse what is named; return the paths written.
 
-    inputs: see ``pictures.find.find_jobs``; data, split, limit: data sets in their place, see ``find_data``. match:
-    patterns of names in two folders. plan: how. Raises UserError before work begins, also where no pair can be read,
-    before the model is loaded; WorkIncomplete at the end, naming the pairs that could not be fused.
+    inputs: see ``pictures.find.find_jobs``; data, split, limit, stacks: data sets in their place, see ``find_data``.
+    match: patterns of names in two folders. plan: how. Raises UserError before work begins, also where no pair can be
+    read, before the model is loaded; WorkIncomplete at the end, naming the pairs that could not be fused.
     """
     check_name("task", task, (AUTO, *TASKS, OTHER))
     _check(plan, task, inputs, data, split)
+    if stacks and not data:
+        raise UserError("--stacks: is of data sets of sequences, --data NAME=DIR; a folder of stacks needs no option")
     kernel = find_kernel(attention)
     target = Path(out)
     if data:
-        jobs = find_data(data, None if task == AUTO else task, target, split, limit, match)
+        jobs = find_data(data, None if task == AUTO else task, target, split, limit, match, stacks)
     else:
         jobs = find_jobs(inputs, target, match=match, frames=plan.frames)[:limit]
     jobs, tasks = _with_tasks(jobs, task, plan.scale)

@@ -282,5 +282,7 @@ def test_pyiqa_gets_colour_on_0_1_and_tensors_alone(monkeypatch: pytest.MonkeyPa
     assert evaluate(x, x, x, x, ["LPIPS"])["LPIPS"] == pytest.approx(0.4)
     assert value("musiq", x, x, x) == pytest.approx(0.2)
     assert said == [("lpips", "1"), [(1, 3, 40, 50)] * 2, ("musiq", "1"), [(1, 3, 40, 50)]]
+    assert value("raim", x, x, x, x) == pytest.approx(30 * 0.4 / 50 - 22.5 * 0.1 / 0.5)
+    assert noreference.raim_score(50, 1, 0) == 82.5 and noreference.raim_score(0, 0.5, 0.4) == 0
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
     noreference._network.cache_clear()

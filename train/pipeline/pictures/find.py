@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from clearfuse.synth import console
@@ -46,11 +46,18 @@ def find_jobs(inputs: Sequence[str], out: Path, *, match: Match = None, frames: 
 
 
 def find_data(
-    data: Sequence[str], task: str | None, out: Path, split: str | None, limit: int | None, match: Match
+    data: Sequence[str],
+    task: str | None,
+    out: Path,
+    split: str | None,
+    limit: int | None,
+    match: Match,
+    stacks: bool = False,
 ) -> list[Job]:
     """The jobs of data sets, ``NAME=DIR``: the degraded pictures of those that have such, of others the pair itself.
 
-    task: of sets that are for any task. split: None for all. Raises UserError, see ``datasets.find.find_all``.
+    task: of sets that are for any task. split: None for all. stacks: of sequences all frames, from dark to bright, not
+    the two at the ends alone. Raises UserError, see ``datasets.find.find_all``.
     """
     check_folder(out, "-o")
     jobs: list[Job] = []
@@ -65,13 +72,34 @@ def find_data(
         if split is not None:
             check_split(manifest, of, split)
         pairs = found.pairs if split is None else of_split(manifest, location, found, split)
+        if stacks and not manifest.sequence:
+            raise UserError(f"--data {name}={location}: --stacks is for sets of sequences, and these are pairs")
+        brighter: dict[str, str] = {}
+        if stacks:
+            steps = find_all(manifest, location, of, "adjacent").pairs
+            brighter = {ref.sources["a"]: ref.sources["b"] for ref in steps}
         for ref in list(pairs)[:limit]:
             paths = tuple(ref.sources.get(f"degraded_{side}", ref.sources[side]) for side in ("a", "b"))
+            if stacks:
+                paths = _upwards(paths[0], brighter)
             stem = f"{name}/{ref.key}" if len(sets) > 1 else ref.key
             known = None if manifest.task == "any" else of
             jobs.append(Files(paths, _in_folder(out, stem, paths), known, ref.scale))
+    seen: dict[Path, Job] = {}
+    for job in jobs:
+        if job.target in seen:
+            raise UserError(f"--data {' '.join(data)}: two pairs would both be {job.target}: name a split by --split")
+        seen[job.target] = job
     check_outputs(out, jobs)
     return jobs[:limit]
+
+
+def _upwards(darkest: str, brighter: Mapping[str, str]) -> tuple[str, ...]:
+    """The frames of a sequence, from the darkest on. brighter: of each frame the next one."""
+    frames = [darkest]
+    while frames[-1] in brighter:
+        frames.append(brighter[frames[-1]])
+    return tuple(frames)
 
 
 def _is_shards(text: str) -> bool:
