@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from curves import pictures as curves
+from files import files_page
 from folders import svg as folders_picture
+from notebooks import notebooks
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 from typer.main import get_command
@@ -112,10 +114,14 @@ class _Untitled(GenerateJsonSchema):
         return False
 
 
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON Schema of a file: keys in the model's order."""
+    return _concise({"$schema": _Untitled.schema_dialect, **model.model_json_schema(schema_generator=_Untitled)})
+
+
 def schema_page(model: type[BaseModel]) -> str:
-    """The JSON Schema of a file, for editors: keys in the model's order."""
-    schema = {"$schema": _Untitled.schema_dialect, **model.model_json_schema(schema_generator=_Untitled)}
-    return json.dumps(_concise(schema), indent=2, ensure_ascii=False) + "\n"
+    """The same as a file, for editors."""
+    return json.dumps(schema_of(model), indent=2, ensure_ascii=False) + "\n"
 
 
 def _concise(schema: Any) -> Any:
@@ -152,7 +158,9 @@ SCHEMAS: dict[str, type[BaseModel]] = {
 
 PAGES = {"cli.md": cli_page, "operators.md": operators_page, "folders.svg": folders_picture}
 PAGES |= {f"schemas/{name}.schema.json": partial(schema_page, model) for name, model in SCHEMAS.items()}
+PAGES |= {"files.md": lambda: files_page({name: schema_of(model) for name, model in SCHEMAS.items()})}
 PAGES |= {f"models/{name}": partial(str, text) for name, text in curves().items()}
+PAGES |= {name: partial(str, text) for name, text in notebooks().items()}
 
 
 def stale() -> list[str]:
