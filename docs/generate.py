@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cards import cards
 from curves import pictures as curves
-from files import files_page
 from folders import svg as folders_picture
 from notebooks import notebooks
 from pydantic import BaseModel
@@ -38,6 +38,7 @@ from clearfuse.train.evaluation.writers.papers import PublishedFields
 from clearfuse.train.metrics.marks import MarkFields
 from clearfuse.train.runs.manifest import RunManifest
 from clearfuse.train.runs.record import RunRecord
+from files import files_page
 
 DOCS = Path(__file__).resolve().parent
 
@@ -160,7 +161,7 @@ PAGES = {"cli.md": cli_page, "operators.md": operators_page, "folders.svg": fold
 PAGES |= {f"schemas/{name}.schema.json": partial(schema_page, model) for name, model in SCHEMAS.items()}
 PAGES |= {"files.md": lambda: files_page({name: schema_of(model) for name, model in SCHEMAS.items()})}
 PAGES |= {f"models/{name}": partial(str, text) for name, text in curves().items()}
-PAGES |= {name: partial(str, text) for name, text in notebooks().items()}
+PAGES |= {name: partial(str, text) for name, text in (notebooks() | cards()).items()}
 
 
 def stale() -> list[str]:

@@ -21,34 +21,50 @@ BEFORE: dict[str, list[str]] = {
 }
 """Cells before the module's: its input, and files beside it."""
 
+STRIPS = """
+import numpy as np
+from PIL import Image
+
+from clearfuse import degrade
+from clearfuse.synth.scenes import scene_pair
+
+scene = scene_pair("vif", 2)  # visible, infrared and depth of a built-in scene
+strips = [degrade(scene.a, "vignette", severity=s, seed=0) for s in (0.0, 0.5, 1.0)]
+Image.fromarray(np.concatenate(strips, 1))
+"""
+SCORE = """
+from clearfuse import evaluate
+from clearfuse.synth.fusers import PyramidFuser
+from clearfuse.synth.scenes import scene_pair
+
+scene = scene_pair("vif", 2)
+fused = PyramidFuser()(scene.a, scene.b, "vif")
+evaluate(fused, scene.a, scene.b, metrics=["Colourfulness", "Qabf"])
+"""
+COUNT = """
+model = ThreeLayers(ThreeLayersConfig(width=16))
+model.initialise(torch.Generator().manual_seed(0))
+sum(parameter.numel() for parameter in model.parameters())
+"""
+COMPARE = """
+from IPython.display import Markdown
+
+report = compare("shards/vif-test", Path("out"))
+Markdown((report / "report.md").read_text())
+"""
+SMALL = "--batch 2 --crop 64 --steps 20 --out runs/mine"
+FIT_MODEL = f"{BUILD}\n!train fit shards/vif --plugin three_layers.py --preset three-layers {SMALL}"
+FIT_LOSS = f"""{BUILD}
+!train fit shards/vif --plugin edge_loss.py --preset nafnet {SMALL} \\
+    --set objective.pixel=0.1 --set 'objective.pixels={{edges = 1.0}}'"""
+
 TRY: dict[str, list[str]] = {
-    "vignette": [
-        "import numpy as np\nfrom PIL import Image\n\nfrom clearfuse import degrade\nfrom clearfuse.synth.scenes import scene_pair\n\n"
-        'scene = scene_pair("vif", 2)  # visible, infrared and depth of a built-in scene\n'
-        "strips = [degrade(scene.a, \"vignette\", severity=s, seed=0) for s in (0.0, 0.5, 1.0)]\n"
-        "Image.fromarray(np.concatenate(strips, 1))",
-    ],
-    "colourfulness": [
-        "from clearfuse import evaluate\nfrom clearfuse.synth.fusers import PyramidFuser\nfrom clearfuse.synth.scenes import scene_pair\n\n"
-        'scene = scene_pair("vif", 2)\nfused = PyramidFuser()(scene.a, scene.b, "vif")\n'
-        'evaluate(fused, scene.a, scene.b, metrics=["Colourfulness", "Qabf"])',
-    ],
-    "three_layers": [
-        "config = ThreeLayersConfig(width=16)\nmodel = ThreeLayers(config)\nmodel.initialise(torch.Generator().manual_seed(0))\n"
-        "sum(parameter.numel() for parameter in model.parameters())",
-        "%%writefile three_layers.py\n{three_layers.py}",
-        f"{BUILD}\n!train fit shards/vif --plugin three_layers.py --preset three-layers --steps 50 --batch 4 --crop 64 --out runs/mine",
-    ],
-    "edge_loss": [
-        "%%writefile edge_loss.py\n{edge_loss.py}",
-        f"{BUILD}\n!train fit shards/vif --plugin edge_loss.py --preset nafnet --steps 20 --batch 2 --crop 64"
-        " --set objective.pixel=0.1 --set 'objective.pixels={edges = 1.0}' --out runs/edges",
-    ],
-    "own_loader": ['print(f"mean error of the mean: {mean_error([\'shards/vif\']):.4f}")'],
-    "other_method": [
-        "from IPython.display import Markdown\n\nreport = compare(\"shards/vif-test\", Path(\"out\"))\n"
-        'Markdown((report / "report.md").read_text())',
-    ],
+    "vignette": [STRIPS],
+    "colourfulness": [SCORE],
+    "three_layers": [COUNT, "%%writefile three_layers.py\n{three_layers.py}", FIT_MODEL],
+    "edge_loss": ["%%writefile edge_loss.py\n{edge_loss.py}", FIT_LOSS],
+    "own_loader": ['mean_error(["shards/vif"])  # of the mean of both pictures: what any network should beat'],
+    "other_method": [COMPARE],
     "build_on_ray": ['build("shards/ray", workers=2, limit=4)'],
 }
 """Cells after the module's, in place of what its ``__main__`` does: the names of the examples that have notebooks."""
@@ -56,7 +72,9 @@ TRY: dict[str, list[str]] = {
 
 def notebooks() -> dict[str, str]:
     """The text of each notebook by its path below docs/."""
-    return {f"../examples/{name}.ipynb": json.dumps(notebook(name), indent=1, ensure_ascii=False) + "\n" for name in TRY}
+    return {
+        f"../examples/{name}.ipynb": json.dumps(notebook(name), indent=1, ensure_ascii=False) + "\n" for name in TRY
+    }
 
 
 def notebook(name: str) -> dict[str, Any]:
@@ -87,8 +105,8 @@ def notebook(name: str) -> dict[str, Any]:
 def _filled(text: str) -> str:
     """Names in braces stand for the examples' files of that name."""
     for path in (*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.toml")):
-        text = text.replace(f"{{{path.name}}}", path.read_text().rstrip())
-    return text
+        text = text.replace(f"{{{path.name}}}", path.read_text())
+    return text.strip()
 
 
 def _parts(source: str) -> tuple[str, list[str]]:

@@ -1,4 +1,4 @@
-"""The generated documents are what the code says now; the README's commands run. Laws over all pages: test_pages.py."""
+"""The generated documents are what the code says now; the README's commands run. Of all pages: test_pages.py."""
 
 from __future__ import annotations
 

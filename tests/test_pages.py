@@ -1,17 +1,22 @@
-"""Laws over every page: its command lines are taken by the commands they name, its links lead somewhere, its code is Python."""
+"""Laws over every page: commands take its command lines, its links lead somewhere, its Python imports what is there."""
 
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
-from collections.abc import Callable, Collection
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterator
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clearfuse.synth.plugins import Own, adopt
 from conftest import ROOT
 from pages import PAGES, anchors, blocks, commands, fenced, links
 
@@ -21,6 +26,13 @@ OTHERS = {
 }  # fmt: skip
 """Programs that are not ours, whose lines are not looked at."""
 SHOWN = [page for page in PAGES if fenced(page)]
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """Taking --plugin loads the file."""
+    yield
+    adopt(Own((), {}))
 
 
 def name_of(page: Path) -> str:
@@ -46,7 +58,7 @@ def _choices() -> dict[str, Collection[str]]:
 
 def _check_values(words: list[str], choices: dict[str, Collection[str]], line: str) -> None:
     """Names behind options exist, or are the reader's own file; with a plugin there are more of them."""
-    for option, value in zip(words, words[1:], strict=False):
+    for option, value in pairwise(words):
         if option not in choices or ("--plugin" in words and option in ("--preset", "--op", "--metrics")):
             continue
         listed = option in ("--op", "--metrics")
@@ -122,14 +134,18 @@ def test_a_wrong_line_is_seen(wrong: str, ours: dict[str, Callable[[list[str]], 
         ours[words[0]](words)
 
 
-@pytest.mark.parametrize("wrong", ["synth build --data mrss=/data", "train fit s --preset mmaif-f", "synth degrade --op hase"])
+@pytest.mark.parametrize(
+    "wrong", ["synth build --data mrss=/data", "train fit s --preset mmaif-f", "synth degrade --op hase"]
+)
 def test_a_wrong_name_is_seen(wrong: str) -> None:
     with pytest.raises(AssertionError):
         _check_values(wrong.split(), _choices(), wrong)
 
 
 def test_every_block_says_what_it_is() -> None:
-    unknown = [f"{name_of(page)}: {kind or 'none'}" for page in PAGES for kind, _ in blocks(page) if kind not in LANGUAGES]
+    unknown = [
+        f"{name_of(page)}: {kind or 'none'}" for page in PAGES for kind, _ in blocks(page) if kind not in LANGUAGES
+    ]
     assert unknown == []
 
 
@@ -171,11 +187,9 @@ def test_every_page_is_in_the_site_s_navigation() -> None:
 
 
 @pytest.mark.slow
-def test_the_site_builds_without_a_warning_and_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-    import subprocess
-    import sys
-
+def test_the_site_builds_without_a_warning_and_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mkdocs = shutil.which("mkdocs", path=str(Path(sys.executable).parent)) or os.environ.get("CLEARFUSE_MKDOCS")
     if mkdocs is None:
         pytest.skip("needs mkdocs-material: pip install 'clearfuse[docs]'")
@@ -187,5 +201,7 @@ def test_the_site_builds_without_a_warning_and_without_a_network(tmp_path: Path,
     made = {path.relative_to(tmp_path / "site").as_posix(): path for path in (tmp_path / "site").rglob("*.html")}
     assert made.keys() >= {"index.html", "tutorial.html", "decisions/index.html", "howto/my-data.html", "python.html"}
     assert "FusionPipeline" in made["python.html"].read_text() and (tmp_path / "site/examples/vignette.ipynb").is_file()
-    fetched = re.compile(r"<(?:script|img|iframe|source)[^>]*\ssrc=\"?https?:|<link[^>]*rel=\"?(?:stylesheet|preconnect|preload)[^>]*https?:|@import")
+    fetched = re.compile(
+        r"<(?:script|img|iframe|source)[^>]*\ssrc=\"?https?:|<link[^>]*rel=\"?(?:stylesheet|preconnect|preload)[^>]*https?:|@import"
+    )
     assert [name for name, path in made.items() if fetched.search(path.read_text())] == []

@@ -195,7 +195,7 @@ def by_pyiqa(name: str) -> Callable[..., float]:
 
 def pyiqa_missing() -> str:
     """Why pyiqa's metrics can't run here, or ""."""
-    return "" if find_spec("pyiqa") else "needs pyiqa: pip install 'clearfuse[iqa]'"
+    return "" if find_spec("pyiqa") else "needs pyiqa (for non-commercial use): pip install 'clearfuse[iqa]'"
 
 
 @cache
