@@ -25,6 +25,7 @@ WHERE = {
     "pipeline": "`pipeline.json` of a run or a model",
     "run": "`run.json` of a run",
     "training": "`manifests/runs/*.toml`, what `make model` trains",
+    "claims": "`docs/claims.toml`: what the pages claim",
 }
 """Which file each schema is of."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cards import cards
+from claims import Claims, claims_page
 from curves import pictures as curves
 from folders import svg as folders_picture
 from notebooks import notebooks
@@ -154,10 +155,11 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "pipeline": design_file(),
     "run": RunRecord,
     "training": RunManifest,
+    "claims": Claims,
 }
 """The files that come from outside: ``docs/schemas/NAME.schema.json`` is what each must be."""
 
-PAGES = {"cli.md": cli_page, "operators.md": operators_page, "folders.svg": folders_picture}
+PAGES = {"cli.md": cli_page, "operators.md": operators_page, "folders.svg": folders_picture, "claims.md": claims_page}
 PAGES |= {f"schemas/{name}.schema.json": partial(schema_page, model) for name, model in SCHEMAS.items()}
 PAGES |= {"files.md": lambda: files_page({name: schema_of(model) for name, model in SCHEMAS.items()})}
 PAGES |= {f"models/{name}": partial(str, text) for name, text in curves().items()}
