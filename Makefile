@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 # Several workers, a thread each: numpy's pools, which wait by spinning, are made before any test is read.
 ONE_THREAD := OMP_NUM_THREADS=1
-.PHONY: help demo eval test coverage check lint quick bench model depth-model estimation-model docs clean
+.PHONY: help demo eval test coverage check lint quick bench model depth-model estimation-model docs docs-site clean
 
 DEMO := demo/shards/vif demo/shards/mef demo/shards/mff
 TESTS := $(DEMO:%=%-test)
@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("clearfuse needs Python 3.11 to 3.13" if not (3, 11) <= sys.version_info < (3, 14) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@touch $(READY)
 
 demo: $(READY)  ## the whole chain on built-in scenes: demo/shards, demo/sheet.png, demo/run, demo/report
@@ -88,8 +88,13 @@ model: $(READY)  ## train a shipped model for hours: NAME=clearfuse-small DATA=d
 	$(BIN)/python models/train.py $(NAME) --data $(DATA) --work $(WORK)
 	$(BIN)/python docs/curves.py
 
-docs: $(READY)  ## regenerate docs/operators.md, docs/cli.md and the pictures
+docs: $(READY)  ## regenerate the pages, pictures and notebooks that show the code, then build the site
 	$(BIN)/python docs/generate.py
+	@$(MAKE) --no-print-directory docs-site
+
+# The variable silences an announcement of mkdocs-material about other people's plans for mkdocs.
+docs-site: $(READY)  ## build the documentation site into site/, without a warning or a network: open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove what demo and the tests left, not the environment
-	rm -rf demo .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf demo site .pytest_cache .ruff_cache .hypothesis .coverage

@@ -2,8 +2,8 @@
 
     python benchmarks/finetune.py --data folder=DIR_A,DIR_B --work DIR [--task vif] [--pairs 20] [--steps 400]
 
-Runs the commands of docs/training.md, which it prints: the pairs, built lean and degraded anew as they are read, tune
-the model; then it is scored on these pairs under other degradations (another seed), beside the model as it ships.
+Runs the commands of docs/howto/fine-tune.md, which it prints: the pairs, built lean and degraded anew as they are read,
+tune the model; then it is scored on these pairs under other degradations (another seed), beside the model as it ships.
 """
 
 from __future__ import annotations

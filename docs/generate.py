@@ -11,8 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cards import cards
+from claims import Claims, claims_page
 from curves import pictures as curves
 from folders import svg as folders_picture
+from notebooks import notebooks
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 from typer.main import get_command
@@ -36,6 +39,7 @@ from clearfuse.train.evaluation.writers.papers import PublishedFields
 from clearfuse.train.metrics.marks import MarkFields
 from clearfuse.train.runs.manifest import RunManifest
 from clearfuse.train.runs.record import RunRecord
+from files import files_page
 
 DOCS = Path(__file__).resolve().parent
 
@@ -112,10 +116,14 @@ class _Untitled(GenerateJsonSchema):
         return False
 
 
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON Schema of a file: keys in the model's order."""
+    return _concise({"$schema": _Untitled.schema_dialect, **model.model_json_schema(schema_generator=_Untitled)})
+
+
 def schema_page(model: type[BaseModel]) -> str:
-    """The JSON Schema of a file, for editors: keys in the model's order."""
-    schema = {"$schema": _Untitled.schema_dialect, **model.model_json_schema(schema_generator=_Untitled)}
-    return json.dumps(_concise(schema), indent=2, ensure_ascii=False) + "\n"
+    """The same as a file, for editors."""
+    return json.dumps(schema_of(model), indent=2, ensure_ascii=False) + "\n"
 
 
 def _concise(schema: Any) -> Any:
@@ -147,12 +155,15 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "pipeline": design_file(),
     "run": RunRecord,
     "training": RunManifest,
+    "claims": Claims,
 }
 """The files that come from outside: ``docs/schemas/NAME.schema.json`` is what each must be."""
 
-PAGES = {"cli.md": cli_page, "operators.md": operators_page, "folders.svg": folders_picture}
+PAGES = {"cli.md": cli_page, "operators.md": operators_page, "folders.svg": folders_picture, "claims.md": claims_page}
 PAGES |= {f"schemas/{name}.schema.json": partial(schema_page, model) for name, model in SCHEMAS.items()}
+PAGES |= {"files.md": lambda: files_page({name: schema_of(model) for name, model in SCHEMAS.items()})}
 PAGES |= {f"models/{name}": partial(str, text) for name, text in curves().items()}
+PAGES |= {name: partial(str, text) for name, text in (notebooks() | cards()).items()}
 
 
 def stale() -> list[str]:

@@ -1,4 +1,4 @@
-"""The generated documents are what the code says now, and the README's commands exist."""
+"""The generated documents are what the code says now; the README's commands run. Of all pages: test_pages.py."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 
 from clearfuse.synth.operators import OPERATORS
 from conftest import ROOT, run_process
+from pages import fenced
 
 
 @pytest.fixture
@@ -95,49 +96,6 @@ def test_an_editor_sees_a_recipe_s_mistake(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", OPERATORS)
 def test_every_operator_is_documented(name: str) -> None:
     assert f"## `{name}`" in (ROOT / "docs/operators.md").read_text()
-
-
-def fenced(page: Path) -> list[str]:
-    """The command lines of a page's shell blocks, continued lines joined, comments dropped."""
-    blocks = re.findall(r"```(?:sh|bash|console)\n(.*?)```", page.read_text(), re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line for line in (raw.split(" #")[0].strip() for raw in lines) if line and not line.startswith("#")]
-
-
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
-def test_every_command_that_a_page_shows_exists(page: str) -> None:
-    """Each ``synth`` and ``train`` line parses with its options; each ``make`` target is in the Makefile."""
-    from typer.main import get_command
-
-    from clearfuse.__main__ import USAGE
-    from clearfuse.synth.cli.app import app as synth_app
-    from clearfuse.train.cli.app import app as train_app
-
-    commands = {"synth": get_command(synth_app), "train": get_command(train_app)}
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    shown = fenced(ROOT / page)
-    assert shown
-    for line in shown:
-        words = [word for word in shlex.split(line) if not re.match(r"[A-Z_]+=", word)]
-        if words[0] in ("torchrun", "accelerate"):
-            words = words[words.index("-m" if "-m" in words else "--no-python") + 1 :]
-            words[0] = words[0].removeprefix("clearfuse.")
-        if words[0] == "make":
-            assert words[1] in targets, line
-        elif words[0] in commands:
-            sub = commands[words[0]].commands[words[1]]  # type: ignore[attr-defined]
-            sub.make_context(words[1], words[2:])
-        elif words[0] == "clearfuse":
-            assert words[1] in USAGE, line
-        else:
-            assert Path(words[0]).name in ("git", "cd", "pip", "pytest", "python"), line
-
-
-def test_every_relative_link_of_the_pages_leads_somewhere() -> None:
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
-        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-            if "://" not in link:
-                assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
 def test_the_architecture_page_names_what_is_there() -> None:

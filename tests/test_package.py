@@ -71,7 +71,8 @@ def test_the_constraints_pin_every_dependency() -> None:
     pinned = {
         line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()
     }
-    needed = project["dependencies"] + project["optional-dependencies"]["dev"]
+    extras = project["optional-dependencies"]
+    needed = project["dependencies"] + extras["dev"] + extras["docs"]
     assert {re.split(r"[<>=\[]", need)[0].lower() for need in needed} <= pinned
 
 

@@ -17,6 +17,8 @@ LEAST_DISK = 5 << 30
 HUB = "https://huggingface.co"
 SECONDS = 5.0
 """To wait for the hub."""
+TERMS = {"iqa": " (pyiqa: for non-commercial use)"}
+"""What an extra's licence forbids."""
 USED = (
     "torch",
     "numpy",
@@ -110,10 +112,10 @@ def _extras() -> Iterator[Finding]:
             if need.marker and need.marker.evaluate({"extra": extra}) and not need.marker.evaluate({"extra": ""}):
                 needs.setdefault(extra, []).append(need.name)
     for extra, names in needs.items():
-        if extra == "dev":
+        if extra in ("dev", "docs"):
             continue
         lacking = [name for name in names if _version(name) is None]
-        advice = f"pip install 'clearfuse[{extra}]'" if lacking else ""
+        advice = f"pip install 'clearfuse[{extra}]'{TERMS.get(extra, '')}" if lacking else ""
         text = f"{', '.join(lacking)} not installed" if lacking else ", ".join(names)
         yield Finding(f"extra {extra}", "absent" if lacking else "ok", text, advice)
 

@@ -159,8 +159,9 @@ def _cause(code: int | None) -> str:
     """The cause of a process's death, from its exit code; a negative one is a signal."""
     if code is None or code >= 0:
         return f"ended with exit code {code}"
-    names = {signal.SIGKILL: "killed, perhaps for want of memory", signal.SIGSEGV: "segmentation fault"}
-    return names.get(-code) or f"died of signal {-code}"  # type: ignore[call-overload]
+    names = {"SIGKILL": "killed, perhaps for want of memory", "SIGSEGV": "segmentation fault"}
+    told = {getattr(signal, name): text for name, text in names.items() if hasattr(signal, name)}
+    return told.get(-code) or f"died of signal {-code}"
 
 
 @contextmanager

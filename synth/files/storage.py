@@ -14,6 +14,7 @@ import errno
 import os
 import re
 import secrets
+import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -281,7 +282,9 @@ def landing(path: Location) -> Iterator[IO[bytes]]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's names to the disk: a rename alone may be lost in a power cut."""
+    """Bring a folder's names to the disk: a rename alone may be lost in a power cut. Windows opens no folders."""
+    if os.name == "nt":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -295,7 +298,7 @@ def sync_folder(folder: Path) -> None:
 @contextmanager
 def _temporary(name: str) -> Iterator[tuple[IO[bytes], str]]:
     """A local file that waits for its upload, or was downloaded, and its path."""
-    prefix = _WAITING.format(host=os.uname().nodename, pid=os.getpid())
+    prefix = _WAITING.format(host=socket.gethostname(), pid=os.getpid())
     with tempfile.NamedTemporaryFile(prefix=prefix, suffix=f"-{name}", delete=False) as file:
         try:
             yield file, file.name
@@ -310,7 +313,7 @@ def _temporary(name: str) -> Iterator[tuple[IO[bytes], str]]:
 
 def sweep() -> None:
     """Remove the temporary files of processes that were killed."""
-    start = _WAITING.partition("{pid}")[0].format(host=os.uname().nodename)
+    start = _WAITING.partition("{pid}")[0].format(host=socket.gethostname())
     for path in Path(tempfile.gettempdir()).glob(f"{start}*"):
         pid = path.name.removeprefix(start).partition("-")[0]
         if pid.isdecimal() and not _alive(int(pid)):
@@ -319,6 +322,8 @@ def sweep() -> None:
 
 
 def _alive(pid: int) -> bool:
+    if os.name == "nt":  # there signal 0 is Ctrl-C
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

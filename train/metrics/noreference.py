@@ -209,7 +209,7 @@ def raim_score(psnr: float, ssim: float, lpips: float) -> float:
 
 def pyiqa_missing() -> str:
     """Why pyiqa's metrics can't run here, or ""."""
-    return "" if find_spec("pyiqa") else "needs pyiqa: pip install 'clearfuse[iqa]'"
+    return "" if find_spec("pyiqa") else "needs pyiqa (for non-commercial use): pip install 'clearfuse[iqa]'"
 
 
 @cache

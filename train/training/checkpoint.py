@@ -8,7 +8,6 @@ processes reads what any other number wrote.
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import shutil
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from clearfuse.synth.files.checkpoints import check_weights
 from clearfuse.synth.files.jsonstream import write_json
 from clearfuse.synth.files.schema import Schema, StrictModel, validate
+from clearfuse.synth.files.storage import sync_folder
 from clearfuse.synth.types import SCHEMA, UserError, WorkIncomplete
 from clearfuse.train.training.optim import CautiousAdamW
 from clearfuse.train.training.parallel import local_shard
@@ -137,17 +137,9 @@ def _replace(making: Path, path: Path) -> None:
     """The folder under its own name, on the disk."""
     if path.exists():
         _remove(path)
-    _sync(making)
+    sync_folder(making)
     making.rename(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(path.parent)
 
 
 def tidy(folder: Path, state: Training, keep: int) -> None:

@@ -251,7 +251,10 @@ def test_a_report_names_its_profile_and_what_could_not_run(
     assert facts["profile"] == "papers" and {"MUSIQ", "CLIPIQA"} <= set(facts["not_run"])
     assert [metric["name"] for metric in facts["metrics"]][:3] == ["VIF", "VIF-authors", "Qabf"]
     notes = "\n".join(facts["notes"])
-    assert "Not run: MUSIQ needs pyiqa: pip install 'clearfuse[iqa]'." in notes and "Profile papers: " in notes
+    assert (
+        "Not run: MUSIQ needs pyiqa (for non-commercial use): pip install 'clearfuse[iqa]'." in notes
+        and "Profile papers: " in notes
+    )
     asked = "SCD,ms_ssim,FMI-dct"
     done = evaluate_shards([str(shards / "mef")], str(tmp_path / "t"), metrics=asked, profile="tang", limit=1)
     assert [metric.name for metric in done.metrics] == ["SCD", "MS-SSIM", "FMI-dct"]
