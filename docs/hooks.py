@@ -74,9 +74,12 @@ def _moved(match: re.Match[str], source: str, here: str) -> str:
 
 
 def separated(markdown: str) -> str:
-    """A blank line before lists and tables that follow a paragraph's line, which GitHub does not want."""
+    """Blank lines before lists and tables that follow a line of a paragraph, and twice the indent inside lists.
+
+    GitHub wants neither: there what belongs to an item stands below its text, two spaces in.
+    """
     lines: list[str] = []
-    fence = ""
+    fence, listed, gap = "", False, False  # an open block's mark; in a list; a blank line since its last item
     for line in markdown.splitlines():
         mark = FENCE.match(line)
         before = lines[-1] if lines else ""
@@ -84,9 +87,16 @@ def separated(markdown: str) -> str:
             fence = mark[1]
         elif mark and mark[1] == fence:
             fence = ""
-        elif not fence and before.strip():
-            item = ITEM.match(line) and not ITEM.match(before) and not before.startswith((" ", "#", "|"))
-            if item or (line.startswith("|") and not before.startswith("|")):
+        elif not fence:
+            item = ITEM.match(line) is not None
+            goes_on = ITEM.match(before) or before.startswith("#") or (listed and before.startswith(" ") and not gap)
+            table = line.startswith("|") and not before.startswith("|")
+            if before.strip() and (table or (item and not goes_on)):
                 lines.append("")
+            if line.strip() and not line.startswith(" "):
+                listed = item
+            gap = not item and (gap or not line.strip())
+        if listed and line.startswith("  "):
+            line = " " * (len(line) - len(line.lstrip())) + line
         lines.append(line)
     return "\n".join(lines) + "\n"

@@ -105,7 +105,7 @@ def in_checkpoint(number: int) -> None:
         return save(*args)
 
     checkpoint.save = saving
-    checkpoint._sync = counted(checkpoint._sync)
+    checkpoint.sync_folder = counted(checkpoint.sync_folder)
     tensors.save_file = counted(tensors.save_file)
     jsonstream.write_json = counted(jsonstream.write_json)
     Path.rename = counted(Path.rename)
