@@ -206,7 +206,7 @@ def model_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files[0].write_text(text)
     files[1].write_bytes(pickle.dumps({"min_": [-1.0] * 36, "max_": [1.0] * 36}))
     monkeypatch.setattr(noreference, "_files", lambda: files)
-    noreference._regression.cache_clear()
+    noreference.regression.cache_clear()
 
 
 def test_brisque_is_its_regression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +217,7 @@ def test_brisque_is_its_regression(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     expected = 2 * math.exp(-0.5 * ((x - s) ** 2).sum()) - math.exp(-0.5 * ((x - t) ** 2).sum()) + 3
     assert evaluate(GREY[0], *GREY[1:], metrics=["brisque"])["brisque"] == pytest.approx(expected, rel=1e-9)
     assert math.isnan(value("BRISQUE", FLAT, FLAT, FLAT))
-    noreference._regression.cache_clear()
+    noreference.regression.cache_clear()
 
 
 def test_brisque_s_features_are_those_of_what_they_fit() -> None:
@@ -251,7 +251,7 @@ def test_ranges_are_read_and_never_loaded(tmp_path: Path) -> None:
 
 def test_what_cannot_run_is_named_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(noreference, "find_spec", lambda name: None)
-    noreference._regression.cache_clear()
+    noreference.regression.cache_clear()
     for name, hint in {"BRISQUE": "pip install brisque", "MUSIQ": r"pip install 'clearfuse\[iqa\]'"}.items():
         with pytest.raises(UserError, match=f"^{name} needs .*: {hint}$"):
             value(name, A, A, A)
@@ -277,10 +277,10 @@ def test_pyiqa_gets_colour_on_0_1_and_tensors_alone(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(noreference, "find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "pyiqa", SimpleNamespace(create_metric=create_metric))
-    noreference._network.cache_clear()
+    noreference.network.cache_clear()
     x = np.full((40, 50), 51, np.uint8)
     assert evaluate(x, x, x, x, ["LPIPS"])["LPIPS"] == pytest.approx(0.4)
     assert value("musiq", x, x, x) == pytest.approx(0.2)
     assert said == [("lpips", "1"), [(1, 3, 40, 50)] * 2, ("musiq", "1"), [(1, 3, 40, 50)]]
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
-    noreference._network.cache_clear()
+    noreference.network.cache_clear()

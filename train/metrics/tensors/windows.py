@@ -1,0 +1,93 @@
+"""Mutual information of 3×3 windows on tensors: ``clearfuse.train.metrics.windows``, from whole joint distributions.
+
+It has no gradient of use: the smallest of a window's features has probability 0, where entropy is infinitely steep.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from clearfuse.train.metrics.tensors.filters import ratio, root
+from clearfuse.train.metrics.tensors.images import Plane, Values
+from clearfuse.train.metrics.windows import POSITIONS
+
+AT_ONCE = 1 << 15
+"""Windows whose joint distributions, 81 numbers each, are in memory at a time."""
+
+Shares = Float[Tensor, "w 9"]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Of each window: its features, their shares p, column by column, the cumulative ones, the entropy of p in bits,
+    √Σ (p − 1/9)² and the standard deviation of the position.
+    """
+
+    features: Shares
+    p: Shares
+    cdf: Shares
+    entropy: Float[Tensor, " w"]
+    norm: Float[Tensor, " w"]
+    deviation: Float[Tensor, " w"]
+
+
+def gradient(plane: Plane) -> Plane:
+    """√(Δx² + Δy²) by central differences, one-sided at the border."""
+    down, across = torch.gradient(plane, dim=(-2, -1))
+    return (down.square() + across.square()).sqrt()
+
+
+def mean_information(fused: Plane, a: Plane, b: Plane) -> Values:
+    """The mean of 2 I / (H + H) over all 3×3 windows and both sources, for each image; strips of rows in turn."""
+    count, height, width = fused.shape
+    rows = max(AT_ONCE // (width - 2), 1)
+    totals: list[Tensor] = []
+    for k in range(count):
+        total = fused.new_zeros(())
+        for top in range(0, height - 2, rows):
+            strip = slice(top, min(top + rows, height - 2) + 2)
+            of_f, *others = (_windows(features[k, strip]) for features in (fused, a, b))
+            total = total + _information(of_f, others[0]).sum() + _information(of_f, others[1]).sum()
+        totals.append(total)
+    return torch.stack(totals) / (2 * (height - 2) * (width - 2))
+
+
+def _windows(features: Float[Tensor, "h w"]) -> Windows:
+    """The windows of a plane of features."""
+    values = features.unfold(0, 3, 1).unfold(1, 3, 1).transpose(-1, -2).reshape(-1, POSITIONS)
+    raised = values - values.amin(1, keepdim=True)
+    total = raised.sum(1, keepdim=True)
+    flat = total == 0
+    p = torch.where(flat, 1 / POSITIONS, ratio(raised, total))
+    place = torch.arange(POSITIONS, device=p.device).to(p.dtype)
+    norm = torch.where(flat[:, 0], 0.0, root((p - 1 / POSITIONS).square().sum(1)))
+    deviation = root((p * place.square()).sum(1) - (p * place).sum(1).square())
+    return Windows(values, p, p.cumsum(1), _bits(p).sum(1), norm, deviation)
+
+
+def _bits(p: Tensor) -> Tensor:
+    """−p log2 p."""
+    return torch.xlogy(p, p) / -math.log(2)
+
+
+def _information(x: Windows, y: Windows) -> Float[Tensor, " w"]:
+    """2 I / (H + H) of windows; 1 for equal ones, 0 where there is no correlation."""
+    total = x.entropy + y.entropy
+    norms = x.norm * y.norm
+    c = ratio(((x.p - 1 / POSITIONS) * (y.p - 1 / POSITIONS)).sum(1), norms)
+    cdf_x, cdf_y = x.cdf[:, :, None], y.cdf[:, None, :]
+    upper = (c > 0)[:, None, None]
+    bound = torch.where(upper, torch.minimum(cdf_x, cdf_y), (cdf_x + cdf_y - 1).clamp(min=0))
+    most = bound.sum((1, 2)) - x.cdf.sum(1) * y.cdf.sum(1)
+    phi = ratio(c * x.deviation * y.deviation, most).clamp(0, 1)[:, None, None]
+    cells = F.pad(bound, (1, 0, 1, 0)).diff(dim=1).diff(dim=2).clamp(min=0)
+    joint = phi * cells + (1 - phi) * x.p[:, :, None] * y.p[:, None, :]
+    shared = ratio(2 * (total - _bits(joint).sum((1, 2))), total)
+    related = (norms * x.deviation * y.deviation * c) != 0
+    return torch.where((x.features == y.features).all(1), 1.0, torch.where(related, shared, 0.0))
