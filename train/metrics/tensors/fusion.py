@@ -11,6 +11,8 @@ from torch import Tensor
 
 from clearfuse.synth.fusers.quality import ORIENTATION, STRENGTH
 from clearfuse.train.metrics.fusion import (
+    MEF_FLAT,
+    MEF_OPPOSITE,
     MEF_SCALES,
     MEF_WINDOW,
     VIF_NOISE,
@@ -200,6 +202,9 @@ def _desired(x: Plane, y: Plane) -> tuple[Filtered, Filtered]:
         pixels * (separable(product, taps, taps) - m * n)
         for product, m, n in ((x * x, means[0], means[0]), (y * y, means[1], means[1]), (x * y, *means))
     )
+    flat_x, flat_y = power_x < MEF_FLAT, power_y < MEF_FLAT
+    power_x, power_y = power_x.masked_fill(flat_x, 0), power_y.masked_fill(flat_y, 0)
+    shared = shared.masked_fill(flat_x | flat_y, 0)
     contrast_x, contrast_y = root(power_x), root(power_y)
     consistency = root(power_x + power_y + 2 * shared) / (contrast_x + contrast_y).clamp(min=1e-12)
     exponent = torch.tan(math.pi / 2 * consistency.clamp(0, 1 - 1e-12)).clamp(max=10)
@@ -207,5 +212,5 @@ def _desired(x: Plane, y: Plane) -> tuple[Filtered, Filtered]:
     weight_x, weight_y = ((contrast / MEF_WINDOW) ** exponent + 1e-16 for contrast in (contrast_x, contrast_y))
     u, v = (weight / (weight_x + weight_y) / c for weight, c in ((weight_x, contrast_x), (weight_y, contrast_y)))
     norm = root(u * u * power_x + v * v * power_y + 2 * u * v * shared)
-    gain = torch.maximum(contrast_x, contrast_y) / norm.clamp(min=1e-12)
+    gain = ratio(torch.maximum(contrast_x, contrast_y), norm.masked_fill(norm <= MEF_OPPOSITE, 0))
     return u * gain, v * gain
