@@ -29,7 +29,9 @@ RUNS = [name for name, metric in METRICS.items() if not metric.missing()]
 
 @dataclass(frozen=True)
 class Row:
-    """A metric's row of the table. bounds: least and largest value; equal: the value where all images are one."""
+    """A metric's row of the table. bounds: least and largest value; equal: the value where all images are one; smooth:
+    whether it has gradients.
+    """
 
     against: str
     better: str
@@ -37,6 +39,7 @@ class Row:
     equal: str
     undefined: str
     smallest: int
+    smooth: bool
 
 
 def number(text: str) -> float:
@@ -49,11 +52,13 @@ def documented() -> dict[str, Row]:
     found: dict[str, Row] = {}
     text = (ROOT / "docs/metrics.md").read_text().partition("\n## The metrics\n")[2].partition("\n\n")[0]
     for line in text.splitlines()[2:]:
-        name, against, better, span, equal, undefined, smallest = (cell.strip() for cell in line.strip("|").split("|"))
+        name, against, better, span, equal, undefined, smallest, smooth = (c.strip() for c in line[1:-1].split("|"))
         match = re.match(r"(about )?\[(.+?), (.+?)[])]", span)
         assert match is not None, line
         bounds = (-math.inf, math.inf) if match[1] else (number(match[2]), number(match[3]))
-        found[name] = Row(against, better.strip("*"), bounds, equal, undefined, int(smallest.partition("×")[0]))
+        found[name] = Row(
+            against, better.strip("*"), bounds, equal, undefined, int(smallest.partition("×")[0]), smooth == "yes"
+        )
     return found
 
 
@@ -72,8 +77,8 @@ def noisy(image: np.ndarray, sigma: float) -> np.ndarray:
 
 def test_the_table_of_the_docs_is_the_table_of_the_code() -> None:
     assert DOCUMENTED.keys() == METRICS.keys()
-    said = {name: (row.better, row.smallest) for name, row in DOCUMENTED.items()}
-    assert said == {name: (metric.direction, metric.smallest) for name, metric in METRICS.items()}
+    said = {name: (row.better, row.smallest, row.smooth) for name, row in DOCUMENTED.items()}
+    assert said == {name: (one.direction, one.smallest, one.differentiable) for name, one in METRICS.items()}
     for name, metric in METRICS.items():
         assert metric.kind in KINDS[DOCUMENTED[name].against] and metric.name == name and metric.doc
 
@@ -170,6 +175,9 @@ def test_the_tensor_form_has_the_same_values(name: str) -> None:
     expected = [score(name, *images) for images in triples]
     assert found.tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5, nan_ok=True)
 
+    least = [image[: METRICS[name].smallest, : METRICS[name].smallest] for image in (F, A, B)]
+    expected = pytest.approx(score(name, *least), rel=1e-4, abs=1e-6, nan_ok=True)
+    assert evaluate(*(tensor(image) for image in (*least, least[1])), [name])[name].tolist() == [expected]
     odd = [image[:side, : side + 12] for image in (F, A[..., 0], B)]
     expected = pytest.approx(score(name, *odd), rel=1e-4)
     codes = [tensor(image) for image in odd]

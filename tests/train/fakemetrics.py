@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from clearfuse.train.metrics import METRICS, evaluate, tensors
 
-SIDE = 200
+SIDE = 192
 PYIQA = "LPIPS", "MUSIQ", "CLIPIQA"
 
 
@@ -30,13 +30,12 @@ def main() -> None:
     tensors.evaluate._ranges = within
     with tempfile.TemporaryDirectory() as folder, FakeTensorMode():
         made_models(Path(folder))
-        for dtype in (torch.uint8, torch.bfloat16, torch.float32, torch.float64):
+        for dtype in (torch.uint8, torch.bfloat16):
             images = [torch.empty(2, c, SIDE, SIDE + 3, dtype=dtype, device="cuda") for c in (3, 3, 1, 3)]
             for name in (name for name in METRICS if name not in PYIQA):
                 with torch.autocast("cuda", torch.bfloat16):
                     value = evaluate(*images, [name])[name]
-                assert value.shape == (2,) and value.device.type == "cuda", name
-                assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32), name
+                assert value.shape == (2,) and value.device.type == "cuda" and value.dtype == torch.float32, name
         print(*(name for name in METRICS if name not in PYIQA))
 
 

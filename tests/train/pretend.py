@@ -1,4 +1,4 @@
-"""A GPU that is not there: torch makes fake tensors on ``cuda``. For processes of their own: torch is patched for good."""
+"""A GPU that is not there, on which torch makes fake tensors. For processes of their own: torch is patched for good."""
 
 from __future__ import annotations
 

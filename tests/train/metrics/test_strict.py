@@ -82,6 +82,15 @@ def test_constant_images() -> None:
     assert mixed["NMI"] == pytest.approx(1) and mixed["MI"] == pytest.approx(mixed["EN"])
 
 
+def test_mef_ssim_wants_nothing_of_flat_or_opposite_sources() -> None:
+    """At 255 too, where rounding leaves flat windows a variance: a flat fused image is right, a step is not."""
+    black, white = (np.full((64, 64), level, np.uint8) for level in (0, 255))
+    step = np.where(np.arange(64)[None] < 32, black, white)
+    assert value("MEF-SSIM", white, black, white) == pytest.approx(1) == value("MEF-SSIM", black, white, white)
+    assert value("MEF-SSIM", white, step, 255 - step) == pytest.approx(1)
+    assert value("MEF-SSIM", step, step, 255 - step) < 0.9
+
+
 def test_one_pixel() -> None:
     x, y = (np.full((1, 1), level, np.uint8) for level in (10, 30))
     found = evaluate(x, x, y, metrics=[name for name in FUSION if METRICS[name].smallest == 1])
