@@ -8,7 +8,6 @@ are on CUDA.
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import time
 import types
@@ -20,6 +19,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from pretend import pretend_cuda
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.overrides import TorchFunctionMode
@@ -48,26 +48,6 @@ from clearfuse.train.training.validation import to_bytes
 from clearfuse.train.weights import base as bases
 
 SIDE, PROMPTS = 64, ["remove the haze", "clear the snow and suppress the noise in both frames"]
-
-
-def pretend_cuda() -> None:
-    """Let a torch without CUDA make fake tensors on ``cuda``: its own device guard that does nothing stands in."""
-    if not torch.backends.cuda.is_built():
-        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib/libc10.so"))
-        registry = (ctypes.c_void_p * 24).in_dll(library, "_ZN3c104impl26device_guard_impl_registryE")
-        registry[1] = registry[17]  # CUDA's takes that of meta
-    torch._C._ensureCUDADeviceGuardSet()
-    answers: dict[str, Any] = {
-        "is_available": True, "is_bf16_supported": True, "current_device": 0, "get_device_capability": (9, 0),
-    }  # fmt: skip
-    for name, answer in answers.items():
-        setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
-    real = torch.tensor  # which would copy Python's numbers to the device itself
-
-    def tensor(data: Any, *, device: Any = None, **options: Any) -> Tensor:
-        return real(data, **options).to(device or "cpu")
-
-    torch.tensor = tensor
 
 
 def pretend_xformers() -> None:

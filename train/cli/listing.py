@@ -84,6 +84,7 @@ def _metrics() -> dict[str, str]:
 
     return {
         name: f"{metric.kind}, {metric.direction} is better: {metric.doc}"
+        + ", differentiable" * metric.differentiable
         + (f" ({reason})" if (reason := metric.missing()) else "")
         for name, metric in METRICS.items()
     }

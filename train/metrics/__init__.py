@@ -5,26 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from clearfuse.synth.fusers.quality import qabf
 from clearfuse.synth.tables import Table
 from clearfuse.synth.types import UserError, look_up, unknown
-from clearfuse.train.metrics import fidelity, fusion, information, niqe, noreference, perception, statistics
+from clearfuse.train.metrics import fidelity, fusion, information, niqe, noreference, perception, statistics, tensors
 from clearfuse.train.metrics.base import Direction, Metric, codes, luma
 from clearfuse.train.metrics.planes import Planes
 from clearfuse.train.metrics.toolboxes.mefb import MEFB
 from clearfuse.train.metrics.toolboxes.tang import TANG
 from clearfuse.train.metrics.toolboxes.vifb import VIFB
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from clearfuse.train.metrics.tensors.images import Images
+
+TensorForm = Callable[["Images"], "Tensor"]
+
 
 def _fusion(
-    name: str, function: Callable[[Planes], float], direction: Direction, doc: str, smallest: int = 1, digits: int = 4
-) -> Metric:
-    return Metric(name, function, direction, "fusion", f"{doc}, luma", smallest, digits, "planes")
+    name: str, function: Callable[[Planes], float], tensor: TensorForm, direction: Direction, doc: str,
+    smallest: int = 1, digits: int = 4, differentiable: bool = True,
+) -> Metric:  # fmt: skip
+    return Metric(
+        name, function, direction, "fusion", f"{doc}, luma", smallest, digits, "planes",
+        tensor=tensor, differentiable=differentiable,
+    )  # fmt: skip
 
 
+_levels = partial(_fusion, differentiable=False)
+"""A metric of histograms or ranks, whose values have no gradient."""
 _pyiqa = partial(Metric, takes="colour", missing=noreference.pyiqa_missing)
 
 METRICS: Table[Metric] = Table(
@@ -32,71 +46,131 @@ METRICS: Table[Metric] = Table(
     {
         metric.name: metric
         for metric in (
-            Metric("PSNR", fidelity.psnr, "higher", "full-reference", "dB against the ground truth, RGB", digits=2),
+            Metric(
+                *("PSNR", fidelity.psnr, "higher", "full-reference", "dB against the ground truth, RGB"),
+                digits=2, tensor=lambda x: tensors.fidelity.psnr(x), differentiable=True,
+            ),
             Metric(
                 *("SSIM", fidelity.ssim, "higher", "full-reference", "structure against the ground truth, RGB"),
-                smallest=fidelity.WINDOW,
+                smallest=fidelity.WINDOW, tensor=lambda x: tensors.fidelity.ssim(x), differentiable=True,
             ),
-            _fusion("VIF", fusion.vif, "higher", "information kept of both sources, a sum", fusion.VIF_SMALLEST),
-            Metric(
-                *(
-                    "VIF-authors",
-                    fusion.vif_authors,
-                    "higher",
-                    "fusion",
-                    "VIF of the sources against the fused image, RGB",
-                ),
-                smallest=fusion.VIF_SMALLEST,
-                takes="colour",
+            _fusion(
+                "VIF", fusion.vif, lambda x: tensors.fusion.vif(x), "higher",
+                "information kept of both sources, a sum", fusion.VIF_SMALLEST,
             ),
-            Metric("Qabf", qabf, "higher", "fusion", "edges kept of both sources, luma", 3),
             Metric(
-                "MEF-SSIM", fusion.mef_ssim, "higher", "fusion", "the best of two exposures, luma", fusion.MEF_SMALLEST
+                "VIF-authors", fusion.vif_authors, "higher", "fusion",
+                "VIF of the sources against the fused image, RGB", fusion.VIF_SMALLEST,
+                takes="colour", tensor=lambda x: tensors.fusion.vif_authors(x), differentiable=True,
+            ),
+            Metric(
+                "Qabf", qabf, "higher", "fusion", "edges kept of both sources, luma", 3,
+                tensor=lambda x: tensors.fusion.qabf(x), differentiable=True,
+            ),
+            Metric(
+                "MEF-SSIM", fusion.mef_ssim, "higher", "fusion", "the best of two exposures, luma", fusion.MEF_SMALLEST,
+                tensor=lambda x: tensors.fusion.mef_ssim(x), differentiable=True,
             ),
             Metric(
                 *("MS-SSIM", fidelity.ms_ssim, "higher", "full-reference", "structure at five scales, RGB"),
-                smallest=fidelity.MS_SMALLEST,
+                smallest=fidelity.MS_SMALLEST, tensor=lambda x: tensors.fidelity.ms_ssim(x), differentiable=True,
             ),
             _pyiqa(
-                "LPIPS", noreference.by_pyiqa("lpips"), "lower", "full-reference", "distance in AlexNet's features", 32
+                "LPIPS", noreference.by_pyiqa("lpips"), "lower", "full-reference", "distance in AlexNet's features", 32,
+                tensor=lambda x: tensors.noreference.by_pyiqa("lpips", *x.against_truth()),
             ),
             _pyiqa(
-                "RAIM", noreference.raim, "higher", "full-reference", "NTIRE 2026's score of PSNR, SSIM, LPIPS", 32, 2
+                "RAIM", noreference.raim, "higher", "full-reference", "NTIRE 2026's score of PSNR, SSIM, LPIPS", 32, 2,
+                tensor=lambda x: tensors.noreference.raim(x),
             ),
-            _fusion("VIFF", fusion.viff, "higher", "information for fusion (Han et al.)", fusion.VIF_SMALLEST),
-            _fusion("Qcv", perception.qcv, "lower", "perceived difference to both sources", digits=2),
-            _fusion("Qcb", perception.qcb, "higher", "local contrast kept of both sources"),
-            _fusion("MI", information.mutual_information, "higher", "mutual information, bits, a sum"),
-            _fusion("NMI", information.normalised_mutual_information, "higher", "mutual information over entropies"),
             _fusion(
-                "FMI", information.feature_mutual_information, "higher", "mutual information of gradients in windows", 3
+                "VIFF", fusion.viff, lambda x: tensors.fusion.viff(x), "higher",
+                "information for fusion (Han et al.)", fusion.VIF_SMALLEST,
             ),
-            _fusion("SSIM-sum", fusion.ssim_sum, "higher", "structure of both sources, a sum", fidelity.WINDOW),
-            _fusion("SSIM-mean", fusion.ssim_mean, "higher", "structure of both sources, a mean", fidelity.WINDOW),
-            _fusion("CC", statistics.correlation, "higher", "correlation with both sources, a mean"),
-            _fusion("SCD", statistics.difference_correlation, "higher", "correlations of differences, a sum"),
-            _fusion("EN", information.entropy, "higher", "entropy, bits"),
-            _fusion("SD", statistics.standard_deviation, "higher", "standard deviation", digits=3),
-            _fusion("SF", statistics.spatial_frequency, "higher", "spatial frequency", digits=3),
-            _fusion("AG", statistics.average_gradient, "higher", "average gradient", 2),
-            _fusion("EI", statistics.edge_intensity, "higher", "mean Sobel magnitude", digits=3),
-            _fusion("CE", information.cross_entropy, "lower", "relative entropy of the sources, bits, a mean"),
-            _fusion("RMSE", statistics.rmse, "lower", "difference to both sources, a mean", digits=3),
+            _fusion(
+                "Qcv", perception.qcv, lambda x: tensors.perception.qcv(x), "lower",
+                "perceived difference to both sources", digits=2,
+            ),
+            _fusion(
+                "Qcb", perception.qcb, lambda x: tensors.perception.qcb(x), "higher",
+                "local contrast kept of both sources",
+            ),
+            _levels(
+                "MI", information.mutual_information, lambda x: tensors.information.mutual_information(x), "higher",
+                "mutual information, bits, a sum",
+            ),
+            _levels(
+                "NMI", information.normalised_mutual_information,
+                lambda x: tensors.information.normalised_mutual_information(x), "higher",
+                "mutual information over entropies",
+            ),
+            _levels(
+                "FMI", information.feature_mutual_information,
+                lambda x: tensors.information.feature_mutual_information(x), "higher",
+                "mutual information of gradients in windows", 3,
+            ),
+            _fusion(
+                "SSIM-sum", fusion.ssim_sum, lambda x: tensors.fusion.ssim_sum(x), "higher",
+                "structure of both sources, a sum", fidelity.WINDOW,
+            ),
+            _fusion(
+                "SSIM-mean", fusion.ssim_mean, lambda x: tensors.fusion.ssim_mean(x), "higher",
+                "structure of both sources, a mean", fidelity.WINDOW,
+            ),
+            _fusion(
+                "CC", statistics.correlation, lambda x: tensors.statistics.correlation(x), "higher",
+                "correlation with both sources, a mean",
+            ),
+            _fusion(
+                "SCD", statistics.difference_correlation, lambda x: tensors.statistics.difference_correlation(x),
+                "higher", "correlations of differences, a sum",
+            ),
+            _levels("EN", information.entropy, lambda x: tensors.information.entropy(x), "higher", "entropy, bits"),
+            _fusion(
+                "SD", statistics.standard_deviation, lambda x: tensors.statistics.standard_deviation(x), "higher",
+                "standard deviation", digits=3,
+            ),
+            _fusion(
+                "SF", statistics.spatial_frequency, lambda x: tensors.statistics.spatial_frequency(x), "higher",
+                "spatial frequency", digits=3,
+            ),
+            _fusion(
+                "AG", statistics.average_gradient, lambda x: tensors.statistics.average_gradient(x), "higher",
+                "average gradient", 2,
+            ),
+            _fusion(
+                "EI", statistics.edge_intensity, lambda x: tensors.statistics.edge_intensity(x), "higher",
+                "mean Sobel magnitude", digits=3,
+            ),
+            _levels(
+                "CE", information.cross_entropy, lambda x: tensors.information.cross_entropy(x), "lower",
+                "relative entropy of the sources, bits, a mean",
+            ),
+            _fusion(
+                "RMSE", statistics.rmse, lambda x: tensors.statistics.rmse(x), "lower",
+                "difference to both sources, a mean", digits=3,
+            ),
             Metric(
                 *("BRISQUE", noreference.brisque, "lower", "no-reference", "natural statistics, luma", 16, 2),
-                missing=noreference.brisque_missing,
+                missing=noreference.brisque_missing, tensor=lambda x: tensors.noreference.brisque(x),
             ),
             Metric(
                 *("NIQE", niqe.niqe, "lower", "no-reference", "distance to natural statistics, luma", niqe.SMALLEST, 3),
-                missing=niqe.niqe_missing,
+                missing=niqe.niqe_missing, tensor=lambda x: tensors.niqe.niqe(x),
             ),
-            _pyiqa("MUSIQ", noreference.by_pyiqa("musiq"), "higher", "no-reference", "quality, by pyiqa", 32, 2),
-            _pyiqa("CLIPIQA", noreference.by_pyiqa("clipiqa"), "higher", "no-reference", "quality, by pyiqa", 32),
+            _pyiqa(
+                "MUSIQ", noreference.by_pyiqa("musiq"), "higher", "no-reference", "quality, by pyiqa", 32, 2,
+                tensor=lambda x: tensors.noreference.by_pyiqa("musiq", x.fused),
+            ),
+            _pyiqa(
+                "CLIPIQA", noreference.by_pyiqa("clipiqa"), "higher", "no-reference", "quality, by pyiqa", 32,
+                tensor=lambda x: tensors.noreference.by_pyiqa("clipiqa", x.fused),
+            ),
         )
     },
     own="name",
-)
-"""The metrics of the profile ``strict``, the default ones first."""
+)  # fmt: skip
+"""The metrics of the profile ``strict``, the default ones first, each with its form for tensors."""
 
 PAPERS: dict[str, Metric] = {
     name: METRICS[name] for name in ("VIF", "VIF-authors", "Qabf", "Qcv", "BRISQUE", "MUSIQ", "CLIPIQA")
@@ -163,6 +237,7 @@ def usual_metrics(profile: str, truth: bool) -> list[str]:
     return [m.name for m in metrics if (truth or m.kind != "full-reference") and not m.missing()]
 
 
+@overload
 def evaluate(
     fused: np.ndarray,
     a: np.ndarray,
@@ -170,32 +245,64 @@ def evaluate(
     gt: np.ndarray | None = None,
     metrics: Sequence[str] | None = None,
     profile: str = "strict",
-) -> dict[str, float]:
-    """Score a fused image: {name as asked: value}.
+) -> dict[str, float]: ...
+
+
+@overload
+def evaluate(
+    fused: Tensor,
+    a: Tensor,
+    b: Tensor,
+    gt: Tensor | None = None,
+    metrics: Sequence[str] | None = None,
+    profile: str = "strict",
+) -> dict[str, Tensor]: ...
+
+
+def evaluate(
+    fused: Any,
+    a: Any,
+    b: Any,
+    gt: Any = None,
+    metrics: Sequence[str] | None = None,
+    profile: str = "strict",
+) -> Any:
+    """Score a fused image: {name as asked: value}; or a batch of tensors: {name as asked: n values}.
 
     fused, a, b, gt: ``(h, w)``, ``(h, w, 1)`` or ``(h, w, 3)`` of the same size; uint8, or float in [0, 1], which is
-    scaled to 0..255; a is the visible, under-exposed or near-focused image. metrics: names, ignoring case; None: the
-    profile's default ones, as far as the given images and the installed packages allow. Raises UserError for an unknown
-    metric or profile and for a metric whose package is not installed, ValueError for images that can't be scored.
+    scaled to 0..255; a is the visible, under-exposed or near-focused image. Or torch tensors, all on one device:
+    ``(n, c, h, w)``, or ``(c, h, w)`` for n = 1, c 1 or 3; then the values are tensors (n,) on it, float64 where fused
+    is and float32 otherwise, with gradients to fused of metrics that are ``differentiable``. metrics: names, ignoring
+    case; None: the profile's default ones, as far as the given images and the installed packages allow. Raises
+    UserError for an unknown metric or profile, for a metric whose package is not installed and for one without a form
+    for tensors, ValueError for images that can't be scored.
     """
     names = usual_metrics(profile, gt is not None) if metrics is None else metrics
     chosen = {name: find_metric(name, profile) for name in names}
     given = {"fused": fused, "a": a, "b": b} | ({} if gt is None else {"gt": gt})
+    if not isinstance(fused, np.ndarray):
+        _check(chosen, *tensors.evaluate.check_tensors(given), gt is not None)
+        return tensors.evaluate.score_tensors(given, chosen)
     images = {name: codes(image, name) for name, image in given.items()}
     height, width = images["fused"].shape[:2]
     for name, image in images.items():
         if image.shape[:2] != (height, width):
             size = f"{image.shape[1]}x{image.shape[0]}"
             raise ValueError(f"{name} is {size}, fused {width}x{height}: all images must have one size")
+    _check(chosen, height, width, gt is not None)
+    return _score(images, chosen)
+
+
+def _check(chosen: Mapping[str, Metric], height: int, width: int, truth: bool) -> None:
+    """Raise ValueError for a metric that is not defined on such images, UserError for one that can't run here."""
     for metric in chosen.values():
-        if metric.kind == "full-reference" and gt is None:
+        if metric.kind == "full-reference" and not truth:
             raise ValueError(f"{metric.name} needs gt: it compares the fused image with a ground truth")
         if min(height, width) < metric.smallest:
             least = f"{metric.smallest}x{metric.smallest}"
             raise ValueError(f"{metric.name} needs images of {least} or more, not {width}x{height}")
         if reason := metric.missing():
             raise UserError(f"{metric.name} {reason}")
-    return _score(images, chosen)
 
 
 def _score(images: dict[str, np.ndarray], chosen: dict[str, Metric]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -36,7 +36,9 @@ class Metric:
     and if it is no-reference ``(fused)``, on lumas ``(h, w)`` or, if it ``takes`` colour, on images ``(h, w, c)``; all
     float32 on 0..255. If it takes planes: ``(Planes)``, which caches what several metrics share. direction: which value
     is better. smallest: the minimum side of an image, pixels. digits: decimals to print. missing: why it can't run here
-    and what to do, or "". A value may be infinite; it is NaN where the images leave it undefined.
+    and what to do, or "". A value may be infinite; it is NaN where the images leave it undefined. tensor: its form for
+    torch tensors, from ``clearfuse.train.metrics.tensors.images.Images`` of n images to n values, None without one;
+    differentiable: whether that has gradients to the fused images.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Metric:
     digits: int = 4
     takes: Takes = "luma"
     missing: Callable[[], str] = needs_nothing
+    tensor: Callable[[Any], Any] | None = None
+    differentiable: bool = False
 
 
 def codes(image: np.ndarray, name: str) -> Float32[np.ndarray, "h w c"]:

@@ -25,6 +25,10 @@ MEF_SCALES = (0.0448, 0.2856, 0.3001)
 """Exponents of the three scales, finest first, before they are normalised to sum to 1."""
 MEF_WINDOW = 11
 MEF_SMALLEST = 4 * MEF_WINDOW
+MEF_FLAT = 1e-7
+"""A window whose squared deviations sum to less is flat: a step of 1/1024 gives ten times as much, rounding a tenth."""
+MEF_OPPOSITE = 1e-4
+"""The least ‖s̄‖: below, the sources' structures cancel each other, and what is left is rounding."""
 
 
 @dataclass
@@ -192,8 +196,9 @@ def mef_ssim(fused: Float32[np.ndarray, "h w"], a: Float32[np.ndarray, "h w"], b
     contrasts c_k = ‖x_k − μ_k‖ + 0.001 and structures s_k = (x_k − μ_k)/c_k; w_k = (c_k/11)^p, p = tan(π R/2) ≤ 10, and
     R = ‖Σ x_k − μ_k‖ / Σ ‖x_k − μ_k‖ their consistency. Then (2 σ_x̂f + C)/(σ_x̂² + σ_f² + C), C = (0.03 · 255)², under
     a Gaussian of σ 1.5, averaged over windows inside the image; each scale averages 2×2 pixels of the previous one, and
-    the scales' means are multiplied, to the powers 0.0448, 0.2856, 0.3001 over their sum. Range [0, 1]; 1 where F is
-    the desired image; higher is better. Source: Ma, Zeng, Wang, IEEE TIP 24(11), 2015, with the authors' constants.
+    the scales' means are multiplied, to the powers 0.0448, 0.2856, 0.3001 over their sum. x̂ is flat where both sources
+    are, or are each other's negative. Range [0, 1]; 1 where F is the desired image; higher is better. Source: Ma, Zeng,
+    Wang, IEEE TIP 24(11), 2015, with the authors' constants.
     """
     images = [image.astype(np.float64) for image in (fused, a, b)]
     score, exponents = 1.0, sum(MEF_SCALES)
@@ -228,7 +233,10 @@ def _mef_sum(fused: Float64[np.ndarray, "h w"], sources: list[np.ndarray]) -> fl
     means = [box(source) for source in sources]
     products = [box(p) - m * n for p, m, n in ((x * x, *means[:1] * 2), (y * y, *means[1:] * 2), (x * y, *means))]
     power_x, power_y, shared = (pixels * product for product in products)
-    contrast = [np.sqrt(np.maximum(power, 0)) for power in (power_x, power_y)]
+    for power in (power_x, power_y):
+        shared[power < MEF_FLAT] = 0
+        power[power < MEF_FLAT] = 0
+    contrast = [np.sqrt(power) for power in (power_x, power_y)]
     consistency = np.sqrt(np.maximum(power_x + power_y + 2 * shared, 0)) / np.maximum(contrast[0] + contrast[1], 1e-12)
     exponent = np.minimum(np.tan(np.pi / 2 * np.clip(consistency, 0, 1 - 1e-12)), 10)
     contrast = [c + 1e-3 for c in contrast]
@@ -236,7 +244,7 @@ def _mef_sum(fused: Float64[np.ndarray, "h w"], sources: list[np.ndarray]) -> fl
     total = weights[0] + weights[1]
     u, v = (weight / total / c for weight, c in zip(weights, contrast, strict=True))
     norm = np.sqrt(np.maximum(u * u * power_x + v * v * power_y + 2 * u * v * shared, 0))
-    gain = np.maximum(*contrast) / np.maximum(norm, 1e-12)
+    gain = np.divide(np.maximum(*contrast), norm, out=np.zeros_like(norm), where=norm > MEF_OPPOSITE)
     u, v = u * gain, v * gain
     bx, by, bf = gaussian(x), gaussian(y), gaussian(fused)
     desired = (

@@ -34,7 +34,7 @@ def niqe(fused: Float32[np.ndarray, "h w"]) -> float:
     Soundararajan, Bovik, IEEE Signal Processing Letters 20(3), 2013; the model is theirs, from the data files of the
     package ``basicsr``.
     """
-    mean, covariance = _model()
+    mean, covariance = model()
     rows = block_features(np.floor(fused.astype(np.float64) + 0.5))
     complete = rows[np.isfinite(rows).all(axis=1)]
     if len(complete) < 2:
@@ -94,7 +94,8 @@ def _file() -> Path:
 
 
 @cache
-def _model() -> Model:
+def model() -> Model:
+    """Mean and covariance of the features of pristine images, from the package ``basicsr``. Raises UserError."""
     if reason := niqe_missing():
         raise UserError(f"NIQE {reason}")
     return read_model(_file())

@@ -55,7 +55,7 @@ def brisque(fused: Float32[np.ndarray, "h w"]) -> float:
     """
     if fused.min() == fused.max():
         return math.nan
-    model = _regression()
+    model = regression()
     return regress(model, features(np.floor(fused.astype(np.float64) + 0.5)))
 
 
@@ -103,7 +103,7 @@ def downsample(image: Float64[np.ndarray, "h w"]) -> Float64[np.ndarray, "h2 w2"
 
 
 @cache
-def _ratios() -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+def ratios() -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
     """Γ(1/s) Γ(3/s) / Γ(2/s)² and Γ(2/s) / √(Γ(1/s) Γ(3/s)) for each shape s."""
     first, second, third = (np.array([math.lgamma(k / shape) for shape in SHAPES]) for k in (1, 2, 3))
     return np.exp(first + third - 2 * second), np.exp(second - (first + third) / 2)
@@ -112,7 +112,7 @@ def _ratios() -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
 def _fit_symmetric(x: Float64[np.ndarray, "h w"]) -> list[float]:
     """Shape and variance of the generalised Gaussian with x's E[x²] / E[|x|]²."""
     variance, deviation = float(np.mean(x * x)), float(np.mean(np.abs(x)))
-    return [float(SHAPES[np.argmin(np.abs(_ratios()[0] - variance / deviation**2))]), variance]
+    return [float(SHAPES[np.argmin(np.abs(ratios()[0] - variance / deviation**2))]), variance]
 
 
 def fit_asymmetric(x: Float64[np.ndarray, "h w"]) -> list[float]:
@@ -124,8 +124,8 @@ def fit_asymmetric(x: Float64[np.ndarray, "h w"]) -> list[float]:
     skew = math.sqrt(left / right)
     ratio = float(np.mean(np.abs(x))) ** 2 / float(squares.mean())
     ratio *= (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2
-    best = int(np.argmin(np.square(1 / _ratios()[0] - ratio)))
-    return [float(SHAPES[best]), (math.sqrt(right) - math.sqrt(left)) * float(_ratios()[1][best]), left, right]
+    best = int(np.argmin(np.square(1 / ratios()[0] - ratio)))
+    return [float(SHAPES[best]), (math.sqrt(right) - math.sqrt(left)) * float(ratios()[1][best]), left, right]
 
 
 def _files() -> tuple[Path, Path]:
@@ -141,7 +141,8 @@ def package_folder(name: str) -> Path:
 
 
 @cache
-def _regression() -> Regression:
+def regression() -> Regression:
+    """The regression of the package ``brisque``. Raises UserError."""
     if reason := brisque_missing():
         raise UserError(f"BRISQUE {reason}")
     model, ranges = _files()
@@ -184,7 +185,7 @@ def by_pyiqa(name: str) -> Callable[..., float]:
         """Score RGB in [0, 1], on the GPU where there is one; a grey image is given three equal channels."""
         import torch
 
-        model = _network(name)
+        model = network(name, "cuda" if torch.cuda.is_available() else "cpu")
         colour = (np.broadcast_to(image, (*image.shape[:2], 3)) / np.float32(PEAK) for image in images)
         tensors = [torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None] for image in colour]
         with torch.inference_mode():
@@ -202,8 +203,11 @@ def raim(image: Float[np.ndarray, "h w c"], reference: Float[np.ndarray, "h w c"
     return raim_score(*(by_pyiqa(name)(image, reference) for name in ("psnr", "ssim", "lpips")))
 
 
-def raim_score(psnr: float, ssim: float, lpips: float) -> float:
-    """30 PSNR/50 + 22.5 (SSIM − 0.5)/0.5 + 30 (1 − LPIPS/0.4), nothing clipped: 82.5 at 50 dB, SSIM 1 and LPIPS 0."""
+def raim_score(psnr: Any, ssim: Any, lpips: Any) -> Any:
+    """30 PSNR/50 + 22.5 (SSIM − 0.5)/0.5 + 30 (1 − LPIPS/0.4), nothing clipped: 82.5 at 50 dB, SSIM 1 and LPIPS 0.
+
+    Of numbers, or of tensors of them.
+    """
     return 30 * psnr / 50 + 22.5 * (ssim - 0.5) / 0.5 + 30 * (1 - lpips / 0.4)
 
 
@@ -213,14 +217,14 @@ def pyiqa_missing() -> str:
 
 
 @cache
-def _network(name: str) -> Any:
+def network(name: str, device: str) -> Any:
+    """The network of a metric of pyiqa, on a device."""
     if reason := pyiqa_missing():
         raise UserError(f"{name} {reason}")
     import torch
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with _weights_only():
-        return import_module("pyiqa").create_metric(name, device=device)
+        return import_module("pyiqa").create_metric(name, device=torch.device(device))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Auxiliary losses on the fused image; ``PIXEL_LOSSES`` is the table.
 
-Images are in [−1, 1]: X̃ fused, X the ground truth, X_a and X_b the clean pair. Shapes: b 3 h w.
+Images are in [−1, 1]: X̃ fused, X the ground truth, X_a and X_b the clean pair. Shapes: b 3 h w. Of each metric that is
+differentiable there is ``metric-NAME``, on its own scale.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clearfuse.synth.tables import Table
+from clearfuse.train.metrics import METRICS, tensors
+from clearfuse.train.metrics.base import Metric
 
 Image = Float[Tensor, "b c h w"]
 
@@ -67,6 +70,18 @@ def sources(fused: Image, clean: CleanImages) -> Float[Tensor, ""]:
     return total
 
 
+def of_metric(metric: Metric) -> Callable[[Tensor, CleanImages], Tensor]:
+    """A metric of the fused image beside the clean pair, or the ground truth, as a loss."""
+
+    def loss(fused: Image, clean: CleanImages) -> Float[Tensor, ""]:
+        """See ``metric_loss``."""
+        return tensors.evaluate.metric_loss(metric, *((image + 1) / 2 for image in (fused, clean.a, clean.b, clean.gt)))
+
+    sign = "−" if metric.direction == "higher" else ""
+    loss.__doc__ = f"{sign}{metric.name}, the metric: {metric.doc}."
+    return loss
+
+
 PIXEL_LOSSES: Table[Callable[[Tensor, CleanImages], Tensor]] = Table(
     "pixel loss",
     {
@@ -77,7 +92,8 @@ PIXEL_LOSSES: Table[Callable[[Tensor, CleanImages], Tensor]] = Table(
         "gradient": gradient,
         "ssim": structure,
         "sources": sources,
-    },
+    }
+    | {f"metric-{name}": of_metric(metric) for name, metric in METRICS.items() if metric.differentiable},
 )
 
 

@@ -32,7 +32,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     held: dict[str, Any] = {"mu_pris_param": np.linspace(0, 2, 36)[None]}
     np.savez(path, **held, cov_pris_param=np.diag(np.linspace(0.1, 1, 36)))
     monkeypatch.setattr(niqe, "_file", lambda: path)
-    niqe._model.cache_clear()
+    niqe.model.cache_clear()
     return path
 
 

@@ -82,6 +82,15 @@ def test_constant_images() -> None:
     assert mixed["NMI"] == pytest.approx(1) and mixed["MI"] == pytest.approx(mixed["EN"])
 
 
+def test_mef_ssim_wants_nothing_of_flat_or_opposite_sources() -> None:
+    """At 255 too, where rounding leaves flat windows a variance: a flat fused image is right, a step is not."""
+    black, white = (np.full((64, 64), level, np.uint8) for level in (0, 255))
+    step = np.where(np.arange(64)[None] < 32, black, white)
+    assert value("MEF-SSIM", white, black, white) == pytest.approx(1) == value("MEF-SSIM", black, white, white)
+    assert value("MEF-SSIM", white, step, 255 - step) == pytest.approx(1)
+    assert value("MEF-SSIM", step, step, 255 - step) < 0.9
+
+
 def test_one_pixel() -> None:
     x, y = (np.full((1, 1), level, np.uint8) for level in (10, 30))
     found = evaluate(x, x, y, metrics=[name for name in FUSION if METRICS[name].smallest == 1])
@@ -206,7 +215,7 @@ def model_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files[0].write_text(text)
     files[1].write_bytes(pickle.dumps({"min_": [-1.0] * 36, "max_": [1.0] * 36}))
     monkeypatch.setattr(noreference, "_files", lambda: files)
-    noreference._regression.cache_clear()
+    noreference.regression.cache_clear()
 
 
 def test_brisque_is_its_regression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +226,7 @@ def test_brisque_is_its_regression(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     expected = 2 * math.exp(-0.5 * ((x - s) ** 2).sum()) - math.exp(-0.5 * ((x - t) ** 2).sum()) + 3
     assert evaluate(GREY[0], *GREY[1:], metrics=["brisque"])["brisque"] == pytest.approx(expected, rel=1e-9)
     assert math.isnan(value("BRISQUE", FLAT, FLAT, FLAT))
-    noreference._regression.cache_clear()
+    noreference.regression.cache_clear()
 
 
 def test_brisque_s_features_are_those_of_what_they_fit() -> None:
@@ -251,7 +260,7 @@ def test_ranges_are_read_and_never_loaded(tmp_path: Path) -> None:
 
 def test_what_cannot_run_is_named_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(noreference, "find_spec", lambda name: None)
-    noreference._regression.cache_clear()
+    noreference.regression.cache_clear()
     for name, hint in {"BRISQUE": "pip install brisque", "MUSIQ": r"pip install 'clearfuse\[iqa\]'"}.items():
         with pytest.raises(UserError, match=f"^{name} needs .*: {hint}$"):
             value(name, A, A, A)
@@ -277,7 +286,7 @@ def test_pyiqa_gets_colour_on_0_1_and_tensors_alone(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(noreference, "find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "pyiqa", SimpleNamespace(create_metric=create_metric))
-    noreference._network.cache_clear()
+    noreference.network.cache_clear()
     x = np.full((40, 50), 51, np.uint8)
     assert evaluate(x, x, x, x, ["LPIPS"])["LPIPS"] == pytest.approx(0.4)
     assert value("musiq", x, x, x) == pytest.approx(0.2)
@@ -285,4 +294,4 @@ def test_pyiqa_gets_colour_on_0_1_and_tensors_alone(monkeypatch: pytest.MonkeyPa
     assert value("raim", x, x, x, x) == pytest.approx(30 * 0.4 / 50 - 22.5 * 0.1 / 0.5)
     assert noreference.raim_score(50, 1, 0) == 82.5 and noreference.raim_score(0, 0.5, 0.4) == 0
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
-    noreference._network.cache_clear()
+    noreference.network.cache_clear()

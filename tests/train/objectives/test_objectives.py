@@ -111,14 +111,15 @@ def test_the_pixel_losses_are_their_formulas() -> None:
     """On ramps: their mean is 1.5, their slope 1, which Sobel's kernels see as ½ at the repeated edges."""
     flat, ramp = torch.zeros(1, 3, 4, 4), torch.arange(4.0).expand(1, 3, 4, 4)
     steep = CleanImages(ramp, flat, 2 * ramp)
-    found = {name: float(loss(flat, steep)) for name, loss in PIXEL_LOSSES.items()}
+    losses = {name: loss for name, loss in PIXEL_LOSSES.items() if not name.startswith("metric-")}  # metrics' laws test
+    found = {name: float(loss(flat, steep)) for name, loss in losses.items()}
     slope = 0.5 * (0.5 + 1)
     assert found["truth"] == 1.5 and found["intensity"] == 3 and found["gradient"] == pytest.approx(2 * slope)
     assert found["charbonnier"] == pytest.approx(1.5 - 0.75e-3, abs=1e-5)
     assert found["frequency"] == pytest.approx((6 + 8**0.5 + 2) / 12)  # of 4 × 3 frequencies those along the ramp
     assert found["sources"] == pytest.approx(2 * (1.5 + 1.0))
-    same = {name: float(loss(ramp, CleanImages(ramp, ramp, ramp))) for name, loss in PIXEL_LOSSES.items()}
-    assert same == {name: pytest.approx(0, abs=1e-6) for name in PIXEL_LOSSES}
+    same = {name: float(loss(ramp, CleanImages(ramp, ramp, ramp))) for name, loss in losses.items()}
+    assert same == {name: pytest.approx(0, abs=1e-6) for name in losses}
 
 
 def test_the_ssim_of_the_loss_is_that_of_the_metric() -> None:

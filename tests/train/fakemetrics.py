@@ -1,0 +1,43 @@
+"""Every metric on a GPU that is not there, see ``pretend``: devices and types are checked, values are not computed.
+
+Run as a script: a line for each metric, and a traceback for the first that fails.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+from metricmodels import made_models
+from pretend import pretend_cuda
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from clearfuse.train.metrics import METRICS, evaluate, tensors
+
+SIDE = 192
+PYIQA = "LPIPS", "MUSIQ", "CLIPIQA"
+
+
+def within(images: list[Tensor]) -> list[tuple[float, float]]:
+    """Stands for the ranges, which are read on the host."""
+    return [(0.0, 1.0)] * len(images)
+
+
+def main() -> None:
+    pretend_cuda()
+    tensors.evaluate._ranges = within
+    with tempfile.TemporaryDirectory() as folder, FakeTensorMode():
+        made_models(Path(folder))
+        for dtype in (torch.uint8, torch.bfloat16):
+            images = [torch.empty(2, c, SIDE, SIDE + 3, dtype=dtype, device="cuda") for c in (3, 3, 1, 3)]
+            for name in (name for name in METRICS if name not in PYIQA):
+                with torch.autocast("cuda", torch.bfloat16):
+                    value = evaluate(*images, [name])[name]
+                assert value.shape == (2,) and value.device.type == "cuda" and value.dtype == torch.float32, name
+        print(*(name for name in METRICS if name not in PYIQA))
+
+
+if __name__ == "__main__":
+    main()
