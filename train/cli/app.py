@@ -125,6 +125,7 @@ def eval_command(json_: JsonOption = False, **options: Any) -> None:
     methods, left_out = methods_of(
         chosen.model or None, results=chosen.results, scale=chosen.scale, restorers=chosen.restorer,
         fusers=chosen.fuser or None, device=chosen.device, loading=loading, unprompted=chosen.unprompted,
+        without_prior=chosen.without_prior,
         steps=chosen.steps, sampler=chosen.sampler, guidance=chosen.guidance,
         guidance_images=chosen.guidance_images,
     )  # fmt: skip

@@ -222,6 +222,8 @@ class EvalOptions(ModelOptions):
     """A model to score, repeatable; the only run in runs/, else the shipped clearfuse-small. none: the fusers alone."""
     unprompted: bool = False
     """Score each model without the samples' prompts too."""
+    without_prior: bool = False
+    """Score each model with zeros in place of its semantic prior too, as mdaif has it."""
     results: Repeated = ()
     """Anybody's fused images, by key or pair name; repeatable."""
     scale: Scale | None = None

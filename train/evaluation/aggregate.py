@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 
 from clearfuse.synth.seeds import seed_of
-from clearfuse.train.evaluation.bootstrap import RunningSums, resample_weights
+from clearfuse.train.evaluation.bootstrap import RunningSums, permutation_p, resample_weights
 from clearfuse.train.evaluation.scoring import FAITHFULNESS, FUSION, Method, Record
 from clearfuse.train.evaluation.summary import Evaluation, summarise
 from clearfuse.train.metrics import Metric
@@ -18,6 +18,8 @@ MEMORY = 96 << 20
 """Bytes for the running sums of the groups of one pass, independent of the number of samples."""
 MAX_NAMED = 5
 """Maximum number of samples without an image that are named, for each method."""
+MAX_TESTED = 4096
+"""Maximum number of samples, the first ones, whose notes are tested for a difference between degradations."""
 
 Records = Callable[[], Iterable[Sequence[Record]]]
 """Returns the records of all parts, part by part; called once for each pass."""
@@ -43,6 +45,7 @@ def aggregate(evaluation: Evaluation, records: Records) -> Evaluation:
     evaluation.without_image, noted = without_image, sums.means()
     evaluation.faithfulness = {name: notes.pop(FAITHFULNESS) for name, notes in noted.items() if FAITHFULNESS in notes}
     evaluation.noted = {name: notes for name, notes in noted.items() if notes}
+    evaluation.differs = sums.differs()
     known = {method.name: method.preferences() for method in methods if method.preferences is not None}
     evaluation.preferences = {name: found for name, found in known.items() if found}
     pass_size = max(MEMORY // RunningSums.size(len(methods), len(metrics)), 1)
@@ -58,6 +61,7 @@ class NoteSums:
 
     def __init__(self) -> None:
         self._sums: dict[tuple[str, str, str], tuple[int, np.ndarray]] = {}
+        self._first: dict[tuple[str, str], list[tuple[str, tuple[float, ...]]]] = {}
 
     def add(self, record: Record) -> None:
         """Add a sample, to "all" and to each of its degradations."""
@@ -67,12 +71,25 @@ class NoteSums:
                 for group in groups:
                     count, total = self._sums.get((method, name, group), (0, np.zeros(len(values))))
                     self._sums[method, name, group] = count + 1, total + values
+                first = self._first.setdefault((method, name), [])
+                if name != FAITHFULNESS and len(first) < MAX_TESTED:
+                    first.append((" + ".join(groups[1:]), values))
 
     def means(self) -> dict[str, dict[str, dict[str, list[float]]]]:
         """The means, by method, note and degradation."""
         found: dict[str, dict[str, dict[str, list[float]]]] = {}
         for (method, name, group), (count, total) in sorted(self._sums.items()):
             found.setdefault(method, {}).setdefault(name, {})[group] = (total / count).tolist()
+        return found
+
+    def differs(self) -> dict[str, dict[str, float]]:
+        """p that a note is the same under all combinations of degradations, by method and note; of ``MAX_TESTED``
+        samples at most.
+        """
+        found: dict[str, dict[str, float]] = {}
+        for (method, name), first in sorted(self._first.items()):
+            if first and (p := permutation_p(np.array([each for _, each in first]), [mix for mix, _ in first])):
+                found.setdefault(method, {})[name] = p
         return found
 
 

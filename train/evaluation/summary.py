@@ -70,7 +70,8 @@ class Evaluation:
     number of samples whose prompt asks to remove only some degradations; absent, left_out: metrics and methods that
     could not run, and why; trained_on: models that were trained on some of the shards, and on how many; without_image:
     for methods without an image for some samples, the first of these; noted: what methods noted, by method, note and
-    degradation, "all" included, the means over its samples; preferences: of their weights, by method, note and axis;
+    degradation, "all" included, the means over its samples; differs: p that a note is the same under all degradations,
+    by method and note; preferences: of their weights, by method, note and axis;
     faithfulness: the shares of the pixels by origin, by method and degradation, "all" included, means over samples.
     """
 
@@ -86,6 +87,7 @@ class Evaluation:
     trained_on: Mapping[str, str] = field(default_factory=dict[str, str])
     without_image: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     noted: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]] = field(default_factory=dict[str, Any])
+    differs: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Any])
     preferences: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict[str, Any])
     faithfulness: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict[str, Any])
 

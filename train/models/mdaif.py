@@ -66,6 +66,8 @@ class MdaIFConfig:
     """Channels of the decoder at half resolution."""
     blocks: Layers = 2
     """Residual blocks of the decoder at each level."""
+    output_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of the three output layers, which start at 0: see ``RestorerConfig``."""
 
     def __post_init__(self) -> None:
         if any(width % heads for width, heads in zip(self.widths, self.heads, strict=True)):
@@ -262,7 +264,8 @@ class MdaIF(nn.Module):
             if i == 2:
                 gain = self.gain(x)
         assert gain is not None
-        return blended(self.head(x), gain, self.tone(context), images)
+        scale = self.config.output_scale
+        return blended(scale * self.head(x), scale * gain, scale * self.tone(context), images)
 
 
 def masked_mean(tokens: Float[Tensor, "b s d"], mask: Bool[Tensor, "b s"] | None) -> Float[Tensor, "b d"]:

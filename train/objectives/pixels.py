@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from clearfuse.synth.color import LUMA
 from clearfuse.synth.tables import Table
 from clearfuse.train.metrics import METRICS, tensors
 from clearfuse.train.metrics.base import Metric
@@ -60,6 +61,13 @@ def structure(fused: Image, clean: CleanImages) -> Float[Tensor, ""]:
     return 1 - ssim(fused, clean.gt).mean()
 
 
+def similarity(fused: Image, clean: CleanImages) -> Float[Tensor, ""]:
+    """½ Σ over the clean sources of 1 − SSIM(X̃, X_i), of BT.601 luma (SwinFusion, IEEE/CAA JAS 9(7), 2022)."""
+    luma = fused.new_tensor(LUMA)[:, None, None]
+    made, *both = ((luma * image).sum(1, keepdim=True) for image in (fused, clean.a, clean.b))
+    return 1 - (ssim(made, both[0]) + ssim(made, both[1])).mean() / 2
+
+
 def sources(fused: Image, clean: CleanImages) -> Float[Tensor, ""]:
     """Σ over the clean sources of L1(X̃, X_i) + L1(∇X̃, ∇X_i), ∇ forward differences along both axes (MMAIF eq. 9)."""
     total = fused.new_zeros(())
@@ -91,6 +99,7 @@ PIXEL_LOSSES: Table[Callable[[Tensor, CleanImages], Tensor]] = Table(
         "intensity": intensity,
         "gradient": gradient,
         "ssim": structure,
+        "similarity": similarity,
         "sources": sources,
     }
     | {f"metric-{name}": of_metric(metric) for name, metric in METRICS.items() if metric.differentiable},

@@ -169,6 +169,7 @@ class FusionPipeline:
         guidance: float | None = None,
         guidance_images: float | None = None,
         tile: int | None = None,
+        prior: bool = True,
     ) -> UInt8[np.ndarray, "h w 3"] | Float32[np.ndarray, "h w 3"]:
         """Fuse a pair of any size, ``(h, w)`` or ``(h, w, c)``, grey if c is 1; the same type back.
 
@@ -176,8 +177,9 @@ class FusionPipeline:
         pair of another kind. prompt: the instruction; None: only the task's fusion. seed: of a flow model's noise.
         steps, sampler, guidance (scale of classifier-free guidance by the prompt, 1: none), guidance_images (the same
         by the images): override the design's, for flow models only. tile: larger images are fused in tiles of this side
-        in pixels, which share one field of noise; None: the family's. Raises UserError if the sizes differ or an option
-        does not apply, and WorkIncomplete if the network's result is not finite.
+        in pixels, which share one field of noise; None: the family's. prior: False puts zeros in place of the semantic
+        prior. Raises UserError if the sizes differ or an option does not apply, and WorkIncomplete if the network's
+        result is not finite.
         """
         check_name("task", task, (*TASKS, OTHER))
         if a.shape[:2] != b.shape[:2]:
@@ -196,6 +198,10 @@ class FusionPipeline:
         images = [_checked(a), _checked(b)]
         guess = None if self.assembly.guess is None else self.assembly.guess(*images, _guessed_as(task, b))
         semantics = self._seen([_to_colour(color.to_uint8(x) if x.dtype != np.uint8 else x) for x in images], task)
+        if not prior:
+            if semantics is None:
+                raise UserError(f"a '{self.design.model}' without a semantic prior: there is none to leave out")
+            semantics = torch.zeros_like(semantics[0]), semantics[1]
         noted: list[Mapping[str, Tensor]] = []
         f, cell = self.assembly.tokenizer.f, self._cell
         rows, columns = -(-a.shape[0] // f), -(-a.shape[1] // f)

@@ -18,8 +18,17 @@ GAIN = 3.0
 """Keeps the scale from layer to layer: without it what tells pictures apart would be 50 times smaller at the last."""
 
 
+LEAST, USUAL = 1e-3, 0.2
+"""Standard deviation of features below which contrast counts as none, and about that of photographs at the start."""
+
+
 class LearnedSemantics(SemanticEncoder):
-    """Four strided convolutions on each square of the view; 2 × 2 tokens a square, with a learned one for its place."""
+    """Four strided convolutions on each square of the view; 2 × 2 tokens a square, with a learned one for its place.
+
+    A token is the mean of the last features, and a linear map of the contrast of the first layers' before their
+    nonlinearity: ln of their standard deviation in its quarter over the usual one. Weather changes contrast by scale
+    and direction (haze lowers it, rain raises it across its streaks); the mean of features says more of the scene.
+    """
 
     trainable = True
     width = CHANNELS[-1]
@@ -29,16 +38,27 @@ class LearnedSemantics(SemanticEncoder):
         super().__init__()
         widths = zip((3, *CHANNELS[:-1]), CHANNELS, strict=True)
         self.features = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in widths)
+        self.contrast = nn.Linear(sum(CHANNELS[:-1]), self.width)
         self.place = nn.Embedding(1 + PATCHES, self.width)
 
     def encode(self, views: UInt8[Tensor, "n 3 rows side"]) -> Float[Tensor, "n s k"]:
         """Tokens of the squares, in order."""
         maps = rearrange(views.float() / 127.5 - 1, "n c (p h) w -> (n p) c h w", h=SIDE)
+        contrasts: list[Tensor] = []
         for layer in self.features:
-            maps = F.silu(GAIN * layer(maps))
-        maps = F.adaptive_avg_pool2d(maps, 2)
-        tokens = rearrange(maps, "(n p) k h w -> n p (h w) k", n=len(views))
+            maps = GAIN * layer(maps)
+            contrasts.append(log_contrast(maps))
+            maps = F.silu(maps)
+        contrast = rearrange(torch.cat(contrasts[:-1], 1), "n k h w -> n h w k")
+        maps = rearrange(F.adaptive_avg_pool2d(maps, 2), "n k h w -> n h w k") + self.contrast(contrast)
+        tokens = rearrange(maps, "(n p) h w k -> n p (h w) k", n=len(views))
         return rearrange(tokens + self.place.weight[:, None], "n p s k -> n (p s) k")
+
+
+def log_contrast(maps: Float[Tensor, "n k h w"]) -> Float[Tensor, "n k 2 2"]:
+    """ln of the standard deviation of features in each quarter of their maps over ``USUAL``, in fp32."""
+    quarters = rearrange(maps.float(), "n k (y h) (x w) -> n k y x (h w)", y=2, x=2)
+    return ((quarters.var(-1, correction=0) + LEAST**2) / USUAL**2).log() / 2
 
 
 def build(rng: torch.Generator) -> LearnedSemantics:

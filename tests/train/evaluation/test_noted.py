@@ -12,11 +12,12 @@ import torch
 from tiny import small_mdaif
 
 from clearfuse.synth.builder.run import build
+from clearfuse.synth.types import UserError
 from clearfuse.train.designs.design import Assembly
 from clearfuse.train.evaluation.aggregate import NoteSums
 from clearfuse.train.evaluation.evaluate import evaluate_shards
 from clearfuse.train.evaluation.methods.fusers import model_methods
-from clearfuse.train.evaluation.scoring import Record
+from clearfuse.train.evaluation.scoring import FAITHFULNESS, Record
 from clearfuse.train.evaluation.writers.charts import bars, radar
 from clearfuse.train.pipeline.fusion import FusionPipeline
 from conftest import save, textured
@@ -46,6 +47,21 @@ def test_notes_are_averaged_by_degradation() -> None:
     }
 
 
+def test_what_differs_between_degradations_is_tested() -> None:
+    """By method and note; where pixels come from is no note of a model."""
+    sums, rng = NoteSums(), np.random.default_rng(0)
+    for i in range(40):
+        op = ("haze", "rain")[i % 2]
+        notes = {
+            "prototype": (float(rng.normal() + 3 * (i % 2)),),
+            "expert": (float(rng.normal()),),
+            FAITHFULNESS: (1.0,),
+        }
+        sums.add(replace(RECORD, steps=((op, "a", 0.5),), noted={"mdaif": notes}))
+    found = sums.differs()["mdaif"]
+    assert found.keys() == {"prototype", "expert"} and found["prototype"] < 0.001 < 0.05 < found["expert"]
+
+
 def test_bars_are_as_high_as_their_values() -> None:
     heights = [
         float(height)
@@ -72,8 +88,9 @@ def test_a_report_shows_what_a_model_noted(tmp_path: Path) -> None:
         save(tmp_path / "MSRS/train/ir" / f"{number:05d}D.png", textured(100 + number, channels=1))
     build("vif", data=[f"msrs={tmp_path / 'MSRS'}"], out=str(tmp_path / "vif"), n="1", executor="serial", workers=1)
     FusionPipeline(Assembly(small_mdaif(), torch.Generator().manual_seed(0))).save_pretrained(tmp_path / "mdaif")
-    methods = model_methods([str(tmp_path / "mdaif")], "cpu", None, {})
+    methods = model_methods([str(tmp_path / "mdaif")], "cpu", None, {}, without_prior=True)
     done = evaluate_shards([str(tmp_path / "vif")], str(tmp_path / "out"), metrics="PSNR", methods=methods, examples=0)
+    assert [method.name for method in done.methods][:2] == ["mdaif", "mdaif, no prior"] and set(done.noted) == {"mdaif"}
     notes = done.noted["mdaif"]
     assert notes.keys() == {"prototype", "expert"} and len(notes["prototype"]["all"]) == 3
     assert sum(notes["expert"]["all"]) == pytest.approx(1) and len(notes["expert"]) > 1
@@ -82,3 +99,23 @@ def test_a_report_shows_what_a_model_noted(tmp_path: Path) -> None:
     page = (tmp_path / "out/report.html").read_text()
     assert "What mdaif notes" in page and page.count("<svg") == 3
     assert '"noted"' in (tmp_path / "out/report.json").read_text()
+
+
+def test_zeros_in_place_of_the_prior_and_a_model_without_one(tmp_path: Path) -> None:
+    """Its picture is then that of any other picture's views."""
+    pipeline = FusionPipeline(Assembly(small_mdaif(), torch.Generator().manual_seed(0)))
+    with torch.no_grad():
+        for parameter in pipeline.assembly.network.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    pair = textured(0), textured(100, channels=1)
+    seen, blind = (pipeline(*pair, task="vif", prior=prior).astype(int) for prior in (True, False))
+    assert np.abs(seen - blind).max() > 0
+    pipeline.assembly.semantics.place.weight.data.add_(1)  # type: ignore[union-attr, operator]
+    assert np.array_equal(pipeline(*pair, task="vif", prior=False), blind)
+    tiny_without = Assembly(
+        replace(small_mdaif(), config=replace(small_mdaif().config, semantics_width=0), semantics="none"),
+        torch.Generator().manual_seed(0),
+    )
+    FusionPipeline(tiny_without).save_pretrained(tmp_path / "plain")
+    with pytest.raises(UserError, match="--without-prior: 'plain' has no semantic prior"):
+        model_methods([str(tmp_path / "plain")], "cpu", None, {}, without_prior=True)

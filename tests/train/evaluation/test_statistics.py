@@ -17,7 +17,7 @@ import pytest
 from clearfuse.synth.seeds import generator
 from clearfuse.synth.shards.sample import Sample
 from clearfuse.train.evaluation.aggregate import aggregate, of_records
-from clearfuse.train.evaluation.bootstrap import MIN_PAIRS, holm
+from clearfuse.train.evaluation.bootstrap import MIN_PAIRS, PERMUTATIONS, holm, permutation_p
 from clearfuse.train.evaluation.samples import Portion
 from clearfuse.train.evaluation.scoring import Method, Record
 from clearfuse.train.evaluation.summary import Evaluation
@@ -239,3 +239,13 @@ def test_ours_stand_beside_them_where_the_samples_are() -> None:
     data = facts.to_json(done, list(tables.values()))["papers"]
     assert [table["table"] for table in data if table["rows"][0]["published"]] and json.dumps(data, allow_nan=False)
     assert to_latex(done, list(tables.values())).count(r"\multicolumn") > 10
+
+
+def test_p_of_permutations_is_the_share_of_them_that_tell_groups_apart_as_well() -> None:
+    """Of 4 samples there are three ways to make two pairs, of which one is the groups' own."""
+    assert permutation_p(np.array([[0.0], [0.1], [1.0], [1.1]]), ["a", "a", "b", "b"]) == pytest.approx(1 / 3, abs=0.02)
+    rng = generator(1)
+    groups, noise = [*("haze", "rain", "snow") * 30], rng.normal(0, 1, (90, 2))
+    assert permutation_p(noise, groups) > 0.05  # type: ignore[operator]
+    assert permutation_p(noise + np.array([[0, 0], [0, 0], [0, 1.5]] * 30), groups) == 1 / (PERMUTATIONS + 1)
+    assert permutation_p(noise, ["haze"] * 90) is None and permutation_p(noise[:2], ["haze", "rain"]) is None

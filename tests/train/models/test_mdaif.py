@@ -131,6 +131,15 @@ def test_it_starts_as_one_of_its_images_and_all_its_parameters_learn(config: Mda
     assert [name for name in still if ".experts." not in name and not name.startswith(idle)] == []
 
 
+@torch.no_grad()
+def test_the_output_is_scaled_about_the_image_where_it_starts() -> None:
+    """To first order: the blend multiplies gains and weights."""
+    given, start = inputs(), inputs().pair[0]
+    large, small = (made(replace(SMALL, output_scale=scale))(given).latent - start for scale in (1e-3, 1e-4))
+    torch.testing.assert_close(small, large / 10, atol=2e-6, rtol=2e-2)
+    assert large.abs().max() > 1e-4
+
+
 def test_what_it_notes_of_each_image() -> None:
     given = inputs()
     prediction = made()(given)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clearfuse.synth.files.schema import validate
 from clearfuse.synth.types import UserError
-from clearfuse.train.metrics import fidelity
+from clearfuse.train.metrics import evaluate, fidelity
 from clearfuse.train.models import Prediction
 from clearfuse.train.objectives.base import guide
 from clearfuse.train.objectives.bridge import deviation
@@ -128,6 +128,15 @@ def test_the_ssim_of_the_loss_is_that_of_the_metric() -> None:
     grey = [((z[:, :1] + 1) / 2).float() for z in (x, y)]
     images = [255 * z[0, 0, ..., None].numpy().astype(np.float32) for z in grey]
     assert float(ssim(2 * grey[0] - 1, 2 * grey[1] - 1)) == pytest.approx(fidelity.ssim(*images), abs=1e-4)
+
+
+def test_the_similarity_of_the_loss_is_that_of_the_metric() -> None:
+    """Of colours: both are of luma, the metric's sum is twice the mean."""
+    made, a, b = (torch.nn.functional.interpolate(randn(1, 3, 8, 8, seed=i), (40, 48)).clamp(-1, 1) for i in (1, 2, 3))
+    images = [(255 * (x[0].permute(1, 2, 0).numpy() + 1) / 2).round().astype(np.uint8) for x in (made, a, b)]
+    found = evaluate(*images, metrics=["SSIM-sum"])["SSIM-sum"]
+    loss = PIXEL_LOSSES["similarity"](made, CleanImages(torch.zeros_like(made), a, b))
+    assert 1 - float(loss) == pytest.approx(found / 2, abs=2e-3)
 
 
 def test_the_terms_of_the_pixel_loss_are_weighted() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor
 from clearfuse.synth.types import UserError
 from clearfuse.train import semantics
 from clearfuse.train.semantics import NAMES, PUBLISHED, WIDTHS, View, find_semantics, view_of, width_of
+from clearfuse.train.semantics.learned import LEAST, USUAL, log_contrast
 from conftest import textured
 
 MEAN, DEVIATION = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
@@ -207,6 +210,38 @@ def test_the_learned_one_learns_and_is_of_its_seed() -> None:
     assert (one(dark, ["vif"] * 2)[0] - first).square().mean() > 1e-3, "pictures are told apart before it has learned"
     first.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in one.parameters())
+
+
+def test_contrast_is_the_logarithm_of_the_deviation_in_each_quarter() -> None:
+    maps = torch.zeros(1, 2, 8, 8)
+    maps[0, 0, :4, 4:] = 0.4 * torch.tensor([1.0, -1.0]).repeat(8).view(4, 4)  # the upper right quarter
+    maps[0, 1] = 7.0  # however bright
+    found, none = log_contrast(maps), math.log(LEAST / USUAL)
+    wanted = torch.tensor([[[none, math.log(0.4 / USUAL)], [none, none]], [[none, none], [none, none]]])
+    torch.testing.assert_close(found[0], wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_haze_and_streaks_are_told_from_the_scene_before_it_has_learned() -> None:
+    """By a linear map of the tokens' means, which was fitted to other scenes."""
+    encoder = find_semantics("learned", (), torch.Generator().manual_seed(0)).encoder
+    assert encoder is not None
+    rng = np.random.default_rng(0)
+
+    def scene(kind: int) -> np.ndarray:
+        picture = cv2.resize(rng.uniform(30, 220, (12, 16, 3)), (160, 120), interpolation=cv2.INTER_CUBIC)
+        picture += rng.normal(0, 6, picture.shape)
+        streaks = cv2.blur(rng.normal(0, 40, (120, 160)), (1, 15))[..., None]
+        changed = (picture, 0.5 * picture + 90, picture + streaks)[kind]
+        return encoder.view(changed.clip(0, 255).astype(np.uint8))
+
+    kinds = [i % 3 for i in range(120)]
+    views = torch.from_numpy(np.stack([scene(kind) for kind in kinds])).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        x = torch.nn.functional.pad(encoder.encode(views).mean(1), (0, 1), value=1.0)
+    y = torch.nn.functional.one_hot(torch.tensor(kinds)).float()
+    fit = torch.linalg.solve(x[:90].T @ x[:90] + 0.1 * torch.eye(x.shape[1]), x[:90].T @ y[:90])
+    right = ((x[90:] @ fit).argmax(1) == y[90:].argmax(1)).float().mean()
+    assert right > 0.9
 
 
 def test_what_is_wrong_with_a_folder_is_one_line(tmp_path: Path) -> None:

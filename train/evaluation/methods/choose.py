@@ -23,16 +23,18 @@ def methods_of(
     device: str | None = None,
     loading: Mapping[str, Any] | None = None,
     unprompted: bool = False,
+    without_prior: bool = False,
     **sampling: Any,
 ) -> tuple[Methods, dict[str, str]]:
     """The models, folders of results, restoration networks, learned fusers, and the standard methods; and the fusers
     without weights, with the reasons. Pairs of plain folders tell no degradations for classical restoration to undo.
 
     models: None: the default one (``pipeline.shipped``); ``none``: no model. scale: of the results' pictures of
-    16 bits. loading: options of ``load_pipeline``. unprompted: each model without prompts too. sampling: steps,
-    sampler, guidance; None: the model's. Raises UserError if a method can't be loaded.
+    16 bits. loading: options of ``load_pipeline``. unprompted: each model without prompts too; without_prior: with
+    zeros for its semantic prior too. sampling: steps, sampler, guidance; None: the model's. Raises UserError if a
+    method can't be loaded.
     """
-    fitted_models = model_methods(models, device, loading, sampling, unprompted)
+    fitted_models = model_methods(models, device, loading, sampling, unprompted, without_prior)
     others = (*network_methods(restorers), *fuser_methods(fusers))
 
     def choose(portions: Sequence[Portion]) -> tuple[Method, ...]:

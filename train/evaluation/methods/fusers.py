@@ -121,7 +121,7 @@ def absent_fusers() -> dict[str, str]:
 class ModelMethod:
     """A method: a fitted model on the degraded pair and, if ``prompted``, the prompt, else the task's plain request.
 
-    The model is loaded at the first image.
+    prior: False puts zeros in place of its semantic prior. The model is loaded at the first image.
     """
 
     model: str
@@ -129,12 +129,14 @@ class ModelMethod:
     loading: tuple[tuple[str, Any], ...]
     sampling: tuple[tuple[str, Any], ...]
     prompted: bool = True
+    prior: bool = True
 
     def __call__(self, sample: Sample) -> np.ndarray:
         """The fused image."""
         images, pipeline = sample.images, load_cached(self.model, self.device, self.loading)
         task, prompt = sample.meta.task, (sample.prompt or None) if self.prompted else None
-        return pipeline(images["a"], images["b"], task=task, prompt=prompt, **dict(self.sampling))
+        more = {} if self.prior else {"prior": False}
+        return pipeline(images["a"], images["b"], task=task, prompt=prompt, **dict(self.sampling), **more)
 
     def notes(self) -> Mapping[str, tuple[float, ...]]:
         """What its network noted of the latest sample."""
@@ -163,10 +165,12 @@ def model_methods(
     loading: Mapping[str, Any] | None,
     sampling: Mapping[str, Any],
     unprompted: bool = False,
+    without_prior: bool = False,
 ) -> tuple[Method, ...]:
-    """The models as methods. models: None: the default one; ``none``: none. unprompted: each without prompts too.
+    """The models as methods. models: None: the default one; ``none``: none. unprompted: each without prompts too;
+    without_prior: each with zeros for its semantic prior too.
 
-    Raises UserError if loading fails.
+    Raises UserError if loading fails, or a model has no semantic prior to leave out.
     """
     names = [name for name in models if name != "none"] if models else [_default()]
     if len({short_name(name) for name in names}) < len(names):
@@ -174,13 +178,17 @@ def model_methods(
     methods: list[Method] = []
     for name in names:
         fuse = ModelMethod(name, device, tuple(sorted((loading or {}).items())), tuple(sorted(sampling.items())))
-        load_cached(fuse.model, fuse.device, fuse.loading)
+        pipeline = load_cached(fuse.model, fuse.device, fuse.loading)
+        if without_prior and pipeline.assembly.semantics is None:
+            raise UserError(f"--without-prior: '{short_name(name)}' has no semantic prior")
         identity = f"{weights_of(name)} {fuse.sampling} {dict(fuse.loading)}"
         more: dict[str, Any] = {"identity": identity, "notes": fuse.notes, "preferences": fuse.preferences}
         methods.append(Method(short_name(name), fuse, **more))
         if unprompted:
             plain = replace(fuse, prompted=False)
             methods.append(Method(f"{short_name(name)}, no prompt", plain, **more))
+        if without_prior:
+            methods.append(Method(f"{short_name(name)}, no prior", replace(fuse, prior=False), identity=identity))
     return tuple(methods)
 
 

@@ -97,6 +97,7 @@ def to_json(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> d
             for method, of in evaluation.faithfulness.items()
         },
         **({"noted": evaluation.noted} if evaluation.noted else {}),
+        **({"differs": evaluation.differs} if evaluation.differs else {}),
         **({"preferences": evaluation.preferences} if evaluation.preferences else {}),
         **({"papers": [_comparison_json(comparison) for comparison in papers]} if papers else {}),
         "notes": notes(evaluation),

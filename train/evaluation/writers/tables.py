@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from clearfuse.synth.console import plural
-from clearfuse.train.evaluation.bootstrap import INTERVAL, LEVEL, MIN_PAIRS, RESAMPLES, Stat
+from clearfuse.train.evaluation.bootstrap import INTERVAL, LEVEL, MIN_PAIRS, PERMUTATIONS, RESAMPLES, Stat
 from clearfuse.train.evaluation.methods.fusers import METHODS
 from clearfuse.train.evaluation.summary import Evaluation
 from clearfuse.train.metrics import find_profile
@@ -151,6 +151,12 @@ def notes(evaluation: Evaluation) -> list[str]:
         f"second; {LEVEL_SIGN}: not significantly worse than the best (paired bootstrap, p ≥ {LEVEL} after Holm, from "
         f"{MIN_PAIRS} pairs on); upper bounds are not ranked."
     )
+    for method, tested in evaluation.differs.items():
+        found = ", ".join(f"{name} p = {p:.2g}" for name, p in tested.items())
+        lines.append(
+            f"What {method} notes is the same under all degradations: {found} (permutation test of the sum of squares "
+            f"between degradations, {PERMUTATIONS:,} permutations; a small p: they are told apart)."
+        )
     if any(method.name.startswith(("classical", "networks")) for method in evaluation.methods):
         lines.append(
             "Restoration before fusion is told each sample's recorded steps, with the kernel of a blur and the level "
