@@ -280,7 +280,7 @@ def evaluate(
     names = usual_metrics(profile, gt is not None) if metrics is None else metrics
     chosen = {name: find_metric(name, profile) for name in names}
     given = {"fused": fused, "a": a, "b": b} | ({} if gt is None else {"gt": gt})
-    if not isinstance(fused, np.ndarray):
+    if not all(isinstance(image, np.ndarray) for image in given.values()):
         _check(chosen, *tensors.evaluate.check_tensors(given), gt is not None)
         return tensors.evaluate.score_tensors(given, chosen)
     images = {name: codes(image, name) for name, image in given.items()}

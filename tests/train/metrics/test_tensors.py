@@ -82,7 +82,8 @@ GOOD = torch.zeros(2, 3, 20, 30)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"a": np.zeros((20, 30), np.uint8)}, "a: ndarray is not taken beside tensors: give all as tensors"),
+        ({"a": np.zeros((20, 30), np.uint8)}, "a is a ndarray: give all images as arrays, or all as torch tensors"),
+        ({"fused": np.zeros((20, 30), np.uint8)}, "fused is a ndarray: give all images as arrays, or all as torch"),
         ({"b": GOOD[..., :29]}, "b is 29x20, fused 30x20: all images must have one size"),
         ({"a": GOOD[:1]}, "a: 1 in the batch, fused 2: give a source for each fused image"),
         ({"fused": GOOD[:, :2]}, r"fused: shape \(2, 2, 20, 30\) is not \(n, c, h, w\) or \(c, h, w\) with c 1 or 3"),

@@ -17,7 +17,7 @@ def check_tensors(given: Mapping[str, Any]) -> tuple[int, int]:
     """Height and width of the images by name. Raises ValueError where they can't be scored together."""
     for name, image in given.items():
         if not isinstance(image, Tensor):
-            raise ValueError(f"{name}: {type(image).__name__} is not taken beside tensors: give all as tensors")
+            raise ValueError(f"{name} is a {type(image).__name__}: give all images as arrays, or all as torch tensors")
         shape = tuple(image.shape)
         if image.ndim not in (3, 4) or shape[-3] not in (1, 3):
             raise ValueError(f"{name}: shape {shape} is not (n, c, h, w) or (c, h, w) with c 1 or 3")

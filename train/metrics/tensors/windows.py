@@ -17,7 +17,7 @@ from clearfuse.train.metrics.tensors.filters import ratio, root
 from clearfuse.train.metrics.tensors.images import Plane, Values
 from clearfuse.train.metrics.windows import POSITIONS
 
-AT_ONCE = 1 << 17
+AT_ONCE = 1 << 15
 """Windows that are in memory at a time, about 300 numbers each."""
 
 Shares = Float[Tensor, "w 9"]
