@@ -39,6 +39,7 @@ PAGES = [
     *sorted((ROOT / "manifests/datasets").glob("*.toml")),
     *sorted((ROOT / "manifests/published").glob("*.toml")),
     *sorted((ROOT / "manifests/runs").glob("*.toml")),
+    *sorted((ROOT / "manifests/benchmarks").glob("*.toml")),
     ROOT / "manifests/fingerprints.toml",
 ]
 
@@ -103,12 +104,13 @@ def fenced(page: Path) -> list[str]:
     return [line for line in (raw.split(" #")[0].strip() for raw in lines) if line and not line.startswith("#")]
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/bench.md"])
 def test_every_command_that_a_page_shows_exists(page: str) -> None:
     """Each ``synth`` and ``train`` line parses with its options; each ``make`` target is in the Makefile."""
     from typer.main import get_command
 
     from clearfuse.__main__ import USAGE
+    from clearfuse.bench.cli import app as bench_app
     from clearfuse.synth.cli.app import app as synth_app
     from clearfuse.train.cli.app import app as train_app
 
@@ -126,6 +128,8 @@ def test_every_command_that_a_page_shows_exists(page: str) -> None:
         elif words[0] in commands:
             sub = commands[words[0]].commands[words[1]]  # type: ignore[attr-defined]
             sub.make_context(words[1], words[2:])
+        elif words[:2] == ["clearfuse", "bench"]:
+            get_command(bench_app).commands[words[2]].make_context(words[2], words[3:])  # type: ignore[attr-defined]
         elif words[0] == "clearfuse":
             assert words[1] in USAGE, line
         else:

@@ -1,4 +1,4 @@
-"""The command ``clearfuse``, and ``python -m clearfuse``: ``clearfuse synth …``, ``train …``, ``bench …``, ``doctor``."""
+"""The command ``clearfuse``, and ``python -m clearfuse``: ``synth …``, ``train …``, ``bench …`` and ``doctor``."""
 
 from __future__ import annotations
 

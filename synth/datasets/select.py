@@ -131,7 +131,11 @@ def select(
     """
     splits = split_names(split)
     if not sets and keys:
-        return _apply_limit(_scenes_of(task or "vif", splits[0], keys), limit, splits), {}, [f"pairs: {len(keys)} named"]
+        return (
+            _apply_limit(_scenes_of(task or "vif", splits[0], keys), limit, splits),
+            {},
+            [f"pairs: {len(keys)} named"],
+        )
     if not sets:
         shares = quotas(limit or BUILTIN_SCENES, {name: SPLITS[name] for name in splits})
         scenes = Pairs.joined(builtin_pairs(task or "vif", name, shares[name]) for name in splits)

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from clearfuse.bench.baseline import baseline
 from clearfuse.bench.digests import write_digests
 from clearfuse.bench.files import Hashes, choose_pairs, folders_of, wrong_files
 from clearfuse.bench.page import BenchmarkFile, Part, SetEntry, ShardDigest
 from clearfuse.bench.verify import RECORD, compare, read_record, versions_here
 from clearfuse.synth.builder.run import build
+from clearfuse.synth.console import plural
 from clearfuse.synth.execute.run import run_tasks
 from clearfuse.synth.execute.tasks import Watch
 from clearfuse.synth.files.folders import make_folder
@@ -48,7 +50,7 @@ class BuildResult:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """What every worker needs."""
 
     out: Path
@@ -84,7 +86,7 @@ def build_benchmark(
             say(f"missing: {entry.key}: not given by --data {entry.name}=DIR{get}")
         elif not page.keys(entry):
             result.unhashed.append(entry.key)
-            say(f"missing: {entry.key}: has no hashes in {page.name} yet: --write-digests takes its pairs from your copy")
+            say(f"missing: {entry.key}: has no hashes in {page.name} yet: --write-digests takes pairs of your copy")
         else:
             entries.append(entry)
     if not entries:
@@ -94,7 +96,7 @@ def build_benchmark(
     parts = [part for entry in entries for part in page.parts(entry)]
     make_folder(folder)
     write_json(folder / RECORD, {"schema": 1, "benchmark": page.name, "definition": page.definition})
-    _build_all(parts, _Job(folder, given), workers, result, progress)
+    build_parts(parts, Job(folder, given), workers, result, progress)
     if write:
         page = _write(page, folder, parts, chosen)
         result.written = True
@@ -118,7 +120,7 @@ def _with_files(
     if wrong:
         for line in wrong:
             say(f"wrong: {line}")
-        raise UserError(f"{page.name}: {len(wrong)} files are not the benchmark's, such as {wrong[0]}; nothing was built")
+        raise UserError(f"{plural(len(wrong), 'file')} not as {page.name} has them: {wrong[0]}; nothing was built")
     if not chosen:
         return page, chosen
     filled = page.model_copy(update={"files": {**page.files, **chosen}})
@@ -126,23 +128,23 @@ def _with_files(
     return filled, chosen
 
 
-def _build_all(parts: list[Part], job: _Job, workers: int, result: BuildResult, progress: Progress) -> None:
-    """Build the parts, in processes where there are several workers. Raises WorkIncomplete naming one that fails."""
-    executor = "serial" if workers == 1 else "processes"
+def build_parts(parts: list[Part], job: Job, workers: int, result: BuildResult, progress: Progress) -> None:
+    """Build the parts, in processes of the baseline, one worker too. Raises WorkIncomplete naming one that fails."""
     watch = Watch(None, lambda part: part.folder, lambda part, why: Made(failure=why))
     progress(0, len(parts))
     failed: list[str] = []
-    made = run_tasks(_build_part, job, parts, workers=workers, executor=executor, watch=watch)
-    for done, (part, one) in enumerate(zip(parts, made, strict=True), 1):
-        result.parts, result.shards = result.parts + 1, result.shards + part.variants
-        result.samples, result.rejected = result.samples + one.samples, result.rejected + one.rejected
-        failed += [f"{part.folder}: {one.failure}"] if one.failure else []
-        progress(done, len(parts))
+    with baseline():
+        made = run_tasks(_build_part, job, parts, workers=workers, executor="processes", watch=watch)
+        for done, (part, one) in enumerate(zip(parts, made, strict=True), 1):
+            result.parts, result.shards = result.parts + 1, result.shards + part.variants
+            result.samples, result.rejected = result.samples + one.samples, result.rejected + one.rejected
+            failed += [f"{part.folder}: {one.failure}"] if one.failure else []
+            progress(done, len(parts))
     if failed:
         raise WorkIncomplete(f"{len(failed)} of {len(parts)} parts failed: {failed[0]}; run the same command to go on")
 
 
-def _build_part(job: _Job, part: Part) -> Made:
+def _build_part(job: Job, part: Part) -> Made:
     """A part, by ``synth build`` in this process."""
     location = None if part.entry.manifest.builtin else job.folders[part.entry.name]
     options: dict[str, Any] = part.options(location)

@@ -1,7 +1,7 @@
 """A benchmark's page: ``manifests/benchmarks/NAME.toml``, or a TOML file of the user's own.
 
-Its upper part says what is built. The lower part, which ``bench build --write-digests`` writes, holds the hashes: of the
-sets' files, which choose the pairs, and of the shards that come of them.
+Its upper part says what is built. The lower part, which ``bench build --write-digests`` writes, holds the hashes: of
+the sets' files, which choose the pairs, and of the shards that come of them.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class BenchmarkFile(StrictModel):
 
     @property
     def definition(self) -> str:
-        """The sha256 of what decides what is built and measured, without hashes and words: the same page, or another."""
+        """The sha256 of what decides what is built and measured, hashes and words left out: the same page, or not."""
         told = self.model_dump(by_alias=True, exclude={"title", "about", "versions", "files", "shards"})
         for entry in told["sets"]:
             del entry["note"]

@@ -74,7 +74,9 @@ def missing_sets(page: BenchmarkFile, folder: Path) -> list[str]:
         if not parts:
             lines.append(f"{entry.key}: has no hashes in {page.name} yet: nothing to compare with")
         elif not any((folder / part.folder).is_dir() for part in parts):
-            lines.append(f"{entry.key}: is missing, all {plural(len(parts), 'part')}: build it with --data {entry.name}=DIR")
+            lines.append(
+                f"{entry.key}: is missing, all {plural(len(parts), 'part')}: build it with --data {entry.name}=DIR"
+            )
     return lines
 
 
@@ -129,7 +131,7 @@ def _compare_shard(page: BenchmarkFile, folder: Path, name: str) -> tuple[str, b
         return changed, True
     return (
         f"sha256 {sha256[:12]}…, the benchmark's {wanted.sha256[:12]}…, with the same versions: "
-        "made by other code or on another kind of processor"
+        "made by other code, without bench build, or on no x86-64 processor"
     ), False
 
 
