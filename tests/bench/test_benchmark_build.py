@@ -16,6 +16,7 @@ import pytest
 
 from clearfuse.bench.build import BuildResult as Built
 from clearfuse.bench.build import Job, build_benchmark, build_parts
+from clearfuse.bench.files import wrong_files
 from clearfuse.bench.page import BenchmarkFile, load_page
 from clearfuse.bench.verify import compare, versions_here
 from clearfuse.synth.types import UserError
@@ -130,8 +131,11 @@ def test_verify_names_what_is_missing_and_what_was_changed(
     assert ran.out.splitlines() == [
         f"problem: {names[0]}: its bytes are not those of its receipt: remove it and run bench build again",
         f"problem: {names[1]}: is missing: run bench build again",
-        "problem: mff/nyud: has no hashes in own yet: nothing to compare with",
     ]
+    assert "note: mff/nyud: has no hashes in own yet: nothing to compare with" in ran.err
+    shutil.rmtree(folder / "mff")
+    lacks = "mff/lytro: is missing, all 3 parts of it: build it with --data lytro=DIR"
+    assert bench("verify", folder, "--page", made.path).out.splitlines() == [f"problem: {lacks}"]
 
 
 def test_another_version_is_named_and_not_called_damage(made: Made, tmp_path: Path) -> None:
@@ -251,3 +255,17 @@ def test_a_scene_of_mini_comes_out_as_its_page_says(tmp_path: Path) -> None:
     build_parts([part], Job(tmp_path, {}), 1, done, lambda done, total: None)
     assert done.samples == 3
     assert compare(page, tmp_path, [part]) == []
+
+
+def test_a_set_of_v1_is_the_one_that_was_hashed_and_comes_out_as_its_page_says(shared: Path, tmp_path: Path) -> None:
+    page = load_page("v1")
+    if changed := versions_here(page):
+        pytest.skip(changed[0])
+    folders = {"textif": str(shared / "data/vif/TextIF_test_imgs"), "llvip": str(shared / "data/vif/LLVIP")}
+    entries = {entry.name: entry for entry in page.sets}
+    for name, folder in folders.items():
+        assert wrong_files(entries[name], folder, page.files[f"vif/{name}"]) == []
+    parts = page.parts(entries["textif"])
+    done = Built(str(tmp_path))
+    build_parts(parts, Job(tmp_path, folders), 1, done, lambda done, total: None)
+    assert (done.samples, compare(page, tmp_path, parts)) == (4, [])

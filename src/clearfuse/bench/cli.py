@@ -97,13 +97,16 @@ def build_command(
 @app.command("verify")
 def verify_command(folder: FolderArgument, page: PageOption = None, json_: JsonOption = False) -> None:
     """Compare a built benchmark with its page, shard by shard; exit code 1 where something is missing or differs."""
-    from clearfuse.bench.verify import page_of, verify_benchmark
+    from clearfuse.bench.verify import page_of, unhashed_sets, verify_benchmark
 
     found = page_of(folder, page)
-    problems = verify_benchmark(found, folder)
+    problems, notes = verify_benchmark(found, folder), unhashed_sets(found)
     if json_:
-        typer.echo(json.dumps({"benchmark": found.name, "ok": not problems, "problems": problems}, ensure_ascii=False))
+        told = {"benchmark": found.name, "ok": not problems, "problems": problems, "notes": notes}
+        typer.echo(json.dumps(told, ensure_ascii=False))
     else:
+        for line in notes:
+            console.note(f"note: {line}")
         ok = f"ok: all {console.plural(len(found.shards), 'shard')} are those of {found.name}"
         typer.echo("\n".join(f"problem: {line}" for line in problems) or ok)
     raise typer.Exit(1 if problems else 0)

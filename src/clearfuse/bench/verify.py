@@ -67,13 +67,11 @@ def versions_here(page: BenchmarkFile) -> list[str]:
 
 
 def missing_sets(page: BenchmarkFile, folder: Path) -> list[str]:
-    """A line for each set of the page of which nothing is in the folder, or which has no hashes yet."""
+    """A line for each set of the page that has hashes, and of which nothing is in the folder."""
     lines: list[str] = []
     for entry in page.sets:
         parts = page.parts(entry)
-        if not parts:
-            lines.append(f"{entry.key}: has no hashes in {page.name} yet: nothing to compare with")
-        elif not any((folder / part.folder).is_dir() for part in parts):
+        if parts and not any((folder / part.folder).is_dir() for part in parts):
             lines.append(
                 f"{entry.key}: is missing, all {plural(len(parts), 'part')}: build it with --data {entry.name}=DIR"
             )
@@ -139,6 +137,12 @@ def _changed(wanted: Mapping[str, str], receipt: Receipt) -> str:
     """The versions in which a shard's build differs from the page's, as ``numpy was 2.1, is 2.2``."""
     made: dict[str, Any] = dict(receipt.settings.get("versions", {}))
     return ", ".join(difference(dict(wanted), made))
+
+
+def unhashed_sets(page: BenchmarkFile) -> list[str]:
+    """A line for each set of the page that has no hashes yet."""
+    named = [entry.key for entry in page.sets if not page.keys(entry)]
+    return [f"{key}: has no hashes in {page.name} yet: nothing to compare with" for key in named]
 
 
 def verify_benchmark(page: BenchmarkFile, folder: str) -> list[str]:
