@@ -126,6 +126,7 @@ def test_verify_names_what_is_missing_and_what_was_changed(
     damaged[700] ^= 1
     (folder / names[0]).write_bytes(damaged)
     (folder / names[1]).unlink()
+    assert bench("verify", folder).error.endswith("holds 'own', which does not ship: name its page by --page FILE")
     ran = bench("verify", folder, "--page", made.path)
     assert ran.code == 1
     assert ran.out.splitlines() == [
@@ -134,7 +135,7 @@ def test_verify_names_what_is_missing_and_what_was_changed(
     ]
     assert "note: mff/nyud: has no hashes in own yet: nothing to compare with" in ran.err
     shutil.rmtree(folder / "mff")
-    lacks = "mff/lytro: is missing, all 3 parts of it: build it with --data lytro=DIR"
+    lacks = "mff/lytro: is missing, all 3 parts: build it with --data lytro=DIR"
     assert bench("verify", folder, "--page", made.path).out.splitlines() == [f"problem: {lacks}"]
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from clearfuse.bench.page import BenchmarkFile, load_page
+from clearfuse.bench.page import FOLDER, BenchmarkFile, load_page
 from clearfuse.synth.console import plural
 from clearfuse.synth.files.jsonstream import write_json
 from clearfuse.synth.files.resources import resource_names
@@ -190,7 +190,7 @@ def check_submission(submission: Submission, page: BenchmarkFile | None = None) 
     page: the benchmark's; the one that ships without it. Raises UserError where there is none of its name.
     """
     if page is None:
-        check_name("benchmark", submission.benchmark, resource_names("manifests/benchmarks"))
+        check_name("benchmark", submission.benchmark, resource_names(FOLDER))
         page = load_page(submission.benchmark)
     problems: list[str] = []
     if submission.definition != page.definition:

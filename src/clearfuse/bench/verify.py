@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from clearfuse.bench.page import BenchmarkFile, Part, load_page
+from clearfuse.bench.page import FOLDER, BenchmarkFile, Part, load_page
 from clearfuse.synth.builder.settings import versions
 from clearfuse.synth.console import plural
 from clearfuse.synth.files.folders import difference
+from clearfuse.synth.files.resources import resource_names
 from clearfuse.synth.files.schema import Schema, StrictModel, validate
 from clearfuse.synth.shards.receipts import read_receipt
 from clearfuse.synth.shards.records import Receipt, Sha256
@@ -52,6 +53,8 @@ def page_of(folder: str, named: str | None) -> BenchmarkFile:
     record = read_record(place)
     if record is None:
         raise UserError(f"{folder}: no {RECORD}: no benchmark was built there; see clearfuse bench build")
+    if named is None and record.benchmark not in resource_names(FOLDER):
+        raise UserError(f"{folder} holds '{record.benchmark}', which does not ship: name its page by --page FILE")
     page = load_page(named or record.benchmark)
     read_record(place, page)
     return page
