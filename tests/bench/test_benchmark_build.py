@@ -183,11 +183,13 @@ def test_own_results_are_scored_handed_in_and_drawn(
     assert len(inputs) == 5 and inputs[0] == "lytro-gaussian_noise-000000000.png"
     shutil.copytree(tmp_path / "in/mff/a", tmp_path / "results/mff")
     scores = tmp_path / "scores"
-    ran = bench(
-        "run", made.out, "--page", made.path, "--model", "none", "--results", f"copy={tmp_path / 'results'}",
-        "--out", scores, "--workers", "1", "--examples", "0", "--json",
-    )  # fmt: skip
+    how = ("run", made.out, "--page", made.path, "--model", "none", "--results", f"copy={tmp_path / 'results'}")
+    how = (*how, "--out", scores, "--workers", "1", "--examples", "0", "--json")
+    assert "unknown task 'mef': did you mean 'mff'? allowed: mff" in bench(*how, "--task", "mef").error
+    ran = bench(*how)
     assert ran.code == 0, ran.err
+    again = bench(*how, "--task", "mff")
+    assert again.out == ran.out and "mff: is scored already" in again.err
     report = json.loads(ran.out)["mff"]
     assert next(one["name"] for one in report["methods"]) == "copy" and report["samples"] == 5
 

@@ -148,6 +148,9 @@ def run_command(
         list[str],
         typer.Option("--results", metavar="NAME=DIR", help="Fused images, TASK/NAME.png as bench extract names them."),
     ] = [],  # noqa: B006
+    task: Annotated[
+        list[str], typer.Option("--task", help="Score this task alone, or real; repeatable. [default: all]")
+    ] = [],  # noqa: B006
     unprompted: Annotated[bool, typer.Option("--unprompted", help="Score each model without prompts too.")] = False,
     device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; CUDA where there is one.")] = None,
     limit: Annotated[
@@ -162,21 +165,23 @@ def run_command(
 
     The same command goes on where it was stopped. OUT/TASK has a report each, OUT/bench.json what was scored.
     """
+    from pathlib import Path
+
     from clearfuse.bench.run import Chosen, run_benchmark
     from clearfuse.bench.verify import page_of
-    from clearfuse.train.evaluation.writers.data import to_json
     from clearfuse.train.evaluation.writers.markdown import to_text
 
     found = page_of(folder, page)
     with console.progress("bench", "samples") as progress:
         done = run_benchmark(
             *(found, folder, out, Chosen(tuple(model) or None, tuple(results), device, unprompted)),
-            limit=limit, workers=workers, examples=examples, progress=progress, say=console.note,
+            only=task, limit=limit, workers=workers, examples=examples, progress=progress, say=console.note,
         )  # fmt: skip
     if json_:
-        typer.echo(json.dumps({name: to_json(one) for name, one in done.items()}, ensure_ascii=False))
+        reports = {name: json.loads((Path(out) / name / "report.json").read_bytes()) for name in done}
+        typer.echo(json.dumps(reports, ensure_ascii=False))
     else:
-        typer.echo("\n".join(f"{name}\n{to_text(one)}" for name, one in done.items()))
+        typer.echo("\n".join(f"{name}\n{to_text(one)}" for name, one in done.items() if one is not None))
     console.note(f"wrote {', '.join(f'{out}/{name}' for name in done)} and {out}/bench.json, for bench submit")
 
 

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from clearfuse.bench.page import BenchmarkFile, sample_name
-from clearfuse.bench.submission import REAL_TRACK, SCORES, tracks_of
+from clearfuse.bench.submission import REAL_TRACK, SCORES, RunFile, tracks_of
 from clearfuse.bench.verify import built_parts, compare, missing_sets
-from clearfuse.synth.files.jsonstream import write_json
+from clearfuse.synth.files.jsonstream import dumps, write_json
+from clearfuse.synth.files.schema import validate
 from clearfuse.synth.plugins import loaded
 from clearfuse.synth.review.extract import extract
 from clearfuse.synth.shards.receipts import read_receipt
 from clearfuse.synth.shards.sample import Sample
 from clearfuse.synth.shards.tar import receipt_path
-from clearfuse.synth.types import UserError
+from clearfuse.synth.types import UserError, check_name
 from clearfuse.synth.version import __version__
 from clearfuse.train.evaluation.evaluate import evaluate_portions
 from clearfuse.train.evaluation.methods.choose import methods_of
@@ -67,15 +68,17 @@ def run_benchmark(
     out: str,
     chosen: Chosen,
     *,
+    only: Sequence[str] = (),
     limit: int | None = None,
     workers: int | None = None,
     examples: int = 3,
     progress: Progress = lambda done, total: None,
     say: Say = lambda line: None,
-) -> dict[str, Evaluation]:
-    """Evaluate by track, and write ``bench.json``, which ``bench submit`` reads, last. The same call goes on.
+) -> dict[str, Evaluation | None]:
+    """Evaluate track by track; after each, ``bench.json`` says what ``bench submit`` may read. The same call goes on.
 
-    limit: samples of each track at most. Raises UserError, before work begins, where a shard is not the benchmark's.
+    only: the tracks to score; empty: all. limit: samples of each at most. Gives None for a track that was scored by an
+    earlier call. Raises UserError, before work begins, where a shard is not the benchmark's.
     """
     place, target = Path(folder), Path(out)
     parts = built_parts(page, place)
@@ -87,25 +90,72 @@ def run_benchmark(
         say(f"missing: {line}")
     shards = [name for part in parts for name in part.shards]
     sha256 = {name: read_receipt(receipt_path(place / name)).sha256 for name in shards}
+    tracks = tracks_of(page, sha256)
+    for track in only:
+        check_name("task", track, tracks)
     choose = _methods(chosen)
-    done: dict[str, Evaluation] = {}
-    for track, names in tracks_of(page, sha256).items():
-        portions = plan_portions([str(place / name) for name in names], limit)
+    run = _Run(page, choose(()), sha256, tracks, limit)
+    before = _scored(target)
+    kept = [track for track in tracks if before.get(track) == run.digest(track)]
+    done: dict[str, Evaluation | None] = {}
+    for track in tracks:
+        if only and track not in only:
+            continue
+        if track in kept:
+            say(f"{track}: is scored already")
+            done[track] = None
+            continue
+        portions = plan_portions([str(place / name) for name in tracks[track]], limit)
         say(f"{track}: {sum(portion.take for portion in portions)} samples")
         done[track] = evaluate_portions(
             *(portions, str(target / track)),
             metrics=",".join(page.real_metrics if track == REAL_TRACK else page.metrics),
             methods=choose, examples=examples, workers=workers, progress=progress, note=say,
         )  # fmt: skip
-    methods = {method.name: method for one in done.values() for method in one.methods}
-    record = {
-        "schema": 1, "benchmark": page.name, "definition": page.definition, "shards": sha256,
-        "versions": {"clearfuse": __version__, **{name: version(name) for name in COMPUTES}}
-        | {f"plugin {one.name}": one.sha256 for one in loaded()},
-        "methods": [_record(method) for method in methods.values()], "tracks": list(done),
-    }  # fmt: skip
-    write_json(target / SCORES, record)
+        kept = [one for one in tracks if one in (*kept, track)]
+        write_json(target / SCORES, run.record(kept))
     return done
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is scored: the methods, the shards with their sha256, and these by track."""
+
+    page: BenchmarkFile
+    methods: Sequence[Method]
+    sha256: Mapping[str, str]
+    tracks: Mapping[str, Sequence[str]]
+    limit: int | None
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of what computes."""
+        plugins = {f"plugin {one.name}": one.sha256 for one in loaded()}
+        return {"clearfuse": __version__, **{name: version(name) for name in COMPUTES}, **plugins}
+
+    def digest(self, track: str) -> str:
+        """Of all that decides a track's report."""
+        methods = [[one.name, one.identity, one.upper_bound] for one in self.methods]
+        shards = {name: self.sha256[name] for name in self.tracks[track]}
+        return hashlib.sha256(dumps([self.page.definition, methods, shards, self.limit, self.versions])).hexdigest()
+
+    def record(self, tracks: Sequence[str]) -> dict[str, Any]:
+        """``bench.json`` of these tracks."""
+        return {
+            "schema": 1, "benchmark": self.page.name, "definition": self.page.definition,
+            "shards": {name: self.sha256[name] for track in tracks for name in self.tracks[track]},
+            "versions": self.versions, "methods": [_record(method) for method in self.methods],
+            "tracks": {track: self.digest(track) for track in tracks},
+        }  # fmt: skip
+
+
+def _scored(target: Path) -> Mapping[str, str]:
+    """The tracks that an earlier call scored, with their digests."""
+    path = target / SCORES
+    if not path.is_file():
+        return {}
+    found = validate(RunFile, path.read_bytes(), str(path)).tracks
+    return {track: digest for track, digest in found.items() if (target / track / "report.json").is_file()}
 
 
 def _methods(chosen: Chosen) -> Methods:

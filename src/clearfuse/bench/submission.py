@@ -85,8 +85,8 @@ class RunFile(StrictModel):
     versions: dict[str, str]
     """Of what computed the scores."""
     methods: list[RunMethod]
-    tracks: list[str]
-    """Folders of the reports: vif, mef, mff and real."""
+    tracks: dict[str, Sha256]
+    """The reports' folders, vif, mef, mff and real, with a hash of what decides each."""
 
 
 class Submission(StrictModel):
@@ -150,6 +150,7 @@ def submit(
         method = own[0]
     chosen = look_up("method", method, methods)
     tracks = {track: _track(folder / track / "report.json", method) for track in run.tracks}
+    tracks = {track: one for track, one in tracks.items() if one is not None}
     written = {
         "schema": 1, "benchmark": run.benchmark, "definition": run.definition, "method": name or method, "about": about,
         "url": url, "trained_on": sorted(trained_on), "ceiling": chosen.ceiling, "weights": chosen.weights,
@@ -165,11 +166,13 @@ def submit(
     return submission
 
 
-def _track(path: Path, method: str) -> dict[str, Any]:
-    """A method's part of a report."""
+def _track(path: Path, method: str) -> dict[str, Any] | None:
+    """A method's part of a report; None where it was not scored: a bound, of real pairs."""
     if not path.is_file():
         raise UserError(f"{path}: is missing: run bench run again")
     report: dict[str, Any] = json.loads(path.read_bytes())
+    if method not in {one["name"] for one in report["methods"]}:
+        return None
     groups = {
         by: {name: _group(one, method) for name, one in report["groups"][by].items()}
         for by in GROUPS
@@ -256,6 +259,9 @@ def _not_covered(page: BenchmarkFile, submission: Submission) -> Iterator[str]:
     if absent:
         sets = sorted({name.rpartition("/")[0].rpartition("-")[0] for name in absent})
         yield f"covers {len(submission.shards)} of {plural(len(page.shards), 'shard')}: nothing of {', '.join(sets)}"
+    for name in tracks_of(page, submission.shards):
+        if name not in submission.tracks:
+            yield f"{name}: not scored"
     for name, track in submission.tracks.items():
         if track.samples < track.of:
             yield f"{name}: {track.samples} of {track.of} samples scored"
