@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 # Several workers, a thread each: numpy's pools, which wait by spinning, are made before any test is read.
 ONE_THREAD := OMP_NUM_THREADS=1
-.PHONY: help demo eval test coverage check lint quick bench model depth-model estimation-model docs docs-site clean
+.PHONY: help demo eval test coverage check lint quick bench leaderboard model depth-model estimation-model docs docs-site clean
 
 DEMO := demo/shards/vif demo/shards/mef demo/shards/mff
 TESTS := $(DEMO:%=%-test)
@@ -17,6 +17,7 @@ REPORT ?= report
 MODEL ?= $(if $(filter $(TESTS),$(SHARDS)),demo/run)
 JOBS ?= 2
 NAME ?= clearfuse-small
+BENCH ?= bench-work
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -87,6 +88,15 @@ estimation-model: $(READY)  ## train the network of synth estimate on DATA="NAME
 model: $(READY)  ## train a shipped model for hours: NAME=clearfuse-small DATA=dir WORK=dir; goes on where it was stopped
 	$(BIN)/python models/train.py $(NAME) --data $(DATA) --work $(WORK)
 	$(BIN)/python docs/curves.py
+
+leaderboard: $(READY)  ## build mini in BENCH=dir, score what ships, write leaderboard/mini-*.json and docs/leaderboard.html
+	$(BIN)/clearfuse bench build mini --out $(BENCH)/mini
+	$(BIN)/clearfuse bench run $(BENCH)/mini --model clearfuse-small --out $(BENCH)/scores
+	$(BIN)/clearfuse bench submit $(BENCH)/scores --method "pyramid on degraded" --name nothing --about "The pyramid fuser on the degraded pair: nothing is restored." --out leaderboard/mini-nothing.json
+	$(BIN)/clearfuse bench submit $(BENCH)/scores --method "classical + pyramid" --about "Classical restorers told the degradations, then the pyramid fuser." --out leaderboard/mini-classical.json
+	$(BIN)/clearfuse bench submit $(BENCH)/scores --method clearfuse-small --about "The model that ships, with the samples' prompts." --trained-on scenes --out leaderboard/mini-clearfuse-small.json
+	$(BIN)/clearfuse bench submit $(BENCH)/scores --method "pyramid on clean" --about "The pyramid fuser on the clean pair." --out leaderboard/mini-clean.json
+	$(BIN)/python docs/generate.py --pages
 
 docs: $(READY)  ## regenerate the pages, pictures and notebooks that show the code, then build the site
 	$(BIN)/python docs/generate.py

@@ -18,7 +18,7 @@ GROUND = ("types", "seeds", "color", "console", "version", "device")
 """Single modules at the bottom of ``synth`` and ``train``: one box each."""
 WIDTH, HEIGHT, GAP, RISE, MARGIN, THREAD = 132, 44, 18, 44, 16, 30
 SWEEPS = 8
-COLOURS = {"synth": "#d9e8f6", "train": "#fbe6cf"}
+COLOURS = {"synth": "#d9e8f6", "train": "#fbe6cf", "bench": "#e0efd8"}
 
 
 def folder_of(module: str) -> str | None:
@@ -26,6 +26,8 @@ def folder_of(module: str) -> str | None:
     parts = module.split(".")[1:]
     if len(parts) < 2 or parts[1] == "__main__":
         return None
+    if parts[0] == "bench":  # a folder without others in it
+        return "bench.ground"
     return f"{parts[0]}.{'ground' if parts[1] in GROUND else parts[1]}"
 
 

@@ -41,6 +41,7 @@ PAGES = [
     *sorted((ROOT / "manifests/datasets").glob("*.toml")),
     *sorted((ROOT / "manifests/published").glob("*.toml")),
     *sorted((ROOT / "manifests/runs").glob("*.toml")),
+    *sorted((ROOT / "manifests/benchmarks").glob("*.toml")),
     ROOT / "manifests/fingerprints.toml",
 ]
 

@@ -68,6 +68,8 @@ class Options(StrictModel):
     """Refuse sets whose terms do not grant this use: research, non-commercial, commercial."""
     limit: Annotated[int | None, Field(ge=1)] = None
     """Use this many pairs at most."""
+    keys: Annotated[Texts, typer.Option("--key", metavar="KEY")] = ()
+    """This pair alone, by its key; repeatable. A set without splits of its own gives it whatever split it draws."""
     variants: Annotated[int, Field(ge=1)] = 1
     """Degraded versions of each pair."""
     shard_size: Annotated[int, Field(ge=1)] = 256
@@ -132,6 +134,8 @@ class Options(StrictModel):
         if self.out is not None and not self.out.strip():
             raise UserError("--out is empty: name a folder")
         self._check_one_process()
+        if self.keys and ("," in self.split or len(self.data) > 1):
+            raise UserError(f"--key {self.keys[0]}: goes with one data set and one split")
         if self.overwrite and self.extend:
             raise UserError("--overwrite and --extend exclude each other: replace a build, or add variants to it")
         if self.task in INSTRUCTED:

@@ -44,6 +44,7 @@ def resolve(options: Options) -> Resolved:
     prompts = _prompts(options, recipe)
     sets = _sets(options)
     chosen = {"split": options.split, "pairs": options.pairs, "limit": options.limit, "scale": options.scale}
+    chosen["keys"] = options.keys
     marks = isinstance(recipe, Mixture) and "segment" in recipe.categories
     pairs, found, notes = select(task, sets, **chosen, labels=marks)
     names = list(pairs.by_dataset)

@@ -6,7 +6,7 @@ Strings are of numpy's ``StringDType``: 16 bytes each, plus their length where t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, overload
 
@@ -191,6 +191,11 @@ class Pairs(Sequence[PairRef]):
         return np.searchsorted(self._starts, self._rows, side="right") - 1
 
     @property
+    def keys(self) -> np.ndarray:
+        """The key of each pair."""
+        return self._column((table.keys for table in self.tables), texts(()))
+
+    @property
     def scenes(self) -> np.ndarray:
         """The scene of each pair."""
         return self._column((table.scenes for table in self.tables), texts(()))
@@ -234,6 +239,12 @@ class Pairs(Sequence[PairRef]):
     def of_split(self, split: str) -> Pairs:
         """The pairs in a split."""
         return self.take(self.rows_of(split))
+
+    def in_split(self, split: str) -> Pairs:
+        """These pairs as pairs of a split, whatever split they are in."""
+        number = list(SPLITS).index(split)
+        tables = (replace(table, splits=np.full_like(table.splits, number)) for table in self.tables)
+        return Pairs(tuple(tables), self._rows)
 
     def having(self, image: str) -> int:
         """The number of pairs with a file of that image."""

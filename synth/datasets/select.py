@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from clearfuse.synth.datasets.find import FoundPairs, builtin_pairs, check_split, find_all, of_split, own_task
-from clearfuse.synth.datasets.manifest import SPLITS, USES, add_manifest, load_manifest
+from clearfuse.synth.datasets.manifest import SPLITS, USES, Manifest, add_manifest, load_manifest
 from clearfuse.synth.datasets.match import KEY, PAIRINGS, key_template
-from clearfuse.synth.datasets.pairs import Pairs
+from clearfuse.synth.datasets.pairs import Pairs, texts
 from clearfuse.synth.seeds import seed_of
 from clearfuse.synth.types import Task, UserError, check_name
 
@@ -118,21 +120,28 @@ def select(
     limit: int | None,
     scale: int | None = None,
     labels: bool = False,
+    keys: Collection[str] = (),
 ) -> tuple[Pairs, dict[str, FoundPairs], list[str]]:
     """The pairs of a build, all pairs found by data set, and notes for the user. Raises UserError.
 
     task: None where each set is of its own: single pictures, of which no pair is made, of mff, scenes of vif.
     sets: the folder of each data set; empty: built-in scenes. split: names of splits, separated by commas. pairs: which
     exposures of a sequence form pairs. limit: number of pairs, None: all. scale: in place of each data set's own.
-    labels: whether label maps are looked for.
+    labels: whether label maps are looked for. keys: of the only pairs to take, of one split; empty: no choice.
     """
     splits = split_names(split)
+    if not sets and keys:
+        return (
+            _apply_limit(_scenes_of(task or "vif", splits[0], keys), limit, splits),
+            {},
+            [f"pairs: {len(keys)} named"],
+        )
     if not sets:
         shares = quotas(limit or BUILTIN_SCENES, {name: SPLITS[name] for name in splits})
         scenes = Pairs.joined(builtin_pairs(task or "vif", name, shares[name]) for name in splits)
         where = "" if len(splits) == 1 else f" ({_format_counts(shares)})"
         return scenes, {}, [f"pairs: {len(scenes)} built-in scenes{where} (name your own with --data NAME=DIR)"]
-    found = {name: _find(name, at, task, splits, pairs, scale, labels) for name, at in sets.items()}
+    found = {name: _find(name, at, task, splits, pairs, scale, labels, keys) for name, at in sets.items()}
     everywhere = Pairs.joined(found_pairs.pairs for found_pairs in found.values())
     separate, dropped = keep_apart(everywhere)
     chosen = separate.take(np.isin(separate.splits, [list(SPLITS).index(name) for name in splits]))
@@ -153,9 +162,16 @@ def select(
 
 
 def _find(
-    name: str, at: str, task: Task | None, splits: tuple[str, ...], pairs: str, scale: int | None, labels: bool
+    name: str,
+    at: str,
+    task: Task | None,
+    splits: tuple[str, ...],
+    pairs: str,
+    scale: int | None,
+    labels: bool,
+    keys: Collection[str],
 ) -> FoundPairs:
-    """All pairs of a data set. Where a single split is requested, it must exist."""
+    """All pairs of a data set, or those of the keys. Where a single split is requested, it must exist."""
     manifest = load_manifest(name)
     own = task or ("mff" if manifest.single else own_task(manifest))
     if scale is not None:
@@ -163,9 +179,36 @@ def _find(
     if len(splits) == 1:
         check_split(manifest, own, splits[0])
     found = find_all(manifest, at, own, pairs, labels=labels)
+    if keys:
+        found = replace(found, pairs=_named(manifest, at, found.pairs, splits[0], keys))
+        return replace(found, splits={split: found.pairs.count(split) for split in SPLITS})
     if len(splits) == 1:
         of_split(manifest, at, found, splits[0])
     return found
+
+
+def _named(manifest: Manifest, at: str, pairs: Pairs, split: str, keys: Collection[str]) -> Pairs:
+    """The pairs of these keys, in the split. Raises UserError, which names a key that is not there.
+
+    Splits that are drawn by hash, where a set has none of its own, do not stand in the way of a pair that is named.
+    """
+    kept = pairs.of_split(split) if manifest.own_splits else pairs.in_split(split)
+    there = kept.keys
+    if missing := sorted(set(keys) - set(there.tolist())):
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        where = f"{at}, split '{split}'" if manifest.own_splits else at
+        raise UserError(f"--data {manifest.name}={at}: no pair '{missing[0]}'{more} in {where}")
+    return kept.take(np.isin(there, texts(keys)))
+
+
+def _scenes_of(task: Task, split: str, keys: Collection[str]) -> Pairs:
+    """The built-in scenes of these keys. Raises UserError where one is none of the split's."""
+    numbers = [key.removeprefix(f"{split}-") for key in keys]
+    for key, number in zip(keys, numbers, strict=True):
+        if not re.fullmatch(r"[0-9]{6}", number) or key == number:
+            raise UserError(f"--key {key}: must be like {split}-000007: a built-in scene of split '{split}'")
+    scenes = builtin_pairs(task, split, max(map(int, numbers)) + 1)
+    return scenes.take(np.unique([int(number) for number in numbers]))
 
 
 def keep_apart(pairs: Pairs) -> tuple[Pairs, Pairs]:

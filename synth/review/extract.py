@@ -25,6 +25,7 @@ def extract(
     out: str,
     images: Sequence[str] = ("a", "b"),
     *,
+    name: Callable[[Sample], str] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, int]:
     """Write ``TASK/IMAGE/KEY.png`` and ``TASK/prompts.jsonl`` to the new folder ``out``, there whole or not at all.
@@ -32,11 +33,12 @@ def extract(
     Gives the number of samples by task.
 
     A method's results belong at ``TASK/KEY.png``. images: some of ``IMAGES``. A line of the prompts has key, prompt,
-    dataset, pair and the operators of a sample. Raises UserError for wrong arguments, for samples that lack an image,
-    and for two builds of one task, whose keys are the same.
+    dataset, pair and the operators of a sample. name: what stands in the key's place, where it tells samples of several
+    builds apart. Raises UserError for wrong arguments, for samples that lack an image, and for two builds of one task,
+    whose keys are the same, without ``name``.
     """
-    for name in images:
-        check_name("image", name, IMAGES)
+    for image in images:
+        check_name("image", image, IMAGES)
     target = local(out, "--out")
     shards, _ = find_shards(paths)
     tasks: Counter[str] = Counter()
@@ -47,12 +49,12 @@ def extract(
                 progress(done, len(shards))
                 for sample in read_samples(shard, images, depth=False):
                     task = sample.meta.task
-                    if builds.setdefault(task, shard.parent) != shard.parent:
+                    if name is None and builds.setdefault(task, shard.parent) != shard.parent:
                         raise UserError(
                             f"{builds[task]} and {shard.parent}: two builds of {task}, whose keys are the same; "
                             "extract each to a folder of its own"
                         )
-                    _write(sample, images, folder / task)
+                    _write(sample, sample.key if name is None else name(sample), images, folder / task)
                     tasks[task] += 1
             if not tasks:
                 raise UserError(f"{', '.join(paths)}: no samples to extract")
@@ -62,13 +64,13 @@ def extract(
     return dict(tasks)
 
 
-def _write(sample: Sample, images: Sequence[str], folder: Path) -> None:
-    for name in images:
-        path = folder / name / f"{sample.key}.png"
+def _write(sample: Sample, name: str, images: Sequence[str], folder: Path) -> None:
+    for image in images:
+        path = folder / image / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(CODECS["png"].encode(sample.images[name]))
+        path.write_bytes(CODECS["png"].encode(sample.images[image]))
     meta = sample.meta
-    line = {"key": sample.key, "prompt": sample.prompt, "dataset": meta.dataset, "pair": meta.pair}
+    line = {"key": name, "prompt": sample.prompt, "dataset": meta.dataset, "pair": meta.pair}
     line |= {"operators": [step.op for step in meta.steps]}
     with (folder / PROMPTS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")

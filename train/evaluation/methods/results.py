@@ -74,8 +74,13 @@ class Results:
         return image
 
 
-def result_methods(options: Sequence[str], portions: Sequence[Portion], scale: int | None = None) -> tuple[Method, ...]:
-    """Methods for options ``NAME=DIR``. Raises UserError if a folder does not exist or has no images."""
+def result_methods(
+    options: Sequence[str], portions: Sequence[Portion], scale: int | None = None, kind: type[Results] = Results
+) -> tuple[Method, ...]:
+    """Methods for options ``NAME=DIR``. Raises UserError if a folder does not exist or has no images.
+
+    kind: how their images are named.
+    """
     builds = {(_task(portion), portion.path.resolve().parent) for portion in portions}
     tasks = [task for task, _ in builds]
     keyed = frozenset(task for task in tasks if tasks.count(task) == 1)
@@ -93,7 +98,7 @@ def result_methods(options: Sequence[str], portions: Sequence[Portion], scale: i
         if not count:
             raise UserError(f"--results {text}: no images in {folder}: allowed are {', '.join(ENDINGS)}")
         identity = f"{count} {content:x}{f' {scale}' if scale else ''}"
-        methods.append(Method(name, Results(folder, keyed, len(builds) == 1, scale), identity=identity))
+        methods.append(Method(name, kind(folder, keyed, len(builds) == 1, scale), identity=identity))
     return tuple(methods)
 
 
