@@ -22,6 +22,8 @@ WHERE = {
     "index": "`index.json` of a build, which `wids` reads",
     "published": "`manifests/published/*.toml`, the papers' tables",
     "stress": "`manifests/stress.toml`",
+    "benchmark": "`manifests/benchmarks/*.toml`",
+    "submission": "`leaderboard/*.json`, of `clearfuse bench submit`",
     "pipeline": "`pipeline.json` of a run or a model",
     "run": "`run.json` of a run",
     "training": "`manifests/runs/*.toml`, what `make model` trains",

@@ -81,16 +81,17 @@ def ours() -> dict[str, Callable[[list[str]], None]]:
     from typer.main import get_command
 
     from clearfuse.__main__ import USAGE
+    from clearfuse.bench.cli import app as bench_app
     from clearfuse.synth.cli.app import app as synth_app
     from clearfuse.train.cli.app import app as train_app
 
-    synth, train = get_command(synth_app), get_command(train_app)
+    synth, train, bench = (get_command(app) for app in (synth_app, train_app, bench_app))
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
     def clearfuse(words: list[str]) -> None:
         assert words[1] in USAGE, words
-        if words[1] in ("synth", "train"):
-            _parse(synth if words[1] == "synth" else train, words[1:])
+        if words[1] in ("synth", "train", "bench"):
+            _parse({"synth": synth, "train": train, "bench": bench}[words[1]], words[1:])
 
     def make(words: list[str]) -> None:
         assert words[1] in targets, words
