@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -219,29 +218,9 @@ def test_contrast_is_the_logarithm_of_the_deviation_in_each_quarter() -> None:
     found, none = log_contrast(maps), math.log(LEAST / USUAL)
     wanted = torch.tensor([[[none, math.log(0.4 / USUAL)], [none, none]], [[none, none], [none, none]]])
     torch.testing.assert_close(found[0], wanted, atol=1e-4, rtol=1e-4)
-
-
-def test_haze_and_streaks_are_told_from_the_scene_before_it_has_learned() -> None:
-    """By a linear map of the tokens' means, which was fitted to other scenes."""
-    encoder = find_semantics("learned", (), torch.Generator().manual_seed(0)).encoder
-    assert encoder is not None
-    rng = np.random.default_rng(0)
-
-    def scene(kind: int) -> np.ndarray:
-        picture = cv2.resize(rng.uniform(30, 220, (12, 16, 3)), (160, 120), interpolation=cv2.INTER_CUBIC)
-        picture += rng.normal(0, 6, picture.shape)
-        streaks = cv2.blur(rng.normal(0, 40, (120, 160)), (1, 15))[..., None]
-        changed = (picture, 0.5 * picture + 90, picture + streaks)[kind]
-        return encoder.view(changed.clip(0, 255).astype(np.uint8))
-
-    kinds = [i % 3 for i in range(120)]
-    views = torch.from_numpy(np.stack([scene(kind) for kind in kinds])).permute(0, 3, 1, 2)
-    with torch.no_grad():
-        x = torch.nn.functional.pad(encoder.encode(views).mean(1), (0, 1), value=1.0)
-    y = torch.nn.functional.one_hot(torch.tensor(kinds)).float()
-    fit = torch.linalg.solve(x[:90].T @ x[:90] + 0.1 * torch.eye(x.shape[1]), x[:90].T @ y[:90])
-    right = ((x[90:] @ fit).argmax(1) == y[90:].argmax(1)).float().mean()
-    assert right > 0.9
+    noise = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    hazy = log_contrast(0.5 * noise + 3)
+    torch.testing.assert_close(hazy, log_contrast(noise) - math.log(2), atol=1e-4, rtol=0)  # whatever the scene
 
 
 def test_what_is_wrong_with_a_folder_is_one_line(tmp_path: Path) -> None:
