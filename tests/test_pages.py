@@ -97,7 +97,7 @@ def ours() -> dict[str, Callable[[list[str]], None]]:
         assert words[1] in targets, words
 
     def python(words: list[str]) -> None:
-        assert words[1] in ("-m", "-c") or (ROOT / words[1]).is_file(), words
+        assert words[1] in ("-m", "-c") or words[1].startswith("mine") or (ROOT / words[1]).is_file(), words
 
     return {
         "synth": lambda words: _parse(synth, words),
