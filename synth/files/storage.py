@@ -111,7 +111,7 @@ def facts(paths: Iterable[str]) -> dict[str, Fact]:
 def files(folder: Location) -> Iterator[tuple[str, int]]:
     """Name and bytes of each file in a folder, one at a time; nothing where there is no such folder."""
     if isinstance(folder, Remote):
-        yield from ((name, int(info["size"])) for name, info in folder.entries().items())
+        yield from folder.files()
         return
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         for entry in entries:
