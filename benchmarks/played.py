@@ -8,8 +8,10 @@ plus what Ray and the store make it wait.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import itertools
+import json
 import math
 import os
 import pickle
@@ -71,6 +73,8 @@ class World:
     wait: float = 0.3e-6
     plan: float = 10e-6
     seed: int = 0
+    copied: bool = False
+    """Whether a worker copies the receipt of the first shard, which the build's code wrote, with its own names."""
     blame: bool = False
     """Whether a lost node looks like a dead worker: what Ray's own count of retries makes of it."""
 
@@ -146,6 +150,11 @@ class _Value:
 
     def hex(self) -> str:
         return f"{self.number:x}"
+
+
+def sha256_of(name: str) -> str:
+    """The hash of a tar that is not written: of its name."""
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
 class Lost(Exception):
@@ -349,7 +358,11 @@ class Cluster:
         """The code of the task, as the worker runs it."""
         self.clock.working = True
         try:
-            task.result = task.call()
+            if self.world.copied and self.store.template and isinstance(task.payload, ShardTask):
+                self.store.copy(task.payload)
+                task.result = ("done", None)
+            else:
+                task.result = task.call()
         except Lost:
             pass
         except Exception as error:  # what the driver gets of it
@@ -414,6 +427,7 @@ class Store(fsspec.AbstractFileSystem):
         self.world, self.folder, self.loop = world, folder, get_loop()
         self.clock, self.requests, self.up, self.down = Clock(), Counter[str](), 0, 0
         self.receipts = (folder / "receipts").open("w+b", buffering=1 << 20)
+        self.end = 0
         self.kind = ("", "")
         self.lock = threading.Lock()
         self.tars = np.full(1024, -1, np.int64)
@@ -422,6 +436,45 @@ class Store(fsspec.AbstractFileSystem):
         self.written = np.zeros(1024, np.uint8)
         """How often each shard's receipt was written."""
         self.no_receipt = False
+        self.template: tuple[str, str, str, bytes] | None = None
+        """Of the first shard: its name, its sample's key, its hash, its receipt."""
+
+    def copy(self, task: ShardTask) -> None:
+        """Land a shard as the build's code would: a question, a tar of the size of the first, and its receipt."""
+        assert self.template is not None
+        name, key, sha256, receipt = self.template
+        own = {name: task.name, key: f"{task.samples[0].index:09d}", sha256: sha256_of(task.name)}
+        for before, after in own.items():
+            receipt = receipt.replace(before.encode(), after.encode())
+        shard, size = self._shard(task.name), int(self.tars[self._number(name)])
+        assert shard is not None
+        self._ask("HEAD")
+        self._ask("LIST")
+        self._land(task.name, size, b"")
+        if self.no_receipt:
+            raise Lost
+        self._land(task.name[:-3] + "json", len(receipt), receipt)
+
+    def _number(self, name: str) -> int:
+        found = self._shard(name)
+        assert found is not None
+        return found[0]
+
+    def _land(self, path: str, size: int, data: bytes) -> None:
+        """A shard's object, counted."""
+        number, kind = self._shard(path) or (-1, "")
+        self._ask("PUT", size, 1 if size < SINGLE else 2 + -(-size // PART))
+        self.up += size
+        if kind == "tar":
+            self.tars[number] = size
+            return
+        self.at[number], self.sizes[number] = self.end, size
+        self.receipts.write(data)
+        self.end += size
+        self.written[number] += 1
+        if self.template is None:
+            key, sha256 = next(iter(json.loads(data)["offsets"])), json.loads(data)["sha256"]
+            self.template = (path[:-4].rpartition("/")[2] + "tar", key, sha256, data)
 
     def _ask(self, kind: str, size: float = 0.0, count: int = 1) -> None:
         with self.lock:
@@ -448,17 +501,13 @@ class Store(fsspec.AbstractFileSystem):
             size = file.stat().st_size
             if shard is not None and shard[1] == "json" and self.no_receipt:
                 raise Lost
-            self._ask("PUT", size, 1 if size < SINGLE else 2 + -(-size // PART))
+            if shard is not None:
+                self._land(rpath, size, file.read_bytes() if shard[1] == "json" else b"")
+                return
+            self._ask("PUT", size)
             self.up += size
-            if shard is None:
-                file.replace(self._file(rpath))
-                file.touch()
-            elif shard[1] == "tar":
-                self.tars[shard[0]] = size
-            else:
-                self.at[shard[0]], self.sizes[shard[0]] = self.receipts.seek(0, 2), size
-                self.receipts.write(file.read_bytes())
-                self.written[shard[0]] += 1
+            file.replace(self._file(rpath))
+            file.touch()
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
         with self.clock.outside():

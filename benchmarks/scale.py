@@ -12,25 +12,27 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import hashlib
+import functools
 import os
 import resource
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import fsspec
 import numpy as np
-from played import HOUR, Cluster, Store, World
+from played import HOUR, Clock, Cluster, Store, World, sha256_of
 
 from clearfuse.synth.builder import pack, run
 from clearfuse.synth.builder.build import Build
 from clearfuse.synth.builder.options import Options
 from clearfuse.synth.builder.run import build, plan_build, run_build
 from clearfuse.synth.execute import ray as execute_ray
+from clearfuse.synth.files import storage
 from clearfuse.synth.files.storage import Location, landing
 from clearfuse.synth.shards import receipts
 from clearfuse.synth.shards.receipts import listed_shards
@@ -66,7 +68,7 @@ class Played:
 
 def play(world: World, samples: int, size: int, *, most: int | None = None) -> Played:
     """Play a build of so many samples in shards of ``size``; ``most``: of so many shards, the rest left out."""
-    planned = min(PLANNED, size)
+    planned = 1 if world.copied else min(PLANNED, size)
     world = dataclasses.replace(world, stands=max(1, size // planned))
     shards = min(-(-samples // size), most or 10**6)
     per_variant = min(PAIRS // planned, shards)
@@ -78,6 +80,7 @@ def play(world: World, samples: int, size: int, *, most: int | None = None) -> P
         for patch in (
             mock.patch.object(execute_ray, "ray_module", lambda: cluster),
             mock.patch.object(pack, "render_sample", _render),
+            mock.patch.object(storage, "in_order", functools.partial(_in_order, store.clock, storage.in_order)),
             mock.patch.object(receipts, "write_shard", lambda path, given: _write(world, path, given)),
         ):
             stack.enter_context(patch)
@@ -111,6 +114,11 @@ def play(world: World, samples: int, size: int, *, most: int | None = None) -> P
         )
 
 
+def _in_order(clock: Clock, real: Callable[..., Any], work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """``storage.in_order``; in a worker without its threads, whose time is played."""
+    return map(work, items) if clock.working else real(work, items)
+
+
 def _render(packer: pack.Packer, task: pack.SampleTask) -> pack.Rendered:
     """What a worker's sample comes to: nothing but its place."""
     return pack.Rendered(task, {})
@@ -124,7 +132,7 @@ def _write(world: World, path: Location, samples: Iterable[tuple[str, Mapping[st
         for key, _ in samples:
             offsets[key] = len(offsets) * each
         file.truncate(len(offsets) * each + END_MARK)
-    return ShardFacts(hashlib.sha256(path.name.encode()).hexdigest(), len(offsets) * each + END_MARK, offsets)
+    return ShardFacts(sha256_of(path.name), len(offsets) * each + END_MARK, offsets)
 
 
 def check(plan: Build, store: Store) -> None:
@@ -142,6 +150,6 @@ if __name__ == "__main__":
     import sys
     t=time.process_time(); 
     nodes, shards, size = map(int, sys.argv[1:4])
-    r = play(World(nodes=nodes), shards*size, size)
+    r = play(World(nodes=nodes, copied=len(sys.argv) > 4), shards*size, size)
     for f in dataclasses.fields(r): print(f.name, getattr(r, f.name))
     print("cpu", time.process_time()-t)
