@@ -219,8 +219,8 @@ class Remote:
         files = {info["name"].removeprefix(within): info for info in infos if info["type"] == "file"}
         return {name: info for name, info in files.items() if name and f"{within}{name}" == info["name"]}
 
-    def files(self) -> Iterator[tuple[str, int]]:
-        """Name and bytes of each object in it, now.
+    def files(self, start: str = "") -> Iterator[tuple[str, int]]:
+        """Name and bytes of each object in it whose name starts so, now.
 
         Some thousands at a time where the library gives a listing in pages, as S3's does; others hold the whole, about
         a kilobyte an object.
@@ -228,13 +228,14 @@ class Remote:
         with reaching(self.url):
             fs, path = open_store(self.url)
         if not hasattr(fs, "_iterdir"):
-            yield from ((name, int(info["size"])) for name, info in self.entries().items())
+            found = ((name, int(info["size"])) for name, info in self.entries().items())
+            yield from (one for one in found if one[0].startswith(start))
             return
         from fsspec.asyn import sync
 
         bucket, _, inside = path.partition("/")
         within = f"{path.rstrip('/')}/"
-        infos = fs._iterdir(bucket, prefix=f"{inside.rstrip('/')}/" if inside else "")
+        infos = fs._iterdir(bucket, prefix=f"{inside.rstrip('/')}/{start}" if inside else start)
         while True:
             with reaching(self.url):
                 some: list[dict[str, Any]] = sync(fs.loop, _next, infos, LISTED)
