@@ -92,7 +92,9 @@ def folder_state(wanted: ShardSet) -> FolderState:
     return held
 
 
-def read_receipts(wanted: ShardSet, shards: Sequence[int], workers: int = 1, executor: str = "serial") -> Iterator[Receipt]:
+def read_receipts(
+    wanted: ShardSet, shards: Sequence[int], workers: int = 1, executor: str = "serial"
+) -> Iterator[Receipt]:
     """The receipts of some shards, in order, without their samples; those of this digest without its settings too.
 
     From a store many at once: one by one a million take hours, and 16 at a time half of one. Where there are more than

@@ -246,9 +246,7 @@ def _make_ledger() -> type:
     return Ledger
 
 
-def run_ray(
-    work: Work, common: Any, tasks: Iterable[Any], workers: int, watch: Watch, waiting: int
-) -> Iterator[Any]:
+def run_ray(work: Work, common: Any, tasks: Iterable[Any], workers: int, watch: Watch, waiting: int) -> Iterator[Any]:
     """The Ray executor: see ``run_tasks``."""
     with connect_ray(workers, Needs()):
         pool = _Cluster(work, common, workers, watch)

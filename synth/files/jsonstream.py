@@ -15,7 +15,6 @@ import ijson
 
 from clearfuse.synth.files.storage import Location, landing
 
-
 PIECES = 1000
 """Pieces of a long JSON that are written at once."""
 
