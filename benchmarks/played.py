@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from played_store import Lost, Store, World
 
-from clearfuse.synth.builder.pack import ShardTask
+from clearfuse.synth.builder.pack import SampleTask, ShardTask
 from clearfuse.synth.files.storage import THREADS
 
 HOUR = 3600.0
@@ -277,6 +277,8 @@ class Cluster:
 
     def _length(self, task: Task, node: Node) -> float:
         world = self.world
+        if isinstance(task.payload, SampleTask):
+            return world.stands * world.sample * node.slowness
         if not isinstance(task.payload, ShardTask):  # receipts to read
             return world.latency * (1 + len(task.payload) / THREADS)
         stuck = world.stuckness if self.rng.random() < world.stuck else 1.0

@@ -51,6 +51,9 @@ Progress = Callable[[int, int], None]
 FED = 64
 """Workers that one process keeps busy where it writes their samples to shards itself."""
 
+WAITING = SHARDS
+"""Shards that may be done before their turn: all, since what is kept of one is a line at most."""
+
 SHOWN = 10_000
 """Rejects that a report lists."""
 
@@ -266,7 +269,7 @@ def _render(build: Build, done: Sequence[int], options: Options) -> Iterator[tup
         pending, again = itertools.tee(itertools.chain(few, missing))
         watch = Watch(limit, lambda task: task.name, lambda task, why: why)
         tasks = map(build.task, pending)
-        results = run_tasks(pack_shard, build.packer, tasks, **how, watch=watch, waiting=SHARDS)
+        results = run_tasks(pack_shard, build.packer, tasks, **how, watch=watch, waiting=WAITING)
         yield from zip(again, results, strict=True)
         return
     shared = [build.task(shard) for shard in few]
