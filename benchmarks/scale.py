@@ -84,6 +84,7 @@ def play(world: World, samples: int, size: int, *, most: int | None = None) -> P
         for patch in (
             mock.patch.object(execute_ray, "ray_module", lambda: cluster),
             mock.patch.object(pack, "render_sample", _render),
+            mock.patch.object(run, "render_sample", _render),
             mock.patch.object(storage, "in_order", functools.partial(_in_order, store.clock, storage.in_order)),
             mock.patch.object(receipts, "write_shard", lambda path, given: _write(world, path, given)),
         ):
