@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import os
@@ -22,7 +23,14 @@ from clearfuse.synth.builder.pack import (
     write,
 )
 from clearfuse.synth.builder.resolve import Resolved, resolve
-from clearfuse.synth.builder.resume import check_finished, clear, done_shards, folder_state, own_receipts
+from clearfuse.synth.builder.resume import (
+    check_finished,
+    clear,
+    done_shards,
+    folder_state,
+    own_receipts,
+    read_receipts,
+)
 from clearfuse.synth.datasets.match import split_pattern
 from clearfuse.synth.datasets.pairs import Pairs
 from clearfuse.synth.depth.choice import split_unit
@@ -39,6 +47,12 @@ from clearfuse.synth.types import BuildTask, PairRef, UserError, WorkIncomplete
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
+
+FED = 64
+"""Workers that one process keeps busy where it writes their samples to shards itself."""
+
+WAITING = SHARDS
+"""Shards that may be done before their turn: all, since what is kept of one is a line at most."""
 
 SHOWN = 10_000
 """Rejects that a report lists."""
@@ -166,7 +180,9 @@ def run_build(build: Build, options: Options, progress: Progress) -> BuildReport
             clear(build.out)
         remove_temporary(build.out)
         held = folder_state(build)
-        done = done_shards(build, held, more=f"variants than --variants {build.variants}")
+        workers = options.workers or os.cpu_count() or 1
+        read = functools.partial(read_receipts, workers=workers, executor=options.executor)
+        done = done_shards(build, held, more=f"variants than --variants {build.variants}", read=read)
         check_finished(build, held, extend=options.extend)
         report = BuildReport(str(build.out), resumed=sum(done))
         count = sum(build.shard_samples(shard) for shard, there in enumerate(done) if there)
@@ -178,7 +194,7 @@ def run_build(build: Build, options: Options, progress: Progress) -> BuildReport
                 report.failed[build.path(shard).name] = failure
         remove_temporary(build.out)  # of workers that died on the way
         if not report.failed:
-            receipts = own_receipts(build, SHOWN)
+            receipts = own_receipts(build, SHOWN, read=read)
             report.rejects = [reject.model_dump() for reject in receipts.shown]
             report.samples = receipts.samples.total()
             report.shards = len(receipts)
@@ -245,18 +261,20 @@ def _render(build: Build, done: Sequence[int], options: Options) -> Iterator[tup
     """(shard, failure) as shards land: whole shards a worker, or a shard's samples where shards are few."""
     workers = options.workers or os.cpu_count() or 1
     missing = (shard for shard, there in enumerate(done) if not there)
-    few = list(itertools.islice(missing, workers))
+    enough = min(workers, FED)
+    few = list(itertools.islice(missing, enough))
     how: dict[str, Any] = {"workers": workers, "executor": options.executor}
     limit = options.timeout or None
-    if len(few) == workers or options.executor == "serial":
+    if len(few) == enough or options.executor == "serial":
         pending, again = itertools.tee(itertools.chain(few, missing))
         watch = Watch(limit, lambda task: task.name, lambda task, why: why)
-        results = run_tasks(pack_shard, build.packer, map(build.task, pending), **how, watch=watch)
+        tasks = map(build.task, pending)
+        results = run_tasks(pack_shard, build.packer, tasks, **how, watch=watch, waiting=WAITING)
         yield from zip(again, results, strict=True)
         return
-    tasks = [build.task(shard) for shard in few]
+    shared = [build.task(shard) for shard in few]
     watch = Watch(limit, lambda one: one.ref.name, lambda one, why: Rendered(one, failure=f"{one.ref.name}: {why}"))
-    samples = (one for task in tasks for one in task.samples)
+    samples = (one for task in shared for one in task.samples)
     rendered = run_tasks(render_sample, build.packer, samples, **how, watch=watch)
-    for shard, task in zip(few, tasks, strict=True):
+    for shard, task in zip(few, shared, strict=True):
         yield shard, write(build.packer, task, rendered)

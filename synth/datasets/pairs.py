@@ -151,6 +151,9 @@ class Pairs(Sequence[PairRef]):
         """Runs of consecutive pairs of one table: the table and its rows."""
         for start in range(0, len(self), RUN):
             rows = self._rows[start : start + RUN]
+            if len(self.tables) == 1:
+                yield self.tables[0], rows
+                continue
             tables = np.searchsorted(self._starts, rows, side="right") - 1
             for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(tables)) + 1):
                 number = int(tables[run[0]])

@@ -19,11 +19,9 @@ from typing import Any
 
 import clearfuse
 from clearfuse.synth import plugins
+from clearfuse.synth.execute.schedule import Died, schedule
 from clearfuse.synth.execute.tasks import (
-    ATTEMPTS,
-    Losses,
     Raised,
-    Results,
     Ticket,
     Watch,
     Work,
@@ -43,37 +41,49 @@ SAFE_PATH = "PYTHONSAFEPATH"
 """With it, Python does not import modules from the current directory, such as a user's ``types.py``."""
 
 
-def run_processes(work: Work, common: Any, tasks: Iterable[Any], workers: int, watch: Watch) -> Iterator[Any]:
+def run_processes(
+    work: Work, common: Any, tasks: Iterable[Any], workers: int, watch: Watch, waiting: int
+) -> Iterator[Any]:
     """The executor of worker processes on this machine: see ``run_tasks``."""
-    results, lost = Results(tasks, 2 * workers), Losses(watch)
-    pool: list[_Worker] = []
+    pool = _Processes(work, common, workers, watch)
     try:
-        while True:
-            yield from results.ready()
-            while (idle := next((worker for worker in pool if worker.ticket is None), None)) or len(pool) < workers:
-                if (ticket := results.take()) is None:
-                    break
-                if idle is None:
-                    pool.append(idle := _Worker(work, common))
-                idle.send(ticket)
-            busy = [worker for worker in pool if worker.ticket is not None]
-            if not busy:
-                break
-            for worker, ticket, why in _wait_for_messages(busy, watch):
-                pool.remove(worker)
-                if worker.hung or ticket.attempts >= ATTEMPTS:
-                    results.put(ticket, lost(ticket.task, why))
-                else:
-                    results.again(ticket)
-            for worker in busy:
-                if worker.answer is not None and worker.ticket is not None:
-                    results.put(worker.ticket, worker.answer[0])
-                    worker.ticket = worker.answer = None
-        for worker in pool:
+        yield from schedule(pool, tasks, workers + waiting, watch)
+        for worker in pool.workers:
             worker.finish()
     finally:
-        for worker in pool:  # after an interruption, unfinished work is discarded
+        for worker in pool.workers:  # after an interruption, unfinished work is discarded
             worker.kill()
+
+
+class _Processes:
+    """The pool of worker processes, each started when there is a task for it."""
+
+    def __init__(self, work: Work, common: Any, most: int, watch: Watch) -> None:
+        self.work, self.common, self.most, self.watch = work, common, most, watch
+        self.workers: list[_Worker] = []
+
+    def room(self) -> bool:
+        return len(self.workers) < self.most or any(worker.ticket is None for worker in self.workers)
+
+    def start(self, ticket: Ticket) -> None:
+        idle = next((worker for worker in self.workers if worker.ticket is None), None)
+        if idle is None:
+            self.workers.append(idle := _Worker(self.work, self.common))
+        idle.send(ticket)
+
+    def busy(self) -> bool:
+        return any(worker.ticket is not None for worker in self.workers)
+
+    def wait(self) -> Iterator[tuple[Ticket, Any]]:
+        busy = [worker for worker in self.workers if worker.ticket is not None]
+        for worker, ticket, why in _wait_for_messages(busy, self.watch):
+            self.workers.remove(worker)
+            yield ticket, Died(why, final=worker.hung)
+        for worker in busy:
+            if worker.answer is not None and worker.ticket is not None:
+                ticket, (answer,) = worker.ticket, worker.answer
+                worker.ticket = worker.answer = None
+                yield ticket, answer
 
 
 class _Worker:
@@ -95,7 +105,6 @@ class _Worker:
 
     def send(self, ticket: Ticket) -> None:
         """Send it a task."""
-        ticket.attempts += 1
         self.ticket, self.last, self.silent = ticket, "", 0.0
         with suppress(OSError):
             self.pipe.send(ticket.task)

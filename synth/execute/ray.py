@@ -16,12 +16,10 @@ from contextlib import contextmanager
 from typing import Any, no_type_check
 
 from clearfuse.synth import plugins
+from clearfuse.synth.execute.schedule import ATTEMPTS, NODES, Died, schedule
 from clearfuse.synth.execute.tasks import (
-    ATTEMPTS,
-    Losses,
     Needs,
     Raised,
-    Results,
     Ticket,
     Watch,
     Work,
@@ -248,54 +246,83 @@ def _make_ledger() -> type:
     return Ledger
 
 
-def run_ray(work: Work, common: Any, tasks: Iterable[Any], workers: int, watch: Watch) -> Iterator[Any]:
-    """The Ray executor: see ``run_tasks``. Ray restarts a task whose worker died."""
+def run_ray(work: Work, common: Any, tasks: Iterable[Any], workers: int, watch: Watch, waiting: int) -> Iterator[Any]:
+    """The Ray executor: see ``run_tasks``."""
     with connect_ray(workers, Needs()):
-        ray = ray_module()
-        needs, here = _checked
-        remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(_make_server(needs, here))
-        ledger = ray.remote(num_cpus=0)(_make_ledger()).remote()
-        environment = {name: value for name, value in os.environ.items() if name.startswith("CLEARFUSE_")}
-        job = ray.put((work, common, watch.timeout, os.getcwd(), environment))
-        ours = ray.put(plugins.own())
-        results, lost = Results(tasks, 2 * workers), Losses(watch)
-        flight: dict[Any, Ticket] = {}
+        pool = _Cluster(work, common, workers, watch)
         try:
-            while True:
-                yield from results.ready()
-                while len(flight) < workers and (ticket := results.take()) is not None:
-                    flight[remote.remote([ours, job], job.hex(), ticket.number, ticket.task, ledger)] = ticket
-                if not flight:
-                    break
-                for ref in ray.wait(list(flight))[0]:
-                    ticket = flight.pop(ref)
-                    results.put(ticket, _result_of(ray, ref, ticket, lost, watch, ledger))
+            yield from schedule(pool, tasks, workers + waiting, watch)
         finally:
-            for ref in flight:
-                ray.cancel(ref, force=True)
-            ray.kill(ledger)
+            pool.close()
 
 
-def _result_of(ray: Any, ref: Any, ticket: Ticket, lost: Losses, watch: Watch, ledger: Any) -> Any:
-    """The result of a task, its exception, or the substitute result where Ray lost it for good."""
-    try:
-        kind, result = ray.get(ref)
-    except ray.exceptions.RayTaskError as error:
-        return Raised(error.cause)
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError):
-        limit = "" if watch.timeout is None else f", or silent for {watch.timeout:g} s (--timeout)"
-        at = _ask_ledger(ledger.of, ticket.number)
-        last = f", the last at {at}" if at else ""
-        return lost(ticket.task, f"its workers died, {ATTEMPTS} in a row{last}: killed, out of memory{limit}")
-    except ray.exceptions.RayError as error:
+class _Cluster:
+    """The pool of a Ray cluster's workers.
+
+    Ray tries nothing again: it counts a lost node as a death of the task's, and not every retry would report.
+    """
+
+    def __init__(self, work: Work, common: Any, most: int, watch: Watch) -> None:
+        self.ray, self.most, self.watch = ray_module(), most, watch
+        needs, here = _checked
+        self.remote = self.ray.remote(num_cpus=1, max_retries=0)(_make_server(needs, here))
+        self.ledger = self.ray.remote(num_cpus=0)(_make_ledger()).remote()
+        environment = {name: value for name, value in os.environ.items() if name.startswith("CLEARFUSE_")}
+        self.job = self.ray.put((work, common, watch.timeout, os.getcwd(), environment))
+        self.plugins = self.ray.put(plugins.own())
+        self.flight: dict[Any, Ticket] = {}
+
+    def room(self) -> bool:
+        return len(self.flight) < self.most
+
+    def start(self, ticket: Ticket) -> None:
+        """A task that has lost a worker reports each step; all tasks at once would be more than one actor can take."""
+        ledger = self.ledger if ticket.attempts > 1 else None
+        job = [self.plugins, self.job]
+        self.flight[self.remote.remote(job, self.job.hex(), ticket.number, ticket.task, ledger)] = ticket
+
+    def busy(self) -> bool:
+        return bool(self.flight)
+
+    def wait(self) -> Iterator[tuple[Ticket, Any]]:
+        """All that ended, by two calls: one takes a millisecond for a few thousand tasks, however few of them ended."""
+        out = list(self.flight)
+        self.ray.wait(out)
+        for ref in self.ray.wait(out, num_returns=len(out), timeout=0)[0]:
+            ticket = self.flight.pop(ref)
+            yield ticket, self._result(ref, ticket)
+
+    def _result(self, ref: Any, ticket: Ticket) -> Any:
+        """The result of a task, its exception, or how its worker died."""
+        errors = self.ray.exceptions
+        try:
+            kind, result = self.ray.get(ref)
+        except errors.RayTaskError as error:
+            return Raised(error.cause)
+        except (errors.NodeDiedError, errors.ObjectLostError):
+            return Died(f"its nodes were lost, {NODES} in a row", node=True)
+        except (errors.WorkerCrashedError, errors.OutOfMemoryError):
+            limit = "" if self.watch.timeout is None else f", or silent for {self.watch.timeout:g} s (--timeout)"
+            at = _ask_ledger(self.ledger.of, ticket.number) if ticket.attempts > 1 else None
+            last = f", the last at {at}" if at else ""
+            return Died(f"its workers died, {ATTEMPTS} in a row{last}: killed, out of memory{limit}")
+        except errors.RayError as error:
+            raise WorkIncomplete(
+                f"{self.watch.name(ticket.task)}: Ray lost it: {type(error).__name__}: {_first_line(error)}; "
+                "run the same command to go on"
+            ) from None
+        if kind == "done":
+            return result
+        mismatch = _mismatch(result[0], _checked[1], result[1], result[2])
         raise WorkIncomplete(
-            f"{watch.name(ticket.task)}: Ray lost it: {type(error).__name__}: {_first_line(error)}; "
-            "run the same command to go on"
-        ) from None
-    if kind == "done":
-        return result
-    mismatch = _mismatch(result[0], _checked[1], result[1], result[2])
-    raise WorkIncomplete(f"{mismatch}, or take it out: it joined after the build began; run the same command to go on")
+            f"{mismatch}, or take it out: it joined after the build began; run the same command to go on"
+        )
+
+    def close(self) -> None:
+        """Discard what is out, after an interruption."""
+        for ref in self.flight:
+            self.ray.cancel(ref, force=True)
+        self.ray.kill(self.ledger)
 
 
 def _ask_ledger(method: Any, *what: Any) -> Any:
@@ -326,7 +353,8 @@ def do_task(job: Sequence[Any], key: str, number: int, task: Any, ledger: Any) -
         def forward(what: str) -> None:
             if timeout is not None:
                 _limit(timeout, nowhere)
-            _ask_ledger(ledger.record, number, what)  # wait, so that the last report is known if this process dies
+            if ledger is not None:
+                _ask_ledger(ledger.record, number, what)  # wait, so that the last report is known if this process dies
 
         listen(forward)
         try:

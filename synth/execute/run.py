@@ -48,20 +48,29 @@ def connect_workers(executor: str, workers: int | None, needs: Needs | None = No
 
 
 def run_tasks(
-    work: Work, common: Any, tasks: Iterable[Any], *, workers: int, executor: str, watch: Watch | None = None
+    work: Work,
+    common: Any,
+    tasks: Iterable[Any],
+    *,
+    workers: int,
+    executor: str,
+    watch: Watch | None = None,
+    waiting: int | None = None,
 ) -> Iterator[Any]:
-    """Yield ``work(common, task)`` for each task, in order.
+    """Yield ``work(common, task)`` for each task, in order. An exception of a task is raised in its turn.
 
-    At most twice as many tasks as workers are running or waiting for their turn, so that memory does not grow with the
-    number of tasks. An exception of a task is raised in its turn.
+    waiting: results that may wait for their turn before workers wait too, so that memory does not grow with the number
+    of tasks; as many as there are workers by default. Where results are small, more of them let the others go on
+    while one task takes long.
     """
+    waiting = workers if waiting is None else waiting
     if executor == "serial":
         limit_threads()
         return (work(common, task) for task in tasks)
     if executor == "ray":
         from clearfuse.synth.execute.ray import run_ray
 
-        return run_ray(work, common, tasks, workers, watch or Watch())
+        return run_ray(work, common, tasks, workers, watch or Watch(), waiting)
     from clearfuse.synth.execute.processes import run_processes
 
-    return run_processes(work, common, tasks, workers, watch or Watch())
+    return run_processes(work, common, tasks, workers, watch or Watch(), waiting)

@@ -11,8 +11,6 @@ from typing import Any
 
 from clearfuse.synth.types import WorkIncomplete
 
-ATTEMPTS = 3
-"""Times that a task is tried: a worker may be killed by chance, three in a row die of the task."""
 LOST = 3
 """Lost tasks after which a run gives up, since the cause is then not a single task."""
 
@@ -100,11 +98,12 @@ class Losses:
 
 @dataclass
 class Ticket:
-    """A task in flight: its position among the results, and the number of attempts."""
+    """A task in flight: its position among the results, its attempts, and how many of these ended with a lost node."""
 
     number: int
     task: Any
     attempts: int = 0
+    nodes: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from clearfuse.synth.files import storage
 from clearfuse.synth.files.remote import Remote, Unreachable
-from clearfuse.synth.files.storage import TEMPORARY, Location
+from clearfuse.synth.files.storage import BEGUN, TEMPORARY, Location
 from clearfuse.synth.types import UserError
 
 LOCK = ".clearfuse.lock"
@@ -126,5 +126,5 @@ def remove_temporary(out: Location) -> None:
     """What a killed build left behind."""
     if isinstance(out, Remote):
         storage.sweep()
-    for name in [name for name, _ in storage.files(out) if TEMPORARY.match(name)]:
+    for name in [name for name, _ in storage.files(out, BEGUN) if TEMPORARY.match(name)]:
         (out / name).unlink(missing_ok=True)

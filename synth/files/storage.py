@@ -109,14 +109,14 @@ def facts(paths: Iterable[str]) -> dict[str, Fact]:
     return found
 
 
-def files(folder: Location) -> Iterator[tuple[str, int]]:
-    """Name and bytes of each file in a folder, one at a time; nothing where there is no such folder."""
+def files(folder: Location, start: str = "") -> Iterator[tuple[str, int]]:
+    """Name and bytes of each file in a folder whose name starts so, one at a time; nothing where there is no folder."""
     if isinstance(folder, Remote):
-        yield from ((name, int(info["size"])) for name, info in folder.entries().items())
+        yield from folder.files(start)
         return
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_file():
+            if entry.name.startswith(start) and entry.is_file():
                 yield entry.name, entry.stat().st_size
 
 
@@ -333,5 +333,6 @@ def _alive(pid: int) -> bool:
     return True
 
 
-TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{8}-")
+BEGUN = ".tmp-"
+TEMPORARY = re.compile(rf"{re.escape(BEGUN)}\d+-[0-9a-f]{{8}}-")
 """The names under which files of a build are written before they land."""

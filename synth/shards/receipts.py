@@ -234,7 +234,7 @@ class Receipts:
         while block := os.pread(self._file, BLOCK, at):
             at += len(block)
             *lines, rest = (rest + block).split(b"\n")
-            yield from map(json.loads, lines)
+            yield from map(json.loads, map(bytes.decode, lines))
 
     def of_split(self, split: str) -> Iterator[dict[str, Any]]:
         """Those of a split."""

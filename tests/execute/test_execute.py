@@ -19,7 +19,8 @@ from clearfuse.synth.builder.run import build
 from clearfuse.synth.execute import ray as cluster
 from clearfuse.synth.execute.ray import ray_module
 from clearfuse.synth.execute.run import connect_workers, run_tasks
-from clearfuse.synth.execute.tasks import ATTEMPTS, Needs, Watch, report
+from clearfuse.synth.execute.schedule import ATTEMPTS
+from clearfuse.synth.execute.tasks import Needs, Watch, report
 from clearfuse.synth.types import UserError, WorkIncomplete
 
 pytestmark = pytest.mark.slow

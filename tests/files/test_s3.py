@@ -146,3 +146,17 @@ def test_what_s3_refuses_is_one_line(
     s3.__class__.clear_instance_cache()
     ran = synth(*args, "--out", "s3://fusion/out")
     assert (ran.code, "access denied: Unable to locate credentials" in ran.error) == (2, True)
+
+
+def test_a_folder_is_listed_in_pages_and_by_how_names_start(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clearfuse.synth.files.remote.LISTED", 3)
+    for number in range(9):
+        s3.pipe_file(f"fusion/some/vif-train-{number:06d}.tar", b"x" * number)
+    s3.pipe_file("fusion/some/.tmp-1-00000000-x", b"")
+    s3.pipe_file("fusion/some/below/vif-train-000009.tar", b"")
+    folder = storage.locate("s3://fusion/some")
+    expected = {f"vif-train-{number:06d}.tar": number for number in range(9)}
+    assert dict(storage.files(folder)) == expected | {".tmp-1-00000000-x": 0}
+    assert dict(storage.files(folder, "vif-")) == expected
+    assert dict(storage.files(folder, ".tmp-")) == {".tmp-1-00000000-x": 0}
+    assert dict(storage.files(storage.locate("s3://fusion/none"))) == {}

@@ -190,3 +190,12 @@ def test_a_receipt_that_is_newer_or_nested_deeply_is_one_line(tmp_path: Path) ->
     with pytest.raises(UserError, match="recursion limit exceeded") as error:
         read_receipt(path)
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_objects_of_texts_and_numbers_are_written_as_an_indent_writes_them() -> None:
+    flat = {"a, b": 'x": {"é,\n', "n": -1.5e-9, "none": None, "yes": True, "big": 1 << 60}
+    items = [flat, {}, {"deep": [1, {"a": 2}]}, {"empty": {}}, "text", flat]
+    for streamed, held in ((Stream(items), items), (Stream([{"in": Stream(items)}]), [{"in": items}])):
+        assert "".join(pieces({"of": streamed})) == json.dumps({"of": held}, ensure_ascii=False, indent=1)
+    with pytest.raises(ValueError, match="Out of range float values are not JSON compliant"):
+        list(pieces(Stream([{"a": float("nan")}])))

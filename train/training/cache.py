@@ -183,7 +183,8 @@ def _run(maker: Maker, tasks: list[CacheTask], executor: str, workers: int, prog
     failed: dict[str, str] = {}
     count = 0
     workers = min(workers, max(len(tasks), 1))
-    results = run_tasks(cache_shard, maker, tasks, workers=workers, executor=executor, watch=watch)
+    how: dict[str, Any] = {"workers": workers, "executor": executor, "watch": watch, "waiting": len(tasks)}
+    results = run_tasks(cache_shard, maker, tasks, **how)
     for task, failure in zip(tasks, results, strict=True):
         count += task.samples
         progress(count, total)
