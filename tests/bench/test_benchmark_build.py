@@ -193,10 +193,15 @@ def test_own_results_are_scored_handed_in_and_drawn(
     report = json.loads(ran.out)["mff"]
     assert next(one["name"] for one in report["methods"]) == "copy" and report["samples"] == 5
 
+    few = tmp_path / "few"
+    assert bench(*how, "--limit", "2", "--out", few).code == 0
+
     from clearfuse.bench import submission
 
     monkeypatch.setattr(submission, "resource_names", lambda folder: ["own"])
     monkeypatch.setattr(submission, "load_page", lambda name: made.page)
+    ran = bench("submit", few, "--out", tmp_path / "few.json")
+    assert ran.out.splitlines() == ["note: mff: 2 of 5 samples scored", f"{tmp_path / 'few.json'}: ok"]
     out = tmp_path / "board/copy.json"
     ran = bench("submit", scores, "--out", out, "--name", "copy <a>", "--trained-on", "lytro")
     assert ran.code == 0 and ran.out.splitlines()[-1] == f"{out}: ok", ran.out + ran.err

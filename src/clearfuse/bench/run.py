@@ -146,6 +146,7 @@ class _Run:
             "shards": {name: self.sha256[name] for track in tracks for name in self.tracks[track]},
             "versions": self.versions, "methods": [_record(method) for method in self.methods],
             "tracks": {track: self.digest(track) for track in tracks},
+            "of": {track: sum(self.page.shards[name].samples for name in self.tracks[track]) for track in tracks},
         }  # fmt: skip
 
 

@@ -87,6 +87,8 @@ class RunFile(StrictModel):
     methods: list[RunMethod]
     tracks: dict[str, Sha256]
     """The reports' folders, vif, mef, mff and real, with a hash of what decides each."""
+    of: dict[str, Annotated[int, Field(ge=0)]]
+    """Samples of all shards by track, of which a limit may have left out some."""
 
 
 class Submission(StrictModel):
@@ -149,7 +151,7 @@ def submit(
             raise UserError(f"--method: name one of {', '.join(methods)}")
         method = own[0]
     chosen = look_up("method", method, methods)
-    tracks = {track: _track(folder / track / "report.json", method) for track in run.tracks}
+    tracks = {track: _track(folder / track / "report.json", method, run.of[track]) for track in run.tracks}
     tracks = {track: one for track, one in tracks.items() if one is not None}
     written = {
         "schema": 1, "benchmark": run.benchmark, "definition": run.definition, "method": name or method, "about": about,
@@ -166,8 +168,8 @@ def submit(
     return submission
 
 
-def _track(path: Path, method: str) -> dict[str, Any] | None:
-    """A method's part of a report; None where it was not scored: a bound, of real pairs."""
+def _track(path: Path, method: str, of: int) -> dict[str, Any] | None:
+    """A method's part of a report; None where it was not scored: a bound, of real pairs. of: samples of its shards."""
     if not path.is_file():
         raise UserError(f"{path}: is missing: run bench run again")
     report: dict[str, Any] = json.loads(path.read_bytes())
@@ -178,7 +180,7 @@ def _track(path: Path, method: str) -> dict[str, Any] | None:
         for by in GROUPS
         if by in report["groups"]
     }
-    return {"samples": report["samples"], "of": sum(shard["of"] for shard in report["shards"]), "groups": groups}
+    return {"samples": report["samples"], "of": of, "groups": groups}
 
 
 def _group(group: Mapping[str, Any], method: str) -> dict[str, Any]:
