@@ -28,7 +28,8 @@ def cells(path: Path, kind: str) -> list[str]:
 
 def plain(cell: str) -> str:
     """A cell's Python: without lines for IPython, and without what it writes to a file."""
-    return "" if cell.startswith("%%") else "\n".join(line for line in cell.splitlines() if line[:1] not in "!%")
+    lines = cell.replace("\\\n", " ").splitlines()
+    return "" if cell.startswith("%%") else "\n".join(line for line in lines if line[:1] not in "!%")
 
 
 def test_every_example_has_a_notebook_that_installs_first_and_compiles() -> None:
