@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -171,7 +172,7 @@ def test_python_on_the_pages_imports_what_is_there() -> None:
         for kind, text in blocks(page):
             if kind != "python":
                 continue
-            for node in ast.walk(ast.parse(text)):
+            for node in ast.walk(ast.parse(dedent(text))):
                 if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("clearfuse"):
                     looked_at += 1
                     missing = [one.name for one in node.names if not hasattr(import_module(str(node.module)), one.name)]

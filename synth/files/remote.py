@@ -238,7 +238,7 @@ class Remote:
         infos = fs._iterdir(bucket, prefix=f"{inside.rstrip('/')}/{start}" if inside else start)
         while True:
             with reaching(self.url):
-                some: list[dict[str, Any]] = sync(fs.loop, _next, infos, LISTED)
+                some: list[dict[str, Any]] = sync(fs.loop, _next, infos, LISTED) or []
             files = ((info["name"].removeprefix(within), int(info["size"])) for info in some if info["type"] == "file")
             yield from ((name, size) for name, size in files if name)
             if len(some) < LISTED:

@@ -15,7 +15,7 @@ from clearfuse.synth.execute.schedule import ATTEMPTS, NODES, Died, schedule
 from clearfuse.synth.execute.tasks import Ticket, Watch
 from clearfuse.synth.types import WorkIncomplete
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from played_store import World  # pyright: ignore[reportMissingImports]
 from scale import play  # pyright: ignore[reportMissingImports]

@@ -19,6 +19,9 @@ from typing import Any
 from unittest import mock
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH, which a command sets, leaves it out
+
 from pretend import pretend_cuda
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily

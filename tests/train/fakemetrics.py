@@ -5,10 +5,14 @@ Run as a script: a line for each metric, and a traceback for the first that fail
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH, which a command sets, leaves it out
+
 from metricmodels import made_models
 from pretend import pretend_cuda
 from torch import Tensor
@@ -17,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from clearfuse.train.metrics import METRICS, evaluate, tensors
 
 SIDE = 192
-PYIQA = "LPIPS", "MUSIQ", "CLIPIQA"
+PYIQA = "LPIPS", "RAIM", "MUSIQ", "CLIPIQA"
 
 
 def within(images: list[Tensor]) -> list[tuple[float, float]]:
