@@ -63,8 +63,10 @@ def structure(fused: Image, clean: CleanImages) -> Float[Tensor, ""]:
 
 def similarity(fused: Image, clean: CleanImages) -> Float[Tensor, ""]:
     """½ Σ over the clean sources of 1 − SSIM(X̃, X_i), of BT.601 luma (SwinFusion, IEEE/CAA JAS 9(7), 2022)."""
-    luma = fused.new_tensor(LUMA)[:, None, None]
-    made, *both = ((luma * image).sum(1, keepdim=True) for image in (fused, clean.a, clean.b))
+    red, green, blue = map(float, LUMA)
+    made, *both = (
+        red * image[:, :1] + green * image[:, 1:2] + blue * image[:, 2:] for image in (fused, clean.a, clean.b)
+    )
     return 1 - (ssim(made, both[0]) + ssim(made, both[1])).mean() / 2
 
 
