@@ -20,6 +20,8 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from played_store import World  # pyright: ignore[reportMissingImports]
 from scale import play  # pyright: ignore[reportMissingImports]
 
+sys.path.pop()  # its fusers.py would stand before tests/fusers, which is a folder alone
+
 SOUND: dict[str, Any] = {"slow": 0.0, "stuck": 0.0, "killed": 0.0, "lost": 0.0, "spread": 0.0}
 """A world in which nothing goes wrong."""
 
