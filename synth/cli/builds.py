@@ -107,16 +107,11 @@ def verify_command(
 
 
 def _write_report(out: str, data: dict[str, Any]) -> None:
+    from clearfuse.synth.files.folders import writing
     from clearfuse.synth.files.jsonstream import write_json
-    from clearfuse.synth.files.remote import StoreError
-    from clearfuse.synth.files.storage import locate
 
-    try:
-        write_json(locate(out), data)
-    except StoreError:
-        raise
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror or error}") from None
+    with writing(out) as target:
+        write_json(target, data)
 
 
 def _verdict(report: VerifyReport) -> str:

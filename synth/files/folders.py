@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clearfuse.synth.files import storage
-from clearfuse.synth.files.remote import Remote, Unreachable
+from clearfuse.synth.files.remote import Remote, StoreError, Unreachable
 from clearfuse.synth.files.storage import BEGUN, TEMPORARY, Location
 from clearfuse.synth.types import UserError
 
@@ -61,6 +61,35 @@ def make_folder(out: Location) -> list[Path]:
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
     return made
+
+
+def check_html(out: str) -> None:
+    """Refuse, before any work, a page that is no HTML file."""
+    if Path(out).suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out {out}: must end in .html")
+
+
+@contextmanager
+def writing(out: str) -> Iterator[Location]:
+    """The file that ``--out`` names, here or in a store, to be written within; its folder is made.
+
+    Raises UserError where it can't be written, StoreError where a store fails.
+    """
+    target = storage.locate(out)
+    try:
+        if isinstance(target, Path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        yield target
+    except StoreError:
+        raise
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written: {error.strerror or error}") from None
+
+
+def write_file(out: str, content: bytes) -> None:
+    """Write the file that ``--out`` names, whole or not at all. Raises as ``writing``."""
+    with writing(out) as target, storage.landing(target) as file:
+        file.write(content)
 
 
 def check_new(out: Path) -> Path:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-from clearfuse.synth.files.remote import StoreError
-from clearfuse.synth.files.storage import landing, locate
+from clearfuse.synth.files.folders import check_html, write_file
 from clearfuse.synth.review import gallery
 from clearfuse.synth.shards.find import find_shards
 from clearfuse.synth.shards.receipts import read_index
@@ -28,8 +26,7 @@ Stats = Mapping[str, Any]
 
 def check_page(out: str, thumbnails: int) -> None:
     """Refuse, before any work, a page that could not be written."""
-    if Path(out).suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"--out {out}: must end in .html")
+    check_html(out)
     if not 0 <= thumbnails <= MOST_THUMBNAILS:
         raise UserError(f"--thumbnails {thumbnails}: must be in [0, {MOST_THUMBNAILS}]")
 
@@ -41,16 +38,7 @@ def write_page(out: str, paths: Sequence[str], report: Mapping[str, Any], thumbn
     except ValueError as error:
         raise UserError(f"{error}; see synth verify") from None
     text = page(", ".join(paths), report, samples, _facts(paths))
-    target = locate(out)
-    try:
-        if isinstance(target, Path):
-            target.parent.mkdir(parents=True, exist_ok=True)
-        with landing(target) as file:
-            file.write(text.encode())
-    except StoreError:
-        raise
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror or error}") from None
+    write_file(out, text.encode())
 
 
 def _some(paths: Sequence[str], count: int) -> Iterator[Sample]:

@@ -15,7 +15,7 @@ from clearfuse.synth.depth import metres as depth_maps
 from clearfuse.synth.depth.base import DepthInput
 from clearfuse.synth.depth.choice import parse_depth
 from clearfuse.synth.files import storage
-from clearfuse.synth.files.remote import StoreError
+from clearfuse.synth.files.folders import writing
 from clearfuse.synth.files.storage import Location, landing
 from clearfuse.synth.files.wide import FULL_SCALE
 from clearfuse.synth.onthefly import OnTheFly
@@ -110,12 +110,8 @@ def _check_sheet(out: str, samples: int) -> None:
 
 
 def _write_sheet(out: str, title: str, rows: Sequence[gallery.GalleryRow]) -> tuple[Location, Location]:
-    try:
-        return gallery.write(storage.locate(out), title, rows)
-    except StoreError:
-        raise
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
+    with writing(out) as target:
+        return gallery.write(target, title, rows)
 
 
 def _operator_names(op: str) -> list[str]:

@@ -19,10 +19,11 @@ def compare_command(
     json_: JsonOption = False,
 ) -> None:
     """Compare runs: a table of where they stand, and a page of their curves, which needs nothing but a browser."""
+    from clearfuse.synth.files.folders import check_html
     from clearfuse.train.runs.compare import read_runs, to_json, to_text
-    from clearfuse.train.runs.page import check_out, write_page
+    from clearfuse.train.runs.page import write_page
 
-    check_out(out)
+    check_html(out)
     read = read_runs(runs or ["runs"])
     write_page(out, read)
     console.note(f"wrote {out}")

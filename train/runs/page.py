@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from clearfuse.synth.console import plural
-from clearfuse.synth.files.storage import landing
-from clearfuse.synth.types import TASKS, UserError
+from clearfuse.synth.files.folders import write_file
+from clearfuse.synth.types import TASKS
 from clearfuse.train.runs.compare import HEADS, LOSSES, Curve, Run, cells, differing, shown
 
 POINTS = 400
@@ -248,19 +247,6 @@ def _short(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-def check_out(out: str) -> None:
-    """Refuse, before any work, a page that could not be written."""
-    if Path(out).suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"--out {out}: must end in .html")
-
-
 def write_page(out: str, runs: Sequence[Run]) -> None:
     """Write the curves. Raises UserError."""
-
-    target = Path(out)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with landing(target) as file:
-            file.write(page(runs).encode())
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror or error}") from None
+    write_file(out, page(runs).encode())

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from clearfuse.bench.page import BenchmarkFile, load_page
 from clearfuse.bench.submission import REAL_TRACK, Score, Submission, check_submission, read_submission
-from clearfuse.synth.files.storage import landing, local
+from clearfuse.synth.files.folders import check_html, write_file
+from clearfuse.synth.files.storage import local
 from clearfuse.synth.types import UserError
 from clearfuse.train.metrics import Metric, find_metric
 from clearfuse.train.metrics.marks import explain, mark
@@ -64,16 +65,9 @@ def load_entries(places: Sequence[str]) -> list[Entry]:
 
 def write_leaderboard(places: Sequence[str], out: str) -> list[Entry]:
     """Write the page of the submissions that have no problem, and give all of them."""
+    check_html(out)
     entries = load_entries(places)
-    target = local(out, "--out")
-    if target.suffix not in (".html", ".htm"):
-        raise UserError(f"--out {out}: must end in .html")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with landing(target) as file:
-            file.write(leaderboard(entries).encode())
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
+    write_file(out, leaderboard(entries).encode())
     return entries
 
 

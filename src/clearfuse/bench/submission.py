@@ -12,6 +12,7 @@ from pydantic import Field
 
 from clearfuse.bench.page import FOLDER, BenchmarkFile, load_page
 from clearfuse.synth.console import plural
+from clearfuse.synth.files.folders import writing
 from clearfuse.synth.files.jsonstream import write_json
 from clearfuse.synth.files.resources import resource_names
 from clearfuse.synth.files.schema import Schema, StrictModel, validate
@@ -159,12 +160,8 @@ def submit(
         "images": chosen.images, "versions": run.versions, "shards": run.shards, "tracks": tracks,
     }  # fmt: skip
     submission = validate(Submission, written, out)
-    target = local(out, "--out")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with writing(out) as target:
         write_json(target, written)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
     return submission
 
 
