@@ -131,8 +131,8 @@ def outlined(mask: Bool[np.ndarray, "h w"], guide: Float32[np.ndarray, "h w"]) -
     Between means over two pixels inside and two outside of the outline. Half of an object, or an object with a piece of
     the ground, has no edge along the rest of its outline.
     """
-    brush = np.ones((3, 3), np.uint8)
-    area = mask.astype(np.uint8)
+    brush, box = np.ones((3, 3), np.uint8), _box_around(mask, 4)
+    area, guide = mask[box].astype(np.uint8), guide[box]
     rim = (cv2.dilate(area, brush) > area).astype(np.uint8)
     near = cv2.blur(guide * area, (5, 5)), cv2.blur(area.astype(np.float32), (5, 5))
     beyond = cv2.blur(guide * (1 - area), (5, 5)), cv2.blur(1 - area.astype(np.float32), (5, 5))
@@ -143,7 +143,8 @@ def outlined(mask: Bool[np.ndarray, "h w"], guide: Float32[np.ndarray, "h w"]) -
 
 def is_compact(mask: Bool[np.ndarray, "h w"], share: float = COMPACT) -> bool:
     """Whether a mask, holes filled, has at least that share of its convex hull's area."""
-    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    area = mask[_box_around(mask, 1)].astype(np.uint8)
+    outlines, _ = cv2.findContours(area, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     outline = max(outlines, key=cv2.contourArea)
     return cv2.contourArea(outline) >= share * cv2.contourArea(cv2.convexHull(outline))
 
@@ -167,6 +168,12 @@ def segments(
         if len(kept) < MOST_SEGMENTS and edge >= EDGE and not any((mask & one).any() for one in kept):
             kept.append(filled(mask))
     return kept
+
+
+def _box_around(mask: Bool[np.ndarray, "h w"], margin: int) -> tuple[slice, slice]:
+    """The mask's bounding box, wider by ``margin`` pixels on each side as far as the frame goes."""
+    top, left, height, width = _bounding_box(mask)
+    return np.s_[max(top - margin, 0) : top + height + margin, max(left - margin, 0) : left + width + margin]
 
 
 def filled(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
@@ -193,8 +200,8 @@ def best_offset(
     pixels in ``excluded`` (the moving objects) or outside of the frame are penalised, large distances slightly.
     """
     h, w = uncovered.shape
-    (my, mx), (top, left, height, width) = np.nonzero(uncovered), _bounding_box(uncovered)
-    near = np.s_[max(top - 4, 0) : top + height + 4, max(left - 4, 0) : left + width + 4]
+    my, mx = np.nonzero(uncovered)
+    near = _box_around(uncovered, 4)
     ring = np.zeros_like(uncovered)
     ring[near] = cv2.dilate(uncovered[near].astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
     ys, xs = np.nonzero(ring & ~excluded)
@@ -253,8 +260,7 @@ class Region:
         pad = max(4, max(h, w) // 100)
         # Wider by the soft edge, so that no outline of the object remains.
         cover = np.minimum(2 * self.cover, 1)
-        top, left, height, width = _bounding_box(cover > 0.01)
-        box = np.s_[max(top - pad, 0) : top + height + pad, max(left - pad, 0) : left + width + pad]
+        box = _box_around(cover > 0.01, pad)
         rows, columns = mirrored_indices(dy, h + dy, h)[box[0], None], mirrored_indices(dx, w + dx, w)[box[1]]
         out[box] = paste_patch(out[box], image[rows, columns], cover[box])
 
@@ -264,8 +270,7 @@ class Region:
         rows, columns = mirrored_indices(-self.dy, h - self.dy, h)[:, None], mirrored_indices(-self.dx, w - self.dx, w)
         cover = _shift_mask(self.cover, self.dx, self.dy)
         if (cover > 0.002).any():
-            top, left, height, width = _bounding_box(cover > 0.002)
-            box = np.s_[top : top + height, left : left + width]
+            box = _box_around(cover > 0.002, 0)
             out[box] = blend(out[box], image[rows[box[0]], columns[box[1]]], cover[box])
 
 

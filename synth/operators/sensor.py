@@ -100,12 +100,13 @@ def shot_and_read(
 
 def autoregressive(innovations: Float64[np.ndarray, " n"], sigma: float, rho: float) -> Float64[np.ndarray, " n"]:
     """o_0 = σ e_0, o_j = ρ o_(j−1) + σ √(1 − ρ²) e_j: AR(1) whose marginal standard deviation is σ at every j."""
-    scale = math.sqrt(1 - rho**2)
+    scaled = innovations * math.sqrt(1 - rho**2)
+    scaled[:1] = innovations[:1]
     values, last = [], 0.0
-    for j, e in enumerate(innovations.tolist()):
-        last = rho * last + scale * e if j else e
-        values.append(sigma * last)
-    return np.array(values, np.float64)
+    for e in scaled.tolist():
+        last = rho * last + e
+        values.append(last)
+    return sigma * np.array(values, np.float64)
 
 
 def strip_profile(width: int, count: int, depth: float, draws: Float64[np.ndarray, "k 4"]) -> Float64[np.ndarray, " w"]:
@@ -252,13 +253,14 @@ def defect_sites(
     """
     y, x, size, direction, path = draws[:, :5].T
     pixels = np.where(size < clusters, 2 + np.floor(3 * size / max(clusters, 1e-9)), 1)
+    needed = np.searchsorted(np.cumsum(pixels), count) + 1
+    y, x, pixels, direction, path = (column[:needed] for column in (y, x, pixels, direction, path))
     first = np.stack([np.floor(y * h), np.floor(x * w)], axis=1).astype(np.int64)
     quadrant = np.floor(4 * direction).astype(np.int64)
     step = 1 - 2 * np.stack([quadrant & 1, quadrant >> 1], axis=1)
     last = np.array([h - 1, w - 1])
-    step = np.where((first + step < 0) | (first + step > last), -step, step)
+    step = np.where((first + step < 0) | (first + step > last), -step, step) * (last > 0)
     block = first[:, None] + step[:, None] * _PATHS[np.floor(6 * path).astype(np.int64)]
-    block = np.clip(block, 0, last)  # for frames one pixel wide or high
     defect, k = np.nonzero(np.arange(4) < pixels[:, None])
     defect, k = defect[:count], k[:count]
     return block[defect, k, 0] * w + block[defect, k, 1], defect

@@ -28,7 +28,7 @@ def air_radiance(image: Image) -> float:
 
 
 def gain_control(counts: Image, like: Image, share: float = 1.0) -> Image:
-    """Automatic gain: counts mapped linearly so that their extremes are those of ``like``; nothing clips.
+    """Automatic gain: counts mapped, in place, linearly so that their extremes are those of ``like``; nothing clips.
 
     ``like``: the undisturbed picture, which the same camera has stretched already, so that undisturbed counts do not
     change. share: of the stretch, geometrically: 0 keeps the gain at 1, 1 restores the full span, within ``MOST_GAIN``.
@@ -36,15 +36,15 @@ def gain_control(counts: Image, like: Image, share: float = 1.0) -> Image:
     """
     low, high, least, most = (float(v) for x in (counts, like) for v in (x.min(), x.max()))
     if high - low < 1e-6 or most - least < 1e-6:
-        return np.clip(counts, 0, 1)
+        return np.clip(counts, 0, 1, out=counts)
     gain = min(((most - least) / (high - low)) ** share, MOST_GAIN)
     if share < 1 or gain == MOST_GAIN:  # the level, too, moves by that share: the middle of the span stays inside
         span = gain * (high - low)
         middle = (0.5 * (low + high)) * (1 - share) + 0.5 * (least + most) * share
         least = min(max(middle - 0.5 * span, 0.0), max(1.0 - span, 0.0))
-    out = counts * np.float32(gain)
-    out += np.float32(least - gain * low)
-    return np.clip(out, 0, 1, out=out)
+    counts *= np.float32(gain)
+    counts += np.float32(least - gain * low)
+    return np.clip(counts, 0, 1, out=counts)
 
 
 def scatter(image: Image, scattered: Float32[np.ndarray, "h w"]) -> Image:
