@@ -34,7 +34,10 @@ options = { limit = 3, executor = "serial", workers = 1 }
 
 [[fit]]
 preset = "small"
-sets = ["config.width=8", "config.depth=1", "config.blocks=[1, 1, 1]", "config.heads=2", "schedule.repeats=1", "schedule.reading=2"]
+sets = [
+    "config.width=8", "config.depth=1", "config.blocks=[1, 1, 1]", "config.heads=2",
+    "schedule.repeats=1", "schedule.reading=2",
+]
 crop = 32
 batch = 4
 steps = 3
