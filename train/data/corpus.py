@@ -37,7 +37,14 @@ Mix = list[float] | dict[str, float]
 KIND = "train cache"
 """What the settings of such a shard's receipt say that it is."""
 
-BEFORE: dict[str, Any] = {"repeats": 1, "freeze": [], "optimizer": "adamw", "reading": 0}
+BEFORE: dict[str, Any] = {
+    "repeats": 1,
+    "freeze": [],
+    "optimizer": "adamw",
+    "reading": 0,
+    "undegraded": 0.0,
+    "scale": 1.0,
+}
 """Settings that the records of earlier runs and caches lack, as they were."""
 
 

@@ -32,6 +32,7 @@ from clearfuse.train.data.guesses import find_guess
 from clearfuse.train.data.latents import decode_cached
 from clearfuse.train.data.order import Order, Pick, RankBatches
 from clearfuse.train.data.reader import Reader
+from clearfuse.train.data.scale import draw_factor, rescale
 from clearfuse.train.semantics import View
 from clearfuse.train.text import plain_request
 
@@ -52,7 +53,8 @@ class Samples(Dataset[Any]):
     samples or, if those are too many, later crops, see ``data.ahead``. degrade: degraders of lean samples, by task: in
     training seeded by sample and epoch, in validation by the sample's own seed, so that it is the same each time.
     Degradations apply to the whole image, before the crop. undegraded: share of lean samples, in training, that are
-    left as they are, with the task's default prompt: of a clean pair nothing is to be removed.
+    left as they are, with the task's default prompt: of a clean pair nothing is to be removed. scale: lean samples, in
+    training, are made smaller before that, by a factor between it and 1; see ``data.scale``.
     """
 
     def __init__(
@@ -76,13 +78,14 @@ class Samples(Dataset[Any]):
         cache: int = 0,
         degrade: Degraders | None = None,
         undegraded: float = 0.0,
+        scale: float = 1.0,
     ) -> None:
         self.shards = corpus.shards
         self.places = corpus.train if training else corpus.held_out
         self.training, self.seed, self.cache, self.repeats = training, seed, cache, repeats
         self.plain, self.rephrase, self.drop = plain, rephrase, drop
         self.inputs = (*INPUTS, *CLEAN) if clean else INPUTS
-        self.degrade, self.undegraded = degrade or {}, undegraded
+        self.degrade, self.undegraded, self.scale = degrade or {}, undegraded, scale
         missing = [task for task in corpus.lean if task not in self.degrade]
         if missing:
             raise ValueError(f"lean samples of {', '.join(missing)}: degrade must hold what degrades them")
@@ -240,10 +243,17 @@ class Samples(Dataset[Any]):
             self._latest = None  # frees its memory first
             sample = self._sample(row, place)
             if place.lean:
-                sample = self._degrade(sample, visit)
+                sample = self._degrade(self._rescaled(sample, row, visit), visit)
             sample = self._with_views(sample)
             self._latest = key, sample, self._guess_of(sample)
         return self._latest[1:]
+
+    def _rescaled(self, sample: Sample, row: int, visit: int) -> Sample:
+        if not self.training or self.scale == 1:
+            return sample
+        rng = generator(seed_of("scale", self.seed, *_identity(sample), visit))
+        width, height = self.places.size[row].tolist()
+        return rescale(sample, draw_factor(rng.random(), self.scale, (width, height), self.shapes[self.shape[row]]))
 
     def _degrade(self, sample: Sample, visit: int) -> Sample:
         """Degrade a lean sample. With the default prompt, its ground truth is free of all degradations."""

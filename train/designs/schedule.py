@@ -65,6 +65,8 @@ class Schedule(StrictModel):
     """Share of the others that are put in other words, from the sample's recorded steps."""
     undegraded: Share = 0.0
     """Lean shards: share of samples that are left as they are, so that clean pairs are."""
+    scale: Annotated[float, Field(ge=0.1, le=1)] = 1.0
+    """Lean shards: pairs are made smaller before they are degraded, by a random factor between this and 1."""
 
     @model_validator(mode="after")
     def _checked(self) -> Schedule:

@@ -45,6 +45,7 @@ def samples_of(
         cache=cache,
         degrade=degraders,
         undegraded=settings.undegraded,
+        scale=settings.scale,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import torch
 from tiny import SMALL
 
 from clearfuse.synth.builder.run import build
+from clearfuse.synth.fusers import PyramidFuser
 from clearfuse.synth.onthefly import OnTheFly
+from clearfuse.synth.shards.records import Origin
 from clearfuse.synth.shards.sample import Sample, read_samples
 from clearfuse.synth.types import UserError
 from clearfuse.train.data import degrade as degrading
@@ -22,6 +25,7 @@ from clearfuse.train.data.corpus import Corpus, index
 from clearfuse.train.data.loader import batches
 from clearfuse.train.data.order import RankBatches
 from clearfuse.train.data.samples import Samples
+from clearfuse.train.data.scale import draw_factor, rescale
 from clearfuse.train.designs.presets import PRESETS
 from clearfuse.train.runs.folder import run_folder, run_record
 from clearfuse.train.runs.options import RunOptions
@@ -84,7 +88,7 @@ def test_validation_sees_what_a_full_build_would_hold(shards: Path, monkeypatch:
     lean, full = read(shards, "lean/vif", "lean/mef"), read(shards, "full/vif", "full/mef")
     assert len(lean.held_out) == len(full.held_out) > 1
     more: dict[str, Any] = {"side": 48, "training": False, "guess": "pyramid", "seed": 9}
-    one = Samples(lean, degrade=degrading.choose_degraders(lean.lean), **more)
+    one = Samples(lean, degrade=degrading.choose_degraders(lean.lean), scale=0.5, undegraded=1.0, **more)
     other = Samples(full, **more)
     for made, held in zip(items(one, range(len(one))), items(other, range(len(other))), strict=True):
         assert (made.prompt, made.name, made.operators) == (held.prompt, held.name, held.operators) and len(
@@ -151,7 +155,7 @@ def test_the_same_batches_for_any_number_of_workers_and_any_start(shards: Path) 
 
     def taken(start: int, workers: int, cache: int) -> list[Batch]:
         more: dict[str, Any] = {"seed": 5, "plain": 0.3, "guess": "pyramid", "cache": cache, "degrade": degrade}
-        data = Samples(corpus, side=32, batch=4, training=True, **more)
+        data = Samples(corpus, side=32, batch=4, training=True, scale=0.5, **more)
         return [b for b in batches(data, RankBatches(start // 4, 6, 4), workers) if isinstance(b, Batch)]
 
     here = taken(0, 0, 0)
@@ -195,6 +199,39 @@ def test_a_share_of_samples_is_left_as_it_is_with_the_plain_request(shards: Path
             assert not as_it_is or np.array_equal(item.images["a"], item.images["clean_a"])
     held_out = Samples(corpus, side=160, training=False, degrade=degrade, undegraded=1.0)
     assert all(held_out[row].operators for row in range(len(held_out)))
+
+
+def test_smaller_pairs_are_a_build_s_of_smaller_pictures(shards: Path) -> None:
+    """Undegraded, the guess of a smaller pair is its ground truth; crops still fit into it."""
+    corpus = read(shards, "lean/vif")
+    degrade = degrading.choose_degraders(corpus.lean)
+    more: dict[str, Any] = {"training": True, "degrade": degrade, "guess": "pyramid", "undegraded": 1.0, "clean": True}
+    whole = items(Samples(corpus, side=48, **more), range(12))
+    small = items(Samples(corpus, side=48, scale=0.5, **more), range(12))
+    for one, other in zip(whole, small, strict=True):
+        assert one.name == other.name and one.images["a"].shape == other.images["a"].shape
+        assert not np.array_equal(one.images["a"], other.images["a"])
+        assert np.array_equal(other.images["guess"], other.images["gt"])
+
+
+def test_factors_are_uniform_in_their_logarithm_and_leave_room_for_the_crop() -> None:
+    assert draw_factor(0.0, 0.5, (640, 480), (160, 160)) == 1
+    assert draw_factor(0.5, 0.25, (640, 480), (100, 100)) == pytest.approx(0.5)
+    assert draw_factor(1.0, 0.25, (640, 480), (160, 240)) == 0.5, "the crop's height is half of the picture's"
+    assert draw_factor(1.0, 0.25, (96, 96), (128, 128)) == 1
+
+
+def test_depth_and_a_data_set_s_own_truth_are_made_smaller(shards: Path) -> None:
+    sample = next(iter(read_samples(next((shards / "lean/vif").glob("*.tar")))))
+    own = replace(sample, meta=sample.meta.model_copy(update={"fuser": Origin(name="dataset", weights=None)}))
+    h, w = sample.images["gt"].shape[:2]
+    half, other = rescale(sample, 0.5), rescale(own, 0.5)
+    assert half.depth is not None and sample.depth is not None
+    assert half.depth.shape == half.images["clean_a"].shape[:2] == (h // 2, w // 2)
+    assert {*np.unique(half.depth)} <= {*np.unique(sample.depth)}, "no depth between two things"
+    means = sample.images["gt"][: h // 2 * 2, : w // 2 * 2].reshape(h // 2, 2, w // 2, 2, -1).mean((1, 3))
+    assert np.abs(other.images["gt"] - means).max() <= 0.5
+    assert np.array_equal(half.images["gt"], PyramidFuser()(half.images["clean_a"], half.images["clean_b"], "vif"))
 
 
 def test_recipes_are_chosen_by_task(shards: Path, tmp_path: Path) -> None:
