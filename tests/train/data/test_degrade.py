@@ -198,7 +198,7 @@ def test_a_share_of_samples_is_left_as_it_is_with_the_plain_request(shards: Path
         for item, as_it_is in zip(made, clean, strict=True):
             assert not as_it_is or np.array_equal(item.images["a"], item.images["clean_a"])
     held_out = Samples(corpus, side=160, training=False, degrade=degrade, undegraded=1.0)
-    assert all(held_out[row].operators for row in range(len(held_out)))
+    assert all(item.operators for item in items(held_out, range(len(held_out))))
 
 
 def test_smaller_pairs_are_a_build_s_of_smaller_pictures(shards: Path) -> None:
