@@ -174,7 +174,7 @@ def _record(method: Method) -> Mapping[str, Any]:
     """What ``bench.json`` says of a method."""
     facts: dict[str, Any] = {"name": method.name, "ceiling": method.upper_bound}
     if isinstance(method.fuse, ModelMethod):
-        from clearfuse.train.pipeline.fusion import WEIGHTS
+        from clearfuse.train.designs.folder import WEIGHTS
         from clearfuse.train.pipeline.shipped import folder_of
 
         path = folder_of(method.fuse.model) / WEIGHTS
