@@ -1,11 +1,11 @@
-"""A build on 1, 20 and 200 nodes, played: time, idle workers, what is lost, the driver, requests to the store.
+"""A build on 1, 20 and 200 nodes, simulated: time, idle workers, what is lost, the driver, requests to the store.
 
-The build's own plan, scheduler, receipts and last files run on a virtual clock; ``played.py`` says what is played.
+The build's own plan, scheduler, receipts and last files run on a virtual clock; see ``simulated_cluster.py``.
 
     python benchmarks/scale.py                                              # half an hour of a core
     python benchmarks/scale.py --nodes 200 --samples 100000000 --size 100   # a million shards: five minutes of a core
     python benchmarks/scale.py --measure                                    # a core's seconds and bytes a sample
-    python benchmarks/scale.py --nodes 20 --broken                          # what the mends are worth
+    python benchmarks/scale.py --nodes 20 --broken                          # what each fix gains
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from unittest import mock
 import fsspec
 from build import FEW, make_pairs
 from build import PAIRS as PAIRS_OF_BUILD
-from played import HOUR, Cluster
-from played_store import Clock, Store, World, sha256_of
+from simulated_cluster import HOUR, Cluster
+from simulated_store import Clock, Store, World, sha256_of
 
 from clearfuse.synth.builder import pack, resume, run
 from clearfuse.synth.builder.build import Build
@@ -44,13 +44,14 @@ from clearfuse.synth.shards.tar import END_MARK, ShardFacts
 PLANNED = 8
 """Samples of a shard that are planned; each stands for as many as make the shard's real number."""
 PAIRS = 800
-URL = "played://bucket/shards"
+URL = "simulated://bucket/shards"
 
 
 @dataclass(frozen=True)
-class Played:
-    """What a played build took. Times in seconds. idle: share of cores' time without a task; wasted: lost with workers.
+class Simulation:
+    """The outcome of a simulated build. Times in seconds.
 
+    idle: share of core time without a task. wasted: share of the work that was lost with its worker.
     again: shards whose receipt was written more than once, with the same bytes. memory: the process's peak in bytes.
     """
 
@@ -69,15 +70,15 @@ class Played:
     phases: Mapping[str, float]
 
 
-def play(world: World, samples: int, size: int, *, most: int | None = None) -> Played:
-    """Play a build of so many samples in shards of ``size``; ``most``: of so many shards, the rest left out."""
+def simulate(world: World, samples: int, size: int, *, most: int | None = None) -> Simulation:
+    """Simulate a build of so many samples in shards of ``size``; most: the shards to simulate at most."""
     planned = 1 if world.copied else min(PLANNED, size)
     world = dataclasses.replace(world, stands=max(1, size // planned))
     shards = min(-(-samples // size), most or 10**6)
     per_variant = next(n for n in range(min(PAIRS // planned, shards), 0, -1) if shards % n == 0)
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clearfuse-played-")))
-        fsspec.register_implementation("played", Store, clobber=True)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clearfuse-simulated-")))
+        fsspec.register_implementation("simulated", Store, clobber=True)
         store = Store(world, folder)
         stack.callback(store.receipts.close)
         cluster = Cluster(world, store)
@@ -102,7 +103,7 @@ def play(world: World, samples: int, size: int, *, most: int | None = None) -> P
             marks["ended"] = clock.now
         if not report.failed:
             check(plan, store)
-        return Played(
+        return Simulation(
             samples=report.samples * world.stands,
             shards=report.shards,
             hours=clock.now / HOUR,
@@ -122,7 +123,7 @@ def play(world: World, samples: int, size: int, *, most: int | None = None) -> P
 def _in_order(
     clock: Clock, real: Callable[..., Any], work: Callable[[Any], Any], items: Iterable[Any]
 ) -> Iterator[Any]:
-    """``storage.in_order``; in a worker without its threads, whose time is played."""
+    """``storage.in_order``; in a worker without its threads, whose time is found."""
     return map(work, items) if clock.working else real(work, items)
 
 
@@ -187,32 +188,32 @@ HEADS = (
 )
 
 
-def row(world: World, played: Played) -> str:
+def row(world: World, found: Simulation) -> str:
     """A line of the table."""
     cells = (
-        f"{played.samples:,}", f"{played.shards:,}", str(world.nodes), f"{played.hours:.2f}",
-        f"{played.samples / played.hours / HOUR:,.0f}", f"{played.idle:.1%}", f"{played.wasted:.2%}", str(played.lost),
-        str(played.again), f"{played.driver / played.hours / HOUR:.1%}",
-        f"{1e3 * played.driver / played.shards:.2f} ms", f"{played.memory >> 20}",
+        f"{found.samples:,}", f"{found.shards:,}", str(world.nodes), f"{found.hours:.2f}",
+        f"{found.samples / found.hours / HOUR:,.0f}", f"{found.idle:.1%}", f"{found.wasted:.2%}", str(found.lost),
+        str(found.again), f"{found.driver / found.hours / HOUR:.1%}",
+        f"{1e3 * found.driver / found.shards:.2f} ms", f"{found.memory >> 20}",
     )  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
 
 def table(rows: Iterable[tuple[World, int, int]]) -> None:
-    """Play and print rows of (world, samples, samples a shard)."""
+    """Simulate and print rows of (world, samples, samples a shard)."""
     print("| " + " | ".join(HEADS) + " |\n|" + "---|" * len(HEADS))
     for world, samples, size in rows:
-        played = play(world, samples, size)
-        print(row(world, played), flush=True)
-        if played.failed:
-            print(f"{played.failed} shards failed")
-        asked = ", ".join(f"{name} {count:,}" for name, count in played.requests.items())
-        spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in played.phases.items())
-        print(f"  {spent}; {played.up / 1e12:.2f} TB up; {asked}", file=sys.stderr, flush=True)
+        found = simulate(world, samples, size)
+        print(row(world, found), flush=True)
+        if found.failed:
+            print(f"{found.failed} shards failed")
+        asked = ", ".join(f"{name} {count:,}" for name, count in found.requests.items())
+        spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in found.phases.items())
+        print(f"  {spent}; {found.up / 1e12:.2f} TB up; {asked}", file=sys.stderr, flush=True)
 
 
 def broken(world: World) -> None:
-    """The same with each mend taken back: results that wait, receipts that the driver reads, few shards as samples."""
+    """The same with each fix undone: a bound on waiting results, and receipts read by the driver."""
     samples, size = 4500 * 100, 100
     for what, patches in (
         ("as it is", {}),
@@ -222,8 +223,8 @@ def broken(world: World) -> None:
         with contextlib.ExitStack() as stack:
             for (module, name), value in patches.items():
                 stack.enter_context(mock.patch.object(module, name, value))
-            played = play(world, samples, size)
-        print(f"{what}: {60 * played.hours:.1f} min, idle {played.idle:.1%}, end {played.phases['finish']:.0f} s")
+            found = simulate(world, samples, size)
+        print(f"{what}: {60 * found.hours:.1f} min, idle {found.idle:.1%}, end {found.phases['finish']:.0f} s")
 
 
 def main() -> None:
@@ -234,7 +235,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="samples a shard")
     parser.add_argument("--lost", type=float, default=0.05, help="share of nodes lost an hour")
     parser.add_argument("--measure", action="store_true", help="a core's seconds and bytes a sample, by a real build")
-    parser.add_argument("--broken", action="store_true", help="with the mends taken back")
+    parser.add_argument("--broken", action="store_true", help="with each fix undone")
     given = parser.parse_args()
     if given.measure:
         seconds, size = measured()

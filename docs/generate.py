@@ -38,7 +38,7 @@ from clearfuse.synth.samples.mixture import MixtureFile
 from clearfuse.synth.samples.recipe import RecipeFile
 from clearfuse.synth.shards.records import DatasetIndex, LatentMeta, Receipt, SampleMeta, WidsIndex
 from clearfuse.train.cli.app import app as train_app
-from clearfuse.train.designs.design import design_file
+from clearfuse.train.designs.file import design_file
 from clearfuse.train.evaluation.writers.papers import PublishedFields
 from clearfuse.train.metrics.marks import MarkFields
 from clearfuse.train.runs.manifest import RunManifest

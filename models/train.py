@@ -24,7 +24,7 @@ from clearfuse.synth.files.storage import landing
 from clearfuse.synth.types import UserError
 from clearfuse.train.cli.defaults import run_fit
 from clearfuse.train.cli.options import FitOptions
-from clearfuse.train.pipeline.fusion import DESIGN, WEIGHTS
+from clearfuse.train.designs.folder import DESIGN, WEIGHTS
 from clearfuse.train.runs.logs import LOG
 from clearfuse.train.runs.manifest import read_run_manifest
 from clearfuse.train.runs.record import RUN, read_record

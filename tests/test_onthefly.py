@@ -108,7 +108,9 @@ def test_a_recipe_of_another_task_and_a_wrong_share_are_named(mff: Path) -> None
 
 
 def test_every_lean_sample_has_the_same_members_and_its_depth(mff: Path) -> None:
-    for path in shards(mff / "lean"):
+    paths = shards(mff / "lean")
+    assert paths
+    for path in paths:
         for key, members in read_shard(path):
             assert list(members) == ["clean_a.png", "clean_b.png", "gt.png", "depth.png", "json"]
             sample = decode_sample(key, members)

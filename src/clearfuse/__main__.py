@@ -11,7 +11,7 @@ USAGE = """Usage: clearfuse synth|train|bench COMMAND [ARGS]...
 
   synth   make degraded data from clean pairs, look at it, check it
   train   fit models on it, fuse images, score the result
-  bench   build a benchmark from its page, score methods on it, hand scores in
+  bench   build a benchmark from its TOML file, score methods on it, submit scores
   doctor  say what this machine has, what it lacks, and what to do about it
 
 clearfuse synth --help, clearfuse train --help and clearfuse bench --help list the commands of each."""

@@ -1,6 +1,6 @@
 """The one scheduler: hands tasks to workers, counts what is lost, tries again, and returns results in order.
 
-Worker processes and a Ray cluster are two pools of it; ``benchmarks/scale.py`` plays the second with a virtual clock.
+Worker processes and a Ray cluster are two pools of it; ``benchmarks/scale.py`` simulates Ray with a virtual clock.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 
 from clearfuse.synth.operators.base import Image, Operator, Scene, Stage, free, severe
-from clearfuse.synth.operators.light.ambient import Light, estimate_light
+from clearfuse.synth.operators.light.ambient import Light
+from clearfuse.synth.operators.light.estimate import estimate_light
 from clearfuse.synth.operators.physics import ground, particles
 from clearfuse.synth.operators.physics.air import (
     density_field,

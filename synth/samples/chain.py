@@ -14,7 +14,7 @@ import numpy as np
 from clearfuse.synth import color
 from clearfuse.synth.operators import operator_class, physical_order, reaches
 from clearfuse.synth.operators.base import LINEAR_STAGES, Operator, Scene
-from clearfuse.synth.operators.light.ambient import light_of_pair
+from clearfuse.synth.operators.light.pair import light_of_pair
 from clearfuse.synth.seeds import generator, seed_of
 from clearfuse.synth.types import MODALITIES, ImageName, Modality, Step, Task
 

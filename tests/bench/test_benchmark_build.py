@@ -148,9 +148,9 @@ def test_another_version_is_named_and_not_called_damage(made: Made, tmp_path: Pa
     page = load_page(str(older))
     here = made.page.versions["numpy"]
     (line,) = compare(page, made.out, page.parts(page.sets[0]))
-    assert line == (f'another version: numpy was "1.0", is "{here}": 1 shard came out otherwise, such as {name}')
+    assert line == (f'another version: numpy was "1.0", is "{here}": 1 shard came out differently, such as {name}')
     assert versions_here(made.page) == []
-    assert versions_here(page) == [f'another version: numpy was "1.0", is "{here}": shards may come out otherwise']
+    assert versions_here(page) == [f'another version: numpy was "1.0", is "{here}": shards may differ']
     older.write_text(text.replace(sha256, "0" * 64))
     page = load_page(str(older))
     (line,) = compare(page, made.out, page.parts(page.sets[0]))
@@ -163,10 +163,10 @@ def test_a_wrong_file_a_missing_one_and_a_strange_set_stop_a_build(made: Made, t
     for path in data.glob("lytro-02-*"):
         path.unlink()
     said: list[str] = []
-    with pytest.raises(UserError, match="2 files not as own has them: mff/lytro: "):
+    with pytest.raises(UserError, match="2 files not matching the hashes of own: mff/lytro: "):
         build_benchmark(made.page, (f"lytro={data}",), str(tmp_path / "out"), workers=1, say=said.append)
-    assert any(line.startswith(f"wrong: mff/lytro: {data}/lytro-01-B.png is another file: sha256 ") for line in said)
-    assert f"wrong: mff/lytro: no pair '02' in {data}" in said
+    assert any(line.startswith(f"problem: mff/lytro: {data}/lytro-01-B.png is another file: sha256 ") for line in said)
+    assert f"problem: mff/lytro: no pair '02' in {data}" in said
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="own has no set 'msrs': its sets are lytro, nyud"):
         build_benchmark(made.page, (f"msrs={data}",), str(tmp_path / "out"), workers=1)
@@ -189,7 +189,7 @@ def test_own_results_are_scored_handed_in_and_drawn(
     ran = bench(*how)
     assert ran.code == 0, ran.err
     again = bench(*how, "--task", "mff")
-    assert again.out == ran.out and "mff: is scored already" in again.err
+    assert again.out == ran.out and "mff: already scored" in again.err
     report = json.loads(ran.out)["mff"]
     assert next(one["name"] for one in report["methods"]) == "copy" and report["samples"] == 5
 

@@ -199,7 +199,9 @@ def test_ground_truth_of_the_set_is_used_whole(tmp_path: Path) -> None:
         for folder in ("source_1", "source_2", "full_clear"):
             save(tmp_path / "set" / folder / f"{number}.png", textured(number + (30 if folder == "full_clear" else 0)))
     build("mff", out=str(tmp_path / "out"), data=[f"mfiwhu={tmp_path / 'set'}"], executor="serial", n="1")
-    for sample in read_samples(tmp_path / "out/mff-train-000000.tar"):
+    samples = list(read_samples(tmp_path / "out/mff-train-000000.tar"))
+    assert samples
+    for sample in samples:
         x, y, w, h = sample.meta.crop
         whole = textured(30 + int(sample.meta.pair))
         assert np.array_equal(sample.images["gt"], whole[y : y + h, x : x + w])

@@ -1,4 +1,4 @@
-"""The scheduler on pools of its own: lost nodes, dead workers, slow tasks; and a build on a played cluster."""
+"""The scheduler on pools of its own: lost nodes, dead workers, slow tasks; and a build on a simulated cluster."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from clearfuse.synth.types import WorkIncomplete
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-from played_store import World  # pyright: ignore[reportMissingImports]
-from scale import play  # pyright: ignore[reportMissingImports]
+from scale import simulate  # pyright: ignore[reportMissingImports]
+from simulated_store import World  # pyright: ignore[reportMissingImports]
 
 sys.path.pop()  # its fusers.py would stand before tests/fusers, which is a folder alone
 
@@ -93,19 +93,19 @@ def test_one_slow_task_holds_the_others_up_only_where_few_results_may_wait() -> 
 
 @pytest.mark.slow
 def test_a_build_on_nodes_that_get_lost_has_every_shard_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``play`` compares dataset.json with the plan and the store: it raises where a shard is missing or twice."""
+    """``simulate`` compares dataset.json with the plan and the store: it raises where a shard is missing or twice."""
     monkeypatch.setattr(resume, "FEW", 100)  # so that workers read the receipts
     world = World(nodes=20, cores=4, lost=0.95, detect=10, replace=60, killed=0.01, copied=True)
-    played = play(world, 2000 * 100, 100)
-    assert played.shards == 2000 and played.samples == 200_000 and not played.failed
-    assert played.lost >= 10 and played.wasted > 0
-    assert played.requests["GET, worker"] >= 2000 and played.requests["GET, driver"] <= 2
-    assert played.requests["LIST, driver"] < 16  # pages of one listing at the end, and questions
-    assert 0 < played.idle < 0.25
+    found = simulate(world, 800 * 250, 250)
+    assert found.shards == 800 and found.samples == 200_000 and not found.failed
+    assert found.lost >= 10 and found.wasted > 0
+    assert found.requests["GET, worker"] >= 800 and found.requests["GET, driver"] <= 2
+    assert found.requests["LIST, driver"] < 16  # pages of one listing at the end, and questions
+    assert 0 < found.idle < 0.25
 
 
-def test_what_the_workers_code_writes_is_what_a_played_one_copies() -> None:
-    real, copied = (play(World(nodes=2, cores=4, copied=copied, **SOUND), 40 * 64, 64) for copied in (False, True))
+def test_what_the_workers_code_writes_is_what_a_simulated_one_copies() -> None:
+    real, copied = (simulate(World(nodes=2, cores=4, copied=copied, **SOUND), 40 * 64, 64) for copied in (False, True))
     assert (real.shards, real.samples, real.failed) == (copied.shards, copied.samples, copied.failed) == (40, 2560, 0)
     workers = {name: count for name, count in real.requests.items() if name.endswith("worker")}
     assert workers == {name: count for name, count in copied.requests.items() if name.endswith("worker")}
@@ -116,5 +116,5 @@ def test_fewer_shards_than_workers_are_whole_tasks_where_one_process_could_not_w
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(run, "FED", 8)
-    assert play(World(nodes=20, cores=4, **SOUND), 10 * 16, 16).requests["PUT, worker"] == 20
-    assert "PUT, worker" not in play(World(nodes=20, cores=4, **SOUND), 7 * 16, 16).requests
+    assert simulate(World(nodes=20, cores=4, **SOUND), 10 * 16, 16).requests["PUT, worker"] == 20
+    assert "PUT, worker" not in simulate(World(nodes=20, cores=4, **SOUND), 7 * 16, 16).requests

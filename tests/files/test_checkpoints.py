@@ -52,6 +52,9 @@ def test_a_counter_must_be_an_integer() -> None:
 def test_every_precision_is_taken(dtype: torch.dtype) -> None:
     state: dict[str, Tensor] = {"w": torch.ones(3, dtype=dtype), "none": torch.zeros(0, dtype=dtype)}
     check_weights(state, FILE)
+    state["w"][1] = INF
+    with pytest.raises(UserError, match="w "):
+        check_weights(state, FILE)
 
 
 def test_what_overflows_when_it_is_loaded_is_refused() -> None:

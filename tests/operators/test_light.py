@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from clearfuse.synth import color
-from clearfuse.synth.operators.light import ambient as light
-from clearfuse.synth.operators.light import glow
+from clearfuse.synth.operators.light import estimate, glow, pair
 from clearfuse.synth.operators.physics import air
 from clearfuse.synth.seeds import generator
 
@@ -75,7 +74,7 @@ def street(lamp: int = 3, value: float = 1.0) -> np.ndarray:
 
 def test_a_lamp_s_light_arrives_directly_or_as_glow_and_none_is_lost() -> None:
     depth = np.full((240, 320), 30.0, np.float32)
-    estimated = light.estimate_light(street(), depth)
+    estimated = estimate.estimate_light(street(), depth)
     assert estimated.night == 1 and estimated.lamps is not None
     total = estimated.lamps.radiance.sum()
     for extinction in (0.01, 0.05, 0.2):
@@ -92,7 +91,7 @@ def test_a_nearer_thing_has_less_glowing_air_before_it() -> None:
     depth = np.full((240, 320), 60.0, np.float32)
     depth[:, 160:] = 6.0
     image = street()
-    estimated = light.estimate_light(image, depth)
+    estimated = estimate.estimate_light(image, depth)
     halo = estimated.halo(0.03, 0.9, 80.0)
     veil = -np.expm1(-0.03 * estimated.far)[..., None]
     glowing = (halo * veil)[..., 0]
@@ -117,7 +116,7 @@ def test_softening_moves_light_and_keeps_its_sum() -> None:
 
 
 def most(image: np.ndarray, depth: np.ndarray | None = None) -> float:
-    lamps = light.find_lamps(image, depth, 1.0, (72, 96))
+    lamps = estimate.find_lamps(image, depth, 1.0, (72, 96))
     return 0.0 if lamps is None else float(lamps.radiance.max())
 
 
@@ -127,7 +126,7 @@ def test_lamps_are_ten_to_fifty_times_as_bright_as_recorded_and_walls_are_not() 
     cv2.circle(large, (320, 240), 6, (1.0, 1.0, 1.0), -1)
     assert 40 < most(large) <= 49
     large[100:300, 100:400] = 1.0
-    assert light.find_lamps(large[90:, 90:], None, 1.0, (72, 96)).radiance.max() < 0.5  # type: ignore[union-attr]
+    assert estimate.find_lamps(large[90:, 90:], None, 1.0, (72, 96)).radiance.max() < 0.5  # type: ignore[union-attr]
     red = street()
     red[100:103, 150:153] = 1.0, 0.1, 0.1
     assert 0.2 < most(red) / most(street()) < 0.5
@@ -137,9 +136,9 @@ def test_lamps_are_ten_to_fifty_times_as_bright_as_recorded_and_walls_are_not() 
 def test_a_lamp_before_the_sky_is_as_far_as_its_foot() -> None:
     depth = np.full((240, 320), np.inf, np.float32)
     depth[180:] = 40.0
-    lamps = light.find_lamps(street(), depth, 1.0, (72, 96))
+    lamps = estimate.find_lamps(street(), depth, 1.0, (72, 96))
     assert lamps is not None and (lamps.distance == 40).all()
-    estimated = light.estimate_light(street(), depth)
+    estimated = estimate.estimate_light(street(), depth)
     assert (estimated.path(depth)[100:103, 150:153] == 40).all()
     assert np.isinf(estimated.path(depth)[99]).all()
 
@@ -149,9 +148,9 @@ def test_the_exposure_ratio_is_found_beside_clipping_and_noise(ratio: float) -> 
     rng = generator(2)
     scene = np.exp(rng.normal(-2.5, 1.2, (200, 300, 1))).astype(np.float32) * np.ones(3, np.float32)
     dark, bright = np.minimum(0.3 * scene, 1), np.minimum(0.3 * ratio * scene, 1)
-    assert light.exposure_ratio(dark, bright) == pytest.approx(ratio, rel=1e-4)
+    assert pair.exposure_ratio(dark, bright) == pytest.approx(ratio, rel=1e-4)
     noisy = dark + rng.normal(0, 0.001, dark.shape).astype(np.float32)
-    assert light.exposure_ratio(np.maximum(noisy, 0), bright) == pytest.approx(ratio, rel=0.1)
+    assert pair.exposure_ratio(np.maximum(noisy, 0), bright) == pytest.approx(ratio, rel=0.1)
 
 
 def test_of_two_exposures_a_night_has_lamps_and_a_black_sky_and_a_room_with_a_window_has_not() -> None:
@@ -161,9 +160,9 @@ def test_of_two_exposures_a_night_has_lamps_and_a_black_sky_and_a_room_with_a_wi
     night[:80] *= 0.1
     night[120:126, 100:106] = night[130:136, 200:206] = 5.0
     room[20:150, 100:220] = 1.0
-    found = [light.darkness_of_pair(np.minimum(s, 1), np.minimum(16 * s, 1), 16.0) for s in (0.2 * night, 0.2 * room)]
+    found = [pair.darkness_of_pair(np.minimum(s, 1), np.minimum(16 * s, 1), 16.0) for s in (0.2 * night, 0.2 * room)]
     assert found == [1, 0]
-    assert light.darkness(color.luma(np.ascontiguousarray(0.2 * room[::4, ::4]))) == 1, "by its dark frame it were"
+    assert estimate.darkness(color.luma(np.ascontiguousarray(0.2 * room[::4, ::4]))) == 1, "by its dark frame it were"
 
 
 def test_air_in_a_dark_room_scatters_the_room_s_light_and_air_before_the_window_the_day_s() -> None:
@@ -171,10 +170,10 @@ def test_air_in_a_dark_room_scatters_the_room_s_light_and_air_before_the_window_
     scene = np.full((240, 320, 3), room, np.float32)
     scene[:, 220:] = sky
     dark, bright = scene, np.minimum(k * scene, 1)
-    share = light.shade_of_pair(dark, bright, k, np.full(3, sky, np.float32))[..., 0]
+    share = pair.shade_of_pair(dark, bright, k, np.full(3, sky, np.float32))[..., 0]
     assert share.max() == pytest.approx(1, abs=1e-4) and (np.diff(share[36]) > -1e-6).all()
-    assert share[36, 5] == pytest.approx(-np.expm1(-room / (light.DARKEST * sky)), rel=0.01)
-    light_of_bright, _ = light.light_of_pair(bright, dark, np.full((240, 320), 8.0, np.float32))
+    assert share[36, 5] == pytest.approx(-np.expm1(-room / (pair.DARKEST * sky)), rel=0.01)
+    light_of_bright, _ = pair.light_of_pair(bright, dark, np.full((240, 320), 8.0, np.float32))
     air = light_of_bright.air((240, 320), np.ones(3, np.float32), extinction=0.01, forward=0.9, focal=277.0)
     veil = 1 - np.exp(-0.01 * 8)
     assert air[120, 15].max() * veil < 0.25, "fog does not whiten the room in the bright frame"
@@ -185,9 +184,9 @@ def test_a_grey_exposure_beside_one_in_colour_has_the_light_of_its_luminance() -
     colour = generator(3).random((48, 64, 3), dtype=np.float32) * np.float32(0.2)
     for dark, bright in ((colour, 4 * color.luma(colour)[..., None]), (color.luma(colour)[..., None], 4 * colour)):
         for image, beside in ((dark, bright), (bright, dark)):
-            found, full = light.light_of_pair(image, beside, None)
+            found, full = pair.light_of_pair(image, beside, None)
             assert full.shape == image.shape and found.airlight.shape[-1] in (1, image.shape[2])
-        assert light.light_of_pair(bright, dark, None)[0].exposure == pytest.approx(4, rel=0.05)
+        assert pair.light_of_pair(bright, dark, None)[0].exposure == pytest.approx(4, rel=0.05)
 
 
 def test_a_cover_of_clouds_changes_the_colour_and_keeps_the_level() -> None:
@@ -195,7 +194,7 @@ def test_a_cover_of_clouds_changes_the_colour_and_keeps_the_level() -> None:
     image[:20] = 0.9, 0.6, 0.3
     depth = np.full((60, 80), np.inf, np.float32)
     depth[20:] = 20
-    sunset = light.estimate_light(image, depth)
+    sunset = estimate.estimate_light(image, depth)
     grey = sunset.overcast(1.0)
     assert grey.airlight.mean() == pytest.approx(float(sunset.airlight.mean()), rel=1e-5)
     assert sunset.airlight[0] > 1.2 * sunset.airlight[2] and grey.airlight[0] < grey.airlight[2]
@@ -214,7 +213,7 @@ def test_real_nights_are_nights_and_real_days_days() -> None:
         at_night = file.stem.endswith("N") or "LLVIP" in file.parts
         linear = color.code_to_linear(cv2.imread(str(file)))
         small = cv2.resize(linear, (96, 72), interpolation=cv2.INTER_AREA)
-        found = light.darkness(color.luma(np.ascontiguousarray(small[..., ::-1])))
+        found = estimate.darkness(color.luma(np.ascontiguousarray(small[..., ::-1])))
         if (found > 0.5) != at_night:
             wrong.append(f"{file.name}: {found:.2f}")
     assert not wrong

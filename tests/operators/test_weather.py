@@ -11,7 +11,8 @@ import pytest
 
 from clearfuse.synth import color
 from clearfuse.synth.operators.base import SKY_PATH, Operator, Scene
-from clearfuse.synth.operators.light.ambient import estimate_light, light_of_pair
+from clearfuse.synth.operators.light.estimate import estimate_light
+from clearfuse.synth.operators.light.pair import light_of_pair
 from clearfuse.synth.operators.physics import air, particles
 from clearfuse.synth.operators.weather import Haze, Rain, Snow
 from clearfuse.synth.samples.chain import apply_steps

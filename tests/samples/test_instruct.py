@@ -180,7 +180,9 @@ def test_old_samples_are_of_fusion_and_new_ones_say_so() -> None:
 
 
 def test_a_sample_keeps_its_record(tmp_path: Path, labelled: Path) -> None:
-    for sample in built(tmp_path / "out", "ditfuse", data=[f"msrs={labelled}"]):
+    samples = built(tmp_path / "out", "ditfuse", data=[f"msrs={labelled}"])
+    assert samples
+    for sample in samples:
         members = encode_sample(sample, CODECS["png"])
         assert SampleMeta.model_validate_json(members["json"]) == sample.meta
 

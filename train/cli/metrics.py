@@ -4,15 +4,60 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import typer
+from pydantic import Field
 from typer.core import TyperGroup
 
 from clearfuse.synth import console
+from clearfuse.synth.builder.options import Match
 from clearfuse.synth.cli.options import JsonOption, takes
-from clearfuse.synth.files.schema import check_options
-from clearfuse.train.cli.options import AgreeOptions, MetricsOptions, StressOptions
+from clearfuse.synth.files.schema import StrictModel, check_options
+from clearfuse.train.cli.options import Count, Repeated
+from clearfuse.train.evaluation.options import ScoringOptions
+
+
+class MetricsOptions(ScoringOptions):
+    """``train metrics files``."""
+
+    faithfulness: Annotated[str | None, typer.Option(metavar="DIR")] = None
+    """Also say for each pixel whether it comes from A, B, both or neither (invented): shares, and maps in this folder,
+    METHOD/NAME.png."""
+
+
+class AgreeOptions(ScoringOptions):
+    """``train metrics agree``."""
+
+    scores: Annotated[str, typer.Option(metavar="FILE")]
+    """Table of the scores, CSV or .jsonl: columns image and method, and one for each score."""
+    lower: Annotated[str | None, typer.Option(metavar="NAME,...")] = None
+    """Columns in which lower is better."""
+    metrics: Annotated[str | None, typer.Option(metavar="NAME,...|all")] = None
+    """What to measure; all, or those whose published values the table has."""
+
+
+class StressOptions(StrictModel):
+    """``train metrics stress``."""
+
+    data: Repeated = ()
+    """A data set whose pairs are fused and degraded, repeatable; without one, the built-in scenes."""
+    match: Match = None
+    """Names of --data folder=A,B, where they differ: '{key}-A' '{key}-B'."""
+    task: Annotated[Literal["vif", "mef", "mff"] | None, typer.Option(metavar="vif|mef|mff")] = None
+    """Scenes of this task alone, or what the pairs of --data folder=A,B are."""
+    metrics: Annotated[str | None, typer.Option(metavar="NAME,...|all")] = None
+    """What to test; all of the profile that can run here."""
+    profile: Annotated[str, typer.Option(metavar="NAME")] = "strict"
+    """What the names mean: strict, or a toolbox as it is: see docs."""
+    limit: Count = None
+    """Pairs of each set, or scenes of each task; all, or 4."""
+    crop: Annotated[int, Field(ge=0)] = 320
+    """Side of the centre crop that is tested, pixels; 0: whole pictures."""
+    out: Annotated[str | None, typer.Option(metavar="DIR")] = None
+    """Also write the tables: stress.md, .json, .csv, agreement.csv, and stress.toml, the marks of reports."""
+    workers: Count = None
+    """Processes; all cores."""
 
 
 class FilesByDefault(TyperGroup):
@@ -40,11 +85,7 @@ def metrics_command(json_: JsonOption = False, **options: Any) -> None:
 
     chosen = check_options(MetricsOptions, options)
     with console.progress("metrics", "images") as progress:
-        scores = score_files(
-            *(chosen.a, chosen.b, chosen.fused, chosen.gt),
-            match=chosen.match, metrics=chosen.metrics, profile=chosen.profile, task=chosen.task, scale=chosen.scale,
-            faithfulness=chosen.faithfulness, workers=chosen.workers, progress=progress,
-        )  # fmt: skip
+        scores = score_files(chosen, faithfulness=chosen.faithfulness, progress=progress)
     if json_:
         means = {name: _finite(values) for name, values in scores.means().items()}
         images = {m: {n: _finite(values) for n, values in found.items()} for m, found in scores.values.items()}
@@ -63,9 +104,10 @@ def metrics_command(json_: JsonOption = False, **options: Any) -> None:
 @app.command("stress")
 @takes(StressOptions)
 def stress_command(json_: JsonOption = False, **options: Any) -> None:
-    """Test the metrics: what noise, haze, blur, over-sharpening, halos and misregistration do to each, and who agrees.
+    """Test the metrics: how each responds to noise, haze, blur, over-sharpening, halos and misregistration.
 
-    They are added to a good fusion at four strengths; a metric that calls the worse image better is marked.
+    Each fault is added to a good fusion at four strengths; a metric that scores the worse image higher is marked.
+    The tables also show which metrics agree with each other.
     """
     from clearfuse.synth.files.folders import check_folder
     from clearfuse.train.evaluation.stress.report import FILES, to_json, to_text, write
@@ -88,19 +130,16 @@ def stress_command(json_: JsonOption = False, **options: Any) -> None:
 @app.command("agree")
 @takes(AgreeOptions)
 def agree_command(json_: JsonOption = False, **options: Any) -> None:
-    """Compare ranks: of fused images by each metric, and by the scores of others, of people or as published.
+    """Compare how each metric ranks fused images with how other scores do: people's, or a metric's published values.
 
-    Scores that are called as a metric of the profile are its published values and compared with it alone.
+    FUSED may be 'DIR/{key}_{method}', for all methods of the table. A column with the name of one of the profile's
+    metrics holds published values of that metric and is compared with it alone.
     """
     from clearfuse.train.evaluation.stress.agree import agree, to_json, to_text
 
     chosen = check_options(AgreeOptions, options)
     with console.progress("metrics", "images") as progress:
-        found = agree(
-            *(chosen.a, chosen.b, chosen.fused, chosen.scores),
-            lower=chosen.lower, gt=chosen.gt, match=chosen.match, metrics=chosen.metrics, profile=chosen.profile,
-            task=chosen.task, scale=chosen.scale, workers=chosen.workers, progress=progress,
-        )  # fmt: skip
+        found = agree(chosen, chosen.scores, lower=chosen.lower, progress=progress)
     typer.echo(json.dumps(to_json(found, chosen.profile), ensure_ascii=False) if json_ else to_text(found))
 
 

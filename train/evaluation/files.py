@@ -15,9 +15,9 @@ import numpy as np
 from clearfuse.synth.console import plural
 from clearfuse.synth.datasets.match import split_pattern
 from clearfuse.synth.datasets.read import read_image
-from clearfuse.synth.datasets.select import Match
 from clearfuse.synth.files.folders import check_folder
 from clearfuse.synth.types import MODALITIES, BadPair, Modality, UserError, WorkIncomplete, check_name
+from clearfuse.train.evaluation.options import ScoringOptions
 from clearfuse.train.evaluation.origins import origin_map, origin_picture
 from clearfuse.train.evaluation.scoring import choose_metrics
 from clearfuse.train.metrics import evaluate
@@ -58,38 +58,29 @@ class FileScores:
 
 
 def score_files(
-    a: str,
-    b: str,
-    fused: Sequence[str],
-    gt: str | None = None,
+    options: ScoringOptions,
     *,
-    match: Match = None,
-    metrics: str | None = None,
-    profile: str = "strict",
-    task: str = "vif",
-    scale: int | None = None,
     faithfulness: str | None = None,
-    workers: int | None = None,
     progress: Progress = lambda done, total: None,
-    only: Callable[[Mapping[str, Sequence[str]]], None] = lambda there: None,
+    before: Callable[[Mapping[str, Sequence[str]]], None] = lambda images: None,
 ) -> FileScores:
     """Score fused images beside their pair: files, or folders of files with the same names up to the extension.
 
-    match: patterns of the names in a and b. fused: ``PATH`` or ``NAME=PATH``, one a method; a path may end in a pattern
-    of names, as ``DIR/{key}_CNN``. only: called before work begins with the names of each method's images. gt: the
-    ground truth. metrics, profile: see ``choose_metrics``; without a ground truth those that need one are left out
-    where they are not named. task: says how 16 bits of b are read, as ``train fuse`` does. scale: the count of white in
-    pictures of 16 bits. faithfulness: a folder for pictures of where pixels come from, METHOD/NAME.png.
+    options.fused: ``PATH`` or ``NAME=PATH``, one a method; a path may end in a pattern of names, as ``DIR/{key}_CNN``.
+    options.metrics, options.profile: see ``choose_metrics``; without a ground truth, metrics that need one are left out
+    unless they are named. faithfulness: a folder for pictures of where pixels come from, METHOD/NAME.png. before:
+    called with each method's image names before work begins.
 
     Raises UserError before work begins; WorkIncomplete at the end, naming the images that could not be scored.
     """
+    a, gt, task, scale, profile = options.a, options.gt, options.task, options.scale, options.profile
     check_name("task", task, MODALITIES)
-    chosen = _metrics(metrics, profile, gt is not None)
-    methods = _named(fused)
-    paths = {"a": a, "b": b} | ({} if gt is None else {"gt": gt})
+    chosen = _metrics(options.metrics, profile, gt is not None)
+    methods = _named(options.fused)
+    paths = {"a": a, "b": options.b} | ({} if gt is None else {"gt": gt})
     alone = all(Path(path).is_file() for path in (*paths.values(), *methods.values()))
     stem = Path(a).stem if alone else None  # the names of single files do not matter
-    patterns = dict(zip("ab", match, strict=True)) if match else {}
+    patterns = dict(zip("ab", options.match, strict=True)) if options.match else {}
     pairs = {name: _images(path, stem, patterns.get(name)) for name, path in paths.items()}
     names = list(pairs["a"])
     for name, images in pairs.items():
@@ -107,7 +98,7 @@ def score_files(
     for method, absent in missing.items():
         if len(absent) == len(names):
             raise UserError(f"{methods[method]}: has no image of a name in {a}, such as {some_names(names)}")
-    only({method: [name for name in names if name in images] for method, images in results.items()})
+    before({method: [name for name in names if name in images] for method, images in results.items()})
 
     maps = None if faithfulness is None else _maps_folder(faithfulness, list(results))
     origins: dict[str, dict[str, tuple[float, ...]]] = {method: {} for method in results} if maps else {}
@@ -137,7 +128,7 @@ def score_files(
 
     scored: dict[str, dict[str, dict[str, float]]] = {method: {} for method in results}
     wrong: list[str] = []
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(options.workers or os.cpu_count()) as pool:
         for done, (name, found) in enumerate(zip(names, pool.map(score, names), strict=True)):
             for method, values in found.items():
                 if isinstance(values, str):

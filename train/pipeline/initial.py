@@ -13,10 +13,11 @@ from torch import Tensor
 from clearfuse.synth.console import plural
 from clearfuse.synth.files.checkpoints import check_weights, digest
 from clearfuse.synth.types import UserError, reason_of
-from clearfuse.train.designs.design import Assembly, Design, read_design
+from clearfuse.train.designs.design import Assembly, Design
+from clearfuse.train.designs.file import read_design
+from clearfuse.train.designs.folder import DESIGN, FILES, WEIGHTS
 from clearfuse.train.models import lora
 from clearfuse.train.pipeline import adapters
-from clearfuse.train.pipeline.fusion import DESIGN, FILES, WEIGHTS
 from clearfuse.train.pipeline.shipped import folder_of
 from clearfuse.train.runs.settings import Settings
 from clearfuse.train.weights import hub

@@ -10,6 +10,7 @@ import torch
 from clearfuse.synth.files.schema import check_options, parse_setting, validate
 from clearfuse.synth.types import UserError, unknown
 from clearfuse.train.designs.design import Design
+from clearfuse.train.designs.file import read_design
 from clearfuse.train.designs.presets import find_preset
 from clearfuse.train.runs.record import RunSettings
 
@@ -65,7 +66,7 @@ class Settings(RunSettings):
             if path[-1] not in place or path == ["schema"]:
                 raise unknown("setting", ".".join(path), [*(".".join([*path[:-1], name]) for name in place)])
             place[path[-1]] = value
-            design = Design.from_json(data, f"--set {item}")
+            design = read_design(data, f"--set {item}").design()
         return design
 
 

@@ -31,12 +31,12 @@ from clearfuse.train.data.loader import batches, cache_size
 from clearfuse.train.data.order import RankBatches
 from clearfuse.train.data.samples import Samples
 from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Parts
+from clearfuse.train.designs.folder import WEIGHTS, check_parts, with_recorded_commits, write_design
 from clearfuse.train.designs.presets import find_preset
 from clearfuse.train.models.attention import attention_kernel, find_kernel
 from clearfuse.train.models.experts import has_grouped_products
 from clearfuse.train.models.lora import merged
 from clearfuse.train.objectives.noise import Draws
-from clearfuse.train.pipeline.fusion import WEIGHTS, check_parts, with_recorded_commits, write_design
 from clearfuse.train.pipeline.initial import identity_of, limit_learning, start_from
 from clearfuse.train.runs.folder import NONFINITE, append_line, run_folder, run_record
 from clearfuse.train.runs.logs import Log, NoLog

@@ -1,1 +1,1 @@
-"""Benchmarks as recipes and digests: a page of TOML from which anybody builds the same pixels, and scores on them."""
+"""Benchmarks: TOML files of recipes and hashes, from which anybody builds the same pixels and scores methods."""

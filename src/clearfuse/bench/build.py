@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 
 class Made(NamedTuple):
-    """What became of a part: its samples and rejects, or why there are none."""
+    """The outcome of a part: its samples and rejects, or why it failed."""
 
     samples: int = 0
     rejected: int = 0
@@ -119,8 +119,10 @@ def _with_files(
             chosen[entry.key] = choose_pairs(entry, given[entry.name])
     if wrong:
         for line in wrong:
-            say(f"wrong: {line}")
-        raise UserError(f"{plural(len(wrong), 'file')} not as {page.name} has them: {wrong[0]}; nothing was built")
+            say(f"problem: {line}")
+        raise UserError(
+            f"{plural(len(wrong), 'file')} that differ from those of {page.name}: {wrong[0]}; nothing was built"
+        )
     if not chosen:
         return page, chosen
     filled = page.model_copy(update={"files": {**page.files, **chosen}})

@@ -15,7 +15,7 @@ from clearfuse.synth.types import WorkIncomplete
 
 app = typer.Typer(
     name="clearfuse bench",
-    help="Build a benchmark from its page of TOML, score methods on it, hand scores in.",
+    help="Build a benchmark from its TOML file, score methods on it, submit the scores.",
     epilog="Exit codes: 0 done, 1 done incompletely, 2 refused before work began. --debug shows tracebacks.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -24,22 +24,22 @@ app = typer.Typer(
 )
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="mini, v1, or a benchmark's own TOML file.")]
-FolderArgument = Annotated[str, typer.Argument(metavar="DIR", help="Where bench build put it.")]
+FolderArgument = Annotated[str, typer.Argument(metavar="DIR", help="The folder that bench build wrote.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Processes. [default: all cores]")]
 PageOption = Annotated[
     str | None,
-    typer.Option("--page", metavar="NAME|FILE", help="The benchmark's page. [default: the one that DIR names]"),
+    typer.Option("--page", metavar="NAME|FILE", help="The benchmark's TOML file. [default: the one that DIR records]"),
 ]
 
 
 @app.callback()
 def callback() -> None:
-    """Build a benchmark from its page of TOML, score methods on it, hand scores in."""
+    """Build a benchmark from its TOML file, score methods on it, submit the scores."""
 
 
 @app.command("list")
 def list_command(json_: JsonOption = False) -> None:
-    """List the benchmarks that ship: their sets, and which of these have hashes."""
+    """List the benchmarks that ship: their sets, and which of them have hashes."""
     from clearfuse.bench.page import FOLDER, load_page
     from clearfuse.synth.files.resources import resource_names
 
@@ -66,11 +66,14 @@ def build_command(
     ] = [],  # noqa: B006  (typer copies it)
     workers: WorkersOption = None,
     write: Annotated[
-        bool, typer.Option("--write-digests", help="Write the hashes of given sets and their shards to the page.")
+        bool,
+        typer.Option(
+            "--write-digests", help="Add the hashes of the given sets and their shards to the benchmark's file."
+        ),
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Build the parts whose sets are given, and compare them with the page. The same command goes on after a stop."""
+    """Build the parts whose sets are given, and compare them with the benchmark's hashes; run it again to resume."""
     from clearfuse.bench.build import build_benchmark
     from clearfuse.bench.page import load_page
     from clearfuse.synth.files.storage import local
@@ -96,7 +99,7 @@ def build_command(
 
 @app.command("verify")
 def verify_command(folder: FolderArgument, page: PageOption = None, json_: JsonOption = False) -> None:
-    """Compare a built benchmark with its page, shard by shard; exit code 1 where something is missing or differs."""
+    """Compare a built benchmark with its hashes, shard by shard; exit code 1 if something is missing or differs."""
     from clearfuse.bench.verify import page_of, unhashed_sets, verify_benchmark
 
     found = page_of(folder, page)
@@ -115,13 +118,13 @@ def verify_command(folder: FolderArgument, page: PageOption = None, json_: JsonO
 @app.command("extract")
 def extract_command(
     folder: FolderArgument,
-    out: Annotated[str, typer.Option("--out", metavar="DIR", help="A new folder.")],
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="The folder to write; it must not exist yet.")],
     page: PageOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Write the inputs as pictures, TASK/a/NAME.png and TASK/b/NAME.png, with their prompts, for your own method.
 
-    Put what it makes of them at RESULTS/TASK/NAME.png; bench run --results NAME=RESULTS scores it.
+    Save its images as RESULTS/TASK/NAME.png; bench run --results NAME=RESULTS scores them.
     """
     from clearfuse.bench.run import extract_benchmark
     from clearfuse.bench.verify import page_of
@@ -135,13 +138,15 @@ def extract_command(
 @app.command("run")
 def run_command(
     folder: FolderArgument,
-    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder of the reports, one a task.")] = "scores",
+    out: Annotated[
+        str, typer.Option("--out", metavar="DIR", help="Folder of the reports, one for each task.")
+    ] = "scores",
     model: Annotated[
         list[str],
         typer.Option(
             "--model",
             metavar="DIR|HUB_ID|none",
-            help="A model to score, repeatable; as for train eval. none: only what else is named.",
+            help="A model to score, repeatable, as for train eval; none: only --results and the baselines.",
         ),
     ] = [],  # noqa: B006
     results: Annotated[
@@ -149,21 +154,22 @@ def run_command(
         typer.Option("--results", metavar="NAME=DIR", help="Fused images, TASK/NAME.png as bench extract names them."),
     ] = [],  # noqa: B006
     task: Annotated[
-        list[str], typer.Option("--task", help="Score this task alone, or real; repeatable. [default: all]")
+        list[str],
+        typer.Option("--task", help="Score only this task, or real for the real pairs; repeatable. [default: all]"),
     ] = [],  # noqa: B006
     unprompted: Annotated[bool, typer.Option("--unprompted", help="Score each model without prompts too.")] = False,
     device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; CUDA where there is one.")] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Samples of each task at most, for a try.")
+        int | None, typer.Option("--limit", min=1, help="Samples of each task at most, for a quick check.")
     ] = None,
     examples: Annotated[int, typer.Option("--examples", min=0, help="Samples to show as pictures.")] = 3,
     workers: WorkersOption = None,
     page: PageOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Score models and results, and what every report has: fusion as it is, and after classical restoration.
+    """Score models and results beside the baselines: the degraded pair fused, and restored classically then fused.
 
-    The same command goes on where it was stopped. OUT/TASK has a report each, OUT/bench.json what was scored.
+    Run it again to resume. Each OUT/TASK holds a report, OUT/bench.json a record of what was scored.
     """
     from pathlib import Path
 
@@ -190,11 +196,12 @@ def submit_command(
     scores: Annotated[str, typer.Argument(metavar="SCORES", help="The folder of bench run.")],
     out: Annotated[str, typer.Option("--out", metavar="FILE", help="The JSON file to write.")],
     method: Annotated[
-        str | None, typer.Option("--method", help="Its name in the reports. [default: the only model or results]")
+        str | None,
+        typer.Option("--method", help="The method's name in the reports. [default: the only model or results]"),
     ] = None,
-    name: Annotated[str, typer.Option("--name", help="Its name on the leaderboard. [default: the same]")] = "",
+    name: Annotated[str, typer.Option("--name", help="Its name on the leaderboard. [default: the same name]")] = "",
     about: Annotated[str, typer.Option("--about", help="What it is, in a sentence.")] = "",
-    url: Annotated[str, typer.Option("--url", help="Where it is to be found, https://….")] = "",
+    url: Annotated[str, typer.Option("--url", help="Its web page, https://….")] = "",
     trained_on: Annotated[
         str, typer.Option("--trained-on", metavar="NAME,...", help="Sets of the benchmark that it was trained on.")
     ] = "",
@@ -206,7 +213,7 @@ def submit_command(
     sets = tuple(part.strip() for part in trained_on.split(",") if part.strip())
     done = submit(scores, method, out, name=name, about=about, url=url, trained_on=sets)
     console.note(f"wrote {out}")
-    _told({out: check_submission(done)}, json_)
+    _report({out: check_submission(done)}, json_)
 
 
 @app.command("check")
@@ -214,16 +221,16 @@ def check_command(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Files of bench submit.")],
     json_: JsonOption = False,
 ) -> None:
-    """Check submissions: form, shards' hashes against the page, counts, and means that add up; exit code 1 if not."""
+    """Check submissions: format, the shards' hashes, counts, and whether means add up; exit code 1 on any problem."""
     from pathlib import Path
 
     from clearfuse.bench.submission import check_submission, read_submission
 
-    _told({file: check_submission(read_submission(Path(file))) for file in files}, json_)
+    _report({file: check_submission(read_submission(Path(file))) for file in files}, json_)
 
 
-def _told(found: dict[str, tuple[list[str], list[str]]], json_: bool) -> None:
-    """Say what was found, and exit with 1 where there is a problem."""
+def _report(found: dict[str, tuple[list[str], list[str]]], json_: bool) -> None:
+    """Print problems and notes by file, and exit with 1 if there is a problem."""
     wrong = any(problems for problems, _ in found.values())
     if json_:
         told = {

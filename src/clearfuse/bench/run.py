@@ -58,7 +58,7 @@ def extract_benchmark(page: BenchmarkFile, folder: str, out: str, progress: Prog
     """Write the inputs of all samples as ``OUT/TASK/a/NAME.png`` and ``b``, with their prompts; samples by task."""
     there = [str(Path(folder) / part.folder) for part in built_parts(page, Path(folder))]
     if not there:
-        raise UserError(f"{folder}: nothing of {page.name} is there")
+        raise UserError(f"{folder}: holds no shards of {page.name}")
     return extract(there, out, name=lambda sample: sample_name(sample.meta, sample.key), progress=progress)
 
 
@@ -85,7 +85,7 @@ def run_benchmark(
     if problems := compare(page, place, parts):
         for line in problems:
             say(f"problem: {line}")
-        raise UserError(f"{folder}: not {page.name} as it must be: {problems[0]}; nothing was scored")
+        raise UserError(f"{folder}: differs from {page.name}: {problems[0]}; nothing was scored")
     for line in missing_sets(page, place):
         say(f"missing: {line}")
     shards = [name for part in parts for name in part.shards]
@@ -102,7 +102,7 @@ def run_benchmark(
         if only and track not in only:
             continue
         if track in kept:
-            say(f"{track}: is scored already")
+            say(f"{track}: already scored")
             done[track] = None
             continue
         portions = plan_portions([str(place / name) for name in tracks[track]], limit)
@@ -174,7 +174,7 @@ def _record(method: Method) -> Mapping[str, Any]:
     """What ``bench.json`` says of a method."""
     facts: dict[str, Any] = {"name": method.name, "ceiling": method.upper_bound}
     if isinstance(method.fuse, ModelMethod):
-        from clearfuse.train.pipeline.fusion import WEIGHTS
+        from clearfuse.train.designs.folder import WEIGHTS
         from clearfuse.train.pipeline.shipped import folder_of
 
         path = folder_of(method.fuse.model) / WEIGHTS

@@ -32,7 +32,7 @@ class BuiltRecord(StrictModel):
 
 
 def read_record(folder: Path, page: BenchmarkFile | None = None) -> BuiltRecord | None:
-    """What a folder says of itself, None where it has no record.
+    """A folder's record of its benchmark, None where there is none.
 
     Raises UserError where it holds another benchmark than the page's, or the benchmark as another version had it.
     """
@@ -66,7 +66,7 @@ def versions_here(page: BenchmarkFile) -> list[str]:
         return []
     here = versions(page.codec, torch="torch" in page.versions)
     changed = list(difference(page.versions, here))
-    return [f"another version: {', '.join(changed)}: shards may come out otherwise"] if changed else []
+    return [f"another version: {', '.join(changed)}: shards may differ"] if changed else []
 
 
 def missing_sets(page: BenchmarkFile, folder: Path) -> list[str]:
@@ -103,7 +103,7 @@ def compare(page: BenchmarkFile, folder: Path, parts: Iterable[Part]) -> list[st
             elif why:
                 lines.append(f"{name}: {why}")
     lines += [
-        f"another version: {why}: {plural(len(names), 'shard')} came out otherwise, such as {names[0]}"
+        f"another version: {why}: {plural(len(names), 'shard')} came out differently, such as {names[0]}"
         for why, names in other.items()
     ]
     return lines

@@ -36,8 +36,9 @@ from clearfuse.train.data.corpus import index
 from clearfuse.train.data.degrade import choose_degraders
 from clearfuse.train.data.samples import Samples
 from clearfuse.train.designs.design import Assembly
+from clearfuse.train.designs.folder import save
 from clearfuse.train.evaluation.samples import cut, plan_portions
-from clearfuse.train.pipeline.fusion import FusionPipeline, save
+from clearfuse.train.pipeline.fusion import FusionPipeline
 from clearfuse.train.weights.tensors import write_tensors
 from clearfuse.train.weights.torchscript import read_archive
 from conftest import save as save_picture

@@ -14,6 +14,7 @@ from PIL import Image
 
 from clearfuse.synth.types import UserError
 from clearfuse.train.evaluation.files import FileScores
+from clearfuse.train.evaluation.options import ScoringOptions
 from clearfuse.train.evaluation.stress.agree import Scores, agree, compare, read_scores
 from clearfuse.train.metrics import METRICS, evaluate
 from conftest import Ran, save, textured
@@ -89,7 +90,8 @@ def test_json_lines_with_scores_in_an_object_and_one_method(scene: Path) -> None
     folder = scene / "one"
     for k in (1, 2):
         save(folder / f"{k}.png", np.asarray(Image.open(scene / "fused" / f"{k}_mean.png")))
-    found = agree(str(scene / "vi"), str(scene / "ir"), [str(folder)], str(table), metrics="EN,CE", workers=1)
+    paths = {"a": str(scene / "vi"), "b": str(scene / "ir"), "fused": (str(folder),)}
+    found = agree(ScoringOptions(**paths, metrics="EN,CE", workers=1), str(table))
 
     def value(metric: str, k: int) -> float:
         images = (np.asarray(Image.open(scene / side / f"{k}.png")) for side in ("one", "vi", "ir"))
@@ -131,7 +133,7 @@ def test_what_does_not_fit_together_is_refused_before_work(scene: Path, train: R
         ((fused, "--scores", table, "--lower", "Artefacts"), "did you mean 'Artifacts'?"),
         (
             (fused, "--scores", other),
-            "none of its images is one of these: it has 7 of mean, noisy, and there are 1, 2 of mean",
+            "none of its images is among the fused ones: it has 7 of mean, noisy, and there are 1, 2 of mean",
         ),
         ((f"{scene}/fused/{{key}}_gone", "--scores", table), "no images in this folder"),
     ):
@@ -153,8 +155,9 @@ def test_ranks_of_vifb_are_the_published_ones(shared: Path, tmp_path: Path) -> N
         rows = [row for row in csv.DictReader(file) if row["method"] in ("CNN", "DLF", "GFF", "LatLRR", "MSVD")]
     names = ("image", "method", "Entropy", "Variance", "Cross_entropy", "Rmse")
     table = people(tmp_path, "\n".join([",".join(names), *(",".join(row[name] for name in names) for row in rows)]))
-    fused = [str(root / "output/fused_images/{key}_{method}")]
-    found = agree(str(tmp_path / "VI"), str(tmp_path / "IR"), fused, str(table), profile="vifb", workers=1)
+    fused = (str(root / "output/fused_images/{key}_{method}"),)
+    paths = {"a": str(tmp_path / "VI"), "b": str(tmp_path / "IR"), "fused": fused}
+    found = agree(ScoringOptions(**paths, profile="vifb", workers=1), str(table))
     assert [one.metric for one in found] == ["EN", "SD", "CE", "RMSE"]
     for one in found:
         assert (one.within, one.methods, one.same, one.of, one.images) == (1, 1, 5, 5, 10)

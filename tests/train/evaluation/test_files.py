@@ -11,6 +11,7 @@ import pytest
 
 from clearfuse import evaluate
 from clearfuse.train.evaluation.files import score_files
+from clearfuse.train.evaluation.options import ScoringOptions
 from conftest import Ran, save, textured
 
 NAMES = ("one", "two", "three")
@@ -28,8 +29,9 @@ def folders(tmp_path: Path) -> Path:
 
 
 def test_values_are_those_of_evaluate_and_means_leave_out_what_is_missing(folders: Path) -> None:
-    paths = [str(folders / name) for name in ("a", "b")]
-    scores = score_files(*paths, ["perfect=" + str(folders / "x"), str(folders / "y")], str(folders / "gt"), workers=2)
+    paths = {name: str(folders / name) for name in ("a", "b", "gt")}
+    fused = ("perfect=" + str(folders / "x"), str(folders / "y"))
+    scores = score_files(ScoringOptions(**paths, fused=fused, workers=2))
     assert set(scores.values["y"]) == {"one", "three"} and scores.missing == {"perfect": [], "y": ["two"]}
     wanted = evaluate(textured(30, 64, 52), textured(0, 64, 52), textured(10, 64, 52, 1), textured(20, 64, 52))
     assert scores.values["y"]["one"] == pytest.approx(wanted)

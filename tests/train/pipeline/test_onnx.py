@@ -14,6 +14,7 @@ import torch
 
 from clearfuse.synth.types import UserError
 from clearfuse.train.designs.design import Assembly, Design
+from clearfuse.train.designs.file import read_design
 from clearfuse.train.models import MMAIFConfig, RestorerConfig
 from clearfuse.train.objectives.flow import FlowMatching
 from clearfuse.train.objectives.regression import Regression
@@ -65,7 +66,7 @@ def test_onnxruntime_s_image_is_torch_s(name: str, tmp_path: Path) -> None:
     assert told["inputs"] == {one.name: one.shape for one in session.get_inputs()}
     assert told["inputs"]["a"] == [1, 3, "height", "width"]
     design = json.loads(session.get_modelmeta().custom_metadata_map["clearfuse"])
-    assert Design.from_json(design, "metadata") == pipeline.design
+    assert read_design(design, "metadata").design() == pipeline.design
     rng = np.random.default_rng(1)
     for (height, width), prompt in zip(SIZES, PROMPTS, strict=True):
         given = {key: rng.uniform(-1, 1, (1, 3, height, width)).astype(np.float32) for key in ("a", "b", "guess")}

@@ -22,7 +22,8 @@ from clearfuse.synth.files.pictures import decode
 from clearfuse.synth.samples.chain import degrade
 from clearfuse.synth.scenes import scene_pair
 from clearfuse.synth.types import BadPair, PairRef, UserError, WorkIncomplete
-from clearfuse.train.designs.design import Assembly, Design
+from clearfuse.train.designs.design import Assembly
+from clearfuse.train.designs.file import read_design
 from clearfuse.train.pipeline import fusion as module
 from clearfuse.train.pipeline.fusion import FusionPipeline
 from clearfuse.train.weights.tensors import read_tensors, write_tensors
@@ -244,7 +245,7 @@ def test_from_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_design_survives_json() -> None:
     for flow in (False, True):
         design = small(flow)
-        assert Design.from_json(json.loads(json.dumps(design.to_json())), "here") == design
+        assert read_design(json.loads(json.dumps(design.to_json())), "here").design() == design
 
 
 def test_a_large_image_goes_in_tiles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

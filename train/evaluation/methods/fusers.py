@@ -222,7 +222,7 @@ def weights_of(name: str) -> str:
     """The identity of a model: the hash of its weights, or its name on the hub; and torch's version."""
     import torch
 
-    from clearfuse.train.pipeline.fusion import DESIGN, WEIGHTS
+    from clearfuse.train.designs.folder import DESIGN, WEIGHTS
     from clearfuse.train.pipeline.shipped import folder_of
 
     files = [folder_of(name) / file for file in (DESIGN, WEIGHTS)]

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from clearfuse.synth.datasets.select import Match
 from clearfuse.synth.types import UserError, unknown
 from clearfuse.train.evaluation.files import FileScores, score_files
+from clearfuse.train.evaluation.options import ScoringOptions
 from clearfuse.train.evaluation.stress.ranks import kendall, ranks, spearman
 from clearfuse.train.metrics import Metric, find_metric
 
@@ -122,42 +122,33 @@ def _number(text: Any, where: str) -> float:
 
 
 def agree(
-    a: str,
-    b: str,
-    fused: Sequence[str],
+    options: ScoringOptions,
     scores: str,
     *,
     lower: str | None = None,
-    gt: str | None = None,
-    match: Match = None,
-    metrics: str | None = None,
-    profile: str = "strict",
-    task: str = "vif",
-    scale: int | None = None,
-    workers: int | None = None,
     progress: Progress = lambda done, total: None,
 ) -> list[Agreement]:
     """Measure fused images and compare with scores by others, metric by metric and column by column.
 
-    a, b, fused, gt, match, metrics, profile, task, scale: see ``score_files``; ``{method}`` in the only ``fused``
-    stands for each method of the table. lower: columns, after commas, of which less is better. A column that is called
-    like a metric of the profile holds published values of it and is compared with it alone, by its direction; where all
-    are such, those metrics are measured, else all of the profile that can run. Raises UserError before work begins.
+    options: see ``score_files``; ``{method}`` in a single ``fused`` stands for each method of the table. scores: see
+    ``read_scores``. lower: names, separated by commas, of the columns where less is better. A column with the name of
+    one of the profile's metrics holds published values of that metric: it is compared with that metric alone, by the
+    metric's direction. Without options.metrics, those metrics are measured where every column is one of them, else all
+    of the profile that can run. Raises UserError before work begins.
     """
     table = read_scores(scores)
-    published = {column: metric.name for column in table.columns if (metric := _metric(column, profile))}
+    published = {column: metric.name for column in table.columns if (metric := _metric(column, options.profile))}
     worse = [name.strip() for name in lower.split(",")] if lower else []
     for name in worse:
         if name not in table.columns:
             raise unknown("column of --lower", name, table.columns)
+    fused, metrics = options.fused, options.metrics
     if len(fused) == 1 and METHOD in fused[0]:
-        fused = [f"{method}={fused[0].replace(METHOD, method)}" for method in table.values]
+        fused = tuple(f"{method}={fused[0].replace(METHOD, method)}" for method in table.values)
     if metrics is None:
         metrics = ",".join(dict.fromkeys(published.values())) if len(published) == len(table.columns) else "all"
-    measured = score_files(
-        a, b, fused, gt, match=match, metrics=metrics, profile=profile, task=task, scale=scale, workers=workers,
-        progress=progress, only=_named(table),
-    )  # fmt: skip
+    options = options.model_copy(update={"fused": fused, "metrics": metrics})
+    measured = score_files(options, progress=progress, before=_some_scored(table))
     found: list[Agreement] = []
     for column in table.columns:
         for metric in measured.metrics:
@@ -174,16 +165,16 @@ def _metric(column: str, profile: str) -> Metric | None:
         return None
 
 
-def _named(table: Scores) -> Callable[[Mapping[str, Sequence[str]]], None]:
-    """A check, before work begins, that some image of some method has scores."""
+def _some_scored(table: Scores) -> Callable[[Mapping[str, Sequence[str]]], None]:
+    """A check, before work begins, that at least one fused image has scores."""
 
-    def check(there: Mapping[str, Sequence[str]]) -> None:
-        known = _by_method(table, list(there))
-        if not any(set(names) & set(known.get(method, ())) for method, names in there.items()):
-            method, names = next(iter(there.items()))
+    def check(images: Mapping[str, Sequence[str]]) -> None:
+        known = _by_method(table, list(images))
+        if not any(set(names) & set(known.get(method, ())) for method, names in images.items()):
+            method, names = next(iter(images.items()))
             first = next(iter(next(iter(table.values.values()))))
             raise UserError(
-                f"--scores: none of its images is one of these: it has {first} of {', '.join(table.values)}, "
+                f"--scores: none of its images is among the fused ones: it has {first} of {', '.join(table.values)}, "
                 f"and there are {', '.join(list(names)[:3])} of {method}"
             )
 

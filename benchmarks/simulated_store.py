@@ -1,4 +1,4 @@
-"""The played world: its clock, and its store of objects, whose requests are counted; see ``played.py``."""
+"""The simulated world: its clock, and its object store, which counts requests; see ``simulated_cluster.py``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PART, SINGLE = 50 << 20, 100 << 20
 
 @dataclass(frozen=True)
 class World:
-    """What the played cluster and store are like. Times in seconds.
+    """What the simulated cluster and store are like. Times in seconds.
 
     sample: seconds of a core a sample. sample_bytes: of its members in the tar. stands: real samples that a planned one
     stands for, in time, bytes and the driver's work alike. spread: the standard deviation of the logarithm of a shard's
@@ -39,7 +39,7 @@ class World:
     take longer, and how many times. killed: share of shards whose worker dies. lost: share of nodes lost an hour.
     detect: until a lost node is noticed. replace: until another has its place. latency: of a request to the store;
     rate: bytes/s of a worker's transfer. submit, wait: the driver's time in Ray to give out a task, and to ask for the
-    state of one task; plan: the driver's time a sample that is not played, since another stands for it.
+    state of one task; plan: the driver's time a sample that is not simulated, since another stands for it.
     """
 
     nodes: int
@@ -80,7 +80,7 @@ class Clock:
 
     @contextmanager
     def outside(self) -> Iterator[None]:
-        """Code of the played world: the driver's time until now is counted, that within is not."""
+        """Code of the simulated world: the driver's time until now is counted, that within is not."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -117,7 +117,7 @@ class Lost(Exception):
 class Store(fsspec.AbstractFileSystem):
     """A store of objects on the disk: receipts in one file, tars by their size alone; its requests are counted."""
 
-    protocol = "played"
+    protocol = "simulated"
     cachable = False
     world: World
     current: Store

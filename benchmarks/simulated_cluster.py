@@ -1,7 +1,7 @@
-"""A cluster and an object store that are played: a virtual clock, fake nodes, and counted requests.
+"""A cluster and an object store, simulated: a virtual clock, fake nodes, and counted requests.
 
 The build's own code runs: its plan, the scheduler (``synth/execute``), the tasks' code in the workers, shards' receipts
-and the last files. Played are what stands around it: ``Cluster`` is the module ``ray`` as ``synth/execute/ray.py``
+and the last files. What surrounds it is simulated: ``Cluster`` is the module ``ray`` as ``synth/execute/ray.py``
 sees it, ``Store`` a file system of fsspec. A worker's time is virtual; the driver's is its processor time, measured,
 plus what Ray and the store make it wait.
 """
@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from played_store import Lost, Store, World
+from simulated_store import Lost, Store, World
 
 from clearfuse.synth.builder.pack import SampleTask, ShardTask
 from clearfuse.synth.files.storage import THREADS
@@ -175,7 +175,7 @@ class Cluster:
     def kill(self, actor: Any) -> None:
         pass
 
-    # The played world.
+    # The simulated world.
 
     def _at(self, when: float, what: Callable[[], None]) -> None:
         heapq.heappush(self.events, (when, next(self.numbers), what))
