@@ -1,10 +1,11 @@
 """What an estimated prompt is worth: PSNR without a prompt, with the estimated one and told the recorded one.
 
-    python benchmarks/blind.py SHARDS... [--model small] [--sure 0.5 0.6 0.7 0.8 0.9] [--limit N] [--json FILE]
+    python benchmarks/blind.py SHARDS... [--model small] [--sure 0.5 0.8 0.9] [--limit N] [--json FILE]
 
-Of each sample its degraded pair, compared with its ground truth: by the plain request, by what ``synth estimate`` finds
-from each certainty on, and by the sample's own prompt. Of each clean pair (once a pair) the same against the pyramid
-of the clean pair: there an estimate can only do harm. A prompt is fused once, whatever certainties come to it.
+Of each sample its degraded pair, compared with its ground truth: by the plain request, by the estimate as ``train
+fuse`` asks where it is given no prompt, by the sample's own prompt, and by what ``synth estimate`` finds from each
+certainty on. Of each clean pair (once a pair) the same against the pyramid of the clean pair: there an estimate can
+only do harm. A prompt is fused once, whatever ways come to it.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ import numpy as np
 
 from clearfuse.synth.datasets.read import as_grey
 from clearfuse.synth.estimation.estimate import estimate
-from clearfuse.synth.estimation.prompt import found_of_pair, write_prompt
+from clearfuse.synth.estimation.prompt import Sure, found_of_pair, write_prompt
 from clearfuse.synth.fusers import PyramidFuser
 from clearfuse.synth.shards.sample import read_samples
 from clearfuse.synth.types import MODALITIES, ImageName, Task
 from clearfuse.train.data.find import find_local_shards
 from clearfuse.train.metrics.fidelity import psnr
+from clearfuse.train.pipeline.blind import ASKED
 from clearfuse.train.pipeline.fusion import FusionPipeline
 from clearfuse.train.text import plain_request
 
@@ -45,16 +47,17 @@ def scored(
     pipeline: FusionPipeline, task: Task, pair: Mapping[ImageName, np.ndarray], truth: np.ndarray,
     sures: Sequence[float], told: str | None,
 ) -> tuple[dict[str, float], dict[str, str]]:  # fmt: skip
-    """PSNR by way: plain, told, and each certainty; and what was found at each certainty."""
+    """PSNR by way: plain, estimated, told, and each certainty; and what was found by those that look."""
     grey = {name: as_grey(x) if MODALITIES[task][name] == "infrared" else x for name, x in pair.items()}
     estimates = {name: estimate(x, MODALITIES[task][name]) for name, x in grey.items()}
-    prompts = {"plain": plain_request(task)} | ({"told": told} if told else {})
-    found: dict[str, str] = {}
-    for sure in sures:
-        named = found_of_pair(task, estimates, sure)
+    prompts, found = {"plain": plain_request(task)}, dict[str, str]()
+    levels: dict[str, Sure] = {"estimated": ASKED} | {f"{sure:g}": sure for sure in sures}
+    for way, level in levels.items():
+        named = found_of_pair(task, estimates, level)
         prompt = write_prompt(task, named)
-        prompts[f"{sure:g}"] = prompts["plain"] if prompt is None else prompt.text
-        found[f"{sure:g}"] = "+".join(f"{one.finding.op}[{one.target}]" for one in named)
+        prompts[way] = prompts["plain"] if prompt is None else prompt.text
+        found[way] = "+".join(f"{one.finding.op}[{one.target}]" for one in named)
+    prompts |= {"told": told} if told else {}
     values: dict[str, float] = {}
     for prompt in dict.fromkeys(prompts.values()):
         fused = pipeline(pair["a"], pair["b"], task=task, prompt=prompt)
@@ -94,15 +97,12 @@ def mean(values: Sequence[float]) -> float:
 def table(title: str, groups: Mapping[str, Sequence[Row]]) -> None:
     """Means by way, a line a group; then how often an estimate is below the plain request by more than ``HARM``."""
     ways = list(dict.fromkeys(way for rows in groups.values() for row in rows for way in row["values"]))
-    print(f"\n| {title} | samples | {' | '.join(ways)} | harmed at {' / '.join(w for w in ways if w[0].isdigit())} |")
+    looked = [way for way in ways if way not in ("plain", "told")]
+    print(f"\n| {title} | samples | {' | '.join(ways)} | harmed: {' / '.join(looked)} |")
     print(f"|{'---|' * (len(ways) + 3)}")
     for name, rows in groups.items():
         cells = [f"{mean([row['values'][way] for row in rows if way in row['values']]):.2f}" for way in ways]
-        harm = [
-            str(sum(row["values"][way] < row["values"]["plain"] - HARM for row in rows))
-            for way in ways
-            if way[0].isdigit()
-        ]
+        harm = [str(sum(row["values"][way] < row["values"]["plain"] - HARM for row in rows)) for way in looked]
         print(f"| {name} | {len(rows)} | {' | '.join(cells)} | {' / '.join(harm)} |")
 
 
@@ -111,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards", nargs="+")
     parser.add_argument("--model", default="clearfuse-small")
-    parser.add_argument("--sure", type=float, nargs="+", default=[0.5, 0.6, 0.7, 0.8, 0.9])
+    parser.add_argument("--sure", type=float, nargs="+", default=[0.5, 0.8, 0.9])
     parser.add_argument("--limit", type=int, help="samples of a shard")
     parser.add_argument("--json", help="write every row there")
     options = parser.parse_args()
