@@ -240,6 +240,18 @@ class EvalOptions(ModelOptions):
     """Samples to show as pictures."""
     workers: Count = None
     """Processes; all cores."""
+    device: str | None = None
+    """cpu or cuda; CUDA where there is one. A GPU that is named computes the metrics too."""
+
+    @property
+    def metrics_device(self) -> str | None:
+        """Where metrics are computed: on the GPU that was named; None: on arrays. Raises UserError if there is none."""
+        if self.device is None:
+            return None
+        from clearfuse.train.device import find_device
+
+        device = find_device(self.device)
+        return None if device.type == "cpu" else str(device)
 
     def check_inputs(self) -> None:
         """Raise UserError unless there are shards, or pairs with what belongs to them."""
