@@ -143,7 +143,7 @@ class FuseOptions(ModelOptions):
     task: Annotated[str, typer.Option(metavar="auto|vif|mef|mff|other")] = "auto"
     """What the pair is; auto: told by the pictures; other: medical, near infrared, remote sensing and so on."""
     prompt: str | None = None
-    """What to do; without it, to remove what synth estimate finds in the pair, as auto does; fuse: to remove nothing."""
+    """What to do; without it, or auto: to remove what synth estimate finds in the pair; fuse: to remove nothing."""
     mask: bool = False
     """Also write what the prompt had marked, such as 'segment the car', as NAME-mask.png."""
     registered: Annotated[bool, typer.Option("--register")] = False

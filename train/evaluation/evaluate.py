@@ -72,9 +72,9 @@ def evaluate_portions(
 
     metrics: names of the profile's metrics, or ``all``; None: the default ones; those that can't run are named in the
     notes. papers: also measure what the papers' tables need, and add these tables. workers: number of processes; None:
-    all cores. device: where metrics are computed, a torch device, all methods of a sample in a batch; None: on arrays. The
-    report's bytes depend neither on workers nor on interruptions: scores stay in a subfolder of ``out``
-    until the report is written. left_out: methods that could not run, and why. Raises UserError before work begins,
+    all cores. device: where metrics are computed, a torch device, all methods of a sample in a batch; None: on arrays.
+    The report's bytes depend neither on workers nor on interruptions: scores stay in a subfolder of ``out`` until the
+    report is written. left_out: methods that could not run, and why. Raises UserError before work begins,
     WorkIncomplete if a sample can't be read or scored.
     """
     folder = check_folder(out)

@@ -217,7 +217,8 @@ def score_sample(
 
     The sources are the clean pair, so that keeping the noise and haze of the degraded pair is not rewarded. For real
     pairs, which have neither a clean pair nor a ground truth, they are the pair itself. A metric is NaN on a sample
-    smaller than its minimum size. Of each fused image it is noted where its pixels come from, by the same sources. device: see ``measure``.
+    smaller than its minimum size. Of each fused image it is noted where its pixels come from, by the same sources.
+    device: see ``measure``.
     """
     images = sample.images
     a, b = (images[name if sample.meta.real else f"clean_{name}"] for name in ("a", "b"))

@@ -32,7 +32,7 @@ Measured in docs/decisions/0056-without-a-prompt.md.
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a pair. prompt: empty for its fusion alone. found: what was found. why: why it was not looked."""
+    """What is asked of a pair. prompt: empty for its fusion alone; found: what was found; why: why nobody looked."""
 
     prompt: str = ""
     found: tuple[Found, ...] = ()

@@ -31,9 +31,9 @@ SHOWN = 5
 @dataclass(frozen=True)
 class Plan:
     """How ``train fuse`` goes about it. sampling: keywords of ``FusionPipeline.__call__``; prompt: in place of the
-    inputs' own, ``auto`` what each pair asks for, as without one, but refused where it can't be told; empty or ``fuse``:
-    nothing is removed; scale: the count of white; register: lay pictures over each other; frames: they are a video's;
-    steady: against flicker; compare, mask: write those beside the fused image.
+    inputs' own, ``auto`` what each pair asks for, as without one, but refused where it can't be told; empty or
+    ``fuse``: nothing is removed; scale: the count of white; register: lay pictures over each other; frames: they are a
+    video's; steady: against flicker; compare, mask: write those beside the fused image.
     """
 
     prompt: str | None = None

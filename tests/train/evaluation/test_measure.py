@@ -32,7 +32,9 @@ SOURCES = (textured(1), textured(5, channels=1), textured(2))
 
 def same(one: float, other: float) -> bool:
     """Within 1e-4 of each other, relative where larger than 1; both undefined, both infinite."""
-    return (math.isnan(one) and math.isnan(other)) or one == other or math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-4)
+    return (
+        (math.isnan(one) and math.isnan(other)) or one == other or math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-4)
+    )
 
 
 @pytest.mark.slow
@@ -62,7 +64,7 @@ def test_the_numbers_are_those_of_arrays(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("device", [None, "cpu"])
 def test_an_image_of_another_size_is_named(device: str | None) -> None:
     fused = {"good": textured(1), "small": textured(1, 64, 64)}
-    with pytest.raises(ValueError, match="^small: .*64x64.*all images must have one size"):
+    with pytest.raises(ValueError, match=r"^small: .*64x64.*all images must have one size"):
         measure(fused, *SOURCES, ["SSIM", "Qabf"], device=device)
 
 
@@ -89,4 +91,9 @@ def test_a_gpu_that_is_not_there_is_said_before_work(train: Callable[..., Ran], 
 
     name = f"cuda:{torch.cuda.device_count()}"
     ran = train("eval", tmp_path, "--device", name, "--out", tmp_path / "r")
-    assert ran.code == 2 and f"--device {name}: " in ran.error and len(ran.err.splitlines()) == 1 and not (tmp_path / "r").exists()
+    assert (
+        ran.code == 2
+        and f"--device {name}: " in ran.error
+        and len(ran.err.splitlines()) == 1
+        and not (tmp_path / "r").exists()
+    )
