@@ -54,11 +54,25 @@ def main() -> None:
     elif name == "bench":
         from clearfuse.bench.cli import main as run
     else:
-        from clearfuse.synth.types import unknown
-
-        print(f"clearfuse: error: {unknown('command', name, ('synth', 'train', 'bench', 'doctor'))}", file=sys.stderr)
+        print(f"clearfuse: error: {_unknown(name)}", file=sys.stderr)
         raise SystemExit(2)
     run()
+
+
+def _unknown(name: str) -> str:
+    """What is wrong with a command's name, and where it is one."""
+    from typer.main import get_command
+
+    from clearfuse.synth.types import unknown
+
+    whole = get_command(all_commands())
+    parts = {part: getattr(found, "commands", {}) for part, found in getattr(whole, "commands", {}).items()}
+    places = [f"clearfuse {part} {name}" for part, commands in parts.items() if name in commands]
+    return (
+        f"'{name}' is a part of another command: {' or '.join(places)}"
+        if places
+        else str(unknown("command", name, parts))
+    )
 
 
 def all_commands() -> typer.Typer:

@@ -35,6 +35,18 @@ def test_commands_and_options_are_completed(
         assert {*answer(words, monkeypatch, capsys)} == wanted, words
 
 
+def test_a_command_of_a_part_is_pointed_to(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, said in (
+        ("fuse", "'fuse' is a part of another command: clearfuse train fuse"),
+        ("build", "'build' is a part of another command: clearfuse synth build or clearfuse bench build"),
+        ("sinth", "unknown command 'sinth': did you mean 'synth'? allowed: bench, doctor, synth, train"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["clearfuse", name, "x.png"])
+        with pytest.raises(SystemExit) as done:
+            command.main()
+        assert done.value.code == 2 and capsys.readouterr().err == f"clearfuse: error: {said}\n"
+
+
 def test_it_is_installed_for_the_umbrella(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

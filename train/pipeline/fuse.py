@@ -135,7 +135,7 @@ class Fuser:
         asked, reads = self.plan.prompt == AUTO, self.pipeline.reads_prompts
         request = find_request(task, a, b, reads) if asked else self.pipeline.request(a, b, task=task)
         if asked or (reads and task in TASKS):
-            console.note(f"{', '.join(job.names)}: {request.line()}")
+            console.note(f"{', '.join(dict.fromkeys(job.names))}: {request.line()}")
         if self.plan.frames:
             self._first_prompt = request.prompt
         return request.prompt
