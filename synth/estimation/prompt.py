@@ -48,7 +48,7 @@ def found_of_pair(task: Task, estimates: Mapping[ImageName, Estimate], sure: Sur
     surest: dict[str, Found] = {}
     for image, one in estimates.items():
         for finding in one.findings:
-            level = sure if isinstance(sure, float) else sure.get(finding.op, math.inf)
+            level = sure.get(finding.op, math.inf) if isinstance(sure, Mapping) else sure
             if finding.op not in recipe.operators or finding.certainty < level:
                 continue
             if (before := surest.get(finding.op)) is None:
