@@ -71,7 +71,7 @@ def main() -> None:
         shown = {
             "visible": a,
             "pyramid": PyramidFuser()(a, b, "vif"),
-            "model, no prompt": pipeline(a, b, task="vif"),
+            "model, no prompt": pipeline(a, b, task="vif", prompt=""),
             "model, prompt": pipeline(a, b, task="vif", prompt=options.prompt),
         }
         for kind, image in shown.items():

@@ -129,7 +129,7 @@ def clean_pairs(shards: list[str], model: str, most: int) -> None:
             if name in found[task] or len(found[task]) >= most:
                 continue
             a, b = images["clean_a"], images["clean_b"]
-            pair = (pipeline(a, b, task=task), PyramidFuser()(a, b, task))
+            pair = (pipeline(a, b, task=task, prompt=""), PyramidFuser()(a, b, task))
             found[task][name] = psnr(*(np.broadcast_to(x, (*a.shape[:2], 3)).astype(np.float32) for x in pair))
     print("\nClean pairs, PSNR to the pyramid's image (wanted over 35 dB)")
     for task in (task for task in TASKS if found[task]):

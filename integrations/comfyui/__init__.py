@@ -12,6 +12,7 @@ import torch
 
 CATEGORY = "image/fusion"
 TASKS = ("auto", "vif", "mef", "mff")
+TOOLTIP = "empty: what is wrong is estimated and removed; fuse: just fuse the two"
 
 
 class ClearFuseNode:
@@ -36,7 +37,7 @@ class ClearFuseNode:
                 "task": (list(TASKS), {"default": "auto"}),
             },
             "optional": {
-                "prompt": ("STRING", {"default": "", "multiline": True, "tooltip": "empty: just fuse the two"}),
+                "prompt": ("STRING", {"default": "", "multiline": True, "tooltip": TOOLTIP}),
                 "model": ("STRING", {"default": "clearfuse-small", "tooltip": "a folder, a hub id or a shipped model"}),
                 "seed": ("INT", {"default": 0, "min": 0, "max": 2**53 - 1, "tooltip": "of a flow model's noise"}),
             },

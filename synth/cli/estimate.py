@@ -26,7 +26,7 @@ def estimate_command(
 ) -> None:
     """Say what is wrong with pictures, how strong, how sure, and the prompt that asks to remove it.
 
-    A strength has the ends between which it is in 8 of 10 cases. train fuse --prompt auto does the same for a pair.
+    A strength has the ends between which it is in 8 of 10 cases. train fuse without a prompt does the same for a pair.
     """
     from clearfuse.synth.estimation.files import describe, estimate_files
     from clearfuse.synth.files.pictures import FULL_SCALE

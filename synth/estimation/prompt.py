@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ MOST = 3
 """Degradations that a prompt speaks of: as many as the recipes combine."""
 
 
+Sure = float | Mapping[str, float]
+"""Certainty from which a degradation is spoken of; by operator those that it has, the others never."""
+
+
 @dataclass(frozen=True)
 class Found:
     """A degradation of a pair: in which image, or both, and the surer finding."""
@@ -27,13 +32,13 @@ class Found:
     finding: Finding
 
 
-def estimate_pair(task: Task, a: np.ndarray, b: np.ndarray, sure: float = SURE) -> tuple[Found, ...]:
+def estimate_pair(task: Task, a: np.ndarray, b: np.ndarray, sure: Sure = SURE) -> tuple[Found, ...]:
     """What is wrong with a pair, uint8 ``(h, w, c)`` each, an infrared b of one channel; the surest first."""
     images: Mapping[ImageName, np.ndarray] = {"a": a, "b": b}
     return found_of_pair(task, {name: estimate(x, MODALITIES[task][name]) for name, x in images.items()}, sure)
 
 
-def found_of_pair(task: Task, estimates: Mapping[ImageName, Estimate], sure: float = SURE) -> tuple[Found, ...]:
+def found_of_pair(task: Task, estimates: Mapping[ImageName, Estimate], sure: Sure = SURE) -> tuple[Found, ...]:
     """The degradations of a pair of which a prompt may speak, at most ``MOST``.
 
     Those of the task's widest recipe, which leaves out what the task itself is about: of two exposures, too little or
@@ -42,8 +47,9 @@ def found_of_pair(task: Task, estimates: Mapping[ImageName, Estimate], sure: flo
     recipe = load_recipe(f"{task}-extended")
     surest: dict[str, Found] = {}
     for image, one in estimates.items():
-        for finding in one.found(sure):
-            if finding.op not in recipe.operators:
+        for finding in one.findings:
+            level = sure.get(finding.op, math.inf) if isinstance(sure, Mapping) else sure
+            if finding.op not in recipe.operators or finding.certainty < level:
                 continue
             if (before := surest.get(finding.op)) is None:
                 surest[finding.op] = Found(image, finding)

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH, which a command sets, leaves it out
@@ -18,6 +19,7 @@ from pretend import pretend_cuda
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from clearfuse.train.evaluation import measure
 from clearfuse.train.metrics import METRICS, evaluate, tensors
 
 SIDE = 192
@@ -40,6 +42,11 @@ def main() -> None:
                 with torch.autocast("cuda", torch.bfloat16):
                     value = evaluate(*images, [name])[name]
                 assert value.shape == (2,) and value.device.type == "cuda" and value.dtype == torch.float32, name
+        measure._read = lambda values: [[0.0] * values.shape[1]] * len(values)
+        arrays = [np.zeros((SIDE, SIDE + 3, c), np.uint8) for c in (3, 1, 3, 1, 3)]
+        names = [name for name in METRICS if name not in PYIQA]
+        fused = {"colour": arrays[0], "grey": arrays[1]}
+        assert [*measure.measure(fused, *arrays[2:], names, device="cuda")] == ["colour", "grey"]
         print(*(name for name in METRICS if name not in PYIQA))
 
 

@@ -116,6 +116,7 @@ def eval_command(json_: JsonOption = False, **options: Any) -> None:
 
     chosen = check_options(EvalOptions, options)
     chosen.check_inputs()
+    device = chosen.metrics_device
     if chosen.pairs is None:
         portions = plan_portions(chosen.shards, chosen.limit)
     else:
@@ -135,7 +136,7 @@ def eval_command(json_: JsonOption = False, **options: Any) -> None:
             *(portions, chosen.out),
             metrics=USUAL if metrics is None and chosen.profile == "strict" else metrics,
             profile=chosen.profile, examples=chosen.examples, methods=methods, left_out=left_out,
-            papers=papers, workers=chosen.workers, progress=progress, note=console.note,
+            papers=papers, workers=chosen.workers, device=device, progress=progress, note=console.note,
         )  # fmt: skip
     console.note(f"wrote {', '.join(FILES)} in {chosen.out}")
     told = to_json(done, compare_with_papers(done) if papers else ()) | {"out": chosen.out}

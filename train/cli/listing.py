@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from clearfuse.synth import console
 from clearfuse.synth.cli.options import JsonOption, PluginOption
 from clearfuse.synth.console import plural
-from clearfuse.synth.types import check_name
+from clearfuse.synth.types import UserError, check_name
 
 
 def _presets() -> dict[str, str]:
@@ -118,10 +119,24 @@ def list_command(
     kind: Annotated[str, typer.Argument(metavar="KIND", help=f"{', '.join([*KINDS][:-1])} or {[*KINDS][-1]}.")],
     json_: JsonOption = False,
     plugin: PluginOption = [],  # noqa: B006  (typer copies it)
+    time: Annotated[
+        bool, typer.Option("--time", help="presets: say about how long fusing and a training step take here.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Of --time: cpu or cuda; CUDA where there is one.")
+    ] = None,
 ) -> None:
     """List what there is to choose from, with what each costs or needs; models: those that ship."""
     check_name("kind", kind, KINDS)
+    if (time or device is not None) and (kind != "presets" or not time):
+        raise UserError("--device: goes with --time" if not time else f"--time: is of presets, not of {kind}")
     entries = KINDS[kind]()
+    if time:
+        from clearfuse.train.cli.speed import measure_speed
+
+        speed = measure_speed(device)
+        console.note(speed.line())
+        entries = {name: f"{text}; {speed.times(name)}" for name, text in entries.items()}
     width = max(map(len, entries))
     lines = "\n".join(f"{name:<{width}}  {text}" for name, text in entries.items())
     typer.echo(json.dumps(entries, ensure_ascii=False) if json_ else lines)

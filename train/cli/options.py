@@ -143,7 +143,7 @@ class FuseOptions(ModelOptions):
     task: Annotated[str, typer.Option(metavar="auto|vif|mef|mff|other")] = "auto"
     """What the pair is; auto: told by the pictures; other: medical, near infrared, remote sensing and so on."""
     prompt: str | None = None
-    """What to do; without it, to fuse the pair; auto: to remove what synth estimate finds in it."""
+    """What to do; without it, or auto: to remove what synth estimate finds in the pair; fuse: to remove nothing."""
     mask: bool = False
     """Also write what the prompt had marked, such as 'segment the car', as NAME-mask.png."""
     registered: Annotated[bool, typer.Option("--register")] = False
@@ -240,6 +240,18 @@ class EvalOptions(ModelOptions):
     """Samples to show as pictures."""
     workers: Count = None
     """Processes; all cores."""
+    device: str | None = None
+    """cpu or cuda; CUDA where there is one. A GPU that is named computes the metrics too."""
+
+    @property
+    def metrics_device(self) -> str | None:
+        """Where metrics are computed: on the GPU that was named; None: on arrays. Raises UserError if there is none."""
+        if self.device is None:
+            return None
+        from clearfuse.train.device import find_device
+
+        device = find_device(self.device)
+        return None if device.type == "cpu" else str(device)
 
     def check_inputs(self) -> None:
         """Raise UserError unless there are shards, or pairs with what belongs to them."""

@@ -11,6 +11,7 @@ from clearfuse.train.demo.result import CLASSICAL_PYRAMID, PYRAMID, Result
 from clearfuse.train.demo.state import Language, State
 from clearfuse.train.demo.words import operator_word, say
 from clearfuse.train.metrics import find_metric
+from clearfuse.train.pipeline.blind import Request
 
 
 def status(result: Result, state: State) -> str:
@@ -22,9 +23,29 @@ def status(result: Result, state: State) -> str:
         parts.append(say("guessed", language).format(task=say(pair.task, language), why=pair.why))
     if pair.swapped:
         parts.append(say("swapped", language))
+    if result.request is not None:
+        parts.append(estimated(result.request, language))
     if state.prompt and state.model in (PYRAMID, CLASSICAL_PYRAMID):
         parts.append(say("no_prompt", language).format(model=state.model))
     return _line("; ".join(parts) + ("。" if language == "zh" else "."), "note")
+
+
+def estimated(request: Request, language: Language) -> str:
+    """What was estimated of a pair without an instruction, and what was asked for."""
+    if request.why:
+        return say("not_looked", language).format(why=request.why)
+    if not request.found:
+        return say("nothing_found", language)
+    found = [
+        say("found", language).format(
+            degradation=operator_word(one.finding.op, language),
+            where=say(f"on_{one.target}", language),
+            strength=one.finding.strength(),
+            sure=round(100 * one.finding.certainty),
+        )
+        for one in request.found
+    ]
+    return say("estimated", language).format(found=", ".join(found), prompt=request.prompt)
 
 
 def problem(text: str) -> str:

@@ -13,15 +13,27 @@ from jaxtyping import UInt8
 from clearfuse.synth.fusers import PyramidFuser
 from clearfuse.synth.types import BadPair, Step, UserError, WorkIncomplete
 from clearfuse.train.demo.pair import Degraded, Image, Pair, degrade, pair_of
-from clearfuse.train.demo.state import State
+from clearfuse.train.demo.state import Language, State
 from clearfuse.train.evaluation.methods.classical import CLASSICAL, undo
 from clearfuse.train.evaluation.methods.fusers import load_cached, short_name
 from clearfuse.train.metrics import evaluate, find_metric
+from clearfuse.train.pipeline.blind import Request
+from clearfuse.train.pipeline.fusion import FusionPipeline
 from clearfuse.train.pipeline.shipped import default_model
 
 Colour = UInt8[np.ndarray, "h w 3"]
-Method = Callable[[Degraded, str], np.ndarray]
-"""From a degraded pair and an instruction, empty for none, to the fused picture."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An instruction, empty for none, and the language that an estimated one is to be in."""
+
+    prompt: str = ""
+    language: Language = "en"
+
+
+Method = Callable[[Degraded, Asked], tuple[np.ndarray, Request | None]]
+"""From a degraded pair and what is asked to the fused picture, and what was estimated, None where nothing was."""
 PYRAMID, CLASSICAL_PYRAMID = "pyramid", "classical + pyramid"
 FULL = 64
 """Codes of difference that the map shows as its brightest colour."""
@@ -34,7 +46,7 @@ class Result:
 
     a, b: as fused, in three channels. fused: of the state's model. difference: a map of its mean absolute difference to
     the truth, or to a where there is no truth. scores: values by metric, by method, the state's model first. seconds:
-    of fusing alone.
+    of fusing, with the estimate. request: what was estimated, for want of an instruction.
     """
 
     pair: Pair
@@ -47,6 +59,7 @@ class Result:
     seconds: float
     steps: Sequence[Step]
     left_out: Sequence[str]
+    request: Request | None = None
 
 
 def methods_of(models: Sequence[str], device: str | None) -> dict[str, Method]:
@@ -65,22 +78,27 @@ def methods_of(models: Sequence[str], device: str | None) -> dict[str, Method]:
 
 
 def _by_model(model: str, device: str | None) -> Method:
-    def fuse(made: Degraded, prompt: str) -> np.ndarray:
-        return load_cached(model, device, ())(made.a, made.b, task=made.pair.task, prompt=prompt or None)
+    def fuse(made: Degraded, asked: Asked) -> tuple[np.ndarray, Request | None]:
+        pipeline: FusionPipeline = load_cached(model, device, ())
+        task, request = made.pair.task, None
+        if not asked.prompt and pipeline.reads_prompts:
+            request = pipeline.request(made.a, made.b, task=task, language=asked.language)
+        prompt = asked.prompt if request is None else request.prompt
+        return pipeline(made.a, made.b, task=task, prompt=prompt), request
 
     return fuse
 
 
-def _pyramid(made: Degraded, prompt: str) -> np.ndarray:
-    del prompt
-    return PyramidFuser()(made.a, made.b, made.pair.task)
+def _pyramid(made: Degraded, asked: Asked) -> tuple[np.ndarray, None]:
+    del asked
+    return PyramidFuser()(made.a, made.b, made.pair.task), None
 
 
-def _classical(made: Degraded, prompt: str) -> np.ndarray:
-    del prompt
+def _classical(made: Degraded, asked: Asked) -> tuple[np.ndarray, None]:
+    del asked
     task = made.pair.task
     a, b = undo(made.a, made.steps, task, "a", CLASSICAL), undo(made.b, made.steps, task, "b", CLASSICAL)
-    return PyramidFuser()(a, b, task)
+    return PyramidFuser()(a, b, task), None
 
 
 def run(state: State, files: Sequence[str], methods: Mapping[str, Method]) -> Result:
@@ -91,18 +109,18 @@ def run(state: State, files: Sequence[str], methods: Mapping[str, Method]) -> Re
     try:
         made = degrade(pair_of(state, files), state.degradations)
         begun = time.perf_counter()
-        fused = colour(methods[state.model](made, state.prompt))
-        seconds = time.perf_counter() - begun
+        image, request = methods[state.model](made, Asked(state.prompt.strip(), state.language))
+        fused, seconds = colour(image), time.perf_counter() - begun
     except (BadPair, WorkIncomplete, ValueError) as error:
         raise UserError(str(error)) from None
     truth = truth_of(made)
     scores = {state.model: score(fused, made, truth)}
     if state.model != PYRAMID:
-        scores[PYRAMID] = score(colour(_pyramid(made, "")), made, truth)
+        scores[PYRAMID] = score(colour(PyramidFuser()(made.a, made.b, made.pair.task)), made, truth)
     a, b = colour(made.a), colour(made.b)
     return Result(
         *(made.pair, a, b, fused, difference_map(fused, a if truth is None else colour(truth)), truth is not None),
-        *(scores, seconds, made.steps, made.left_out),
+        *(scores, seconds, made.steps, made.left_out, request),
     )
 
 

@@ -27,8 +27,8 @@ KEYS = ("task", "scene", "degradations", "severities", "prompt", "model", "langu
 class State:
     """scene: number of a built-in scene, 1 to ``SCENES``; None: the user's own pictures, which no link holds.
 
-    task: vif, mef, mff, or auto for own pictures. degradations: severity in [0, 1] by operator. prompt: empty for the
-    task's plain fusion. Raises UserError for a value that is not allowed.
+    task: vif, mef, mff, or auto for own pictures. degradations: severity in [0, 1] by operator. prompt: empty to
+    remove what is estimated, ``fuse`` for the task's plain fusion. Raises UserError for a value that is not allowed.
     """
 
     task: str = "vif"

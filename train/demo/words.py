@@ -22,7 +22,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "degradations_info": ("Several at once; each gets a slider for how strong it is.", "可多选；每种都有强度滑块。"),
     "severity": ("strength, 0 to 1", "强度（0 至 1）"),
     "prompt": ("Instruction", "指令"),
-    "prompt_hint": ("Empty: just fuse the two", "留空：仅融合"),
+    "prompt_hint": (
+        "Empty: what is wrong is estimated and removed; fuse: just fuse the two",
+        "留空：自动估计并消除退化；填 fuse：仅融合",
+    ),
     "pick": ("… or pick one", "……或从中选择"),
     "model": ("Fuse with", "融合方法"),
     "fuse": ("Fuse", "融合"),
@@ -67,6 +70,13 @@ WORDS: dict[str, tuple[str, str]] = {
     "time": ("Fused {size} in {seconds} s with {model}", "用 {model} 融合 {size}，耗时 {seconds} 秒"),
     "guessed": ("taken as {task}, because {why}", "判断为{task}（{why}）"),
     "swapped": ("the second picture is taken first", "第二幅排在前面"),
+    "estimated": ("estimated: {found}; asked: {prompt}", "估计：{found}；指令：{prompt}"),
+    "found": (
+        "{degradation} in the {where}, {strength}, {sure} % sure",
+        "{where}有{degradation}（{strength}，把握 {sure} %）",
+    ),
+    "nothing_found": ("nothing found to remove", "未发现需要消除的退化"),
+    "not_looked": ("nothing is estimated: {why}", "未作估计：{why}"),
     "no_prompt": ("{model} does not read instructions", "{model} 不读取指令"),
 }
 """(English, Chinese) by key."""

@@ -64,6 +64,7 @@ def evaluate_portions(
     left_out: Mapping[str, str] | None = None,
     papers: bool = False,
     workers: int | None = 1,
+    device: str | None = None,
     progress: Progress = lambda done, total: None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Evaluation:
@@ -71,8 +72,9 @@ def evaluate_portions(
 
     metrics: names of the profile's metrics, or ``all``; None: the default ones; those that can't run are named in the
     notes. papers: also measure what the papers' tables need, and add these tables. workers: number of processes; None:
-    all cores. The report's bytes depend neither on workers nor on interruptions: scores stay in a subfolder of ``out``
-    until the report is written. left_out: methods that could not run, and why. Raises UserError before work begins,
+    all cores. device: where metrics are computed, a torch device, all methods of a sample in a batch; None: on arrays.
+    The report's bytes depend neither on workers nor on interruptions: scores stay in a subfolder of ``out`` until the
+    report is written. left_out: methods that could not run, and why. Raises UserError before work begins,
     WorkIncomplete if a sample can't be read or scored.
     """
     folder = check_folder(out)
@@ -83,12 +85,12 @@ def evaluate_portions(
     seen = trained_on(compared, portions)
     for name, what in seen.items():
         note(f"{name} {what}")
-    work = planned(folder, portions, compared, chosen, profile)
+    work = planned(folder, portions, compared, chosen, profile, device)
     done = Evaluation(
         compared, chosen, portions, profile=profile, absent=absent, left_out=left_out or {}, trained_on=seen
     )
     with _locked(folder):
-        score_parts(work, portions, processes(workers, on_gpu(compared)), progress)
+        score_parts(work, portions, processes(workers, on_gpu(compared) or device is not None), progress)
         aggregate(done, lambda: records(work, portions))
         with one_thread():
             done.examples = score_examples(work, portions, chosen, examples)
@@ -143,7 +145,8 @@ def score_examples(work: Work, portions: Sequence[Portion], metrics: Sequence[Me
     for portion, take in zip(portions, spread(examples, [portion.take for portion in portions]), strict=True):
         samples = portion.part(0, 0, take).read()
         scored += [
-            score_sample(s, portion.path.name, work.methods, metrics, work.profile) for s in islice(samples, take)
+            score_sample(s, portion.path.name, work.methods, metrics, work.profile, work.device)
+            for s in islice(samples, take)
         ]
     return scored
 

@@ -35,13 +35,16 @@ SCHEMA = 3
 
 @dataclass(frozen=True)
 class Work:
-    """What every part has in common. folder: where the parts land; digest: of all that decides their bytes."""
+    """What every part has in common. folder: where the parts land; digest: of all that decides their bytes; device:
+    where metrics are computed, see ``measure``.
+    """
 
     methods: tuple[Method, ...]
     metrics: tuple[str, ...]
     profile: str
     folder: Path
     digest: str
+    device: str | None = None
 
     def path(self, part: Part) -> Path:
         """Where a part lands."""
@@ -73,20 +76,22 @@ def planned(
     methods: Sequence[Method],
     metrics: Sequence[Metric],
     profile: str = "strict",
+    device: str | None = None,
 ) -> Work:
     """The work of an evaluation, whose parts lie in a folder of ``folder`` that the digest names.
 
     The digest covers methods with what decides their pixels, metrics, profile, shards with their content and how many
-    samples of each, and the versions and plugins that compute.
+    samples of each, the versions and plugins that compute, and the kind of device if it is not arrays.
     """
     shards = [[one.path.name, one.take, *one.content()] for one in portions]
     named = [[method.name, method.identity, method.upper_bound] for method in methods]
     versions = [__version__, np.__version__, cv2.__version__]
     decides = [SCHEMA, PART, versions, profile, [metric.name for metric in metrics], named, shards]
     decides += [plugin.record() for plugin in loaded()]
+    decides += [] if device is None else [f"metrics on {device.partition(':')[0]}"]
     digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
     names = tuple(metric.name for metric in metrics)
-    return Work(tuple(methods), names, profile, folder / f"parts-{digest}", digest)
+    return Work(tuple(methods), names, profile, folder / f"parts-{digest}", digest, device)
 
 
 def score_part(work: Work, part: Part) -> int:
@@ -97,7 +102,7 @@ def score_part(work: Work, part: Part) -> int:
     try:
         for sample in part.read():
             say(f"{name}, sample {sample.key}")
-            scored = score_sample(sample, name, work.methods, metrics, work.profile)
+            scored = score_sample(sample, name, work.methods, metrics, work.profile, work.device)
             lines.append(Record.of(scored, work.methods).line())
     except (ValueError, KeyError, OSError, BadPair, WorkIncomplete) as error:
         said = f"a sample's json has no {error}" if isinstance(error, KeyError) else str(error)

@@ -12,8 +12,9 @@ from jaxtyping import Float64
 
 from clearfuse.synth.shards.sample import Sample
 from clearfuse.synth.types import UserError
+from clearfuse.train.evaluation.measure import measure
 from clearfuse.train.evaluation.samples import Portion
-from clearfuse.train.metrics import Metric, evaluate, find_metric, find_profile, usual_metrics
+from clearfuse.train.metrics import Metric, find_metric, find_profile, usual_metrics
 from clearfuse.train.metrics.base import codes, luma
 from clearfuse.train.metrics.faithfulness import Sources
 
@@ -205,13 +206,19 @@ def select_applicable(
 
 
 def score_sample(
-    sample: Sample, shard: str, methods: Sequence[Method], metrics: Sequence[Metric], profile: str = "strict"
+    sample: Sample,
+    shard: str,
+    methods: Sequence[Method],
+    metrics: Sequence[Metric],
+    profile: str = "strict",
+    device: str | None = None,
 ) -> Scored:
     """Fuse a sample with each method, and score against its ground truth and against the clean pair as sources.
 
     The sources are the clean pair, so that keeping the noise and haze of the degraded pair is not rewarded. For real
     pairs, which have neither a clean pair nor a ground truth, they are the pair itself. A metric is NaN on a sample
     smaller than its minimum size. Of each fused image it is noted where its pixels come from, by the same sources.
+    device: see ``measure``.
     """
     images = sample.images
     a, b = (images[name if sample.meta.real else f"clean_{name}"] for name in ("a", "b"))
@@ -220,18 +227,26 @@ def score_sample(
     noted: dict[str, Mapping[str, tuple[float, ...]]] = {}
     values = np.full((len(methods), len(metrics)), np.nan)
     sources = Sources(*(luma(codes(image, name)) for name, image in (("a", a), ("b", b))))
-    for i, method in enumerate(methods):
+    for method in methods:
         try:
             image = method.fuse(sample)
             if image is None:
                 continue
             fused[method.name] = image
             notes = dict(method.notes() if method.notes is not None else {})
-            row: Mapping[str, Any] = evaluate(image, a, b, images.get("gt"), names, profile)
         except (ValueError, UserError) as error:
             raise ValueError(f"sample {sample.key}: {method.name}: {error}") from None
-        noted[method.name] = notes | {FAITHFULNESS: sources.shares(luma(codes(image, method.name)))}
-        values[i] = [row.get(metric.name, np.nan) for metric in metrics]
+        noted[method.name] = notes
+    try:
+        rows = measure(fused, a, b, images.get("gt"), names, profile, device)
+    except ValueError as error:
+        raise ValueError(f"sample {sample.key}: {error}") from None
+    places = [place for place, metric in enumerate(metrics) if metric.name in names]
+    for i, method in enumerate(methods):
+        if method.name in rows:
+            values[i, places] = rows[method.name]
+            shares = sources.shares(luma(codes(fused[method.name], method.name)))
+            noted[method.name] = {**noted[method.name], FAITHFULNESS: shares}
     return Scored(shard, sample, fused, values, noted)
 
 

@@ -13,7 +13,7 @@ from clearfuse.synth.types import OTHER, TASKS, BadPair, UserError, WorkIncomple
 from clearfuse.train.designs.design import AS_DESIGNED, Parts
 from clearfuse.train.device import find_device, keep_freed_memory
 from clearfuse.train.models.attention import attention_kernel, find_kernel
-from clearfuse.train.pipeline.blind import AUTO
+from clearfuse.train.pipeline.blind import AUTO, asks_for_fusion
 from clearfuse.train.pipeline.fuse import PLAIN, Fuser, Plan
 from clearfuse.train.pipeline.fusion import FusionPipeline
 from clearfuse.train.pipeline.pictures.find import check_outputs, find_data, find_jobs
@@ -103,7 +103,7 @@ def _check(plan: Plan, task: str, inputs: Sequence[str], data: Sequence[str], sp
     """Refuse options that contradict each other, or have no effect."""
     if plan.prompt == AUTO and task == OTHER:
         raise UserError(f"--prompt auto: is for pairs of {', '.join(TASKS)}, not of --task {OTHER}")
-    if plan.mask and plan.prompt in (None, AUTO):
+    if plan.mask and (plan.prompt in (None, AUTO) or asks_for_fusion(plan.prompt)):
         raise UserError("--mask: is of what a --prompt has marked, such as 'segment the car'")
     if data and inputs:
         raise UserError(f"--data {data[0]}: goes without other inputs, and here is {inputs[0]}")

@@ -12,8 +12,8 @@ import numpy as np
 from clearfuse.synth import color, console
 from clearfuse.synth.datasets.registration import displacement
 from clearfuse.synth.files.pictures import Picture
-from clearfuse.synth.types import ROLES, BadPair
-from clearfuse.train.pipeline.blind import AUTO, find_prompt
+from clearfuse.synth.types import ROLES, TASKS, BadPair
+from clearfuse.train.pipeline.blind import AUTO, asks_for_fusion, find_request
 from clearfuse.train.pipeline.fusion import FusionPipeline
 from clearfuse.train.pipeline.mask import mask_of
 from clearfuse.train.pipeline.pictures import write
@@ -21,7 +21,6 @@ from clearfuse.train.pipeline.pictures.jobs import Job, load_as
 from clearfuse.train.pipeline.pictures.register import Warp, find_warp, warped
 from clearfuse.train.pipeline.stack import brightness, fold, order_of
 from clearfuse.train.pipeline.steady import Steady
-from clearfuse.train.pipeline.task import as_task
 
 Panels = list[tuple[str, np.ndarray]]
 """Labels and pictures of a sheet."""
@@ -32,8 +31,9 @@ SHOWN = 5
 @dataclass(frozen=True)
 class Plan:
     """How ``train fuse`` goes about it. sampling: keywords of ``FusionPipeline.__call__``; prompt: in place of the
-    inputs' own, ``auto`` what each pair asks for; scale: the count of white; register: lay pictures over each other;
-    frames: they are a video's; steady: against flicker; compare, mask: write those beside the fused image.
+    inputs' own, ``auto`` what each pair asks for, as without one, but refused where it can't be told; empty or
+    ``fuse``: nothing is removed; scale: the count of white; register: lay pictures over each other; frames: they are a
+    video's; steady: against flicker; compare, mask: write those beside the fused image.
     """
 
     prompt: str | None = None
@@ -76,29 +76,33 @@ class Fuser:
         self.pipeline, self.plan = pipeline, plan
         self._steady = Steady() if plan.steady else None
         self._warp: tuple[tuple[int, ...], tuple[int, ...], Warp] | None = None
-        self._first_prompt: tuple[str | None] | None = None
+        self._first_prompt: str | None = None
         self._lost = ""
         self._moved: list[str] = []
         self._laid: list[tuple[str, Warp]] = []
 
     def __call__(self, job: Job, task: str) -> list[Path]:
         """Fuse a job and write what the plan says; the paths. Raises BadPair, UserError or WorkIncomplete."""
-        prompt = self.plan.prompt if self.plan.prompt is not None else job.prompt()
-        plain: np.ndarray | None = None
+        given = self.plan.prompt if self.plan.prompt is not None else job.prompt()
+        told = given not in (None, AUTO)
+        prompt = given if given is not None and told and not asks_for_fusion(given) else ""
+        mask: np.ndarray | None = None
         if len(job.names) == 2:
             pair = self._pair(job, task)
-            if self.plan.prompt == AUTO:
+            if not told:
                 prompt = self._found_prompt(job, task, pair)
             fused = self._fused(*pair, task, prompt)
             if self._steady is not None:
                 image = self._steady((pair[0].image, pair[1].image), fused.image)
                 fused = replace(fused, picture=replace(fused.picture, image=image))
             if self.plan.mask:
-                plain = self._fused(*pair, task, None).image
+                plain = self._fused(*pair, task, "").image
+                mask = mask_of(color.as_codes(fused.image), color.as_codes(plain))
             panels = [(label, layer.image) for label, layer in zip(_labels(job, task), pair, strict=True)]
         else:
             fused, panels = self._stack(job, task, prompt)
-        return self._written(job, fused, plain, panels, prompt, task)
+        picture = write.as_sources(fused.picture, fused.grey, asked=told and prompt != "")
+        return self._written(job, picture, mask, panels, prompt, task)
 
     def notes(self) -> list[str]:
         """What is to be said at the end, a line each."""
@@ -120,16 +124,21 @@ class Fuser:
         first, second = (self._layer(job, place, task) for place in (0, 1))
         return first, self._laid_over(first, second, job.names[1])
 
-    def _found_prompt(self, job: Job, task: str, pair: tuple[Layer, Layer]) -> str | None:
-        """What a pair asks for, said in a line. Of a video, what its first frame asks for: else it would flicker."""
+    def _found_prompt(self, job: Job, task: str, pair: tuple[Layer, Layer]) -> str:
+        """What a pair asks for, said in a line. Of a video, what its first frame asks for: else it would flicker.
+
+        Raises BadPair where that can't be told and was asked for.
+        """
         if self._first_prompt is not None:
-            return self._first_prompt[0]
-        a, b = (color.as_codes(layer.image) for layer in pair)
-        prompt, line = find_prompt(as_task(task), a, b)
-        console.note(f"{', '.join(job.names)}: {line}")
+            return self._first_prompt
+        a, b = (layer.image for layer in pair)
+        asked, reads = self.plan.prompt == AUTO, self.pipeline.reads_prompts
+        request = find_request(task, a, b, reads) if asked else self.pipeline.request(a, b, task=task)
+        if asked or (reads and task in TASKS):
+            console.note(f"{', '.join(dict.fromkeys(job.names))}: {request.line()}")
         if self.plan.frames:
-            self._first_prompt = (prompt,)
-        return prompt
+            self._first_prompt = request.prompt
+        return request.prompt
 
     def _layer(self, job: Job, place: int, task: str) -> Layer:
         picture = load_as(job, place, task, self.plan.scale)
@@ -156,15 +165,15 @@ class Fuser:
             self._moved.append(f"{name} (by {shift[0]}, {shift[1]} pixels)")
         return second
 
-    def _fused(self, first: Layer, second: Layer, task: str, prompt: str | None) -> Layer:
+    def _fused(self, first: Layer, second: Layer, task: str, prompt: str) -> Layer:
         """Two layers fused. What a network has seen is not asked again to be restored."""
-        asked = prompt if first.untouched or second.untouched else None
+        asked = prompt if first.untouched or second.untouched else ""
         image = self.pipeline(first.image, second.image, task=task, prompt=asked, **dict(self.plan.sampling))
         alpha = write.least_opaque([first.picture, second.picture])
         bits = first.picture.bits if task == "vif" else max(first.picture.bits, second.picture.bits)
         return Layer(Picture(image, alpha, bits), first.grey and second.grey, untouched=False)
 
-    def _stack(self, job: Job, task: str, prompt: str | None) -> tuple[Layer, Panels]:
+    def _stack(self, job: Job, task: str, prompt: str) -> tuple[Layer, Panels]:
         """Three or more frames fused, and some of them for a sheet."""
         count = len(job.names)
         scale = self.plan.scale
@@ -190,19 +199,17 @@ class Fuser:
     def _written(
         self,
         job: Job,
-        fused: Layer,
-        plain: np.ndarray | None,
+        picture: Picture,
+        mask: np.ndarray | None,
         panels: Panels,
-        prompt: str | None,
+        prompt: str,
         task: str,
     ) -> list[Path]:
-        picture = write.as_sources(fused.picture, fused.grey, asked=prompt is not None)
         self._lost = self._lost or write.what_is_lost(job.target, picture)
         write.write_picture(job.target, picture)
         paths = [job.target, *self.plan.beside(job.target)]
         for path in paths[1:]:
-            if plain is not None and path.stem.endswith("-mask"):
-                mask = mask_of(color.as_codes(fused.image), color.as_codes(plain))
+            if mask is not None and path.stem.endswith("-mask"):
                 write.write_image(path, mask.astype(np.uint8) * 255)
             else:
                 lines = [f"{task}, {len(job.names)} pictures", f'"{prompt}"' if prompt else "no prompt"]

@@ -20,7 +20,7 @@ from clearfuse.synth import color, console
 from clearfuse.synth.files.checkpoints import fill
 from clearfuse.synth.files.schema import validate
 from clearfuse.synth.fusers.pyramid.region import Region
-from clearfuse.synth.types import OTHER, TASKS, Task, UserError, WorkIncomplete, check_name
+from clearfuse.synth.types import OTHER, TASKS, BadPair, Task, UserError, WorkIncomplete, check_name
 from clearfuse.train import semantics as semantic
 from clearfuse.train import text as texts
 from clearfuse.train import tokenizers
@@ -31,6 +31,7 @@ from clearfuse.train.models.base import Semantics
 from clearfuse.train.objectives import Objective
 from clearfuse.train.objectives.noise import NoiseField
 from clearfuse.train.pipeline import adapters
+from clearfuse.train.pipeline.blind import Request, asks_for_fusion, find_request
 from clearfuse.train.pipeline.shipped import DEFAULT, shipped_folder
 from clearfuse.train.pipeline.tiles import OVERLAP, TILE, fuse_tiled
 from clearfuse.train.text import plain_request
@@ -163,7 +164,8 @@ class FusionPipeline:
         """Fuse a pair of any size, ``(h, w)`` or ``(h, w, c)``, grey if c is 1; the same type back.
 
         a, b: code values, uint8, or float32 in [0, 1]; where one is float32, so is the fused image. task: other for a
-        pair of another kind. prompt: the instruction; None: only the task's fusion. seed: of a flow model's noise.
+        pair of another kind. prompt: the instruction; None: what ``request`` finds, said in a line; empty or fuse: the
+        task's fusion alone. seed: of a flow model's noise.
         steps, sampler, guidance (scale of classifier-free guidance by the prompt, 1: none), guidance_images (the same
         by the images): override the design's, for flow models only. tile: larger images are fused in tiles of this side
         in pixels, which share one field of noise; None: the family's. prior: False puts zeros in place of the semantic
@@ -175,7 +177,13 @@ class FusionPipeline:
             sizes = (f"{x.shape[1]}x{x.shape[0]}" for x in (a, b))
             raise UserError("the two images differ in size: {} and {}".format(*sizes))
         objective = self._objective(steps=steps, sampler=sampler, guidance=guidance, guidance_images=guidance_images)
-        prompt = plain_request(task) if prompt is None else prompt
+        images = [_checked(a), _checked(b)]
+        if prompt is None:
+            asked = self.request(*images, task=task)
+            prompt = asked.prompt
+            if self.reads_prompts:
+                console.note(asked.line())
+        prompt = plain_request(task) if asks_for_fusion(prompt) else prompt
         if self.assembly.text.is_cut(prompt) and prompt not in self._cut:
             self._cut.add(prompt)
             console.note(f"the prompt is cut: '{self.design.text}' reads {self.assembly.text.limit} tokens of it")
@@ -183,8 +191,7 @@ class FusionPipeline:
             self._cut.add(prompt)
             console.note(f"the prompt has characters that '{self.design.text}' does not know")
         if np.float32 in (a.dtype, b.dtype):
-            a, b = (color.code_to_float(color.as_hwc(x)) if x.dtype == np.uint8 else x for x in (a, b))
-        images = [_checked(a), _checked(b)]
+            images = [color.code_to_float(x) if x.dtype == np.uint8 else x for x in images]
         guess = None if self.assembly.guess is None else self.assembly.guess(*images, _guessed_as(task, b))
         semantics = self._seen([_to_colour(color.to_uint8(x) if x.dtype != np.uint8 else x) for x in images], task)
         if not prior:
@@ -215,7 +222,22 @@ class FusionPipeline:
         }
         if not fused.isfinite().all():
             raise WorkIncomplete(f"the fused image of {a.shape[1]}x{a.shape[0]} has values that are not finite")
-        return _to_image(fused, codes=a.dtype == np.uint8)
+        return _to_image(fused, codes=images[0].dtype == np.uint8)
+
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether the model has a prompt encoder."""
+        return self.assembly.text.width > 0
+
+    def request(self, a: np.ndarray, b: np.ndarray, *, task: str, language: str = "en") -> Request:
+        """What a pair without a prompt is asked for, images as in a call: see ``blind.find_request``.
+
+        Its fusion alone where the model reads no prompts, the pair is of another kind, or too small to tell.
+        """
+        try:
+            return find_request(task, color.as_hwc(a), color.as_hwc(b), self.reads_prompts, language)
+        except BadPair as error:
+            return Request(why=str(error))
 
     @torch.inference_mode()
     def _seen(self, pair: Sequence[np.ndarray], task: str) -> Semantics | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +73,21 @@ def test_a_scene_through_each_method(methods: Mapping[str, Method]) -> None:
     assert own.fused.shape == own.difference.shape == (480, 640, 3)
     assert own.scores["clearfuse-small"]["PSNR"] > own.scores[PYRAMID]["PSNR"] + 0.5
     assert found[CLASSICAL_PYRAMID].scores[CLASSICAL_PYRAMID]["PSNR"] > own.scores[PYRAMID]["PSNR"] + 0.5
+    assert own.request is not None and [one.finding.op for one in own.request.found] == ["gaussian_noise"]
+    said = report.status(own, State("vif", 3, {}, "", "clearfuse-small"))
+    assert "estimated: gaussian noise in the first picture, σ " in said and escape(own.request.prompt) in said
+    assert found[PYRAMID].request is None and "estimated" not in report.status(found[PYRAMID], State())
     assert own.seconds > 0 and {*own.scores} == {"clearfuse-small", PYRAMID}
     page = report.known_table(own, State("vif", 3, {}, "", "", "zh"))
     assert "高斯噪声" in page and "sigma 0." in page
+
+
+def test_an_instruction_is_done_in_place_of_the_estimate(methods: Mapping[str, Method]) -> None:
+    noisy = {"gaussian_noise": 0.3}
+    own, name = State("vif", 3, noisy, " ", "clearfuse-small", "zh"), "clearfuse-small"
+    plain, estimated = (run(one, (), methods) for one in (replace(own, prompt="fuse"), own))
+    assert plain.request is None and plain.scores[name]["PSNR"] < estimated.scores[name]["PSNR"] - 0.5
+    assert "估计：第一幅有高斯噪声（σ " in report.status(estimated, own)
 
 
 def test_the_truth_is_the_clean_pair_fused(methods: Mapping[str, Method]) -> None:
@@ -123,7 +137,10 @@ def test_tiny_pictures_are_scored_as_far_as_they_can_be(tmp_path: Path, methods:
         Image.fromarray(rng.integers(0, 255, (17, 23, 3), np.uint8)).save(tmp_path / f"{name}.png")
     files = [str(tmp_path / f"{name}.png") for name in "ab"]
     assert read_files(files, "mff").a.shape == (17, 23, 3)
-    assert run(State("mff", None, {}, "", "clearfuse-small"), files, methods).fused.shape == (17, 23, 3)
+    result = run(State("mff", None, {}, "", "clearfuse-small"), files, methods)
+    assert result.fused.shape == (17, 23, 3) and "nothing is estimated: too small to tell" in report.status(
+        result, State()
+    )
 
 
 def test_the_map_is_dark_where_nothing_differs() -> None:

@@ -115,9 +115,9 @@ def test_one_evaluation_a_folder(shards: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_is_scored_without_the_prompts_too(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str | None] = []
+    asked: list[str] = []
 
-    def pipeline(a: np.ndarray, b: np.ndarray, *, task: str, prompt: str | None) -> np.ndarray:
+    def pipeline(a: np.ndarray, b: np.ndarray, *, task: str, prompt: str) -> np.ndarray:
         asked.append(prompt)
         return a
 
@@ -125,7 +125,7 @@ def test_a_model_is_scored_without_the_prompts_too(shards: Path, monkeypatch: py
     methods = model_methods(["a/model"], None, None, {}, unprompted=True)
     sample = next(read_samples(next((shards / "mef").glob("*.tar"))))
     assert [method.name for method in methods] == ["a/model", "a/model, no prompt"]
-    assert all(method.fuse(sample) is not None for method in methods) and asked == [sample.prompt, None]
+    assert all(method.fuse(sample) is not None for method in methods) and asked == [sample.prompt, ""]
     assert len(model_methods(["a/model"], None, None, {})) == 1
 
 
@@ -231,7 +231,7 @@ def test_a_result_of_another_size_is_named(shards: Path, tmp_path: Path) -> None
         save(folder / f"{sample.key}.png", sample.images["gt"][:-2])
     methods = result_methods([f"b={folder}"], plan_portions([str(shards / "mef")]))
     with pytest.raises(
-        WorkIncomplete, match=r"sample 000000000: b: 000000000\.png is \d+x\d+, the sample \d+x\d+: fuse"
+        WorkIncomplete, match=r"sample 000000000: b: 000000000\.png is \d+x\d+, the pair \d+x\d+: a result has the size"
     ):
         evaluate_shards([str(shards / "mef")], str(tmp_path / "r"), methods=methods, metrics="SSIM")
     assert not (tmp_path / "r").exists()

@@ -216,7 +216,7 @@ def test_stacks(tmp_path: Path, pipeline: FusionPipeline, count: int, task: str)
 
     def tree(part: list[np.ndarray]) -> np.ndarray:
         middle = (len(part) + 1) // 2
-        return part[0] if len(part) == 1 else pipeline(tree(part[:middle]), tree(part[middle:]), task=task)
+        return part[0] if len(part) == 1 else pipeline(tree(part[:middle]), tree(part[middle:]), task=task, prompt="")
 
     np.testing.assert_array_equal(written, tree(frames))
     again = fuse(*(str(tmp_path / f"s/{name}.png") for name in names), out=tmp_path / "p.png", task=task)

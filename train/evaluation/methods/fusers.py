@@ -121,6 +121,7 @@ def absent_fusers() -> dict[str, str]:
 class ModelMethod:
     """A method: a fitted model on the degraded pair and, if ``prompted``, the prompt, else the task's plain request.
 
+    A pair that comes without a prompt is asked what ``train fuse`` asks it: what was found wrong with it.
     prior: False puts zeros in place of its semantic prior. The model is loaded at the first image.
     """
 
@@ -134,7 +135,9 @@ class ModelMethod:
     def __call__(self, sample: Sample) -> np.ndarray:
         """The fused image."""
         images, pipeline = sample.images, load_cached(self.model, self.device, self.loading)
-        task, prompt = sample.meta.task, (sample.prompt or None) if self.prompted else None
+        task, prompt = sample.meta.task, sample.prompt if self.prompted else ""
+        if self.prompted and not prompt:
+            prompt = pipeline.request(images["a"], images["b"], task=task).prompt
         more = {} if self.prior else {"prior": False}
         return pipeline(images["a"], images["b"], task=task, prompt=prompt, **dict(self.sampling), **more)
 

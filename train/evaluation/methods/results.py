@@ -70,7 +70,9 @@ class Results:
         height, width = sample.images["a"].shape[:2]
         if image.shape[:2] != (height, width):
             size = f"{image.shape[1]}x{image.shape[0]}"
-            raise ValueError(f"{path.name} is {size}, the sample {width}x{height}: fuse the sample's own crop")
+            raise ValueError(
+                f"{path.name} is {size}, the pair {width}x{height}: a result has the size of the pair that was fused"
+            )
         return image
 
 
