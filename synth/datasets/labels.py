@@ -154,7 +154,9 @@ def _voc_boxes(raw: bytes, name: str, size: tuple[int, int]) -> Iterator[tuple[s
     subtract no 1 from them.
     """
     if len(raw) > LONGEST or b"<!" in raw.replace(b"<!--", b""):
-        raise BadPair(f"{name}: is no annotation of Pascal VOC: it is of more than {LONGEST >> 20} MiB, or declares types")
+        raise BadPair(
+            f"{name}: is no annotation of Pascal VOC: it is of more than {LONGEST >> 20} MiB, or declares types"
+        )
     try:
         root = ElementTree.fromstring(raw)
     except (ElementTree.ParseError, ValueError, LookupError) as error:

@@ -186,6 +186,6 @@ def _pair(scene: SceneMap, a: np.ndarray, b: np.ndarray, gt: np.ndarray | None =
 
 
 __all__ = [
-    "CLASSES", "KINDS", "OBJECTS", "SceneMap", "ScenePair", "exposure_pair", "focus_pair", "infrared", "make_scene", "scene_pair",
-    "visible",
+    "CLASSES", "KINDS", "OBJECTS", "SceneMap", "ScenePair", "exposure_pair", "focus_pair", "infrared", "make_scene",
+    "scene_pair", "visible",
 ]  # fmt: skip

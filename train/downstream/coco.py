@@ -54,7 +54,7 @@ class Precision:
     values: Float[np.ndarray, "t r classes sizes"]
 
     def mean(self, *, threshold: float | None = None, name: int | None = None, size: str = "all") -> float:
-        """Average precision: the mean over the thresholds or at one, over the classes or of one; NaN without objects."""
+        """Average precision, over all thresholds or at one, of all classes or of one; NaN without objects."""
         found = self.values[..., list(SIZES).index(size)]
         if threshold is not None:
             found = found[[int(np.argmin(np.abs(THRESHOLDS - threshold)))]]
@@ -75,7 +75,9 @@ class Precision:
         }
 
 
-def overlaps(found: Boxes, there: Float[np.ndarray, "m 4"], left_out: Bool[np.ndarray, " m"]) -> Float[np.ndarray, "n m"]:
+def overlaps(
+    found: Boxes, there: Float[np.ndarray, "m 4"], left_out: Bool[np.ndarray, " m"]
+) -> Float[np.ndarray, "n m"]:
     """Intersection over union of each detection with each object; over the detection alone where that is left out.
 
     IoU = |A ∩ B| / |A ∪ B|, of a crowd |A ∩ B| / |A| with the detection A.
@@ -192,7 +194,9 @@ def _precision(images: Sequence[_Matched]) -> Float[np.ndarray, "t r"]:
     return out
 
 
-def to_coco(there: Sequence[Objects], names: Sequence[str], pictures: Sequence[tuple[str, int, int]]) -> dict[str, object]:
+def to_coco(
+    there: Sequence[Objects], names: Sequence[str], pictures: Sequence[tuple[str, int, int]]
+) -> dict[str, object]:
     """The objects as a COCO file of instances has them. pictures: name, width and height of each image."""
     annotations = [
         {

@@ -69,7 +69,9 @@ def counted(
     hits: list[tuple[float, int, int, bool]] = []
     total = 0
     for image, (one, truth) in enumerate(zip(found, there, strict=True)):
-        objects = [(b, bool(o)) for b, k, o in zip(truth.boxes, truth.classes, truth.left_out, strict=True) if k == name]
+        objects = [
+            (b, bool(o)) for b, k, o in zip(truth.boxes, truth.classes, truth.left_out, strict=True) if k == name
+        ]
         of_size = [limits[0] <= b[2] * b[3] <= limits[1] for b, _ in objects]
         total += sum(fits and not crowd for fits, (_, crowd) in zip(of_size, objects, strict=True))
         mine = sorted((-s, i) for i, (s, k) in enumerate(zip(one.scores, one.classes, strict=True)) if k == name)[:MOST]
