@@ -88,7 +88,7 @@ class DownstreamFitOptions(SourceOptions):
     batch: Annotated[int, Field(ge=1, le=1024)] = 8
     """Images a step."""
     lr: Annotated[float | None, Field(gt=0)] = None
-    """Peak learning rate; 1e-4, of tiny 1e-3."""
+    """Peak learning rate; 1e-4, of tiny 3e-3."""
     size: Annotated[tuple[Side, Side] | None, typer.Option(metavar="WIDTH HEIGHT")] = None
     """Size to which images are brought for the network; its own."""
     overwrite: bool = False

@@ -44,7 +44,7 @@ CLIP = 1.0
 """Largest norm of the gradients."""
 WARMUP = 0.05
 """Share of the steps in which the learning rate rises to its peak."""
-RATES = {True: 1e-3, False: 1e-4}
+RATES = {True: 3e-3, False: 1e-4}
 """Peak learning rate, of weights that are drawn here and of those that others trained."""
 NOTED = 50
 """Steps whose mean loss is recorded."""

@@ -225,6 +225,8 @@ def _loaded(kind: Kind, folder: Path, where: str, **more: Any) -> tuple[nn.Modul
     """The network of a folder and the names of weights that it lacks. Raises UserError where it is none of the kind."""
     import transformers
 
+    import clearfuse.train.downstream.tiny  # noqa: F401  # transformers learns of it
+
     if not any(folder.glob(FILES[-1])):
         raise UserError(f"{where}: {FILES[-1]} is missing in {folder}")
     try:
@@ -249,8 +251,8 @@ def _preparation(kind: Kind, folder: Path, where: str) -> Preparation:
 
 
 def _tiny(kind: Kind, names: dict[str, Any]) -> Any:
-    """The config of a small RT-DETR or SegFormer."""
-    from transformers import RTDetrConfig, RTDetrResNetConfig, SegformerConfig
+    """The config of a small SegFormer, or of our small detector."""
+    from transformers import SegformerConfig
 
     if kind == "segmentation":
         return SegformerConfig(
@@ -258,11 +260,6 @@ def _tiny(kind: Kind, names: dict[str, Any]) -> Any:
             mlp_ratios=[2, 2, 2, 2], decoder_hidden_size=64, hidden_dropout_prob=0.0, classifier_dropout_prob=0.0,
             drop_path_rate=0.0, **names,
         )  # fmt: skip
-    backbone = RTDetrResNetConfig(
-        embedding_size=16, hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 1, 1], layer_type="basic", out_indices=[2, 3, 4]
-    )
-    return RTDetrConfig(
-        backbone_config=backbone, encoder_in_channels=[32, 48, 64], encoder_hidden_dim=32, encoder_ffn_dim=64,
-        encoder_attention_heads=4, d_model=32, decoder_in_channels=[32, 32, 32], decoder_ffn_dim=64, num_queries=50,
-        decoder_layers=2, decoder_attention_heads=4, num_denoising=20, freeze_backbone_batch_norms=False, **names,
-    )  # fmt: skip
+    from clearfuse.train.downstream.tiny import TinyDetectorConfig
+
+    return TinyDetectorConfig(**names)
