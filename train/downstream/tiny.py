@@ -1,8 +1,8 @@
 """A small detector that learns in minutes on a CPU, as a model of transformers: a peak for each object.
 
 An object is a peak at its centre in the map of its class, and the distances from there to its four sides; maps are of a
-quarter of the picture's sides. Sources: Zhou, Wang, Krähenbühl, Objects as points, arXiv:1904.07850, 2019; the training
-of all cells near a centre, which needs fewer steps, is that of Liu, Zheng, Xu, Yang, Liu, Cai, Training-time-friendly
+quarter of the picture's sides. Sources: Zhou, Wang, Krähenbühl, Objects as points, arXiv:1904.07850, 2019; boxes are
+learned in all cells near a centre, which needs fewer steps: Liu, Zheng, Xu, Yang, Liu, Cai, Training-time-friendly
 network for real-time object detection, AAAI 2020. A set predictor such as RT-DETR learns next to nothing in these steps.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ class TinyDetector(PreTrainedModel):
         widths = config.channels
         self.down = nn.ModuleList(_block(a, b, 2) for a, b in zip((3, *widths[:-1]), widths, strict=True))
         self.same = nn.ModuleList(_block(width, width, 1) for width in widths)
-        self.up = nn.ModuleList(_block(b, a, 1) for a, b in zip(widths[1:-1], widths[2:], strict=True))
+        self.up = nn.ModuleList(_block(b, a, 1) for a, b in pairwise(widths[1:]))
         wide = widths[1]
         self.head = _block(wide, 2 * wide, 1)
         self.classes = nn.Conv2d(2 * wide, config.num_labels, 1)
@@ -128,7 +129,7 @@ def _by_cell(maps: Float[Tensor, "n k h w"]) -> Float[Tensor, "n hw k"]:
 
 
 def peaks_of(boxes: Float[Tensor, "m 4"], height: int, width: int) -> Float[Tensor, "m height width"]:
-    """exp(−(Δx²/2σx² + Δy²/2σy²)) about each box's centre, in cells, 1 in the cell of the centre. boxes: centre, sides."""
+    """exp(−(Δx²/2σx² + Δy²/2σy²)) about the cell of each box's centre. boxes: centre and sides as shares."""
     shape = boxes.new_tensor([width, height])
     centre, spread = (boxes[:, :2] * shape).floor(), (boxes[:, 2:] * shape * SPREAD).clamp(min=LEAST_SPREAD)
     x, y = (torch.arange(count, device=boxes.device, dtype=boxes.dtype) for count in (width, height))
