@@ -15,7 +15,7 @@ from clearfuse.train.evaluation.samples import spread
 from clearfuse.train.pipeline.pictures.write import write_sheet
 
 FOLDER = "examples"
-CERTAIN = 0.5
+CERTAIN = 0.3
 """Least score of a detection that is drawn."""
 COLOURS = (
     (230, 70, 60), (60, 200, 90), (70, 120, 240), (240, 190, 40), (190, 80, 220), (60, 200, 210), (240, 130, 40),
