@@ -1,8 +1,8 @@
 """A small detector that learns in minutes on a CPU, as a model of transformers: a peak for each object.
 
 An object is a peak at its centre in the map of its class, and the distances from there to its four sides; maps are of a
-quarter of the picture's sides. Sources: Zhou, Wang, Krähenbühl, Objects as points, arXiv:1904.07850, 2019; boxes are
-learned in all cells near a centre, which needs fewer steps: Liu, Zheng, Xu, Yang, Liu, Cai, Training-time-friendly
+quarter of the picture's sides. Source: Zhou, Wang, Krähenbühl, Objects as points, arXiv:1904.07850, 2019. Boxes are
+learned in all cells near a centre, which takes fewer steps: Liu, Zheng, Xu, Yang, Liu, Cai, Training-time-friendly
 network for real-time object detection, AAAI 2020. A set predictor such as RT-DETR learns next to nothing in these steps.
 """
 
@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForObjectDetection, PretrainedConfig, PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 STRIDE = 4
 SPREAD = 0.54 / 6

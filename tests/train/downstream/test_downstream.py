@@ -109,6 +109,7 @@ def test_annotations_of_all_splits_in_one_folder(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_objects_of_built_in_scenes_are_told_apart() -> None:
     """Each pixel of a person or car is of one object, of one class; and boxes hug what is seen of it."""
     scene = make_scene(5, (320, 240), "street", night=False)
@@ -257,6 +258,7 @@ def test_mistakes_are_named_before_anything_is_written(
     assert said in done.err and not out.exists()
 
 
+@pytest.mark.slow
 def test_a_network_of_others_is_fitted_anew_but_for_its_last_layers(tmp_path: Path) -> None:
     """By folder; its own size and way of seeing are kept, a pickle is not read, and another kind is refused."""
     for kind in ("detection", "segmentation"):
@@ -277,6 +279,7 @@ def test_a_network_of_others_is_fitted_anew_but_for_its_last_layers(tmp_path: Pa
             make_network(kind, str(folder), ("person",), 0)
 
 
+@pytest.mark.slow
 def test_rt_detr_is_fitted_and_read_again(m3fd: Path, tmp_path: Path) -> None:
     """A small one of its class by folder, as a published one would be: its own loss, boxes and noisy copies."""
     from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
