@@ -36,8 +36,11 @@ class Resolved:
     notes: tuple[str, ...]
 
 
-def resolve(options: Options) -> Resolved:
-    """Check every option and resolve every ``auto``. Raises UserError, one line, before anything is written."""
+def resolve(options: Options, *, labels: bool = False) -> Resolved:
+    """Check every option and resolve every ``auto``. Raises UserError, one line, before anything is written.
+
+    labels: whether label maps and boxes are looked for in any case, not for segment samples alone.
+    """
     codec = find_codec(options.codec)
     find_executor(options.executor)
     recipe, task = _recipe(options)
@@ -46,7 +49,7 @@ def resolve(options: Options) -> Resolved:
     chosen = {"split": options.split, "pairs": options.pairs, "limit": options.limit, "scale": options.scale}
     chosen["keys"] = options.keys
     marks = isinstance(recipe, Mixture) and "segment" in recipe.categories
-    pairs, found, notes = select(task, sets, **chosen, labels=marks)
+    pairs, found, notes = select(task, sets, **chosen, labels=labels or marks)
     names = list(pairs.by_dataset)
     real = without_clean_side(pairs)
     if isinstance(recipe, Mixture):

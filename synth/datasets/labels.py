@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Integer
+from scipy.ndimage import find_objects
 
 from clearfuse.synth.datasets.manifest import Manifest
 from clearfuse.synth.files import storage
@@ -79,24 +81,61 @@ def class_names(manifest: Manifest, path: str) -> dict[int, str]:
 
 
 class Box(NamedTuple):
-    """An object's class and its rectangle in pixels from the top left corner of the picture, not rounded."""
+    """An object's class and its rectangle in pixels from the top left corner of the picture, not rounded.
+
+    difficult: marked so by whoever drew it, as VOC has it: finding it counts neither for nor against a detector.
+    """
 
     name: str
     left: float
     top: float
     width: float
     height: float
+    difficult: bool = False
+
+
+SMALLEST = 64
+"""Pixels of an object that a box is drawn around: fewer could not be told from its surroundings."""
+LONGEST = 1 << 20
+"""Bytes of an XML file of boxes."""
+
+
+def boxes_of(objects: Integer[np.ndarray, "h w"], labels: Labels) -> tuple[Box, ...]:
+    """The boxes around what is seen of each object of a built-in scene that shows ``SMALLEST`` pixels.
+
+    objects: which object each pixel shows, numbers from 1; 0: none. labels: their classes.
+    """
+    found: list[Box] = []
+    for number, at in enumerate(find_objects(objects), 1):
+        if at is not None and (seen := objects[at] == number).sum() >= SMALLEST:
+            rows, columns = at
+            name = labels.names[int(labels.ids[at][seen][0])]
+            found.append(Box(name, columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start))
+    return tuple(found)
 
 
 def read_boxes(ref: PairRef, manifest: Manifest, size: tuple[int, int]) -> tuple[tuple[Box, ...], str]:
     """The boxes of a pair of which the data set has such, and the sha256 of their file: see ``Manifest.boxes``.
 
-    size: (height, width) of the pair. Raises BadPair, naming the line, for what is no box, a class without a name, and
+    size: (height, width) of the pair. Raises BadPair, naming the place, for what is no box, a class without a name, and
     a box that lies outside of the picture by more than a pixel.
     """
     path = ref.sources[BOXES]
     raw, name = read_bytes(path), Path(path).name
+    read = _voc_boxes if path.lower().endswith(".xml") else _yolo_boxes
     found: list[Box] = []
+    for where, box, said in read(raw, name, size):
+        if box.name not in manifest.box_classes:
+            raise BadPair(f"{where}: class {box.name[:20]} has no name: there are {', '.join(manifest.box_classes)}")
+        ends = ((box.left, box.width, size[1]), (box.top, box.height, size[0]))
+        if not all(span > 0 and at >= -1 and at + span <= side + 1 for at, span, side in ends):
+            raise BadPair(f"{where}: the box is not in the picture: {said[:60]}")
+        found.append(box._replace(name=manifest.box_classes[box.name]))
+    return tuple(found), hashlib.sha256(raw).hexdigest()
+
+
+def _yolo_boxes(raw: bytes, name: str, size: tuple[int, int]) -> Iterator[tuple[str, Box, str]]:
+    """(place, box, as written) of a text file with a box a line, whose class is a number."""
     for number, line in enumerate(raw.decode(errors="replace").splitlines(), 1):
         words = line.split()
         if not words:
@@ -106,15 +145,33 @@ def read_boxes(ref: PairRef, manifest: Manifest, size: tuple[int, int]) -> tuple
             x, y, width, height = (float(word) for word in words[1:])
         except ValueError:
             raise BadPair(f"{where}: is no box, which is a class and four shares of the picture: {line[:60]}") from None
-        if words[0] not in manifest.box_classes:
-            raise BadPair(f"{where}: class {words[0][:20]} has no name: there are {', '.join(manifest.box_classes)}")
-        slack = [1 / side for side in (size[1], size[0])]
-        ends = zip((x, y), (width, height), slack, strict=True)
-        if not all(span > 0 and at - span / 2 >= -one and at + span / 2 <= 1 + one for at, span, one in ends):
-            raise BadPair(f"{where}: the box is not in the picture: {line[:60]}")
         box = ((x - width / 2) * size[1], (y - height / 2) * size[0], width * size[1], height * size[0])
-        found.append(Box(manifest.box_classes[words[0]], *box))
-    return tuple(found), hashlib.sha256(raw).hexdigest()
+        yield where, Box(words[0], *box), line
+
+
+def _voc_boxes(raw: bytes, name: str, size: tuple[int, int]) -> Iterator[tuple[str, Box, str]]:
+    """(place, box, as written) of an XML file of Pascal VOC. Corners are taken as they are: M3FD's and LLVIP's authors
+    subtract no 1 from them.
+    """
+    if len(raw) > LONGEST or b"<!" in raw.replace(b"<!--", b""):
+        raise BadPair(
+            f"{name}: is no annotation of Pascal VOC: it is of more than {LONGEST >> 20} MiB, or declares types"
+        )
+    try:
+        root = ElementTree.fromstring(raw)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise BadPair(f"{name}: is no XML: {reason_of(error)}") from None
+    for number, entry in enumerate(root.iter("object"), 1):
+        where = f"{name}, object {number}"
+        corners = [entry.findtext(f"bndbox/{side}", "") for side in ("xmin", "ymin", "xmax", "ymax")]
+        said = " ".join(corner.strip() for corner in corners)
+        try:
+            left, top, right, bottom = map(float, corners)
+            difficult = int(entry.findtext("difficult") or 0) > 0
+        except ValueError:
+            raise BadPair(f"{where}: has no bndbox of four numbers, and a difficult of 0 or 1: {said[:60]}") from None
+        label = (entry.findtext("name") or "").strip()
+        yield where, Box(label, left, top, right - left, bottom - top, difficult), said
 
 
 def _read_ids(raw: bytes, name: str) -> Integer[np.ndarray, "h w"]:

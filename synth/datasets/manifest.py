@@ -88,11 +88,13 @@ class Manifest(StrictModel):
     classes: dict[str, str] | str = {}  # noqa: RUF012
     """Names by number of the classes in label maps, or the path of a text file below the folder with a name a
     line, the first that of 0, which is not marked."""
+    background: bool = False
+    """Whether 0 of label maps is scored as a class of its own, the background, or left out of scores as unlabelled."""
     boxes: Templates = []  # noqa: RUF012
     """Paths of text files with a box a line, as YOLO has them: the number of its class, then centre x, centre y, width
-    and height as shares of the picture."""
+    and height as shares of the picture; or of XML files as Pascal VOC has them."""
     box_classes: dict[str, str] = {}  # noqa: RUF012
-    """Names by number of the classes of boxes."""
+    """Names of the classes of boxes, by what the files call them: a number, or in XML a name."""
     prompts: Templates = []  # noqa: RUF012
     """Paths of text files with the set's own prompts, for pairs that come degraded: with {key} one of a pair, without
     it a prompt a line, of which every pair of the split and part has one."""

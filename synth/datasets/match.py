@@ -124,7 +124,7 @@ def match(manifest: Manifest, root: Location, images: Sequence[ImagePatterns]) -
     ignored = 0
     for listed in archives.scan(root) if manifest.archives else storage.scan(root):
         pictures = _usable(listed, EXTENSIONS)
-        written = _usable(listed, {".txt"}) if any(image.image in TEXTS for image in images) else []
+        written = _usable(listed, {".txt", ".xml"}) if any(image.image in TEXTS for image in images) else []
         matched: set[int] = set()
         for image in images:
             rows = written if image.image in TEXTS else pictures
@@ -332,8 +332,21 @@ def pair_up(
     rows = {image: first[image][complete] for image in [*needed, *optional]}
     if PROMPTS in rows and KEY not in manifest.prompts[0]:
         rows[PROMPTS] = _of_folders(found, first[PROMPTS], np.flatnonzero(complete))
+    for image in (image for image in optional if manifest.own_splits and image in SIDECARS):
+        if all(KEY in template and "{split}" not in template for template in manifest.templates[image]):
+            rows[image] = _of_any_split(PairPlaces(manifest), found, first[image], np.flatnonzero(complete))
     scene_keys = texts(key.rpartition("/")[0] for key in keys.tolist()) if manifest.video else keys
     return PairColumns(keys, scene_keys, np.flatnonzero(complete), rows), tuple(sorted(unpaired))
+
+
+def _of_any_split(places: PairPlaces, found: Grouped, first: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """The row of the file of each pair's part and key, in a folder of all splits; -1 where there is none."""
+
+    def name(at: int) -> tuple[str, str]:
+        return places.folders(str(found.places[at]))[1], str(found.places[at])[1:]
+
+    alone = {name(int(at)): int(first[at]) for at in np.flatnonzero(first >= 0)}
+    return np.array([alone.get(name(int(at)), -1) for at in of], np.int64)
 
 
 def _of_folders(found: Grouped, first: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clearfuse.synth import color
-from clearfuse.synth.datasets.labels import Box, Labels, read_boxes, read_labels
+from clearfuse.synth.datasets.labels import Box, Labels, boxes_of, read_boxes, read_labels
 from clearfuse.synth.datasets.manifest import Manifest
 from clearfuse.synth.datasets.manifest import load_manifest as load_manifest
 from clearfuse.synth.datasets.manifest import template_regex as template_regex
@@ -176,4 +176,5 @@ def _make_builtin(ref: PairRef) -> CleanPair:
     images = {"a": scene.a, "b": scene.b} | ({"gt": scene.gt} if scene.gt is not None else {})
     hashes = {name: hashlib.sha256(x.tobytes()).hexdigest() for name, x in images.items()}
     labels = Labels(scene.classes, {number: name for number, name in enumerate(CLASSES) if name})
-    return CleanPair(scene.a, scene.b, scene.gt, scene.depth, hashes, labels=labels)
+    boxes = boxes_of(scene.objects, labels)
+    return CleanPair(scene.a, scene.b, scene.gt, scene.depth, hashes, labels=labels, boxes=boxes)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, UInt8, UInt16
 
 from clearfuse.synth.scenes.interior import interior
 from clearfuse.synth.scenes.rendering import imaging
 from clearfuse.synth.scenes.rendering.focus import focused, separate, split_depth
 from clearfuse.synth.scenes.rendering.imaging import repeated
-from clearfuse.synth.scenes.rendering.renderer import CLASSES, Frame
+from clearfuse.synth.scenes.rendering.renderer import CLASSES, OBJECTS, Frame
 from clearfuse.synth.scenes.rendering.shading import render
 from clearfuse.synth.scenes.street import street
 from clearfuse.synth.scenes.yard import yard
@@ -33,8 +33,8 @@ _BUILDERS: dict[str, Callable[..., Frame]] = {"street": street, "yard": yard, "i
 class SceneMap:
     """The physical quantities of a scene. radiance: linear RGB. depth: metres along the ray, infinity for the sky.
 
-    temperature: kelvin. classes: what each pixel shows, numbers of ``CLASSES``. seed: of the cameras' noise; the maps
-    themselves have none.
+    temperature: kelvin. classes: what each pixel shows, numbers of ``CLASSES``. objects: which person or car, numbers
+    from 1; 0: none. seed: of the cameras' noise; the maps themselves have none.
     """
 
     kind: str
@@ -43,6 +43,7 @@ class SceneMap:
     depth: Float32[np.ndarray, "h w"]
     temperature: Float32[np.ndarray, "h w"]
     classes: UInt8[np.ndarray, "h w"]
+    objects: UInt16[np.ndarray, "h w"]
     seed: int
 
 
@@ -50,7 +51,7 @@ class SceneMap:
 class ScenePair:
     """A clean pair of one task with its depth in metres. gt: the all-in-focus image of MFF, else None.
 
-    classes: what each pixel shows, numbers of ``CLASSES``.
+    classes: what each pixel shows, numbers of ``CLASSES``. objects: which person or car, numbers from 1; 0: none.
     a and b are of one world and one camera, with its mild noise, independent in each. gt has none: it is what the
     camera would give in the mean of many frames, so that no fusion of the two can have less noise.
     """
@@ -62,6 +63,7 @@ class ScenePair:
     kind: str
     night: bool
     classes: UInt8[np.ndarray, "h w"]
+    objects: UInt16[np.ndarray, "h w"]
 
 
 def make_scene(
@@ -87,7 +89,8 @@ def _scene(
     along = np.sqrt(1 + rx[None, :] ** 2 + ry[:, None] ** 2)
     depth = np.maximum(frame.z * along, np.float32(0.25))
     radiance = _aerial(frame.radiance, depth, night) if kind != "interior" else frame.radiance
-    return SceneMap(kind, night, np.maximum(_glare(radiance), 0), depth, frame.temperature, frame.classes, seed)
+    radiance = np.maximum(_glare(radiance), 0)
+    return SceneMap(kind, night, radiance, depth, frame.temperature, frame.classes, frame.objects, seed)
 
 
 def _aerial(radiance: np.ndarray, depth: np.ndarray, night: bool) -> np.ndarray:
@@ -163,22 +166,26 @@ def scene_pair(task: Task, seed: int, size: tuple[int, int] = (640, 480)) -> Sce
     if task == "vif":
         kind = "street" if u < 0.6 else "yard" if u < 0.92 else "interior"
         scene = _scene(rng, seed, size, kind, v < 0.5)
-        return ScenePair(visible(scene), infrared(scene), None, scene.depth, scene.kind, scene.night, scene.classes)
+        return _pair(scene, visible(scene), infrared(scene))
     if task == "mef":
         kind = "interior" if u < 0.5 else "street" if u < 0.8 else "yard"
         dark = kind != "interior" and v < 0.75
         scene = _scene(rng, seed, size, kind, dark, dusk=dark)
         under, over = exposure_pair(scene)
-        return ScenePair(under, over, None, scene.depth, scene.kind, scene.night, scene.classes)
+        return _pair(scene, under, over)
     if task == "mff":
         kind = "interior" if u < 0.35 else "street" if u < 0.7 else "yard"
         scene = _scene(rng, seed, size, kind, v < 0.12, near=True)
         near, far, truth = focus_pair(scene)
-        return ScenePair(near, far, truth, scene.depth, scene.kind, scene.night, scene.classes)
+        return _pair(scene, near, far, truth)
     raise unknown("task", task, ("vif", "mef", "mff"))
 
 
+def _pair(scene: SceneMap, a: np.ndarray, b: np.ndarray, gt: np.ndarray | None = None) -> ScenePair:
+    return ScenePair(a, b, gt, scene.depth, scene.kind, scene.night, scene.classes, scene.objects)
+
+
 __all__ = [
-    "CLASSES", "KINDS", "SceneMap", "ScenePair", "exposure_pair", "focus_pair", "infrared", "make_scene", "scene_pair",
-    "visible",
+    "CLASSES", "KINDS", "OBJECTS", "SceneMap", "ScenePair", "exposure_pair", "focus_pair", "infrared", "make_scene",
+    "scene_pair", "visible",
 ]  # fmt: skip

@@ -42,6 +42,14 @@ def _made(template: str, **names: str) -> str:
     return re.sub(r"\.\*\Z", ".png", filled)
 
 
+def _box(path: Path, name: str) -> str:
+    """A box in a picture of 80x64, as YOLO or Pascal VOC has it."""
+    if path.suffix == ".txt":
+        return f"{name} 0.5 0.5 0.25 0.5\n"
+    corners = "<xmin>30</xmin><ymin>16</ymin><xmax>50</xmax><ymax>48</ymax>"
+    return f"<annotation><object><name>{name}</name><bndbox>{corners}</bndbox></object></annotation>"
+
+
 def _make(root: Path, name: str, form: int) -> int:
     """Write a folder in one of a manifest's forms, with three scenes per split or part; returns their number."""
     manifest = load_manifest(name)
@@ -58,7 +66,8 @@ def _make(root: Path, name: str, form: int) -> int:
                 path = root / _made(template, key=of_split, split=split, part=part, frame=said)
                 if image in ("boxes", "prompts"):
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_text("0 0.5 0.5 0.25 0.5\n" if image == "boxes" else "remove it\nclear it\n")
+                    text = _box(path, next(iter(manifest.box_classes))) if image == "boxes" else "remove it\nclear it\n"
+                    path.write_text(text)
                 elif not path.exists():
                     save(path, textured(10 * scenes + i, 80, 64) // (frame + 1))
     if "{split}" not in next(iter(manifest.templates.values()))[form]:

@@ -70,7 +70,7 @@ def flat_world(light: float, depth: np.ndarray, seed: int = 3) -> SceneMap:
     """An even grey field of 290 K."""
     radiance = np.full((*depth.shape, 3), light, np.float32)
     return SceneMap("yard", False, radiance, depth, np.full(depth.shape, 290, np.float32),
-                    np.zeros(depth.shape, np.uint8), seed)  # fmt: skip
+                    np.zeros(depth.shape, np.uint8), np.zeros(depth.shape, np.uint16), seed)  # fmt: skip
 
 
 def lone_person(seed: int, view: View) -> tuple[Frame, float]:

@@ -12,7 +12,7 @@ from clearfuse.synth import console
 from clearfuse.synth.cli.options import JsonOption, takes
 from clearfuse.synth.files.schema import check_options
 from clearfuse.synth.version import __version__
-from clearfuse.train.cli import metrics
+from clearfuse.train.cli import downstream, metrics
 from clearfuse.train.cli.cache import cache_command
 from clearfuse.train.cli.compare import compare_command
 from clearfuse.train.cli.demo import demo_command
@@ -144,6 +144,7 @@ def eval_command(json_: JsonOption = False, **options: Any) -> None:
 
 
 app.add_typer(metrics.app, name="metrics")
+app.add_typer(downstream.app, name="downstream")
 app.command("info")(info_command)
 
 

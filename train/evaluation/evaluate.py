@@ -89,7 +89,7 @@ def evaluate_portions(
     done = Evaluation(
         compared, chosen, portions, profile=profile, absent=absent, left_out=left_out or {}, trained_on=seen
     )
-    with _locked(folder):
+    with locked(folder):
         score_parts(work, portions, processes(workers, on_gpu(compared) or device is not None), progress)
         aggregate(done, lambda: records(work, portions))
         with one_thread():
@@ -111,11 +111,11 @@ def check_names(methods: Sequence[Method]) -> tuple[Method, ...]:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, what: str = "evaluation") -> Iterator[None]:
     """The folder, made, swept and one evaluation's; gone again where it was made for nothing."""
     made = make_folder(folder)
     try:
-        with folder_lock(folder, "evaluation"):
+        with folder_lock(folder, what):
             remove_temporary(folder)
             yield
     except BaseException:

@@ -14,6 +14,8 @@ from clearfuse.synth.scenes.rendering.view import View
 
 CLASSES = ("", "sky", "person", "car", "tree", "building")
 """What a pixel of the label map shows, by number; 0: anything else."""
+OBJECTS = ("person", "car")
+"""Those of them that are drawn one by one, each by a call of ``draw``: they are counted."""
 
 
 @dataclass
@@ -86,7 +88,8 @@ class Frame:
     """The image, initially the sky: radiance, z in metres, temperature in kelvin.
 
     sunlit, contact: shadow masks of the ground, 1 where it is lit. patch: mask of sunlight on a room's floor, 0 to 1;
-    patch_gain: the factor on the light there. classes: the label map, numbers of ``CLASSES``.
+    patch_gain: the factor on the light there. classes: the label map, numbers of ``CLASSES``. objects: which of the
+    ``OBJECTS`` a pixel shows, numbers from 1 in the order of the calls; 0: none.
     """
 
     view: View
@@ -101,6 +104,7 @@ class Frame:
     patch: np.ndarray | None = None
     patch_gain: Rgb = (0, 0, 0)
     classes: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
+    objects: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint16))
 
 
 def draw(frame: Frame, faces: list[Face], *, level: bool = False, round_off: Real = 0.0, shows: str = "") -> None:

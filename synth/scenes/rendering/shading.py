@@ -12,7 +12,7 @@ from clearfuse.synth.scenes.rendering.imaging import repeated
 from clearfuse.synth.scenes.rendering.lamps import Lamps, lamp_light, lamp_map, lamps_of
 from clearfuse.synth.scenes.rendering.materials import MATERIALS, sample, weathering
 from clearfuse.synth.scenes.rendering.projection import Projected, Samples, paint, project, resolve
-from clearfuse.synth.scenes.rendering.renderer import CLASSES, Batch, Cutout, Frame, Light
+from clearfuse.synth.scenes.rendering.renderer import CLASSES, OBJECTS, Batch, Cutout, Frame, Light
 from clearfuse.synth.scenes.rendering.rounding import rounding
 from clearfuse.synth.scenes.rendering.sprites import paste
 from clearfuse.synth.scenes.rendering.view import View
@@ -44,6 +44,7 @@ class Tables:
     t_axis: np.ndarray
     scale: np.ndarray
     shows: np.ndarray
+    objects: np.ndarray
     rise: np.ndarray
 
 
@@ -116,8 +117,18 @@ def _tables(view: View, cast: Projected, faces: list[Face], batches: list[Batch]
         t_axis=_with_sky_row(t),
         scale=_with_sky_row(scale, 1.0),
         shows=np.array([CLASSES.index("sky"), *(CLASSES.index(b.shows) for b in batches)], np.uint8),
+        objects=_numbers(batches),
         rise=_with_sky_row(rise),
     )
+
+
+def _numbers(batches: list[Batch]) -> np.ndarray:
+    """The number of each face's object, the sky's first: faces of one call have the same; 0 where it is none."""
+    numbers: dict[int, int] = {}
+    for batch in batches:
+        if batch.shows in OBJECTS:
+            numbers.setdefault(id(batch), len(numbers) + 1)
+    return np.array([0, *(numbers.get(id(batch), 0) for batch in batches)], np.uint16)
 
 
 def render(frame: Frame) -> None:
@@ -193,6 +204,7 @@ def _light(frame: Frame, tables: Tables, parts: Samples, figures: np.ndarray | N
     z[sky] = np.inf
     frame.z = z[:count].reshape(shape)
     frame.classes = np.take(tables.shows, label[:count]).reshape(shape)
+    frame.objects = np.take(tables.objects, label[:count]).reshape(shape)
     summed = _sum_samples(value, parts, count).reshape(*shape, 4)
     frame.radiance = cv2.cvtColor(summed, cv2.COLOR_BGRA2BGR)
     frame.temperature = summed[..., 3].copy()

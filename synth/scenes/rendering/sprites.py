@@ -52,6 +52,7 @@ def paste(frame: Frame, item: Cutout, lamps: Lamps | None, painted: np.ndarray, 
     frame.radiance[at] += cv2.cvtColor(drawn, cv2.COLOR_BGRA2BGR) * _sprite_light(item, lamps, view, (x0, x1, y0, y1))
     np.copyto(frame.z[at], np.float32(base[2]), where=cover > 0.5)
     np.copyto(frame.classes[at], np.uint8(CLASSES.index(item.shows)), where=cover > 0.5)
+    np.copyto(frame.objects[at], np.uint16(0), where=cover > 0.5)
 
 
 def _centres(length: int, step: float) -> np.ndarray:

@@ -20,7 +20,8 @@ from clearfuse.train.metrics.faithfulness import ORIGINS
 from clearfuse.train.metrics.marks import rewards
 
 
-def _csv(*cells: Any) -> bytes:
+def csv_line(*cells: Any) -> bytes:
+    """A line of CSV."""
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(cells)
     return line.getvalue().encode()
@@ -29,7 +30,7 @@ def _csv(*cells: Any) -> bytes:
 def csv_header(metrics: Sequence[Metric]) -> bytes:
     """The first line of report.csv."""
     about = ("shard", "key", "dataset", "pair", "task", "n", "steps", "severity", "ground_truth", "method")
-    return _csv(*about, *(metric.name for metric in metrics), *(f"from {one}" for one in ORIGINS))
+    return csv_line(*about, *(metric.name for metric in metrics), *(f"from {one}" for one in ORIGINS))
 
 
 def csv_lines(record: Record, methods: Sequence[Method]) -> Iterator[bytes]:
@@ -40,7 +41,7 @@ def csv_lines(record: Record, methods: Sequence[Method]) -> Iterator[bytes]:
     for method, row, missing in zip(methods, record.values.tolist(), record.missing, strict=True):
         shares = record.noted.get(method.name, {}).get(FAITHFULNESS, ("",) * len(ORIGINS))
         cells = ("" if missing else f"{value:.10g}" for value in row)
-        yield _csv(
+        yield csv_line(
             *about, record.truth or "", method.name, *cells, *(f"{one:.6g}" if one != "" else "" for one in shares)
         )
 
@@ -48,14 +49,14 @@ def csv_lines(record: Record, methods: Sequence[Method]) -> Iterator[bytes]:
 def summary_csv(evaluation: Evaluation) -> Iterator[bytes]:
     """The lines of summary.csv: one per group, method and metric."""
     columns = ("mean", "low", "high", "count", "infinite", "undefined", "missing", "rank", "p")
-    yield _csv("by", "group", "samples", "method", "metric", *columns)
+    yield csv_line("by", "group", "samples", "method", "metric", *columns)
     for by in evaluation.groups:
         for name, group in evaluation.ordered(by):
             for i, method in enumerate(evaluation.methods):
                 for k, metric in enumerate(evaluation.metrics):
                     stat = _stat_json(group.stat(i, k))
                     cells = ("" if stat.get(column) is None else stat[column] for column in columns)
-                    yield _csv(by, name, group.samples, method.name, metric.name, *cells)
+                    yield csv_line(by, name, group.samples, method.name, metric.name, *cells)
 
 
 def to_json(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from clearfuse.train.evaluation.summary import Evaluation
 from clearfuse.train.evaluation.writers.papers import ComparisonRow, PaperComparison
-from clearfuse.train.evaluation.writers.tables import Cell, faithfulness_table, group_kinds, notes, table
+from clearfuse.train.evaluation.writers.tables import Cell, Table, faithfulness_table, group_kinds, notes, table
 
 TEX = str.maketrans(
     {
@@ -17,9 +17,19 @@ TEX = str.maketrans(
 )  # fmt: skip
 
 
+PACKAGES = "% \\usepackage{booktabs, graphicx}"
+
+
+def latex_table(table_: Table) -> str:
+    """A table whose first column is text, the others numbers."""
+    head = [text.translate(TEX) for text in table_.header]
+    lines = [" & ".join(map(_tex, row)) + r" \\" for row in table_.rows]
+    return _float(table_.title, "l" + "r" * (len(head) - 1), [head], lines)
+
+
 def to_latex(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> str:
     """A file to ``\\input``: a table for each kind of group; needs booktabs and graphicx."""
-    parts = ["% \\usepackage{booktabs, graphicx}", *(f"% {line}" for line in notes(evaluation))]
+    parts = [PACKAGES, *(f"% {line}" for line in notes(evaluation))]
     for by in group_kinds(evaluation):
         table_ = table(evaluation, by, interval=False)
         lead = table_.text - 2
@@ -32,9 +42,7 @@ def to_latex(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) -> 
             lines.append(" & ".join(map(_tex, cells)) + r" \\")
         parts.append(_float(table_.title, "l" * (lead + 1) + "r" * (len(header) - lead - 1), [header], lines))
     if origins := faithfulness_table(evaluation):
-        head = [text.translate(TEX) for text in origins.header]
-        lines = [" & ".join(map(_tex, row)) + r" \\" for row in origins.rows]
-        parts.append(_float(origins.title, "l" + "r" * (len(head) - 1), [head], lines))
+        parts.append(latex_table(origins))
     for comparison in papers:
         lines = [
             " & ".join(text.translate(TEX) for text in (_label(row), *row.texts)) + r" \\" for row in comparison.rows

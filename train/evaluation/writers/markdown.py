@@ -26,9 +26,7 @@ def to_markdown(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) 
     origins = faithfulness_table(evaluation)
     tables = [*(table(evaluation, by) for by in group_kinds(evaluation)), *([origins] if origins else [])]
     for table_ in tables:
-        lines = [_line(table_.header), "|" + "---|" * len(table_.header)]
-        lines += [_line(_format_cell(cell) for cell in row) for row in table_.rows]
-        parts += [f"## {table_.title}", "\n".join(lines), *_omitted(table_)]
+        parts += [f"## {table_.title}", markdown_table(table_), *_omitted(table_)]
     for comparison in papers:
         lines = [_line(("method", *_headings(comparison))), "|" + "---|" * (len(comparison.columns) + 1)]
         lines += [
@@ -39,6 +37,12 @@ def to_markdown(evaluation: Evaluation, papers: Sequence[PaperComparison] = ()) 
         parts += [f"## {PAPERS_TITLE}: {comparison.table.source}", _md(about), "\n".join(lines)]
         parts.append("\n".join(f"- {_md(line)}" for line in comparison.notes))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def markdown_table(table_: Table) -> str:
+    """A table's lines, without its title."""
+    lines = [_line(table_.header), "|" + "---|" * len(table_.header)]
+    return "\n".join([*lines, *(_line(_format_cell(cell) for cell in row) for row in table_.rows)])
 
 
 def _omitted(table_: Table) -> list[str]:
@@ -67,11 +71,16 @@ def to_text(evaluation: Evaluation) -> str:
     blocks: list[str] = []
     for by in ("overall", "task") if len(evaluation.groups["task"]) > 1 else ("overall",):
         table_ = table(evaluation, by, interval=False, arrows=False)
-        lines = [table_.header, *(tuple(c.text + ("*" if c.rank == 1 else " ") for c in row) for row in table_.rows)]
-        widths = [max(len(line[k].rstrip(" ")) for line in lines) + 1 for k in range(len(table_.header))]
-        blocks.append("\n".join(_align(line, widths, table_.text) for line in lines))
+        blocks.append(text_table(table_))
     rewarded = explain((metric.name for metric in evaluation.metrics), evaluation.profile, plain=True)
     return "\n\n".join([*blocks, rewarded] if rewarded else blocks)
+
+
+def text_table(table_: Table) -> str:
+    """A table as aligned columns, the best marked with a star, without its title."""
+    lines = [table_.header, *(tuple(c.text + ("*" if c.rank == 1 else " ") for c in row) for row in table_.rows)]
+    widths = [max(len(line[k].rstrip(" ")) for line in lines) + 1 for k in range(len(table_.header))]
+    return "\n".join(_align(line, widths, table_.text) for line in lines)
 
 
 def _align(line: tuple[str, ...], widths: Sequence[int], left: int) -> str:
