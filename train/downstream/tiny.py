@@ -3,7 +3,7 @@
 An object is a peak at its centre in the map of its class, and the distances from there to its four sides; maps are of a
 quarter of the picture's sides. Source: Zhou, Wang, Krähenbühl, Objects as points, arXiv:1904.07850, 2019. Boxes are
 learned in all cells near a centre, which takes fewer steps: Liu, Zheng, Xu, Yang, Liu, Cai, Training-time-friendly
-network for real-time object detection, AAAI 2020. A set predictor such as RT-DETR learns almost nothing in so few.
+network for real-time object detection, AAAI 2020. RT-DETR learns next to nothing in these steps.
 """
 
 from __future__ import annotations
