@@ -408,16 +408,17 @@ def test_eval_scores_a_model_beside_the_fusers(
     text = (tmp_path / "r/report.html").read_text()
     assert text.count("data:image") >= 2 * 6 and folder.name in text
     monkeypatch.chdir(tmp_path)
-    ran = train("eval", shards / "vif", "--out", tmp_path / "none", "--limit", "1")
+    least = ("--limit", "1", "--metrics", "PSNR", "--examples", "0")
+    ran = train("eval", shards / "vif", "--out", tmp_path / "none", *least)
     assert ran.code == 0 and "model: clearfuse-small" in ran.err
     for name in ("one", "two"):
         shutil.copytree(folder, tmp_path / "runs" / name)
-        ran = train("eval", shards / "vif", "--out", tmp_path / name, "--limit", "1")
+        ran = train("eval", shards / "vif", "--out", tmp_path / name, *least)
         if name == "one":
             data = json.loads((tmp_path / "one/report.json").read_text())
             assert ran.code == 0 and data["methods"][0]["name"] == "one"
     assert ran.code == 2 and "runs/one, runs/two" in ran.error
-    both = ("--model", "runs/one", "--model", folder, "--out", tmp_path / "both", "--limit", "1")
+    both = ("--model", "runs/one", "--model", folder, "--out", tmp_path / "both", *least)
     ran = train("eval", shards / "vif", *both)
     assert ran.code == 0 and len(json.loads((tmp_path / "both/report.json").read_text())["methods"]) == 5
     ran = train("eval", shards / "vif", "--model", "runs/one", "--model", "runs/one")
