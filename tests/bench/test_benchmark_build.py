@@ -163,7 +163,7 @@ def test_a_wrong_file_a_missing_one_and_a_strange_set_stop_a_build(made: Made, t
     for path in data.glob("lytro-02-*"):
         path.unlink()
     said: list[str] = []
-    with pytest.raises(UserError, match="2 files not matching the hashes of own: mff/lytro: "):
+    with pytest.raises(UserError, match="2 files that differ from those of own: mff/lytro: "):
         build_benchmark(made.page, (f"lytro={data}",), str(tmp_path / "out"), workers=1, say=said.append)
     assert any(line.startswith(f"problem: mff/lytro: {data}/lytro-01-B.png is another file: sha256 ") for line in said)
     assert f"problem: mff/lytro: no pair '02' in {data}" in said
