@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("downstream-work"))
     parser.add_argument("--scenes", type=int, default=240, help="to train on")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--limit", type=int, default=40, help="scenes to score on")
+    parser.add_argument("--limit", type=int, default=100, help="scenes to score on")
     parser.add_argument("--workers", default="2")
     given = parser.parse_args()
     net, report = given.out / "net", given.out / "report"
