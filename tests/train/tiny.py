@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from clearfuse.train.designs.design import Design
+import torch
+
+from clearfuse.train.designs.design import Assembly, Design
 from clearfuse.train.designs.presets import Preset
 from clearfuse.train.designs.schedule import Schedule
 from clearfuse.train.models import MdaIFConfig, MMAIFConfig
 from clearfuse.train.objectives.flow import FlowMatching
 from clearfuse.train.objectives.regression import Regression
 from clearfuse.train.objectives.schrodinger import SchrodingerBridge
+from clearfuse.train.pipeline.fusion import FusionPipeline
 
 
 def small(flow: bool = False, guess: bool = False) -> Design:
@@ -21,6 +24,16 @@ def small(flow: bool = False, guess: bool = False) -> Design:
     )  # fmt: skip
     objective = FlowMatching(predicts="clean", steps=2) if flow else Regression()
     return Design("mmaif", config, "dct", "bytes", objective, "pyramid" if guess else "none")
+
+
+def untrained(flow: bool = False, guess: bool = False, seed: int = 0) -> FusionPipeline:
+    """A small network that has learned nothing, its weights moved away from their start, where no prompt tells."""
+    assembly = Assembly(small(flow, guess), torch.Generator().manual_seed(seed))
+    rng = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for parameter in assembly.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=rng))
+    return FusionPipeline(assembly)
 
 
 def small_mdaif(guess: bool = False) -> Design:

@@ -201,7 +201,7 @@ def test_a_share_of_samples_is_left_as_it_is_with_the_plain_request(shards: Path
     assert all(item.operators for item in items(held_out, range(len(held_out))))
 
 
-def test_smaller_pairs_are_a_build_s_of_smaller_pictures(shards: Path) -> None:
+def test_rescaled_pairs_keep_a_truth_that_fits_their_guess(shards: Path) -> None:
     """Undegraded, the guess of a smaller pair is its ground truth; crops still fit into it."""
     corpus = read(shards, "lean/vif")
     degrade = degrading.choose_degraders(corpus.lean)

@@ -11,13 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from tiny import small
+from tiny import untrained
 
 from clearfuse.synth import color
 from clearfuse.synth.files.pictures import read_picture
-from clearfuse.train.designs.design import Assembly
 from clearfuse.train.pipeline import files
 from clearfuse.train.pipeline.fuse import Plan
 from clearfuse.train.pipeline.fusion import FusionPipeline
@@ -27,11 +25,7 @@ from conftest import textured
 @pytest.fixture(scope="module")
 def pipeline() -> FusionPipeline:
     """A small network with a first guess, its weights moved away from the start."""
-    assembly = Assembly(small(guess=True), torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        for parameter in assembly.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    return FusionPipeline(assembly)
+    return untrained(guess=True)
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from made import made_shards
 from PIL import Image
-from tiny import small
+from tiny import small, untrained
 from torch import Tensor
 
 from clearfuse.synth.datasets.read import read_pair
@@ -22,7 +22,6 @@ from clearfuse.synth.files.pictures import decode
 from clearfuse.synth.samples.chain import degrade
 from clearfuse.synth.scenes import scene_pair
 from clearfuse.synth.types import BadPair, PairRef, UserError, WorkIncomplete
-from clearfuse.train.designs.design import Assembly
 from clearfuse.train.designs.file import read_design
 from clearfuse.train.pipeline import fusion as module
 from clearfuse.train.pipeline.fusion import FusionPipeline
@@ -34,25 +33,16 @@ pytestmark = pytest.mark.slow
 Train = Callable[..., Ran]
 
 
-def made(flow: bool = False, guess: bool = False, seed: int = 0) -> FusionPipeline:
-    assembly = Assembly(small(flow, guess), torch.Generator().manual_seed(seed))
-    rng = torch.Generator().manual_seed(seed + 1)
-    with torch.no_grad():
-        for parameter in assembly.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=rng))
-    return FusionPipeline(assembly)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model")
-    made().save_pretrained(path)
+    untrained().save_pretrained(path)
     return path
 
 
 @pytest.mark.parametrize(("flow", "guess"), [(False, False), (False, True), (True, False), (True, True)])
 def test_saved_and_loaded_is_the_same(tmp_path: Path, flow: bool, guess: bool) -> None:
-    one = made(flow, guess)
+    one = untrained(flow, guess)
     one.save_pretrained(tmp_path)
     other = FusionPipeline.from_pretrained(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "pipeline.json"]
@@ -65,7 +55,7 @@ def test_saved_and_loaded_is_the_same(tmp_path: Path, flow: bool, guess: bool) -
 
 
 def test_a_file_that_calls_the_guess_a_prior_is_read(tmp_path: Path) -> None:
-    one = made(guess=True)
+    one = untrained(guess=True)
     one.save_pretrained(tmp_path)
     text = (tmp_path / "pipeline.json").read_text()
     assert text.count('"guess"') == 2 and "prior" not in text
@@ -80,7 +70,7 @@ def test_any_size(folder: Path, size: tuple[int, int]) -> None:
 
 
 def test_a_flow_model_has_seeds_steps_and_samplers(tmp_path: Path) -> None:
-    flow, a, b = made(flow=True), textured(1), textured(2)
+    flow, a, b = untrained(flow=True), textured(1), textured(2)
     runs = [flow(a, b, task="mff", **more) for more in ({}, {"seed": 1}, {"steps": 4}, {"sampler": "midpoint"})]
     np.testing.assert_array_equal(runs[0], flow(a, b, task="mff"))
     assert all((runs[0] != other).any() for other in runs[1:])
@@ -89,7 +79,7 @@ def test_a_flow_model_has_seeds_steps_and_samplers(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"sampling: steps = 0: must be in \[1, 100000\]"):
         flow(a, b, task="mff", steps=0)
     with pytest.raises(UserError, match="--steps: the model is a regression"):
-        made()(a, b, task="mff", steps=3)
+        untrained()(a, b, task="mff", steps=3)
 
 
 def test_mistakes_are_named(folder: Path) -> None:
@@ -104,7 +94,7 @@ def test_mistakes_are_named(folder: Path) -> None:
 
 def test_a_flow_is_sampled_as_asked(train: Train, tmp_path: Path) -> None:
     """Sampler, steps and guidance change the image; invalid options give one line and exit code 2."""
-    pipeline, images = made(flow=True), (textured(1), textured(2))
+    pipeline, images = untrained(flow=True), (textured(1), textured(2))
     own = pipeline(*images, task="vif")
     for way in ({"sampler": "heun"}, {"sampler": "sde"}, {"steps": 3}):
         assert abs(pipeline(*images, task="vif", **way).astype(int) - own).max() > 0, way

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import small, small_mdaif
+from tiny import small_mdaif, untrained
 
 from clearfuse.synth.samples.chain import degrade
 from clearfuse.synth.scenes import scene_pair
@@ -27,11 +27,7 @@ AS_IT_IS = Plan(prompt="fuse")
 @pytest.fixture(scope="module")
 def pipeline() -> FusionPipeline:
     """A small network that has learned nothing, and answers every prompt with another image."""
-    assembly = Assembly(small(), torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        for parameter in assembly.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    return FusionPipeline(assembly)
+    return untrained()
 
 
 @pytest.fixture(autouse=True)
