@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -49,10 +49,12 @@ class Table(dict[str, Entry]):
     A plugin adds and replaces nothing: data and models that name an entry must mean the same everywhere.
     """
 
-    def __init__(self, what: str, entries: Mapping[str, Entry], own: str = "") -> None:
-        """own: the attribute by which an entry knows its name, empty for none."""
+    def __init__(
+        self, what: str, entries: Mapping[str, Entry], own: str = "", fault: Callable[[Entry], str] = lambda _: ""
+    ) -> None:
+        """own: the attribute by which an entry knows its name, empty for none. fault: what is wrong with one, or ""."""
         super().__init__(entries)
-        self.what, self.own = what, own
+        self.what, self.own, self.fault = what, own, fault
         self.added: dict[str, Plugin] = {}
         _tables.append(self)
 
@@ -81,6 +83,8 @@ class Table(dict[str, Entry]):
             raise UserError(f"{where}: is there already, of {owner}: give it another name")
         if self.own and (said := getattr(entry, self.own, None)) != name:
             raise UserError(f"{where}: its own {self.own} is {said!r}: give it one name")
+        if fault := self.fault(entry):
+            raise UserError(f"{where}: {fault}")
 
     def remove(self, plugin: Plugin) -> None:
         """Take out what a plugin added."""

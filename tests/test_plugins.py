@@ -16,6 +16,8 @@ from clearfuse.synth import plugins
 from clearfuse.synth.execute.run import run_tasks
 from clearfuse.synth.operators import OPERATORS, operator_class, physical_order
 from clearfuse.synth.plugins import Own, adopt, load_plugins, loaded, own, require, require_same
+from clearfuse.synth.prompts.pools import load_pool
+from clearfuse.synth.samples.chain import degrade
 from clearfuse.synth.tables import Table
 from clearfuse.synth.types import UserError
 from conftest import ROOT, Ran, save, textured
@@ -41,6 +43,12 @@ class Dim(Operator):
         return image * self.factor
 
 OPERATORS["dim"] = Dim
+"""
+METRIC = """
+from clearfuse.train.metrics import METRICS, Metric
+gap = Metric("Gap", lambda f, a, b: abs(f - (a + b) / 2).mean(), "lower", "fusion", "from the mean")
+object.__setattr__(gap, "%s", "%s")  # as without the type checks of tests
+METRICS["Gap"] = gap
 """
 
 
@@ -85,6 +93,21 @@ def test_a_plugin_adds_and_goes_without_a_trace(dim: Path) -> None:
         (DIM.replace('OPERATORS["dim"]', 'OPERATORS["dimmer"]'), "operator 'dimmer': its own name is 'dim'"),
         (DIM.replace('OPERATORS["dim"]', 'OPERATORS["a b"]'), "operator 'a b': a name is of letters"),
         (DIM + '\nOPERATORS["dim"]()', "missing 1 required keyword-only argument"),
+        (
+            DIM.replace('"exposure"', '"camera"'),
+            "operator 'dim': its stage is 'camera': must be one of scene, optics, ",
+        ),
+        (DIM.replace("source:", "sauce:"), "operator 'dim': its class sets no source"),
+        (DIM.replace("@dataclass(frozen=True)", ""), "operator 'dim': needs @dataclass(frozen=True) above its class"),
+        (
+            DIM.replace('severe(1.0, 0.5, "of all light", low=0.0, high=1.0)', "1.0"),
+            "operator 'dim': its parameter factor has no range: declare it by severe",
+        ),
+        (
+            METRIC % ("kind", "reference"),
+            "metric 'Gap': its kind is 'reference': must be one of full-reference, fusion, ",
+        ),
+        (METRIC % ("direction", "less"), "metric 'Gap': its direction is 'less': must be one of higher, lower"),
     ],
 )
 def test_what_is_refused_leaves_nothing(tmp_path: Path, source: str, said: str) -> None:
@@ -94,6 +117,19 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path, source: str, said: str) 
         load_plugins(tmp_path / "one.py")
     assert said in str(refused.value) and "one.py" in str(refused.value) and "\n" not in str(refused.value)
     assert dict(OPERATORS) == before and not loaded() and "clearfuse_plugin_one" not in sys.modules
+
+
+def test_an_operator_keeps_the_shape_of_its_image(tmp_path: Path) -> None:
+    (tmp_path / "half.py").write_text(DIM.replace("return image *", "return image[1:] *"))
+    load_plugins(tmp_path / "half.py")
+    with pytest.raises(ValueError, match=r"dim made \(63, 96, 3\) of an image of \(64, 96, 3\): an operator keeps"):
+        degrade(textured(1, 96, 64), "dim")
+
+
+def test_an_operator_without_words_says_where_they_belong(dim: Path) -> None:
+    load_plugins(dim)
+    with pytest.raises(UserError, match=r"operator 'dim' has no words: write a dim\.toml \(docs/extending.md\)"):
+        load_pool("dim")
 
 
 def test_two_files_of_a_name_and_a_name_of_two_files(dim: Path, tmp_path: Path) -> None:

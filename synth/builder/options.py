@@ -70,6 +70,8 @@ class Options(StrictModel):
     """Use this many pairs at most."""
     keys: Annotated[Texts, typer.Option("--key", metavar="KEY")] = ()
     """This pair alone, by its key; repeatable. A set without splits of its own gives it whatever split it draws."""
+    whole: bool = False
+    """All pairs are of --split, whatever split they draw; such as a folder that is all for testing."""
     variants: Annotated[int, Field(ge=1)] = 1
     """Degraded versions of each pair."""
     shard_size: Annotated[int, Field(ge=1)] = 256
@@ -136,6 +138,8 @@ class Options(StrictModel):
         self._check_one_process()
         if self.keys and ("," in self.split or len(self.data) > 1):
             raise UserError(f"--key {self.keys[0]}: goes with one data set and one split")
+        if self.whole and ("," in self.split or not self.data):
+            raise UserError("--whole: goes with --data and one split, such as --split test")
         if self.overwrite and self.extend:
             raise UserError("--overwrite and --extend exclude each other: replace a build, or add variants to it")
         if self.task in INSTRUCTED:

@@ -47,7 +47,7 @@ def resolve(options: Options, *, labels: bool = False) -> Resolved:
     prompts = _prompts(options, recipe)
     sets = _sets(options)
     chosen = {"split": options.split, "pairs": options.pairs, "limit": options.limit, "scale": options.scale}
-    chosen["keys"] = options.keys
+    chosen |= {"keys": options.keys, "whole": options.whole}
     marks = isinstance(recipe, Mixture) and "segment" in recipe.categories
     pairs, found, notes = select(task, sets, **chosen, labels=labels or marks)
     names = list(pairs.by_dataset)

@@ -76,12 +76,13 @@ def check_split(manifest: Manifest, task: Task, split: str) -> None:
         raise UserError(f"data set '{manifest.name}' has no split '{split}': it has {', '.join(manifest.splits)}")
 
 
-def of_split(manifest: Manifest, location: str, found: FoundPairs, split: str) -> Pairs:
-    """The pairs of a split among those found. Raises UserError where there are none."""
+def of_split(manifest: Manifest, location: str, found: FoundPairs, split: str, advice: str = "") -> Pairs:
+    """The pairs of a split among those found. UserError where there are none, with advice where splits are drawn."""
     selected = found.pairs.of_split(split)
     if not selected:
         counts = ", ".join(f"{n} {name}" for name, n in found.splits.items())
-        hint = "; real pairs are for evaluation: --split test" if manifest.real and found.splits["test"] else ""
+        hint = "" if manifest.own_splits else advice
+        hint = "; real pairs are for evaluation: --split test" if manifest.real and found.splits["test"] else hint
         raise UserError(f"--data {manifest.name}={location}: no pair in split '{split}': {counts}{hint}")
     return selected
 

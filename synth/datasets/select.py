@@ -121,13 +121,15 @@ def select(
     scale: int | None = None,
     labels: bool = False,
     keys: Collection[str] = (),
+    whole: bool = False,
 ) -> tuple[Pairs, dict[str, FoundPairs], list[str]]:
     """The pairs of a build, all pairs found by data set, and notes for the user. Raises UserError.
 
     task: None where each set is of its own: single pictures, of which no pair is made, of mff, scenes of vif.
     sets: the folder of each data set; empty: built-in scenes. split: names of splits, separated by commas. pairs: which
     exposures of a sequence form pairs. limit: number of pairs, None: all. scale: in place of each data set's own.
-    labels: whether label maps are looked for. keys: of the only pairs to take, of one split; empty: no choice.
+    labels: whether label maps are looked for. keys: of the only pairs to take, of one split; empty: no choice. whole:
+    whether all pairs are of the one split, of sets without splits of their own.
     """
     splits = split_names(split)
     if not sets and keys:
@@ -141,7 +143,7 @@ def select(
         scenes = Pairs.joined(builtin_pairs(task or "vif", name, shares[name]) for name in splits)
         where = "" if len(splits) == 1 else f" ({_format_counts(shares)})"
         return scenes, {}, [f"pairs: {len(scenes)} built-in scenes{where} (name your own with --data NAME=DIR)"]
-    found = {name: _find(name, at, task, splits, pairs, scale, labels, keys) for name, at in sets.items()}
+    found = {name: _find(name, at, task, splits, pairs, scale, labels, keys, whole) for name, at in sets.items()}
     everywhere = Pairs.joined(found_pairs.pairs for found_pairs in found.values())
     separate, dropped = keep_apart(everywhere)
     chosen = separate.take(np.isin(separate.splits, [list(SPLITS).index(name) for name in splits]))
@@ -170,20 +172,26 @@ def _find(
     scale: int | None,
     labels: bool,
     keys: Collection[str],
+    whole: bool,
 ) -> FoundPairs:
     """All pairs of a data set, or those of the keys. Where a single split is requested, it must exist."""
     manifest = load_manifest(name)
+    if whole and manifest.own_splits:
+        raise UserError(f"--whole: data set '{name}' has splits of its own, {', '.join(manifest.splits)}: leave it out")
     own = task or ("mff" if manifest.single else own_task(manifest))
     if scale is not None:
         manifest = manifest.model_copy(update={"scale": scale})
     if len(splits) == 1:
         check_split(manifest, own, splits[0])
     found = find_all(manifest, at, own, pairs, labels=labels)
+    if whole:
+        found = replace(found, pairs=found.pairs.in_split(splits[0]))
     if keys:
         found = replace(found, pairs=_named(manifest, at, found.pairs, splits[0], keys))
+    if keys or whole:
         return replace(found, splits={split: found.pairs.count(split) for split in SPLITS})
     if len(splits) == 1:
-        of_split(manifest, at, found, splits[0])
+        of_split(manifest, at, found, splits[0], f"; --whole puts all of them into '{splits[0]}'")
     return found
 
 

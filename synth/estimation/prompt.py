@@ -32,10 +32,10 @@ class Found:
     finding: Finding
 
 
-def estimate_pair(task: Task, a: np.ndarray, b: np.ndarray, sure: Sure = SURE) -> tuple[Found, ...]:
-    """What is wrong with a pair, uint8 ``(h, w, c)`` each, an infrared b of one channel; the surest first."""
+def estimates_of_pair(task: Task, a: np.ndarray, b: np.ndarray) -> Mapping[ImageName, Estimate]:
+    """The estimate of each side of a pair, uint8 ``(h, w, c)`` each, an infrared b of one channel."""
     images: Mapping[ImageName, np.ndarray] = {"a": a, "b": b}
-    return found_of_pair(task, {name: estimate(x, MODALITIES[task][name]) for name, x in images.items()}, sure)
+    return {name: estimate(image, MODALITIES[task][name]) for name, image in images.items()}
 
 
 def found_of_pair(task: Task, estimates: Mapping[ImageName, Estimate], sure: Sure = SURE) -> tuple[Found, ...]:
@@ -88,4 +88,4 @@ def single_prompt(found: Estimate, *, sure: float = SURE, seed: int = 0, languag
     return write_prompt("vif", tuple(allowed), seed=seed, language=language)
 
 
-__all__ = ["Found", "estimate_pair", "found_of_pair", "single_prompt", "write_prompt"]
+__all__ = ["Found", "estimates_of_pair", "found_of_pair", "single_prompt", "write_prompt"]

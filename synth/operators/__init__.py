@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from clearfuse.synth.operators import albumentations as bridge
 from clearfuse.synth.operators.authors import AUTHORS, PREFIX
-from clearfuse.synth.operators.base import STAGES, Operator, Range, Scene
+from clearfuse.synth.operators.base import STAGES, Operator, Range, Scene, fault_of
 from clearfuse.synth.operators.codec import Downsample, Jpeg
 from clearfuse.synth.operators.defocus import DefocusBlur
 from clearfuse.synth.operators.exposure import HighContrast, HighExposure, IrLowContrast, LowContrast, LowExposure
@@ -44,6 +44,7 @@ OPERATORS: Table[type[Operator]] = Table(
         "jpeg": Jpeg,
     },
     own="name",
+    fault=fault_of,
 )
 _INDEX = {name: index for index, name in enumerate(OPERATORS)}
 

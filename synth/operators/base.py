@@ -239,3 +239,20 @@ class Operator:
     def params(self) -> dict[str, Any]:
         """The parameters as stored in JSON."""
         return {name: getattr(self, name) for name in self.ranges()}
+
+
+def fault_of(declared: Any) -> str:
+    """What an operator of a user's own lacks or has wrong, in words for its author; "" where nothing is."""
+    if not (isinstance(declared, type) and issubclass(declared, Operator)):
+        return "must be a class below clearfuse.synth.operators.base.Operator, not an object"
+    if not dataclasses.is_dataclass(declared):
+        return "needs @dataclass(frozen=True) above its class"
+    if missing := [name for name in ("stage", "source") if not isinstance(getattr(declared, name, None), str)]:
+        return f"its class sets no {missing[0]}"
+    if declared.stage not in STAGES:
+        return f"its stage is {declared.stage!r}: must be one of {', '.join(STAGES)}"
+    if not declared.modalities or not declared.modalities <= {"visible", "infrared"}:
+        return f"its modalities are {sorted(declared.modalities)}: must be visible, infrared or both"
+    if bare := [one.name for one in dataclasses.fields(declared) if "range" not in one.metadata]:
+        return f"its parameter {bare[0]} has no range: declare it by severe, free or choice"
+    return ""

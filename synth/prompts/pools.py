@@ -20,6 +20,7 @@ from pydantic import AfterValidator, Field
 
 from clearfuse.synth.files.resources import read_toml
 from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, validate
+from clearfuse.synth.operators import OPERATORS
 from clearfuse.synth.operators.albumentations import PREFIX, is_bridged, words_of
 from clearfuse.synth.operators.authors import our_name
 from clearfuse.synth.prompts.pages import all_pages, find_page
@@ -309,6 +310,8 @@ def load_pool(op: str, folder: Path | None = None, language: Language = "en") ->
         return validate(BridgedPool, read_toml(path), str(path)).of(op)
     path = find_page(f"{op}{SUFFIXES[language]}", folder)
     if op in (GENERIC, "tasks") or not path.is_file():
+        if op in OPERATORS:
+            raise UserError(f"operator '{op}' has no words: write a {path.name} (docs/extending.md) for --prompts DIR")
         what = "prompt pool" if language == "en" else f"prompt pool in '{language}'"
         raise UserError(f"{folder or path.parent}: {unknown(what, op, pool_names(folder, language))}")
     return validate(Pool, read_toml(path), str(path))

@@ -75,7 +75,10 @@ def run_chain(
             x, linear = color.linear_to_srgb(x), False
         elif needs and not linear:
             raise ValueError(f"{op.name} ({op.stage}) after a step in code values: steps are not in physical order")
+        shape = x.shape
         x = op(x, rng, scene)
+        if x.shape != shape:
+            raise ValueError(f"{op.name} made {x.shape} of an image of {shape}: an operator keeps the shape")
         bounded = bounded and not op.unclipped
     if linear:
         return color.linear_to_srgb(x)

@@ -1,4 +1,4 @@
-"""``--key``: pairs by name, of sets with their own splits, of sets whose splits are drawn, and of built-in scenes."""
+"""Pairs by name (``--key``), all pairs as one split (``--whole``): of sets with splits of their own and without."""
 
 from __future__ import annotations
 
@@ -53,3 +53,22 @@ def test_keys_are_of_one_set_and_one_split() -> None:
         planned(task="vif", split="train,test", keys=["1"])
     with pytest.raises(UserError, match="--key 1: goes with one data set and one split"):
         planned(task="vif", data=["msrs=a", "m3fd=b"], keys=["1"])
+
+
+def test_a_whole_set_is_of_the_split_that_is_asked_for(tmp_path: Path, msrs: Path) -> None:
+    for number in range(1, 6):
+        for side in ("near", "far"):
+            save(tmp_path / side / f"{number}.png", textured(number))
+    data = {"task": "mff", "data": [f"folder={tmp_path}/near,{tmp_path}/far"]}
+    with pytest.raises(
+        UserError, match=r"no pair in split 'test': 5 train, 0 val, 0 test; --whole puts all of them into 'test'"
+    ):
+        planned(**data)
+    assert planned(**data, whole=True) == [(str(number), "test") for number in range(1, 6)]
+    assert len(planned(**data, whole=True, limit=2)) == 2
+    assert planned(**data, whole=True, keys=["3"]) == [("3", "test")]
+    with pytest.raises(UserError, match="--whole: data set 'msrs' has splits of its own, train, test: leave it out"):
+        planned(task="vif", data=[f"msrs={msrs}"], whole=True)
+    for wrong in ({"task": "vif"}, {**data, "split": "train,test"}):
+        with pytest.raises(UserError, match="--whole: goes with --data and one split, such as --split test"):
+            planned(**wrong, whole=True)

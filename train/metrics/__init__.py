@@ -13,7 +13,7 @@ from clearfuse.synth.fusers.quality import qabf
 from clearfuse.synth.tables import Table
 from clearfuse.synth.types import UserError, look_up, unknown
 from clearfuse.train.metrics import fidelity, fusion, information, niqe, noreference, perception, statistics, tensors
-from clearfuse.train.metrics.base import Direction, Metric, codes, luma
+from clearfuse.train.metrics.base import Direction, Metric, codes, fault_of, luma
 from clearfuse.train.metrics.planes import Planes
 from clearfuse.train.metrics.toolboxes.mefb import MEFB
 from clearfuse.train.metrics.toolboxes.tang import TANG
@@ -169,6 +169,7 @@ METRICS: Table[Metric] = Table(
         )
     },
     own="name",
+    fault=fault_of,
 )  # fmt: skip
 """The metrics of the profile ``strict``, the default ones first, each with its form for tensors."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -52,6 +52,16 @@ class Metric:
     missing: Callable[[], str] = needs_nothing
     tensor: Callable[[Any], Any] | None = None
     differentiable: bool = False
+
+
+def fault_of(metric: Any) -> str:
+    """What a metric of a user's own has wrong, in words for its author; "" where nothing is."""
+    if not isinstance(metric, Metric):
+        return "must be a clearfuse.train.metrics.Metric"
+    for name, choices in (("direction", Direction), ("kind", Kind), ("takes", Takes)):
+        if (said := getattr(metric, name)) not in get_args(choices):
+            return f"its {name} is {said!r}: must be one of {', '.join(get_args(choices))}"
+    return ""
 
 
 def codes(image: np.ndarray, name: str) -> Float32[np.ndarray, "h w c"]:

@@ -10,7 +10,8 @@ from jaxtyping import Float32, UInt8
 
 from clearfuse.synth import color
 from clearfuse.synth.datasets.read import as_grey
-from clearfuse.synth.estimation.prompt import Found, estimate_pair, write_prompt
+from clearfuse.synth.estimation.estimate import SURE
+from clearfuse.synth.estimation.prompt import Found, estimates_of_pair, found_of_pair, write_prompt
 from clearfuse.synth.estimation.targets import NAMES
 from clearfuse.synth.types import TASKS, BadPair
 
@@ -32,16 +33,24 @@ Measured in docs/decisions/0056-without-a-prompt.md.
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a pair. prompt: empty for its fusion alone; found: what was found; why: why nobody looked."""
+    """What is asked of a pair. prompt: empty for its fusion alone; found: what was found; why: why nobody looked.
+
+    unsure: the surest of what was found where nothing is sure enough to be asked for.
+    """
 
     prompt: str = ""
     found: tuple[Found, ...] = ()
     why: str = ""
+    unsure: Found | None = None
 
     def line(self) -> str:
         """What was found and what is asked for, in words."""
         if self.why:
             return f"{self.why}: fused, nothing removed"
+        if self.unsure is not None:
+            one, target = self.unsure.finding, self.unsure.target
+            surest = f"{one.op} in {target}, {100 * one.certainty:.0f} % sure"
+            return f"nothing found surely enough to remove it ({surest}): fused"
         if not self.found:
             return "nothing found to remove: fused"
         told = ", ".join(
@@ -73,8 +82,11 @@ def find_request(
         return Request(why="the model reads no prompts" if not reads else "a pair of another kind")
     first, second = (color.as_codes(image) for image in (a, b))
     try:
-        found = estimate_pair(known, first, as_grey(second) if known == "vif" else second, ASKED)
+        estimates = estimates_of_pair(known, first, as_grey(second) if known == "vif" else second)
     except ValueError as error:
         raise BadPair(f"too small to tell what is wrong ({error})") from None
+    found = found_of_pair(known, estimates, ASKED)
     prompt = write_prompt(known, found, language=language)
-    return Request() if prompt is None else Request(prompt.text, found)
+    if prompt is None:
+        return Request(unsure=next(iter(found_of_pair(known, estimates, dict.fromkeys(ASKED, SURE))), None))
+    return Request(prompt.text, found)

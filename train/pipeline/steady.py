@@ -1,10 +1,12 @@
 """Video against flicker: what fusing adds to the brightness of a place changes smoothly from frame to frame.
 
 Each frame is fused by itself, so a choice that hangs in the balance (which source, how warm) may tip from one frame to
-the next where nothing moved. At a coarse grid d_t = G(fused_t) − G((a_t + b_t)/2) is what fusing did to the brightness,
-G a mean over the cells, and s_t = k s_{t−1} + (1 − k) d_t with k = K exp(−(Δ_t/σ)²), Δ_t the change of G of the
-sources since the last frame: where the scene stands still the mean of some 1/(1 − K) frames, where it moves the frame's
-own. The frame gets s_t − d_t, enlarged smoothly. What is finer than a cell is left alone, so nothing is smeared.
+the next where nothing moved. G is a mean over the cells of a coarse grid, ΔX the change of G(X) since the last frame.
+What fusing adds is the part of ΔF that neither source accounts for: e_t = ΔF − clip(ΔF, min(ΔA, ΔB), max(ΔA, ΔB)). So
+a light that changes in both is followed at once, and a camera's jumping gain is not put into frames that do not show it.
+The frame gets the correction c_t = k (c_{t−1} − e_t), enlarged smoothly, with k = K exp(−(Δ_t/σ)²), Δ_t the change of
+the sources' mean: where the scene stands still the steps are spread over some 1/(1 − K) frames, where it moves the frame
+is its own. What is finer than a cell is left alone, so nothing is smeared.
 """
 
 from __future__ import annotations
@@ -22,23 +24,23 @@ CELL = 16
 
 
 class Steady:
-    """Frames one after another; nothing but two coarse grids is kept. Another size starts anew, as a cut does."""
+    """Frames one after another; nothing but four coarse grids is kept. Another size starts anew, as a cut does."""
 
     def __init__(self) -> None:
-        self._past: tuple[Float32[np.ndarray, "h w c"], Float32[np.ndarray, "h w c"]] | None = None
+        self._past: tuple[Float32[np.ndarray, "3 h w c"], Float32[np.ndarray, "h w c"]] | None = None
 
     def __call__(self, sources: tuple[np.ndarray, np.ndarray], fused: np.ndarray) -> np.ndarray:
         """The steadied frame, of the type of ``fused``, (h, w, 3). sources: the pair, uint8 or float32 (h, w, c)."""
-        a, b = (_grid(source, fused.shape[2]) for source in sources)
-        before = (a + b) / np.float32(2)
-        change = _grid(fused, fused.shape[2]) - before
-        kept = change
-        if self._past is not None and self._past[0].shape == before.shape:
-            moved = np.abs(before - self._past[0]).max(axis=2, keepdims=True)
+        grids = np.stack([_grid(image, fused.shape[2]) for image in (*sources, fused)])
+        correction = np.zeros_like(grids[0])
+        if self._past is not None and self._past[0].shape == grids.shape:
+            a, b, change = grids - self._past[0]
+            moved = np.abs((a + b) / np.float32(2)).max(axis=2, keepdims=True)
             share = np.float32(KEPT) * np.exp(-np.square(moved / np.float32(MOVED)))
-            kept = share * self._past[1] + (1 - share) * change
-        self._past = (before, kept)
-        return _corrected(fused, kept - change)
+            added = change - np.clip(change, np.minimum(a, b), np.maximum(a, b))
+            correction = share * (self._past[1] - added)
+        self._past = (grids, correction)
+        return _corrected(fused, correction)
 
 
 def _grid(image: np.ndarray, channels: int) -> Float32[np.ndarray, "h w c"]:

@@ -331,7 +331,7 @@ class _Run:
             self._publish()
         said = self.assembly.objective.unit.say(scores.loss)
         guess = scores.values.get("PSNR-guess")
-        beside = "" if guess is None else f", of the first guess {guess:.2f}"
+        beside = "" if guess is None else f" (the degraded pair fused without a network: {guess:.2f})"
         note(f"step {state.step}: validation loss {said}, PSNR {scores.psnr:.2f} dB{beside}")
 
     def _save(self, log: NoLog) -> None:

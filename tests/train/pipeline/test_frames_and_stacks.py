@@ -75,6 +75,14 @@ def test_flicker_goes_and_movement_stays() -> None:
     again = Steady()
     np.testing.assert_array_equal(again((scene, scene), fused), fused)
     np.testing.assert_array_equal(again((scene[:32], scene[:32]), fused[:32]), fused[:32], "another size starts anew")
+    lit, jumping = Steady(), Steady()
+    for k, gain in enumerate((0, 9, -9, 9, 0)):  # what the sources account for is left as it is
+        brighter, same = (np.clip(scene.astype(int) * 0.5 + 60 + d, 0, 255).astype(np.uint8) for d in (3 * k, 0))
+        assert np.abs(lit((brighter, brighter), brighter).astype(int) - brighter).max() <= 1
+        thermal = np.clip(scene[..., :1].astype(int) * 0.5 + 60 + gain, 0, 255).astype(np.uint8)
+        np.testing.assert_array_equal(
+            jumping((same, thermal), same), same, "one camera's gain jumps, the frame does not"
+        )
     deep = Steady()
     assert deep((scene, scene[..., :1]), fused / np.float32(255)).dtype == np.float32
 

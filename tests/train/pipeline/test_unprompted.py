@@ -87,7 +87,10 @@ def test_what_is_not_sure_is_not_asked_for(
     assert found.finding.op == "gaussian_noise" and 0.8 <= blind.ASKED["gaussian_noise"] < sure < 1
     for levels in ({"gaussian_noise": (1 + sure) / 2}, {"haze": 0.0 + sure}):  # not sure enough; not to be asked for
         monkeypatch.setattr(blind, "ASKED", levels)
-        assert "gaussian_noise" not in [one.finding.op for one in blind.find_request("vif", *noisy).found]
+        request = blind.find_request("vif", *noisy)
+        assert "gaussian_noise" not in [one.finding.op for one in request.found]
+        said = f"nothing found surely enough to remove it (gaussian_noise in a, {100 * sure:.0f} % sure): fused"
+        assert (request.line() == said) == ("gaussian_noise" in levels)  # what may never be asked for is not spoken of
 
 
 def test_too_small_to_tell_is_fused_unless_it_was_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,7 +119,7 @@ def test_nothing_is_estimated_for_nobody(
     def refuse(*_: object) -> None:
         raise AssertionError("the estimator was asked")
 
-    monkeypatch.setattr(blind, "estimate_pair", refuse)
+    monkeypatch.setattr(blind, "estimates_of_pair", refuse)
     fuse(tmp_path, noisy, Plan(), "other")
     deaf = FusionPipeline(Assembly(small_mdaif(), torch.Generator().manual_seed(0)))
     monkeypatch.setattr(files, "load_pipeline", lambda *_: deaf)

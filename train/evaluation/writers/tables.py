@@ -154,8 +154,8 @@ def notes(evaluation: Evaluation) -> list[str]:
     for method, tested in evaluation.differs.items():
         found = ", ".join(f"{name} p = {p:.2g}" for name, p in tested.items())
         lines.append(
-            f"What {method} notes is the same under all degradations: {found} (permutation test of the sum of squares "
-            f"between degradations, {PERMUTATIONS:,} permutations; a small p: they are told apart)."
+            f"Whether what {method} notes differs between degradations: {found} (permutation test of the sum of "
+            f"squares between degradations, {PERMUTATIONS:,} permutations; a small p: it does)."
         )
     if any(method.name.startswith(("classical", "networks")) for method in evaluation.methods):
         lines.append(
