@@ -3,10 +3,10 @@
 Each frame is fused by itself, so a choice that hangs in the balance (which source, how warm) may tip from one frame to
 the next where nothing moved. G is a mean over the cells of a coarse grid, ΔX the change of G(X) since the last frame.
 What fusing adds is the part of ΔF that neither source accounts for: e_t = ΔF − clip(ΔF, min(ΔA, ΔB), max(ΔA, ΔB)). So
-a light that changes in both is followed at once, and a camera's jumping gain is not put into frames that do not show it.
-The frame gets the correction c_t = k (c_{t−1} − e_t), enlarged smoothly, with k = K exp(−(Δ_t/σ)²), Δ_t the change of
-the sources' mean: where the scene stands still the steps are spread over some 1/(1 − K) frames, where it moves the frame
-is its own. What is finer than a cell is left alone, so nothing is smeared.
+a light that changes in both is followed at once, and the jumps of one camera's gain are not put into frames that do not
+show them. The frame gets the correction c_t = k (c_{t−1} − e_t), enlarged smoothly, with k = K exp(−(Δ_t/σ)²), Δ_t the
+change of the sources' mean: where the scene stands still the steps are spread over some 1/(1 − K) frames, where it
+moves the frame is its own. What is finer than a cell is left alone, so nothing is smeared.
 """
 
 from __future__ import annotations
