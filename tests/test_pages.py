@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator
+from html import unescape
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -208,6 +210,16 @@ def test_the_site_builds_without_a_warning_and_without_a_network(
     )
     assert [name for name, path in made.items() if fetched.search(path.read_text())] == []
     assert [name for name, path in made.items() if raw_lines(path.read_text())] == []
+    assert (tmp_path / "site/examples/vignette.py").is_file()
+    assert [(name, link) for name, path in made.items() for link in dead_links(path)] == []
+
+
+def dead_links(page: Path) -> list[str]:
+    """Links of a page in the built site, and pictures, that lead to no file of it."""
+    found = (unquote(unescape(link)) for link in re.findall(r'\s(?:href|src)="?([^"\s>]+)', page.read_text()))
+    inside = {re.split("[?#]", link)[0] for link in found if not re.match(r"[a-z]+:|/", link)} - {""}
+    places = {link: page.parent / link for link in inside}
+    return sorted(link for link, at in places.items() if not at.is_file() and not (at / "index.html").is_file())
 
 
 def raw_lines(page: str) -> list[str]:
