@@ -41,19 +41,22 @@ class OnTheFly:
     """Degrade a sample's clean crop by a recipe: a pure function of (sample, seed, variant).
 
     recipe: a recipe of the samples' task; its aspect ratios are not used, since the crop is already made. partial:
-    share of samples, in [0, 1], whose prompt asks to remove only some of the steps. prompts: a folder of prompt pools;
-    None: the built-in ones. language: of the prompts: en, zh or mix. The pools are read at
-    construction, so that a fault in one is a UserError before work starts.
+    share of samples, in [0, 1], whose prompt asks to remove only some of the steps. dial: share whose ground truth
+    keeps a drawn share of the strength of what it asks to remove, ``meta.left``. prompts: a folder of prompt pools;
+    None: the built-in ones. language: of the prompts: en, zh or mix. The pools are read at construction, so that a
+    fault in one is a UserError before work starts.
     """
 
     recipe: Recipe
     partial: float = 0.0
+    dial: float = 0.0
     prompts: Path | None = None
     language: str = "en"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.partial <= 1:
-            raise UserError(f"--partial {self.partial:g}: must be a share in [0, 1]")
+        for name, share in {"partial": self.partial, "dial": self.dial}.items():
+            if not 0 <= share <= 1:
+                raise UserError(f"--{name} {share:g}: must be a share in [0, 1]")
         read_pools(self.recipe, self.prompts, self.language)
 
     def __call__(self, sample: Sample, seed: int | None = None, variant: int | None = None) -> Sample:
@@ -70,7 +73,7 @@ class OnTheFly:
             raise ValueError(f"sample {sample.key}: is of category {meta.category}, whose target is not the fusion")
         if meta.task != self.recipe.task:
             raise ValueError(f"sample {sample.key}: is {meta.task}, recipe '{self.recipe.name}' {self.recipe.task}")
-        if meta.partial:
+        if meta.partial or meta.left:
             raise ValueError(f"sample {sample.key}: its ground truth keeps steps, so it is none of another plan")
         seed, variant = meta.seed if seed is None else seed, meta.variant if variant is None else variant
         seeds = Seeds(seed, meta.task, meta.dataset, meta.pair, variant)
@@ -85,6 +88,7 @@ class OnTheFly:
             degraded = degrade_clean(
                 *(self.recipe, seeds, clean, stored_depth, meta.fuser.name),
                 partial=self.partial,
+                dial=self.dial,
                 prompts=self.prompts,
                 language=self.language,
             )

@@ -40,6 +40,10 @@ class ClearFuseNode:
                 "prompt": ("STRING", {"default": "", "multiline": True, "tooltip": TOOLTIP}),
                 "model": ("STRING", {"default": "clearfuse-small", "tooltip": "a folder, a hub id or a shipped model"}),
                 "seed": ("INT", {"default": 0, "min": 0, "max": 2**53 - 1, "tooltip": "of a flow model's noise"}),
+                "strength": (
+                    "FLOAT",
+                    {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.05, "tooltip": "how much of it is removed"},
+                ),
             },
         }
 
@@ -51,6 +55,7 @@ class ClearFuseNode:
         prompt: str = "",
         model: str = "clearfuse-small",
         seed: int = 0,
+        strength: float = 1.0,
     ) -> tuple[torch.Tensor]:
         """Fuse a batch pair by pair; a single picture goes with each of the other batch. Returns (fused,)."""
         from clearfuse.synth.types import UserError, WorkIncomplete
@@ -64,7 +69,7 @@ class ClearFuseNode:
         try:
             pipeline = _load(model)
             fused = [
-                _fuse_pair(pipeline, a[i % len(a)], b[i % len(b)], task, prompt.strip() or None, seed)
+                _fuse_pair(pipeline, a[i % len(a)], b[i % len(b)], task, prompt.strip() or None, seed, strength)
                 for i in range(count)
             ]
         except (UserError, WorkIncomplete) as error:
@@ -80,7 +85,7 @@ def _load(model: str) -> Any:
 
 
 def _fuse_pair(
-    pipeline: Any, a: torch.Tensor, b: torch.Tensor, task: str, prompt: str | None, seed: int
+    pipeline: Any, a: torch.Tensor, b: torch.Tensor, task: str, prompt: str | None, seed: int, strength: float
 ) -> torch.Tensor:
     from clearfuse.synth.datasets.read import as_grey
     from clearfuse.train.pipeline.task import find_task
@@ -90,7 +95,8 @@ def _fuse_pair(
         found = find_task(x, y)
         task = found.task
         x, y = (y, x) if found.swapped else (x, y)
-    fused = pipeline(x, as_grey(y) if task == "vif" else y, task=task, prompt=prompt, seed=seed)
+    share = None if strength == 1 else strength  # all, of a model without a dial too
+    fused = pipeline(x, as_grey(y) if task == "vif" else y, task=task, prompt=prompt, seed=seed, strength=share)
     return torch.from_numpy(fused).float() / 255
 
 

@@ -63,7 +63,7 @@ class Range:
 
     kind: 'severe' goes from mild to strong with the severity; 'free' is drawn uniformly, independently of the severity;
     'choice' is one of ``options``. log: interpolated geometrically. identity: the value at which the operator does
-    nothing, where there is one.
+    nothing, where there is one. reciprocal: its effect goes with 1 / value, as that of fog with the visibility.
     """
 
     kind: Literal["severe", "free", "choice"]
@@ -76,6 +76,7 @@ class Range:
     log: bool = False
     integer: bool = False
     identity: float | str | None = None
+    reciprocal: bool = False
     options: tuple[Any, ...] = ()
 
     def at(self, t: float) -> float | int:
@@ -90,6 +91,18 @@ class Range:
         if self.kind == "choice":
             return self.options[min(int(u * len(self.options)), len(self.options) - 1)]
         return self.at(severity if self.kind == "severe" else u)
+
+    def weakened(self, value: Any, share: float) -> Any:
+        """The value at a share in [0, 1] of its distance from ``identity``, where nothing is done; 1 is the value.
+
+        A choice, and a parameter that has no identity, stays.
+        """
+        if share == 1 or self.kind == "choice" or not isinstance(self.identity, (int, float)):
+            return value
+        if self.reciprocal:
+            return min(value / share, self.identity) if share else self.identity
+        less = self.identity + share * (value - self.identity)
+        return round(less) if self.integer else less
 
     def check(self, where: str, value: Any) -> None:
         """Raise ValueError, with ``where`` in front, for a value of the wrong type or out of bounds."""
@@ -235,6 +248,12 @@ class Operator:
         ranges = cls.ranges()
         fixed = {n: r.identity for n, r in ranges.items() if r.identity is not None}
         return cls(**{n: fixed.get(n, r.draw(0.5, 0.0)) for n, r in ranges.items()}) if fixed else None
+
+    @classmethod
+    def weakened(cls, params: Mapping[str, Any], share: float) -> dict[str, Any]:
+        """A step's parameters at ``share``, in [0, 1], of their strength: 1 all, 0 none. See ``Range.weakened``."""
+        ranges = cls.ranges()
+        return {name: ranges[name].weakened(value, share) for name, value in params.items()}
 
     def params(self) -> dict[str, Any]:
         """The parameters as stored in JSON."""

@@ -98,8 +98,9 @@ class Haze(Operator):
     )
 
     visibility: float = severe(
-        2000, 80, "meteorological optical range", low=20, high=1e12, unit="m", log=True, identity=1e12
-    )
+        2000, 80, "meteorological optical range", low=20, high=1e12, unit="m", log=True, identity=1e12,
+        reciprocal=True,
+    )  # fmt: skip
     airlight: float = free(0.85, 1.15, "airlight relative to its estimate from the image")
     tint: float = free(-1, 1, "colour of the airlight, from cool (-1) to warm (1)")
     ir_ratio: float = free(0.05, 0.3, "infrared extinction relative to visible extinction")

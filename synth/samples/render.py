@@ -147,14 +147,16 @@ class Degraded:
     steps: tuple[Step, ...]
     prompt: Prompt
     fuser: str
+    left: float = 0.0
+    """Share of the strength of the steps that the prompt asks to remove, which the ground truth keeps."""
     redrawn: int = 0
     """How many plans were drawn before this one, whose structure was lost."""
 
     def record(self) -> dict[str, Any]:
-        """The fields ``n``, ``steps``, ``prompt`` and ``redrawn`` of the ``json``."""
+        """The fields ``n``, ``steps``, ``prompt``, ``left`` and ``redrawn`` of the ``json``."""
         said = self.prompt
         prompt = PromptRecord(templates=said.templates, strength=said.strength, asked=said.asked)
-        return {"n": len(self.steps), "steps": self.steps, "prompt": prompt, "redrawn": self.redrawn}
+        return {"n": len(self.steps), "steps": self.steps, "prompt": prompt, "left": self.left, "redrawn": self.redrawn}
 
 
 def degrade_clean(
@@ -165,6 +167,7 @@ def degrade_clean(
     fuser: str,
     *,
     partial: float = 0.0,
+    dial: float = 0.0,
     prompts: Path | None = None,
     language: str = "en",
 ) -> Degraded:
@@ -172,8 +175,9 @@ def degrade_clean(
 
     clean: ``clean_a``, ``clean_b``, ``gt``, uint8 ``(h, w, c)``. depth: returns the crop's depth, uint16 as stored;
     called once, and only where a step needs it. fuser: the one that made ``gt``. partial, prompts, language: as for a
-    build. A plan that loses the structure of both images, or turns one white, is drawn again from the next seed, with
-    as many steps. Raises BadPair where the recipe has no plan for the pair.
+    build. dial: share of samples whose ground truth keeps a share of the strength of what the prompt asks to remove,
+    drawn uniformly. A plan that loses the structure of both images, or turns one white, is drawn again from the next
+    seed, with as many steps. Raises BadPair where the recipe has no plan for the pair.
     """
     pair, gt = (clean["clean_a"], clean["clean_b"]), clean["gt"]
     depth = cache(depth)
@@ -204,11 +208,12 @@ def degrade_clean(
         language=language,
         vague=VAGUE if recipe.reproduction else 0.0,
     )
-    if len(asked) < len(steps):
-        kept = [step for i, step in enumerate(steps) if i not in asked]
+    left = draw_left(dial, generator(seed_of(seed("prompt"), "dial"))) if asked else 0.0
+    if len(asked) < len(steps) or left:
+        kept = [weakened(step, left) if i in asked else step for i, step in enumerate(steps) if left or i not in asked]
         fuser = FALLBACK if fuser == "dataset" else fuser
         gt = FUSERS[fuser]()(*degrade_pair(recipe.task, *pair, kept, metres), recipe.task)
-    return Degraded({"a": a, "b": b, **clean, "gt": gt}, stored, tuple(steps), prompt, fuser, attempt)
+    return Degraded({"a": a, "b": b, **clean, "gt": gt}, stored, tuple(steps), prompt, fuser, left, attempt)
 
 
 def use_provided(
@@ -255,6 +260,17 @@ def draw_asked(n: int, partial: float, rng: np.random.Generator) -> tuple[int, .
         return tuple(range(n))
     size = int(rng.integers(1, n)) if n > 1 else 0
     return tuple(sorted(int(i) for i in rng.choice(n, size, replace=False)))
+
+
+def draw_left(dial: float, rng: np.random.Generator) -> float:
+    """The share of its steps' strength that a ground truth keeps: 0, or with probability ``dial`` any in [0, 1)."""
+    drawn, share = rng.random(2).tolist()
+    return share if drawn < dial else 0.0
+
+
+def weakened(step: Step, share: float) -> Step:
+    """A step with ``share``, in [0, 1], of its strength, and the same random numbers: see ``Range.weakened``."""
+    return replace(step, params=operator_class(step.op).weakened(step.params, share))
 
 
 def channels(images: Mapping[str, np.ndarray]) -> dict[str, int]:

@@ -210,6 +210,8 @@ class SampleMeta(Versioned):
     """Whether others degraded the pair, so that its steps are names without parameters and nothing replays."""
     real: bool = False
     """Whether its pair has no clean side."""
+    left: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the strength of the steps that the prompt asks to remove, which the ground truth keeps."""
     redrawn: Count = 0
     """How many plans were drawn before this one, which lost the structure of both images or turned one white."""
 

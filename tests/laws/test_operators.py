@@ -292,6 +292,29 @@ def test_replay_from_json_is_bit_for_bit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", identities())
+def test_a_weakened_step_does_less_the_less_is_left_and_at_none_nothing(name: str) -> None:
+    """Parameters go in a line to their identity, fog by its extinction, and the change goes with them."""
+    cls, modality = OPERATORS[name], modality_of(name)
+    image, depth = textured(96, 128, 1 if modality == "infrared" else 3), metres(96, 128)
+    params = drawn(name, 0.8).params()
+    assert cls.weakened(params, 1.0) == params
+    changes = []
+    for share in (0.0, 0.5, 1.0):
+        op = cls(**cls.weakened(params, share))
+        result = run_chain(image, [(op, generator(7))], Scene(modality, depth))
+        changes.append(np.abs(result - color.code_to_float(image)).mean())
+    assert changes[0] * 255 <= IDENTITY_TOLERANCE.get((name, image.shape[2]), 1.0)
+    assert changes[0] - 1 / 255 <= changes[1] < changes[2]
+    half = cls.weakened(params, 0.5)
+    for key, declared in cls.ranges().items():
+        if declared.kind == "severe" and isinstance(declared.identity, (int, float)):
+            effect = (lambda v: 1 / v) if declared.reciprocal else (lambda v, at=declared.identity: v - at)
+            assert effect(half[key]) == pytest.approx(effect(params[key]) / 2, abs=0.5 if declared.integer else 1e-9), (
+                key
+            )
+
+
+@pytest.mark.parametrize("name", identities())
 @pytest.mark.parametrize("channels", [1, 3])
 def test_identity_gives_the_input_back(name: str, channels: int) -> None:
     op = OPERATORS[name].identity()

@@ -9,7 +9,7 @@ import torch
 from clearfuse.train.designs.design import Assembly, Design
 from clearfuse.train.designs.presets import Preset
 from clearfuse.train.designs.schedule import Schedule
-from clearfuse.train.models import MdaIFConfig, MMAIFConfig
+from clearfuse.train.models import MdaIFConfig, MMAIFConfig, RestorerConfig
 from clearfuse.train.objectives.flow import FlowMatching
 from clearfuse.train.objectives.regression import Regression
 from clearfuse.train.objectives.schrodinger import SchrodingerBridge
@@ -28,12 +28,25 @@ def small(flow: bool = False, guess: bool = False) -> Design:
 
 def untrained(flow: bool = False, guess: bool = False, seed: int = 0) -> FusionPipeline:
     """A small network that has learned nothing, its weights moved away from their start, where no prompt tells."""
-    assembly = Assembly(small(flow, guess), torch.Generator().manual_seed(seed))
+    return untrained_of(small(flow, guess), seed)
+
+
+def untrained_of(design: Design, seed: int = 0) -> FusionPipeline:
+    """The same of a design."""
+    assembly = Assembly(design, torch.Generator().manual_seed(seed))
     rng = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for parameter in assembly.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=rng))
     return FusionPipeline(assembly)
+
+
+def small_restorer(dial: bool = True) -> Design:
+    """A restorer as the shipped one, its size apart."""
+    config = RestorerConfig(
+        text_width=128, width=8, blocks=(1, 1, 1), depth=1, heads=2, expert_width=16, shared_width=16, lora=4, dial=dial
+    )
+    return Design("restorer", config, "pixels", "bytes", Regression(), "pyramid")
 
 
 def small_mdaif(guess: bool = False) -> Design:
@@ -56,6 +69,9 @@ SMALL = {
     ),
     "small-fm": Preset(
         "for tests", small(flow=True), Schedule(crop=32, batch=2, accumulate=1, steps=6, lr=1e-3, recompute=False)
+    ),
+    "small-dial": Preset(
+        "for tests", small_restorer(), Schedule(crop=32, batch=2, accumulate=1, steps=6, lr=1e-3, recompute=False)
     ),
     "small-mdaif": Preset(
         "for tests", small_mdaif(), Schedule(crop=32, batch=2, accumulate=1, steps=6, lr=1e-3, recompute=False)

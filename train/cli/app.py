@@ -60,7 +60,7 @@ def fuse_command(json_: JsonOption = False, **options: Any) -> None:
     from clearfuse.train.pipeline.fuse import Plan
 
     chosen = check_options(FuseOptions, options)
-    named = ("steps", "sampler", "guidance", "guidance_images", "seed", "tile")
+    named = ("steps", "sampler", "guidance", "guidance_images", "strength", "seed", "tile")
     plan = Plan(
         chosen.prompt, tuple((name, getattr(chosen, name)) for name in named), chosen.scale, chosen.registered,
         chosen.frames, chosen.steady, chosen.compare, chosen.mask,
@@ -128,7 +128,7 @@ def eval_command(json_: JsonOption = False, **options: Any) -> None:
         fusers=chosen.fuser or None, device=chosen.device, loading=loading, unprompted=chosen.unprompted,
         without_prior=chosen.without_prior,
         steps=chosen.steps, sampler=chosen.sampler, guidance=chosen.guidance,
-        guidance_images=chosen.guidance_images,
+        guidance_images=chosen.guidance_images, strength=chosen.strength,
     )  # fmt: skip
     metrics, papers = chosen.metrics, chosen.papers
     with console.progress("eval", "samples") as progress:

@@ -55,6 +55,7 @@ def run_fit(chosen: FitOptions, progress: Progress, note: Note) -> Fitted:
         recipes=chosen.recipe,
         partial=chosen.partial,
         language=chosen.language,
+        dial=chosen.dial,
         run_options=run_options(chosen, find_preset(name)),
         device=chosen.device,
         overwrite=chosen.overwrite,

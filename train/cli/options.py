@@ -115,6 +115,9 @@ class ModelOptions(DeviceOptions, PartOptions):
     """How strongly a flow model follows the prompt; 1: as it learned to."""
     guidance_images: Annotated[float | None, Field(ge=0)] = None
     """How strongly one that learned without images, such as ditfuse-small, follows them; 1: as it learned to."""
+    strength: Annotated[float | None, Field(ge=0, le=1)] = None
+    """How much of what is asked for is removed, of a model with a dial, such as small: 0.5 leaves half the noise, half
+    the density of the haze; all."""
 
     @property
     def parts(self) -> Parts:
@@ -364,6 +367,9 @@ class FitOptions(DataOptions, RunOptions):
     precision: str | None = preset_s("precision")
     mix: Annotated[str | None, typer.Option(metavar="W,W...")] = None
     """Weights of the arguments, in their order, or of categories: m3=3,control=1; their samples."""
+    dial: Share = 0.0
+    """Lean shards: share of samples from which only a drawn share of the degradations' strength is to be removed, for
+    train fuse --strength; of presets with a dial, such as small."""
     seed: Seed = 0
     """Seed of weights, order, crops and noise."""
     workers: Annotated[int | None, Field(ge=0)] = None

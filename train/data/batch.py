@@ -22,7 +22,8 @@ class Item:
 
     images: uint8 (H, W, 3) of the same size, and ``views`` of both whole degraded pictures, one below the other, where
     an encoder is trained on them. From a cache of latents instead latents (z, h, w), and of frozen encoders text
-    (m, e), the embedding of the prompt, empty, that of the empty prompt, and semantics (s, k).
+    (m, e), the embedding of the prompt, empty, that of the empty prompt, and semantics (s, k). strength: share in
+    [0, 1] of what the prompt asks to remove that the ground truth is free of.
     """
 
     position: int
@@ -37,6 +38,7 @@ class Item:
     empty: Tensor | None = None
     category: Category = "fusion"
     semantics: Tensor | None = None
+    strength: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Batch:
     images: ``a``, ``b``, ``gt``, ``guess``, ``clean_a``, ``clean_b`` as uint8; the properties of these names scale them
     to [−1, 1]; ``views``: see ``Item``. latents: of a, b, gt and guess in place of images, from a cache of latents;
     embeddings: of the prompts, and their mask; semantics: of the whole pictures, and their mask. positions: in the run,
-    or among the held-out samples; operators: degradations of each sample; categories: what its prompt asks for.
+    or among the held-out samples; operators: degradations of each sample; categories: what its prompt asks for;
+    strength: see ``Item``.
     """
 
     images: Mapping[str, UInt8[Tensor, "b 3 H W"]]
@@ -59,6 +62,7 @@ class Batch:
     embeddings: tuple[Float[Tensor, "b m e"], Bool[Tensor, "b m"]] | None = None
     categories: list[Category] = field(default_factory=list["Category"])
     semantics: tuple[Float[Tensor, "b s k"], Bool[Tensor, "b s"]] | None = None
+    strength: Float[Tensor, " b"] | None = None
 
     @property
     def a(self) -> Float[Tensor, "b 3 H W"]:
@@ -109,7 +113,8 @@ class Batch:
             None if pair is None else (function(pair[0]), function(pair[1]))
             for pair in (self.embeddings, self.semantics)
         )
-        return replace(self, images=images, latents=latents, embeddings=text, semantics=semantics)
+        strength = None if self.strength is None else function(self.strength)
+        return replace(self, images=images, latents=latents, embeddings=text, semantics=semantics, strength=strength)
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,7 @@ def collate(items: Sequence[Item | UnreadableSample]) -> Batch | UnreadableSampl
         pad_embeddings(texts) if texts else None,
         [item.category for item in readable],
         pad_embeddings(semantics) if semantics else None,
+        torch.tensor([item.strength for item in readable]),
     )
 
 

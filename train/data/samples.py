@@ -173,7 +173,10 @@ class Samples(Dataset[Any]):
         elif rephrase < self.rephrase and not place.lean:  # a lean sample gets a new prompt each time anyway
             prompt = rephrase_prompt(sample, rng)
         operators = tuple(step.op for step in sample.meta.steps)
-        return Item(-1, name, identity, task, operators, prompt, crops, category=sample.meta.category)
+        return Item(
+            -1, name, identity, task, operators, prompt, crops,
+            category=sample.meta.category, strength=1 - sample.meta.left,
+        )  # fmt: skip
 
     def _item_at(self, position: int, pick: Pick) -> Item:
         """The sample at a position, from the crop cache; if it is not there, it is decoded, and later crops cached."""

@@ -125,6 +125,9 @@ class _Page:
             gr.Textbox(lines=2, max_lines=4, elem_id="prompt"), label="prompt", placeholder="prompt_hint"
         )
         self.pick = self._text(gr.Dropdown([], value=None, elem_id="pick"), label="pick")
+        self.strength = self._text(
+            gr.Slider(0, 1, value=1, step=0.05, elem_id="strength"), label="strength", info="strength_info"
+        )
         models = [*self.methods]
         self.model = self._text(gr.Dropdown(models, value=models[0], elem_id="model"), label="model")
         self.fuse = self._text(gr.Button(say("fuse", "en"), variant="primary", elem_id="fuse"), value="fuse")
@@ -197,18 +200,19 @@ class _Page:
     def _state_inputs(self) -> list[gr.Component]:
         return [
             *(self.source, self.task, self.scene, self.files, self.own_task, self.chosen, self.prompt, self.model),
-            *(self.language, *self.severities),
+            *(self.language, self.strength, *self.severities),
         ]
 
     @staticmethod
     def _state(values: Sequence[Any]) -> tuple[State, list[str]]:
         """The state that the controls hold, and the user's files. Raises UserError."""
-        source, task, scene, files, own_task, chosen, prompt, model, language, *severities = values
+        source, task, scene, files, own_task, chosen, prompt, model, language, strength, *severities = values
         held = dict(zip(OPERATORS, severities, strict=True))
         own = source == OWN
         task = own_task if own else task
         degradations = {name: float(held[name]) for name in chosen or ()}
-        return State(task, None if own else int(scene), degradations, prompt or "", model, language), [*(files or ())]
+        scene = None if own else int(scene)
+        return State(task, scene, degradations, prompt or "", model, language, float(strength)), [*(files or ())]
 
     def _run(self, *values: Any) -> list[Any]:
         """All outputs, or one line that says what is wrong, beside the pictures as they were."""
@@ -270,6 +274,7 @@ class _Page:
                 found[slider]["value"] = state.degradations[name]
         found[self.prompt]["value"] = state.prompt
         found[self.pick] |= {"choices": instructions(state), "value": None}
+        found[self.strength]["value"] = state.strength
         found[self.model]["value"] = state.model
         found[self.language]["value"] = language
         found[self.tabs]["selected"] = OWN if own else SCENE

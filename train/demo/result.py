@@ -26,10 +26,11 @@ Colour = UInt8[np.ndarray, "h w 3"]
 
 @dataclass(frozen=True)
 class Asked:
-    """An instruction, empty for none, and the language that an estimated one is to be in."""
+    """An instruction, empty for none, the language that an estimated one is to be in, and how much is removed of it."""
 
     prompt: str = ""
     language: Language = "en"
+    strength: float = 1.0
 
 
 Method = Callable[[Degraded, Asked], tuple[np.ndarray, Request | None]]
@@ -84,7 +85,8 @@ def _by_model(model: str, device: str | None) -> Method:
         if not asked.prompt and pipeline.reads_prompts:
             request = pipeline.request(made.a, made.b, task=task, language=asked.language)
         prompt = asked.prompt if request is None else request.prompt
-        return pipeline(made.a, made.b, task=task, prompt=prompt), request
+        strength = None if asked.strength == 1 else asked.strength  # all, of a model without a dial too
+        return pipeline(made.a, made.b, task=task, prompt=prompt, strength=strength), request
 
     return fuse
 
@@ -109,7 +111,7 @@ def run(state: State, files: Sequence[str], methods: Mapping[str, Method]) -> Re
     try:
         made = degrade(pair_of(state, files), state.degradations)
         begun = time.perf_counter()
-        image, request = methods[state.model](made, Asked(state.prompt.strip(), state.language))
+        image, request = methods[state.model](made, Asked(state.prompt.strip(), state.language, state.strength))
         fused, seconds = colour(image), time.perf_counter() - begun
     except (BadPair, WorkIncomplete, ValueError) as error:
         raise UserError(str(error)) from None

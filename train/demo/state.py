@@ -19,7 +19,7 @@ SCENES = 32
 """Built-in scenes of a task: 1 to 32, those of ``synth build`` without ``--data``."""
 LONGEST = 1000
 """Characters of an instruction."""
-KEYS = ("task", "scene", "degradations", "severities", "prompt", "model", "language")
+KEYS = ("task", "scene", "degradations", "severities", "prompt", "strength", "model", "language")
 """The query parameters of a link; others, such as the page's own, are not looked at."""
 
 
@@ -28,7 +28,8 @@ class State:
     """scene: number of a built-in scene, 1 to ``SCENES``; None: the user's own pictures, which no link holds.
 
     task: vif, mef, mff, or auto for own pictures. degradations: severity in [0, 1] by operator. prompt: empty to
-    remove what is estimated, ``fuse`` for the task's plain fusion. Raises UserError for a value that is not allowed.
+    remove what is estimated, ``fuse`` for the task's plain fusion. strength: how much of that is removed, in [0, 1].
+    Raises UserError for a value that is not allowed.
     """
 
     task: str = "vif"
@@ -37,6 +38,7 @@ class State:
     prompt: str = ""
     model: str = ""
     language: Language = "en"
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         check_name("task", self.task, TASKS if self.scene is not None else (AUTO, *TASKS))
@@ -49,6 +51,8 @@ class State:
                 check_name(f"degradation of {self.task}", name, operators_of(self.task))
             if not 0 <= severity <= 1:  # NaN too
                 raise UserError(f"severity of {name} = {severity:g}: must be in [0, 1]")
+        if not 0 <= self.strength <= 1:
+            raise UserError(f"strength = {self.strength:g}: must be in [0, 1]")
         if len(self.prompt) > LONGEST:
             raise UserError(f"the instruction has {len(self.prompt)} characters: at most {LONGEST}")
         check_name("language", self.language, LANGUAGES)
@@ -62,6 +66,7 @@ class State:
             "degradations": ",".join(names),
             "severities": ",".join(f"{self.degradations[name]:.2g}" for name in names),
             "prompt": self.prompt,
+            "strength": "" if self.strength == 1 else f"{self.strength:.2g}",
             "model": self.model,
             "language": self.language,
         }
@@ -94,18 +99,19 @@ def from_query(query: Mapping[str, str], models: Collection[str], language: Lang
     return State(
         said.get("task", "vif"),
         int(scene[:9]) if scene else (None if "task" in said else 1),
-        {name: _severity(name, text) for name, text in zip(names, severities, strict=True)},
+        {name: _share(f"severity of {name}", text) for name, text in zip(names, severities, strict=True)},
         said.get("prompt", ""),
         model,
         next(one for one in LANGUAGES if one == tongue),
+        _share("strength", said.get("strength", "1")),
     )
 
 
-def _severity(name: str, text: str) -> float:
+def _share(what: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UserError(f"severity of {name} = {shorten(text)}: must be a number in [0, 1]") from None
+        raise UserError(f"{what} = {shorten(text)}: must be a number in [0, 1]") from None
 
 
 def language_of(accepted: str) -> Language:

@@ -26,6 +26,11 @@ WORDS: dict[str, tuple[str, str]] = {
         "Empty: what is wrong is estimated and removed; fuse: just fuse the two",
         "留空：自动估计并消除退化；填 fuse：仅融合",
     ),
+    "strength": ("How much of it is removed", "消除程度"),
+    "strength_info": (
+        "1: all; 0.5: half of the noise, half of the haze; of models with a dial",
+        "1 为全部；0.5 为一半；需模型支持",
+    ),
     "pick": ("… or pick one", "……或从中选择"),
     "model": ("Fuse with", "融合方法"),
     "fuse": ("Fuse", "融合"),

@@ -161,6 +161,11 @@ class Assembly(nn.Module):
         self.one_length = False
         self.notes: Mapping[str, Tensor] = {}
 
+    @property
+    def has_dial(self) -> bool:
+        """Whether the network can be asked to remove a share of a degradation."""
+        return getattr(self.design.config, "dial", False)
+
     def compile_for(self, network_compiler: Callable[[nn.Module], None]) -> None:
         """Compile the network. All prompts then have one length and a mask: a graph belongs to a shape."""
         self.one_length = True
@@ -184,10 +189,12 @@ class Assembly(nn.Module):
         guess: Latent | None = None,
         semantics: Semantics | None = None,
         present: Bool[Tensor, "b 2"] | None = None,
+        strength: Float[Tensor, " b"] | None = None,
     ) -> Predict:
         """The network with all of its inputs but a flow's bound to it, as an objective calls it: see ``Inputs``.
 
-        embeddings: of the prompts, with their mask, where they are at hand.
+        embeddings: of the prompts, with their mask, where they are at hand. strength: left out for a network without a
+        dial.
         """
         text, mask = self.text(prompts) if embeddings is None else (embeddings[0].float(), embeddings[1])
         if self.one_length:
@@ -196,7 +203,14 @@ class Assembly(nn.Module):
         else:
             # Where no prompt is padded, as for one image, attention needs no mask, and is faster without.
             real = None if bool(mask.all()) else mask
-        bound = Inputs(pair, (text, real), guess=guess, semantics=semantics, present=present)
+        bound = Inputs(
+            pair,
+            (text, real),
+            guess=guess,
+            semantics=semantics,
+            present=present,
+            strength=strength if self.has_dial else None,
+        )
 
         def predict(z_t: Tensor | None, t: Tensor | None) -> Prediction:
             prediction = self.network(dataclasses.replace(bound, z_t=z_t, t=t))
@@ -215,9 +229,10 @@ class Assembly(nn.Module):
         objective: Objective | None = None,
         guess: Float[Tensor, "b 3 H W"] | None = None,
         semantics: Semantics | None = None,
+        strength: Float[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b 3 H W"]:
         """Fused images; values may leave [−1, 1]. objective: another way to sample; guess: the design's; semantics: of
-        the whole pictures, if the design has any.
+        the whole pictures, if the design has any; strength: see ``Inputs``.
 
         Under guidance the network is asked under the prompts and under empty ones, and without images too where the
         images have a scale of their own.
@@ -225,7 +240,7 @@ class Assembly(nn.Module):
         pair = self.encode(a), self.encode(b)
         z_guess = None if guess is None else self.encode(guess)
         way = objective or self.objective
-        given = {"guess": z_guess, "semantics": semantics}
+        given = {"guess": z_guess, "semantics": semantics, "strength": strength}
         predict = self.bind(pair, prompts, **given)
         if way.guidance_images != 1:
             nothing = torch.zeros(len(prompts), 2, dtype=torch.bool, device=pair[0].device)

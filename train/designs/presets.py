@@ -111,6 +111,7 @@ _SMALL = Design(
         expert_width=176,
         shared_width=176,
         output_scale=0.1,
+        dial=True,
     ),
     *("pixels", "bytes", Regression(measure="log")),
     guess="pyramid",

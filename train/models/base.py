@@ -35,7 +35,7 @@ class Inputs:
     pair: the degraded latents of a and b. text: the prompts' embeddings, of any number of tokens, 0 included. z_t, t: a
     flow's noisy latent and its time in [0, 1]; None in a regression. guess: the latent of a first estimate of the fused
     image. semantics: what a frozen encoder says of the degraded pictures. present: which of a and b are there, where
-    some are not.
+    some are not. strength: share in [0, 1] of what the prompt asks to remove that is to be removed; None: all.
     """
 
     pair: tuple[Latent, Latent]
@@ -46,6 +46,7 @@ class Inputs:
     guess: Latent | None = None
     semantics: Semantics | None = None
     present: Bool[Tensor, "b 2"] | None = None
+    strength: Float[Tensor, " b"] | None = None
 
     def refuse(self, family: str, *names: str) -> None:
         """Raise ValueError where one of these fields is given, which networks of the family take no account of."""

@@ -127,7 +127,7 @@ class Joint(nn.Module):
 
         An image that is not ``present`` is attended to by nothing, like a prompt's padding.
         """
-        inputs.refuse("joint transformer", "guess", "semantics")
+        inputs.refuse("joint transformer", "strength", "guess", "semantics")
         (z_a, z_b), z_t, t = inputs.pair, inputs.z_t, inputs.t
         if z_t is None or t is None:
             raise ValueError("the joint transformer is of a flow: it takes z_t and t")

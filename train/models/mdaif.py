@@ -220,7 +220,7 @@ class MdaIF(nn.Module):
             raise ValueError("a guess must be given if and only if the config has one")
         if bool(self.config.semantics_width) != (inputs.semantics is not None):
             raise ValueError("a semantic prior must be given if and only if the config has a width of it")
-        inputs.refuse("MdaIF", "present")
+        inputs.refuse("MdaIF", "strength", "present")
         height, width = inputs.pair[0].shape[2:]
         a, b, *guess = (self._padded(z) for z in (*inputs.pair, inputs.guess) if z is not None)
 

@@ -182,7 +182,7 @@ class MMAIF(nn.Module):
             raise ValueError("a flow model takes z_t and t, a regression neither")
         if self.config.guess != (guess is not None):
             raise ValueError("a guess must be given if and only if the config has one")
-        inputs.refuse("MMAIF", "semantics", "present")
+        inputs.refuse("MMAIF", "strength", "semantics", "present")
         height, width = z_a.shape[2:]
         pair = torch.cat([self._embedded(z_a), self._embedded(z_b)], -1)
         c = self.condition(pair)

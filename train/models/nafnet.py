@@ -92,7 +92,7 @@ class NAFNet(nn.Module):
             raise ValueError("NAFNet is a regression: it takes neither z_t nor t")
         if self.config.guess != (inputs.guess is not None):
             raise ValueError("a guess must be given if and only if the config has one")
-        inputs.refuse("NAFNet", "semantics", "present")
+        inputs.refuse("NAFNet", "strength", "semantics", "present")
         height, width = inputs.pair[0].shape[2:]
         x = torch.cat([z for z in (*inputs.pair, inputs.guess) if z is not None], 1)
         x = self.stem(F.pad(x, (0, -width % 2**LEVELS, 0, -height % 2**LEVELS), mode="replicate"))

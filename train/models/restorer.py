@@ -73,6 +73,8 @@ class RestorerConfig:
     expert_width: Size = 256
     shared_width: Optional = 256
     lora: Optional = 64
+    dial: bool = False
+    """The strength is an input: how much of what the prompt asks to remove is to be removed."""
 
     def transformer(self) -> MMAIFConfig:
         """The transformer's sizes."""
@@ -114,8 +116,25 @@ class Level(nn.ModuleList):
         return x
 
 
+class Dial(nn.Module):
+    """What a strength below 1 adds to the context: nothing at 1, and nothing at the start."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(1, width, bias=False)
+        self.outer = ZeroLinear(width, width, bias=False)
+
+    def forward(self, strength: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
+        """strength: in [0, 1]."""
+        return self.outer(F.silu(self.inner(1 - strength[:, None])))
+
+
 class Restorer(nn.Module):
-    """The network: ``Restorer(config)(inputs)``."""
+    """The network: ``Restorer(config)(inputs)``.
+
+    With a dial the result is guess + strength × (restored − guess), which is exact where a degradation adds in code
+    values, such as noise; for the rest, such as haze, the network learns what to add.
+    """
 
     def __init__(self, config: RestorerConfig) -> None:
         super().__init__()
@@ -136,6 +155,7 @@ class Restorer(nn.Module):
         self.condition = nn.Sequential(nn.Linear(tokens, tokens), nn.SiLU(), nn.Linear(tokens, tokens))
         self.context = Context(tokens, config.text_width)
         self.prompt = Context(tokens, config.text_width) if config.text_width else None
+        self.dial = Dial(tokens) if config.dial else None
         self.positions = Positions(tokens)
         self.blocks = nn.ModuleList(Block(inner, first=i == 0) for i in range(config.depth))
         self.adaln = AdaLN(tokens, 0, outputs=2)
@@ -160,7 +180,7 @@ class Restorer(nn.Module):
             raise ValueError("a restorer is a regression: it takes neither z_t nor t")
         if self.config.guess != (guess is not None):
             raise ValueError("a guess must be given if and only if the config has one")
-        inputs.refuse("restorer", "semantics", "present")
+        inputs.refuse("restorer", "semantics", "present", *(() if self.config.dial else ("strength",)))
         height, width = inputs.pair[0].shape[2:]
         pad = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
         images = [F.pad(z, pad, mode="replicate") for z in (*inputs.pair, guess) if z is not None]
@@ -169,6 +189,10 @@ class Restorer(nn.Module):
         hint = None
         if self.prompt is not None:
             hint = self.prompt(x.new_zeros(len(x), 1, 8 * self.config.width), text, text_mask)
+        dialled = None
+        if self.dial is not None and inputs.strength is not None:
+            dialled = self.dial(inputs.strength)
+            hint = None if hint is None else hint + dialled
         skips: list[Tensor] = []
         for blocks, down in zip(self.encoder, self.down, strict=True):
             x = blocks(x, hint)
@@ -179,6 +203,7 @@ class Restorer(nn.Module):
         tokens = rearrange(x, "b d h w -> b (h w) d")
         c = self.condition(tokens)
         context = self.context(c + tokens, text, text_mask)
+        context = context if dialled is None else context + dialled
         c = c + context[:, None]
         layout, c_all = self._layout(rows, columns, text, text_mask), c
         x = tokens
@@ -202,6 +227,8 @@ class Restorer(nn.Module):
         assert gain is not None
         scale = self.config.output_scale
         fused = blended(scale * self.head(x), scale * gain, scale * self.tone(F.silu(context)), images)
+        if inputs.strength is not None:
+            fused = images[-1] + inputs.strength.view(-1, 1, 1, 1) * (fused - images[-1])
         return Prediction(fused[..., :height, :width], *routed(statistics, fused))
 
     def _layout(self, rows: int, columns: int, text: Tensor, text_mask: Tensor | None) -> TokenLayout:

@@ -172,7 +172,7 @@ class UNet(nn.Module):
         z_t, t, (text, text_mask) = inputs.z_t, inputs.t, inputs.text
         if self.config.flow != (z_t is not None) or self.config.flow != (t is not None):
             raise ValueError("a flow model takes z_t and t, a regression neither")
-        inputs.refuse("U-Net", "guess", "semantics", "present")
+        inputs.refuse("U-Net", "strength", "guess", "semantics", "present")
         height, width = inputs.pair[0].shape[2:]
         x = torch.cat([z for z in (z_t, *inputs.pair) if z is not None], 1)
         side = 2 ** (self.config.levels - 1)

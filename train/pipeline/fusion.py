@@ -158,6 +158,7 @@ class FusionPipeline:
         sampler: str | None = None,
         guidance: float | None = None,
         guidance_images: float | None = None,
+        strength: float | None = None,
         tile: int | None = None,
         prior: bool = True,
     ) -> UInt8[np.ndarray, "h w 3"] | Float32[np.ndarray, "h w 3"]:
@@ -167,7 +168,8 @@ class FusionPipeline:
         pair of another kind. prompt: the instruction; None: what ``request`` finds, said in a line; empty or fuse: the
         task's fusion alone. seed: of a flow model's noise.
         steps, sampler, guidance (scale of classifier-free guidance by the prompt, 1: none), guidance_images (the same
-        by the images): override the design's, for flow models only. tile: larger images are fused in tiles of this side
+        by the images): override the design's, for flow models only. strength: share in [0, 1] of what is asked for, or
+        found, that is removed, by a model with a dial; None: all. tile: larger images are fused in tiles of this side
         in pixels, which share one field of noise; None: the family's. prior: False puts zeros in place of the semantic
         prior. Raises UserError if the sizes differ or an option does not apply, and WorkIncomplete if the network's
         result is not finite.
@@ -176,6 +178,11 @@ class FusionPipeline:
         if a.shape[:2] != b.shape[:2]:
             sizes = (f"{x.shape[1]}x{x.shape[0]}" for x in (a, b))
             raise UserError("the two images differ in size: {} and {}".format(*sizes))
+        if strength is not None and not self.assembly.has_dial:
+            raise UserError("--strength: the model has no dial: it removes all of what it is asked to")
+        if strength is not None and not 0 <= strength <= 1:
+            raise UserError(f"--strength {strength:g}: must be in [0, 1]")
+        share = None if strength is None else torch.tensor([float(strength)], device=self.device)
         objective = self._objective(steps=steps, sampler=sampler, guidance=guidance, guidance_images=guidance_images)
         images = [_checked(a), _checked(b)]
         if prompt is None:
@@ -207,9 +214,9 @@ class FusionPipeline:
             x, y, *first = (to_tensor([_to_colour(part)]).to(self.device) for part in parts)
             rng = NoiseField(torch.Generator().manual_seed(seed), rows, columns, at[0].start // f, at[1].start // f)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                made = self.assembly.fuse(x, y, [prompt], rng, objective, *first, semantics=semantics).float()
+                made = self.assembly.fuse(x, y, [prompt], rng, objective, *first, semantics=semantics, strength=share)
             noted.append(self.assembly.notes)
-            return made
+            return made.float()
 
         side: int = getattr(self.design.config, "tile", TILE) if tile is None else tile
         if side < 2 * OVERLAP:

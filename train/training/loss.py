@@ -25,6 +25,7 @@ def batch_loss(assembly: Assembly, batch: Batch, rng: Rng, device: torch.device,
         predict = assembly.bind(
             (z_a, z_b), batch.prompts,
             embeddings=embeddings, guess=guess, semantics=semantics_of(assembly, batch), present=present,
+            strength=batch.strength,
         )  # fmt: skip
         weight = assembly.tokenizer.weight
         return assembly.objective.loss(predict, target, (z_a, z_b), rng, pixels, weight)

@@ -91,6 +91,7 @@ def fit(
     recipes: Sequence[str] = (),
     partial: float = 0.0,
     language: str = "en",
+    dial: float = 0.0,
     run_options: RunOptions = DEFAULT_RUN,
     device: str | None = None,
     overwrite: bool = False,
@@ -101,7 +102,8 @@ def fit(
     """Fit ``settings.preset`` on shards, or resume the run in ``out``.
 
     Runs in a single process, or as a rank of ``torchrun`` or ``accelerate launch``, where each batch is split equally
-    over the ranks; their number may change when a run is resumed. recipes, partial, language: see ``choose_degraders``.
+    over the ranks; their number may change when a run is resumed. recipes, partial, language, dial: see
+    ``choose_degraders``.
     Raises UserError before work begins, WorkIncomplete if a sample can't be read or a loss is not finite.
     """
     design = settings.design() if overwrite else with_recorded_commits(Path(out), settings.design())
@@ -130,9 +132,11 @@ def fit(
             raise UserError("--sharded: not with --set schedule.optimizer=muon: it needs each matrix whole")
         if settings.reading and not assembly.text.trainable:
             raise UserError(f"--set schedule.reading: the prompt encoder '{assembly.design.text}' does not learn")
+        if dial and not assembly.has_dial:
+            raise UserError(f"--dial {dial:g}: networks of '{settings.preset}' have no dial")
         corpus = index(paths, settings.hold_out)
         check_data(settings, assembly, corpus)
-        degraders = choose_degraders(corpus.lean, recipes, partial, language)
+        degraders = choose_degraders(corpus.lean, recipes, partial, language, dial)
         folder = Path(out)
         if ranks.main:
             record = run_record(settings, corpus, degraders)

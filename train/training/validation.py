@@ -99,7 +99,8 @@ class Validator:
         rng = Draws.of("fused", 0, batch.positions)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
             semantics = semantics_of(assembly, batch)
-            fused = assembly.fuse(batch.a, batch.b, batch.prompts, rng, guess=batch.guess, semantics=semantics)
+            given = {"guess": batch.guess, "semantics": semantics, "strength": batch.strength}
+            fused = assembly.fuse(batch.a, batch.b, batch.prompts, rng, **given)
         images = {name: _pixels(image) for name, image in batch.images.items()}
         images["fused"] = _pixels(to_bytes(fused))
         rows = [

@@ -14,18 +14,22 @@ import torch
 from tiny import SMALL
 
 from clearfuse.synth.builder.run import build
+from clearfuse.synth.depth.maps import dequantise
 from clearfuse.synth.fusers import PyramidFuser
 from clearfuse.synth.onthefly import OnTheFly
+from clearfuse.synth.samples.render import degrade_pair, weakened
+from clearfuse.synth.seeds import seed_of
 from clearfuse.synth.shards.records import Origin
 from clearfuse.synth.shards.sample import Sample, read_samples
 from clearfuse.synth.types import UserError
 from clearfuse.train.data import degrade as degrading
-from clearfuse.train.data.batch import Batch, Item, UnreadableSample
+from clearfuse.train.data.batch import Batch, Item, UnreadableSample, collate
 from clearfuse.train.data.corpus import Corpus, index
 from clearfuse.train.data.loader import batches
 from clearfuse.train.data.order import RankBatches
 from clearfuse.train.data.samples import Samples
 from clearfuse.train.data.scale import draw_factor, rescale
+from clearfuse.train.designs.design import Assembly
 from clearfuse.train.designs.presets import PRESETS
 from clearfuse.train.runs.folder import run_folder, run_record
 from clearfuse.train.runs.options import RunOptions
@@ -188,6 +192,30 @@ def test_partial_ground_truth_goes_with_its_prompt_and_never_with_the_plain_requ
     assert differs == {0.0: 6, 1.0: 0}
 
 
+def test_a_dialled_ground_truth_keeps_the_recorded_share_of_the_steps(shards: Path) -> None:
+    corpus = read(shards, "lean/mef")
+    degrade = degrading.choose_degraders(corpus.lean, dial=1.0)["mef"]
+    lefts = []
+    for path in corpus.shards:
+        for sample in read_samples(path):
+            made = degrade(sample, 5, 0)
+            meta, images = made.meta, made.images
+            lefts.append(meta.left)
+            assert 0 < meta.left < 1 and meta.to_json()["left"] == meta.left
+            less = [weakened(step, meta.left) for step in meta.steps]
+            depth = None if made.depth is None else dequantise(made.depth)
+            pair = degrade_pair("mef", images["clean_a"], images["clean_b"], less, depth)
+            np.testing.assert_array_equal(images["gt"], PyramidFuser()(*pair, "mef"))
+            with pytest.raises(ValueError, match="its ground truth keeps steps"):
+                degrade(made)
+    assert len(set(lefts)) == len(lefts) > 2
+    batch = collate(items(Samples(corpus, side=64, training=True, degrade={"mef": degrade}), range(4)))
+    assert isinstance(batch, Batch) and batch.strength is not None
+    assert ((batch.strength > 0) & (batch.strength < 1)).all() and len(batch.strength.unique()) == 4
+    plain = collate(items(Samples(corpus, side=64, training=True, degrade=degrading.choose_degraders(("mef",))), [0]))
+    assert isinstance(plain, Batch) and plain.strength is not None and plain.strength.tolist() == [1.0]
+
+
 def test_a_share_of_samples_is_left_as_it_is_with_the_plain_request(shards: Path) -> None:
     corpus = read(shards, "lean/vif")
     degrade = degrading.choose_degraders(corpus.lean)
@@ -258,6 +286,18 @@ MISTAKES: list[tuple[tuple[str, ...], tuple[str, ...], float, str]] = [
     (("vif",), ("vfi",), 0.0, "unknown recipe 'vfi': did you mean 'vif'?"),
     (("vif",), (), 1.2, "--partial 1.2: must be a share in [0, 1]"),
 ]
+
+
+def test_a_dial_is_learned_by_networks_that_have_one(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--dial 0\.5: networks of 'small' have no dial"):
+        run(shards, tmp_path / "none", dial=0.5)
+    settings = Settings.of("small-dial", steps=3)
+    fit([str(shards / "lean/vif")], str(tmp_path / "dial"), settings, dial=1.0, run_options=RunOptions(workers=0))
+    assert json.loads((tmp_path / "dial/run.json").read_bytes())["degrade"]["vif"]["dial"] == 1
+    start = Assembly(PRESETS["small-dial"].design, torch.Generator().manual_seed(seed_of("weights", 0)))
+    learned, _ = read_tensors(tmp_path / "dial/model.safetensors")
+    name = "network.dial.outer.weight"
+    assert (start.state_dict()[name] == 0).all() and learned[name].abs().max() > 0
 
 
 @pytest.mark.parametrize(("lean", "recipes", "partial", "said"), MISTAKES)

@@ -16,7 +16,7 @@ MODELS = ("clearfuse-small", "pyramid")
     "state",
     [
         State("vif", 3, {"haze": 0.7, "jpeg": 0.25}, "清除可见光图像中的雾 & fuse=100 %", "pyramid", "zh"),
-        State("mef", 32, {}, "", "clearfuse-small", "en"),
+        State("mef", 32, {}, "", "clearfuse-small", "en", 0.35),
         State("auto", None, {"ir_stripes": 1.0}, "", "pyramid", "en"),
     ],
 )
@@ -38,6 +38,8 @@ def test_a_link_restores_the_state(state: State) -> None:
         ({"degradations": "haze,rain", "severities": "1"}, "one for each"),
         ({"degradations": "haze,haze"}, "one for each"),
         ({"model": "/etc/passwd"}, "model of this page"),
+        ({"strength": "2"}, r"strength = 2: must be in \[0, 1\]"),
+        ({"strength": "half"}, "strength = half: must be a number"),
         ({"language": "fr"}, "allowed: en, zh"),
         ({"prompt": "x" * 1001}, "at most 1000"),
     ],

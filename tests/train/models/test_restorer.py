@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 SMALL = RestorerConfig(
     text_width=10, width=8, blocks=(1, 1, 2), depth=2, heads=2, expert_width=16, shared_width=16, lora=4
 )
+DIALLED = replace(SMALL, dial=True)
 CONFIGS = [SMALL, replace(SMALL, guess=False), replace(SMALL, text_width=0), replace(SMALL, experts=0)]
 
 
@@ -79,6 +80,26 @@ def test_it_is_no_flow_and_says_whether_it_has_a_guess() -> None:
         network(replace(given, guess=None))
     with pytest.raises(ValueError, match="the restorer takes no semantics"):
         network(replace(given, semantics=given.text))
+
+
+def test_a_dial_goes_from_the_guess_to_what_the_network_does_without_it() -> None:
+    network, given = awake(DIALLED), inputs(DIALLED)
+    assert given.guess is not None
+    whole = network(given).latent
+    strengths = torch.tensor([0.0, 1.0])
+    at_ends = network(replace(given, strength=strengths)).latent
+    assert torch.equal(at_ends[0], given.guess[0])
+    torch.testing.assert_close(at_ends[1], whole[1])
+    half = network(replace(given, strength=torch.full((2,), 0.5))).latent
+    linear = (given.guess + whole) / 2
+    assert (half - linear).abs().max() > 1e-4, "what the dial has learned adds to the share"
+    half.square().mean().backward()
+    assert isinstance(network.dial, nn.Module)
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in network.dial.parameters())
+    fresh = build_model("restorer", DIALLED, torch.Generator().manual_seed(0)).get_submodule("dial")
+    torch.testing.assert_close(fresh(strengths), torch.zeros(2, 64))
+    with pytest.raises(ValueError, match="the restorer takes no strength"):
+        awake(SMALL)(replace(given, strength=strengths))
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)

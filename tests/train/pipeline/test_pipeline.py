@@ -14,11 +14,12 @@ import pytest
 import torch
 from made import made_shards
 from PIL import Image
-from tiny import small, untrained
+from tiny import small, small_restorer, untrained, untrained_of
 from torch import Tensor
 
 from clearfuse.synth.datasets.read import read_pair
 from clearfuse.synth.files.pictures import decode
+from clearfuse.synth.fusers import PyramidFuser
 from clearfuse.synth.samples.chain import degrade
 from clearfuse.synth.scenes import scene_pair
 from clearfuse.synth.types import BadPair, PairRef, UserError, WorkIncomplete
@@ -113,6 +114,28 @@ def test_a_flow_is_sampled_as_asked(train: Train, tmp_path: Path) -> None:
     pipeline.assembly.design = replace(pipeline.design, objective=objective)
     plain, strong = (pipeline(*images, task="vif", prompt="remove the haze", guidance=s) for s in (1.0, 4.0))
     assert abs(plain.astype(int) - strong).max() > 0
+
+
+def test_a_strength_says_how_much_is_removed(train: Train, folder: Path, tmp_path: Path) -> None:
+    """0 leaves the first guess, 1 is what is done without a dial, and what lies between lies between."""
+    pipeline, (a, b) = untrained_of(small_restorer()), (textured(1), textured(2, channels=1))
+    made = {s: pipeline(a, b, task="vif", prompt="remove the haze", strength=s).astype(int) for s in (0, 0.5, 1, None)}
+    np.testing.assert_array_equal(made[0], PyramidFuser()(a, b, "vif"))
+    np.testing.assert_array_equal(made[1], made[None])
+    apart = [np.abs(made[s] - made[0]).mean() for s in (0.5, 1)]
+    assert 0.2 < apart[0] / apart[1] < 0.8
+    pipeline.save_pretrained(tmp_path / "dial")
+    files = [save(tmp_path / f"{i}.png", image) for i, image in enumerate((a, b))]
+    options = ("--task", "vif", "--prompt", "remove the haze", "-o", tmp_path / "o.png")
+    ran = train("fuse", *files, *options, "--model", tmp_path / "dial", "--strength", "0.5")
+    assert ran.code == 0, ran.err
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "o.png")), made[0.5])
+    for model, strength, said in (
+        (folder, "0.5", "--strength: the model has no dial"),
+        (tmp_path / "dial", "1.5", "--strength 1.5"),
+    ):
+        ran = train("fuse", *files, *options, "--model", model, "--strength", strength)
+        assert (ran.code, said in ran.error) == (2, True), ran.err
 
 
 def test_a_folder_that_is_no_model_is_named(folder: Path, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ class OmniGen(nn.Module):
 
     def forward(self, inputs: Inputs) -> Prediction:
         """Predict the velocity from a noisy latent, its time, and a prompt with two images, or without them."""
-        inputs.refuse("OmniGen network", "guess", "semantics")
+        inputs.refuse("OmniGen network", "strength", "guess", "semantics")
         z_t, t = inputs.z_t, inputs.t
         if z_t is None or t is None:
             raise ValueError("OmniGen is of a flow: it takes z_t and t")
