@@ -16,8 +16,8 @@ ORIENTATION = (0.9879, -22.0, 0.8)
 """Γ, κ and σ of Qabf's two sigmoids."""
 
 Plane = Float32[np.ndarray, "h w"]
-Edges = tuple[Plane, Plane]
-"""Sobel strength and orientation of each pixel."""
+Edges = tuple[Float32[np.ndarray, "h2 w2"], Float32[np.ndarray, "h2 w2"]]
+"""Sobel strength and orientation of each pixel but those of the rim."""
 
 
 MOST = 1 << 20
