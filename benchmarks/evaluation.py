@@ -1,19 +1,26 @@
 """Evaluation at scale: samples per second, memory and the report's digest, by number of samples and of processes.
 
     python benchmarks/evaluation.py [--samples 2000 20000] [--workers 1 2] [--records 100000 1000000] [--kill 600]
+    python benchmarks/evaluation.py --shards DIR... --against CHECKOUT [--workers 2] [--rounds 2]
 
 The samples are copies of a tiny built-in pair; the metric is PSNR, the methods are those of the pyramid fuser, so that
 reading, storing and summing are measured. Beyond 64 shards of 1,024 samples, shards are hard links to these, so that a
 million samples take 2 GB of disk. records: only the statistics, of synthetic records read from disk. Memory is the
 largest resident set of a separate process. kill: send SIGKILL to the evaluation and its workers each time it has run
 for that many seconds, and resume.
+
+against: no table, but `train eval SHARDS --model none` (classical restoration, the pyramid, its upper bound; the usual
+metrics) of this tree and of another checkout of the project by turns, with the seconds of processor time (all
+processes) and of wall time of each run, their ratios, and the largest difference of a value in both report.csv.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -143,6 +150,49 @@ def written(path: Path, count: int) -> None:
             file.write(Record(*pair, values, (False,) * 4).line())
 
 
+def evaluated(checkout: Path, shards: list[str], out: Path, workers: int) -> tuple[float, float]:
+    """Seconds of processor time of all processes and of wall time of an evaluation by a checkout's code."""
+    now = (checkout / "src").is_dir()
+    command = [*(("clearfuse", "train") if now else ("train",)), "eval", *shards, "--model", "none", "--fuser", "none"]
+    environment = {**os.environ, "PYTHONPATH": str(checkout / "src" if now else checkout), "OMP_NUM_THREADS": "1"}
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, "-m", *command, "--examples", "0", "--workers", str(workers), "--out", str(out)],
+        env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return spent, time.perf_counter() - began
+
+
+def difference(reports: list[Path]) -> float:
+    """The largest difference of a metric's value between two report.csv with the same samples and methods."""
+    both: list[dict[tuple[str, ...], dict[str, str]]] = []
+    for report in reports:
+        with (report / "report.csv").open(newline="") as file:
+            rows = csv.DictReader(file)
+            both.append({(row["shard"], row["key"], row["method"].partition(" (")[0]): row for row in rows})
+    assert both[0].keys() == both[1].keys()
+    names = ("PSNR", "SSIM", "VIF", "Qabf")
+    pairs = [(float(both[0][key][name]), float(both[1][key][name])) for key in both[0] for name in names]
+    return max(abs(x - y) if x != y else 0.0 for x, y in pairs)  # infinite both: equal
+
+
+def compare(here: Path, other: Path, shards: list[str], workers: int, rounds: int, folder: Path) -> None:
+    """Print the seconds of both checkouts by turns, and the ratios."""
+    for number in range(rounds):
+        reports = [folder / f"{name}-{number}" for name in ("here", "other")]
+        (own, wall), (others, others_wall) = (
+            evaluated(checkout, shards, out, workers) for checkout, out in zip((here, other), reports, strict=True)
+        )
+        print(
+            f"{workers} workers: processor {own:.1f} s here, {others:.1f} s there, {others / own:.2f} times; wall "
+            f"{wall:.1f} and {others_wall:.1f} s, {others_wall / wall:.2f} times; largest difference of a value "
+            f"{difference(reports):.2g}",
+            flush=True,
+        )
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -150,9 +200,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--records", type=int, nargs="*", default=[10_000, 100_000])
     parser.add_argument("--kill", type=float, help="seconds after which an evaluation is killed and resumed")
+    parser.add_argument("--shards", nargs="+", help="with --against: shards, or folders of shards")
+    parser.add_argument("--against", type=Path, help="another checkout of the project")
+    parser.add_argument("--rounds", type=int, default=2)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if args.against:
+            here = Path(__file__).resolve().parent.parent
+            for workers in args.workers:
+                compare(here, args.against.resolve(), args.shards or [], workers, args.rounds, folder)
+            return
         sample = tiny(folder) if args.samples else None
         for count in args.samples:
             assert sample is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -15,6 +16,8 @@ ORIENTATION = (0.9879, -22.0, 0.8)
 """Γ, κ and σ of Qabf's two sigmoids."""
 
 Plane = Float32[np.ndarray, "h w"]
+Edges = tuple[Float32[np.ndarray, "h2 w2"], Float32[np.ndarray, "h2 w2"]]
+"""Sobel strength and orientation of each pixel but those of the rim."""
 
 
 MOST = 1 << 20
@@ -33,7 +36,8 @@ def truth_quality(gt: np.ndarray, a: np.ndarray, b: np.ndarray) -> dict[str, flo
     tiles = spread_tiles(*gt.shape[:2])
     fused, *sources = ([color.luma(image[at].astype(np.float32)) for at in tiles] for image in (gt, a, b))
     rim = 0 if len(tiles) == 1 else 1
-    sums = [_preserved(*planes, rim) for planes in zip(fused, *sources, strict=True)]
+    found = ([edges(plane, rim) for plane in planes] for planes in zip(fused, *sources, strict=True))
+    sums = [preserved_edges(of_fused, of_sources) for of_fused, *of_sources in found]
     preserved, total = (sum(part) for part in zip(*sums, strict=True))
     flat, *others = (planes[0] if len(tiles) == 1 else np.stack(planes) for planes in (fused, *sources))
     values = {
@@ -78,16 +82,15 @@ def qabf(fused: Float32[np.ndarray, "h w"], a: Float32[np.ndarray, "h w"], b: Fl
     put gF there, which differs only for images in 0..1). NaN where both sources are constant at zero.
     Source: Xydeas, Petrović, Electronics Letters 36(4), 2000.
     """
-    preserved, total = _preserved(fused, a, b)
+    preserved, total = preserved_edges(edges(fused), [edges(a), edges(b)])
     return preserved / total if total else math.nan
 
 
-def _preserved(fused: Plane, a: Plane, b: Plane, rim: int = 0) -> tuple[float, float]:
-    """Numerator and denominator of Qabf without a rim of so many pixels."""
-    strength_f, angle_f = _edges(fused, rim)
+def preserved_edges(fused: Edges, sources: Sequence[Edges]) -> tuple[float, float]:
+    """Numerator and denominator of Qabf."""
+    strength_f, angle_f = fused
     preserved_total = total = 0.0
-    for source in (a, b):
-        strength, angle = _edges(source, rim)
+    for strength, angle in sources:
         ratio = np.minimum(strength, strength_f)
         ratio /= np.maximum(np.maximum(strength, strength_f), np.float32(1e-12))
         aligned = cv2.absdiff(angle, angle_f)
@@ -101,7 +104,7 @@ def _preserved(fused: Plane, a: Plane, b: Plane, rim: int = 0) -> tuple[float, f
     return preserved_total, total
 
 
-def _edges(image: Plane, rim: int) -> tuple[np.ndarray, np.ndarray]:
+def edges(image: Plane, rim: int = 0) -> Edges:
     """Sobel strength and orientation in (−π/2, π/2], y upwards, without a rim of so many pixels."""
     sx = cv2.Sobel(image, cv2.CV_32F, 1, 0, borderType=cv2.BORDER_CONSTANT)
     sy = cv2.Sobel(image, cv2.CV_32F, 0, 1, scale=-1, borderType=cv2.BORDER_CONSTANT)

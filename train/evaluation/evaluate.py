@@ -17,6 +17,7 @@ from clearfuse.train.evaluation.methods.fusers import CLASSICAL, METHODS, on_gpu
 from clearfuse.train.evaluation.parts import (
     Progress,
     Work,
+    first_records,
     forget,
     planned,
     processes,
@@ -31,6 +32,7 @@ from clearfuse.train.evaluation.scoring import (
     Scored,
     absent_metrics,
     choose_metrics,
+    fuse_sample,
     score_sample,
     select_applicable,
 )
@@ -93,7 +95,7 @@ def evaluate_portions(
         score_parts(work, portions, processes(workers, on_gpu(compared) or device is not None), progress)
         aggregate(done, lambda: records(work, portions))
         with one_thread():
-            done.examples = score_examples(work, portions, chosen, examples)
+            done.examples = fuse_examples(work, portions, examples)
         _write(folder, work, done, papers)
         forget(work)
     return done
@@ -139,16 +141,17 @@ def _metrics(text: str | None, profile: str, papers: bool) -> tuple[tuple[Metric
     return tuple(runnable.values()), absent
 
 
-def score_examples(work: Work, portions: Sequence[Portion], metrics: Sequence[Metric], examples: int) -> list[Scored]:
-    """``examples`` samples spread over the shards, fused once more: images are not kept while samples are scored."""
-    scored: list[Scored] = []
-    for portion, take in zip(portions, spread(examples, [portion.take for portion in portions]), strict=True):
-        samples = portion.part(0, 0, take).read()
-        scored += [
-            score_sample(s, portion.path.name, work.methods, metrics, work.profile, work.device)
-            for s in islice(samples, take)
-        ]
-    return scored
+def fuse_examples(work: Work, portions: Sequence[Portion], examples: int) -> list[Scored]:
+    """``examples`` samples spread over the shards, fused once more, since images are not kept while samples are scored;
+    their values are those of the records.
+    """
+    takes = spread(examples, [portion.take for portion in portions])
+    known, found = first_records(work, portions, takes), list[Scored]()
+    for portion, take in zip(portions, takes, strict=True):
+        for sample, record in zip(islice(portion.part(0, 0, take).read(), take), known, strict=False):
+            fused, _ = fuse_sample(sample, work.methods)
+            found.append(Scored(portion.path.name, sample, fused, record.values, record.noted))
+    return found
 
 
 def _write(folder: Path, work: Work, done: Evaluation, papers: bool) -> None:

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 
 from clearfuse.synth.color import as_hwc
 from clearfuse.synth.types import UserError
-from clearfuse.train.metrics import evaluate, find_metric
+from clearfuse.train.metrics import evaluate, evaluate_each, find_metric
 
 LARGEST = 1 << 22
 """Pixels of a batch on a device, at most, but for a single image: a metric holds dozens of planes in float64."""
@@ -33,12 +33,11 @@ def measure(
     on_device = [name for name in names if device is not None and find_metric(name, profile).tensor is not None]
     on_arrays = [name for name in names if name not in on_device]
     values: dict[str, dict[str, float]] = {method: {} for method in fused}
-    for method, image in fused.items():
-        if on_arrays or device is None:
-            try:
-                values[method] |= evaluate(image, a, b, gt, on_arrays, profile)
-            except (ValueError, UserError) as error:
-                raise ValueError(f"{method}: {error}") from None
+    if on_arrays or device is None:
+        try:
+            values = evaluate_each(fused, a, b, gt, on_arrays, profile)
+        except UserError as error:
+            raise ValueError(str(error)) from None
     if on_device:
         for method, image in fused.items():
             if image.shape[:2] != a.shape[:2]:

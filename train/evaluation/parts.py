@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ from clearfuse.synth.files.storage import landing
 from clearfuse.synth.plugins import loaded
 from clearfuse.synth.types import BadPair, WorkIncomplete
 from clearfuse.synth.version import __version__
-from clearfuse.train.evaluation.samples import PART, Part, Portion, cut
+from clearfuse.train.evaluation.samples import PART, PARTS, Part, Portion, cut
 from clearfuse.train.evaluation.scoring import Method, Record, score_sample
 from clearfuse.train.metrics import Metric, find_metric
 
@@ -130,7 +131,9 @@ def score_parts(
         limit_threads()
         with one_thread():
             watch = Watch(name=lambda part: f"{part.path.name}, samples {part.start} to {part.stop}")
-            for samples in run_tasks(score_part, work, todo, workers=workers, executor=executor, watch=watch):
+            how: dict[str, Any] = {"workers": workers, "executor": executor, "watch": watch}
+            # A part's result is a number, so nobody waits for the one who has a large sample.
+            for samples in run_tasks(score_part, work, todo, **how, waiting=PARTS):
                 done += samples
                 progress(done, total)
     except BaseException:
@@ -145,6 +148,15 @@ def records(work: Work, portions: Sequence[Portion]) -> Iterator[list[Record]]:
         if not work.done(part):
             raise WorkIncomplete(f"{work.path(part)}: is gone or cut short; run the same command to go on")
         yield work.records(part)
+
+
+def first_records(work: Work, portions: Sequence[Portion], takes: Sequence[int]) -> Iterator[Record]:
+    """The records of the first samples of each portion, as many as ``takes`` says, in order."""
+    places, take = iter(takes), 0
+    for part in cut(portions):
+        take = next(places) if part.start == 0 else take
+        if part.start < take:
+            yield from work.records(part)[: take - part.start]
 
 
 def forget(work: Work) -> None:

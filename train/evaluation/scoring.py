@@ -223,20 +223,9 @@ def score_sample(
     images = sample.images
     a, b = (images[name if sample.meta.real else f"clean_{name}"] for name in ("a", "b"))
     names = [metric.name for metric in metrics if metric.smallest <= min(a.shape[:2])]
-    fused: dict[str, np.ndarray] = {}
-    noted: dict[str, Mapping[str, tuple[float, ...]]] = {}
     values = np.full((len(methods), len(metrics)), np.nan)
     sources = Sources(*(luma(codes(image, name)) for name, image in (("a", a), ("b", b))))
-    for method in methods:
-        try:
-            image = method.fuse(sample)
-            if image is None:
-                continue
-            fused[method.name] = image
-            notes = dict(method.notes() if method.notes is not None else {})
-        except (ValueError, UserError) as error:
-            raise ValueError(f"sample {sample.key}: {method.name}: {error}") from None
-        noted[method.name] = notes
+    fused, noted = fuse_sample(sample, methods)
     try:
         rows = measure(fused, a, b, images.get("gt"), names, profile, device)
     except ValueError as error:
@@ -248,6 +237,24 @@ def score_sample(
             shares = sources.shares(luma(codes(fused[method.name], method.name)))
             noted[method.name] = {**noted[method.name], FAITHFULNESS: shares}
     return Scored(shard, sample, fused, values, noted)
+
+
+def fuse_sample(
+    sample: Sample, methods: Sequence[Method]
+) -> tuple[dict[str, np.ndarray], dict[str, Mapping[str, tuple[float, ...]]]]:
+    """A sample's fused images by method, without missing ones, and what the methods noted of it."""
+    fused: dict[str, np.ndarray] = {}
+    noted: dict[str, Mapping[str, tuple[float, ...]]] = {}
+    for method in methods:
+        try:
+            image = method.fuse(sample)
+            if image is None:
+                continue
+            fused[method.name] = image
+            noted[method.name] = dict(method.notes() if method.notes is not None else {})
+        except (ValueError, UserError) as error:
+            raise ValueError(f"sample {sample.key}: {method.name}: {error}") from None
+    return fused, noted
 
 
 Methods = Callable[[Sequence[Portion]], Sequence[Method]]

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from clearfuse.synth.fusers.quality import qabf
 from clearfuse.synth.tables import Table
 from clearfuse.synth.types import UserError, look_up, unknown
 from clearfuse.train.metrics import fidelity, fusion, information, niqe, noreference, perception, statistics, tensors
 from clearfuse.train.metrics.base import Direction, Metric, codes, fault_of, luma
-from clearfuse.train.metrics.planes import Planes
+from clearfuse.train.metrics.planes import Group, Planes
 from clearfuse.train.metrics.toolboxes.mefb import MEFB
 from clearfuse.train.metrics.toolboxes.tang import TANG
 from clearfuse.train.metrics.toolboxes.vifb import VIFB
@@ -63,13 +62,12 @@ METRICS: Table[Metric] = Table(
                 "VIF of the sources against the fused image, RGB", fusion.VIF_SMALLEST,
                 takes="colour", tensor=lambda x: tensors.fusion.vif_authors(x), differentiable=True,
             ),
-            Metric(
-                "Qabf", qabf, "higher", "fusion", "edges kept of both sources, luma", 3,
-                tensor=lambda x: tensors.fusion.qabf(x), differentiable=True,
+            _fusion(
+                "Qabf", fusion.qabf, lambda x: tensors.fusion.qabf(x), "higher", "edges kept of both sources, luma", 3,
             ),
-            Metric(
-                "MEF-SSIM", fusion.mef_ssim, "higher", "fusion", "the best of two exposures, luma", fusion.MEF_SMALLEST,
-                tensor=lambda x: tensors.fusion.mef_ssim(x), differentiable=True,
+            _fusion(
+                "MEF-SSIM", fusion.mef_ssim, lambda x: tensors.fusion.mef_ssim(x), "higher",
+                "the best of two exposures, luma", fusion.MEF_SMALLEST,
             ),
             Metric(
                 *("MS-SSIM", fidelity.ms_ssim, "higher", "full-reference", "structure at five scales, RGB"),
@@ -284,14 +282,24 @@ def evaluate(
     if not all(isinstance(image, np.ndarray) for image in given.values()):
         _check(chosen, *tensors.evaluate.check_tensors(given), gt is not None)
         return tensors.evaluate.score_tensors(given, chosen)
-    images = {name: codes(image, name) for name, image in given.items()}
-    height, width = images["fused"].shape[:2]
-    for name, image in images.items():
-        if image.shape[:2] != (height, width):
-            size = f"{image.shape[1]}x{image.shape[0]}"
-            raise ValueError(f"{name} is {size}, fused {width}x{height}: all images must have one size")
-    _check(chosen, height, width, gt is not None)
-    return _score(images, chosen)
+    return _score({"": fused}, given, chosen)[""]
+
+
+def evaluate_each(
+    fused: Mapping[str, np.ndarray],
+    a: np.ndarray,
+    b: np.ndarray,
+    gt: np.ndarray | None = None,
+    metrics: Sequence[str] | None = None,
+    profile: str = "strict",
+) -> dict[str, dict[str, float]]:
+    """Score several images fused of one pair, as ``evaluate`` does each: by the name of each, {name as asked: value}.
+
+    What metrics take from the pair alone is computed once for all. ValueError and UserError name the image.
+    """
+    names = usual_metrics(profile, gt is not None) if metrics is None else metrics
+    given = {"a": a, "b": b} | ({} if gt is None else {"gt": gt})
+    return _score(fused, given, {name: find_metric(name, profile) for name in names})
 
 
 def _check(chosen: Mapping[str, Metric], height: int, width: int, truth: bool) -> None:
@@ -306,10 +314,37 @@ def _check(chosen: Mapping[str, Metric], height: int, width: int, truth: bool) -
             raise UserError(f"{metric.name} {reason}")
 
 
-def _score(images: dict[str, np.ndarray], chosen: dict[str, Metric]) -> dict[str, float]:
-    """The values by name as asked; a grey image is compared with a colour one as three equal channels."""
+def _score(
+    fused: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray], chosen: dict[str, Metric]
+) -> dict[str, dict[str, float]]:
+    """The values of each fused image by name as asked; a grey image is compared with a colour one as three equal
+    channels. given: a, b and gt, where there is one.
+    """
+    if not fused:
+        return {}
+    images: dict[str, np.ndarray] = {}
+    lumas: list[np.ndarray] = []
+    for name, image in fused.items():
+        try:
+            lumas.append(luma(codes(image, "fused")))
+            height, width = image.shape[:2]
+            images = images or {other: codes(given[other], other) for other in ("a", "b", "gt") if other in given}
+            for other, source in images.items():
+                if source.shape[:2] != (height, width):
+                    size = f"{source.shape[1]}x{source.shape[0]}"
+                    raise ValueError(f"{other} is {size}, fused {width}x{height}: all images must have one size")
+            _check(chosen, height, width, "gt" in images)
+        except (ValueError, UserError) as error:
+            raise type(error)(f"{name}: {error}" if name else str(error)) from None
+    group = Group(lumas, luma(images["a"]), luma(images["b"]), frozenset(metric.name for metric in chosen.values()))
+    return {
+        name: _values(images | {"fused": codes(image, "fused")}, planes, chosen)
+        for (name, image), planes in zip(fused.items(), group.planes(), strict=True)
+    }
+
+
+def _values(images: Mapping[str, np.ndarray], planes: Planes, chosen: dict[str, Metric]) -> dict[str, float]:
     three = [images[image] for image in ("fused", "a", "b")]
-    planes: Planes | None = None
     values: dict[str, float] = {}
     for name, metric in chosen.items():
         if metric.kind == "full-reference":
@@ -319,7 +354,6 @@ def _score(images: dict[str, np.ndarray], chosen: dict[str, Metric]) -> dict[str
         elif metric.takes == "colour":
             values[name] = metric.function(*(three if metric.kind == "fusion" else three[:1]))
         else:
-            planes = planes or Planes(*map(luma, three), asked=frozenset(m.name for m in chosen.values()))
             lumas = {"fusion": planes.images, "no-reference": planes.images[:1]}[metric.kind]
             values[name] = metric.function(planes) if metric.takes == "planes" else metric.function(*lumas)
     return values
@@ -332,6 +366,7 @@ __all__ = [
     "Metric",
     "Profile",
     "evaluate",
+    "evaluate_each",
     "find_metric",
     "find_profile",
     "usual_metrics",

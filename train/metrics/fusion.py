@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
+from clearfuse.synth.fusers.quality import Edges, edges, preserved_edges
 from clearfuse.train.metrics.base import gaussian_valid, strips
 from clearfuse.train.metrics.fidelity import mean_of_four, ssim
-from clearfuse.train.metrics.planes import Planes
+from clearfuse.train.metrics.planes import Group, Planes
 
 VIF_WINDOWS = (17, 9, 5, 3)
 VIF_NOISE = 2.0
@@ -54,7 +55,7 @@ def vif(planes: Planes) -> float:
     """
     if any(source.min() == source.max() for source in planes.sources):
         return math.nan
-    sums = planes.once(fidelity)
+    sums = planes.together(fidelity)
     return float(np.sum(sums.vif_kept / sums.vif_total))
 
 
@@ -82,7 +83,7 @@ def _vifp(reference: Float32[np.ndarray, "h w"], distorted: Float32[np.ndarray, 
     """VIFp of a distorted image; NaN where the reference is constant."""
     if reference.min() == reference.max():
         return math.nan
-    sums = _fidelity(np.ascontiguousarray(distorted), [np.ascontiguousarray(reference)])
+    [sums] = _fidelity([np.ascontiguousarray(distorted)], [np.ascontiguousarray(reference)])
     return float(sums.vif_kept[0] / sums.vif_total[0])
 
 
@@ -95,26 +96,44 @@ def viff(planes: Planes) -> float:
     have no information (a constant source has g = 0, so it is chosen). At least 41×41. Source: Han, Cai, Cao, Xu,
     Information Fusion 14(2), 2013, with the authors' weights; on luma, where theirs is on CIELAB's L.
     """
-    kept, available = planes.once(fidelity).viff.T
+    kept, available = planes.together(fidelity).viff.T
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = np.where(VIFF_WEIGHTS > 0, VIFF_WEIGHTS * kept / available, 0)
         return float(np.sum(ratios)) / float(np.sum(VIFF_WEIGHTS))
 
 
-def fidelity(planes: Planes) -> Fidelity:
-    """The sums of VIF, and of VIFF where it is asked for: both use the same windows and moments."""
-    return _fidelity(planes.fused, planes.sources, "VIFF" in planes.asked)
+def fidelity(group: Group) -> list[Fidelity]:
+    """The sums of VIF of each image, and of VIFF where it is asked for: both use the same windows and moments."""
+    return _fidelity(group.fused, (group.a, group.b), "VIFF" in group.asked)
 
 
-def _fidelity(fused: np.ndarray, sources: Sequence[np.ndarray], with_viff: bool = False) -> Fidelity:
-    images, sums = [fused, *sources], Fidelity()
+def _fidelity(fused: Sequence[np.ndarray], sources: Sequence[np.ndarray], with_viff: bool = False) -> list[Fidelity]:
+    sums = [Fidelity() for _ in fused]
     for scale, size in enumerate(VIF_WINDOWS):
         if scale:
-            images = [_halve(image, size) for image in images]
-        for rows in strips(images[0].shape[0], size):
-            strip_f, *others = (image[rows].astype(np.float64) for image in images)
-            _add_strip(sums, scale if with_viff and VIFF_WEIGHTS[scale] else None, strip_f, others, size)
+            fused, sources = ([_halve(image, size) for image in images] for images in (fused, sources))
+        for rows in strips(sources[0].shape[0], size):
+            known = [Source.of(image[rows].astype(np.float64), size) for image in sources]
+            for one, image in zip(sums, fused, strict=True):
+                strip = image[rows].astype(np.float64)
+                _add_strip(one, scale if with_viff and VIFF_WEIGHTS[scale] else None, strip, known, size)
     return sums
+
+
+@dataclass(frozen=True)
+class Source:
+    """A strip of a source with its moments under the window. total: its part of VIF's denominator."""
+
+    values: Float64[np.ndarray, "h w"]
+    mean: Float64[np.ndarray, "h2 w2"]
+    variance: Float64[np.ndarray, "h2 w2"]
+    total: float
+
+    @staticmethod
+    def of(values: Float64[np.ndarray, "h w"], size: int) -> Source:
+        """The strip with its moments."""
+        mean, variance = _moments(values, size)
+        return Source(values, mean, variance, _log_sum(variance / VIF_NOISE))
 
 
 def _halve(image: Float[np.ndarray, "h w"], size: int) -> Float64[np.ndarray, "h2 w2"]:
@@ -129,7 +148,7 @@ def _halve(image: Float[np.ndarray, "h w"], size: int) -> Float64[np.ndarray, "h
 
 
 def _add_strip(
-    sums: Fidelity, scale: int | None, fused: Float64[np.ndarray, "h w"], sources: list[np.ndarray], size: int
+    sums: Fidelity, scale: int | None, fused: Float64[np.ndarray, "h w"], sources: Sequence[Source], size: int
 ) -> None:
     """Add the windows of a strip. scale: the index of VIFF's sums, None without VIFF. The logarithm's base cancels.
 
@@ -138,17 +157,15 @@ def _add_strip(
     mean_f, variance_f = _moments(fused, size)
     parts: list[tuple[np.ndarray, ...]] = []
     for k, source in enumerate(sources):
-        mean_s, variance_s = _moments(source, size)
-        mean_s *= mean_f
-        shared = gaussian_valid(fused * source, size, size / 5) - mean_s
+        shared = gaussian_valid(fused * source.values, size, size / 5) - mean_f * source.mean
         np.maximum(shared, 0, out=shared)
-        gain = shared / (variance_s + 1e-10)
+        gain = shared / (source.variance + 1e-10)
         explained = np.multiply(shared, gain, out=shared)
         noise = variance_f - explained
         np.maximum(noise, 0, out=noise)
         sums.vif_kept[k] += _log_sum(explained / (noise + VIF_NOISE))
-        sums.vif_total[k] += _log_sum(variance_s / VIF_NOISE)
-        parts.append((gain, explained, noise, variance_s))
+        sums.vif_total[k] += source.total
+        parts.append((gain, explained, noise, source.variance))
     if scale is not None:
         (gain_a, *terms_a), (gain_b, *terms_b) = parts
         choose_a = gain_a < gain_b
@@ -167,6 +184,16 @@ def _log_sum(x: np.ndarray) -> float:
     """Σ log(1 + x); overwrites x."""
     x += 1
     return float(np.sum(cv2.log(x, dst=x)))
+
+
+def qabf(planes: Planes) -> float:
+    """Edges of both sources that are preserved: ``clearfuse.synth.fusers.quality.qabf``, whose text defines it."""
+    preserved, total = preserved_edges(edges(planes.fused), planes.group.once(_source_edges))
+    return preserved / total if total else math.nan
+
+
+def _source_edges(group: Group) -> list[Edges]:
+    return [edges(group.a), edges(group.b)]
 
 
 def ssim_sum(planes: Planes) -> float:
@@ -189,7 +216,7 @@ def _similarities(planes: Planes) -> float:
     return sum(ssim(planes.fused[..., None], source[..., None]) for source in planes.sources)
 
 
-def mef_ssim(fused: Float32[np.ndarray, "h w"], a: Float32[np.ndarray, "h w"], b: Float32[np.ndarray, "h w"]) -> float:
+def mef_ssim(planes: Planes) -> float:
     """MEF-SSIM: how well the fused image preserves the contrast and structure of two exposures, at three scales.
 
     In each 11×11 window the desired patch is x̂ = max_k c_k · s̄/‖s̄‖, s̄ = Σ w_k s_k / Σ w_k, from the sources'
@@ -200,59 +227,89 @@ def mef_ssim(fused: Float32[np.ndarray, "h w"], a: Float32[np.ndarray, "h w"], b
     are, or are each other's negative. Range [0, 1]; 1 where F is the desired image; higher is better. Source: Ma, Zeng,
     Wang, IEEE TIP 24(11), 2015, with the authors' constants.
     """
-    images = [image.astype(np.float64) for image in (fused, a, b)]
-    score, exponents = 1.0, sum(MEF_SCALES)
+    return planes.together(_mef_ssim)
+
+
+def _mef_ssim(group: Group) -> list[float]:
+    """MEF-SSIM of each image."""
+    fused, sources = ([x.astype(np.float64) for x in images] for images in (group.fused, (group.a, group.b)))
+    scores, exponents = np.ones(len(fused)), sum(MEF_SCALES)
     for scale, power in enumerate(MEF_SCALES):
         if scale:
-            images = [mean_of_four(image) for image in images]
-        score *= max(_mef_quality(images[0], images[1:]), 0.0) ** (power / exponents)
-    return score
+            fused, sources = ([mean_of_four(image) for image in images] for images in (fused, sources))
+        scores *= np.maximum(_mef_quality(fused, sources), 0) ** (power / exponents)
+    return scores.tolist()
 
 
-def _mef_quality(fused: Float64[np.ndarray, "h w"], sources: list[np.ndarray]) -> float:
-    """The mean over the windows of one scale."""
-    windows = (fused.shape[0] - MEF_WINDOW + 1) * (fused.shape[1] - MEF_WINDOW + 1)
-    parts = (_mef_sum(fused[rows], [s[rows] for s in sources]) for rows in strips(fused.shape[0], MEF_WINDOW))
-    return sum(parts) / windows
+def _mef_quality(fused: list[np.ndarray], sources: list[np.ndarray]) -> Float64[np.ndarray, " n"]:
+    """The mean over the windows of one scale, of each fused image."""
+    height, width = sources[0].shape
+    sums = np.zeros(len(fused))
+    for rows in strips(height, MEF_WINDOW):
+        desired = Desired.of(*(source[rows] for source in sources))
+        sums += [desired.quality(image[rows]) for image in fused]
+    return sums / ((height - MEF_WINDOW + 1) * (width - MEF_WINDOW + 1))
 
 
-def _mef_sum(fused: Float64[np.ndarray, "h w"], sources: list[np.ndarray]) -> float:
-    """The sum over the windows of a strip."""
-    margin, pixels = MEF_WINDOW // 2, MEF_WINDOW**2
+def _mef_inside(values: np.ndarray) -> np.ndarray:
+    margin = MEF_WINDOW // 2
+    return values[margin:-margin, margin:-margin]
 
-    def inside(values: np.ndarray) -> np.ndarray:
-        return values[margin:-margin, margin:-margin]
 
-    def box(values: np.ndarray) -> np.ndarray:
-        return inside(cv2.boxFilter(values, -1, (MEF_WINDOW, MEF_WINDOW)))
+def _mef_box(values: np.ndarray) -> np.ndarray:
+    return _mef_inside(cv2.boxFilter(values, -1, (MEF_WINDOW, MEF_WINDOW)))
 
-    def gaussian(values: np.ndarray) -> np.ndarray:
-        return inside(cv2.GaussianBlur(values, (MEF_WINDOW, MEF_WINDOW), 1.5))
 
-    x, y = sources
-    means = [box(source) for source in sources]
-    products = [box(p) - m * n for p, m, n in ((x * x, *means[:1] * 2), (y * y, *means[1:] * 2), (x * y, *means))]
-    power_x, power_y, shared = (pixels * product for product in products)
-    for power in (power_x, power_y):
-        shared[power < MEF_FLAT] = 0
-        power[power < MEF_FLAT] = 0
-    contrast = [np.sqrt(power) for power in (power_x, power_y)]
-    consistency = np.sqrt(np.maximum(power_x + power_y + 2 * shared, 0)) / np.maximum(contrast[0] + contrast[1], 1e-12)
-    exponent = np.minimum(np.tan(np.pi / 2 * np.clip(consistency, 0, 1 - 1e-12)), 10)
-    contrast = [c + 1e-3 for c in contrast]
-    weights = [(c / MEF_WINDOW) ** exponent + 1e-16 for c in contrast]
-    total = weights[0] + weights[1]
-    u, v = (weight / total / c for weight, c in zip(weights, contrast, strict=True))
-    norm = np.sqrt(np.maximum(u * u * power_x + v * v * power_y + 2 * u * v * shared, 0))
-    gain = np.divide(np.maximum(*contrast), norm, out=np.zeros_like(norm), where=norm > MEF_OPPOSITE)
-    u, v = u * gain, v * gain
-    bx, by, bf = gaussian(x), gaussian(y), gaussian(fused)
-    desired = (
-        u * u * (gaussian(x * x) - bx * bx)
-        + v * v * (gaussian(y * y) - by * by)
-        + 2 * u * v * (gaussian(x * y) - bx * by)
-    )
-    variance_f = gaussian(fused * fused) - bf * bf
-    covariance = u * (gaussian(x * fused) - bx * bf) + v * (gaussian(y * fused) - by * bf)
-    constant = (0.03 * 255) ** 2
-    return float(np.sum((2 * covariance + constant) / (desired + variance_f + constant)))
+def _mef_gaussian(values: np.ndarray) -> np.ndarray:
+    return _mef_inside(cv2.GaussianBlur(values, (MEF_WINDOW, MEF_WINDOW), 1.5))
+
+
+@dataclass(frozen=True)
+class Desired:
+    """The desired patches x̂ = u x + v y of a strip of two sources, up to an offset. mean_x, mean_y: the sources' means
+    under the Gaussian; variance: x̂'s.
+    """
+
+    x: Float64[np.ndarray, "h w"]
+    y: Float64[np.ndarray, "h w"]
+    u: Float64[np.ndarray, "h2 w2"]
+    v: Float64[np.ndarray, "h2 w2"]
+    mean_x: Float64[np.ndarray, "h2 w2"]
+    mean_y: Float64[np.ndarray, "h2 w2"]
+    variance: Float64[np.ndarray, "h2 w2"]
+
+    @staticmethod
+    def of(x: Float64[np.ndarray, "h w"], y: Float64[np.ndarray, "h w"]) -> Desired:
+        """Of the sources' strips."""
+        pixels = MEF_WINDOW**2
+        means = [_mef_box(source) for source in (x, y)]
+        products = (x * x, y * y, x * y)
+        pairs = (means[:1] * 2, means[1:] * 2, means)
+        power_x, power_y, shared = (pixels * (_mef_box(p) - m * n) for p, (m, n) in zip(products, pairs, strict=True))
+        for power in (power_x, power_y):
+            shared[power < MEF_FLAT] = 0
+            power[power < MEF_FLAT] = 0
+        contrast = [np.sqrt(power) for power in (power_x, power_y)]
+        together = np.sqrt(np.maximum(power_x + power_y + 2 * shared, 0))
+        consistency = together / np.maximum(contrast[0] + contrast[1], 1e-12)
+        exponent = np.minimum(np.tan(np.pi / 2 * np.clip(consistency, 0, 1 - 1e-12)), 10)
+        contrast = [c + 1e-3 for c in contrast]
+        weights = [(c / MEF_WINDOW) ** exponent + 1e-16 for c in contrast]
+        total = weights[0] + weights[1]
+        u, v = (weight / total / c for weight, c in zip(weights, contrast, strict=True))
+        norm = np.sqrt(np.maximum(u * u * power_x + v * v * power_y + 2 * u * v * shared, 0))
+        gain = np.divide(np.maximum(*contrast), norm, out=np.zeros_like(norm), where=norm > MEF_OPPOSITE)
+        u, v = u * gain, v * gain
+        mean_x, mean_y = _mef_gaussian(x), _mef_gaussian(y)
+        xx, yy, xy = (_mef_gaussian(product) for product in products)
+        variance = u * u * (xx - mean_x * mean_x) + v * v * (yy - mean_y * mean_y) + 2 * u * v * (xy - mean_x * mean_y)
+        return Desired(x, y, u, v, mean_x, mean_y, variance)
+
+    def quality(self, fused: Float64[np.ndarray, "h w"]) -> float:
+        """The sum over the windows of a strip of a fused image."""
+        mean = _mef_gaussian(fused)
+        variance = _mef_gaussian(fused * fused) - mean * mean
+        covariance = self.u * (_mef_gaussian(self.x * fused) - self.mean_x * mean)
+        covariance += self.v * (_mef_gaussian(self.y * fused) - self.mean_y * mean)
+        constant = (0.03 * 255) ** 2
+        return float(np.sum((2 * covariance + constant) / (self.variance + variance + constant)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,13 +14,43 @@ Luma = Float32[np.ndarray, "h w"]
 T = TypeVar("T")
 
 
-class Planes:
-    """BT.601 lumas on 0..255 of the fused image and its two sources. asked: names of the metrics to compute, so that
-    what only one of them needs is left out for the others.
+class Group:
+    """Lumas of images fused of one pair, and a cache of what metrics compute of all of them at once, so that what comes
+    from the sources alone is computed once. asked: see ``Planes``.
     """
 
-    def __init__(self, fused: Luma, a: Luma, b: Luma, asked: frozenset[str] = frozenset()) -> None:
+    def __init__(self, fused: Sequence[Luma], a: Luma, b: Luma, asked: frozenset[str] = frozenset()) -> None:
+        self.fused, self.a, self.b, self.asked = tuple(fused), a, b, asked
+        self._cache: dict[Callable[..., Any], Any] = {}
+
+    def once(self, compute: Callable[[Group], T]) -> T:
+        """``compute(self)``, computed on the first call and cached."""
+        if compute not in self._cache:
+            self._cache[compute] = compute(self)
+        return self._cache[compute]
+
+    def planes(self) -> list[Planes]:
+        """The planes of each fused image."""
+        return [Planes(image, self.a, self.b, self.asked, self, place) for place, image in enumerate(self.fused)]
+
+
+class Planes:
+    """BT.601 lumas on 0..255 of the fused image and its two sources. asked: names of the metrics to compute, so that
+    what only one of them needs is left out for the others. group: the images that are scored together, this one at
+    ``place``; without one it is alone.
+    """
+
+    def __init__(
+        self,
+        fused: Luma,
+        a: Luma,
+        b: Luma,
+        asked: frozenset[str] = frozenset(),
+        group: Group | None = None,
+        place: int = 0,
+    ) -> None:
         self.fused, self.a, self.b, self.asked = fused, a, b, asked
+        self.group, self.place = group or Group((fused,), a, b, asked), place
         self._cache: dict[Callable[..., Any], Any] = {}
 
     @property
@@ -38,6 +68,10 @@ class Planes:
         if compute not in self._cache:
             self._cache[compute] = compute(self)
         return self._cache[compute]
+
+    def together(self, compute: Callable[[Group], Sequence[T]]) -> T:
+        """This image's of ``compute(group)``, which is computed once for all images of the group."""
+        return self.group.once(compute)[self.place]
 
 
 def levels(planes: Planes) -> tuple[Int32[np.ndarray, "h w"], ...]:

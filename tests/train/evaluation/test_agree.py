@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
+import shlex
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,6 +106,42 @@ def test_json_lines_with_scores_in_an_object_and_one_method(scene: Path) -> None
         rises = (first[one.metric][1] > first[one.metric][0]) == (one.metric == "EN")
         assert one.overall == (1 if rises == (one.column == "Overall Score") else -1)
         assert (one.scenes, one.images, one.of) == (0, 2, 1) and math.isnan(one.within) and math.isnan(one.methods)
+
+
+@pytest.mark.slow
+def test_evafusions_labels_come_by_the_lines_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: Run
+) -> None:
+    """The page's Python makes folders and a table of a saved data set in that form, its command the agreement."""
+    datasets = pytest.importorskip("datasets")
+    page = (Path(__file__).parents[3] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    script, command = re.findall(r"  ```(?:python|sh)\n(.*?)  ```", page.partition("EVAFusion's labels")[2], re.DOTALL)[
+        :2
+    ]
+    rows: dict[str, list[Any]] = {"visible": [], "infrared": [], "fused": [], "scores": []}
+    for k in range(4):
+        a, b = textured(k, 96, 80), textured(k + 5, 96, 80)
+        mean = (a.astype(float) + b) / 2
+        noise = np.random.default_rng(k).normal(0, 12 * k, mean.shape)
+        images = (a, b, (mean + noise).clip(0, 255).astype(np.uint8))
+        for side, image in zip(("visible", "infrared", "fused"), images, strict=True):
+            rows[side].append(Image.fromarray(image))
+        rows["scores"].append({"Thermal Retention": 5.0 - k, "Overall Score": 5.0 - k, "Artifacts": 1.0 + k})
+    columns = datasets.Features(
+        {side: datasets.Image() for side in ("visible", "infrared", "fused")}
+        | {"scores": {name: datasets.Value("float32") for name in rows["scores"][0]}}
+    )
+    datasets.Dataset.from_dict(rows, columns).save_to_disk(tmp_path / "EVAFusion" / "test")
+    monkeypatch.chdir(tmp_path)
+    exec(textwrap.dedent(script), {})
+    asked = shlex.split(command)
+    assert asked[:3] == ["train", "metrics", "agree"]
+    done = train(*asked[1:], "--metrics", "AG,Qabf", "--json")
+    assert done.code == 0, done.err
+    found = {(one["column"], one["metric"]): one for one in json.loads(done.out)["agreement"]}
+    for column in ("Thermal Retention", "Overall Score", "Artifacts"):
+        assert found[column, "Qabf"]["overall"] == 1 and found[column, "AG"]["overall"] == -1
+        assert found[column, "AG"]["images"] == 4
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,10 @@ from clearfuse.synth.fusers import PyramidFuser
 from clearfuse.synth.seeds import generator
 from clearfuse.synth.shards.sample import Sample, read_samples
 from clearfuse.synth.types import UserError, WorkIncomplete
+from clearfuse.train.evaluation import scoring
 from clearfuse.train.evaluation.bootstrap import RunningSums, resample_weights
 from clearfuse.train.evaluation.evaluate import FILES, evaluate_shards
+from clearfuse.train.evaluation.measure import measure
 from clearfuse.train.evaluation.methods.fusers import METHODS
 from clearfuse.train.evaluation.samples import count_samples, plan_portions, spread
 from clearfuse.train.evaluation.scoring import Method
@@ -128,6 +130,24 @@ def truth(sample: Sample) -> np.ndarray:
 
 def black(sample: Sample) -> np.ndarray:
     return np.zeros_like(sample.images["gt"])
+
+
+def test_examples_are_fused_again_and_not_measured_again(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their values are those of their lines in report.csv."""
+    measured: list[int] = []
+    monkeypatch.setattr(scoring, "measure", lambda *given: measured.append(1) or measure(*given))
+    where = [str(shards / "vif"), str(shards / "mef")]
+    done = evaluate_shards(where, str(tmp_path), metrics="PSNR,Qabf", methods=list(METHODS.values()), examples=3)
+    assert len(measured) == done.samples and len(done.examples) == 3
+    with (tmp_path / "report.csv").open(newline="") as file:
+        lines = {(row["task"], row["key"], row["method"]): row for row in csv.DictReader(file)}
+    for one in done.examples:
+        assert set(one.fused) == {method.name for method in done.methods}
+        for method, values in zip(done.methods, one.values, strict=True):
+            line = lines[one.sample.meta.task, one.sample.key, method.name]
+            assert [float(line[name]) for name in ("PSNR", "Qabf")] == pytest.approx(values.tolist(), rel=1e-8)
 
 
 def test_the_best_is_marked_and_a_ceiling_never(shards: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from clearfuse.synth.seeds import generator
 from clearfuse.synth.types import UserError
-from clearfuse.train.metrics import PROFILES, evaluate
+from clearfuse.train.metrics import METRICS, PROFILES, evaluate, evaluate_each
 from clearfuse.train.metrics.base import STRIP, codes, luma
 from conftest import textured
 
@@ -228,6 +228,21 @@ def test_names_are_returned_as_asked() -> None:
     assert list(evaluate(x, x, x, x, ["qABF", "psnr"])) == ["qABF", "psnr"]
     assert list(evaluate(x, x, x)) == ["VIF", "Qabf", "MEF-SSIM"]
     assert tuple(evaluate(x, x, x, x)) == PROFILES["strict"].usual
+
+
+def test_images_scored_together_have_the_values_of_each_alone() -> None:
+    """Bit for bit, a grey one among them: what is taken from the pair once is what each takes alone."""
+    a, b, gt = (textured(seed, 96, 84) for seed in (1, 2, 3))
+    fused = {"mean": a // 2 + b // 2, "noisy": noisy(a, 20), "grey": noisy(b, 5)[..., 0], "again": noisy(a, 20)}
+    others = {"FMI", "MS-SSIM", "NIQE", "BRISQUE"}  # slow to load, or for larger images
+    names = [name for name, metric in METRICS.items() if metric.takes != "colour" and name not in others]
+    together = evaluate_each(fused, a, b, gt, names)
+    assert {"PSNR", "SSIM", "VIF", "VIFF", "Qabf", "MEF-SSIM"} <= set(names)
+    assert together == {name: evaluate(image, a, b, gt, names) for name, image in fused.items()}
+    assert together["noisy"] == together["again"] != together["mean"]
+    with pytest.raises(ValueError, match=r"^small: a is 96x84, fused 96x80: all images must have one size$"):
+        evaluate_each(fused | {"small": a[:80]}, a, b, gt, ["PSNR"])
+    assert evaluate_each({}, a, b, gt, ["PSNR"]) == {}
 
 
 X = np.zeros((64, 48, 3), np.uint8)

@@ -62,7 +62,7 @@ def average_gradient(
 
 def mef(fused: Float[np.ndarray, "h w c"], a: Float[np.ndarray, "h w _"], b: Float[np.ndarray, "h w _"]) -> float:
     """MEF-SSIM on luma rounded to 8 bit."""
-    return mef_ssim(*(np.floor(luma(np.asarray(i, np.float32)) + np.float32(0.5)) for i in (fused, a, b)))
+    return mef_ssim(Planes(*(np.floor(luma(np.asarray(i, np.float32)) + np.float32(0.5)) for i in (fused, a, b))))
 
 
 def _joint(x: Plane, y: Plane) -> Float64[np.ndarray, "256 256"] | None:
@@ -212,7 +212,7 @@ def _prewitt(image: Plane) -> Plane:
 def vif(fused: Plane, a: Plane, b: Plane) -> float:
     """Han et al. 2013: VIFF, with 10⁻⁷ added to both logarithms of each window."""
     planes = Planes(*(image.astype(np.float32) for image in (fused, a, b)), asked=frozenset({"VIFF"}))
-    sums = fidelity(planes).viff / math.log(10)
+    sums = planes.together(fidelity).viff / math.log(10)
     height, width = fused.shape
     score = 0.0
     for scale, size in enumerate(VIF_WINDOWS):

@@ -148,7 +148,7 @@ def ssim(fused: Plane, a: Plane, b: Plane) -> float:
 
 def mef(fused: Plane, a: Plane, b: Plane) -> float:
     """MEF-SSIM of the two sources."""
-    return mef_ssim(*(image.astype(np.float32) for image in (fused, a, b)))
+    return mef_ssim(Planes(*(image.astype(np.float32) for image in (fused, a, b))))
 
 
 def fmi_of(feature: Callable[[Plane], np.ndarray]) -> GreyMetric:
