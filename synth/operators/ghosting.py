@@ -212,7 +212,8 @@ def best_offset(
             dx, dy = round(reach * math.cos(angle)), round(reach * math.sin(angle))
             rows, columns = mirrored_indices(dy, h + dy, h), mirrored_indices(dx, w + dx, w)
             inside = (mx + dx >= 0) & (mx + dx < w) & (my + dy >= 0) & (my + dy < h)
-            penalty = float(excluded[rows[my], columns[mx]].mean()) + 1 - float(inside.mean())
+            hidden = np.count_nonzero(excluded[rows[my], columns[mx]])
+            penalty = hidden / mx.size + 1 - np.count_nonzero(inside) / mx.size
             difference = (image[ys, xs] - image[rows[ys], columns[xs]]) ** 2
             cost = (float(difference.mean()) if ys.size else 0.0) * (1 + 0.25 * far) + 0.3 * penalty
             if cost < best:
@@ -228,8 +229,8 @@ def _shift_mask(mask: np.ndarray, dx: int, dy: int) -> np.ndarray:
 
 def _bounding_box(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
     """Top, left, height and width of the mask's bounding box."""
-    (ys,), (xs,) = np.nonzero(mask.any(1)), np.nonzero(mask.any(0))
-    return int(ys[0]), int(xs[0]), int(ys[-1] - ys[0]) + 1, int(xs[-1] - xs[0]) + 1
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return top, left, height, width
 
 
 def paste_patch(under: Image, patch: Image, cover: Float32[np.ndarray, "h w"]) -> Image:

@@ -102,11 +102,9 @@ def autoregressive(innovations: Float64[np.ndarray, " n"], sigma: float, rho: fl
     """o_0 = σ e_0, o_j = ρ o_(j−1) + σ √(1 − ρ²) e_j: AR(1) whose marginal standard deviation is σ at every j."""
     scaled = innovations * math.sqrt(1 - rho**2)
     scaled[:1] = innovations[:1]
-    values, last = [], 0.0
-    for e in scaled.tolist():
-        last = rho * last + e
-        values.append(last)
-    return sigma * np.array(values, np.float64)
+    from scipy.signal import lfilter  # here: it takes a third of a second to load
+
+    return sigma * lfilter([1.0], [1.0, -rho], scaled)
 
 
 def strip_profile(width: int, count: int, depth: float, draws: Float64[np.ndarray, "k 4"]) -> Float64[np.ndarray, " w"]:
