@@ -145,7 +145,7 @@ class ChannelAttention(nn.Module):
 
 
 class Activations(nn.Module):
-    """s_k = σ(g cos(S, p_k)) of the prior's mean S; the directions p stay orthonormal, lest all become one (decision 0057)."""
+    """s_k = σ(4 cos(S, p_k)) of the prior's mean S; the p stay orthonormal, lest all become one: decision 0057."""
 
     DECAYED = ()
 
