@@ -27,6 +27,8 @@ from clearfuse.train.models.restorer import ConvBlock, Level, blended
 
 MULTIPLE = 32
 """Pixels of a cell of the coarsest level; images are padded to multiples."""
+SHARPNESS = 4.0
+"""Largest logit of a prototype's activation: σ(±4) = 0.018 and 0.982."""
 
 Sizes = tuple[Size, Size, Size, Size]
 
@@ -74,8 +76,9 @@ class MdaIFConfig:
             raise ValueError(f"widths {self.widths} must be multiples of heads {self.heads}, one by one")
         if self.active > self.experts:
             raise ValueError(f"active {self.active} must be 1 to {self.experts}, the number of experts")
-        if self.prototypes > 2 * min(self.widths):
-            raise ValueError(f"prototypes {self.prototypes} must be at most {2 * min(self.widths)}, to be orthonormal")
+        most = min(2 * min(self.widths), self.prior_width)
+        if self.prototypes > most:
+            raise ValueError(f"prototypes {self.prototypes} must be at most {most}, to be orthonormal")
 
 
 class CrossAttention(nn.Module):
@@ -141,6 +144,32 @@ class ChannelAttention(nn.Module):
         return self.norm(x) * weights[:, None] + x
 
 
+class Activations(nn.Module):
+    """s_k = σ(4 cos(S, p_k)) of the prior's mean S; the p stay orthonormal, lest all become one: decision 0057."""
+
+    DECAYED = ()
+
+    def __init__(self, width: int, prototypes: int) -> None:
+        super().__init__()
+        self.directions = nn.Parameter(torch.zeros(prototypes, width))
+
+    def forward(self, summary: Float[Tensor, "b d"]) -> Float[Tensor, "b n"]:
+        """In (0, 1), fp32."""
+        with torch.autocast(summary.device.type, enabled=False):
+            cosines = F.normalize(summary.float(), dim=-1) @ orthonormal(self.directions.float()).T
+            return (SHARPNESS * cosines).sigmoid()
+
+
+def orthonormal(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """The rows one after the other, less their parts along those before, at length 1 (Gram and Schmidt)."""
+    done: list[Tensor] = []
+    for row in rows:
+        for before in done:
+            row = row - (row @ before) * before
+        done.append(F.normalize(row, dim=0))
+    return torch.stack(done)
+
+
 class Expert(nn.Sequential):
     """W2 gelu(DW3×3(W1 x)) on maps."""
 
@@ -193,7 +222,7 @@ class MdaIF(nn.Module):
         c, d, images = config.widths, config.prior_width, streams(config)
         self.encoders = nn.ModuleList(encoder(config) for _ in range(2))
         self.prior = SemanticPrior(config.semantics_width, d)
-        self.activation = nn.Sequential(nn.Linear(d, d), nn.GELU(), nn.Linear(d, config.prototypes))
+        self.activation = Activations(d, config.prototypes)
         self.dcam = nn.ModuleList(ChannelAttention(2 * width, config.prototypes) for width in c)
         self.dmoe = nn.ModuleList(Mixture(width, config) for width in c)
         self.context = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
@@ -209,6 +238,7 @@ class MdaIF(nn.Module):
     def initialise(self, rng: torch.Generator) -> None:
         """Initialise all parameters from the generator: prototypes orthonormal, the others as ``layers.initialise``."""
         initialise(self, rng)
+        nn.init.orthogonal_(self.activation.directions, generator=rng)
         for level in self.dcam:
             nn.init.orthogonal_(level.prototypes, generator=rng)
 
@@ -227,7 +257,7 @@ class MdaIF(nn.Module):
         tokens, mask = inputs.semantics or (a.new_zeros(len(a), 1, 1), None)
         prior = self.prior(tokens.to(a.dtype), mask)
         summary = masked_mean(prior[0], mask)
-        activations = self.activation(summary).sigmoid()
+        activations = self.activation(summary)
         levels, statistics = self._fused(a, b, activations, prior, mask)
         context = self.context(summary)
 
@@ -337,7 +367,7 @@ def flops(config: MdaIFConfig, height: int, width: int, text_tokens: int) -> int
     cells = -(-height // MULTIPLE) * -(-width // MULTIPLE)
     levels = [cells * 4 ** (3 - level) for level in range(4)]
     tokens, d = text_tokens if config.semantics_width else 1, config.prior_width
-    products = 2 * tokens * tokens * d
+    products = 2 * tokens * tokens * d + d * config.prototypes
     for level, count, c, r in zip(range(4), levels, config.widths, config.reductions, strict=True):
         products += 2 * config.depths[level] * 2 * count * (count // r**2) * c  # both encoders
         products += 2 * count * tokens * 3 * c + 2 * c * config.prototypes  # the prior's two attentions, DCAM
@@ -355,7 +385,7 @@ def _places(name: list[str], levels: list[int], tokens: int, config: MdaIFConfig
             return levels[int(level)] / (config.reductions[int(level)] ** 2 if reduced else 1)
         case ["prior", *_] | ["dmoe", _, _, "kv"]:
             return tokens
-        case ["activation" | "context" | "tone", *_] | ["dmoe", _, "router"] | ["decoder", _, _, "modulation"]:
+        case ["context" | "tone", *_] | ["dmoe", _, "router"] | ["decoder", _, _, "modulation"]:
             return 1
         case ["dmoe", level, "experts", *_]:
             return levels[int(level)] * config.active / config.experts

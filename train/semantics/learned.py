@@ -20,10 +20,13 @@ GAIN = 3.0
 
 LEAST, USUAL = 1e-3, 0.2
 """Standard deviation of features below which contrast counts as none, and about that of photographs at the start."""
+DARKEST = 4.0
+"""Added to codes before their logarithm, so that the noise of the dark does not count as contrast."""
 
 
 class LearnedSemantics(SemanticEncoder):
-    """Four strided convolutions on each square of the view; 2 × 2 tokens a square, with a learned one for its place.
+    """Four strided convolutions on each square of the view, in logarithms less their mean; 2 × 2 tokens a square, with
+    a learned one for its place.
 
     A token is the mean of the last features, and a linear map of the contrast of the first layers' before their
     nonlinearity: ln of their standard deviation in its quarter over the usual one. Weather changes contrast by scale
@@ -43,7 +46,7 @@ class LearnedSemantics(SemanticEncoder):
 
     def encode(self, views: UInt8[Tensor, "n 3 rows side"]) -> Float[Tensor, "n s k"]:
         """Tokens of the squares, in order."""
-        maps = rearrange(views.float() / 127.5 - 1, "n c (p h) w -> (n p) c h w", h=SIDE)
+        maps = rearrange(log_relative(views), "n c (p h) w -> (n p) c h w", h=SIDE)
         contrasts: list[Tensor] = []
         for layer in self.features:
             maps = GAIN * layer(maps)
@@ -53,6 +56,12 @@ class LearnedSemantics(SemanticEncoder):
         maps = rearrange(F.adaptive_avg_pool2d(maps, 2), "n k h w -> n h w k") + self.contrast(contrast)
         tokens = rearrange(maps, "(n p) h w k -> n p (h w) k", n=len(views))
         return rearrange(tokens + self.place.weight[:, None], "n p s k -> n (p s) k")
+
+
+def log_relative(views: UInt8[Tensor, "n 3 rows side"]) -> Float[Tensor, "n 3 rows side"]:
+    """ln of the codes, less its mean over the view: the same for a picture at another exposure (decision 0057)."""
+    logs = (views.float() + DARKEST).log()
+    return logs - logs.mean((1, 2, 3), keepdim=True)
 
 
 def log_contrast(maps: Float[Tensor, "n k h w"]) -> Float[Tensor, "n k 2 2"]:

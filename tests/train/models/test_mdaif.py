@@ -15,6 +15,8 @@ from clearfuse.synth.types import UserError
 from clearfuse.train.designs.design import Assembly
 from clearfuse.train.models import Inputs, MdaIFConfig, build_model
 from clearfuse.train.models.mdaif import (
+    SHARPNESS,
+    Activations,
     ChannelAttention,
     CrossAttention,
     MdaIF,
@@ -22,6 +24,7 @@ from clearfuse.train.models.mdaif import (
     SemanticPrior,
     flops,
     inactive,
+    orthonormal,
     segformer_config,
 )
 from clearfuse.train.pipeline.initial import start_from
@@ -59,9 +62,39 @@ def inputs(config: MdaIFConfig = SMALL, b: int = 3, h: int = 40, w: int = 48, s:
 @pytest.mark.parametrize("prototypes", [1, 3, 8])
 def test_prototypes_start_orthonormal(prototypes: int) -> None:
     network = made(replace(SMALL, prototypes=prototypes), awake=False)
+    directions = network.activation.directions
+    torch.testing.assert_close(orthonormal(directions), directions, atol=1e-6, rtol=0)
     for level in network.dcam:
         w = level.prototypes  # type: ignore[union-attr]
         torch.testing.assert_close(w @ w.T, torch.eye(prototypes), atol=1e-6, rtol=0)
+
+
+def test_activations_neither_saturate_nor_all_follow_what_pictures_differ_in_most() -> None:
+    """Trained to rise with one direction of the prior as far as they go: two layers end with copies of it at 1."""
+    layer, prior = Activations(16, 3), randn(64, 16)
+    prior[:, 0] *= 20  # such as brightness
+    other = nn.Sequential(nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 3), nn.Sigmoid())
+    wanted = (prior[:, :1] > 0).float().expand(-1, 3)
+    found: list[Tensor] = []
+    for seed, module in enumerate((layer, other)):
+        for parameter in module.parameters():
+            parameter.data = randn(*parameter.shape, seed=seed) / 4
+        optimizer = torch.optim.AdamW(module.parameters(), lr=0.02)
+        for _ in range(200):
+            optimizer.zero_grad()
+            nn.functional.binary_cross_entropy(module(prior), wanted).backward()
+            optimizer.step()
+        found.append(module(prior).detach())
+    rows = orthonormal(layer.directions)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(3), atol=1e-5, rtol=0)
+    logits, (s, copies) = found[0].logit(), found
+    assert (logits.square().sum(1) <= SHARPNESS**2 + 1e-3).all(), "the parts of a vector of this length"
+    cosines = SHARPNESS * nn.functional.normalize(prior, dim=1) @ rows.T
+    torch.testing.assert_close(logits, cosines, atol=1e-4, rtol=1e-4)
+    alike = [float(torch.corrcoef(each.T)[0, 1:].abs().max()) for each in (s, copies)]
+    assert alike[1] > 0.99 and ((copies - 0.5).abs() > 0.49).float().mean() > 0.9, "what it is to prevent"
+    assert s.min() > 0.017 and s.max() < 0.983
+    torch.testing.assert_close(layer(7 * prior), found[0], msg="of a direction, however long")
 
 
 def test_channels_are_modulated_by_the_prototypes() -> None:
@@ -177,6 +210,7 @@ def test_what_it_refuses() -> None:
             network(replace(given, **change))
     for change, said in (
         ({"prototypes": 17}, "prototypes 17 must be at most 16, to be orthonormal"),
+        ({"prototypes": 13, "prior_width": 12}, "prototypes 13 must be at most 12, to be orthonormal"),
         ({"active": 5}, "active 5 must be 1 to 4"),
         ({"heads": (1, 1, 3, 2)}, "must be multiples of heads"),
     ):

@@ -19,7 +19,7 @@ from torch import Tensor
 from clearfuse.synth.types import UserError
 from clearfuse.train import semantics
 from clearfuse.train.semantics import NAMES, PUBLISHED, WIDTHS, View, find_semantics, view_of, width_of
-from clearfuse.train.semantics.learned import LEAST, USUAL, log_contrast
+from clearfuse.train.semantics.learned import DARKEST, LEAST, USUAL, log_contrast, log_relative
 from conftest import textured
 
 MEAN, DEVIATION = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
@@ -205,10 +205,20 @@ def test_the_learned_one_learns_and_is_of_its_seed() -> None:
     views = views_of(one)
     first = one(views, ["vif"] * 2)[0]
     assert torch.equal(first, same(views, ["vif"] * 2)[0]) and not torch.equal(first, other(views, ["vif"] * 2)[0])
-    dark = (views.float() / 4).to(torch.uint8)
-    assert (one(dark, ["vif"] * 2)[0] - first).square().mean() > 1e-3, "pictures are told apart before it has learned"
+    hazy = (0.5 * views.float() + 100).to(torch.uint8)
+    assert (one(hazy, ["vif"] * 2)[0] - first).square().mean() > 1e-3, "pictures are told apart before it has learned"
     first.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in one.parameters())
+
+
+def test_what_it_learns_of_is_the_same_at_another_exposure() -> None:
+    """But where codes are rounded, or as dark as noise; haze, which lowers contrast, is not the same."""
+    views = 40 + torch.rand(2, 3, 80, 16, generator=torch.Generator().manual_seed(0)) * 80
+    bright, hazy = (log_relative(x.to(torch.uint8)) for x in (2 * views + DARKEST, 0.5 * views + 80))
+    plain = log_relative(views.to(torch.uint8))
+    assert (bright - plain).abs().max() < 0.03 < 0.1 < (hazy - plain).abs().mean()
+    torch.testing.assert_close(plain.mean((1, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
+    assert log_relative(torch.zeros(1, 3, 8, 4, dtype=torch.uint8)).abs().max() < 1e-6, "black is grey as any"
 
 
 def test_contrast_is_the_logarithm_of_the_deviation_in_each_quarter() -> None:
