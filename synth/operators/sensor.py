@@ -104,7 +104,7 @@ def autoregressive(innovations: Float64[np.ndarray, " n"], sigma: float, rho: fl
     scaled[:1] = innovations[:1]
     from scipy.signal import lfilter  # here: it takes a third of a second to load
 
-    return sigma * lfilter([1.0], [1.0, -rho], scaled)
+    return sigma * np.asarray(lfilter([1.0], [1.0, -rho], scaled))
 
 
 def strip_profile(width: int, count: int, depth: float, draws: Float64[np.ndarray, "k 4"]) -> Float64[np.ndarray, " w"]:

@@ -65,7 +65,8 @@ def test_prototypes_start_orthonormal(prototypes: int) -> None:
     directions = network.activation.directions
     torch.testing.assert_close(orthonormal(directions), directions, atol=1e-6, rtol=0)
     for level in network.dcam:
-        w = level.prototypes  # type: ignore[union-attr]
+        w = level.prototypes
+        assert isinstance(w, Tensor)
         torch.testing.assert_close(w @ w.T, torch.eye(prototypes), atol=1e-6, rtol=0)
 
 
