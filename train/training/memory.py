@@ -254,5 +254,6 @@ def _batch(assembly: Assembly, count: int, size: tuple[int, int]) -> Batch:
     assembly.one_length = True
     numbers = list(range(count))
     return Batch(
-        images, prompts, [""] * count, numbers, ["vif"] * count, [()] * count, {}, embeddings, semantics=semantics
-    )
+        images, prompts, [""] * count, numbers, ["vif"] * count, [()] * count, {}, embeddings, semantics=semantics,
+        strength=torch.ones(count),
+    )  # fmt: skip

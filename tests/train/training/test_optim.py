@@ -44,7 +44,7 @@ def test_every_family_says_what_decays(name: str) -> None:
     held = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     learns = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
     assert len(held) == len(learns)
-    vectors = ("roles.weight", "prototypes")  # rows that stand for something each, no matrices
+    vectors = ("roles.weight", "prototypes", "directions")  # rows that stand for something each, no matrices
     assert all(bool(held[id(p)]) == (p.ndim > 1 and not n.endswith(vectors)) for n, p in learns)
 
 
