@@ -117,7 +117,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     at = tmp_path / "disk"
     at.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(at)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=1200k", "none", str(at)], capture_output=True, check=False
     )
     if mounted.returncode != 0:
         pytest.skip("needs the right to mount a tmpfs")

@@ -189,7 +189,16 @@ def batch_of(assembly: Assembly) -> Batch:
         images["views"] = torch.zeros(2, 3, 2 * encoder.view.rows, encoder.view.side, dtype=torch.uint8)
     elif encoder is not None:
         cached = torch.zeros(2, 40, encoder.width, dtype=torch.float16), torch.ones(2, 40, dtype=torch.bool)
-    return Batch(images, PROMPTS, ["0", "1"], [0, 1], ["vif", "vif"], [("haze",), ("snow",)], semantics=cached)
+    return Batch(
+        images,
+        PROMPTS,
+        ["0", "1"],
+        [0, 1],
+        ["vif", "vif"],
+        [("haze",), ("snow",)],
+        semantics=cached,
+        strength=torch.ones(2),
+    )
 
 
 def forward(design: Design) -> None:
