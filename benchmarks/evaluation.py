@@ -158,7 +158,8 @@ def evaluated(checkout: Path, shards: list[str], out: Path, workers: int) -> tup
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
         [sys.executable, "-m", *command, "--examples", "0", "--workers", str(workers), "--out", str(out)],
-        env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        # There, since `python -m train` takes what lies in the current folder first.
+        cwd=checkout, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
@@ -209,7 +210,8 @@ def main() -> None:
         if args.against:
             here = Path(__file__).resolve().parent.parent
             for workers in args.workers:
-                compare(here, args.against.resolve(), args.shards or [], workers, args.rounds, folder)
+                shards = [str(Path(one).resolve()) for one in args.shards or []]
+                compare(here, args.against.resolve(), shards, workers, args.rounds, folder)
             return
         sample = tiny(folder) if args.samples else None
         for count in args.samples:
