@@ -10,7 +10,6 @@ the one of the least mean squared error. Calibrated, strength s leaves 1 − s. 
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
 from statistics import fmean
 
 import cv2
@@ -63,14 +62,13 @@ def main() -> None:
     cv2.setNumThreads(1)
     pipeline = FusionPipeline.from_pretrained(options.model)
     pairs = [scene_of("vif", FIRST + number) for number in range(options.scenes)]
-    means: dict[str, list[float]] = defaultdict(list)
     print(f"| left of | {' | '.join(f'strength {strength:g}' for strength in STRENGTHS)} |")
     print(f"|{'---|' * (len(STRENGTHS) + 1)}")
     for name in options.operators:
         found = [left for pair in pairs if (left := left_of(pipeline, pair, name, options.severity)) is not None]
         if found:
-            means[name] = [fmean(one[strength] for one in found) for strength in STRENGTHS]
-            print(f"| {name} | {' | '.join(f'{value:.2f}' for value in means[name])} |", flush=True)
+            means = (fmean(one[strength] for one in found) for strength in STRENGTHS)
+            print(f"| {name} | {' | '.join(f'{mean:.2f}' for mean in means)} |", flush=True)
     print(f"| calibrated | {' | '.join(f'{1 - strength:.2f}' for strength in STRENGTHS)} |")
 
 

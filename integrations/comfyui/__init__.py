@@ -95,8 +95,7 @@ def _fuse_pair(
         found = find_task(x, y)
         task = found.task
         x, y = (y, x) if found.swapped else (x, y)
-    share = None if strength == 1 else strength  # all, of a model without a dial too
-    fused = pipeline(x, as_grey(y) if task == "vif" else y, task=task, prompt=prompt, seed=seed, strength=share)
+    fused = pipeline(x, as_grey(y) if task == "vif" else y, task=task, prompt=prompt, seed=seed, strength=strength)
     return torch.from_numpy(fused).float() / 255
 
 

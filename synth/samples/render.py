@@ -208,7 +208,7 @@ def degrade_clean(
         language=language,
         vague=VAGUE if recipe.reproduction else 0.0,
     )
-    left = draw_left(dial, generator(seed_of(seed("prompt"), "dial"))) if asked else 0.0
+    left = draw_left(dial, [steps[i] for i in asked], generator(seed_of(seed("prompt"), "dial")))
     if len(asked) < len(steps) or left:
         kept = [weakened(step, left) if i in asked else step for i, step in enumerate(steps) if left or i not in asked]
         fuser = FALLBACK if fuser == "dataset" else fuser
@@ -262,10 +262,14 @@ def draw_asked(n: int, partial: float, rng: np.random.Generator) -> tuple[int, .
     return tuple(sorted(int(i) for i in rng.choice(n, size, replace=False)))
 
 
-def draw_left(dial: float, rng: np.random.Generator) -> float:
-    """The share of its steps' strength that a ground truth keeps: 0, or with probability ``dial`` any in [0, 1)."""
+def draw_left(dial: float, asked: Sequence[Step], rng: np.random.Generator) -> float:
+    """The share of its steps' strength that a ground truth keeps: 0, or with probability ``dial`` any in [0, 1).
+
+    0 where an operator says no identity, so that nobody knows what less of it is.
+    """
     drawn, share = rng.random(2).tolist()
-    return share if drawn < dial else 0.0
+    known = asked and all(operator_class(step.op).identity() is not None for step in asked)
+    return share if known and drawn < dial else 0.0
 
 
 def weakened(step: Step, share: float) -> Step:

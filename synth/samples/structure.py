@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import cv2
 import numpy as np
 
@@ -34,8 +32,8 @@ def keeps_structure(clean: tuple[np.ndarray, np.ndarray], degraded: tuple[np.nda
 
 def became_white(clean: np.ndarray, degraded: np.ndarray) -> float:
     """The share of pixels of a uint8 ``(h, w, c)`` picture, in [0, 1], that are white and were not."""
-    least, before = (functools.reduce(np.minimum, cv2.split(image)) for image in (degraded, clean))
-    return float(((least >= WHITE) & (before < WHITE)).mean())
+    least, before = (color.channel_minimum(image) >= WHITE for image in (degraded, clean))
+    return float((least & ~before).mean())
 
 
 def gradient_correlation(clean: np.ndarray, degraded: np.ndarray) -> float:

@@ -85,8 +85,7 @@ def _by_model(model: str, device: str | None) -> Method:
         if not asked.prompt and pipeline.reads_prompts:
             request = pipeline.request(made.a, made.b, task=task, language=asked.language)
         prompt = asked.prompt if request is None else request.prompt
-        strength = None if asked.strength == 1 else asked.strength  # all, of a model without a dial too
-        return pipeline(made.a, made.b, task=task, prompt=prompt, strength=strength), request
+        return pipeline(made.a, made.b, task=task, prompt=prompt, strength=asked.strength), request
 
     return fuse
 

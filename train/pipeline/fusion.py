@@ -169,20 +169,21 @@ class FusionPipeline:
         task's fusion alone. seed: of a flow model's noise.
         steps, sampler, guidance (scale of classifier-free guidance by the prompt, 1: none), guidance_images (the same
         by the images): override the design's, for flow models only. strength: share in [0, 1] of what is asked for, or
-        found, that is removed, by a model with a dial; None: all. tile: larger images are fused in tiles of this side
-        in pixels, which share one field of noise; None: the family's. prior: False puts zeros in place of the semantic
-        prior. Raises UserError if the sizes differ or an option does not apply, and WorkIncomplete if the network's
-        result is not finite.
+        found, that is removed; below 1 (None) by a model with a dial only. tile: larger images are fused in tiles of
+        this side in pixels, which share one field of noise; None: the family's. prior: False puts zeros in place of the
+        semantic prior. Raises UserError if the sizes differ or an option does not apply, and WorkIncomplete if the
+        network's result is not finite.
         """
         check_name("task", task, (*TASKS, OTHER))
         if a.shape[:2] != b.shape[:2]:
             sizes = (f"{x.shape[1]}x{x.shape[0]}" for x in (a, b))
             raise UserError("the two images differ in size: {} and {}".format(*sizes))
-        if strength is not None and not self.assembly.has_dial:
-            raise UserError("--strength: the model has no dial: it removes all of what it is asked to")
-        if strength is not None and not 0 <= strength <= 1:
+        strength = 1.0 if strength is None else float(strength)
+        if not 0 <= strength <= 1:
             raise UserError(f"--strength {strength:g}: must be in [0, 1]")
-        share = None if strength is None else torch.tensor([float(strength)], device=self.device)
+        if strength < 1 and not self.assembly.has_dial:
+            raise UserError("--strength: the model has no dial: it removes all of what it is asked to")
+        share = torch.tensor([strength], device=self.device)
         objective = self._objective(steps=steps, sampler=sampler, guidance=guidance, guidance_images=guidance_images)
         images = [_checked(a), _checked(b)]
         if prompt is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import cv2
@@ -48,7 +47,7 @@ def estimate_light(image: Frame, depth: Float[np.ndarray, "h w"] | None, night: 
     night = darkness(luminance) if night is None else night
     candidates = far.ravel() >= SKY
     if np.count_nonzero(candidates) <= 0.01 * far.size:
-        dark = cv2.erode(functools.reduce(np.minimum, cv2.split(small)), np.ones((7, 7), np.uint8)).ravel()
+        dark = cv2.erode(color.channel_minimum(small), np.ones((7, 7), np.uint8)).ravel()
         score = dark * (0.25 + far.ravel() / far.max())
         candidates = score >= np.quantile(score, 0.98)
     chosen = small.reshape(-1, small.shape[2])[np.nonzero(candidates)[0]]

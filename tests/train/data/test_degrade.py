@@ -17,11 +17,11 @@ from clearfuse.synth.builder.run import build
 from clearfuse.synth.depth.maps import dequantise
 from clearfuse.synth.fusers import PyramidFuser
 from clearfuse.synth.onthefly import OnTheFly
-from clearfuse.synth.samples.render import degrade_pair, weakened
-from clearfuse.synth.seeds import seed_of
+from clearfuse.synth.samples.render import degrade_pair, draw_left, weakened
+from clearfuse.synth.seeds import generator, seed_of
 from clearfuse.synth.shards.records import Origin
 from clearfuse.synth.shards.sample import Sample, read_samples
-from clearfuse.synth.types import UserError
+from clearfuse.synth.types import Step, UserError
 from clearfuse.train.data import degrade as degrading
 from clearfuse.train.data.batch import Batch, Item, UnreadableSample, collate
 from clearfuse.train.data.corpus import Corpus, index
@@ -209,6 +209,10 @@ def test_a_dialled_ground_truth_keeps_the_recorded_share_of_the_steps(shards: Pa
             with pytest.raises(ValueError, match="its ground truth keeps steps"):
                 degrade(made)
     assert len(set(lefts)) == len(lefts) > 2
+    known = Step("haze", "a", {}, 1)
+    bare = Step("albumentations:Posterize", "a", {}, 1)  # says no identity, so nobody knows what half of it is
+    assert draw_left(1.0, [known], generator(1)) > 0
+    assert [draw_left(1.0, asked, generator(1)) for asked in ([], [bare], [known, bare])] == [0, 0, 0]
     batch = collate(items(Samples(corpus, side=64, training=True, degrade={"mef": degrade}), range(4)))
     assert isinstance(batch, Batch) and batch.strength is not None
     assert ((batch.strength > 0) & (batch.strength < 1)).all() and len(batch.strength.unique()) == 4

@@ -131,11 +131,13 @@ def test_a_strength_says_how_much_is_removed(train: Train, folder: Path, tmp_pat
     assert ran.code == 0, ran.err
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "o.png")), made[0.5])
     for model, strength, said in (
-        (folder, "0.5", "--strength: the model has no dial"),
+        (folder, "0.5", "--strength: the model has no dial: it removes"),
         (tmp_path / "dial", "1.5", "--strength 1.5"),
     ):
         ran = train("fuse", *files, *options, "--model", model, "--strength", strength)
         assert (ran.code, said in ran.error) == (2, True), ran.err
+    ran = train("fuse", *files, *options, "--model", folder, "--strength", "1")
+    assert ran.code == 0, "all of it is what every model removes"
 
 
 def test_a_folder_that_is_no_model_is_named(folder: Path, tmp_path: Path) -> None:
