@@ -52,6 +52,16 @@ def fill(module: nn.Module, state: dict[str, Tensor], path: Path, what: str, ass
     what: the network's name, for the error's sake. assign: the tensors themselves take the entries' place.
     """
     wanted = module.state_dict()
+    check_entries(wanted, state, path, what)
+    check_weights(state, path, {name: tensor.dtype for name, tensor in wanted.items()})
+    module.load_state_dict(state, strict=True, assign=assign)
+
+
+def check_entries(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path, what: str) -> None:
+    """Raise UserError, naming the file, unless the entries that were read have the names and shapes of those wanted.
+
+    wanted: tensors, which may be without memory (torch's device ``meta``).
+    """
     missing, extra = [k for k in wanted if k not in state], [k for k in state if k not in wanted]
     wrong = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
     faults = [
@@ -61,8 +71,6 @@ def fill(module: nn.Module, state: dict[str, Tensor], path: Path, what: str, ass
     ]
     if faults:
         raise UserError(f"{path}: not a checkpoint of {what}: {'; '.join(faults)}")
-    check_weights(state, path, {name: tensor.dtype for name, tensor in wanted.items()})
-    module.load_state_dict(state, strict=True, assign=assign)
 
 
 def check_weights(

@@ -123,9 +123,10 @@ class Assembly(nn.Module):
         parts: Parts = AS_DESIGNED,
         adapt: bool = False,
         blank: bool = False,
+        check: Callable[[nn.Module], None] | None = None,
     ) -> None:
         """adapt: give the network the tokenizer's channels and the prompts' width, whatever its config has. blank: make
-        the parts without weights, on torch's device ``meta``, to count what they cost."""
+        the parts without weights, on torch's device ``meta``, to count what they cost. check: see ``build_model``."""
         super().__init__()
         self.found = _blank_parts(design) if blank else find_parts(design, parts, rng)
         tokenizer, text, semantics, base = self.found
@@ -157,7 +158,7 @@ class Assembly(nn.Module):
                 self.network = find_model(design.model).network(self.design.config)
         else:
             tensors = None if base.folder is None else base.tensors
-            self.network = build_model(design.model, self.design.config, rng, tensors)
+            self.network = build_model(design.model, self.design.config, rng, tensors, check)
         self.one_length = False
         self.notes: Mapping[str, Tensor] = {}
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clearfuse.synth.execute.memory import memory_limit
 from clearfuse.synth.tables import Table
-from clearfuse.synth.types import look_up
+from clearfuse.synth.types import UserError, look_up
 from clearfuse.train.models import joint, mdaif, mmaif, nafnet, restorer, unet
 from clearfuse.train.models.base import Family, Inputs, Prediction
 from clearfuse.train.models.joint import JointConfig
@@ -42,14 +43,22 @@ def find_model(name: str) -> Family:
 
 
 def build_model(
-    name: str, config: Any, rng: torch.Generator, base: Callable[[], Mapping[str, Tensor]] | None = None
+    name: str,
+    config: Any,
+    rng: torch.Generator,
+    base: Callable[[], Mapping[str, Tensor]] | None = None,
+    check: Callable[[nn.Module], None] | None = None,
 ) -> nn.Module:
     """Build a network on the CPU and draw its parameters from the generator: the same seed gives the same weights.
 
-    base: reads those of a network that changes a base.
+    base: reads those of a network that changes a base. check: is shown the network before it takes any memory. Raises
+    UserError where its weights are larger than this machine's memory.
     """
     with torch.device("meta"):
         network: Any = find_model(name).network(config)
+    check_room(network)
+    if check is not None:
+        check(network)
     if base is not None:
         network.take(base())
     network = network._apply(lambda tensor: torch.empty_like(tensor, device="cpu") if tensor.is_meta else tensor)
@@ -57,7 +66,19 @@ def build_model(
     return network
 
 
+def check_room(network: nn.Module, copies: int = 1) -> None:
+    """Raise UserError where a network is larger than this machine's memory, with so many copies of what learns."""
+    weights = [*network.parameters()]
+    size = sum(w.numel() * w.element_size() * (copies if w.requires_grad else 1) for w in weights)
+    if size > memory_limit():
+        held = "its weights take" if copies == 1 else "weights, gradients, optimizer and average take"
+        raise UserError(
+            f"the network has {sum(w.numel() for w in weights):,} parameters: {held} {size / 2**30:,.1f} GiB, and this "
+            f"machine has {memory_limit() / 2**30:,.1f}"
+        )
+
+
 __all__ = [
     "MODELS", "Family", "Inputs", "JointConfig", "MMAIFConfig", "MdaIFConfig", "NAFNetConfig", "OmniGenConfig",
-    "Prediction", "RestorerConfig", "UNetConfig", "build_model", "find_model",
+    "Prediction", "RestorerConfig", "UNetConfig", "build_model", "check_room", "find_model",
 ]  # fmt: skip

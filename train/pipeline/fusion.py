@@ -17,7 +17,7 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
 from clearfuse.synth import color, console
-from clearfuse.synth.files.checkpoints import fill
+from clearfuse.synth.files.checkpoints import check_entries, fill
 from clearfuse.synth.files.schema import validate
 from clearfuse.synth.fusers.pyramid.region import Region
 from clearfuse.synth.types import OTHER, TASKS, BadPair, Task, UserError, WorkIncomplete, check_name
@@ -92,15 +92,25 @@ class FusionPipeline:
         if found is None and not (folder / WEIGHTS).is_file():
             raise UserError(f"{name}: no weights yet: {WEIGHTS} is missing; train fit writes it with each checkpoint")
         design = read_folder(folder).design() if found is None else adapters.design_of_adapters(found)
+        tensors = read_tensors(folder / WEIGHTS)[0] if found is None else None
+
+        def check(network: nn.Module) -> None:
+            """A network of a size that its weights have not is refused before it takes the memory of that size."""
+            if tensors is not None:
+                wanted = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+                own = {name: tensor for name, tensor in tensors.items() if name.startswith("network.")}
+                check_entries(wanted, own, folder / WEIGHTS, f"the design in {DESIGN}")
+
         try:
-            assembly = Assembly(design, torch.Generator(), _with_embedded(parts, design, folder))
+            assembly = Assembly(design, torch.Generator(), _with_embedded(parts, design, folder), check=check)
         except UserError as error:
+            if str(error).startswith(str(folder / WEIGHTS)):
+                raise
             where = f"{name}: {DESIGN}" if parts == AS_DESIGNED else name
             raise UserError(f"{where}: {error}") from None
         check_parts(folder, assembly)
-        if found is None:
-            tensors, _ = read_tensors(folder / WEIGHTS)
-        else:
+        if tensors is None:
+            assert found is not None
             tensors = adapters.read_adapters(found, assembly.design.config)
         fill(assembly, tensors, folder / WEIGHTS if found is None else found, f"the design in {DESIGN}")
         if compiled:

@@ -33,6 +33,7 @@ from clearfuse.train.data.samples import Samples
 from clearfuse.train.designs.design import AS_DESIGNED, Assembly, Parts
 from clearfuse.train.designs.folder import WEIGHTS, check_parts, with_recorded_commits, write_design
 from clearfuse.train.designs.presets import find_preset
+from clearfuse.train.models import check_room
 from clearfuse.train.models.attention import attention_kernel, find_kernel
 from clearfuse.train.models.experts import has_grouped_products
 from clearfuse.train.models.lora import merged
@@ -119,7 +120,12 @@ def fit(
         if not ranks.main:
             progress, note = (lambda report: None), (lambda line: None)
         rng = torch.Generator().manual_seed(seed_of("weights", settings.seed))
-        assembly = Assembly(design, rng, parts, adapt=settings.adapts)
+        # Weights, gradients, two moments and the average; on another device the weights alone come by here.
+        learns_whole = settings.lora is None and not settings.freeze
+        copies = 5 if ranks.device.type == "cpu" and learns_whole else 1
+        assembly = Assembly(
+            design, rng, parts, adapt=settings.adapts, check=lambda network: check_room(network, copies)
+        )
         if settings.init is not None:
             note(start_from(assembly, settings.init))
             settings = settings.model_copy(update={"init": identity_of(settings.init)})

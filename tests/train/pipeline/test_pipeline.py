@@ -189,7 +189,21 @@ def test_a_folder_that_is_no_model_is_named(folder: Path, tmp_path: Path) -> Non
         tensors, _ = read_tensors(path / "model.safetensors")
         write_tensors(path / "model.safetensors", {f"x.{name}": tensor for name, tensor in tensors.items()}, {})
 
-    assert "model.safetensors: not a checkpoint of the design in pipeline.json: 121 entries missing" in said(other)
+    assert "model.safetensors: not a checkpoint of the design in pipeline.json: 91 entries missing" in said(other)
+
+    def larger(**fields: int) -> Callable[[Path], None]:
+        """The design of a larger network: refused before memory is taken for it, which nobody may have."""
+
+        def change(path: Path) -> None:
+            config = json.loads((path / "pipeline.json").read_text())["config"]
+            edit(path, config=config | fields)
+
+        return change
+
+    for fields in ({"patch": 192}, {"expert_width": 65_536}):
+        assert "entries of another shape, such as network." in said(larger(**fields))
+    assert "entries missing, such as network.blocks.2." in said(larger(depth=8))
+    assert ": its weights take " in said(larger(patch=65_536))
 
     def with_eta(value: Tensor) -> Callable[[Path], None]:
         def change(path: Path) -> None:
