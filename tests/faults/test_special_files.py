@@ -18,7 +18,7 @@ from clearfuse.train.cli.downstream import read_keys
 from clearfuse.train.designs.folder import read_folder
 from clearfuse.train.evaluation.stress.agree import read_scores
 from clearfuse.train.runs.record import read_record
-from clearfuse.train.text.t5 import T5Config
+from clearfuse.train.text.t5 import EncoderConfig
 from clearfuse.train.weights.source import read_config
 
 READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
@@ -30,7 +30,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "scores by line": ("scores.jsonl", lambda path: read_scores(str(path))),
     "design": ("pipeline.json", lambda path: read_folder(path.parent)),
     "run": ("run.json", lambda path: read_record(path.parent)),
-    "network": ("config.json", lambda path: read_config(T5Config, path.parent, "--text x")),
+    "network": ("config.json", lambda path: read_config(EncoderConfig, path.parent, "--text x")),
 }
 
 
