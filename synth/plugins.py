@@ -22,6 +22,7 @@ from pydantic import Field
 
 from clearfuse.synth import console
 from clearfuse.synth.files.schema import StrictModel, validate
+from clearfuse.synth.files.storage import read_small
 from clearfuse.synth.tables import MANIFESTS, Plugin, Table, added_by, adding, take_out
 from clearfuse.synth.types import UserError
 
@@ -129,10 +130,7 @@ def _add(plugin: Plugin) -> None:
 def _read(path: Path) -> Plugin:
     if path.suffix != ".py" or not path.is_file():
         raise UserError(f"--plugin {path}: " + ("must be a .py file" if path.exists() else "there is no such file"))
-    try:
-        source = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"--plugin {path}: can't be read: {error.strerror}") from None
+    source = read_small(path, f"--plugin {path}")
     return Plugin(path.name, _version_in(source), hashlib.sha256(source).hexdigest(), str(path.resolve()), source)
 
 

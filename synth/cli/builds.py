@@ -97,6 +97,7 @@ def verify_command(
     if workers is not None and workers < 1:
         raise UserError(f"--workers {workers}: must be at least 1")
     if out is not None:  # before the work, so that it need not be done twice
+        _check_report(out)
         _write_report(out, {"ok": False, "samples": 0, "replayed": 0, "problems": ["verify has not ended"]})
     with console.progress("verify", "shards") as progress:
         report = verify(paths, replay=replay, workers=workers or os.cpu_count() or 1, progress=progress)
@@ -104,6 +105,21 @@ def verify_command(
         _write_report(out, report.to_json())
     typer.echo(json.dumps(report.to_json(), ensure_ascii=False) if json_ else _verdict(report))
     raise typer.Exit(0 if report.ok else 1)
+
+
+def _check_report(out: str) -> None:
+    """Refuse to write over what is no report of verify, such as a receipt of the build that is verified."""
+    from clearfuse.synth.files import storage
+
+    place = storage.locate(out)
+    if not place.exists():
+        return
+    try:
+        held = json.loads(storage.read_bytes(out))
+    except (OSError, ValueError, RecursionError):
+        held = None
+    if not isinstance(held, dict) or "problems" not in held:
+        raise UserError(f"--out {out}: is there and is no report of synth verify; choose another file")
 
 
 def _write_report(out: str, data: dict[str, Any]) -> None:

@@ -19,8 +19,7 @@ from scipy.ndimage import find_objects
 
 from clearfuse.synth.datasets.manifest import Manifest
 from clearfuse.synth.files import storage
-from clearfuse.synth.files.pictures import check_header
-from clearfuse.synth.files.storage import read_bytes
+from clearfuse.synth.files.pictures import check_header, read_file
 from clearfuse.synth.types import BOXES, LABELS, BadPair, PairRef, UserError, reason_of
 
 LEAST = 1 / 1000
@@ -57,7 +56,7 @@ def read_labels(ref: PairRef, manifest: Manifest, size: tuple[int, int]) -> tupl
     if path.endswith(".json"):
         name = Path(ref.sources["gt" if ref.single else "a"]).name
         return _annotations(path).labels(name, size)
-    raw = read_bytes(path)
+    raw = read_file(path)
     ids = _read_ids(raw, Path(path).name)
     if ids.shape != size:
         raise BadPair(f"{Path(path).name}: is {ids.shape[1]}x{ids.shape[0]}, its picture {size[1]}x{size[0]}")
@@ -76,7 +75,7 @@ def class_names(manifest: Manifest, path: str) -> dict[int, str]:
         if folder == folder.parent:
             raise UserError(f"--data {manifest.name}: {manifest.classes}, with a class a line, is not in its folder")
         folder = folder.parent
-    lines = read_bytes(str(folder / manifest.classes)).decode(errors="replace").splitlines()
+    lines = read_file(str(folder / manifest.classes)).decode(errors="replace").splitlines()
     return {number: line.strip() for number, line in enumerate(lines) if line.strip() and number > 0}
 
 
@@ -98,6 +97,8 @@ SMALLEST = 64
 """Pixels of an object that a box is drawn around: fewer could not be told from its surroundings."""
 LONGEST = 1 << 20
 """Bytes of an XML file of boxes."""
+LONGEST_RUN = 64
+"""Bits of a run of COCO's compressed form: a text without an end to its number would take quadratic time."""
 
 
 def boxes_of(objects: Integer[np.ndarray, "h w"], labels: Labels) -> tuple[Box, ...]:
@@ -121,7 +122,7 @@ def read_boxes(ref: PairRef, manifest: Manifest, size: tuple[int, int]) -> tuple
     a box that lies outside of the picture by more than a pixel.
     """
     path = ref.sources[BOXES]
-    raw, name = read_bytes(path), Path(path).name
+    raw, name = read_file(path), Path(path).name
     read = _voc_boxes if path.lower().endswith(".xml") else _yolo_boxes
     found: list[Box] = []
     for where, box, said in read(raw, name, size):
@@ -204,18 +205,18 @@ class Annotations:
         """The label map of a picture, smaller instances over larger ones, and the sha256 of its annotations."""
         ids = np.zeros(size, np.int32)
         shapes = self.shapes.get(name, ())
-        for shape in sorted(shapes, key=lambda shape: -float(shape.get("area", 0))):
-            try:
+        try:
+            for shape in sorted(shapes, key=lambda shape: -float(shape.get("area", 0))):
                 ids[rasterise(shape["segmentation"], size)] = int(shape["category_id"])
-            except (KeyError, TypeError, ValueError, IndexError) as error:
-                raise BadPair(f"{name}: its annotations cannot be read: {reason_of(error)}") from None
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError, cv2.error) as error:
+            raise BadPair(f"{name}: its annotations cannot be read: {reason_of(error)}") from None
         return Labels(ids, self.names), hashlib.sha256(json.dumps(list(shapes)).encode()).hexdigest()
 
 
 @lru_cache(maxsize=2)
 def _annotations(path: str) -> Annotations:
     try:
-        data = json.loads(read_bytes(path))
+        data = json.loads(read_file(path))
         pictures = {entry["id"]: entry["file_name"] for entry in data["images"]}
         shapes: dict[str, list[Mapping[str, Any]]] = {}
         for entry in data["annotations"]:
@@ -223,7 +224,7 @@ def _annotations(path: str) -> Annotations:
                 {name: entry[name] for name in ("segmentation", "category_id", "area") if name in entry}
             )
         return Annotations({entry["id"]: entry["name"] for entry in data["categories"]}, shapes)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadPair(f"{Path(path).name}: is no COCO file of instances: {reason_of(error)}") from None
 
 
@@ -252,6 +253,8 @@ def uncompress(text: str) -> list[int]:
     while at < len(text):
         value, shift = 0, 0
         while True:
+            if shift > LONGEST_RUN:
+                raise ValueError(f"a run of more than {LONGEST_RUN} bits")
             bits = ord(text[at]) - 48
             value |= (bits & 31) << shift
             at, shift = at + 1, shift + 5

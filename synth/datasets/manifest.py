@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_
 
 from clearfuse.synth.files.resources import parse_toml, read_toml, resource_dir, resource_names
 from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, validate
+from clearfuse.synth.files.storage import read_small
 from clearfuse.synth.tables import MANIFESTS, NAME
 from clearfuse.synth.types import (
     BOXES,
@@ -301,7 +302,7 @@ def add_manifest(file: str) -> str:
         raise UserError(f"--data {file}: a data set's name is of letters, digits and _ . -: rename the file")
     if path.stem in resource_names("manifests/datasets"):
         raise UserError(f"--data {file}: '{path.stem}' is a data set that ships: rename the file")
-    content = path.read_bytes()
+    content = read_small(path)
     if MANIFESTS.get(path.stem, (file, content))[1] != content:
         raise UserError(f"--data {file}: another data set of the name '{path.stem}' was read: rename one")
     load_manifest(path.stem, path)

@@ -17,8 +17,7 @@ from clearfuse.synth.datasets.manifest import load_manifest as load_manifest
 from clearfuse.synth.datasets.manifest import template_regex as template_regex
 from clearfuse.synth.datasets.mmaif import read_info
 from clearfuse.synth.files.archives import is_member
-from clearfuse.synth.files.pictures import decode
-from clearfuse.synth.files.storage import read_bytes
+from clearfuse.synth.files.pictures import decode, read_file
 from clearfuse.synth.seeds import seed_of
 from clearfuse.synth.types import (
     BOXES,
@@ -146,7 +145,7 @@ def read_prompt(ref: PairRef, manifest: Manifest) -> tuple[str, str]:
     file that is no text or has no word.
     """
     path = ref.sources[PROMPTS]
-    raw = read_bytes(path)
+    raw = read_file(path)
     try:
         lines = [" ".join(line.split()) for line in raw.decode("utf-8-sig").splitlines()]
     except UnicodeDecodeError:

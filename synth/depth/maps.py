@@ -14,7 +14,7 @@ from clearfuse.synth.depth.base import DepthInput, DepthSource
 from clearfuse.synth.depth.inverse import metric, resized
 from clearfuse.synth.depth.metres import Metres, decode_any, dequantise
 from clearfuse.synth.files import storage
-from clearfuse.synth.types import BadPair, UserError
+from clearfuse.synth.types import BadPair, UserError, reason_of
 
 UNITS = {"m": 1, "cm": 100, "mm": 1000, "m/64": 64, "m/256": 256}
 """Units of metric maps, by how many of them are a metre."""
@@ -36,6 +36,8 @@ class Maps(DepthSource):
     cached: ClassVar[bool] = False
     relative: ClassVar[bool] = False
     """Whether the maps are of inverse depth."""
+    nothing: ClassVar[str] = "all of it is 0, negative or not a number, which is unknown"
+    """What a map holds that says nothing."""
 
     unit: str = ""
 
@@ -48,7 +50,10 @@ class Maps(DepthSource):
         maps = cls(folder, unit=unit)
         if not maps.files():
             raise UserError(f"{given}: no .png or .npy map in {folder}")
-        return cls(folder, maps.digest(), unit)
+        try:
+            return cls(folder, maps.digest(), unit)
+        except BadPair as error:
+            raise UserError(f"{given}: {error}") from None
 
     def recorded(self) -> dict[str, str | None]:
         """As of any source, and the unit where it is given."""
@@ -83,15 +88,25 @@ class Maps(DepthSource):
         return [name for name in storage.walk_files(storage.locate(self.folder)) if name.endswith((".png", ".npy"))]
 
     def _read(self, name: str) -> bytes:
-        return storage.read_bytes(f"{self.folder.rstrip('/')}/{name}")
+        try:
+            return storage.read_bytes(f"{self.folder.rstrip('/')}/{name}")
+        except storage.UnfitFile as error:
+            raise BadPair(f"depth map {Path(name).name} {error.strerror}") from None
 
     def _load(self, relative: str) -> np.ndarray:
+        found = self._decoded(relative)
+        known = np.isfinite(found) if self.relative else ~np.isnan(found)
+        if not known.any():
+            raise BadPair(f"depth map {Path(relative).name} holds no depth: {self.nothing}")
+        return found
+
+    def _decoded(self, relative: str) -> np.ndarray:
         data, name = self._read(relative), Path(relative).name
         if name.endswith(".npy"):
             try:
                 found = np.load(io.BytesIO(data), allow_pickle=False)
-            except (ValueError, EOFError, MemoryError) as error:  # a damaged header may ask for any memory
-                raise BadPair(f"depth map {name} is not a plain .npy array: {error}") from None
+            except Exception as error:  # a damaged header may ask for any memory, or be no Python
+                raise BadPair(f"depth map {name} is not a plain .npy array: {reason_of(error)}") from None
             if found.ndim != 2 or found.dtype.kind not in "fiu":
                 raise BadPair(f"depth map {name} is {found.dtype} {found.shape}; must be real numbers, (h, w)")
             if self.relative:
@@ -128,6 +143,7 @@ class InverseMaps(Maps):
         "inverse=DIR: your relative inverse depth (near is bright), DIR/KEY.png of 8 or 16 bit or DIR/KEY.npy"
     )
     relative: ClassVar[bool] = True
+    nothing: ClassVar[str] = "none of it is a finite number"
 
     def estimate(self, pair: DepthInput) -> Metres:
         """The pair's map in metres, laid along the picture's edges where it is coarser."""

@@ -47,7 +47,10 @@ class _Headers:
 
 
 def tar_entries(file: io.BufferedIOBase, start: int = 0) -> Iterator[tarfile.TarInfo]:
-    """All entries of a tar, of which none is held. Raises what tarfile raises where it is damaged."""
+    """All entries of a tar, of which none is held. Raises what tarfile raises where it is damaged.
+
+    A name that leads elsewhere is damage too: what is made of an entry is written below a folder, under its name.
+    """
     file.seek(start)
     headers = _Headers(file)
     with tarfile.open(fileobj=headers, mode="r:") as tar:  # type: ignore[call-overload]
@@ -56,6 +59,8 @@ def tar_entries(file: io.BufferedIOBase, start: int = 0) -> Iterator[tarfile.Tar
             headers.left = MOST_HEADER_BYTES
             if info.size < 0:
                 raise tarfile.ReadError(f"{info.name} has {info.size} bytes by its header")
+            if not storage.is_below(info.name):
+                raise tarfile.ReadError(f"{info.name} is a path out of the folder")
             yield info
 
 

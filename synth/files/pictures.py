@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +21,7 @@ import numpy as np
 
 from clearfuse.synth import color
 from clearfuse.synth.files.archives import is_member, read_member
-from clearfuse.synth.files.storage import is_url, read_bytes
+from clearfuse.synth.files.storage import UnfitFile, check_regular, is_url, read_bytes
 from clearfuse.synth.files.wide import (
     FULL_SCALE,
     HEADER,
@@ -49,8 +47,6 @@ EXTENSIONS = frozenset(
 
 MOST_PIXELS = 1 << 26
 """Of a picture, as its header says them: 8192 x 8192. More is refused before anything is decoded."""
-MOST_BYTES = 1 << 30
-"""Of a local file: more than ``MOST_PIXELS`` of any depth take."""
 
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 """Formats whose further frames are a film's; further pages of a TIFF are thumbnails, masks or scales."""
@@ -103,7 +99,7 @@ def _decoded(
 ) -> tuple[bytes, np.ndarray, np.ndarray | None, dict[str, Any]]:
     """The file's bytes, and what ``_pixels`` makes of them."""
     name = Path(path).name
-    raw = _read(path, name)
+    raw = read_file(path)
     tiff = float_tiff(io.BytesIO(raw))
     if tiff is not None:
         _check_pixels(tiff.width, tiff.height, name)
@@ -173,8 +169,12 @@ def _opened(source: str | io.BytesIO, name: str) -> Iterator[Image]:
         raise BadPair(f"{name}: cannot be read: {reason}") from None
 
 
-def _read(path: str, name: str) -> bytes:
-    """The file's bytes. An OSError is the machine's fault, not the picture's: no reject, but for a lack of rights."""
+def read_file(path: str) -> bytes:
+    """The bytes of a picture, or of what lies beside it, at a path, a URL, or in a tar. Raises BadPair with the reason.
+
+    An OSError is the machine's fault, not the file's: no reject, but for a lack of rights.
+    """
+    name = Path(path).name
     if is_member(path):
         data = read_member(path)
         if data is None:
@@ -189,12 +189,13 @@ def _read(path: str, name: str) -> bytes:
 
 
 def _check_file(path: str, name: str) -> None:
-    """Refuse a local path that must not be opened: a pipe waits for ever, a device may never end. Raises BadPair."""
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
-        raise BadPair(f"{name}: is no regular file")
-    if found.st_size > MOST_BYTES:
-        raise BadPair(f"{name}: is {found.st_size} bytes: at most {MOST_BYTES} are read")
+    """Refuse a local path that must not be opened: see ``check_regular``. Raises BadPair."""
+    try:
+        check_regular(path)
+    except IsADirectoryError:
+        raise BadPair(f"{name}: is no regular file") from None
+    except UnfitFile as error:
+        raise BadPair(f"{name}: {error.strerror}") from None
 
 
 def check_header(file: Image, name: str) -> None:

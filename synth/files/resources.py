@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from clearfuse.synth.files.storage import read_small
 from clearfuse.synth.types import UserError, check_schema
 
 _DATA = Path(str(files("clearfuse"))) / "data"
@@ -26,11 +27,7 @@ def resource_names(name: str) -> list[str]:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file with its schema checked; a user's error names the file and the place."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    return parse_toml(content, str(path))
+    return parse_toml(read_small(path), str(path))
 
 
 def parse_toml(content: bytes, where: str) -> dict[str, Any]:

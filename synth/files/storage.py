@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import socket
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,11 @@ THREADS = 16
 
 LISTED = 4096
 """Files of a folder that are looked at together."""
+
+MOST_BYTES = 1 << 30
+"""Of a local file that is read whole: more than the largest picture of any depth takes."""
+MOST_TEXT = 1 << 26
+"""Of a local file of settings, words or scores."""
 
 _WAITING = "clearfuse-{host}-{pid}-"
 """How the names of local temporary files begin."""
@@ -76,8 +82,43 @@ def _plain(text: str) -> str:
 
 
 def read_bytes(path: str) -> bytes:
-    """A whole file, by its path or URL."""
-    return (locate(path) if "://" in path else Path(path)).read_bytes()
+    """A whole file, by its path or URL. Raises OSError, of a local file as ``check_regular``."""
+    place = locate(path) if "://" in path else Path(path)
+    if isinstance(place, Path):
+        check_regular(place)
+    return place.read_bytes()
+
+
+def check_regular(path: str | Path, most: int = MOST_BYTES) -> None:
+    """Raise UnfitFile unless a local path is a regular file of so many bytes; another OSError as the system does."""
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise UnfitFile(errno.EINVAL, "is no regular file", str(path))
+    if found.st_size > most:
+        raise UnfitFile(errno.EFBIG, f"is {found.st_size} bytes: at most {most} are read", str(path))
+
+
+def read_small(path: str | Path, where: str = "") -> bytes:
+    """A local file of settings, words or scores. Raises UserError, one line, where it can't be read.
+
+    where: what the line begins with; the path without it.
+    """
+    try:
+        check_regular(path, MOST_TEXT)
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{where or path}: cannot be read: {error.strerror or error}") from None
+
+
+def is_below(name: str) -> bool:
+    """Whether a name that comes from outside, joined to a folder, is a path below it."""
+    return not name.startswith("/") and ".." not in name.split("/")
+
+
+class UnfitFile(OSError):
+    """A local path that must not be read whole: a pipe waits for ever, a device may never end, or it is too large."""
 
 
 class Fact(NamedTuple):

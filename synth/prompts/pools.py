@@ -20,6 +20,7 @@ from pydantic import AfterValidator, Field
 
 from clearfuse.synth.files.resources import read_toml
 from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, validate
+from clearfuse.synth.files.storage import read_small
 from clearfuse.synth.operators import OPERATORS
 from clearfuse.synth.operators.albumentations import PREFIX, is_bridged, words_of
 from clearfuse.synth.operators.authors import our_name
@@ -360,7 +361,7 @@ def shipped_templates(language: Language) -> frozenset[str]:
 
 def page_bytes(path: Path) -> bytes:
     """A page without its first line where that tells editors its JSON Schema, which is no part of what it says."""
-    return re.sub(rb"\A#:schema [^\n]*\n", b"", path.read_bytes())
+    return re.sub(rb"\A#:schema [^\n]*\n", b"", read_small(path))
 
 
 def pools_digest(folder: Path | None = None, language: str = "en") -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from clearfuse.synth.files.folders import new_folder
-from clearfuse.synth.files.storage import Location, local
+from clearfuse.synth.files.storage import Location, is_below, local
 from clearfuse.synth.shards.codecs import CODECS
 from clearfuse.synth.shards.find import find_shards
 from clearfuse.synth.shards.sample import Sample, read_samples
@@ -54,7 +54,10 @@ def extract(
                             f"{builds[task]} and {shard.parent}: two builds of {task}, whose keys are the same; "
                             "extract each to a folder of its own"
                         )
-                    _write(sample, sample.key if name is None else name(sample), images, folder / task)
+                    called = sample.key if name is None else name(sample)
+                    if not is_below(called):
+                        raise UserError(f"{shard}: sample {sample.key}: {called} is no name of a file")
+                    _write(sample, called, images, folder / task)
                     tasks[task] += 1
             if not tasks:
                 raise UserError(f"{', '.join(paths)}: no samples to extract")

@@ -102,7 +102,8 @@ def sample_offsets(shard: Location) -> Mapping[str, int]:
     if path.is_file():
         with suppress(UserError):  # no receipt, whatever else it is
             receipt = read_receipt(path)
-            if (receipt.shard, receipt.bytes) == (shard.name, storage.size(shard)):
+            same = (receipt.shard, receipt.bytes) == (shard.name, storage.size(shard))
+            if same and all(map(storage.is_below, receipt.offsets)):
                 return receipt.offsets
     return {span.key: span.start for span in read_spans(shard)}
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 
 from clearfuse.bench.digests import write_digests
+from clearfuse.bench.leaderboard import load_entries
 from clearfuse.bench.page import ShardDigest, load_page, sample_name
+from clearfuse.bench.submission import submit
 from clearfuse.synth.files.resources import resource_names
 from clearfuse.synth.types import Step, UserError
 from conftest import ROOT, sample_meta
@@ -116,3 +120,39 @@ def test_the_recipes_of_v1_draw_twelve_degradations() -> None:
         assert len(load_page("v1").recipe(task).operators) == 12  # type: ignore[arg-type]
     assert load_page("mini").tasks == load_page("v1").tasks
     assert (ROOT / "manifests/benchmarks/v1.toml").read_text().startswith("#:schema ")
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "[" * 100_000,
+        "[]",
+        "{}",
+        '{"methods": 5, "groups": {}, "samples": 1}',
+        '{"methods": [{"name": "m"}], "groups": 5, "samples": 1}',
+        '{"methods": [{"name": "m"}], "groups": {"overall": {"all": {"samples": 1, "methods": {"m": {"PSNR": {}}}}}}, '
+        '"samples": 1}',
+        '{"methods": [{"na',
+    ],
+)
+def test_a_damaged_report_is_named_by_its_file(tmp_path: Path, report: str) -> None:
+    """What ``bench submit`` reads; and it does not write over that."""
+    (tmp_path / "vif").mkdir()
+    (tmp_path / "vif/report.json").write_text(report)
+    run = {
+        "schema": 1, "benchmark": "mini", "definition": "0" * 64, "shards": {}, "versions": {},
+        "methods": [{"name": "m", "weights": "0" * 64}], "tracks": {"vif": "0" * 64}, "of": {"vif": 1},
+    }  # fmt: skip
+    (tmp_path / "bench.json").write_text(json.dumps(run))
+    with pytest.raises(UserError, match=r"vif/report\.json: "):
+        submit(str(tmp_path), None, str(tmp_path / "out.json"))
+    for read in ("bench.json", "vif/report.json"):
+        with pytest.raises(UserError, match="is what the scores are read from"):
+            submit(str(tmp_path), None, str(tmp_path / read))
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_folder_of_submissions_has_other_files_too(tmp_path: Path) -> None:
+    (tmp_path / "._x.json").write_bytes(b"\0\5\26\7")
+    os.mkfifo(tmp_path / "x.json")
+    assert load_entries([str(tmp_path)]) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +12,15 @@ import pytest
 from PIL import Image
 
 from clearfuse.synth.datasets.find import builtin_pairs, find_all
-from clearfuse.synth.datasets.labels import Labels, decode_runs, encode_runs, rasterise, uncompress
+from clearfuse.synth.datasets.labels import (
+    Annotations,
+    Labels,
+    _annotations,
+    decode_runs,
+    encode_runs,
+    rasterise,
+    uncompress,
+)
 from clearfuse.synth.datasets.manifest import load_manifest
 from clearfuse.synth.datasets.read import read_pair
 from clearfuse.synth.types import BadPair, UserError
@@ -160,3 +169,28 @@ def test_built_in_scenes_have_exact_label_maps() -> None:
             around = cv2.dilate(person.astype(np.uint8), np.ones((15, 15), np.uint8)).astype(bool) & ~person
             assert np.median(pair.b[person]) > np.median(pair.b[around])
     assert {"sky", "person", "car"} <= shown
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"area": [1]},
+        {"area": "large"},
+        {"category_id": 10**12},
+        {"segmentation": [[]]},
+        {"segmentation": [[1, 2, 3]]},
+        {"segmentation": {"size": [96, 128], "counts": "o" * 100_000}},
+        {"segmentation": {"size": [96, 128], "counts": 5}},
+    ],
+)
+def test_annotations_that_cannot_be_are_a_bad_pair(wrong: dict[str, Any]) -> None:
+    shape = {"area": 1.0, "category_id": 3, "segmentation": [[1, 1, 9, 1, 9, 9]]} | wrong
+    with pytest.raises(BadPair, match=r"1\.jpg: its annotations cannot be read"):
+        Annotations({3: "car"}, {"1.jpg": [shape]}).labels("1.jpg", (96, 128))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "{}", '{"images": 5}', ""])
+def test_what_is_no_coco_file_is_a_bad_pair(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(BadPair, match=r"x\.json: is no COCO file of instances"):
+        _annotations(str(tmp_path / "x.json"))

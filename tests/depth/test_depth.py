@@ -17,6 +17,7 @@ from clearfuse.synth.depth.maps import Maps
 from clearfuse.synth.depth.prior import CAMERA, PLANE, SIDES, STANDING, Prior, plane, prior, street
 from clearfuse.synth.depth.small import SmallDepth
 from clearfuse.synth.depth.true import TrueDepth
+from clearfuse.synth.files.storage import MOST_BYTES
 from clearfuse.synth.types import BadPair, UserError
 
 
@@ -184,10 +185,35 @@ def test_maps_that_are_none_are_bad_pairs(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     np.save(tmp_path / "cube.npy", np.zeros((2, 2, 2)))
     np.save(tmp_path / "objects.npy", np.array([{}, {}]), allow_pickle=True)
+    nested = b"{'shape': " + b"(" * 60 + b"\n"
+    (tmp_path / "header.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(nested).to_bytes(2, "little") + nested)
     source = parse_depth(f"maps={tmp_path}", has_true=False)
-    for key in ("grey", "text", "cube", "objects"):
+    for key in ("grey", "text", "cube", "objects", "header"):
         with pytest.raises(BadPair, match=key):
             source.estimate(DepthInput(key, np.zeros((4, 4, 3), np.uint8), None, 100.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "refused"),
+    [("maps", np.nan, True), ("maps", 0, True), ("maps", -1, True), ("inverse", np.nan, True), ("inverse", 0, False)],
+)
+def test_a_map_without_any_depth_is_a_bad_pair(tmp_path: Path, name: str, value: float, refused: bool) -> None:
+    """All of it unknown; of inverse depth a flat map is one: everything is far."""
+    np.save(tmp_path / "one.npy", np.full((4, 6), value, np.float32))
+    asked = DepthInput("one", np.zeros((4, 6, 3), np.uint8), None, 100.0)
+    source = parse_depth(f"{name}={tmp_path}", has_true=False)
+    if refused:
+        with pytest.raises(BadPair, match=r"depth map one\.npy holds no depth"):
+            source.estimate(asked)
+    else:
+        assert np.isfinite(source.estimate(asked)).all()
+
+
+def test_a_map_too_large_to_read_is_refused_before_work(tmp_path: Path) -> None:
+    with (tmp_path / "one.npy").open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    with pytest.raises(UserError, match=r"--depth maps=.*: depth map one\.npy is \d+ bytes: at most"):
+        parse_depth(f"maps={tmp_path}", has_true=False)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])

@@ -25,7 +25,8 @@ import pytest
 from PIL import Image
 
 from clearfuse.synth.builder.run import build
-from clearfuse.synth.files.pictures import MOST_BYTES, decode
+from clearfuse.synth.files.pictures import decode
+from clearfuse.synth.files.storage import MOST_BYTES
 from clearfuse.synth.review.verify import check_folder
 from clearfuse.synth.seeds import generator
 from clearfuse.synth.types import BadPair

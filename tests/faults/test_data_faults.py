@@ -153,3 +153,15 @@ def test_a_damaged_cache_ends_the_run_and_names_its_sample(train: Train, shards:
     os.truncate(shard, len(whole) // 2)
     ran = train("fit", out, *options(tmp_path / "run2", workers=0))
     assert ran.code == 2 and f"{LAST}: not a whole shard" in ran.error
+
+
+def test_no_command_writes_over_the_shards_that_it_reads(train: Train, synth: Train, shards: Path) -> None:
+    held = {path: path.read_bytes() for path in shards.iterdir()}
+    (shards.parent / "link").symlink_to(shards)
+    for out in (shards, shards.parent / "link"):
+        ran = train("cache", shards, "--preset", "tiny-reg", "--out", out, "--executor", "serial", "--overwrite")
+        assert ran.code == 2 and "holds the shards to cache" in ran.error, ran.err
+    for name in (LAST, LAST.replace(".tar", ".json"), "dataset.json"):
+        ran = synth("verify", shards, "--out", shards / name)
+        assert ran.code == 2 and "is no report of synth verify" in ran.error, ran.err
+    assert {path: path.read_bytes() for path in shards.iterdir()} == held

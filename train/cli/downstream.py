@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -112,11 +111,13 @@ class DownstreamEvalOptions(SourceOptions):
 
 def read_keys(file: str) -> tuple[str, ...]:
     """The keys in a text file, a line each, without the ending of a picture. UserError where it can't be read."""
-    try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--keys {file}: cannot be read: {getattr(error, 'strerror', None) or 'no text'}") from None
     from clearfuse.synth.files.pictures import EXTENSIONS
+    from clearfuse.synth.files.storage import read_small
+
+    try:
+        lines = read_small(file, f"--keys {file}").decode().splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"--keys {file}: cannot be read: no text") from None
 
     names = [line.strip() for line in lines if line.strip()]
     keys = [name[: name.rfind(".")] if name[name.rfind(".") :].lower() in EXTENSIONS else name for name in names]

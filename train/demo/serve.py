@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import gradio as gr  # pyright: ignore[reportMissingImports]
 
 LARGEST = "1gb"
-"""Of an uploaded file, as ``synth.files.pictures.MOST_BYTES``."""
+"""Of an uploaded file, as ``synth.files.storage.MOST_BYTES``."""
 POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
     "connect-src 'self' ws: wss: data: blob:; img-src 'self' data: blob:"

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from clearfuse.synth.files.jsonstream import write_json
-from clearfuse.synth.files.storage import landing
+from clearfuse.synth.files.storage import landing, read_small
 from clearfuse.synth.types import UserError
 from clearfuse.train.designs.design import Assembly, Design, FoundParts
 from clearfuse.train.designs.file import DesignFields, read_design
@@ -120,4 +120,4 @@ def check_parts(folder: Path, assembly: Assembly) -> None:
 
 def read_folder(folder: Path) -> DesignFields:
     """The design file of a pipeline's folder. Raises UserError, naming the file."""
-    return read_design((folder / DESIGN).read_bytes(), str(folder / DESIGN))
+    return read_design(read_small(folder / DESIGN), str(folder / DESIGN))

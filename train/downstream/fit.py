@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from clearfuse.synth.files.folders import check_folder
 from clearfuse.synth.files.schema import Schema, StrictModel, validate
-from clearfuse.synth.files.storage import landing
+from clearfuse.synth.files.storage import landing, read_small
 from clearfuse.synth.seeds import seed_of
 from clearfuse.synth.types import UserError, WorkIncomplete
 from clearfuse.train.device import find_device
@@ -180,5 +180,5 @@ def read_fitted(folder: str) -> tuple[Network, Record]:
     path = Path(folder) / RECORD
     if not path.is_file():
         raise UserError(f"{folder}: holds no detector or segmenter of train downstream fit: {RECORD} is missing")
-    record = validate(Record, path.read_bytes(), str(path))
+    record = validate(Record, read_small(path), str(path))
     return read_network(record.kind, Path(folder), record.classes, folder), record

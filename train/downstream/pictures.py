@@ -9,19 +9,20 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import RootModel
 
 from clearfuse.synth.datasets.labels import Box
 from clearfuse.synth.datasets.read import read_image
 from clearfuse.synth.execute.run import run_tasks
 from clearfuse.synth.execute.tasks import Watch, limit_threads, one_thread
 from clearfuse.synth.files.folders import difference
-from clearfuse.synth.files.storage import landing
+from clearfuse.synth.files.schema import Schema, StrictModel, validate
+from clearfuse.synth.files.storage import landing, read_small
 from clearfuse.synth.types import BadPair, PairRef, UserError, WorkIncomplete
 from clearfuse.train.downstream.sources import SIDECAR, Kind, Source, read_example
 from clearfuse.train.evaluation.methods.fusers import on_gpu
@@ -31,6 +32,18 @@ from clearfuse.train.pipeline.pictures.write import write_image
 
 Progress = Callable[[int, int], None]
 FOLDER, SETTINGS = "pictures", "settings.json"
+
+
+class Settings(StrictModel):
+    """``settings.json``: what decided the pictures, and by method whose they are."""
+
+    schema_: Schema
+    source: dict[str, Any]
+    methods: dict[str, Any]
+
+
+class Boxes(RootModel[tuple[Box, ...]]):
+    """What is to be found in a pair, as its file has it."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,8 @@ class Pictures:
 
     def boxes(self, key: str) -> tuple[Box, ...]:
         """What is to be found in a pair."""
-        return tuple(Box(*one) for one in json.loads(_truth(self.folder, self.kind, key).read_bytes()))
+        path = _truth(self.folder, self.kind, key)
+        return validate(Boxes, read_small(path), str(path)).root
 
     def classes(self, key: str) -> np.ndarray:
         """The number of each pixel's class, uint8 ``(h, w)``; 255 where it counts for nothing."""
@@ -158,11 +172,9 @@ def _check_settings(work: Work) -> None:
     path = work.folder / SETTINGS
     methods = {method.name: method.identity for method in work.methods}
     if path.is_file():
-        known: dict[str, Any] = {}
-        with suppress(ValueError):
-            known = json.loads(path.read_bytes())
-        theirs = known.get("methods", {})
-        changed = [*difference(known.get("source"), said["source"])]
+        known = validate(Settings, read_small(path), str(path))
+        theirs = known.methods
+        changed = [*difference(known.source, said["source"])]
         changed += [f"{name} is another" for name, one in methods.items() if theirs.get(name, one) != one]
         if changed:
             raise UserError(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from clearfuse.synth.console import plural
 from clearfuse.synth.files.checkpoints import check_weights, digest
+from clearfuse.synth.files.storage import read_small
 from clearfuse.synth.types import UserError, reason_of
 from clearfuse.train.designs.design import Assembly, Design
 from clearfuse.train.designs.file import read_design
@@ -46,7 +47,7 @@ def design_of(name: str) -> Design:
     folder = find_initial(name)
     if (folder / adapters.CONFIG).is_file():
         return adapters.design_of_adapters(folder)
-    return read_design((folder / DESIGN).read_bytes(), str(folder / DESIGN)).design()
+    return read_design(read_small(folder / DESIGN), str(folder / DESIGN)).design()
 
 
 def identity_of(name: str) -> str:
@@ -121,8 +122,8 @@ def _freeze(assembly: Assembly, patterns: Sequence[str]) -> None:
 def _is_segformer(folder: Path) -> bool:
     """Whether a folder is one of transformers' with a SegFormer, from whose encoder a pair of encoders starts."""
     try:
-        return json.loads((folder / CONFIG).read_bytes()).get("model_type") == "segformer"
-    except (OSError, ValueError, AttributeError):
+        return json.loads(read_small(folder / CONFIG)).get("model_type") == "segformer"
+    except (UserError, ValueError, AttributeError, RecursionError):
         return False
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from clearfuse.synth.console import UNITS
 from clearfuse.synth.files.schema import OneOf, Schema, StrictModel, validate
+from clearfuse.synth.files.storage import read_small
 from clearfuse.synth.plugins import PluginRecord
 from clearfuse.train.data.corpus import Mix
 from clearfuse.train.data.find import ShardRow
@@ -65,4 +66,4 @@ class RunRecord(StrictModel):
 
 def read_record(folder: Path) -> RunRecord:
     """The record of a run's folder. Raises UserError where it is damaged."""
-    return validate(RunRecord, (folder / RUN).read_bytes(), str(folder / RUN))
+    return validate(RunRecord, read_small(folder / RUN), str(folder / RUN))

@@ -118,6 +118,8 @@ def cache(
     record = _record(corpus, degraders, latent_settings(settings, found), epochs, where.type)
     record |= {} if hold_out is None else {"hold_out": hold_out}
     folder = storage.locate(out)
+    if any(storage.same(folder, path.parent) for path in corpus.shards):
+        raise UserError(f"--out {out}: holds the shards to cache, which would be replaced; choose another folder")
     digest = hashlib.sha256(dumps(record)).hexdigest()
     maker = Maker(folder, settings, design, parts, degraders, epochs, where.type, record, digest)
     make_folder(folder)

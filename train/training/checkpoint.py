@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from clearfuse.synth.files.checkpoints import check_weights
 from clearfuse.synth.files.jsonstream import write_json
 from clearfuse.synth.files.schema import Schema, StrictModel, validate
-from clearfuse.synth.files.storage import sync_folder
+from clearfuse.synth.files.storage import read_small, sync_folder
 from clearfuse.synth.types import SCHEMA, UserError, WorkIncomplete
 from clearfuse.train.training.optim import CautiousAdamW
 from clearfuse.train.training.parallel import local_shard
@@ -167,10 +167,7 @@ def found(folder: Path) -> list[Path]:
 
 def load_checkpoint(path: Path, state: Training) -> None:
     """Set the training to a checkpoint's. Raises UserError where it is of another model, or not whole."""
-    try:
-        held = validate(State, (path / STATE).read_bytes(), str(path / STATE))
-    except OSError as error:
-        raise UserError(f"{path / STATE}: can't be read: {error.strerror}") from None
+    held = validate(State, read_small(path / STATE), str(path / STATE))
     files = [path / f"rank-{number:03d}.safetensors" for number in range(held.files)]
     if {name: list(tensor.shape) for name, tensor in state.tensors()} != held.tensors:
         raise UserError(f"{path}: holds the weights of another model than this run's")

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clearfuse.synth import console
 from clearfuse.synth.files.schema import Model, MustBe, validate
+from clearfuse.synth.files.storage import read_small
 from clearfuse.synth.types import UserError, reason_of, unknown
 
 Needed = Callable[[Sequence[str]], Sequence[str]]
@@ -174,13 +175,9 @@ def read_config(model: type[Model], folder: Path, where: str, name: str = CONFIG
     Raises UserError, ``where`` first, if it is missing or wrong.
     """
     path = folder / name
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{where}: {name} is missing in {folder}") from None
-    except OSError as error:
-        raise UserError(f"{where}: {path}: {reason_of(error)}") from None
-    return validate(model, data, f"{where}: {path}")
+    if not path.exists():
+        raise UserError(f"{where}: {name} is missing in {folder}")
+    return validate(model, read_small(path, f"{where}: {path}"), f"{where}: {path}")
 
 
 def read_vocabulary(folder: Path, where: str) -> Any:
@@ -204,7 +201,7 @@ def shards_of(folder: Path, needed: Needed) -> dict[str, str]:
     index = next(folder.glob(INDEX), None)
     if index is None or index.with_suffix("").with_suffix("").is_file():  # model.safetensors itself
         return {}
-    places = validate(WeightIndex, index.read_bytes(), str(index)).weight_map
+    places = validate(WeightIndex, read_small(index), str(index)).weight_map
     found = {name: places[name] for name in needed(list(places))}
     if not found:
         raise UserError(f"{index}: names none of the weights that are needed")

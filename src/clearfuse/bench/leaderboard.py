@@ -58,7 +58,8 @@ def load_entries(places: Sequence[str]) -> list[Entry]:
         place = local(text, "leaderboard")
         if not place.exists():
             raise UserError(f"{text}: does not exist")
-        paths += sorted(place.glob("*.json")) if place.is_dir() else [place]
+        inside = (path for path in place.glob("*.json") if path.is_file() and not path.name.startswith("."))
+        paths += sorted(inside) if place.is_dir() else [place]
     found = [read_submission(path) for path in paths]
     return [Entry(one, *check_submission(one)) for one in found]
 

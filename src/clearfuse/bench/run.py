@@ -15,6 +15,7 @@ from clearfuse.bench.submission import REAL_TRACK, SCORES, RunFile, tracks_of
 from clearfuse.bench.verify import built_parts, compare, missing_sets
 from clearfuse.synth.files.jsonstream import dumps, write_json
 from clearfuse.synth.files.schema import validate
+from clearfuse.synth.files.storage import read_small
 from clearfuse.synth.plugins import loaded
 from clearfuse.synth.review.extract import extract
 from clearfuse.synth.shards.receipts import read_receipt
@@ -155,7 +156,7 @@ def _scored(target: Path) -> Mapping[str, str]:
     path = target / SCORES
     if not path.is_file():
         return {}
-    found = validate(RunFile, path.read_bytes(), str(path)).tracks
+    found = validate(RunFile, read_small(path), str(path)).tracks
     return {track: digest for track, digest in found.items() if (target / track / "report.json").is_file()}
 
 

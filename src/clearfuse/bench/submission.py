@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from clearfuse.bench.page import FOLDER, BenchmarkFile, load_page
 from clearfuse.synth.console import plural
@@ -16,7 +15,7 @@ from clearfuse.synth.files.folders import writing
 from clearfuse.synth.files.jsonstream import write_json
 from clearfuse.synth.files.resources import resource_names
 from clearfuse.synth.files.schema import Schema, StrictModel, validate
-from clearfuse.synth.files.storage import local
+from clearfuse.synth.files.storage import local, read_small, same
 from clearfuse.synth.shards.records import Sha256
 from clearfuse.synth.types import UserError, check_name, look_up
 
@@ -122,13 +121,42 @@ class Submission(StrictModel):
     """By task, and real."""
 
 
+class ReportScore(Score):
+    """Of ``report.json`` of ``train eval``, which says more than is read here."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class ReportGroup(StrictModel):
+    """A group of a report's samples."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    samples: Annotated[int, Field(ge=0)]
+    methods: dict[str, dict[str, ReportScore]]
+
+
+class ReportMethod(StrictModel):
+    """A method of a report."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+
+
+class Report(StrictModel):
+    """``report.json``: what is read of it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    samples: Annotated[int, Field(ge=0)]
+    methods: list[ReportMethod]
+    groups: dict[str, dict[str, ReportGroup]]
+
+
 def read_submission(path: Path) -> Submission:
     """A submission's file. Raises UserError, one line, where it is none."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    return validate(Submission, content, str(path))
+    return validate(Submission, read_small(path), str(path))
 
 
 def submit(
@@ -144,7 +172,7 @@ def submit(
     path = folder / SCORES
     if not path.is_file():
         raise UserError(f"{scores}: no {SCORES}: not the folder of a bench run")
-    run = validate(RunFile, path.read_bytes(), str(path))
+    run = validate(RunFile, read_small(path), str(path))
     methods = {one.name: one for one in run.methods}
     if method is None:
         own = [one.name for one in run.methods if one.weights or one.images]
@@ -152,7 +180,10 @@ def submit(
             raise UserError(f"--method: name one of {', '.join(methods)}")
         method = own[0]
     chosen = look_up("method", method, methods)
-    tracks = {track: _track(folder / track / "report.json", method, run.of[track]) for track in run.tracks}
+    reports = {track: folder / track / "report.json" for track in run.of if track in run.tracks}
+    if any(same(Path(out), read) for read in (path, *reports.values())):
+        raise UserError(f"--out {out}: is what the scores are read from; choose another file")
+    tracks = {track: _track(report, method, run.of[track]) for track, report in reports.items()}
     tracks = {track: one for track, one in tracks.items() if one is not None}
     written = {
         "schema": 1, "benchmark": run.benchmark, "definition": run.definition, "method": name or method, "about": about,
@@ -169,21 +200,21 @@ def _track(path: Path, method: str, of: int) -> dict[str, Any] | None:
     """A method's part of a report; None where it was not scored: a bound, of real pairs. of: samples of its shards."""
     if not path.is_file():
         raise UserError(f"{path}: is missing: run bench run again")
-    report: dict[str, Any] = json.loads(path.read_bytes())
-    if method not in {one["name"] for one in report["methods"]}:
+    report = validate(Report, read_small(path), str(path))
+    if method not in {one.name for one in report.methods}:
         return None
     groups = {
-        by: {name: _group(one, method) for name, one in report["groups"][by].items()}
+        by: {name: _group(one, method) for name, one in report.groups[by].items()}
         for by in GROUPS
-        if by in report["groups"]
+        if by in report.groups
     }
-    return {"samples": report["samples"], "of": of, "groups": groups}
+    return {"samples": report.samples, "of": of, "groups": groups}
 
 
-def _group(group: Mapping[str, Any], method: str) -> dict[str, Any]:
-    stats = group["methods"].get(method, {})
-    metrics = {name: {field: stat[field] for field in Score.model_fields} for name, stat in stats.items()}
-    return {"samples": group["samples"], "metrics": metrics}
+def _group(group: ReportGroup, method: str) -> dict[str, Any]:
+    stats = group.methods.get(method, {})
+    metrics = {name: {field: getattr(stat, field) for field in Score.model_fields} for name, stat in stats.items()}
+    return {"samples": group.samples, "metrics": metrics}
 
 
 def check_submission(submission: Submission, page: BenchmarkFile | None = None) -> tuple[list[str], list[str]]:

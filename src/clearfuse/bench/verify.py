@@ -13,6 +13,7 @@ from clearfuse.synth.console import plural
 from clearfuse.synth.files.folders import difference
 from clearfuse.synth.files.resources import resource_names
 from clearfuse.synth.files.schema import Schema, StrictModel, validate
+from clearfuse.synth.files.storage import read_small
 from clearfuse.synth.shards.receipts import read_receipt
 from clearfuse.synth.shards.records import Receipt, Sha256
 from clearfuse.synth.shards.tar import receipt_path
@@ -39,7 +40,7 @@ def read_record(folder: Path, page: BenchmarkFile | None = None) -> BuiltRecord 
     path = folder / RECORD
     if not path.is_file():
         return None
-    record = validate(BuiltRecord, path.read_bytes(), str(path))
+    record = validate(BuiltRecord, read_small(path), str(path))
     if page is not None and record.benchmark != page.name:
         raise UserError(f"{folder} holds the benchmark '{record.benchmark}', not '{page.name}'")
     if page is not None and record.definition != page.definition:

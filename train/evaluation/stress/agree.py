@@ -7,12 +7,12 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
+from clearfuse.synth.files.storage import read_small
 from clearfuse.synth.types import UserError, unknown
 from clearfuse.train.evaluation.files import FileScores, score_files
 from clearfuse.train.evaluation.options import ScoringOptions
@@ -84,22 +84,27 @@ def read_scores(path: str) -> Scores:
 def _rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """The lines of a table with their numbers, as names and cells."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is no text in UTF-8"
-        raise UserError(f"--scores {path}: cannot be read: {reason}") from None
+        text = read_small(path, f"--scores {path}").decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"--scores {path}: cannot be read: is no text in UTF-8") from None
     lines = text.splitlines()
     if not path.endswith(".jsonl"):
         reader = csv.DictReader(lines)
-        for row in reader:
-            if None in row or None in row.values():
-                raise UserError(f"--scores {path}, line {reader.line_num}: not as many cells as the first line has")
-            yield reader.line_num, dict(row)
+        try:
+            names = [name for name in reader.fieldnames or () if name]
+            if (twice := next((name for name in names if names.count(name) > 1), None)) is not None:
+                raise UserError(f"--scores {path}: two columns are named {twice[:40]}")
+            for row in reader:
+                if None in row or None in row.values():
+                    raise UserError(f"--scores {path}, line {reader.line_num}: not as many cells as the first line has")
+                yield reader.line_num, dict(row)
+        except csv.Error as error:  # such as a cell without an end
+            raise UserError(f"--scores {path}, line {reader.line_num + 1}: is no line of a table: {error}") from None
         return
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line) if line.strip() else None
-        except ValueError:
+        except (ValueError, RecursionError):
             row = ()
         if row is None:
             continue
