@@ -65,7 +65,7 @@ def make_folder(out: Location) -> list[Path]:
 
 def check_html(out: str) -> None:
     """Refuse, before any work, a page that is no HTML file."""
-    if Path(out).suffix.lower() not in (".html", ".htm"):
+    if storage.local(out, "--out").suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out {out}: must end in .html")
 
 

@@ -72,9 +72,14 @@ def locate(text: str) -> Location:
 
 def local(text: str, option: str) -> Path:
     """A path that an option needs to be local. Raises UserError where it is a URL."""
+    return Path(local_text(text, option))
+
+
+def local_text(text: str, option: str) -> str:
+    """The text of such a path as it was given, without ``file://``."""
     if is_url(text):
         raise UserError(f"{option} {text}: must be local, not a URL")
-    return Path(_plain(text))
+    return _plain(text)
 
 
 def _plain(text: str) -> str:

@@ -27,6 +27,7 @@ from clearfuse.synth.files import cache, storage
 from clearfuse.synth.files.remote import Refused, Remote, Unreachable
 from clearfuse.synth.review.verify import verify
 from clearfuse.synth.types import BadPair, UserError, WorkIncomplete
+from clearfuse.train.cli.options import FuseOptions
 from conftest import Ran, folder_bytes
 
 COMMON: dict[str, Any] = {"executor": "serial", "n": "1", "shard_size": 2, "split": "train"}
@@ -232,6 +233,17 @@ def test_what_is_local_says_so(synth: Callable[..., Ran]) -> None:
         assert (ran.code, ran.error) == (2, f"synth: error: {option} s3://bucket/x: must be local, not a URL")
     ran = synth("prompts", "expand", "--out", "s3://bucket/x", "--model", "none")
     assert (ran.code, ran.error) == (2, "synth: error: --out s3://bucket/x: must be local, not a URL")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["fuse a.png b.png", "fit shards", "eval shards", "export small", "metrics stress", "compare"],
+)
+def test_what_a_model_makes_is_local(train: Callable[..., Ran], tmp_path: Path, line: str) -> None:
+    """A URL would become a folder of that name, ``file:`` among them; of file:// the path is taken."""
+    ran = train(*line.split(), "--out", "s3://bucket/x")
+    assert (ran.code, ran.error) == (2, "train: error: --out s3://bucket/x: must be local, not a URL")
+    assert FuseOptions(inputs=("a", "b"), out=f"file://{tmp_path}/").out == f"{tmp_path}/"
 
 
 def test_depth_maps_of_a_store_are_a_folders(memory: MemoryFileSystem, tmp_path: Path) -> None:

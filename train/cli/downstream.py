@@ -15,7 +15,7 @@ from clearfuse.synth.builder.options import Match, Text, Texts
 from clearfuse.synth.cli.options import JsonOption, takes
 from clearfuse.synth.files.schema import check_options
 from clearfuse.synth.types import UserError
-from clearfuse.train.cli.options import Count, DeviceOptions, Repeated, Seed
+from clearfuse.train.cli.options import Count, DeviceOptions, LocalOut, Repeated, Seed
 
 if TYPE_CHECKING:
     from clearfuse.train.downstream.sources import Kind, Source
@@ -73,7 +73,7 @@ class DownstreamFitOptions(SourceOptions):
 
     kind: Annotated[Literal["detection", "segmentation"], typer.Option(metavar="detection|segmentation")]
     """What is learned: boxes, or the class of each pixel."""
-    out: Annotated[str, typer.Option(metavar="DIR")]
+    out: Annotated[str, typer.Option(metavar="DIR"), LocalOut]
     """Folder of the network, and of the fused images below pictures/."""
     model: Annotated[str | None, typer.Option(metavar="NAME|ID|DIR")] = None
     """What is fine-tuned: rt-detr, rt-detr-r50, segformer-b0, segformer-b2, a hub id or folder, or tiny, made here;
@@ -99,7 +99,7 @@ class DownstreamEvalOptions(SourceOptions):
 
     network: Annotated[str, typer.Argument(metavar="NETWORK")]
     """The folder of train downstream fit."""
-    out: Annotated[str, typer.Option(metavar="DIR")]
+    out: Annotated[str, typer.Option(metavar="DIR"), LocalOut]
     """Folder of the report, and of the fused images below pictures/."""
     method: Annotated[Texts, typer.Option(metavar="NAME|DIR|ID")] = ()
     """Whose fused images, as fit takes them; repeatable; a, b, pyramid, and with --recipe classical and gt."""

@@ -14,7 +14,7 @@ from clearfuse.synth import console
 from clearfuse.synth.builder.options import Match
 from clearfuse.synth.cli.options import JsonOption, takes
 from clearfuse.synth.files.schema import StrictModel, check_options
-from clearfuse.train.cli.options import Count, Repeated
+from clearfuse.train.cli.options import Count, LocalOut, Repeated
 from clearfuse.train.evaluation.options import ScoringOptions
 
 
@@ -54,7 +54,7 @@ class StressOptions(StrictModel):
     """Pairs of each set, or scenes of each task; all, or 4."""
     crop: Annotated[int, Field(ge=0)] = 320
     """Side of the centre crop that is tested, pixels; 0: whole pictures."""
-    out: Annotated[str | None, typer.Option(metavar="DIR")] = None
+    out: Annotated[str | None, typer.Option(metavar="DIR"), LocalOut] = None
     """Also write the tables: stress.md, .json, .csv, agreement.csv, and stress.toml, the marks of reports."""
     workers: Count = None
     """Processes; all cores."""

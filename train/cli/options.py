@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from clearfuse.synth import console
 from clearfuse.synth.builder.options import Match, Share, Texts
 from clearfuse.synth.files.schema import StrictModel
+from clearfuse.synth.files.storage import local_text
 from clearfuse.synth.types import Scale, UserError
 from clearfuse.train.designs.schedule import HoldOut, Schedule
 from clearfuse.train.runs.options import RunOptions
@@ -29,6 +30,10 @@ Repeated = Annotated[Texts, typer.Option(metavar="NAME=DIR")]
 
 USUAL = "PSNR,SSIM,VIF,Qabf"
 """What ``train eval`` measures where no metric and no other profile is named."""
+
+
+LocalOut = AfterValidator(lambda text: None if text is None else local_text(text, "--out"))
+"""An ``--out`` that is written on this machine: a URL would be taken for a folder of that name."""
 
 
 def preset_s(name: str) -> Any:
@@ -133,7 +138,7 @@ class FuseOptions(ModelOptions):
     inputs: Annotated[Texts, typer.Argument(metavar="A B|STACK...|SHARDS")] = ()
     """Two images or folders (visible and infrared, under- and over-exposed, near and far focus), three or more of a
     stack, a folder of frames or of stacks, or shards."""
-    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE|DIR")]
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE|DIR"), LocalOut]
     """The fused image, or a folder of them."""
     data: Repeated = ()
     """A data set in place of files, repeatable; of one that comes degraded, its degraded pictures."""
@@ -191,7 +196,7 @@ class ExportOptions(PartOptions):
 
     model: Annotated[str, typer.Argument(metavar="MODEL")]
     """A run's folder, a model on the hub or a shipped one."""
-    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE.onnx|DIR")]
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE.onnx|DIR"), LocalOut]
     """The graph, or the folder of --merge."""
     merge: bool = False
     """Add the adapters of ditfuse to its base, and write the model so, which refers to no other base."""
@@ -214,7 +219,7 @@ class EvalOptions(ModelOptions):
     """Names in the folders of --pairs, where they differ: '{key}-A' '{key}-B'."""
     task: Annotated[str, typer.Option(metavar="auto|vif|mef|mff")] = "auto"
     """What --pairs are; auto: told by the pictures."""
-    out: str = "report"
+    out: Annotated[str, LocalOut] = "report"
     """Folder of the report."""
     metrics: Annotated[str | None, typer.Option(metavar="NAME,...|all")] = Field(
         None, description=f"What to measure; {USUAL}, or the profile's."
@@ -349,7 +354,7 @@ class CacheOptions(DataOptions):
 class FitOptions(DataOptions, RunOptions):
     """``train fit``."""
 
-    out: Annotated[str | None, typer.Option(metavar="DIR")] = None
+    out: Annotated[str | None, typer.Option(metavar="DIR"), LocalOut] = None
     """The run's folder; runs/PRESET."""
     preset: str | None = None
     """What to fit; what --init is, else tiny-reg without CUDA and mmaif-reg with it."""

@@ -175,9 +175,10 @@ def run_command(
 
     from clearfuse.bench.run import Chosen, run_benchmark
     from clearfuse.bench.verify import page_of
+    from clearfuse.synth.files.storage import local_text
     from clearfuse.train.evaluation.writers.markdown import to_text
 
-    found = page_of(folder, page)
+    out, found = local_text(out, "--out"), page_of(folder, page)
     with console.progress("bench", "samples") as progress:
         done = run_benchmark(
             *(found, folder, out, Chosen(tuple(model) or None, tuple(results), device, unprompted)),
@@ -209,9 +210,10 @@ def submit_command(
 ) -> None:
     """Write a method's scores, with hashes and versions, as one JSON file, and check it."""
     from clearfuse.bench.submission import check_submission, submit
+    from clearfuse.synth.files.storage import local_text
 
     sets = tuple(part.strip() for part in trained_on.split(",") if part.strip())
-    done = submit(scores, method, out, name=name, about=about, url=url, trained_on=sets)
+    done = submit(scores, method, local_text(out, "--out"), name=name, about=about, url=url, trained_on=sets)
     console.note(f"wrote {out}")
     _report({out: check_submission(done)}, json_)
 
