@@ -245,8 +245,8 @@ class Assembly(nn.Module):
         predict = self.bind(pair, prompts, **given)
         if way.guidance_images != 1:
             nothing = torch.zeros(len(prompts), 2, dtype=torch.bool, device=pair[0].device)
-            alone = self.bind(pair, [""] * len(prompts))
-            none = self.bind(pair, [""] * len(prompts), present=nothing)
+            alone = self.bind(pair, [""] * len(prompts), **given)
+            none = self.bind(pair, [""] * len(prompts), present=nothing, **given)
             predict = guide_twice(predict, alone, none, way.guidance_images, way.guidance)
         elif way.guidance != 1:
             predict = guide(predict, self.bind(pair, [""] * len(prompts), **given), way.guidance)

@@ -81,10 +81,11 @@ _DITFUSE_FLOW = FlowMatching(
 _DITFUSE_TINY = Design(
     "joint",
     JointConfig(
-        compress=True, head="blend", latent_channels=192, text_width=128, depth=3, width=256, heads=8, hidden=512,
-        lora=64,
+        compress=True, head="blend", guess=True, latent_channels=192, text_width=128, depth=3, width=256, heads=8,
+        hidden=512, lora=64,
     ),
-    *("dct", "bytes", replace(_DITFUSE_FLOW, predicts="clean", error="clean")),
+    *("dct", "bytes", replace(_DITFUSE_FLOW, predicts="clean", error="clean", measure="log", guidance_images=1.0)),
+    guess="pyramid",
 )  # fmt: skip
 _DITFUSE_SMALL = Design("joint", JointConfig(), "taesd3", "t5-small", _DITFUSE_FLOW)
 _DITFUSE = Design(

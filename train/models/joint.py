@@ -49,6 +49,9 @@ class JointConfig:
     """Embed asinh(z) rather than z: for latents with heavy tails."""
     head: Literal["plain", "blend"] = "plain"
     """blend: g (w Z_a + (1 − w) Z_b) + r, for latents with more numbers than a token."""
+    guess: bool = False
+    """An initial estimate of the fused image is given beside the noisy target; under ``head="blend"`` the network
+    starts as its copy."""
     latent_channels: Size = 16
     text_width: Optional = 512
     """Width of the prompt's embedding; 0: a model without prompts."""
@@ -107,6 +110,7 @@ class Joint(nn.Module):
         width, patch = config.width, config.latent_channels * config.patch**2
         self.image = nn.Linear(patch, width)
         self.target = nn.Linear(patch, width)
+        self.guess = nn.Linear(patch, width, bias=False) if config.guess else None
         self.text = None
         if config.text_width:
             self.text = nn.Sequential(nn.LayerNorm(config.text_width), nn.Linear(config.text_width, width))
@@ -116,7 +120,7 @@ class Joint(nn.Module):
         self.adaln = AdaLN(width, 0, outputs=2)
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.head = ZeroLinear(width, patch)
-        self.blend = ZeroLinear(width, 2 * patch) if config.head == "blend" else None
+        self.blend = ZeroLinear(width, (3 if config.guess else 2) * patch) if config.head == "blend" else None
 
     def initialise(self, rng: torch.Generator) -> None:
         """Initialise all parameters from the generator, by the rules of ``layers.initialise``."""
@@ -125,15 +129,19 @@ class Joint(nn.Module):
     def forward(self, inputs: Inputs) -> Prediction:
         """Predict a latent from a noisy one, its time, two images of its size and a prompt, each of which may lack.
 
-        An image that is not ``present`` is attended to by nothing, like a prompt's padding.
+        An image that is not ``present`` is attended to by nothing, like a prompt's padding; a guess, which is made of
+        both, is 0 then.
         """
-        inputs.refuse("joint transformer", "strength", "guess", "semantics")
+        inputs.refuse("joint transformer", "strength", "semantics")
         (z_a, z_b), z_t, t = inputs.pair, inputs.z_t, inputs.t
         if z_t is None or t is None:
             raise ValueError("the joint transformer is of a flow: it takes z_t and t")
+        if self.config.guess != (inputs.guess is not None):
+            raise ValueError("a guess must be given if and only if the config has one")
+        guess = None if inputs.guess is None else _shown(inputs.guess, inputs.present)
         height, width = z_t.shape[2:]
         rows, columns = (cells_along(side, self.config.patch) for side in (height, width))
-        x, lengths = self._sequence(inputs, z_t)
+        x, lengths = self._sequence(inputs, z_t, guess)
         layout = self._layout(inputs, rows, columns, lengths)
         c = self.time(t)[:, None] + self.roles.weight
         for block in self.blocks:
@@ -143,15 +151,20 @@ class Joint(nn.Module):
         x = x + x * scale + shift
         latent = self._unpatchify(self.head(x), rows)[..., :height, :width]
         if self.blend is not None:
-            share, gain = (self._unpatchify(part, rows)[..., :height, :width] for part in self.blend(x).chunk(2, -1))
+            outputs = self.blend(x).chunk(2 if guess is None else 3, -1)
+            share, gain, *step = (self._unpatchify(part, rows)[..., :height, :width] for part in outputs)
             base = blend(share, *(_shown(z, inputs.present, i) for i, z in enumerate((z_a, z_b))))
+            if guess is not None:
+                base = guess + step[0].tanh() * (base - guess)
             latent = latent + F.softplus(gain + math.log(math.e - 1)) * base
         return Prediction(latent, latent.new_zeros(()), latent.new_zeros(self.config.depth, 0))
 
-    def _sequence(self, inputs: Inputs, z_t: Tensor) -> tuple[Float[Tensor, "b l d"], list[int]]:
+    def _sequence(self, inputs: Inputs, z_t: Tensor, guess: Tensor | None) -> tuple[Float[Tensor, "b l d"], list[int]]:
         """The tokens of the four parts, each with its role's embedding, and how many of each there are."""
         images = [self.image(self._patchify(z)) for z in inputs.pair]
         target = self.target(self._patchify(z_t))
+        if self.guess is not None and guess is not None:
+            target = target + self.guess(self._patchify(guess))
         text = inputs.text[0]
         prompt = target[:, :0] if self.text is None else self.text(text.to(target.dtype))
         parts = [prompt, *images, target]
@@ -187,9 +200,12 @@ class Joint(nn.Module):
         return rearrange(tokens, "b (h w) (z p q) -> b z (h p) (w q)", h=rows, p=p, q=p)
 
 
-def _shown(z: Float[Tensor, "b z h w"], present: Tensor | None, which: int) -> Float[Tensor, "b z h w"]:
-    """The latent of an image; 0 where it is not there."""
-    return z if present is None else z * present[:, which, None, None, None].to(z.dtype)
+def _shown(z: Float[Tensor, "b z h w"], present: Tensor | None, which: int | None = None) -> Float[Tensor, "b z h w"]:
+    """A latent; 0 where its image, or one of both, is not there."""
+    if present is None:
+        return z
+    there = present.all(1) if which is None else present[:, which]
+    return z * there[:, None, None, None].to(z.dtype)
 
 
 def inactive(config: JointConfig) -> int:
@@ -215,6 +231,7 @@ def flops(config: JointConfig, height: int, width: int, text_tokens: int) -> int
     image, tokens = _tokens(config, height, width, text_tokens)
     block = tokens * (4 * d * d + 3 * d * config.hidden) + 2 * tokens * tokens * d
     block += 4 * (7 * d * r if r else 6 * d * d)
-    ends = image * patch * d * (4 if config.head == "plain" else 6) + 4 * 2 * d * d
+    ends = image * patch * d * ((4 if config.head == "plain" else 6) + config.guess * (1 + (config.head == "blend")))
+    ends += 4 * 2 * d * d
     ends += (tokens - 3 * image) * config.text_width * d + 2 * TimeEmbedding.FREQUENCIES * d + d * d
     return 2 * (config.depth * block + ends)

@@ -6,9 +6,11 @@ from dataclasses import field
 from typing import Annotated, Literal
 
 from jaxtyping import Float
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from clearfuse.synth.console import DECIBEL, PLAIN, Unit
 from clearfuse.synth.files.schema import STRICT, OneOf
 from clearfuse.train.objectives.base import (
     SOURCES,
@@ -27,7 +29,16 @@ from clearfuse.train.objectives.base import (
     sources_alone,
     total_loss,
 )
-from clearfuse.train.objectives.losses import NEAREST, clean_to_velocity, draw_times, errors, path, per_sample
+from clearfuse.train.objectives.losses import (
+    FLOOR,
+    NEAREST,
+    clean_to_velocity,
+    draw_times,
+    errors,
+    measured,
+    path,
+    per_sample,
+)
 from clearfuse.train.objectives.noise import Rng, normal
 from clearfuse.train.objectives.samplers import SAMPLERS, samplers_of
 
@@ -40,14 +51,17 @@ class FlowMatching(PathObjective):
     loss the divisor is max(1 − t, NEAREST), for the target too: up to t = 1 − NEAREST the target is Z_GT − Z_0, and
     beyond it the loss still vanishes at Ẑ1 = Z_GT. error: the quantity that the loss compares: the velocity, or the
     clean latent, which weights times by (1 − t)²: the optimum is the same, and late times, whose velocities are hardest
-    to predict, do not dominate early ones. source: p0: Gaussian noise, a degraded latent, or the mean of both (MMAIF
-    table 6, j to l). times: distribution of t. drop_images, drop_both, guidance_images: of networks that
-    may lack their images. g: of the sampler ``sde``: how much noise it adds on its way.
+    to predict, do not dominate early ones. measure: the error, or log(error + floor) of each sample, as in
+    ``Regression``, where the error is that of the clean latent. source: p0: Gaussian noise, a degraded latent, or the
+    mean of both (MMAIF table 6, j to l). times: distribution of t. drop_images, drop_both, guidance_images: of networks
+    that may lack their images. g: of the sampler ``sde``: how much noise it adds on its way.
     """
 
     kind: Literal["flow"] = "flow"
     predicts: Literal["velocity", "clean"] = "velocity"
     error: Literal["velocity", "clean"] = "velocity"
+    measure: Literal["mse", "log"] = "mse"
+    floor: Annotated[float, Field(gt=0)] = FLOOR
     source: Annotated[str, OneOf(("gaussian", *SOURCES))] = "gaussian"
     times: Times = "uniform"
     sampler: Annotated[str, OneOf(samplers_of("flow"))] = "ab2"
@@ -63,11 +77,18 @@ class FlowMatching(PathObjective):
     pixels: PixelWeights = field(default_factory=sources_alone, hash=False)
 
     def __post_init__(self) -> None:
+        if self.measure == "log" and self.error != "clean":
+            raise ValueError("measure 'log' is of the clean latent's error, which is an image's: error must be 'clean'")
         if SAMPLERS[self.sampler].stochastic and self.source != "gaussian":
             raise ValueError(
                 f"sampler {self.sampler!r} needs a Gaussian source, not {self.source!r}: its score is the noise's"
             )
         check_guidance(self)
+
+    @property
+    def unit(self) -> Unit:
+        """dB under ``measure="log"``: 10 log10(MSE + floor), the mean of it over samples."""
+        return DECIBEL if self.measure == "log" else PLAIN
 
     @property
     def calls(self) -> int:
@@ -91,7 +112,7 @@ class FlowMatching(PathObjective):
         v = self.velocity(prediction.latent, z_t, t, NEAREST)
         clean = self.clean(prediction.latent, z_t, t)
         if self.error == "clean":
-            error = errors(clean, target, weight)
+            error = measured(errors(clean, target, weight), self.measure, self.floor)
         else:
             v_target = target - start if self.predicts == "velocity" else clean_to_velocity(target, z_t, t, NEAREST)
             error = errors(v, v_target, weight)

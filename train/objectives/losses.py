@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -41,6 +43,11 @@ def errors(
     """The mean of weight (predicted − target)² for each sample; without a weight, 1."""
     square = (predicted - target).square()
     return (square if weight is None else weight * square).mean((1, 2, 3))
+
+
+def measured(each: Float[Tensor, " b"], measure: Literal["mse", "log"], floor: float) -> Float[Tensor, " b"]:
+    """The errors as they are, or log(error + floor)."""
+    return each if measure == "mse" else (each + floor).log()
 
 
 def per_sample(t: Float[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Tensor:

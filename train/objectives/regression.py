@@ -23,7 +23,7 @@ from clearfuse.train.objectives.base import (
     sources_alone,
     total_loss,
 )
-from clearfuse.train.objectives.losses import FLOOR, errors
+from clearfuse.train.objectives.losses import FLOOR, errors, measured
 from clearfuse.train.objectives.noise import Rng
 
 
@@ -69,8 +69,7 @@ class Regression(Objective):
     ) -> Loss:
         """The loss on clean latents."""
         prediction = predict(None, None)
-        each = errors(prediction.latent, target, weight)
-        error = each if self.measure == "mse" else (each + self.floor).log()
+        error = measured(errors(prediction.latent, target, weight), self.measure, self.floor)
         return total_loss(self, error, prediction, prediction.latent, pixels)
 
     def clean(

@@ -129,7 +129,7 @@ def test_the_dense_rows_and_the_bridge_differ_in_their_part_alone() -> None:
     assert counts[0] == pytest.approx(counts[1], rel=0.02) and counts[1] == pytest.approx(counts[2], rel=0.02)
     changed = {name for name in full.keys() | bridge.keys() if full.get(name) != bridge.get(name)}
     names = ("kind", "predicts", "error", "source", "sampler", "steps", "g", "drop_images", "drop_both")
-    names += ("guidance_images",)
+    names += ("guidance_images", "measure", "floor")
     assert changed == {f"objective.{name}" for name in names}
     assert bridge["objective.source"] == "mean" and bridge["objective.steps"] == 100
 

@@ -19,6 +19,7 @@ from clearfuse.train.objectives.noise import Draws
 
 TINY = JointConfig(latent_channels=4, text_width=16, depth=2, width=32, heads=4, hidden=48, lora=8)
 BLENDED = replace(TINY, head="blend", compress=True)
+GUESSED = replace(BLENDED, guess=True)
 
 
 def network(config: JointConfig = TINY) -> torch.nn.Module:
@@ -31,12 +32,13 @@ def network(config: JointConfig = TINY) -> torch.nn.Module:
     return built.eval()
 
 
-def given(**fields: object) -> Inputs:
+def given(config: JointConfig = TINY, **fields: object) -> Inputs:
     """Inputs of two samples, with a prompt of five tokens."""
     rng = torch.Generator().manual_seed(2)
-    z = [torch.randn(2, 4, 6, 8, generator=rng) for _ in range(3)]
+    z = [torch.randn(2, 4, 6, 8, generator=rng) for _ in range(4)]
     text = torch.randn(2, 5, 16, generator=rng)
-    inputs = Inputs((z[0], z[1]), (text, None), z_t=z[2], t=torch.tensor([0.2, 0.7]))
+    guess = z[3] if config.guess else None
+    inputs = Inputs((z[0], z[1]), (text, None), z_t=z[2], t=torch.tensor([0.2, 0.7]), guess=guess)
     return replace(inputs, **fields)  # type: ignore[arg-type]
 
 
@@ -45,10 +47,10 @@ def differs(one: Tensor, other: Tensor) -> bool:
     return float((one - other).abs().max()) > 1e-4
 
 
-@pytest.mark.parametrize("config", [TINY, BLENDED])
+@pytest.mark.parametrize("config", [TINY, BLENDED, GUESSED])
 @torch.no_grad()
 def test_every_part_of_the_sequence_shows_in_the_output(config: JointConfig) -> None:
-    net, whole = network(config), given()
+    net, whole = network(config), given(config)
     out = net(whole).latent
     assert out.shape == (2, 4, 6, 8)
     z_a, z_b = whole.pair
@@ -62,12 +64,14 @@ def test_every_part_of_the_sequence_shows_in_the_output(config: JointConfig) -> 
         present = torch.ones(2, 2, dtype=torch.bool)
         present[:, which] = False
         assert differs(net(replace(whole, present=present)).latent, out)
+    if whole.guess is not None:
+        assert differs(net(replace(whole, guess=whole.guess + 1)).latent, out)
 
 
-@pytest.mark.parametrize("config", [TINY, BLENDED])
+@pytest.mark.parametrize("config", [TINY, BLENDED, GUESSED])
 @torch.no_grad()
 def test_padding_and_absent_images_are_inert(config: JointConfig) -> None:
-    net, whole = network(config), given()
+    net, whole = network(config), given(config)
     out = net(whole).latent
     text = whole.text[0]
     padded = torch.cat([text, torch.full((2, 3, 16), 9.0)], 1)
@@ -75,24 +79,36 @@ def test_padding_and_absent_images_are_inert(config: JointConfig) -> None:
     torch.testing.assert_close(net(replace(whole, text=(padded, mask))).latent, out, rtol=0, atol=1e-5)
     gone = replace(whole, present=torch.tensor([[False, True], [False, False]]))
     other = replace(gone, pair=(whole.pair[0] + 3, whole.pair[1] + torch.tensor([0.0, 3.0])[:, None, None, None]))
+    if whole.guess is not None:  # which is made of both images
+        other = replace(other, guess=whole.guess - 2)
     torch.testing.assert_close(net(gone).latent, net(other).latent, rtol=0, atol=1e-5)
     all_there = replace(whole, present=torch.ones(2, 2, dtype=torch.bool))
     torch.testing.assert_close(net(all_there).latent, out, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("config", [TINY, BLENDED, replace(TINY, lora=0), replace(TINY, patch=1)])
+@pytest.mark.parametrize("config", [TINY, BLENDED, GUESSED, replace(TINY, lora=0), replace(TINY, patch=1)])
 @torch.no_grad()
 def test_flops_by_formula_are_those_counted(config: JointConfig) -> None:
     """For a grid that the patch divides; the counter is blind to attention's kernel on a CPU."""
     rng = torch.Generator().manual_seed(2)
     z = [torch.randn(1, 4, 6, 8, generator=rng) for _ in range(3)]
     inputs = Inputs((z[0], z[1]), (torch.randn(1, 5, 16, generator=rng), None), z_t=z[2], t=torch.tensor([0.5]))
+    inputs = replace(inputs, guess=z[0] if config.guess else None)
     net, counter = network(config), FlopCounterMode(display=False)
     with counter:
         net(inputs)
     tokens = 3 * (6 // config.patch) * (8 // config.patch) + 5
     expected, attention = flops(config, 6, 8, 5), config.depth * 4 * tokens**2 * config.width
     assert counter.get_total_flops() in (expected, expected - attention)
+
+
+@torch.no_grad()
+def test_it_starts_as_a_copy_of_its_guess() -> None:
+    """At every time, as it is initialised; and as nothing where the images are not there."""
+    net, whole = build_model("joint", GUESSED, torch.Generator().manual_seed(1)), given(GUESSED)
+    torch.testing.assert_close(net(whole).latent, whole.guess, rtol=0, atol=1e-6)
+    gone = replace(whole, present=torch.zeros(2, 2, dtype=torch.bool))
+    assert float(net(gone).latent.abs().max()) < 1e-6
 
 
 @torch.no_grad()
@@ -117,8 +133,9 @@ def test_any_grid_and_a_model_without_prompts() -> None:
 
 
 def test_what_it_cannot_take_is_refused() -> None:
-    with pytest.raises(ValueError, match="the joint transformer takes no guess"):
-        network()(given(guess=torch.zeros(2, 4, 6, 8)))
+    for config, other in ((TINY, GUESSED), (GUESSED, TINY)):
+        with pytest.raises(ValueError, match="a guess must be given if and only if the config has one"):
+            network(config)(given(other))
     with pytest.raises(ValueError, match="is of a flow: it takes z_t and t"):
         network()(given(z_t=None))
     with pytest.raises(ValueError, match="width 36 must be a multiple of 4 × heads"):

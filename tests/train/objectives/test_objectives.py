@@ -238,6 +238,7 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (SchrodingerBridge, {"predicts": "velocity"}, "unknown predicts 'velocity': allowed: clean, noise"),
     (SchrodingerBridge, {"sampler": "euler"}, "unknown sampler 'euler': allowed: i2sb, i2sb-heun"),
     (Regression, {"measure": "l1"}, "unknown measure 'l1': allowed: log, mse"),
+    (FlowMatching, {"measure": "log"}, "measure 'log' is of the clean latent's error"),
 ]
 
 
