@@ -150,7 +150,7 @@ def read(self: OmniGen, inputs: Inputs) -> list[list[int]]:
     return [[1, A, 2, B, 3] if present else [1, 2, 3]] * len(inputs.text[0])
 
 
-def build_model(name: str, config: Any, rng: torch.Generator, base: Any = None) -> nn.Module:
+def build_model(name: str, config: Any, rng: torch.Generator, base: Any = None, check: Any = None) -> nn.Module:
     with torch.device("meta"):
         return find_model(name).network(config)
 
