@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import groupby, islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any, NamedTuple, TypeVar
 
 from clearfuse.synth.files.remote import Remote, open_store, reaching
@@ -119,7 +119,8 @@ def read_small(path: str | Path, where: str = "") -> bytes:
 
 def is_below(name: str) -> bool:
     """Whether a name that comes from outside, joined to a folder, is a path below it."""
-    return not name.startswith("/") and ".." not in name.split("/")
+    path = PurePath(name)  # of this system: a drive and backslashes lead elsewhere on Windows
+    return not path.anchor and ".." not in path.parts
 
 
 class UnfitFile(OSError):

@@ -18,7 +18,7 @@ from typing import Any
 from clearfuse.synth.console import plural
 from clearfuse.synth.files.folders import check_new, new_folder
 from clearfuse.synth.files.storage import local
-from clearfuse.synth.prompts.pages import all_pages
+from clearfuse.synth.prompts.pages import all_pages, page_bytes
 from clearfuse.synth.prompts.pools import (
     SUFFIXES,
     Language,
@@ -26,7 +26,6 @@ from clearfuse.synth.prompts.pools import (
     Pool,
     load_pool,
     load_tasks,
-    page_bytes,
     pool_names,
 )
 from clearfuse.synth.prompts.wording import CHARACTERS, CLAUSE_WORDS, TEXT_WORDS, Rules, as_phrase, repeats

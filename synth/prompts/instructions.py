@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field
 
 from clearfuse.synth.files.resources import read_toml
 from clearfuse.synth.files.schema import Schema, StrictModel, validate
-from clearfuse.synth.prompts.pages import find_page
+from clearfuse.synth.prompts.pages import find_page, page_bytes
 from clearfuse.synth.prompts.pools import (
     LANGUAGES,
     MIX,
@@ -30,7 +30,6 @@ from clearfuse.synth.prompts.pools import (
     check_holes,
     fill,
     languages_of,
-    page_bytes,
     pick,
     sentence,
 )

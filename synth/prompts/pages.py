@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from clearfuse.synth.files.resources import resource_dir
+from clearfuse.synth.files.storage import read_small
 from clearfuse.synth.operators import OPERATORS
 from clearfuse.synth.types import UserError, unknown
 
@@ -20,6 +22,11 @@ def all_pages(folder: Path | None = None) -> list[Path]:
     shipped = {path.name: path for path in resource_dir("prompts").glob("*.toml")}
     own = {} if folder is None else {path.name: path for path in folder.glob("*.toml")}
     return sorted((shipped | own).values(), key=lambda path: path.name)
+
+
+def page_bytes(path: Path) -> bytes:
+    """A page without its first line where that tells editors its JSON Schema, which is no part of what it says."""
+    return re.sub(rb"\A#:schema [^\n]*\n", b"", read_small(path))
 
 
 def check_pages(folder: Path) -> None:

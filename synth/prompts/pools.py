@@ -20,11 +20,10 @@ from pydantic import AfterValidator, Field
 
 from clearfuse.synth.files.resources import read_toml
 from clearfuse.synth.files.schema import MustBe, Schema, StrictModel, validate
-from clearfuse.synth.files.storage import read_small
 from clearfuse.synth.operators import OPERATORS
 from clearfuse.synth.operators.albumentations import PREFIX, is_bridged, words_of
 from clearfuse.synth.operators.authors import our_name
-from clearfuse.synth.prompts.pages import all_pages, find_page
+from clearfuse.synth.prompts.pages import all_pages, find_page, page_bytes
 from clearfuse.synth.types import Target, Task, UserError, shorten, unknown
 
 Kind = Literal["imperative", "question", "terse"]
@@ -357,11 +356,6 @@ def shipped_templates(language: Language) -> frozenset[str]:
     phrases = [phrase for op in pool_names(None, language) for phrase in load_pool(op, None, language).phrases]
     fuse = [phrase for words in tasks.words.values() for phrase in words.fuse]
     return frozenset(one.id for one in (*phrases, *fuse, *tasks.frames))
-
-
-def page_bytes(path: Path) -> bytes:
-    """A page without its first line where that tells editors its JSON Schema, which is no part of what it says."""
-    return re.sub(rb"\A#:schema [^\n]*\n", b"", read_small(path))
 
 
 def pools_digest(folder: Path | None = None, language: str = "en") -> str:

@@ -12,7 +12,7 @@ import pytest
 from clearfuse.bench.submission import read_submission
 from clearfuse.synth.files.resources import read_toml
 from clearfuse.synth.files.storage import MOST_TEXT, UnfitFile, read_bytes
-from clearfuse.synth.prompts.pools import page_bytes
+from clearfuse.synth.prompts.pages import page_bytes
 from clearfuse.synth.types import UserError
 from clearfuse.train.cli.downstream import read_keys
 from clearfuse.train.designs.folder import read_folder

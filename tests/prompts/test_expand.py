@@ -17,7 +17,8 @@ import torch
 from clearfuse.synth.files.resources import resource_dir
 from clearfuse.synth.prompts.compose import compose
 from clearfuse.synth.prompts.expand import check, expand, pool_toml, read_answer
-from clearfuse.synth.prompts.pools import Phrase, load_pool, load_tasks, page_bytes, pool_names
+from clearfuse.synth.prompts.pages import page_bytes
+from clearfuse.synth.prompts.pools import Phrase, load_pool, load_tasks, pool_names
 from clearfuse.synth.prompts.wording import Rules, as_phrase, english_faults, likeness, repeats
 from clearfuse.synth.prompts.writers import EndpointWriter, LocalWriter
 from clearfuse.synth.seeds import generator

@@ -72,7 +72,7 @@ WRONG = {
     "beyond the end": header(octal(5000)),
     "holes": sparse(20 << 30),
     "holes by a map": pax(b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"),
-    "a path from the root": header(octal(0), name="/tmp/000000000.json"),
+    "a path from the root": header(octal(0), name="/000000000.json"),
     "a path upwards": header(octal(0), name="../000000000.json"),
     "a path upwards from a folder": header(octal(0), name="x/../../000000000.json"),
     "nested long names": (header(octal(4), b"L", "././@LongLink") + b"name".ljust(512, b"\0")) * 4000,

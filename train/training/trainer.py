@@ -120,9 +120,9 @@ def fit(
         if not ranks.main:
             progress, note = (lambda report: None), (lambda line: None)
         rng = torch.Generator().manual_seed(seed_of("weights", settings.seed))
-        # Weights, gradients, two moments and the average; on another device the weights alone come by here.
+        # Weights, gradients, a moment at least and the average; on another device the weights alone come by here.
         learns_whole = settings.lora is None and not settings.freeze
-        copies = 5 if ranks.device.type == "cpu" and learns_whole else 1
+        copies = 4 if ranks.device.type == "cpu" and learns_whole else 1
         assembly = Assembly(
             design, rng, parts, adapt=settings.adapts, check=lambda network: check_room(network, copies)
         )

@@ -180,7 +180,9 @@ def submit(
             raise UserError(f"--method: name one of {', '.join(methods)}")
         method = own[0]
     chosen = look_up("method", method, methods)
-    reports = {track: folder / track / "report.json" for track in run.of if track in run.tracks}
+    if unknown := sorted(run.tracks.keys() - run.of.keys()):
+        raise UserError(f"{path}: of: {unknown[0]}, which was scored, is missing")
+    reports = {track: folder / track / "report.json" for track in run.tracks}
     if any(same(Path(out), read) for read in (path, *reports.values())):
         raise UserError(f"--out {out}: is what the scores are read from; choose another file")
     tracks = {track: _track(report, method, run.of[track]) for track, report in reports.items()}
