@@ -36,9 +36,7 @@ def _short(value: Any) -> str:
 
 def check_folder(out: str | Path, option: str = "--out") -> Path:
     """A local folder that is there or is to be made. Raises UserError, which names the option, for a file or a URL."""
-    if "://" in str(out):
-        raise UserError(f"{option} {out}: must be a local folder")
-    folder = Path(out)
+    folder = storage.local(str(out), option)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{option} {out}: is a file, must be a folder")
     return folder

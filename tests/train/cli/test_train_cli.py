@@ -67,7 +67,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["{shards}/mef", "--limit", "0"], "--limit 0: must be at least 1"),
     (["{shards}/mef", "--examples", "-1"], "--examples -1: must be at least 0"),
     (["{shards}/mef", "--out", "bad.tar"], "--out bad.tar: is a file, must be a folder"),
-    (["{shards}/mef", "--out", "s3://bucket/r"], "--out s3://bucket/r: must be a local folder"),
+    (["{shards}/mef", "--out", "s3://bucket/r"], "--out s3://bucket/r: must be local, not a URL"),
     (["{shards}/mef", "--metric", "psnr"], "No such option: --metric"),
     ([], "nothing to score: name shards, or folders of pairs by --pairs A,B[,GT]"),
 ]
