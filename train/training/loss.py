@@ -65,6 +65,8 @@ def _pixels(assembly: Assembly, batch: Batch, target: Tensor) -> PixelLoss:
 
     def pixels(latent: Tensor) -> dict[str, Tensor]:
         fused = assembly.tokenizer.decode(latent.float(), size)
-        return {name: PIXEL_LOSSES[name](fused, clean) for name in assembly.objective.pixels}
+        # Autocast would run the windows of SSIM in bf16, where a variance E x² − (E x)² comes out negative.
+        with torch.autocast(fused.device.type, enabled=False):
+            return {name: PIXEL_LOSSES[name](fused.float(), clean) for name in assembly.objective.pixels}
 
     return pixels
