@@ -34,7 +34,8 @@ def spectral_noise(rng: np.random.Generator, slope: float, stretch: tuple[float,
     fx = np.fft.rfftfreq(TILE, 1 / TILE).astype(np.float32) * np.float32(stretch[0])
     fy = np.fft.fftfreq(TILE, 1 / TILE).astype(np.float32)[:, None] * np.float32(stretch[1])
     f = np.maximum(np.sqrt(fx**2 + fy**2), np.float32(low))
-    gain = cv2.pow(f, -slope)
+    # Not cv2.pow(f, -slope): for -0.5 it refines the processor's own estimate of 1/√f, which differs by its maker.
+    gain = 1 / cv2.pow(f, slope)
     gain[0, 0] = 0
     noise = np.fft.irfft2(_white() * gain, (TILE, TILE))
     dy, dx = rng.integers(0, TILE, 2)
