@@ -25,6 +25,7 @@ import numpy as np
 
 from clearfuse.synth import color
 from clearfuse.synth.datasets.labels import Labels
+from clearfuse.synth.datasets.manifest import SPLITS
 from clearfuse.synth.datasets.read import read_pair
 from clearfuse.synth.datasets.select import folders, select
 from clearfuse.synth.fusers import PyramidFuser
@@ -83,8 +84,11 @@ def middle(ref: PairRef, width: int) -> Part:
 def pairs(sets: dict[str, str], limit: int, width: int) -> Iterator[Part]:
     """At most so many pairs of each set, of splits that are not trained on."""
     for name, folder in sets.items():
-        found, _, _ = select(None, {name: folder}, split="val,test", pairs="extreme", limit=limit)
-        yield from (middle(ref, width) for ref in found)
+        _, found, _ = select(None, {name: folder}, split="train", pairs="extreme", limit=1)
+        every = found[name].pairs
+        held = np.flatnonzero(every.splits != list(SPLITS).index("train"))
+        chosen = every.take(held[np.linspace(0, len(held) - 1, min(limit, len(held))).astype(int)])
+        yield from (middle(ref, width) for ref in chosen)
 
 
 def fusion(ask: Callable[..., np.ndarray], known: Sequence[Part]) -> None:

@@ -42,7 +42,7 @@ ALIKE = (
 WIDTHS = (320.0, 720.0)
 """Pixels across of a sample, log-uniform."""
 
-FAINT = ("haze", "haze", "haze", "rain", "snow", "low_exposure", "high_exposure")
+FAINT = ("haze", "haze", "rain", "snow", "low_exposure", "high_exposure", "high_exposure")
 """What is hardest to tell, of which there are more samples, of street scenes, each with one of these alone."""
 
 

@@ -137,6 +137,11 @@ class Corpus:
         remedy = "" if decided else "; --hold-out takes more"
         return f"{said}: fewer than {FEW} choose the best weights partly by chance{remedy}"
 
+    @property
+    def instructed(self) -> bool:
+        """Whether some prompts ask for something else than a fusion."""
+        return bool((self.train.category != CATEGORIES.index("fusion")).any())
+
     def fingerprint(self) -> list[ShardRow]:
         """The shards by source, name, size and content, in order, as a run's record holds them."""
         rows = zip(self.belongs, self.shards, self.sizes, self.contents, strict=True)

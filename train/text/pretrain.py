@@ -2,7 +2,8 @@
 
 Of a picture's error little says that a word was misread: a model that cannot read yet learns to do half of what both
 readings ask for. What a composed prompt asks for is known exactly, so that reading is learned in minutes, alone.
-Shapes: b prompts, m tokens, e width, k questions: one for each operator and image.
+Shapes: b prompts, m tokens, e width, k questions: one for each operator and image, and where a model is instructed for
+each tone and each class that may be marked, twice, since instructions are about both images.
 """
 
 from __future__ import annotations
@@ -16,15 +17,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearfuse.synth.prompts.compose import compose
+from clearfuse.synth.prompts.instructions import instruct, load_instructions
 from clearfuse.synth.samples.draw import draw_steps
 from clearfuse.synth.samples.recipe import Recipe, load_recipe
 from clearfuse.synth.samples.render import draw_asked
 from clearfuse.synth.seeds import generator, seed_of
-from clearfuse.synth.types import TASKS
+from clearfuse.synth.types import TAGS, TASKS
 from clearfuse.train.text.base import TextEncoder
 
 PARTIAL = 0.5
 """Share of prompts that ask for a part of a sample's degradations."""
+TAGGED = 0.5
+"""Share of instructions that begin with the grammar's tags."""
+INSTRUCTED = 2 / 3
+"""Share of instructions among the prompts of a model that is instructed."""
+TONES = 0.5
+"""Share of the tones among instructions; of the classes there are many more."""
 CHECKED = 1024
 """Prompts on which what was learned is checked; their seeds are others than those that are learned from."""
 
@@ -52,11 +60,15 @@ def pretrain(
     lr: float = 2e-3,
     seed: int = 0,
     language: str = "mix",
+    instructed: bool = False,
     note: Callable[[str], None] = lambda line: None,
 ) -> float:
-    """Train the encoder on prompts of the extended recipes of all tasks; see ``check`` for what it returns."""
+    """Train the encoder on prompts of the extended recipes of all tasks; see ``check`` for what it returns.
+
+    instructed: two thirds of the prompts are instructions, to change the tone or to mark a class.
+    """
     recipes = [load_recipe(f"{task}-extended") for task in TASKS]
-    questions = questions_of(recipes)
+    questions = questions_of(recipes, instructed=instructed)
     torch.manual_seed(seed_of("prompts", seed) % 2**63)
     model = Asked(encoder, len(questions)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
@@ -80,7 +92,7 @@ def pretrain(
 def check(
     model: Asked, recipes: Sequence[Recipe], questions: Sequence[tuple[str, str]], seed: int, language: str
 ) -> float:
-    """The share of unseen prompts of which it is told without a mistake what they ask to remove.
+    """The share of unseen prompts of which it is told without a mistake what they ask for.
 
     From which image is not asked: many prompts do not say.
     """
@@ -92,22 +104,33 @@ def check(
     return right / CHECKED
 
 
-def questions_of(recipes: Sequence[Recipe]) -> list[tuple[str, str]]:
-    """Operator and image, a or b, of all that the recipes' prompts may ask for."""
+def questions_of(recipes: Sequence[Recipe], *, instructed: bool = False) -> list[tuple[str, str]]:
+    """Operator and image, a or b, of all that the recipes' prompts may ask for; then tones and classes with each."""
     names = sorted({name for recipe in recipes for name in recipe.operators})
+    names += [*TAGS, *load_instructions().classes] if instructed else []
     return [(name, image) for name in names for image in "ab"]
 
 
 def drawn(
     recipes: Sequence[Recipe], questions: Sequence[tuple[str, str]], numbers: Sequence[int], seed: int, language: str
 ) -> tuple[list[str], Float[Tensor, "b k"]]:
-    """Prompts of these numbers and what they ask for, 1 where the answer is yes."""
+    """Prompts of these numbers and what they ask for, 1 where the answer is yes.
+
+    Instructions are among them where questions are about tones and classes.
+    """
     places = {question: place for place, question in enumerate(questions)}
+    instructions = [name for name in dict(questions) if not any(name in recipe.operators for recipe in recipes)]
     prompts: list[str] = []
     labels = np.zeros((len(numbers), len(questions)), np.float32)
     for row, number in enumerate(numbers):
         recipe = recipes[number % len(recipes)]
         rng = generator(seed_of("prompt", seed, number))
+        if instructions and rng.random() < INSTRUCTED:
+            classes = instructions[len(TAGS) :]
+            name = str(rng.choice(TAGS if rng.random() < TONES else classes))
+            prompts.append(_instruction(name, rng, language))
+            labels[row, [places[name, image] for image in "ab"]] = 1
+            continue
         steps = draw_steps(recipe, rng, lambda i, number=number: seed_of("step", seed, number, i), number)
         asked = draw_asked(len(steps), PARTIAL, rng)
         prompts.append(compose(recipe.task, steps, rng, asked, language=language).text)
@@ -116,3 +139,11 @@ def drawn(
             for image in "ab" if target == "both" else target:
                 labels[row, places[steps[i].op, image]] = 1
     return prompts, torch.from_numpy(labels)
+
+
+def _instruction(name: str, rng: np.random.Generator, language: str) -> str:
+    """To change the tone as a tag says, or to mark a class."""
+    for tag in TAGS:
+        if tag == name:
+            return instruct("control", rng, tag=tag, tagged=TAGGED, language=language).text
+    return instruct("segment", rng, name=name, tagged=TAGGED, language=language).text

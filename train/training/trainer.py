@@ -153,7 +153,8 @@ def fit(
             write_design(folder, assembly.design, assembly.found)
         ranks.wait()
         if settings.reading and settings.init is None and not checkpoint.found(folder / "checkpoints"):
-            pretrain(assembly.text, steps=settings.reading, seed=settings.seed, language=language, note=note)
+            how = {"seed": settings.seed, "language": language, "instructed": corpus.instructed}
+            pretrain(assembly.text, steps=settings.reading, **how, note=note)
         run = _Run(settings, corpus, degraders, assembly.to(ranks.device), folder, run_options, ranks)
         stack.callback(run.engine.close)
         checkpoints = checkpoint.found(folder / "checkpoints")
