@@ -190,7 +190,10 @@ def report(table: Table, likely: np.ndarray, said: np.ndarray) -> None:
         alone, every = single & there[:, k], (there.sum(1) == 1) & there[:, k]
         rank = spearmanr(table.severity[every, k], said[every, k])[0]
         false = (likely[~there[:, k] & table.asked[:, k] & table.telling, k] > 0.5).mean()
-        print(f"{name:16} {alone.sum():4} alone, named {right[alone].mean():.2f}, false {false:.3f}, rank {rank:.2f} of {every.sum()}")
+        named = right[alone].mean()
+        print(
+            f"{name:16} {alone.sum():4} alone, named {named:.2f}, false {false:.3f}, rank {rank:.2f} of {every.sum()}"
+        )
 
 
 def write(tensors: dict[str, np.ndarray], path: Path) -> None:
