@@ -139,8 +139,8 @@ class Corpus:
 
     @property
     def instructed(self) -> bool:
-        """Whether some prompts ask for something else than a fusion."""
-        return bool((self.train.category != CATEGORIES.index("fusion")).any())
+        """Whether some prompts ask to change the tone or to mark a class."""
+        return bool(np.isin(self.train.category, [CATEGORIES.index("control"), CATEGORIES.index("segment")]).any())
 
     def fingerprint(self) -> list[ShardRow]:
         """The shards by source, name, size and content, in order, as a run's record holds them."""

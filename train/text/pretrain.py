@@ -119,16 +119,15 @@ def drawn(
     Instructions are among them where questions are about tones and classes.
     """
     places = {question: place for place, question in enumerate(questions)}
-    instructions = [name for name in dict(questions) if not any(name in recipe.operators for recipe in recipes)]
+    classes = [name for name in load_instructions().classes if (name, "a") in places]
     prompts: list[str] = []
     labels = np.zeros((len(numbers), len(questions)), np.float32)
     for row, number in enumerate(numbers):
         recipe = recipes[number % len(recipes)]
         rng = generator(seed_of("prompt", seed, number))
-        if instructions and rng.random() < INSTRUCTED:
-            classes = instructions[len(TAGS) :]
-            name = str(rng.choice(TAGS if rng.random() < TONES else classes))
-            prompts.append(_instruction(name, rng, language))
+        if classes and rng.random() < INSTRUCTED:
+            name, prompt = _instruction(rng, classes, language)
+            prompts.append(prompt)
             labels[row, [places[name, image] for image in "ab"]] = 1
             continue
         steps = draw_steps(recipe, rng, lambda i, number=number: seed_of("step", seed, number, i), number)
@@ -141,9 +140,10 @@ def drawn(
     return prompts, torch.from_numpy(labels)
 
 
-def _instruction(name: str, rng: np.random.Generator, language: str) -> str:
-    """To change the tone as a tag says, or to mark a class."""
-    for tag in TAGS:
-        if tag == name:
-            return instruct("control", rng, tag=tag, tagged=TAGGED, language=language).text
-    return instruct("segment", rng, name=name, tagged=TAGGED, language=language).text
+def _instruction(rng: np.random.Generator, classes: Sequence[str], language: str) -> tuple[str, str]:
+    """The tag of a tone, or a class that is to be marked, and a prompt that asks for it."""
+    if rng.random() < TONES:
+        tag = TAGS[int(rng.integers(len(TAGS)))]
+        return tag, instruct("control", rng, tag=tag, tagged=TAGGED, language=language).text
+    name = classes[int(rng.integers(len(classes)))]
+    return name, instruct("segment", rng, name=name, tagged=TAGGED, language=language).text
